@@ -1,0 +1,48 @@
+# Every habit of the house. `make` alone lists them.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint types contracts bench serve clean
+
+help: ## list the habits
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@echo "setting up $(VENV) (a few minutes the first time)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -q -r requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+setup: $(VENV)/.ready ## install everything the project needs into .venv
+
+demo: setup ## simulate, train, stream and watch a season; ends with a report
+	$(BIN)/parcelwatch demo
+
+test: setup ## run every test, with line coverage
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+check: lint types contracts test ## what must pass before a change lands
+
+lint: setup ## ruff: style and formatting
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: setup ## mypy, strict
+	$(BIN)/mypy
+
+contracts: setup ## import-linter: who may import whom
+	$(BIN)/lint-imports
+
+bench: setup ## the benchmarks, each beside a peer or a limit
+	@for b in bench/[a-z]*.py; do $(BIN)/python -m bench.$$(basename $$b .py) || exit 1; done
+
+serve: setup ## bring up the stack, then consume and monitor until interrupted
+	$(BIN)/parcelwatch stack up
+	$(BIN)/parcelwatch db upgrade
+	@trap 'kill 0' INT TERM; $(BIN)/parcelwatch ingest run & $(BIN)/parcelwatch monitor run & wait
+
+clean: ## remove what setup and runs made in this folder
+	rm -rf $(VENV) reports .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info

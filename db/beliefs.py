@@ -1,0 +1,155 @@
+"""What the models believe, written and read in bulk: encoder states, posteriors, daily NDVI, phenology."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from db.columns import fetch_columns
+from db.connect import driver
+from db.series import Keys
+
+
+@dataclass(frozen=True)
+class StateRow:
+    """A parcel's encoder state in one modality: a cache, rebuilt from observations when it is missing."""
+
+    parcel_key: int
+    modality: str
+    n_folded: int
+    observed_to: datetime
+    state: bytes
+
+
+def load_states(connection: sa.Connection, parcels: Keys, model_key: int) -> list[StateRow]:
+    """Encoder states of parcels for one model."""
+    rows = driver(connection).execute(
+        """select parcel_key, modality, n_folded, observed_to, state from encoder_states
+           where parcel_key = any(%s) and model_key = %s""",
+        [parcels.tolist(), model_key],
+        binary=True,
+    )
+    return [StateRow(*row) for row in rows]
+
+
+def save_states(connection: sa.Connection, model_key: int, states: Sequence[StateRow]) -> None:
+    """Writes encoder states, newest over older."""
+    driver(connection).execute(
+        """insert into encoder_states (parcel_key, model_key, modality, n_folded, observed_to, state)
+           select parcel_key, %s, modality, n_folded, observed_to, state
+           from unnest(%s::bigint[], %s::text[], %s::int[], %s::timestamptz[], %s::bytea[])
+               as given (parcel_key, modality, n_folded, observed_to, state)
+           on conflict (parcel_key, model_key, modality) do update
+           set n_folded = excluded.n_folded, observed_to = excluded.observed_to, state = excluded.state""",
+        [model_key, *(list(column) for column in zip(*(
+            (s.parcel_key, s.modality, s.n_folded, s.observed_to, s.state) for s in states), strict=True))],
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PosteriorRow:
+    """Class probabilities of a parcel given what had been observed."""
+
+    parcel_key: int
+    observed_to: datetime
+    n_observations: Mapping[str, int]
+    """By modality: s2, s1a, s1d, s1."""
+    probabilities: Sequence[float]
+
+
+def save_posteriors(connection: sa.Connection, model_key: int, rows: Sequence[PosteriorRow], now: datetime) -> None:
+    """Appends posteriors."""
+    _copy(
+        connection,
+        "posteriors (parcel_key, recorded_at, observed_to, model_key, n_s2, n_s1a, n_s1d, n_s1, probabilities)",
+        ((r.parcel_key, now, r.observed_to, model_key,
+          *(r.n_observations.get(name, 0) for name in ("s2", "s1a", "s1d", "s1")), list(map(float, r.probabilities)))
+         for r in rows),
+    )  # fmt: skip
+
+
+def latest_posteriors(
+    connection: sa.Connection, parcels: Keys, model_key: int, as_known_at: datetime
+) -> list[PosteriorRow]:
+    """The newest posterior of each parcel as known at a time; parcels without one are absent."""
+    rows = driver(connection).execute(
+        """select distinct on (parcel_key) parcel_key, observed_to, n_s2, n_s1a, n_s1d, n_s1, probabilities from posteriors
+           where parcel_key = any(%s) and model_key = %s and recorded_at <= %s order by parcel_key, recorded_at desc""",
+        [parcels.tolist(), model_key, as_known_at],
+        binary=True,
+    )
+    return [
+        PosteriorRow(key, to, {"s2": s2, "s1a": s1a, "s1d": s1d, "s1": s1}, probabilities)
+        for key, to, s2, s1a, s1d, s1, probabilities in rows
+    ]
+
+
+@dataclass(frozen=True)
+class NdviRow:
+    """One day of a parcel's NDVI curve."""
+
+    parcel_key: int
+    day: date
+    mode: str
+    origin: str
+    ndvi: float
+    ndvi_sd: float
+    model_key: int | None
+
+
+def save_ndvi(connection: sa.Connection, rows: Iterable[NdviRow], now: datetime) -> None:
+    """Appends days of NDVI curves."""
+    _copy(
+        connection, "ndvi_daily (parcel_key, day, mode, origin, recorded_at, ndvi, ndvi_sd, model_key)",
+        ((r.parcel_key, r.day, r.mode, r.origin, now, r.ndvi, r.ndvi_sd, r.model_key) for r in rows),
+    )  # fmt: skip
+
+
+def ndvi_curves(
+    connection: sa.Connection, parcels: Keys, first: date, last: date, as_known_at: datetime
+) -> NDArray[np.void]:
+    """Daily NDVI of parcels from `first` to `last` (both included): fields parcel_key, day, is_observed, ndvi, ndvi_sd."""
+    return fetch_columns(
+        connection,
+        """select distinct on (parcel_key, day) parcel_key, day, origin = 'observed' as is_observed, ndvi, ndvi_sd
+           from ndvi_daily where parcel_key = any(%s) and day between %s and %s and recorded_at <= %s
+           order by parcel_key, day, recorded_at desc, mode desc""",
+        [parcels.tolist(), first, last, as_known_at],
+        {"parcel_key": "bigint", "day": "date", "is_observed": "bool", "ndvi": "real", "ndvi_sd": "real"},
+    )
+
+
+@dataclass(frozen=True)
+class PhenologyRow:
+    """Start, peak and end of a parcel's season, or why they can't be said."""
+
+    parcel_key: int
+    outcome: str
+    reason: str | None
+    sos: date | None
+    pos: date | None
+    eos: date | None
+
+
+def save_phenology(connection: sa.Connection, rows: Sequence[PhenologyRow], now: datetime) -> None:
+    """Appends phenology where it differs from the newest row of its parcel."""
+    for r in rows:
+        connection.execute(
+            sa.text("""
+                insert into phenology (parcel_key, recorded_at, outcome, reason, sos, pos, eos)
+                select :parcel_key, :now, :outcome, :reason, :sos, :pos, :eos
+                where (cast(:outcome as outcome), cast(:reason as text), cast(:sos as date), cast(:pos as date), cast(:eos as date))
+                    is distinct from (select (outcome, reason, sos, pos, eos) from phenology
+                                      where parcel_key = :parcel_key order by recorded_at desc limit 1)
+                on conflict do nothing"""),
+            {**r.__dict__, "now": now},
+        )
+
+
+def _copy(connection: sa.Connection, target: str, rows: Iterable[Sequence[object]]) -> None:
+    with driver(connection).cursor() as cursor, cursor.copy(f"copy {target} from stdin") as copy:
+        for row in rows:
+            copy.write_row(row)

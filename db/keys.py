@@ -1,0 +1,55 @@
+"""Keys of parcels and scenes, by the names that messages call them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import sqlalchemy as sa
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One pass, or slice of a pass, as its first observation describes it."""
+
+    scene_id: str
+    sensor: Literal["S1", "S2"]
+    platform: str
+    relative_orbit: int
+    observed_at: datetime
+    available_at: datetime
+
+
+def parcel_keys(
+    connection: sa.Connection, collection: str, season_key: int, source_ids: Sequence[str]
+) -> dict[str, int]:
+    """Keys of the parcels that exist, by the agency's own id."""
+    rows = connection.execute(
+        sa.text("""select source_id, parcel_key from parcels
+                   where collection = :collection and season_key = :season_key and source_id = any(:ids)"""),
+        {"collection": collection, "season_key": season_key, "ids": list(source_ids)},
+    )
+    return {source_id: key for source_id, key in rows}
+
+
+def scene_keys(connection: sa.Connection, scenes: Sequence[Scene], recorded_at: datetime) -> dict[str, int]:
+    """Keys of scenes by their id; what is not stored yet is stored, in the order of ids so that two writers cannot deadlock."""
+    ids = {"ids": [scene.scene_id for scene in scenes]}
+    known = dict(connection.execute(_KNOWN, ids).tuples().all())
+    fresh = sorted((scene for scene in scenes if scene.scene_id not in known), key=lambda scene: scene.scene_id)
+    if fresh:
+        connection.execute(
+            sa.text("""
+                insert into scenes (scene_id, sensor, platform, relative_orbit, observed_at, available_at, recorded_at)
+                values (:scene_id, cast(:sensor as sensor), :platform, :relative_orbit, :observed_at, :available_at, :recorded_at)
+                on conflict (scene_id) do nothing"""),
+            [
+                {name: getattr(scene, name) for name in scene.__slots__} | {"recorded_at": recorded_at}
+                for scene in fresh
+            ],
+        )
+        known = dict(connection.execute(_KNOWN, ids).tuples().all())
+    return known
+
+
+_KNOWN = sa.text("select scene_id, scene_key from scenes where scene_id = any(:ids)")

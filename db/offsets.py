@@ -1,0 +1,68 @@
+"""Consumed offsets: where each partition goes on, stored with the rows that came before.
+
+`stream` is one life of a topic (its topic id): a topic made anew under the same name starts again at 0, and offsets of
+its earlier life must not be used for it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A partition's advance from the offset that a batch began with to the one after its last message."""
+
+    stream: str
+    topic: str
+    partition: int
+    start: int
+    next: int
+
+
+def begin(
+    connection: sa.Connection, stream: str, topic: str, first: Mapping[int, int], now: datetime
+) -> dict[int, int]:  # fmt: skip
+    """Offsets at which the partitions go on; a partition never consumed begins at its `first` offset."""
+    connection.execute(
+        sa.text("""insert into consumed_offsets (stream, topic, partition, next_offset, updated_at)
+                   values (:stream, :topic, :partition, :first, :now) on conflict do nothing"""),
+        [
+            {"stream": stream, "topic": topic, "partition": partition, "first": offset, "now": now}
+            for partition, offset in sorted(first.items())
+        ],
+    )
+    rows = connection.execute(
+        sa.text("""select partition, next_offset from consumed_offsets
+                   where stream = :stream and topic = :topic and partition = any(:partitions)"""),
+        {"stream": stream, "topic": topic, "partitions": list(first)},
+    )
+    return {partition: offset for partition, offset in rows}
+
+
+def move(connection: sa.Connection, stream: str, topic: str, partition: int, offset: int, now: datetime) -> None:
+    """Moves a partition to an offset, over records that nobody will read."""
+    connection.execute(
+        sa.text("""update consumed_offsets set next_offset = :offset, updated_at = :now
+                   where (stream, topic, partition) = (:stream, :topic, :partition)"""),
+        {"stream": stream, "topic": topic, "partition": partition, "offset": offset, "now": now},
+    )
+
+
+def advance(connection: sa.Connection, steps: Sequence[Step], now: datetime) -> bool:
+    """Moves every partition on; False, with nothing moved that may be committed, when any was moved by somebody else."""
+    moved = connection.execute(
+        sa.text("""update consumed_offsets o set next_offset = s.next, updated_at = :now
+                   from unnest(cast(:streams as text[]), cast(:topics as text[]), cast(:partitions as int[]),
+                               cast(:starts as bigint[]), cast(:nexts as bigint[]))
+                        as s (stream, topic, partition, start, next)
+                   where (o.stream, o.topic, o.partition, o.next_offset) = (s.stream, s.topic, s.partition, s.start)"""),
+        {
+            "streams": [step.stream for step in steps], "topics": [step.topic for step in steps],
+            "partitions": [step.partition for step in steps], "starts": [step.start for step in steps],
+            "nexts": [step.next for step in steps], "now": now,
+        },
+    ).rowcount  # fmt: skip
+    return moved == len(steps)

@@ -1,0 +1,91 @@
+"""The model registry: weights, configuration, scores, and which model watches which collection and season."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from db.tables import model_activations, models
+
+Task = Literal["classifier", "ndvi"]
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """A registered model; `model_id` is the SHA-256 of its weights and configuration."""
+
+    model_key: int
+    model_id: str
+    task: Task
+    config: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    trained_on: Mapping[str, Any]
+    recorded_at: datetime
+
+
+def register(
+    connection: sa.Connection, *, model_id: str, task: Task, config: Mapping[str, Any], metrics: Mapping[str, Any],
+    trained_on: Mapping[str, Any], description: str, weights: bytes, now: datetime,
+) -> int:  # fmt: skip
+    """Stores a checkpoint and gives its key; a model that is there already keeps its key.
+
+    `description` is the checkpoint's own text, which its id was made of; the three mappings are parts of it for SQL.
+    """
+    statement = insert(models).values(
+        model_id=model_id, task=task, config=config, metrics=metrics, trained_on=trained_on, description=description,
+        weights=weights, recorded_at=now,
+    )  # fmt: skip
+    connection.execute(statement.on_conflict_do_nothing(index_elements=["model_id"]))
+    key: int = connection.execute(sa.select(models.c.model_key).where(models.c.model_id == model_id)).scalar_one()
+    return key
+
+
+def checkpoint(connection: sa.Connection, model_key: int) -> tuple[bytes, str]:
+    """The stored weights and description of a model."""
+    row = connection.execute(
+        sa.select(models.c.weights, models.c.description).where(models.c.model_key == model_key)
+    ).one()
+    return bytes(row.weights), row.description
+
+
+def activate(connection: sa.Connection, season_key: int, collection: str, model_key: int, now: datetime) -> None:
+    """Lets a model watch a collection in a season from `now` on."""
+    task = connection.execute(sa.select(models.c.task).where(models.c.model_key == model_key)).scalar_one()
+    connection.execute(
+        sa.insert(model_activations).values(
+            season_key=season_key, collection=collection, task=task, recorded_at=now, model_key=model_key
+        )
+    )
+
+
+def active(connection: sa.Connection, season_key: int, collection: str, task: Task) -> ModelRow | None:
+    """The model that watches a collection in a season, or None."""
+    query = (
+        _rows()
+        .join(model_activations, model_activations.c.model_key == models.c.model_key)
+        .where(
+            model_activations.c.season_key == season_key,
+            model_activations.c.collection == collection,
+            model_activations.c.task == task,
+        )
+        .order_by(model_activations.c.recorded_at.desc())
+        .limit(1)
+    )
+    row = connection.execute(query).first()
+    return None if row is None else ModelRow(**row._mapping)
+
+
+def all_models(connection: sa.Connection) -> Sequence[ModelRow]:
+    """Every registered model, newest first."""
+    rows = connection.execute(_rows().order_by(models.c.recorded_at.desc(), models.c.model_key.desc()))
+    return [ModelRow(**row._mapping) for row in rows]
+
+
+def _rows() -> sa.Select[Any]:
+    c = models.c
+    return sa.select(c.model_key, c.model_id, c.task, c.config, c.metrics, c.trained_on, c.recorded_at).select_from(
+        models
+    )

@@ -1,0 +1,79 @@
+"""Season-long series of parcels as numpy columns, newest revision first, withdrawn ones left out."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from db.columns import Kind, fetch_columns
+from db.connect import driver
+
+Keys = NDArray[np.int64]
+
+_KEY: Final[Mapping[str, Kind]] = {
+    "parcel_key": "bigint", "observed_at": "time", "relative_orbit": "smallint", "revision": "smallint",
+    "is_withdrawn": "bool", "recorded_at": "time",
+}  # fmt: skip
+S2_COLUMNS: Final[Mapping[str, Kind]] = {
+    **_KEY, "n_clear": "int", "clear_fraction": "real",
+    **dict.fromkeys(("ndvi", "ndvi_sd", "nbr2", "bsi", "s2wi"), "real"),
+    **dict.fromkeys(("b02", "b03", "b04", "b05", "b06", "b07", "b08", "b8a", "b11", "b12"), "real"),
+}  # fmt: skip
+S1_COLUMNS: Final[Mapping[str, Kind]] = {
+    **_KEY, "n_pixels": "int", "direction_nr": "smallint", "vv": "real", "vh": "real", "vv_sd": "real", "vh_sd": "real",
+}  # fmt: skip
+DIRECTIONS: Final = ("ascending", "descending", "mixed")
+"""Directions in the order of the type `orbit_direction`; `direction_nr` counts from 1."""
+
+
+def s2_series(connection: sa.Connection, parcels: Keys, as_known_at: datetime) -> NDArray[np.void]:
+    """Sentinel-2 observations of `parcels` known at a time, ordered by parcel, pass time and orbit."""
+    return _newest(connection, "s2_observations", "*", parcels, as_known_at, S2_COLUMNS)
+
+
+def s1_series(connection: sa.Connection, parcels: Keys, as_known_at: datetime) -> NDArray[np.void]:
+    """Sentinel-1 observations of `parcels` known at a time; VV and VH linear."""
+    nr = "array_position(enum_range(null::orbit_direction), direction) as direction_nr"
+    return _newest(connection, "s1_observations", f"*, {nr}", parcels, as_known_at, S1_COLUMNS)
+
+
+def _newest(
+    connection: sa.Connection, table: str, what: str, parcels: Keys, as_known_at: datetime, columns: Mapping[str, Kind]
+) -> NDArray[np.void]:
+    query = f"""
+        select distinct on (parcel_key, observed_at, relative_orbit) {what} from {table}
+        where parcel_key = any(%s) and recorded_at <= %s
+        order by parcel_key, observed_at, relative_orbit, revision desc"""
+    rows = fetch_columns(connection, query, [parcels.tolist(), as_known_at], columns)
+    return rows[~rows["is_withdrawn"]]
+
+
+def pixel_sets(connection: sa.Connection, sensor: str, rows: NDArray[np.void]) -> list[bytes | None]:
+    """The pixel set of each observation row (None where it has none), as it came: int16, bands x pixels."""
+    if len(rows) == 0:
+        return []
+    times = [f"{time}Z" for time in rows["observed_at"].astype(str)]
+    with driver(connection).cursor(binary=True) as cursor:
+        cursor.execute(
+            """
+            select stored.pixels from unnest(%s::bigint[], %s::timestamptz[], %s::smallint[], %s::smallint[])
+                with ordinality as wanted (parcel_key, observed_at, relative_orbit, revision, nr)
+            left join pixel_sets stored on stored.parcel_key = wanted.parcel_key
+                and stored.observed_at = wanted.observed_at and stored.relative_orbit = wanted.relative_orbit
+                and stored.revision = wanted.revision and stored.sensor = %s
+                and stored.observed_at between %s::timestamptz and %s::timestamptz  -- leaves out the other chunks
+            order by wanted.nr""",
+            [
+                rows["parcel_key"].tolist(), times, rows["relative_orbit"].tolist(), rows["revision"].tolist(),
+                sensor, min(times), max(times),
+            ],
+        )  # fmt: skip
+        return [None if pixels is None else bytes(pixels) for (pixels,) in cursor]
+
+
+def has_pixel_sets(connection: sa.Connection, sensor: str, rows: NDArray[np.void]) -> bool:
+    """Says whether the first of the rows have pixel sets stored."""
+    return any(one is not None for one in pixel_sets(connection, sensor, rows[:20]))

@@ -1,0 +1,214 @@
+"""`parcelwatch monitor`, `models`, `history`, `alerts` and `status`."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from db import history as store
+from db import registry, work
+from db.connect import engine
+from db.parcels import Parcel, season_by_name
+from db.settings import resolve_dsn
+from monitor import picture, schedule, train, training_data, words
+from monitor.settings import MonitorSettings
+from monitor.worker import Worker
+
+console = Console()
+monitor = typer.Typer(no_args_is_help=True, help="Fold what is new into beliefs and alerts.")
+models = typer.Typer(no_args_is_help=True, help="Train, list and activate models.")
+train_app = typer.Typer(no_args_is_help=True, help="Train a model on a stored season.")
+models.add_typer(train_app, name="train")
+
+SeasonOption = Annotated[str, typer.Option(help="name of a stored season")]
+CollectionOption = Annotated[str, typer.Option(help="collection of parcels")]
+TimeOption = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S%z"], help="UTC unless it says otherwise")]
+
+
+@monitor.command()
+def run() -> None:
+    """Look for news until told to stop (SIGTERM or Ctrl-C)."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("apscheduler").setLevel(logging.WARNING)
+    schedule.run(resolve_dsn(), MonitorSettings(), lambda: datetime.now(UTC))
+
+
+@monitor.command()
+def once() -> None:
+    """Work off all the news there is, then stop."""
+    counts = schedule.once(Worker(resolve_dsn(), MonitorSettings()), datetime.now(UTC))
+    console.print(", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.__dict__.items()))
+
+
+@models.command("list")
+def list_models() -> None:
+    """List registered models, newest first."""
+    table = Table("key", "id", "task", "classes or form", "trained on", "validation", "registered")
+    with engine(resolve_dsn()).connect() as connection:
+        for row in registry.all_models(connection):
+            table.add_row(
+                str(row.model_key), row.model_id[:12], row.task, ", ".join(row.config.get("classes", [])) or "S1 to NDVI",
+                f"{row.trained_on.get('season', '?')}, {row.trained_on.get('observed_from', '?')} to {row.trained_on.get('observed_to', '?')}",
+                _scores(row.metrics), f"{row.recorded_at:%Y-%m-%d %H:%M}",
+            )  # fmt: skip
+    console.print(table)
+
+
+@models.command()
+def activate(
+    model: Annotated[str, typer.Argument(help="key or first digits of the id, as `models list` shows them")],
+    season: SeasonOption,
+    collection: CollectionOption,
+) -> None:
+    """Let a model watch a collection in a season; its parcels are rebuilt from their observations."""
+    now = datetime.now(UTC)
+    with engine(resolve_dsn()).begin() as connection:
+        found = [m for m in registry.all_models(connection) if str(m.model_key) == model or m.model_id.startswith(model)]
+        if len(found) != 1:
+            raise typer.BadParameter(f"{len(found)} models are called {model}; see `parcelwatch models list`")
+        stored = season_by_name(connection, season)
+        registry.activate(connection, stored.season_key, collection, found[0].model_key, now)
+        n = work.mark_rebuild(connection, stored.season_key, collection, now)
+    console.print(f"model {found[0].model_id[:12]} watches {collection} in {season}; {n} parcels will be rebuilt")
+
+
+@train_app.command("classifier")
+def train_classifier(
+    season: SeasonOption,
+    collection: CollectionOption,
+    out: Annotated[Path, typer.Option(help="folder for the checkpoint")] = Path("reports/models"),
+    min_area_ha: Annotated[float, typer.Option(help="leave smaller parcels out")] = 0.0,
+    min_parcels: Annotated[int, typer.Option(help="leave crops with fewer parcels out")] = 12,
+    epochs: Annotated[int | None, typer.Option(help="passes over the season")] = None,
+    seed: int = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+) -> None:
+    """Train the crop classifier with the declared crops as labels; spatial blocks are held out for its scores."""
+    now = datetime.now(UTC)
+
+    def label_of(parcel: Parcel) -> str | None:
+        return parcel.crop_name if (parcel.area_ha or 0) >= min_area_ha else None
+
+    with engine(resolve_dsn()).begin() as connection:
+        data = training_data.load(
+            connection, season_by_name(connection, season), collection, now, label_of=label_of, min_parcels=min_parcels
+        )
+        console.print(f"{len(data.labels)} parcels of {len(data.classes)} crops, {', '.join(data.observations)}")
+        with _bar("training") as (bar, task):
+            model = train.classifier(
+                data, epochs=epochs, seed=seed, device=device,
+                progress=lambda epoch, of, loss: bar.update(task, completed=epoch, total=of, description=f"loss {loss:.3f}"),
+            )  # fmt: skip
+        checkpoint = model.to_checkpoint()
+        key = train.save(connection, "classifier", checkpoint, out / checkpoint.model[:12], now)
+    console.print(f"model {key} ({checkpoint.model[:12]}) on held-out blocks: {_scores(model.scores)}; in {out / checkpoint.model[:12]}")
+
+
+def history(
+    parcel: Annotated[str, typer.Argument(help="the agency's own id of the parcel")],
+    collection: Annotated[str | None, typer.Option(help="collection, if the id is not unique")] = None,
+    season: Annotated[str | None, typer.Option(help="season, else the newest one")] = None,
+    as_known_at: TimeOption = None,
+    out: Annotated[Path | None, typer.Option(help="PNG to write, else reports/PARCEL.png")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="rows as JSON lines instead of the table")] = False,
+) -> None:
+    """Show all that is known of a parcel, or was known at a time: table and picture."""
+    at = None if as_known_at is None else as_known_at if as_known_at.tzinfo else as_known_at.replace(tzinfo=UTC)
+    with engine(resolve_dsn()).connect() as connection:
+        found = store.find_parcel(connection, parcel, collection, season)
+        if not found:
+            raise typer.BadParameter(f"no parcel {parcel!r} is stored" + (f" in season {season}" if season else ""))
+        same_season = [one for one in found if one[2] == found[0][2]]
+        if len(same_season) > 1:
+            raise typer.BadParameter(f"{parcel!r} is in collections {', '.join(c for _, c, _ in same_season)}: name one with --collection")
+        key, its_collection, its_season = found[0]
+        rows = store.parcel_history(connection, key, None, None, at)
+    if as_json:
+        for row in rows:
+            typer.echo(json.dumps(row.__dict__, default=str))
+        return
+    _print_history(rows)
+    path = out or Path("reports") / f"{parcel}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    known = f", as known at {at:%Y-%m-%d %H:%M} UTC" if at else ""
+    picture.save(rows, f"{its_collection} {parcel}, season {its_season}{known}", path)
+    console.print(f"picture: {path}")
+
+
+def alerts(
+    season: Annotated[str | None, typer.Option(help="only this season")] = None,
+    collection: Annotated[str | None, typer.Option(help="only this collection")] = None,
+    rule: Annotated[str | None, typer.Option(help="crop_mismatch, no_emergence or early_loss")] = None,
+    limit: Annotated[int, typer.Option(help="at most so many")] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="as JSON lines, with all the evidence")] = False,
+) -> None:
+    """List open alerts, confirmed and surest first."""
+    with engine(resolve_dsn()).connect() as connection:
+        rows = store.open_alerts(connection, season, collection, rule, limit)
+    if as_json:
+        for row in rows:
+            typer.echo(json.dumps(row.__dict__, default=str))
+        return
+    table = Table("alert", "parcel", "declared", "rule", "colour", "state", "confidence", "departed", "confirmed", "why")
+    for row in rows:
+        table.add_row(
+            str(row.alert_key), f"{row.collection}/{row.season}/{row.source_id}", row.declared_crop or "nothing", row.rule,
+            f"[{row.colour}]{row.colour}[/]", row.state, f"{row.confidence:.2f}", str(row.departed_on),
+            f"{row.confirmed_at:%Y-%m-%d}" if row.confirmed_at else "not yet", words.why(row.rule, row.evidence),
+        )  # fmt: skip
+    console.print(table if rows else "no open alerts")
+
+
+def status() -> None:
+    """Show the state of the whole chain."""
+    table = Table("part", "what", "value")
+    with engine(resolve_dsn()).connect() as connection:
+        for row in store.status(connection):
+            table.add_row(*row)
+    console.print(table)
+
+
+def _print_history(rows: list[store.HistoryRow]) -> None:
+    """Observations, changes of the most likely crop and alerts; the daily curve is for the picture."""
+    table = Table("day", "what", "known since", "NDVI", "VV dB", "VH dB", "crop", "probability", "note")
+    crop = None
+    for row in rows:
+        if row.kind == "ndvi" or (row.kind == "posterior" and row.crop == crop):
+            continue
+        crop = row.crop if row.kind == "posterior" else crop
+        orbit = f"orbit {row.relative_orbit}" if row.relative_orbit is not None else ""
+        note = f"{row.detail['rule']} {row.detail['event']} ({row.detail['colour']})" if row.kind == "alert" else orbit
+        if row.detail.get("revision"):
+            note += f", revision {row.detail['revision']}"
+        table.add_row(
+            f"{row.at:%Y-%m-%d}", row.kind, f"{row.recorded_at:%Y-%m-%d}",
+            *("" if value is None else f"{value:.{digits}f}" for value, digits in
+              ((row.ndvi, 2), (row.vv_db, 1), (row.vh_db, 1))), row.crop or "",
+            "" if row.probability is None else f"{row.probability:.2f}", note,
+        )  # fmt: skip
+    last = max((row.at for row in rows if row.kind == "ndvi"), default=None)
+    console.print(table)
+    n_days = sum(row.kind == "ndvi" for row in rows)
+    console.print(f"daily NDVI on {n_days} days" + (f", the last {last:%Y-%m-%d}" if last else ""))
+
+
+def _scores(scores: Mapping[str, Any]) -> str:
+    """Validation scores in a few words."""
+    if "macro_f1" in scores:
+        return f"macro-F1 {', '.join(f'{one:.2f}' for one in scores['macro_f1'])} over the season"
+    return ", ".join(f"{name} {scores[name]:.3f}" for name in ("r2", "rmse") if name in scores) or "none"
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[tuple[Progress, TaskID]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        yield bar, bar.add_task(what, total=None)

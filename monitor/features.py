@@ -1,0 +1,115 @@
+"""Stored observations as the networks take them: channels by their names, pixel sets or means, parcels by index."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Final
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from db.series import DIRECTIONS, pixel_sets
+from models.classifier import ModalityConfig
+from models.normalise import Observations
+
+S2_BANDS: Final = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
+S1_BANDS: Final = ("VV", "VH")
+INVALID_PIXEL: Final = -32768
+_MODALITY_OF_DIRECTION: Final = dict(zip(DIRECTIONS, ("s1a", "s1d", "s1"), strict=True))
+
+
+def split_modalities(s2: NDArray[np.void], s1: NDArray[np.void]) -> dict[str, NDArray[np.void]]:
+    """Rows by modality: s2, s1a, s1d, s1 (never averaged over directions)."""
+    return {"s2": s2} | {
+        name: s1[s1["direction_nr"] == nr]
+        for nr, name in enumerate(_MODALITY_OF_DIRECTION.values(), start=1)
+    }  # fmt: skip
+
+
+def observations(
+    connection: sa.Connection,
+    modality: ModalityConfig,
+    rows: NDArray[np.void],
+    parcel_keys: NDArray[np.int64],
+    starts_on: date,
+) -> Observations:
+    """Rows of one modality, sorted by parcel, in physical units.
+
+    A modality that draws more than one pixel reads pixel sets, and the mean as a single pixel where there is none stored.
+    """
+    sensor = "S2" if modality.name == "s2" else "S1"
+    pixels = means(rows, modality.channels)[:, :, None]
+    if modality.pixels > 1:
+        stored = pixel_sets(connection, sensor, rows)
+        pixels = _with_pixel_sets(pixels, stored, sensor, modality.channels)
+    return Observations(
+        pixels=pixels,
+        day=season_days(rows["observed_at"], starts_on),
+        parcel=np.searchsorted(parcel_keys, rows["parcel_key"]),
+        orbit=rows["relative_orbit"].astype(np.int16),
+    )
+
+
+def season_days(times: NDArray[np.datetime64], starts_on: date) -> NDArray[np.float32]:
+    """Days since the season's start, with their fraction."""
+    since: NDArray[np.float64] = (times - np.datetime64(starts_on)).astype("m8[us]").astype(np.float64)
+    return (since / 86_400e6).astype(np.float32)
+
+
+def means(rows: NDArray[np.void], channels: Sequence[str]) -> NDArray[np.float32]:
+    """(N, C) the parcel means of channels: S2 bands and indices as stored, VV, VH and VV-VH in dB."""
+    return np.stack([_channel(rows, name) for name in channels], axis=1).astype(np.float32)
+
+
+def _channel(rows: NDArray[np.void], name: str) -> NDArray[np.float32]:
+    if name == "VV-VH":
+        return _channel(rows, "VV") - _channel(rows, "VH")
+    values: NDArray[np.float32] = rows[name.lower()]
+    if name not in S1_BANDS:
+        return values
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(values > 0, 10 * np.log10(values), np.nan).astype(np.float32)
+
+
+def _with_pixel_sets(
+    single: NDArray[np.float32], stored: Sequence[bytes | None], sensor: str, channels: Sequence[str]
+) -> NDArray[np.float32]:
+    """(N, C, S) pixel sets where stored, else the single mean pixel; NaN fills up."""
+    bands, scale = (S2_BANDS, 1e4) if sensor == "S2" else (S1_BANDS, 100.0)
+    sets = [None if one is None else np.frombuffer(one, "<i2").reshape(len(bands), -1) for one in stored]
+    largest = max((one.shape[1] for one in sets if one is not None), default=1)
+    raw = np.full((len(single), len(bands), max(largest, 1)), INVALID_PIXEL, np.int16)
+    for out, one in zip(raw, sets, strict=True):
+        if one is not None:
+            out[:, : one.shape[1]] = one
+    physical = np.where(raw == INVALID_PIXEL, np.float32(np.nan), raw / np.float32(scale)).astype(np.float32)
+    pixels = np.stack([_of_bands(physical, bands, name) for name in channels], axis=1)
+    is_mean = np.array([one is None for one in sets])
+    pixels[is_mean, :, :1] = single[is_mean]
+    return pixels
+
+
+def _of_bands(physical: NDArray[np.float32], bands: Sequence[str], name: str) -> NDArray[np.float32]:
+    if name == "VV-VH":
+        return physical[:, 0] - physical[:, 1]
+    if name == "NDVI":
+        nir, red = physical[:, bands.index("B08")], physical[:, bands.index("B04")]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return (nir - red) / (nir + red)
+    return physical[:, bands.index(name)]
+
+
+def geometry(
+    perimeter_m: Sequence[float | None], area_ha: Sequence[float | None], fill: Sequence[float | None]
+) -> NDArray[np.float64]:
+    """(P, 4) perimeter m, area m2, perimeter / area, fill; NaN where unknown."""
+    perimeter, area, share = (
+        np.array([np.nan if v is None else v for v in column], np.float64) for column in (perimeter_m, area_ha, fill)
+    )
+    area = area * 1e4
+    return np.stack([perimeter, area, perimeter / area, share], axis=1)
+
+
+def by_modality(counts: Mapping[str, NDArray[np.int64]], index: int) -> dict[str, int]:
+    """The observation counts of one parcel."""
+    return {name: int(count[index]) for name, count in counts.items()}

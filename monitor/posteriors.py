@@ -1,0 +1,154 @@
+"""Incremental posteriors: what is new of each claimed parcel, folded into its encoder states.
+
+A parcel whose state is missing, whose model changed, or of which an observation was revised or withdrawn is rebuilt from
+its current observations; for all others only the pending rows are read into the network. Both give the same posterior.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import sqlalchemy as sa
+import torch
+from numpy.typing import NDArray
+
+from db import beliefs
+from db.beliefs import PosteriorRow, StateRow
+from db.columns import to_utc
+from db.work import Claim
+from models import streaming
+from models.crop_model import CropModel
+from models.streaming import State
+from monitor.features import observations, season_days
+
+
+@dataclass(frozen=True)
+class Folded:
+    """What inference says of the claimed parcels that anything is known of."""
+
+    parcel_index: NDArray[np.int64]
+    """(Q,) index among the claimed parcels."""
+    probabilities: NDArray[np.float32]
+    """(Q, K) calibrated."""
+    rows: list[PosteriorRow]
+    n_folded: int
+    """Observations that went through the network."""
+
+
+def fold(
+    connection: sa.Connection, model_key: int, model: CropModel, claim: Claim, series: Mapping[str, NDArray[np.void]],
+    geometry: NDArray[np.float64], starts_on: date,
+) -> Folded:  # fmt: skip
+    """Folds what is new into the states of the claimed parcels, stores the states, returns the posteriors.
+
+    Args:
+        series: rows by modality (newest revisions, sorted by parcel), all that is known of the claimed parcels.
+        geometry: (P, 4) of the claimed parcels.
+    """
+    n = len(claim.parcel_keys)
+    wanted = {one.name: series[one.name] for one in model.config.modalities}
+    stored = {
+        (row.parcel_key, row.modality): row for row in beliefs.load_states(connection, claim.parcel_keys, model_key)
+    }
+    is_rebuilt = _rebuilt(claim, wanted, stored)
+    new = {name: rows[_is_new(rows, claim, name) | is_rebuilt[_index(claim, rows)]] for name, rows in wanted.items()}
+    batch = model.batch(
+        {
+            one.name: observations(connection, one, new[one.name], claim.parcel_keys, starts_on)
+            for one in model.config.modalities
+        },
+        geometry,
+    )
+    states = model.encode(batch, _states(claim, stored, is_rebuilt, model))
+    _save(connection, model_key, claim, wanted, new, is_rebuilt, states)
+
+    counts = {name: np.bincount(_index(claim, rows), minlength=n) for name, rows in wanted.items()}
+    newest = np.full(n, np.datetime64("0001-01-01", "us"))
+    for rows in wanted.values():
+        np.maximum.at(newest, _index(claim, rows), rows["observed_at"])
+    known = np.flatnonzero(sum(counts.values()))
+    if len(known) == 0:
+        return Folded(known, np.empty((0, len(model.config.classes)), np.float32), [], 0)
+    index = {name: state.take(_tensor(known)) for name, state in states.items()}
+    probabilities = model.posteriors(index, season_days(newest[known], starts_on))
+    rows_ = [
+        PosteriorRow(
+            int(claim.parcel_keys[p]), to_utc(newest[p]), {name: int(c[p]) for name, c in counts.items()}, row.tolist()
+        )
+        for p, row in zip(known, probabilities, strict=True)
+    ]
+    return Folded(known, probabilities, rows_, sum(map(len, new.values())))
+
+
+def _rebuilt(
+    claim: Claim, series: Mapping[str, NDArray[np.void]], stored: Mapping[tuple[int, str], StateRow]
+) -> NDArray[np.bool_]:
+    """(P,) parcels whose states must be made anew."""
+    pending = claim.pending
+    revised = pending[pending["is_rebuild"] | (pending["revision"] > 0)]["parcel_key"]
+    is_rebuilt = np.isin(claim.parcel_keys, revised)
+    # A state must hold exactly what is known less what is pending: anything else (a dropped state, a first look at a
+    # season that already runs) is not patched but made anew.
+    for name, rows in series.items():
+        old = np.bincount(_index(claim, rows[~_is_new(rows, claim, name)]), minlength=len(claim.parcel_keys))
+        held = np.array([s.n_folded if (s := stored.get((int(key), name))) else 0 for key in claim.parcel_keys])
+        is_rebuilt |= old != held
+    return is_rebuilt
+
+
+def _is_new(rows: NDArray[np.void], claim: Claim, modality: str) -> NDArray[np.bool_]:
+    """(N,) rows that are pending."""
+    pending = claim.pending[~claim.pending["is_rebuild"] & (claim.pending["is_s2"] == (modality == "s2"))]
+    key = ["parcel_key", "observed_at", "relative_orbit", "revision"]
+    kind = np.dtype([(name, claim.pending.dtype[name]) for name in key])
+    wanted, given = np.empty(len(pending), kind), np.empty(len(rows), kind)
+    for name in key:
+        wanted[name], given[name] = pending[name], rows[name]
+    return np.isin(given.view(f"V{kind.itemsize}"), wanted.view(f"V{kind.itemsize}"))
+
+
+def _states(
+    claim: Claim, stored: Mapping[tuple[int, str], StateRow], is_rebuilt: NDArray[np.bool_], model: CropModel
+) -> dict[str, State]:
+    """The states to fold into: stored ones, empty ones where there is none or it is rebuilt."""
+    empty = model.network.initial_states(1)
+    states = {}
+    for name, one in empty.items():
+        nothing = streaming.to_bytes(one)[0]
+        kept = [
+            nothing if anew or (int(key), name) not in stored else stored[int(key), name].state
+            for key, anew in zip(claim.parcel_keys, is_rebuilt, strict=True)
+        ]
+        states[name] = streaming.from_bytes(kept, one.m.shape[1], one.v.shape[2], model=model.model)
+    return states
+
+
+def _save(
+    connection: sa.Connection, model_key: int, claim: Claim, known: Mapping[str, NDArray[np.void]],
+    new: Mapping[str, NDArray[np.void]], is_rebuilt: NDArray[np.bool_], states: Mapping[str, State],
+) -> None:  # fmt: skip
+    rows: list[StateRow] = []
+    for name, state in states.items():
+        index = _index(claim, known[name])
+        # A rebuilt state is stored even if it is empty now: all its observations may have been withdrawn.
+        touched = np.union1d(_index(claim, new[name]), np.flatnonzero(is_rebuilt))
+        if len(touched) == 0:
+            continue
+        last = np.full(len(claim.parcel_keys), np.datetime64("0001-01-01", "us"))
+        np.maximum.at(last, index, known[name]["observed_at"])
+        count = np.bincount(index, minlength=len(claim.parcel_keys))
+        rows += [
+            StateRow(int(claim.parcel_keys[p]), name, int(count[p]), to_utc(last[p]), one)
+            for p, one in zip(touched, streaming.to_bytes(state.take(_tensor(touched))), strict=True)
+        ]
+    if rows:
+        beliefs.save_states(connection, model_key, rows)
+
+
+def _index(claim: Claim, rows: NDArray[np.void]) -> NDArray[np.int64]:
+    return np.searchsorted(claim.parcel_keys, rows["parcel_key"])
+
+
+def _tensor(index: NDArray[np.int64]) -> torch.Tensor:
+    return torch.from_numpy(index)

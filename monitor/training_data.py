@@ -1,0 +1,128 @@
+"""A stored season as training data: labelled parcels, spatial blocks, observations of every modality that has any."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from db.parcels import Parcel, Season, load_parcels
+from db.series import has_pixel_sets, s1_series, s2_series
+from models.classifier import ModalityConfig
+from models.normalise import Observations
+from monitor.features import S2_BANDS, geometry, means, observations, split_modalities
+
+S2_INDICES: Final = ("NDVI", "NDVI_SD", "NBR2", "BSI", "S2WI")
+BLOCK_M: Final = 1500.0
+"""Side of a spatial block: neighbouring fields share soil, weather and cloud, so they must not be split."""
+METRES_PER_DEGREE: Final = 111_320.0
+
+
+class NothingToLearn(Exception):
+    """The season holds too little to train on; the caller stops and shows what is missing."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Labelled parcels of a season with their observations in memory."""
+
+    season: Season
+    parcels: Sequence[Parcel]
+    classes: tuple[str, ...]
+    labels: NDArray[np.int64]
+    """(P,) index into classes."""
+    class_of: Mapping[str, str]
+    """Class of each declared crop code that occurs."""
+    blocks: NDArray[np.int64]
+    """(P,) number of each parcel's spatial block."""
+    modalities: tuple[ModalityConfig, ...]
+    observations: Mapping[str, Observations]
+    geometry: NDArray[np.float64]
+    s2: NDArray[np.void]
+    s1: NDArray[np.void]
+
+
+def load(
+    connection: sa.Connection, season: Season, collection: str, as_known_at: datetime, *,
+    label_of: Callable[[Parcel], str | None], min_parcels: int = 12, pixels: int = 32,
+) -> TrainingData:  # fmt: skip
+    """The labelled, monitorable parcels of a season and what was observed of them.
+
+    Args:
+        label_of: the class of a parcel, None to leave it out.
+        min_parcels: classes with fewer parcels are left out (12: two for each fold and one to spare).
+        pixels: pixels drawn of each set in training, where pixel sets are stored.
+
+    Raises:
+        NothingToLearn: fewer than two classes or no observation.
+    """
+    labelled = [(p, label) for p in load_parcels(connection, season, collection, as_known_at)
+                if p.is_monitorable and (label := label_of(p)) is not None]  # fmt: skip
+    counts = Counter(label for _, label in labelled)
+    classes = tuple(sorted(name for name, n in counts.items() if n >= min_parcels))
+    if len(classes) < 2:
+        raise NothingToLearn(
+            f"collection {collection} in season {season.name} has {len(classes)} crop(s) with {min_parcels} parcels or more; two are needed"
+        )
+    parcels, names = zip(*((p, label) for p, label in labelled if label in classes), strict=True)
+    keys = np.array([p.parcel_key for p in parcels], np.int64)
+    s2, s1 = s2_series(connection, keys, as_known_at), s1_series(connection, keys, as_known_at)
+    series = {name: rows for name, rows in split_modalities(s2, s1).items() if len(rows)}
+    if not series:
+        raise NothingToLearn(f"no observation of collection {collection} in season {season.name} is stored")
+    modalities = tuple(_modality(connection, name, rows, pixels) for name, rows in series.items())
+    return TrainingData(
+        season=season, parcels=parcels, classes=classes,
+        labels=np.array([classes.index(name) for name in names], np.int64),
+        class_of={p.crop_code: name for p, name in zip(parcels, names, strict=True) if p.crop_code is not None},
+        blocks=blocks(parcels), modalities=modalities,
+        observations={one.name: observations(connection, one, series[one.name], keys, season.starts_on) for one in modalities},
+        geometry=geometry(*zip(*((p.perimeter_m, p.area_ha, p.bbox_fill) for p in parcels), strict=True)), s2=s2, s1=s1,
+    )  # fmt: skip
+
+
+def _modality(connection: sa.Connection, name: str, rows: NDArray[np.void], pixels: int) -> ModalityConfig:
+    """The channels that are there in nearly every row; published temporal dropout 0.4 for S2, 0.2 for S1."""
+    if name != "s2":
+        return ModalityConfig(
+            name, ("VV", "VH", "VV-VH"), temporal_dropout=0.2, is_per_orbit=True,
+            pixels=pixels if has_pixel_sets(connection, "S1", rows) else 1,
+        )  # fmt: skip
+    present = [c for c in S2_BANDS if np.isfinite(means(rows, [c])).mean() > 0.95]
+    indices = [c for c in S2_INDICES if np.isfinite(means(rows, [c])).mean() > 0.95]
+    has_sets = bool(present) and has_pixel_sets(connection, "S2", rows)
+    return ModalityConfig(name, tuple(present or indices), temporal_dropout=0.4, pixels=pixels if has_sets else 1)
+
+
+def blocks(parcels: Sequence[Parcel], side_m: float = BLOCK_M) -> NDArray[np.int64]:
+    """(P,) numbers of square blocks of `side_m` around the parcels' centroids (equirectangular: exact enough for a split)."""
+    lon = np.array([p.lon if p.lon is not None else 0.0 for p in parcels])
+    lat = np.array([p.lat if p.lat is not None else 0.0 for p in parcels])
+    row = np.floor(lat * METRES_PER_DEGREE / side_m).astype(np.int64)
+    # One scale for each degree of latitude, so that blocks of a row line up and regions far apart are square too.
+    column = np.floor(lon * METRES_PER_DEGREE * np.cos(np.radians(np.round(lat))) / side_m).astype(np.int64)
+    return np.unique(np.stack([row, column], 1), axis=0, return_inverse=True)[1].ravel()
+
+
+def hold_out(block_of: NDArray[np.int64], labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
+    """(P,) parcels of whole blocks, about `share` of them, held out for validation; of a few random choices the one
+    whose class shares are nearest to those of all parcels."""
+    random = np.random.default_rng(seed)
+    n_blocks, all_shares = block_of.max() + 1, np.bincount(labels) / len(labels)
+    best, best_error = np.zeros(len(labels), bool), np.inf
+    for _ in range(50):
+        order = random.permutation(n_blocks)
+        sizes = np.cumsum(np.bincount(block_of, minlength=n_blocks)[order])
+        chosen = order[: max(1, int(np.searchsorted(sizes, share * len(labels))))]
+        held = np.isin(block_of, chosen)
+        if not held.any() or held.all():
+            continue
+        shares = np.bincount(labels[held], minlength=len(all_shares)) / held.sum()
+        error = float(np.abs(shares - all_shares).sum()) + abs(held.mean() - share)
+        if error < best_error:
+            best, best_error = held, error
+    return best
