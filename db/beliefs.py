@@ -153,3 +153,13 @@ def _copy(connection: sa.Connection, target: str, rows: Iterable[Sequence[object
     with driver(connection).cursor() as cursor, cursor.copy(f"copy {target} from stdin") as copy:
         for row in rows:
             copy.write_row(row)
+
+
+def last_days(connection: sa.Connection, parcels: Keys) -> dict[int, date]:
+    """The last day that has an NDVI row, of parcels that have any."""
+    rows = connection.execute(
+        sa.text("""select k, newest.day from unnest(cast(:keys as bigint[])) k cross join lateral (
+                       select day from ndvi_daily where parcel_key = k order by day desc limit 1) newest"""),
+        {"keys": parcels.tolist()},
+    )
+    return {row.k: row.day for row in rows}

@@ -1,36 +1,44 @@
 """Arrow columns as PostgreSQL's binary COPY rows, written column by column instead of row by row.
 
 A row is a 16-bit field count, then each field as a 32-bit length (-1 for null, and no bytes) and its bytes, all big
-endian. Rows with the same fields null and the same lengths of text and bytes have one layout, so each such group of rows
-is one numpy structured array. Rows come out grouped, not in their order.
+endian. Rows with the same fields null and the same lengths of text and bytes have one layout, so each such group of
+rows is one numpy structured array. Rows come out grouped, not in their order.
 
 Source: PostgreSQL 17 manual, COPY, "Binary Format".
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import sqlalchemy as sa
 from numpy.typing import NDArray
+
+from db.connect import driver
 
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER: Final = b"\xff\xff"
 _EPOCH_US: Final = 946_684_800_000_000  # PostgreSQL counts from 2000-01-01, Arrow from 1970-01-01
 
 
+def copy_into(connection: sa.Connection, table: str, columns: Sequence[str], rows: pa.Table) -> None:
+    """Copies columns of `rows` into columns of a table that have the same names."""
+    statement = f"copy {table} ({', '.join(columns)}) from stdin (format binary)"
+    with driver(connection).cursor() as cursor, cursor.copy(statement.encode()) as copy:
+        for block in copy_rows([rows[name].combine_chunks() for name in columns]):
+            copy.write(block)
+
+
 def copy_rows(columns: Sequence[pa.Array]) -> Iterator[bytes]:
-    """Blocks of a binary COPY of the columns, which have one length; text, bytes, booleans, integers, reals, timestamps."""
+    """Blocks of a binary COPY of columns of one length: text, bytes, booleans, integers, reals, timestamps."""
     fields = [_Field(column) for column in columns]
     layout = np.stack([field.lengths for field in fields])  # (fields, rows)
-    order = (
-        np.lexsort(layout[[len(set(row)) > 1 for row in layout.tolist()]])
-        if len(fields[0].lengths)
-        else np.empty(0, np.intp)
-    )
+    varying = layout[np.any(layout != layout[:, :1], axis=1)] if layout.shape[1] else layout
+    order = np.lexsort(varying) if len(varying) else np.arange(layout.shape[1])
     yield _HEADER
-    starts = np.flatnonzero(np.r_[True, np.any(np.diff(layout[:, order], axis=1), axis=0)]) if len(order) else order
-    for group in np.split(order, starts[1:]) if len(order) else ():
+    starts = np.flatnonzero(np.any(np.diff(varying[:, order], axis=1), axis=0)) + 1
+    for group in np.split(order, starts) if len(order) else ():
         yield _block(fields, layout[:, group[0]], group)
     yield _TRAILER
 
@@ -74,9 +82,15 @@ class _Field:
         self.wire = values.dtype.newbyteorder(">").str
         self.lengths = np.where(there, values.itemsize, -1).astype(np.int32)
 
-    def taken(self, rows: NDArray[np.intp], length: int) -> NDArray[np.generic]:
+    def taken(self, rows: NDArray[np.intp], length: int) -> NDArray[Any]:
         """The values of some rows whose fields have one length."""
         if self.wire is not None:
-            return self._values[rows]
-        places = self._starts[rows][:, None] + np.arange(length, dtype=np.int32)
+            return np.asarray(self._values[rows])
+        starts = self._starts[rows]
+        first = int(starts.min())
+        if not np.any((starts - first) % length):  # as where all rows have one length: no gathering byte by byte
+            return self._data[first : first + (self._data.size - first) // length * length].view(f"V{length}")[
+                (starts - first) // length
+            ]
+        places = starts[:, None] + np.arange(length, dtype=np.int32)
         return np.ascontiguousarray(self._data[places]).view(f"V{length}")[:, 0]

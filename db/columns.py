@@ -43,7 +43,7 @@ def fetch_columns(
     )
     statement = sql.SQL("copy (select {} from ({}) source) to stdout (format binary)").format(
         sql.SQL(expressions),
-        sql.SQL(query),  # type: ignore[arg-type]  # our own SQL, never a user's
+        sql.SQL(query),  # our own SQL, never a user's
     )
     with driver(connection).cursor() as cursor, cursor.copy(statement, parameters) as copy:
         payload = b"".join(bytes(block) for block in copy)

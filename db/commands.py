@@ -18,7 +18,9 @@ def upgrade(revision: Annotated[str, typer.Argument(help="revision to go up to")
 
 
 @app.command()
-def downgrade(revision: Annotated[str, typer.Argument(help="revision to go down to; `base` removes everything")]) -> None:
+def downgrade(
+    revision: Annotated[str, typer.Argument(help="revision to go down to; `base` removes everything")],
+) -> None:
     """Bring the schema down to an older revision; what it does not have is deleted."""
     migrate.downgrade(resolve_dsn(), revision)
     typer.echo(f"the schema is at {revision}")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -75,7 +76,7 @@ def count_by_reason(connection: sa.Connection) -> dict[str, tuple[int, int]]:
 
 
 def lock_waiting(connection: sa.Connection, limit: int, reason_code: str | None, after: int) -> list[StoredLetter]:
-    """Letters not sent again yet, oldest first from the key `after`, locked so that nobody else sends them meanwhile."""
+    """Letters not sent again yet, oldest first after the key `after`, locked against others who would send them."""
     rows = connection.execute(
         sa.text(
             _SELECT
@@ -100,6 +101,7 @@ _SELECT = """select dead_letter_key, recorded_at, redriven_at, stream, topic, pa
                     reason_code, reason, content_type, payload from dead_letters"""
 
 
-def _stored(row: sa.Row[tuple[object, ...]]) -> StoredLetter:
-    key, recorded_at, redriven_at, *letter, payload = row
-    return StoredLetter(key, Letter(*letter, bytes(payload)), recorded_at, redriven_at)  # type: ignore[arg-type]
+def _stored(row: sa.Row[Any]) -> StoredLetter:
+    fields = row._asdict()
+    about = {name: fields.pop(name) for name in ("dead_letter_key", "recorded_at", "redriven_at")}
+    return StoredLetter(letter=Letter(**fields), **about)

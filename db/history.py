@@ -46,7 +46,9 @@ class OpenAlertRow:
     evidence: Mapping[str, Any]
 
 
-def find_parcel(connection: sa.Connection, source_id: str, collection: str | None, season: str | None) -> list[tuple[int, str, str]]:
+def find_parcel(
+    connection: sa.Connection, source_id: str, collection: str | None, season: str | None
+) -> list[tuple[int, str, str]]:
     """Keys of the parcels with a source id, with collection and season, newest season first."""
     rows = connection.execute(
         sa.text("""select parcel_key, collection, name from parcels join seasons using (season_key)
@@ -58,7 +60,11 @@ def find_parcel(connection: sa.Connection, source_id: str, collection: str | Non
 
 
 def parcel_history(
-    connection: sa.Connection, parcel_key: int, first: datetime | None, last: datetime | None, as_known_at: datetime | None
+    connection: sa.Connection,
+    parcel_key: int,
+    first: datetime | None,
+    last: datetime | None,
+    as_known_at: datetime | None,
 ) -> list[HistoryRow]:
     """All that is known of a parcel between two times as known at a third, in order of time."""
     rows = connection.execute(

@@ -29,26 +29,27 @@ def parcel_keys(
                    where collection = :collection and season_key = :season_key and source_id = any(:ids)"""),
         {"collection": collection, "season_key": season_key, "ids": list(source_ids)},
     )
-    return {source_id: key for source_id, key in rows}
+    return {row.source_id: row.parcel_key for row in rows}
 
 
 def scene_keys(connection: sa.Connection, scenes: Sequence[Scene], recorded_at: datetime) -> dict[str, int]:
-    """Keys of scenes by their id; what is not stored yet is stored, in the order of ids so that two writers cannot deadlock."""
+    """Keys of scenes by their id; missing ones are stored, in the order of ids so that two writers cannot deadlock."""
     ids = {"ids": [scene.scene_id for scene in scenes]}
-    known = dict(connection.execute(_KNOWN, ids).tuples().all())
+    known: dict[str, int] = {row.scene_id: row.scene_key for row in connection.execute(_KNOWN, ids)}
     fresh = sorted((scene for scene in scenes if scene.scene_id not in known), key=lambda scene: scene.scene_id)
     if fresh:
         connection.execute(
             sa.text("""
                 insert into scenes (scene_id, sensor, platform, relative_orbit, observed_at, available_at, recorded_at)
-                values (:scene_id, cast(:sensor as sensor), :platform, :relative_orbit, :observed_at, :available_at, :recorded_at)
+                values (:scene_id, cast(:sensor as sensor), :platform, :relative_orbit, :observed_at, :available_at,
+                        :recorded_at)
                 on conflict (scene_id) do nothing"""),
             [
                 {name: getattr(scene, name) for name in scene.__slots__} | {"recorded_at": recorded_at}
                 for scene in fresh
             ],
         )
-        known = dict(connection.execute(_KNOWN, ids).tuples().all())
+        known = {row.scene_id: row.scene_key for row in connection.execute(_KNOWN, ids)}
     return known
 
 

@@ -1,7 +1,8 @@
-"""Observations in by COPY, once each: a staging table, then what is not there yet.
+"""Observations in, once each: straight by COPY where all are new, through a staging table where some are stored.
 
 The natural key is (parcel, pass time, relative orbit, revision). A row whose key is stored with the same values is a
-replay and changes nothing; one with other values is a conflict, which the caller must not lose.
+replay and changes nothing; one with other values is a conflict, which the caller must not lose. COPY is three times as
+fast as staging and fails as a whole on the first stored key, so it is tried first, under a savepoint.
 """
 
 from collections.abc import Mapping
@@ -10,29 +11,30 @@ from datetime import datetime
 from typing import Final, Literal
 
 import numpy as np
+import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from db.binary_copy import copy_rows
-from db.connect import driver
+from db.binary_copy import copy_into
 from db.keys import Scene, scene_keys
-from db.pending import mark_newly_stored
+from db.pending import mark_new
 
 Sensor = Literal["S1", "S2"]
 
-_KEY: Final = ("parcel_key", "observed_at", "relative_orbit", "revision")
-_VALUES: Final[Mapping[Sensor, tuple[str, ...]]] = {
+KEY: Final = ("parcel_key", "observed_at", "relative_orbit", "revision")
+VALUES: Final[Mapping[Sensor, tuple[str, ...]]] = {
     "S2": (
-        "is_withdrawn", "n_clear", "available_at", "clear_fraction", "ndvi", "ndvi_sd", "nbr2", "bsi", "s2wi",
-        "b02", "b03", "b04", "b05", "b06", "b07", "b08", "b8a", "b11", "b12",
+        "scene_key", "available_at", "is_withdrawn", "n_clear", "clear_fraction",
+        "ndvi", "ndvi_sd", "nbr2", "bsi", "s2wi", "b02", "b03", "b04", "b05", "b06", "b07", "b08", "b8a", "b11", "b12",
     ),
     "S1": (
-        "is_withdrawn", "n_pixels", "available_at", "direction", "radiometry", "vv", "vh", "vv_sd", "vh_sd",
-        "coherence_vv", "coherence_vh", "coherence_with",
+        "scene_key", "available_at", "is_withdrawn", "n_pixels", "direction", "radiometry",
+        "vv", "vh", "vv_sd", "vh_sd", "coherence_vv", "coherence_vh", "coherence_with",
     ),
 }  # fmt: skip
+"""What two rows of one key must share to be the same observation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,42 +70,44 @@ def insert(
     """
     if not rows.num_rows:
         return Inserted(0, 0, ())
-    statements = _STATEMENTS[sensor]
-    connection.execute(statements.stage)
-    n_first = _copy(connection, sensor, statements.copy, rows, parcel_keys, recorded_at)
-    new = connection.execute(statements.insert).rowcount
+    batch = _batch(connection, sensor, rows, parcel_keys, recorded_at)
+    is_straight = bool(pc.all(batch["is_first"]).as_py()) and _copied_straight(connection, sensor, batch)
+    new = batch if is_straight else _insert_missing(connection, sensor, batch)
     pending = 0
-    if new:
-        connection.execute(statements.pixels)
-        connection.execute(_LEDGER)
-        pending = mark_newly_stored(connection, sensor, recorded_at)
-    found = () if new == n_first == rows.num_rows else connection.execute(statements.conflicts)
-    return Inserted(new, pending, tuple(Conflict(row, revision) for row, revision in found))
+    if new.num_rows:
+        pixels = new.filter(pc.is_valid(new["pixels"]))
+        copy_into(connection, "pixel_sets", (*KEY, "sensor", "pixels"), pixels)
+        _count_stored(connection, new["scene_key"].to_numpy())
+        pending = mark_new(connection, new)
+    conflicts = () if is_straight else _conflicts(connection, sensor)
+    return Inserted(new.num_rows, pending, conflicts)
 
 
-def _copy(
-    connection: sa.Connection, sensor: Sensor, statement: bytes, rows: pa.Table, parcel_keys: NDArray[np.int64],
-    recorded_at: datetime,
-) -> int:  # fmt: skip
-    """Copies the rows into the staging table; returns how many have a key that no earlier row has."""
-    order, is_first = _sorted(rows, parcel_keys)
-    rows, scenes = rows.take(pa.array(order)), _scenes(sensor, rows)
-    keys = scene_keys(connection, scenes, recorded_at)
+def _batch(
+    connection: sa.Connection, sensor: Sensor, rows: pa.Table, parcel_keys: NDArray[np.int64], recorded_at: datetime
+) -> pa.Table:  # fmt: skip
+    """The rows under the store's names, in the order of the index, with their scenes' keys.
+
+    `ordinal` is the row's place among `rows`; `is_first` is true but where an earlier row has the same key.
+    """
+    keys = scene_keys(connection, _scenes(sensor, rows), recorded_at)
     names = rows["scene_id"].combine_chunks().dictionary_encode()
     scene_of_row = pa.array([keys[name] for name in names.dictionary.to_pylist()], pa.int64()).take(names.indices)
-    columns = {name.lower(): rows[name].combine_chunks() for name in rows.column_names}
-    columns |= {
-        "ordinal": pa.array(order, pa.int32()), "is_first": pa.array(is_first), "parcel_key": pa.array(parcel_keys[order]),
-        "scene_key": scene_of_row, "recorded_at": pa.repeat(pa.scalar(recorded_at, columns["observed_at"].type), len(order)),
-    }  # fmt: skip
-    with driver(connection).cursor() as cursor, cursor.copy(statement) as copy:
-        for block in copy_rows([columns[name] for name in _staged(sensor)]):
-            copy.write(block)
-    return int(is_first.sum())
+    order, is_first = _sorted(rows, parcel_keys)
+    batch = rows.rename_columns([name.lower() for name in rows.column_names])
+    batch = batch.append_column("parcel_key", pa.array(parcel_keys)).append_column("scene_key", scene_of_row)
+    batch = batch.take(pa.array(order))
+    recorded = pa.repeat(pa.scalar(recorded_at, pa.timestamp("us", "UTC")), len(order))
+    for name, column in (
+        ("ordinal", pa.array(order, pa.int32())), ("is_first", pa.array(is_first)), ("recorded_at", recorded),
+        ("sensor", pa.repeat(sensor, len(order))),
+    ):  # fmt: skip
+        batch = batch.append_column(name, column)
+    return batch
 
 
 def _sorted(rows: pa.Table, parcel_keys: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """Row numbers in key order (what the index likes), and which of them is the first of its key."""
+    """Row numbers in key order, and which of them is the first of its key."""
     key = np.stack([
         rows["revision"].to_numpy().astype(np.int64), rows["relative_orbit"].to_numpy().astype(np.int64),
         pc.cast(rows["observed_at"], pa.int64()).to_numpy(), parcel_keys,
@@ -120,63 +124,67 @@ def _scenes(sensor: Sensor, rows: pa.Table) -> list[Scene]:
     return [Scene(sensor=sensor, **row) for row in rows.select(columns).take(pa.array(first)).to_pylist()]
 
 
-# The statements, once for each sensor -------------------------------------------------------------
+def _table(sensor: Sensor) -> str:
+    return f"{sensor.lower()}_observations"
 
 
-def _staged(sensor: Sensor) -> tuple[str, ...]:
-    return ("ordinal", "is_first", "pixels", *_stored(sensor))
+def _copied_straight(connection: sa.Connection, sensor: Sensor, batch: pa.Table) -> bool:
+    """Copies the batch; False, and nothing is copied, when any of its keys is stored already."""
+    try:
+        with connection.begin_nested():
+            copy_into(connection, _table(sensor), (*KEY, "recorded_at", *VALUES[sensor]), batch)
+    except psycopg.errors.UniqueViolation:
+        return False
+    return True
 
 
-def _stored(sensor: Sensor) -> tuple[str, ...]:
-    return (*_KEY, "scene_key", "recorded_at", *_VALUES[sensor])
+def _insert_missing(connection: sa.Connection, sensor: Sensor, batch: pa.Table) -> pa.Table:
+    """Stores the rows whose keys are not stored, by way of the table `incoming`, and returns them."""
+    table, key = _table(sensor), ", ".join(KEY)
+    stored = ", ".join((*KEY, "recorded_at", *VALUES[sensor]))
+    connection.execute(
+        sa.text(f"""
+        drop table if exists pg_temp.incoming, pg_temp.newly_stored;
+        create temp table incoming on commit drop as
+            select 0 as ordinal, false as is_first, ''::bytea as pixels, {stored} from {table} with no data;
+        create temp table newly_stored on commit drop as select {key} from {table} with no data""")
+    )
+    staged = ("ordinal", "is_first", "pixels", *KEY, "recorded_at", *VALUES[sensor])
+    copy_into(connection, "incoming", staged, batch)
+    connection.execute(
+        sa.text(f"""
+        with stored as (
+            insert into {table} ({stored}) select {stored} from incoming where is_first
+            on conflict do nothing returning {key})
+        insert into newly_stored select * from stored""")
+    )
+    new = connection.execute(sa.text(f"select ordinal from incoming join newly_stored using ({key}) where is_first"))
+    return batch.filter(pc.is_in(batch["ordinal"], pa.array(new.scalars().all(), pa.int32())))
 
 
-@dataclass(frozen=True, slots=True)
-class _Statements:
-    stage: sa.TextClause
-    copy: bytes
-    insert: sa.TextClause
-    pixels: sa.TextClause
-    conflicts: sa.TextClause
+def _conflicts(connection: sa.Connection, sensor: Sensor) -> tuple[Conflict, ...]:
+    """Rows of `incoming` that differ from what is stored under their key, once their batch's new rows are stored."""
+    theirs, ours = (", ".join(f"{alias}.{name}" for name in VALUES[sensor]) for alias in "io")
+    found = connection.execute(
+        sa.text(f"""
+        select ordinal, (select max(revision) from {_table(sensor)} r
+                         where (r.parcel_key, r.observed_at, r.relative_orbit)
+                             = (i.parcel_key, i.observed_at, i.relative_orbit))
+        from incoming i join {_table(sensor)} o using ({", ".join(KEY)})
+        left join pixel_sets p on (p.parcel_key, p.observed_at, p.sensor, p.relative_orbit, p.revision)
+                                = (i.parcel_key, i.observed_at, '{sensor}', i.relative_orbit, i.revision)
+        where ({theirs}) is distinct from ({ours}) or i.pixels is distinct from p.pixels
+        order by ordinal""")
+    )
+    return tuple(Conflict(row, revision) for row, revision in found)
 
 
-def _statements(sensor: Sensor) -> _Statements:
-    table, incoming = f"{sensor.lower()}_observations", f"incoming_{sensor.lower()}"
-    stored, key = ", ".join(_stored(sensor)), ", ".join(_KEY)
-    compared = ("scene_key", *_VALUES[sensor])
-    theirs, ours = (", ".join(f"{alias}.{name}" for name in compared) for alias in "io")
-    return _Statements(
-        stage=sa.text(f"""
-            create temp table if not exists {incoming} on commit delete rows as
-                select 0 as ordinal, false as is_first, ''::bytea as pixels, {table}.* from {table} with no data;
-            create temp table if not exists newly_stored on commit delete rows as
-                select {key}, scene_key from s2_observations with no data;
-            truncate {incoming}, newly_stored"""),
-        copy=f"copy {incoming} ({', '.join(_staged(sensor))}) from stdin (format binary)".encode(),
-        insert=sa.text(f"""
-            with stored as (
-                insert into {table} ({stored}) select {stored} from {incoming} where is_first
-                on conflict do nothing returning {key}, scene_key)
-            insert into newly_stored select * from stored"""),
-        pixels=sa.text(f"""
-            insert into pixel_sets ({key}, sensor, pixels)
-            select {key}, '{sensor}', pixels from {incoming} join newly_stored using ({key})
-            where is_first and pixels is not null on conflict do nothing"""),
-        conflicts=sa.text(f"""
-            select ordinal, (select max(revision) from {table} r
-                             where (r.parcel_key, r.observed_at, r.relative_orbit) = (i.parcel_key, i.observed_at, i.relative_orbit))
-            from {incoming} i join {table} o using ({key})
-            left join pixel_sets p on (p.parcel_key, p.observed_at, p.sensor, p.relative_orbit, p.revision)
-                                    = (i.parcel_key, i.observed_at, '{sensor}', i.relative_orbit, i.revision)
-            where ({theirs}) is distinct from ({ours}) or i.pixels is distinct from p.pixels
-            order by ordinal"""),
-    )  # fmt: skip
-
-
-_STATEMENTS: Final[Mapping[Sensor, _Statements]] = {"S1": _statements("S1"), "S2": _statements("S2")}
-
-# The ledger reconciles a scene: expected = stored + skipped. In key order, so that two writers cannot deadlock.
-_LEDGER: Final = sa.text("""
-    insert into scene_ledger (scene_key, outcome, parcels)
-    select scene_key, 'stored', count(*) from newly_stored group by scene_key order by scene_key
-    on conflict (scene_key, outcome) do update set parcels = scene_ledger.parcels + excluded.parcels""")
+def _count_stored(connection: sa.Connection, scenes: NDArray[np.int64]) -> None:
+    """Adds to the ledger that reconciles each scene, in key order, so that two writers cannot deadlock."""
+    keys, counts = np.unique(scenes, return_counts=True)
+    connection.execute(
+        sa.text("""
+            insert into scene_ledger (scene_key, outcome, parcels) values (:scene_key, 'stored', :parcels)
+            on conflict (scene_key, outcome) do update set parcels = scene_ledger.parcels + excluded.parcels"""),
+        [{"scene_key": key, "parcels": count} for key, count in zip(keys.tolist(), counts.tolist(), strict=True)],
+    )

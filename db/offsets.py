@@ -39,7 +39,7 @@ def begin(
                    where stream = :stream and topic = :topic and partition = any(:partitions)"""),
         {"stream": stream, "topic": topic, "partitions": list(first)},
     )
-    return {partition: offset for partition, offset in rows}
+    return {row.partition: row.next_offset for row in rows}
 
 
 def move(connection: sa.Connection, stream: str, topic: str, partition: int, offset: int, now: datetime) -> None:
@@ -52,13 +52,14 @@ def move(connection: sa.Connection, stream: str, topic: str, partition: int, off
 
 
 def advance(connection: sa.Connection, steps: Sequence[Step], now: datetime) -> bool:
-    """Moves every partition on; False, with nothing moved that may be committed, when any was moved by somebody else."""
+    """Moves every partition on; False when any was moved by somebody else, and then nothing may be committed."""
     moved = connection.execute(
         sa.text("""update consumed_offsets o set next_offset = s.next, updated_at = :now
                    from unnest(cast(:streams as text[]), cast(:topics as text[]), cast(:partitions as int[]),
                                cast(:starts as bigint[]), cast(:nexts as bigint[]))
                         as s (stream, topic, partition, start, next)
-                   where (o.stream, o.topic, o.partition, o.next_offset) = (s.stream, s.topic, s.partition, s.start)"""),
+                   where (o.stream, o.topic, o.partition) = (s.stream, s.topic, s.partition)
+                     and o.next_offset = s.start"""),
         {
             "streams": [step.stream for step in steps], "topics": [step.topic for step in steps],
             "partitions": [step.partition for step in steps], "starts": [step.start for step in steps],

@@ -1,16 +1,22 @@
 """Marking work for the monitor: rows are only ever added here, so that ingest waits for no worker (see db/work.py)."""
 
-from datetime import datetime
-
+import numpy as np
+import pyarrow as pa
 import sqlalchemy as sa
 
+from db.binary_copy import copy_into
 
-def mark_newly_stored(connection: sa.Connection, sensor: str, recorded_at: datetime) -> int:
-    """Marks the observations of this transaction's `newly_stored` whose parcels can be monitored; returns how many."""
-    return connection.execute(
-        sa.text("""insert into pending_work (parcel_key, sensor, observed_at, relative_orbit, revision, recorded_at)
-                   select parcel_key, cast(:sensor as sensor), observed_at, relative_orbit, revision, :recorded_at
-                   from newly_stored join parcels using (parcel_key)
-                   where not_monitorable_reason is null"""),
-        {"sensor": sensor, "recorded_at": recorded_at},
-    ).rowcount
+_COLUMNS = ("parcel_key", "sensor", "observed_at", "relative_orbit", "revision", "recorded_at")
+
+
+def mark_new(connection: sa.Connection, rows: pa.Table) -> int:
+    """Marks newly stored observations of parcels that can be monitored; returns how many."""
+    parcels = np.unique(rows["parcel_key"].to_numpy())
+    unfit = connection.execute(
+        sa.text("select parcel_key from parcels where parcel_key = any(:keys) and not_monitorable_reason is not null"),
+        {"keys": parcels.tolist()},
+    )
+    if keys := unfit.scalars().all():
+        rows = rows.filter(~np.isin(rows["parcel_key"].to_numpy(), keys))
+    copy_into(connection, "pending_work", _COLUMNS, rows)
+    return int(rows.num_rows)

@@ -15,14 +15,14 @@ from db.tables import crop_progress
 
 @dataclass(frozen=True)
 class ProgressRow:
-    """Shares of parcels by day of the season, of one region and declared crop."""
+    """How parcels of one region and declared crop stand by day of the season (monitor.rules.Neighbours)."""
 
     region_key: int
     crop_code: str
     n_parcels: int
     first_day: date
-    emerged_share: NDArray[np.float32]
-    lost_share: NDArray[np.float32]
+    standing_share: NDArray[np.float32]
+    median_ndvi: NDArray[np.float32]
 
 
 def clear_views(
@@ -36,7 +36,7 @@ def clear_views(
         connection,
         """
         with declared as materialized (
-            select parcel_key, region_key,
+            select parcels.parcel_key, region_key,
                    row_number() over (partition by region_key, crop_code order by hashint8(parcel_key)) as nr
             from parcels cross join lateral declaration_known(parcel_key, %s)
             where season_key = %s and collection = %s and not_monitorable_reason is null)
@@ -69,7 +69,7 @@ def save(
     """Appends the progress of regions and crops."""
     values = [
         {"season_key": season_key, "collection": collection, "recorded_at": now, **row.__dict__,
-         "emerged_share": row.emerged_share.tolist(), "lost_share": row.lost_share.tolist()}
+         "standing_share": row.standing_share.tolist(), "median_ndvi": row.median_ndvi.tolist()}
         for row in rows
     ]  # fmt: skip
     if values:
@@ -82,7 +82,7 @@ def load(
     """The newest progress of each region and crop, by (region, crop code)."""
     rows = connection.execute(
         sa.text("""select distinct on (region_key, crop_code) code, region_key, crop_code, n_parcels, first_day,
-                          emerged_share, lost_share
+                          standing_share, median_ndvi
                    from crop_progress join regions using (region_key) where season_key = :season_key and collection = :collection and recorded_at <= :at
                    order by region_key, crop_code, recorded_at desc"""),
         {"season_key": season_key, "collection": collection, "at": as_known_at},
@@ -90,7 +90,7 @@ def load(
     return {
         (row.code, row.crop_code): ProgressRow(
             row.region_key, row.crop_code, row.n_parcels, row.first_day,
-            np.array(row.emerged_share, np.float32), np.array(row.lost_share, np.float32),
+            np.array(row.standing_share, np.float32), np.array(row.median_ndvi, np.float32),
         )
         for row in rows
     }  # fmt: skip

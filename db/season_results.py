@@ -79,3 +79,15 @@ def alerts(connection: sa.Connection, season_key: int, collection: str) -> list[
         {"season_key": season_key, "collection": collection},
     )
     return [RaisedAlertRow(**row._mapping) for row in rows]
+
+
+def count_observations(connection: sa.Connection, season_key: int, collection: str) -> int:
+    """Observations of a season as they lie in the tables, revisions counted apart."""
+    found: int = connection.execute(
+        sa.text("""
+            with own as materialized (select parcel_key from parcels where (season_key, collection) = (:season_key, :collection))
+            select (select count(*) from s2_observations where parcel_key in (table own))
+                 + (select count(*) from s1_observations where parcel_key in (table own))"""),
+        {"season_key": season_key, "collection": collection},
+    ).scalar_one()
+    return found

@@ -48,7 +48,8 @@ def _newest(
         where parcel_key = any(%s) and recorded_at <= %s
         order by parcel_key, observed_at, relative_orbit, revision desc"""
     rows = fetch_columns(connection, query, [parcels.tolist(), as_known_at], columns)
-    return rows[~rows["is_withdrawn"]]
+    current: NDArray[np.void] = rows[~rows["is_withdrawn"]]
+    return current
 
 
 def pixel_sets(connection: sa.Connection, sensor: str, rows: NDArray[np.void]) -> list[bytes | None]:

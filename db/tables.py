@@ -102,7 +102,7 @@ phenology: Final = _table(
 )  # fmt: skip
 crop_progress: Final = _table(
     "crop_progress", season_key=sa.SmallInteger, collection=sa.Text, region_key=sa.SmallInteger, crop_code=sa.Text,
-    recorded_at=_time, n_parcels=sa.Integer, first_day=sa.Date, emerged_share=ARRAY(REAL), lost_share=ARRAY(REAL),
+    recorded_at=_time, n_parcels=sa.Integer, first_day=sa.Date, standing_share=ARRAY(REAL), median_ndvi=ARRAY(REAL),
 )  # fmt: skip
 findings: Final = _table(
     "findings", parcel_key=sa.BigInteger, rule=sa.Text, recorded_at=_time, rule_version=sa.Text, outcome=outcome,

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
+import sqlalchemy as sa
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -18,6 +19,8 @@ from db import registry, work
 from db.connect import engine
 from db.parcels import Parcel, season_by_name
 from db.settings import resolve_dsn
+from models.checkpoint import Checkpoint
+from models.ndvi_reconstruction import NdviTrainingConfig
 from monitor import picture, schedule, train, training_data, words
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker
@@ -30,7 +33,9 @@ models.add_typer(train_app, name="train")
 
 SeasonOption = Annotated[str, typer.Option(help="name of a stored season")]
 CollectionOption = Annotated[str, typer.Option(help="collection of parcels")]
-TimeOption = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S%z"], help="UTC unless it says otherwise")]
+TimeOption = Annotated[
+    datetime | None, typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S%z"], help="UTC unless it says otherwise")
+]
 
 
 @monitor.command()
@@ -71,7 +76,9 @@ def activate(
     """Let a model watch a collection in a season; its parcels are rebuilt from their observations."""
     now = datetime.now(UTC)
     with engine(resolve_dsn()).begin() as connection:
-        found = [m for m in registry.all_models(connection) if str(m.model_key) == model or m.model_id.startswith(model)]
+        found = [
+            m for m in registry.all_models(connection) if str(m.model_key) == model or m.model_id.startswith(model)
+        ]
         if len(found) != 1:
             raise typer.BadParameter(f"{len(found)} models are called {model}; see `parcelwatch models list`")
         stored = season_by_name(connection, season)
@@ -108,8 +115,33 @@ def train_classifier(
                 progress=lambda epoch, of, loss: bar.update(task, completed=epoch, total=of, description=f"loss {loss:.3f}"),
             )  # fmt: skip
         checkpoint = model.to_checkpoint()
-        key = train.save(connection, "classifier", checkpoint, out / checkpoint.model[:12], now)
-    console.print(f"model {key} ({checkpoint.model[:12]}) on held-out blocks: {_scores(model.scores)}; in {out / checkpoint.model[:12]}")
+        _registered(connection, "classifier", checkpoint, model.scores, out)
+
+
+@train_app.command("ndvi")
+def train_ndvi(
+    season: SeasonOption,
+    collection: CollectionOption,
+    out: Annotated[Path, typer.Option(help="folder for the checkpoint")] = Path("reports/models"),
+    min_area_ha: Annotated[float, typer.Option(help="leave smaller parcels out")] = 0.3,
+    seed: int = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+) -> None:
+    """Train MCNN-Seq (NDVI from radar) and the daily curve's corrections; spatial blocks are held out."""
+    config = NdviTrainingConfig(seed=seed)
+    with engine(resolve_dsn()).begin() as connection:
+        data = training_data.load(
+            connection, season_by_name(connection, season), collection, datetime.now(UTC), pixels=0,
+            label_of=lambda parcel: "field" if (parcel.area_ha or 0) >= min_area_ha else None, min_classes=1,
+        )  # fmt: skip
+        console.print(f"{len(data.labels)} parcels, {len(data.s1)} radar and {len(data.s2)} optical observations")
+        with _bar("training") as (bar, task):
+            model, scores = train.ndvi(
+                data, config=config, seed=seed, device=device,
+                progress=lambda n, loss: bar.update(task, completed=n, total=config.n_updates, description=f"loss {loss:.4f}"),
+            )  # fmt: skip
+        checkpoint = train.ndvi_checkpoint(model, scores, train.about(data))
+        _registered(connection, "ndvi", checkpoint, scores, out)
 
 
 def history(
@@ -128,7 +160,9 @@ def history(
             raise typer.BadParameter(f"no parcel {parcel!r} is stored" + (f" in season {season}" if season else ""))
         same_season = [one for one in found if one[2] == found[0][2]]
         if len(same_season) > 1:
-            raise typer.BadParameter(f"{parcel!r} is in collections {', '.join(c for _, c, _ in same_season)}: name one with --collection")
+            raise typer.BadParameter(
+                f"{parcel!r} is in collections {', '.join(c for _, c, _ in same_season)}: name one with --collection"
+            )
         key, its_collection, its_season = found[0]
         rows = store.parcel_history(connection, key, None, None, at)
     if as_json:
@@ -157,7 +191,9 @@ def alerts(
         for row in rows:
             typer.echo(json.dumps(row.__dict__, default=str))
         return
-    table = Table("alert", "parcel", "declared", "rule", "colour", "state", "confidence", "departed", "confirmed", "why")
+    table = Table(
+        "alert", "parcel", "declared", "rule", "colour", "state", "confidence", "departed", "confirmed", "why"
+    )
     for row in rows:
         table.add_row(
             str(row.alert_key), f"{row.collection}/{row.season}/{row.source_id}", row.declared_crop or "nothing", row.rule,
@@ -198,6 +234,14 @@ def _print_history(rows: list[store.HistoryRow]) -> None:
     console.print(table)
     n_days = sum(row.kind == "ndvi" for row in rows)
     console.print(f"daily NDVI on {n_days} days" + (f", the last {last:%Y-%m-%d}" if last else ""))
+
+
+def _registered(
+    connection: sa.Connection, task: registry.Task, checkpoint: Checkpoint, scores: Mapping[str, Any], out: Path
+) -> None:
+    folder = out / checkpoint.model[:12]
+    key = train.save(connection, task, checkpoint, folder, datetime.now(UTC))
+    console.print(f"model {key} ({checkpoint.model[:12]}) on held-out blocks: {_scores(scores)}; in {folder}")
 
 
 def _scores(scores: Mapping[str, Any]) -> str:

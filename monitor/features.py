@@ -84,7 +84,7 @@ def _with_pixel_sets(
             out[:, : one.shape[1]] = one
     physical = np.where(raw == INVALID_PIXEL, np.float32(np.nan), raw / np.float32(scale)).astype(np.float32)
     pixels = np.stack([_of_bands(physical, bands, name) for name in channels], axis=1)
-    is_mean = np.array([one is None for one in sets])
+    is_mean = np.array([one is None for one in sets], bool)
     pixels[is_mean, :, :1] = single[is_mean]
     return pixels
 

@@ -1,13 +1,14 @@
 """A parcel's season as one picture: NDVI, backscatter, posteriors, alerts over the same days."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
 
 from db.history import HistoryRow
@@ -29,14 +30,14 @@ def season_figure(rows: Sequence[HistoryRow], title: str) -> Figure:
         for row in rows:
             if row.kind == "alert":
                 for axis in axes:
-                    axis.axvline(row.at, color=COLOUR[row.detail["colour"]], linewidth=1, linestyle="--")  # type: ignore[arg-type]
+                    axis.axvline(_number(row.at), color=COLOUR[row.detail["colour"]], linewidth=1, linestyle="--")
                 axes[0].annotate(
-                    f"{row.detail['rule']} {row.detail['event']}", (row.at, 1.0), xycoords=("data", "axes fraction"),
+                    f"{row.detail['rule']} {row.detail['event']}", (_number(row.at), 1.0), xycoords=("data", "axes fraction"),
                     rotation=90, va="top", ha="right", fontsize=8, color=COLOUR[row.detail["colour"]],
-                )  # type: ignore[call-overload]  # fmt: skip
-        locator = AutoDateLocator()
+                )  # fmt: skip
+        locator = AutoDateLocator()  # type: ignore[no-untyped-call]
         axes[2].xaxis.set_major_locator(locator)
-        axes[2].xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        axes[2].xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
         figure.suptitle(title, fontsize=12)
     return figure
 
@@ -51,14 +52,14 @@ def _ndvi(axis: Axes, rows: Sequence[HistoryRow]) -> None:
     axis.set_ylim(-0.1, 1.0)
     curve = [row for row in rows if row.kind == "ndvi"]
     if curve:
-        days: Any = [row.at for row in curve]
+        days = _times(curve)
         ndvi, sd = _array(curve, "ndvi"), _array(curve, "ndvi_sd")
         axis.fill_between(days, ndvi - 1.96 * sd, ndvi + 1.96 * sd, color=NDVI_COLOUR, alpha=0.15, linewidth=0,
                           label="95 % interval")  # fmt: skip
         axis.plot(days, ndvi, color=NDVI_COLOUR, linewidth=1.5, label="daily NDVI")
     views = [row for row in rows if row.kind == "s2" and row.ndvi is not None]
     if views:
-        axis.plot([row.at for row in views], _array(views, "ndvi"), "o", markersize=4, color="black", label="clear view")  # type: ignore[arg-type]
+        axis.plot(_times(views), _array(views, "ndvi"), "o", markersize=4, color="black", label="clear view")
     if curve or views:
         axis.legend(loc="upper left", fontsize=8, frameon=False)
 
@@ -69,9 +70,13 @@ def _backscatter(axis: Axes, rows: Sequence[HistoryRow]) -> None:
     orbits = sorted({row.relative_orbit or 0 for row in radar})
     for orbit, shade in zip(orbits, np.linspace(0.35, 0.9, max(len(orbits), 1)), strict=False):
         own = [row for row in radar if (row.relative_orbit or 0) == orbit]
-        days: Any = [row.at for row in own]
-        axis.plot(days, _array(own, "vv_db"), color=mpl.colormaps["Blues"](shade), linewidth=1, label=f"VV orbit {orbit}")
-        axis.plot(days, _array(own, "vh_db"), color=mpl.colormaps["Oranges"](shade), linewidth=1, label=f"VH orbit {orbit}")
+        days = _times(own)
+        axis.plot(
+            days, _array(own, "vv_db"), color=mpl.colormaps["Blues"](shade), linewidth=1, label=f"VV orbit {orbit}"
+        )
+        axis.plot(
+            days, _array(own, "vh_db"), color=mpl.colormaps["Oranges"](shade), linewidth=1, label=f"VH orbit {orbit}"
+        )
     if radar:
         axis.legend(loc="upper left", fontsize=7, ncols=4, frameon=False)
 
@@ -82,14 +87,23 @@ def _posteriors(axis: Axes, rows: Sequence[HistoryRow]) -> None:
     beliefs = [row for row in rows if row.kind == "posterior"]
     if not beliefs:
         return
-    days: Any = [row.at for row in beliefs]
+    days = _times(beliefs)
     classes = beliefs[-1].detail["classes"]
     known = [row for row in beliefs if row.detail["classes"] == classes]  # an older model may know other classes
     values = np.array([row.detail["probabilities"] for row in known])
     for index in np.argsort(-values[-1])[:SHOWN_CLASSES]:
-        axis.step(days[-len(known):], values[:, index], where="post", linewidth=1.5, label=classes[index])
+        axis.step(days[-len(known) :], values[:, index], where="post", linewidth=1.5, label=classes[index])
     axis.legend(loc="upper left", fontsize=8, frameon=False)
 
 
 def _array(rows: Sequence[HistoryRow], name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.array([np.nan if (value := getattr(row, name)) is None else value for row in rows])
+
+
+def _times(rows: Sequence[HistoryRow]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Days of matplotlib's calendar."""
+    return np.array([_number(row.at) for row in rows])
+
+
+def _number(time: datetime) -> float:
+    return float(date2num(time))  # type: ignore[no-untyped-call]

@@ -30,6 +30,10 @@ LOSS_NDVI: Final = 0.30
 """Vegetation is lost below it: the strict end of the adaptive level 0.30 to 0.35 (Sen4CAP L4C)."""
 
 
+VIEW_AGE_DAYS: Final = 30
+"""A clear view older than that says nothing of a field's state today: a crop comes up or goes within a month."""
+
+
 @dataclass(frozen=True)
 class RuleSettings:
     """What an agency may turn; the defaults are chosen for few false reds."""
@@ -44,14 +48,20 @@ class RuleSettings:
     """A departure is confirmed by an observation at least so much later: two S2 cycles, so another cloud field."""
     neighbours_min: int = 8
     """Neighbours of the same declared crop needed to compare with; chosen because a 90 % share needs about ten."""
-    emergence_share: float = 0.90
-    """Share of neighbours that must have emerged before a bare parcel departs."""
+    standing_share: float = 0.90
+    """Share of neighbours with a canopy at which the crop stands in the region."""
+    seedbed_share: float = 0.20
+    """Share of neighbours with a canopy at or below which the region's fields of the crop lie bare."""
     emergence_grace_days: int = 14
-    """Days after that before a bare parcel departs: late sowing within a region spreads over about two weeks."""
-    loss_share: float = 0.10
-    """Largest share of neighbours without vegetation at which a loss is still early."""
+    """Days after the crop stands before a bare parcel departs: sowing within a region spreads over about two weeks."""
+    below_neighbours: float = 0.35
+    """NDVI below the neighbours' median that counts as bare though weeds grow; the level of vegetation itself."""
     loss_from_ndvi: float = 0.50
     """A canopy must have been this green before it can be lost: above half cover, so weeds do not count."""
+    loss_watch_days: int = 10
+    """The neighbours must still stand so long after the loss: else it is the first field of the harvest."""
+    harvest_margin_days: int = 10
+    """A loss so long before the last season's harvest, or later, is harvest: years differ by about ten days."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +76,16 @@ class ClearViews:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """How parcels of the same region and declared crop stand on each day of the season (the parcel itself included)."""
+    """How the parcels of one region and declared crop stand on each day of the season (the parcel itself included)."""
 
     n: int
     first_day: date
-    emerged_share: NDArray[np.float32]
-    """(D,) share that has been above VEGETATION_NDVI in two clear views by that day."""
-    lost_share: NDArray[np.float32]
-    """(D,) share that has lost a canopy by that day."""
+    standing_share: NDArray[np.float32]
+    """(D,) share of parcels with a canopy; NaN where too few were seen in the last VIEW_AGE_DAYS."""
+    median_ndvi: NDArray[np.float32]
+    """(D,) median of their last clear views; NaN likewise."""
+    harvest_from: date | None = None
+    """When the harvest began in the season before, moved to this season; None where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -129,27 +141,38 @@ def crop_mismatch(
 def no_emergence(
     views: ClearViews, neighbours: Neighbours | None, previous: Finding | None, settings: RuleSettings
 ) -> Finding:
-    """The neighbours of the same crop have long emerged and this parcel is still bare."""
+    """The neighbours lay bare, the crop has long come up on them, and this parcel is still bare."""
     rule: Rule = "no_emergence"
     if neighbours is None or neighbours.n < settings.neighbours_min:
         return _not(rule, "NOT_EXECUTED", f"fewer than {settings.neighbours_min} neighbours of the same declared crop")
-    emerged = np.flatnonzero(neighbours.emerged_share >= settings.emergence_share)
-    if len(emerged) == 0:
-        return _not(rule, "NOT_EXECUTED", f"less than {settings.emergence_share:.0%} of the neighbours have emerged")
-    due = neighbours.first_day + timedelta(days=int(emerged[0]) + settings.emergence_grace_days)
-    since = views.days >= np.datetime64(due)
+    share = neighbours.standing_share
+    seedbed = np.flatnonzero(share <= settings.seedbed_share)
+    stands = np.flatnonzero(share >= settings.standing_share)
+    stands = stands[stands > seedbed[0]] if len(seedbed) else stands[:0]
+    if len(stands) == 0:
+        return _not(rule, "NOT_EXECUTED", "the crop has not come up on the neighbours, or they were never bare")
+    sown = neighbours.first_day + timedelta(days=int(seedbed[seedbed < stands[0]][-1]))
+    due = neighbours.first_day + timedelta(days=int(stands[0]) + settings.emergence_grace_days)
+    if neighbours.harvest_from is not None and due >= neighbours.harvest_from:
+        return _not(rule, "NOT_EXECUTED", f"what came up by {due} came up after the harvest: a catch crop")
+    of_crop = views.days >= np.datetime64(sown)
+    if neighbours.harvest_from is not None:
+        of_crop &= views.days < np.datetime64(neighbours.harvest_from)
+    since = of_crop & (views.days >= np.datetime64(due))
+    level = np.full(len(views.days), VEGETATION_NDVI)
+    level[since] = np.fmax(
+        VEGETATION_NDVI, neighbours.median_ndvi[_at(neighbours, views.days[since])] - settings.below_neighbours
+    )
     evidence: dict[str, Any] = {
-        "emergence_due": due.isoformat(), "neighbours": neighbours.n, "threshold_ndvi": VEGETATION_NDVI,
-        "clear_views": _shown(views, since),
+        "emergence_due": due.isoformat(), "bare_since": sown.isoformat(), "neighbours": neighbours.n,
+        "threshold_ndvi": VEGETATION_NDVI, "clear_views": _shown(views, of_crop),
     }  # fmt: skip
-    if np.count_nonzero(views.ndvi > VEGETATION_NDVI) >= 2 or np.any(views.ndvi[since] > VEGETATION_NDVI):
+    if np.any(views.ndvi[of_crop] > level[of_crop]):
         return _judge(rule, False, due, 0.9, evidence, previous, settings)
     if not since.any():
         return _not(rule, "NOT_VALID", f"no clear view since {due}, when emergence was due")
-    n = int(np.count_nonzero(since))
-    return _judge(
-        rule, True, views.days[-1].item(), 1 - 0.5**n, evidence, previous, settings, views.days[since][0].item()
-    )
+    seen: date = views.days[since][-1].item()
+    return _judge(rule, True, seen, _by_views(since.sum()), evidence, previous, settings, views.days[since][0].item())
 
 
 def early_loss(
@@ -162,20 +185,29 @@ def early_loss(
     if len(views.days) < 3:
         return _not(rule, "NOT_VALID", f"{len(views.days)} clear views, 3 needed")
     green = np.flatnonzero(views.ndvi >= settings.loss_from_ndvi)
-    evidence: dict[str, Any] = {"threshold_ndvi": LOSS_NDVI, "neighbours": neighbours.n}
     # Two green views: one high value can be a neighbouring field's edge.
     bare = np.flatnonzero(views.ndvi < LOSS_NDVI) if len(green) >= 2 else np.empty(0, np.int64)
     bare = bare[bare > green[-1]] if len(bare) else bare  # green again means not lost
-    if len(bare) == 0:
-        return _judge(rule, False, views.days[-1].item(), 0.9, evidence, previous, settings)
+    evidence: dict[str, Any] = {"threshold_ndvi": LOSS_NDVI, "neighbours": neighbours.n}
+    last_seen: date = views.days[-1].item()
+    if len(bare) < 2:  # one low view alone is a cloud that the mask missed as often as a loss
+        return _judge(rule, False, last_seen, 0.9, evidence, previous, settings)
     lost_on: date = views.days[bare[0]].item()
-    share = _on(neighbours.lost_share, neighbours, lost_on)
-    departs = share <= settings.loss_share
-    evidence |= {"lost_on": lost_on.isoformat(), "lost_share_of_neighbours": round(share, 3),
-                 "clear_views": _shown(views, np.arange(len(views.days)) >= max(bare[0] - 2, 0))}  # fmt: skip
-    return _judge(
-        rule, departs, views.days[bare[-1]].item(), 1 - 0.5 ** len(bare), evidence, previous, settings, lost_on
-    )
+    evidence |= {
+        "lost_on": lost_on.isoformat(),
+        "clear_views": _shown(views, np.arange(len(views.days)) >= max(bare[0] - 2, 0)),
+    }
+    harvest = neighbours.harvest_from
+    if harvest is not None and lost_on >= harvest - timedelta(days=settings.harvest_margin_days):
+        return _judge(rule, False, last_seen, 0.9, evidence | {"harvest_from": harvest.isoformat()}, previous, settings)
+    around = np.array([np.datetime64(lost_on), np.datetime64(lost_on) + settings.loss_watch_days])
+    standing = neighbours.standing_share[_at(neighbours, around)]
+    if not np.isfinite(standing).all():
+        return _not(rule, "NOT_VALID", f"too few neighbours were seen around {lost_on}")
+    evidence |= {"standing_share_of_neighbours": round(float(standing.min()), 3)}
+    departs = bool(standing.min() >= settings.standing_share)
+    seen: date = views.days[bare[-1]].item()
+    return _judge(rule, departs, seen, _by_views(len(bare)), evidence, previous, settings, lost_on)
 
 
 def _judge(
@@ -194,8 +226,15 @@ def _not(rule: Rule, outcome: Outcome, reason: str) -> Finding:
     return Finding(rule, outcome, None, None, None, {"reason": reason})
 
 
-def _on(share: NDArray[np.float32], neighbours: Neighbours, day: date) -> float:
-    return float(share[np.clip((day - neighbours.first_day).days, 0, len(share) - 1)])
+def _at(neighbours: Neighbours, days: NDArray[np.datetime64]) -> NDArray[np.int64]:
+    """Places of days in the neighbours' arrays; days after the last known one take that."""
+    place: NDArray[np.int64] = (days - np.datetime64(neighbours.first_day)).astype("m8[D]").astype(np.int64)
+    return np.clip(place, 0, len(neighbours.standing_share) - 1)
+
+
+def _by_views(n: int) -> float:
+    """Confidence by the number of clear views that agree: each is wrong in about half of the doubtful cases."""
+    return float(1 - 0.5 ** int(n))
 
 
 def _shown(views: ClearViews, which: NDArray[np.bool_]) -> list[list[object]]:
@@ -203,32 +242,44 @@ def _shown(views: ClearViews, which: NDArray[np.bool_]) -> list[list[object]]:
     return [[str(views.days[i]), round(float(views.ndvi[i]), 3)] for i in last]
 
 
-def neighbours_of(parcel: NDArray[np.int64], days: NDArray[np.datetime64], ndvi: NDArray[np.float32], first: date, last: date,
-                  settings: RuleSettings) -> Neighbours:  # fmt: skip
-    """Shares of emerged and lost parcels by day, from clear views (N,) of parcels sorted by parcel and day."""
+def neighbours_of(
+    parcel: NDArray[np.int64], days: NDArray[np.datetime64], ndvi: NDArray[np.float32], first: date, last: date,
+    settings: RuleSettings,
+) -> Neighbours:  # fmt: skip
+    """How parcels stand day by day, from clear views (N,) in any order.
+
+    A parcel has a canopy on a day when the greener of its last two views, of at most VIEW_AGE_DAYS, shows vegetation: two,
+    because the mask misses a cloud now and then.
+    """
     keys, index = np.unique(parcel, return_inverse=True)
     n_days = (last - first).days + 1
-    at = np.clip((days - np.datetime64(first)).astype(int), 0, n_days - 1)
-    emerged_on = _nth_day(index, at, ndvi > VEGETATION_NDVI, len(keys), 2, n_days)
-    green_on = _nth_day(index, at, ndvi >= settings.loss_from_ndvi, len(keys), 2, n_days)
-    lost_on = _nth_day(index, at, (ndvi < LOSS_NDVI) & (at > green_on[index]), len(keys), 1, n_days)
-    day = np.arange(n_days)[:, None]
-    return Neighbours(
-        len(keys), first,
-        (emerged_on <= day).mean(1, dtype=np.float32), (lost_on <= day).mean(1, dtype=np.float32),
-    )  # fmt: skip
+    at = (days - np.datetime64(first)).astype("m8[D]").astype(np.int64)
+    inside = (at >= 0) & (at < n_days)
+    views = np.full((len(keys), n_days), np.nan, np.float32)
+    np.fmax.at(views, (index[inside], at[inside]), ndvi[inside])
+    standing, median = np.full(n_days, np.nan, np.float32), np.full(n_days, np.nan, np.float32)
+    last_view, view_before = (np.full(len(keys), np.nan, np.float32) for _ in range(2))
+    seen_on, seen_before = (np.full(len(keys), -n_days - VIEW_AGE_DAYS) for _ in range(2))
+    for day in range(n_days):
+        new = np.isfinite(views[:, day])
+        view_before[new], seen_before[new] = last_view[new], seen_on[new]
+        last_view[new], seen_on[new] = views[new, day], day
+        is_seen = day - seen_on <= VIEW_AGE_DAYS
+        best = np.where(day - seen_before <= VIEW_AGE_DAYS, np.fmax(last_view, view_before), last_view)[is_seen]
+        if len(best) >= max(settings.neighbours_min, len(keys) / 2):
+            standing[day], median[day] = (best > VEGETATION_NDVI).mean(), np.median(best)
+    return Neighbours(len(keys), first, standing, median)
 
 
-def _nth_day(
-    index: NDArray[np.int64], at: NDArray[np.int64], holds: NDArray[np.bool_], n: int, nth: int, never: int
-) -> NDArray[np.int64]:
-    """(n,) the day of the nth time it holds for each parcel; `never` where it does not."""
-    out = np.full(n, never)
-    where = np.flatnonzero(holds)
-    if len(where):
-        owner = index[where]
-        starts = np.searchsorted(owner, np.arange(n))
-        counts = np.bincount(owner, minlength=n)
-        enough = counts >= nth
-        out[enough] = at[where[starts[enough] + nth - 1]]
-    return out
+def harvest_day(standing_share: NDArray[np.float32], settings: RuleSettings) -> int | None:
+    """Day on which the longest time that the crop stood ended; None where it stood to the end, or never.
+
+    Days of which nothing is known count as standing while it lasts: cloud does not end a crop.
+    """
+    stands = np.concatenate([[False], ~(standing_share < settings.standing_share), [False]])
+    begins, ends = np.flatnonzero(~stands[:-1] & stands[1:]), np.flatnonzero(stands[:-1] & ~stands[1:])
+    if len(begins) == 0:
+        return None
+    longest = int(np.argmax(ends - begins))
+    is_open = ends[longest] > len(standing_share) - VIEW_AGE_DAYS
+    return None if is_open else int(ends[longest])

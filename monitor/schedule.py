@@ -16,7 +16,7 @@ from apscheduler.schedulers.blocking import BlockingScheduler
 
 from db import work
 from db.connect import DatabaseUnavailable, connect, engine
-from db.parcels import season_by_name
+from db.parcels import previous_season, season_by_name
 from monitor import progress
 from monitor.settings import MonitorSettings
 from monitor.worker import Counts, Worker
@@ -57,7 +57,11 @@ def lead(dsn: str, settings: MonitorSettings, now: datetime) -> int:
     with engine(dsn).begin() as connection:
         groups = 0
         for name, collection in work.watched_seasons(connection, now):
-            groups += progress.refresh(connection, season_by_name(connection, name), collection, settings.rules, now)
+            season = season_by_name(connection, name)
+            groups += progress.refresh(connection, season, collection, settings.rules, now)
+            earlier = previous_season(connection, collection, season)
+            if earlier is not None:  # once: its harvest tells this season's rules what is early
+                groups += progress.settle(connection, earlier, collection, settings.rules, now)
         return groups
 
 

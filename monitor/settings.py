@@ -1,5 +1,7 @@
 """Settings of the monitor, from the environment (PARCELWATCH_MONITOR_...)."""
 
+from typing import Annotated
+
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -13,11 +15,11 @@ class MonitorSettings(BaseSettings):
         env_prefix="PARCELWATCH_MONITOR_", env_nested_delimiter="__", frozen=True, extra="ignore"
     )
 
-    batch: int = Field(512, ge=1)
+    batch: Annotated[int, Field(ge=1)] = 512
     """Parcels claimed at once: about 0.1 s of work, so locks are short and a kill costs little."""
-    interval_s: float = Field(5.0, gt=0)
+    interval_s: Annotated[float, Field(gt=0)] = 5.0
     """Pause between looks for news."""
-    retry_s: float = Field(60.0, gt=0)
+    retry_s: Annotated[float, Field(gt=0)] = 60.0
     """Pause before work that failed is tried again; doubled with each try."""
     device: str = "cpu"
     """Where the networks run: cpu, cuda, cuda:1 ..."""

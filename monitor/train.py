@@ -1,6 +1,6 @@
 """Training from the store: a season in, a registered checkpoint out."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
@@ -11,10 +11,14 @@ from numpy.typing import NDArray
 
 from db import registry
 from db.registry import Task
-from models.checkpoint import Checkpoint
+from models.checkpoint import Checkpoint, pack
 from models.classifier import ClassifierConfig
 from models.classifier_training import Progress, TrainingConfig, train_classifier
 from models.crop_model import CropModel
+from models.ndvi_curve import NdviModel, fit_curve
+from models.ndvi_reconstruction import NdviTrainingConfig
+from models.ndvi_training import train_ndvi
+from monitor.curves import curve_series
 from monitor.training_data import TrainingData, hold_out
 
 EVALUATION_SHARES = (0.35, 0.5, 0.65, 0.8, 1.0)
@@ -47,6 +51,36 @@ def classifier(
     )
 
 
+def ndvi(
+    data: TrainingData, *, is_usable: NDArray[np.bool_] | None = None, config: NdviTrainingConfig | None = None, seed: int = 0,
+    progress: Callable[[int, float], None] | None = None, device: str = "cpu",
+) -> tuple[NdviModel, dict[str, float]]:  # fmt: skip
+    """MCNN-Seq of a season with the corrections of its curve, and its scores on held-out blocks (SAR alone).
+
+    Args:
+        is_usable: (P,) parcels that may be trained and validated on; the others are not looked at (a test fold).
+        progress: told (update, loss).
+
+    Raises:
+        TrainingDataError: there is no SAR or no clear view to learn from.
+    """
+    usable = np.ones(len(data.labels), bool) if is_usable is None else is_usable
+    held = np.zeros(len(usable), bool)
+    held[usable] = hold_out(data.blocks[usable], data.labels[usable], VALIDATION_SHARE, seed)
+    keys = np.array([p.parcel_key for p in data.parcels], np.int64)
+    sar, clear = curve_series(data.s2, data.s1, keys, data.season)
+    sar, clear = sar.rows(usable[sar.parcel]), clear.rows(usable[clear.parcel])
+    network, scores = train_ndvi(sar, clear, len(usable), held, config, progress, device)
+    model = fit_curve(network, sar, clear, len(usable), held, seed)
+    return model, {} if scores is None else {"r2": scores.r2, "rmse": scores.rmse, "n": scores.n}
+
+
+def ndvi_checkpoint(model: NdviModel, scores: Mapping[str, float], trained_on: Mapping[str, object]) -> Checkpoint:
+    """An NDVI model at rest."""
+    config, weights = model.state()
+    return pack(weights, {"kind": "mcnn-seq", "config": config, "scores": dict(scores), "about": dict(trained_on)})
+
+
 def about(data: TrainingData, **counts: int) -> dict[str, object]:
     """Where a model comes from: season, collection, days of data, counts, the class of each crop code."""
     times = np.concatenate([data.s2["observed_at"], data.s1["observed_at"]])
@@ -57,25 +91,16 @@ def about(data: TrainingData, **counts: int) -> dict[str, object]:
     }  # fmt: skip
 
 
-def save(
-    connection: sa.Connection, task: Task, checkpoint: Checkpoint, parts: Mapping[str, str], folder: Path, now: datetime
-) -> int:
-    """Writes a checkpoint to `folder` (weights.pt, model.json) and registers it; returns its key.
-
-    Args:
-        parts: which entries of the description are the columns config, metrics and trained_on.
-    """
+def save(connection: sa.Connection, task: Task, checkpoint: Checkpoint, folder: Path, now: datetime) -> int:
+    """Writes a checkpoint to `folder` (weights.pt, model.json) and registers it; returns its key."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "weights.pt").write_bytes(checkpoint.weights)
     (folder / "model.json").write_text(checkpoint.description)
     plain = checkpoint.describe()
     return registry.register(
         connection, model_id=checkpoint.model, task=task, description=checkpoint.description, weights=checkpoint.weights,
-        config=plain[parts["config"]], metrics=plain[parts["metrics"]], trained_on=plain[parts["trained_on"]], now=now,
+        config=plain["config"], metrics=plain["scores"], trained_on=plain["about"], now=now,
     )  # fmt: skip
-
-
-PARTS: Mapping[str, str] = {"config": "config", "metrics": "scores", "trained_on": "about"}
 
 
 def _days(data: TrainingData, dates: tuple[date, ...]) -> tuple[float, ...]:

@@ -48,14 +48,16 @@ class TrainingData:
 
 def load(
     connection: sa.Connection, season: Season, collection: str, as_known_at: datetime, *,
-    label_of: Callable[[Parcel], str | None], min_parcels: int = 12, pixels: int = 32,
+    label_of: Callable[[Parcel], str | None], min_parcels: int = 12, min_classes: int = 2, pixels: int = 32,
 ) -> TrainingData:  # fmt: skip
     """The labelled, monitorable parcels of a season and what was observed of them.
 
     Args:
         label_of: the class of a parcel, None to leave it out.
         min_parcels: classes with fewer parcels are left out (12: two for each fold and one to spare).
-        pixels: pixels drawn of each set in training, where pixel sets are stored.
+        min_classes: classes that must be left.
+        pixels: pixels drawn of each set in training, where pixel sets are stored; 0 leaves the networks' inputs out
+            (a curve is learned from the rows).
 
     Raises:
         NothingToLearn: fewer than two classes or no observation.
@@ -64,9 +66,9 @@ def load(
                 if p.is_monitorable and (label := label_of(p)) is not None]  # fmt: skip
     counts = Counter(label for _, label in labelled)
     classes = tuple(sorted(name for name, n in counts.items() if n >= min_parcels))
-    if len(classes) < 2:
+    if len(classes) < min_classes:
         raise NothingToLearn(
-            f"collection {collection} in season {season.name} has {len(classes)} crop(s) with {min_parcels} parcels or more; two are needed"
+            f"collection {collection} in season {season.name} has {len(classes)} crop(s) with {min_parcels} parcels or more; {min_classes} are needed"
         )
     parcels, names = zip(*((p, label) for p, label in labelled if label in classes), strict=True)
     keys = np.array([p.parcel_key for p in parcels], np.int64)
@@ -74,7 +76,7 @@ def load(
     series = {name: rows for name, rows in split_modalities(s2, s1).items() if len(rows)}
     if not series:
         raise NothingToLearn(f"no observation of collection {collection} in season {season.name} is stored")
-    modalities = tuple(_modality(connection, name, rows, pixels) for name, rows in series.items())
+    modalities = tuple(_modality(connection, name, rows, pixels) for name, rows in series.items()) if pixels else ()
     return TrainingData(
         season=season, parcels=parcels, classes=classes,
         labels=np.array([classes.index(name) for name in names], np.int64),

@@ -17,6 +17,6 @@ def why(rule: str, evidence: Mapping[str, Any]) -> str:
     if rule == "no_emergence":
         return f"{evidence['neighbours']} neighbours of the crop had emerged, due {evidence['emergence_due']}; {views or 'no view'}"
     if "lost_on" in evidence:
-        share = evidence["lost_share_of_neighbours"]
-        return f"canopy lost on {evidence['lost_on']} when {share:.0%} of {evidence['neighbours']} neighbours had lost theirs; {views}"
+        share = evidence.get("standing_share_of_neighbours", 0)
+        return f"canopy lost on {evidence['lost_on']} while {share:.0%} of {evidence['neighbours']} neighbours stood; {views}"
     return "nothing departs"

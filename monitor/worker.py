@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from db import beliefs, registry, work
 from db.connect import engine
-from db.parcels import Parcel, Season, load_parcels, season_by_key
+from db.parcels import Parcel, Season, load_parcels, previous_season, season_by_key
+from db.progress import ProgressRow
 from db.progress import load as load_progress
 from db.series import s1_series, s2_series
 from db.work import Claim
-from models.checkpoint import Checkpoint
+from models.checkpoint import Checkpoint, unpack
 from models.crop_model import CropModel
-from models.ndvi_model import NdviModel
+from models.ndvi_curve import NdviModel
 from monitor import curves
 from monitor.assess import assess
 from monitor.features import geometry, split_modalities
@@ -133,7 +134,8 @@ class Worker:
             return 0
         if row.model_key not in self._ndvi:
             checkpoint = Checkpoint(*registry.checkpoint(connection, row.model_key))
-            self._ndvi[row.model_key] = NdviModel.from_checkpoint(checkpoint)
+            weights, description = unpack(checkpoint)
+            self._ndvi[row.model_key] = NdviModel.from_state(description["config"], weights)
         return curves.draw(connection, row.model_key, self._ndvi[row.model_key], claim, season, s2, s1, now)
 
     def _judge(
@@ -151,6 +153,17 @@ class Worker:
                 )
                 for row in folded.rows
             }  # fmt: skip
-        progress = load_progress(connection, season.season_key, claim.collection, now)
-        near = {p.parcel_key: neighbours(progress, p.region, p.crop_code) for p in parcels}
+        standing, before = self._progress(connection, season, claim.collection, now)
+        rules = self.settings.rules
+        near = {
+            p.parcel_key: neighbours(standing, before, p.region, p.crop_code, season.starts_on, rules) for p in parcels
+        }
         return assess(connection, parcels, s2, posteriors, declared, near, self.settings.rules, now)
+
+    def _progress(
+        self, connection: sa.Connection, season: Season, collection: str, now: datetime
+    ) -> tuple[Mapping[tuple[str, str], ProgressRow], Mapping[tuple[str, str], ProgressRow]]:
+        """How the crops stand this season, and how they stood in the season before."""
+        earlier = previous_season(connection, collection, season)
+        before = {} if earlier is None else load_progress(connection, earlier.season_key, collection, now)
+        return load_progress(connection, season.season_key, collection, now), before

@@ -157,7 +157,7 @@ create table dead_letters (
 
 create table pending_work (
     pending_key bigint generated always as identity primary key,
-    parcel_key bigint not null references parcels,
+    parcel_key bigint not null, -- no reference: it would cost a third of ingest's time, and parcels are never deleted
     sensor sensor,
     observed_at timestamptz,
     relative_orbit smallint,
@@ -248,8 +248,8 @@ create table crop_progress (
     recorded_at timestamptz not null,
     n_parcels integer not null,
     first_day date not null,
-    emerged_share real[] not null,
-    lost_share real[] not null,
+    standing_share real[] not null,
+    median_ndvi real[] not null,
     primary key (season_key, collection, region_key, crop_code, recorded_at)
 );
 

@@ -13,6 +13,7 @@ from monitor.rules import (
     RuleSettings,
     crop_mismatch,
     early_loss,
+    harvest_day,
     neighbours_of,
     no_emergence,
 )
@@ -26,14 +27,19 @@ def views(*pairs: tuple[int, float]) -> ClearViews:
     return ClearViews(days, np.array([ndvi for _, ndvi in pairs], np.float32))
 
 
-def neighbours(emerged_on: int = 100, lost_on: int = 200, n: int = 20) -> Neighbours:
+def neighbours(up_on: int = 100, down_on: int = 200, n: int = 20, harvest_from: date | None = None) -> Neighbours:
+    """Neighbours that lie bare until `up_on`, stand until `down_on` and lie bare again."""
     day = np.arange(365)
-    return Neighbours(n, START, (day >= emerged_on).astype(np.float32), (day >= lost_on).astype(np.float32))
+    stands = (day >= up_on) & (day < down_on)
+    median = np.where(stands, 0.8, 0.2).astype(np.float32)
+    return Neighbours(n, START, stands.astype(np.float32), median, harvest_from)
 
 
 def posterior(declared: float, other: float, day: int = 150, n: int = 40) -> Posterior:
     rest = 1 - declared - other
-    return Posterior(("wheat", "maize", "beet"), np.array([declared, other, rest], np.float32), n, START + timedelta(days=day))
+    return Posterior(
+        ("wheat", "maize", "beet"), np.array([declared, other, rest], np.float32), n, START + timedelta(days=day)
+    )
 
 
 def test_mismatch_is_yellow_at_first_and_red_when_it_holds() -> None:
@@ -71,31 +77,54 @@ def test_mismatch_without_evidence_has_no_colour(declared: str | None, belief: P
 
 def test_bare_parcel_departs_only_after_the_neighbours_and_the_grace() -> None:
     bare = [(day, 0.2) for day in range(60, 141, 10)]
-    early = no_emergence(views(*bare[:5]), neighbours(emerged_on=100), None, SETTINGS)  # until day 100, due on 114
+    early = no_emergence(views(*bare[:5]), neighbours(up_on=100), None, SETTINGS)  # until day 100, due on 114
     assert early.outcome == "NOT_VALID"
-    first = no_emergence(views(*bare[:7]), neighbours(emerged_on=100), None, SETTINGS)  # until day 120
+    first = no_emergence(views(*bare[:7]), neighbours(up_on=100), None, SETTINGS)  # until day 120
     assert (first.colour, first.departed_on) == ("yellow", START + timedelta(days=120))
-    later = no_emergence(views(*bare), neighbours(emerged_on=100), first, SETTINGS)
+    later = no_emergence(views(*bare), neighbours(up_on=100), first, SETTINGS)
     assert later.colour == "red"
     assert later.evidence["emergence_due"] == "2025-04-25"
 
 
-def test_emerged_parcel_is_green_whatever_comes_after() -> None:
-    found = no_emergence(views((80, 0.4), (90, 0.6), (130, 0.2), (150, 0.2)), neighbours(), None, SETTINGS)
-    assert found.colour == "green"
-
-
-def test_one_green_glimpse_before_the_due_date_is_no_emergence() -> None:
-    found = no_emergence(views((80, 0.5), (130, 0.2), (150, 0.2)), neighbours(), None, SETTINGS)
+def test_a_catch_crop_before_the_seedbed_is_no_emergence() -> None:
+    found = no_emergence(views((40, 0.7), (60, 0.6), (120, 0.2), (150, 0.2)), neighbours(up_on=100), None, SETTINGS)
     assert found.colour == "red"
 
 
+def test_emerged_parcel_is_green_whatever_comes_after() -> None:
+    found = no_emergence(views((80, 0.2), (105, 0.6), (130, 0.2), (150, 0.2)), neighbours(), None, SETTINGS)
+    assert found.colour == "green"
+
+
+def test_weeds_far_below_the_neighbours_are_no_emergence() -> None:
+    weeds = views((80, 0.2), (120, 0.4), (140, 0.42))
+    assert no_emergence(weeds, neighbours(), None, SETTINGS).colour == "red"
+
+
+def test_a_catch_crop_after_the_harvest_is_not_awaited() -> None:
+    found = no_emergence(views((120, 0.2)), neighbours(up_on=100, harvest_from=START), None, SETTINGS)
+    assert found.outcome == "NOT_EXECUTED"
+
+
+STANDING_THEN_BARE = views((100, 0.7), (110, 0.8), (120, 0.8), (130, 0.2), (145, 0.18))
+
+
 def test_loss_is_early_only_while_the_neighbours_stand() -> None:
-    lost = views((100, 0.7), (110, 0.8), (120, 0.8), (130, 0.2), (145, 0.18))
-    early = early_loss(lost, neighbours(lost_on=200), None, SETTINGS)
+    early = early_loss(STANDING_THEN_BARE, neighbours(down_on=200), None, SETTINGS)
     assert (early.colour, early.departed_on) == ("red", START + timedelta(days=130))
-    harvested = early_loss(lost, neighbours(lost_on=125), None, SETTINGS)
-    assert harvested.colour == "green"
+    assert early_loss(STANDING_THEN_BARE, neighbours(down_on=125), None, SETTINGS).colour == "green"
+
+
+def test_the_first_field_of_the_harvest_is_not_early() -> None:
+    found = early_loss(STANDING_THEN_BARE, neighbours(down_on=138), None, SETTINGS)
+    assert found.colour == "green"
+
+
+def test_a_loss_at_last_years_harvest_is_harvest() -> None:
+    near = neighbours(harvest_from=START + timedelta(days=135))
+    assert early_loss(STANDING_THEN_BARE, near, None, SETTINGS).colour == "green"
+    far = neighbours(harvest_from=START + timedelta(days=180))
+    assert early_loss(STANDING_THEN_BARE, far, None, SETTINGS).colour == "red"
 
 
 def test_a_cloud_dip_is_not_a_loss() -> None:
@@ -103,9 +132,17 @@ def test_a_cloud_dip_is_not_a_loss() -> None:
     assert early_loss(dip, neighbours(), None, SETTINGS).colour == "green"
 
 
-def test_a_single_low_view_is_only_yellow() -> None:
-    found = early_loss(views((100, 0.7), (110, 0.8), (120, 0.1)), neighbours(), None, SETTINGS)
-    assert found.colour == "yellow"
+def test_one_low_view_is_no_loss_yet_and_two_are_yellow() -> None:
+    one = views((100, 0.7), (110, 0.8), (120, 0.1))
+    assert early_loss(one, neighbours(), None, SETTINGS).colour == "green"
+    two = views((100, 0.7), (110, 0.8), (120, 0.1), (125, 0.1))
+    assert early_loss(two, neighbours(), None, SETTINGS).colour == "yellow"
+
+
+def test_unseen_neighbours_decide_nothing() -> None:
+    near = neighbours()
+    near.standing_share[125:145] = np.nan
+    assert early_loss(STANDING_THEN_BARE, near, None, SETTINGS).outcome == "NOT_VALID"
 
 
 @pytest.mark.parametrize("rule", [no_emergence, early_loss])
@@ -115,11 +152,30 @@ def test_too_few_neighbours_is_not_executed(rule: object) -> None:
     assert (found.outcome, found.colour) == ("NOT_EXECUTED", None)
 
 
-def test_neighbours_shares_count_parcels_by_day() -> None:
+def test_neighbours_are_judged_by_the_greener_of_two_recent_views() -> None:
+    settings = RuleSettings(neighbours_min=2)
     parcel = np.repeat([1, 2], 4)
     days = np.tile([np.datetime64(START) + d for d in (10, 20, 30, 40)], 2).astype("M8[D]")
-    ndvi = np.array([0.6, 0.7, 0.7, 0.2, 0.1, 0.1, 0.4, 0.4], np.float32)
-    shares = neighbours_of(parcel, days, ndvi, START, START + timedelta(days=59), SETTINGS)
-    assert shares.n == 2
-    assert shares.emerged_share[[19, 20, 39, 40]].tolist() == [0.0, 0.5, 0.5, 1.0]  # the second green view counts
-    assert shares.lost_share[[39, 40, 59]].tolist() == [0.0, 0.5, 0.5]
+    ndvi = np.array([0.6, 0.7, 0.1, 0.1, 0.1, 0.1, 0.4, 0.4], np.float32)
+    near = neighbours_of(parcel, days, ndvi, START, START + timedelta(days=99), settings)
+    share = near.standing_share
+    assert np.isnan(share[9])
+    assert share[[10, 29, 30, 39, 40, 70]].tolist() == [
+        0.5,
+        0.5,
+        1.0,
+        1.0,
+        0.5,
+        0.5,
+    ]  # one cloud is forgiven, two are not
+    assert np.isnan(share[71])  # nobody was seen for a month
+
+
+def test_harvest_is_the_end_of_the_longest_standing() -> None:
+    share = np.zeros(365, np.float32)
+    share[20:50] = 1.0
+    share[100:200] = 1.0
+    share[150:155] = np.nan
+    assert harvest_day(share, SETTINGS) == 200
+    share[100:] = 1.0
+    assert harvest_day(share, SETTINGS) is None

@@ -1,0 +1,20 @@
+"""Errors of the embedded stack, each with what the caller does about it.
+
+StackError              show the message and stop: it says what is wrong and what to do
+├── ProvisionError      the server's programs cannot be had on this machine: use other servers
+└── ServerError         a server did not start or stop: the message names its log
+"""
+
+from __future__ import annotations
+
+
+class StackError(RuntimeError):
+    """The embedded stack cannot do what was asked; one line for a person."""
+
+
+class ProvisionError(StackError):
+    """The server's programs could not be fetched or unpacked."""
+
+
+class ServerError(StackError):
+    """A server did not start, answer or stop."""

@@ -1,0 +1,85 @@
+"""Where the embedded stack keeps its programs and its data, and who runs its servers.
+
+Programs are shared by all stacks of a user (the cache); each stack has a home of its own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pwd
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from db.embedded.errors import StackError
+
+
+@dataclass(frozen=True)
+class Account:
+    """The user that servers run as; `uid` None: whoever runs this process."""
+
+    uid: int | None = None
+    gid: int | None = None
+
+
+def home_folder(environ: Mapping[str, str], is_root: bool) -> Path:
+    """The stack's home: `PARCELWATCH_HOME`, else /var/lib for root, else the user's data folder (XDG)."""
+    if chosen := environ.get("PARCELWATCH_HOME"):
+        return Path(chosen).expanduser().resolve()
+    if is_root:
+        return Path("/var/lib/parcelwatch")
+    return Path(environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "parcelwatch"
+
+
+def cache_folder(environ: Mapping[str, str], is_root: bool) -> Path:
+    """The programs' folder: `PARCELWATCH_CACHE`, else /var/cache for root, else the user's cache folder (XDG).
+
+    Root's own home is not used: its servers run as another user, who could not read it.
+    """
+    if chosen := environ.get("PARCELWATCH_CACHE"):
+        return Path(chosen).expanduser().resolve()
+    if is_root:
+        return Path("/var/cache/parcelwatch")
+    return Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "parcelwatch"
+
+
+def server_account(is_root: bool) -> Account:
+    """The account of the servers: PostgreSQL refuses to run as root, so root's run as `postgres` or `nobody`."""
+    if not is_root:
+        return Account()
+    for name in ("postgres", "nobody"):
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return Account(entry.pw_uid, entry.pw_gid)
+    raise StackError("servers do not run as root, and this machine has no user `postgres` or `nobody` to run them")
+
+
+def owner(path: Path) -> Account:
+    """The account that owns an existing folder, None if it is this process's own."""
+    found = path.stat()
+    return Account() if found.st_uid == os.geteuid() else Account(found.st_uid, found.st_gid)
+
+
+@contextmanager
+def locked(folder: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """One process at a time in a folder, made if missing; the kernel drops the lock if its holder dies.
+
+    `on_wait` is called if another process holds it.
+    """
+    path = folder / ".lock"
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                on_wait()
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            # The last holder may have deleted the folder, and with it the file that this lock is on.
+            if path.exists() and os.path.samestat(path.stat(), os.fstat(handle.fileno())):
+                yield
+                return

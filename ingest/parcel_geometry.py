@@ -1,0 +1,223 @@
+"""Declared outlines made measurable: repaired, measured in metres, judged for what a 10 m sensor can see of them.
+
+Everything works on arrays of shapely geometries, one entry per parcel. Outlines are kept in longitude and latitude
+(EPSG:4326); lengths and areas come from the UTM zone of each parcel, the grid that Sentinel-2 pixels lie on.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyproj
+import shapely
+
+Geometries = npt.NDArray[np.object_]
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+Reason = Literal[
+    "no_geometry", "not_polygonal", "invalid_geometry", "no_id", "duplicate_id", "duplicate_geometry", "too_small",
+    "too_narrow", "overlaps_other",
+]  # fmt: skip
+"""Why a parcel cannot be monitored, in the order of judgement: the first that holds is kept."""
+
+WGS84: Final = "EPSG:4326"
+PIXEL_M: Final = 10.0
+"""Sentinel-2's finest grid."""
+INNER_BUFFER_S2_M: Final = 5.0
+INNER_BUFFER_S1_M: Final = 10.0
+MIN_FULL_PIXELS: Final = 8
+SURE_PIXELS: Final = 3 * MIN_FULL_PIXELS
+"""Expected pixels from which no position of the grid leaves fewer than the least (a test tries strips and squares)."""
+MAX_LOST_SHARE: Final = 0.6
+"""Monitorable: at least 8 full pixels inside the inner buffer, which takes less than 60 % of the area (Sen4CAP)."""
+MIN_PART_M2: Final = 1.0
+"""Parts that a repair splits off below this are digitising noise (chosen: a hundredth of a pixel)."""
+MAX_OVERLAP: Final = 0.1
+"""Share of a parcel that others may cover: more would mix two declared crops in its mean (chosen: the inner buffer
+takes about as much off a field of 4 ha)."""
+MEAN_PIXEL_REACH_M: Final = PIXEL_M / 2 * 4 / np.pi
+"""Mean over directions of a pixel's reach from its centre, 5 (|cos a| + |sin a|)."""
+COORDINATE_DECIMALS: Final = 8
+"""1 mm in degrees: two versions of the projection library then give one outline: a file read again is unchanged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlines:
+    """Parcels' outlines (MultiPolygon or None), measures (NaN without outline) and verdicts, one entry per parcel."""
+
+    geometry: Geometries
+    area_ha: Floats
+    perimeter_m: Floats
+    bbox_fill: Floats
+    reason: Geometries
+    """Reason, or None: monitorable as far as the parcel alone can tell."""
+    is_repaired: Flags
+    is_seen_by_s1: Flags
+    """Monitorable with Sentinel-1's wider inner buffer too."""
+
+
+def measure(wkb: list[bytes | None], crs: pyproj.CRS) -> Outlines:
+    """Outlines of one batch of features given as WKB in `crs`."""
+    is_given = np.array([value is not None for value in wkb], dtype=bool)
+    raw = shapely.force_2d(shapely.from_wkb(np.array(wkb, dtype=object), on_invalid="ignore"))
+    reason = np.full(len(wkb), None, dtype=object)
+    reason[is_given & shapely.is_missing(raw)] = "invalid_geometry"
+    reason[~is_given | shapely.is_empty(raw)] = "no_geometry"
+    # 3 Polygon, 6 MultiPolygon, 7 GeometryCollection, which a repair may reduce to polygons.
+    reason[_open(reason) & ~np.isin(shapely.get_type_id(raw), (3, 6, 7))] = "not_polygonal"
+
+    geometry = shapely.transform(masked(raw, ~_open(reason)), _projection(crs, WGS84))
+    reason[_open(reason) & ~_is_on_earth(geometry)] = "invalid_geometry"
+    geometry = masked(geometry, ~_open(reason))
+    is_broken = _open(reason) & ~(shapely.is_valid(geometry) & np.isin(shapely.get_type_id(geometry), (3, 6)))
+    geometry[is_broken] = shapely.make_valid(geometry[is_broken], method="structure", keep_collapsed=False)
+    geometry, in_metres = _polygons(geometry, to_utm(geometry), is_broken)
+    reason[_open(reason) & shapely.is_missing(geometry)] = "invalid_geometry"
+
+    area_m2 = shapely.area(in_metres)
+    left, below, right, above = shapely.bounds(in_metres).T
+    is_sound = _open(reason)
+    reason[is_sound] = _too_small_for(in_metres[is_sound], area_m2[is_sound], INNER_BUFFER_S2_M)
+    is_seen_by_s1 = _open(reason)
+    s1_reason = _too_small_for(in_metres[is_seen_by_s1], area_m2[is_seen_by_s1], INNER_BUFFER_S1_M)
+    is_seen_by_s1[is_seen_by_s1] = _open(s1_reason)
+    return Outlines(
+        geometry=geometry, area_ha=area_m2 / 1e4, perimeter_m=shapely.length(in_metres),
+        bbox_fill=area_m2 / ((right - left) * (above - below)), reason=reason,
+        is_repaired=is_broken & ~shapely.is_missing(geometry), is_seen_by_s1=is_seen_by_s1,
+    )  # fmt: skip
+
+
+def to_utm(geometry: Geometries) -> Geometries:
+    """Geometries in longitude and latitude moved to the UTM zone (WGS 84) of the middle of their bounds."""
+    bounds = shapely.bounds(geometry)
+    lon, lat = (bounds[:, 0] + bounds[:, 2]) / 2, (bounds[:, 1] + bounds[:, 3]) / 2
+    zone = np.clip(np.nan_to_num(np.floor((lon + 180) / 6)).astype(int) + 1, 1, 60)
+    epsg = np.where(np.isnan(lon), 0, np.where(lat >= 0, 32600, 32700) + zone)
+    moved = geometry.copy()  # an empty one stays as it is
+    for code in np.unique(epsg[epsg > 0]):
+        here = epsg == code
+        moved[here] = shapely.transform(geometry[here], _projection(WGS84, f"EPSG:{code}", decimals=None))
+    return moved
+
+
+def repeated(geometry: Geometries) -> Flags:
+    """Outlines that an earlier entry has already, whatever vertex they start from."""
+    seen: set[bytes] = set()
+    is_repeated = np.zeros(len(geometry), dtype=bool)
+    for index, key in enumerate(shapely.to_wkb(shapely.normalize(geometry))):
+        if key is not None:
+            is_repeated[index] = key in seen
+            seen.add(key)
+    return is_repeated
+
+
+def overlap_share(geometry: Geometries) -> Floats:
+    """Share of each outline's area that the others cover; several covering the same place count each time, up to 1."""
+    tree = shapely.STRtree(geometry)
+    one, other = tree.query(geometry, predicate="intersects")
+    one, other = one[one < other], other[one < other]
+    shared = shapely.area(shapely.intersection(geometry[one], geometry[other]))
+    covered = np.zeros(len(geometry))
+    np.add.at(covered, one, shared)
+    np.add.at(covered, other, shared)
+    area = shapely.area(geometry)
+    return np.minimum(np.divide(covered, area, out=np.zeros(len(geometry)), where=area > 0), 1.0)
+
+
+def full_pixels(in_metres: Geometries) -> npt.NDArray[np.int64]:
+    """Pixels of the 10 m UTM grid that lie wholly inside each geometry: counted near the limit, estimated elsewhere.
+
+    The estimate is the expectation over all positions of the grid, the area that a pixel's centre may take, with
+    the pixel's reach averaged over directions.
+    """
+    expected = shapely.area(_shrink(in_metres, MEAN_PIXEL_REACH_M)) / PIXEL_M**2
+    count = np.round(expected).astype(int)
+    has_room = shapely.area(in_metres) >= MIN_FULL_PIXELS * PIXEL_M**2
+    for index in np.flatnonzero(has_room & (expected < SURE_PIXELS)):
+        count[index] = _count_full_pixels(in_metres[index])
+    return count
+
+
+def _count_full_pixels(polygon: shapely.Geometry) -> int:
+    """Pixels whose four corners lie inside; a hole or bay narrower than a pixel between them is overlooked."""
+    left, below, right, above = shapely.bounds(polygon)
+    x = np.arange(np.floor(left / PIXEL_M), np.ceil(right / PIXEL_M) + 1) * PIXEL_M
+    y = np.arange(np.floor(below / PIXEL_M), np.ceil(above / PIXEL_M) + 1) * PIXEL_M
+    shapely.prepare(polygon)
+    inside = shapely.intersects_xy(polygon, x[None, :], y[:, None])  # (ny, nx) corners
+    return int(np.sum(inside[:-1, :-1] & inside[1:, :-1] & inside[:-1, 1:] & inside[1:, 1:]))
+
+
+def _too_small_for(in_metres: Geometries, area_m2: Floats, inner_buffer_m: float) -> Geometries:
+    """`too_narrow`, `too_small` or None for each geometry seen through an inner buffer."""
+    reason = np.full(len(in_metres), None, dtype=object)
+    # A buffer d wide takes at most d times the perimeter: enough to clear most fields without cutting it.
+    perimeter_m = shapely.length(in_metres)
+    least_pixels = (area_m2 - (inner_buffer_m + MEAN_PIXEL_REACH_M) * perimeter_m) / PIXEL_M**2
+    is_clear = (least_pixels > SURE_PIXELS) & (inner_buffer_m * perimeter_m < MAX_LOST_SHARE * area_m2)
+    doubtful = np.flatnonzero(~is_clear)
+    area_m2, inner = area_m2[doubtful], _shrink(in_metres[doubtful], inner_buffer_m)
+    is_small = full_pixels(inner) < MIN_FULL_PIXELS
+    lost = 1 - np.divide(shapely.area(inner), area_m2, out=np.zeros(len(area_m2)), where=area_m2 > 0)
+    # Where less than this is left, a compact field would have too few pixels as well: its fault is its size.
+    is_large_enough = area_m2 >= MIN_FULL_PIXELS * PIXEL_M**2 / (1 - MAX_LOST_SHARE)
+    reason[doubtful[is_small]] = "too_small"
+    reason[doubtful[(lost >= MAX_LOST_SHARE) & is_large_enough]] = "too_narrow"
+    return reason
+
+
+def _shrink(in_metres: Geometries, distance_m: float) -> Geometries:
+    shrunk: Geometries = shapely.buffer(in_metres, -distance_m, join_style="mitre")
+    return shrunk
+
+
+def _polygons(geometry: Geometries, in_metres: Geometries, is_broken: Flags) -> tuple[Geometries, Geometries]:
+    """Every geometry as MultiPolygon in both systems; of repaired ones only polygon parts that are no slivers."""
+    outer, index = shapely.get_parts(geometry, return_index=True)
+    parts, inner = shapely.get_parts(outer, return_index=True)  # collections may hold MultiPolygons
+    index, parts_m = index[inner], shapely.get_parts(shapely.get_parts(in_metres))
+    is_sliver = is_broken[index] & (shapely.area(parts_m) < MIN_PART_M2)
+    keep = (shapely.get_type_id(parts) == 3) & ~shapely.is_empty(parts) & ~is_sliver
+    owners, owner_of = np.unique(index[keep], return_inverse=True)
+    results = []
+    for kept in (parts[keep], parts_m[keep]):
+        joined = np.full(len(geometry), None, dtype=object)
+        if len(kept):
+            joined[owners] = shapely.multipolygons(kept, indices=owner_of)
+        results.append(joined)
+    return results[0], results[1]
+
+
+def _projection(
+    source: pyproj.CRS | str, target: str, decimals: int | None = COORDINATE_DECIMALS
+) -> Callable[[Floats], Floats]:
+    """Maps coordinates (N, 2), x before y, from one system to another."""
+    transformer = pyproj.Transformer.from_crs(source, target, always_xy=True)
+
+    def project(xy: Floats) -> Floats:
+        moved = np.column_stack(transformer.transform(xy[:, 0], xy[:, 1]))
+        return moved if decimals is None else np.round(moved, decimals)
+
+    return project
+
+
+def _is_on_earth(geometry: Geometries) -> Flags:
+    """True where all coordinates are finite degrees; PROJ gives infinity outside of a system's domain."""
+    bounds = shapely.bounds(geometry)
+    return np.asarray(np.all(np.isfinite(bounds), axis=1) & np.all(np.abs(bounds) <= (180, 90, 180, 90), axis=1))
+
+
+def masked(geometry: Geometries, is_hidden: Flags) -> Geometries:
+    """A copy with None where hidden."""
+    shown = geometry.copy()
+    shown[is_hidden] = None
+    return shown
+
+
+def _open(reason: Geometries) -> Flags:
+    """Entries without a reason yet."""
+    return np.array([value is None for value in reason], dtype=bool)

@@ -1,0 +1,214 @@
+"""Servers, databases and data for the tests.
+
+Servers come from the environment (PARCELWATCH_TEST_DSN, PARCELWATCH_TEST_BOOTSTRAP), else from containers
+where a Docker engine answers, else from one embedded stack per session. They start with the first test
+that asks. Each test that writes gets a database of its own, copied from a migrated template, and a prefix
+of its own for topics.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from db.embedded import process, stack
+
+TESTS = Path(__file__).parent
+DATABASE_IMAGE = "timescale/timescaledb-ha:pg17"  # the community edition, with PostGIS
+BROKER_IMAGE = "apache/kafka:4.1.0"
+CONTAINER_START_S = 120.0  # chosen because a first start of either takes 10 to 30 s on 2 cores
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks each test with the folder it lies in: unit, integration or e2e."""
+    for item in items:
+        if item.path.is_relative_to(TESTS):
+            item.add_marker(item.path.relative_to(TESTS).parts[0])
+
+
+@pytest.fixture(scope="session")
+def embedded_stack(request: pytest.FixtureRequest) -> Iterator[stack.Stack]:
+    """The embedded stack of this session; gone at its end."""
+    with stack.temporary(os.environ, _announced(request.config)) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def database_server(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The connection string of an administrator of a TimescaleDB server with PostGIS."""
+    if given := os.environ.get("PARCELWATCH_TEST_DSN"):
+        yield given
+    elif _docker_answers():
+        with _database_container() as dsn:
+            yield dsn
+    else:
+        yield request.getfixturevalue("embedded_stack").admin_dsn
+
+
+@pytest.fixture(scope="session")
+def bootstrap(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The bootstrap address of a Kafka-protocol broker."""
+    if given := os.environ.get("PARCELWATCH_TEST_BOOTSTRAP"):
+        yield given
+    elif _docker_answers():
+        with _broker_container() as address:
+            yield address
+    else:
+        yield request.getfixturevalue("embedded_stack").bootstrap
+
+
+@pytest.fixture(scope="session")
+def template_database(database_server: str) -> Iterator[str]:
+    """The name of a migrated database that nobody may connect to, from which others are copied."""
+    from db.migrate import upgrade
+
+    with _database(database_server) as dsn:
+        upgrade(dsn)
+        _close_pool(dsn)
+        name = str(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"])
+        with psycopg.connect(database_server, autocommit=True) as connection:
+            connection.execute(sql.SQL("alter database {} with allow_connections false").format(sql.Identifier(name)))
+            connection.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", [name])
+        yield name
+
+
+@pytest.fixture
+def dsn(database_server: str, template_database: str) -> Iterator[str]:
+    """The connection string of a fresh, migrated database; dropped after the test."""
+    with _database(database_server, template_database) as fresh:
+        yield fresh
+
+
+@pytest.fixture
+def empty_dsn(database_server: str) -> Iterator[str]:
+    """The connection string of a fresh, empty database; dropped after the test."""
+    with _database(database_server) as fresh:
+        yield fresh
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """A prefix that no other test's topics have."""
+    return f"test-{secrets.token_hex(6)}-"
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Callable[[str], Path]:
+    """A function from the name of a folder of real data to its path; skips the test where it is missing."""
+    root = Path(os.environ.get("PARCELWATCH_DATA") or TESTS.parent.parent / "shared" / "data")
+
+    def find(name: str) -> Path:
+        if not (root / name).is_dir():
+            pytest.skip(f"real data missing: {root / name} (PARCELWATCH_DATA names the folder that holds {name})")
+        return root / name
+
+    return find
+
+
+@contextmanager
+def _database(admin_dsn: str, template: str = "template0") -> Iterator[str]:
+    """A database that exists within the context."""
+    name = f"test_{secrets.token_hex(6)}"
+    create = sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template))
+    drop = sql.SQL("drop database {} with (force)").format(sql.Identifier(name))
+    dsn = make_conninfo(admin_dsn, dbname=name)
+    with psycopg.connect(admin_dsn, autocommit=True) as connection:
+        connection.execute(create)
+    try:
+        yield dsn
+    finally:
+        _close_pool(dsn)
+        with psycopg.connect(admin_dsn, autocommit=True) as connection:
+            connection.execute(drop)
+
+
+def _close_pool(dsn: str) -> None:
+    """Closes the connections that `db.connect` keeps open to a database."""
+    from db.connect import engine
+
+    engine(dsn).dispose()
+
+
+def _announced(config: pytest.Config) -> Callable[[str, float | None], None]:
+    """A progress report that writes each step of a starting stack on the terminal, past pytest's capture."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    seen: set[str] = set()
+
+    def report(what: str, done: float | None) -> None:  # noqa: ARG001
+        if what not in seen:
+            seen.add(what)
+            with capture.global_and_fixture_disabled():
+                reporter.ensure_newline()
+                reporter.write_line(f"embedded stack: {what}")
+
+    return report
+
+
+def _docker_answers() -> bool:
+    """Whether a Docker engine answers on this machine."""
+    if shutil.which("docker") is None:
+        return False
+    command = ["docker", "version", "--format", "{{.Server.Version}}"]
+    try:
+        return subprocess.run(command, capture_output=True, timeout=10, check=False).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+@contextmanager
+def _database_container() -> Iterator[str]:
+    """TimescaleDB (community) and PostGIS in a container."""
+    from testcontainers.core.container import DockerContainer
+
+    password = secrets.token_urlsafe(24)
+    container = DockerContainer(DATABASE_IMAGE).with_env("POSTGRES_PASSWORD", password).with_exposed_ports(5432)
+    # Without background workers: they would hold the template database open.
+    with container.with_command("postgres -c timescaledb.max_background_workers=0 -c fsync=off") as started:
+        address = f"{started.get_container_host_ip()}:{started.get_exposed_port(5432)}"
+        dsn = f"postgresql://postgres:{password}@{address}/postgres"
+        deadline = time.monotonic() + CONTAINER_START_S
+        while True:
+            try:
+                psycopg.connect(dsn, connect_timeout=5).close()
+                break
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+        yield dsn
+
+
+@contextmanager
+def _broker_container() -> Iterator[str]:
+    """Apache Kafka (KRaft, one node) in a container; its port is chosen first, since it must be advertised."""
+    from testcontainers.core.container import DockerContainer
+    from testcontainers.core.wait_strategies import LogMessageWaitStrategy
+
+    port = process.free_port(None)
+    settings = {
+        "KAFKA_NODE_ID": "1",
+        "KAFKA_PROCESS_ROLES": "broker,controller",
+        "KAFKA_LISTENERS": "PLAINTEXT://:9092,CONTROLLER://:9093",
+        "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://127.0.0.1:{port}",
+        "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9093",
+        "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
+        "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
+    }
+    container = DockerContainer(BROKER_IMAGE).with_envs(**settings).with_bind_ports(9092, port)
+    started = LogMessageWaitStrategy("Kafka Server started").with_startup_timeout(int(CONTAINER_START_S))
+    with container.waiting_for(started):
+        yield f"127.0.0.1:{port}"

@@ -1,0 +1,225 @@
+"""Posteriors folded in any order of arrival are those of a full recomputation, on the real tables."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import sqlalchemy as sa
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from db import observations, registry, work
+from db.beliefs import latest_posteriors
+from db.connect import engine
+from db.parcels import ParcelRow, Season, ensure_season, upsert_parcels
+from db.series import s1_series, s2_series
+from ingest.schemas import S1, S2, ObservationSchema
+from models.classifier import ClassifierConfig, ModalityConfig, PseLtae
+from models.crop_model import CropModel
+from models.normalise import Normaliser, Observations
+from monitor.features import geometry, observations as features, season_days, split_modalities  # isort: skip
+from monitor.settings import MonitorSettings
+from monitor.train import save
+from monitor.worker import Worker
+
+START, NOW = date(2025, 1, 1), datetime(2025, 12, 1, tzinfo=UTC)
+N_PARCELS = 5
+MODALITIES = (
+    ModalityConfig("s2", ("B04", "B08", "NDVI"), pixels=8),
+    ModalityConfig("s1a", ("VV", "VH"), is_per_orbit=True, pixels=1),
+    ModalityConfig("s1d", ("VV", "VH", "VV-VH"), is_per_orbit=True, pixels=1),
+)
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """An observation as it arrives."""
+
+    parcel: int
+    sensor: str
+    day: int
+    orbit: int
+    revision: int = 0
+    is_withdrawn: bool = False
+    value: float = 0.5
+
+
+def arrivals() -> st.SearchStrategy[list[Arrival]]:
+    one = st.builds(
+        Arrival, parcel=st.integers(0, N_PARCELS - 1), sensor=st.sampled_from(["S2", "S1"]), day=st.integers(0, 330),
+        orbit=st.sampled_from([15, 37]), revision=st.sampled_from([0, 0, 0, 0, 1, 2]), is_withdrawn=st.booleans().map(lambda b: b),
+        value=st.floats(0.05, 0.9),
+    )  # fmt: skip
+    unique = st.lists(one, min_size=1, max_size=40, unique_by=lambda a: (a.parcel, a.sensor, a.day, a.orbit, a.revision))
+    # Only a revision can withdraw.
+    return unique.map(lambda many: [a if a.revision else Arrival(**{**a.__dict__, "is_withdrawn": False}) for a in many])
+
+
+def table(schema: ObservationSchema, many: list[Arrival]) -> pa.Table:
+    random = np.random.default_rng(7)
+    rows = []
+    for a in many:
+        observed = datetime(2025, 1, 1, 10, 30, tzinfo=UTC) + timedelta(days=a.day)
+        row = dict.fromkeys(schema.arrow.names) | {
+            "collection": "test", "season": "2025", "parcel_id": f"p{a.parcel}", "observed_at": observed,
+            "available_at": observed + timedelta(hours=5), "scene_id": f"{a.sensor}-{a.day}-{a.orbit}-{a.revision}", "platform": "X1A",
+            "relative_orbit": a.orbit, "revision": a.revision, "is_withdrawn": a.is_withdrawn,
+        }  # fmt: skip
+        value = None if a.is_withdrawn else a.value
+        if a.sensor == "S2":
+            row |= {"B04": value, "B08": value and value / 2, "NDVI": value, "n_clear": 0 if a.is_withdrawn else 3}
+            if value and a.day % 2:  # some observations come without a pixel set
+                row["pixels"] = random.integers(100, 5000, (10, 1 + a.day % 5)).astype("<i2").tobytes()
+        else:
+            row |= {"VV": value, "VH": value and value / 4, "n_pixels": 3, "radiometry": "gamma0",
+                    "direction": "ascending" if a.orbit == 15 else "descending"}  # fmt: skip
+        rows.append(row)
+    return pa.Table.from_pylist(rows, schema=schema.arrow)
+
+
+def store(connection: sa.Connection, keys: np.ndarray[tuple[int], np.dtype[np.int64]], many: list[Arrival], now: datetime) -> None:
+    for sensor, schema in (("S2", S2), ("S1", S1)):
+        own = [a for a in many if a.sensor == sensor]
+        if own:
+            observations.insert(connection, sensor, table(schema, own), keys[[a.parcel for a in own]], now)  # type: ignore[arg-type]
+
+
+@pytest.fixture()
+def season(dsn: str) -> Iterator[tuple[str, Season]]:
+    with engine(dsn).begin() as connection:
+        stored = ensure_season(connection, "2025", START, date(2025, 12, 31))
+        rows = [ParcelRow(f"p{i}", "r", None, 1.0 + i, 400.0, 0.9, None, "1", "wheat") for i in range(N_PARCELS)]
+        upsert_parcels(connection, "test", stored, rows, NOW, NOW)
+    yield dsn, stored
+    engine(dsn).dispose()
+
+
+@pytest.fixture(scope="module")
+def model() -> CropModel:
+    torch.manual_seed(3)
+    network = PseLtae(ClassifierConfig(MODALITIES, ("wheat", "maize", "grass")))
+    random = np.random.default_rng(0)
+    known = {
+        one.name: Observations(
+            random.normal(0.4, 0.2, (60, len(one.channels), 1)).astype(np.float32), np.zeros(60, np.float32),
+            np.zeros(60, np.int64), np.full(60, 15, np.int16),
+        )
+        for one in MODALITIES
+    }  # fmt: skip
+    shape = np.tile([[400.0, 1e4, 0.04, 0.9]], (1, 1))
+    normaliser = Normaliser.fit(known, shape, np.array([True]), ["s1a", "s1d"])
+    made = CropModel(network.eval(), normaliser)
+    return CropModel.from_checkpoint(made.to_checkpoint())
+
+
+def recomputed(connection: sa.Connection, model: CropModel, keys: np.ndarray[tuple[int], np.dtype[np.int64]]) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    """Posteriors of the whole season at once, from what is stored now, without folded norms or states."""
+    series = split_modalities(s2_series(connection, keys, NOW), s1_series(connection, keys, NOW))
+    shape = geometry([400.0] * N_PARCELS, [1.0 + i for i in range(N_PARCELS)], [0.9] * N_PARCELS)
+    batch = model.batch({m.name: features(connection, m, series[m.name], keys, START) for m in MODALITIES}, shape)
+    newest = np.full(N_PARCELS, np.datetime64("2025-01-01", "us"))
+    for m in MODALITIES:
+        np.maximum.at(newest, np.searchsorted(keys, series[m.name]["parcel_key"]), series[m.name]["observed_at"])
+    return model.posteriors(model.encode(batch), season_days(newest, START))
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture],
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),  # shrinking on real tables takes minutes
+)  # fmt: skip
+@given(many=arrivals(), cuts=st.lists(st.integers(0, 40), max_size=4), batch=st.sampled_from([1, 2, 512]))
+def test_any_order_of_arrival_gives_the_posteriors_of_a_full_recomputation(
+    season: tuple[str, Season], model: CropModel, many: list[Arrival], cuts: list[int], batch: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    dsn, stored = season
+    with engine(dsn).begin() as connection:
+        tables = "s1_observations, s2_observations, pixel_sets, pending_work, encoder_states, posteriors, model_activations, findings"
+        connection.execute(sa.text(f"truncate {tables}"))
+        key = save(connection, "classifier", model.to_checkpoint(), tmp_path_factory.mktemp("model"), NOW)
+        registry.activate(connection, stored.season_key, "test", key, NOW)
+        rows = connection.execute(sa.text("select parcel_key from parcels order by source_id"))
+        keys = np.array([row.parcel_key for row in rows], np.int64)
+    worker = Worker(dsn, MonitorSettings(batch=batch))
+    moment = NOW - timedelta(days=30)
+    bounds = sorted({0, len(many), *(cut for cut in cuts if cut < len(many))})
+    for first, last in zip(bounds, bounds[1:], strict=False):
+        moment += timedelta(days=1)
+        with engine(dsn).begin() as connection:
+            store(connection, keys, many[first:last], moment)
+        counts = worker.look(moment)
+        assert counts.postponed == 0
+    with engine(dsn).connect() as connection:
+        assert connection.execute(sa.text("select count(*) from pending_work")).scalar() == 0
+        expected = recomputed(connection, model, keys)
+        current = {m: np.unique(rows["parcel_key"]) for m, rows in
+                   split_modalities(s2_series(connection, keys, NOW), s1_series(connection, keys, NOW)).items()}  # fmt: skip
+        observed = np.unique(np.concatenate([current[m.name] for m in MODALITIES]))
+        got = {row.parcel_key: row for row in latest_posteriors(connection, keys, key, NOW)}
+    assert set(observed.tolist()) <= set(got)
+    for index in np.searchsorted(keys, observed):
+        np.testing.assert_allclose(got[int(keys[index])].probabilities, expected[index], atol=1e-5)
+
+
+def test_dropped_states_are_rebuilt_and_nothing_changes(
+    season: tuple[str, Season], model: CropModel, tmp_path: object
+) -> None:
+    dsn, stored = season
+    many = [Arrival(0, "S2", day, 15, value=0.1 + day / 400) for day in range(0, 200, 7)]
+    with engine(dsn).begin() as connection:
+        key = save(connection, "classifier", model.to_checkpoint(), tmp_path, NOW)  # type: ignore[arg-type]
+        registry.activate(connection, stored.season_key, "test", key, NOW)
+        keys = np.array(connection.execute(sa.text("select parcel_key from parcels order by source_id")).scalars().all(), np.int64)
+        store(connection, keys, many[:-1], NOW)
+    worker = Worker(dsn, MonitorSettings())
+    worker.look(NOW)
+    with engine(dsn).begin() as connection:
+        connection.execute(sa.text("delete from encoder_states"))
+        store(connection, keys, many[-1:], NOW + timedelta(days=1))
+    counts = worker.look(NOW + timedelta(days=1))
+    assert counts.observations == len(many)  # the whole season went through the network again
+    with engine(dsn).connect() as connection:
+        expected = recomputed_one(connection, model, keys)
+        got = latest_posteriors(connection, keys[:1], key, NOW + timedelta(days=2))[0]
+    np.testing.assert_allclose(got.probabilities, expected, atol=1e-5)
+    with engine(dsn).begin() as connection:
+        store(connection, keys, [Arrival(0, "S2", 300, 15)], NOW + timedelta(days=2))
+    assert worker.look(NOW + timedelta(days=2)).observations == 1  # and now only what is new
+
+
+def recomputed_one(connection: sa.Connection, model: CropModel, keys: np.ndarray[tuple[int], np.dtype[np.int64]]) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    s2 = s2_series(connection, keys, NOW + timedelta(days=2))
+    series = split_modalities(s2, s1_series(connection, keys, NOW))
+    shape = geometry([400.0] * N_PARCELS, [1.0 + i for i in range(N_PARCELS)], [0.9] * N_PARCELS)
+    batch = model.batch({m.name: features(connection, m, series[m.name], keys, START) for m in MODALITIES}, shape)
+    newest = np.full(N_PARCELS, s2["observed_at"].max())
+    return model.posteriors(model.encode(batch), season_days(newest, START))[0]
+
+
+def test_a_poisoned_parcel_is_postponed_alone(
+    season: tuple[str, Season], model: CropModel, tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dsn, stored = season
+    with engine(dsn).begin() as connection:
+        key = save(connection, "classifier", model.to_checkpoint(), tmp_path, NOW)  # type: ignore[arg-type]
+        registry.activate(connection, stored.season_key, "test", key, NOW)
+        keys = np.array(connection.execute(sa.text("select parcel_key from parcels order by source_id")).scalars().all(), np.int64)
+        store(connection, keys, [Arrival(p, "S2", 10, 15) for p in range(N_PARCELS)], NOW)
+        # A state that cannot be read: its count is right, its bytes are not.
+        connection.execute(
+            sa.text("""insert into encoder_states (parcel_key, model_key, modality, n_folded, observed_to, state)
+                       values (:parcel, :model, 's2', 0, :now, 'broken')"""),
+            {"parcel": int(keys[2]), "model": key, "now": NOW},
+        )
+    worker = Worker(dsn, MonitorSettings())
+    counts = worker.look(NOW)
+    assert (counts.parcels, counts.postponed) == (N_PARCELS - 1, 1)
+    with engine(dsn).connect() as connection:
+        left = connection.execute(sa.text("select parcel_key, attempts, last_error from pending_work")).one()
+        assert (left.parcel_key, left.attempts) == (int(keys[2]), 1)
+        assert "state" in left.last_error
+        assert work.claim(connection, 10, NOW) is None  # not before its pause is over
+        assert work.claim(connection, 10, NOW + timedelta(hours=1)) is not None

@@ -1,0 +1,207 @@
+"""The schema on a real server: up, down, up; as `db.tables` says; hot reads by index."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from db import migrate, tables
+from db.connect import connect, engine
+
+PARCELS, DATES = 400, 120
+SEASON_START = datetime(2023, 3, 1, tzinfo=UTC)
+
+SCHEMA = """
+select 'relation', c.relkind::text, c.relname, coalesce(obj_description(c.oid, 'pg_class'), '')
+from pg_class c where c.relnamespace = 'public'::regnamespace
+union all
+select 'column', c.relname, a.attname, concat_ws(' ', format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity)
+from pg_attribute a join pg_class c on c.oid = attrelid
+where c.relnamespace = 'public'::regnamespace and c.relkind = 'r' and attnum > 0 and not attisdropped
+union all
+select 'index', tablename, indexname, indexdef from pg_indexes where schemaname = 'public'
+union all
+select 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(oid)
+from pg_constraint where connamespace = 'public'::regnamespace
+union all
+select 'function', proname, pg_get_function_identity_arguments(p.oid), coalesce(obj_description(p.oid, 'pg_proc'), '')
+from pg_proc p left join pg_depend d on d.objid = p.oid and d.deptype = 'e'
+where pronamespace = 'public'::regnamespace and d.objid is null
+union all
+select 'type', typname, typtype::text, coalesce((select string_agg(enumlabel, ',' order by enumsortorder) from pg_enum where enumtypid = t.oid), '')
+from pg_type t left join pg_depend d on d.objid = t.oid and d.deptype = 'e'
+where typnamespace = 'public'::regnamespace and typtype = 'e' and d.objid is null
+union all
+select 'hypertable', hypertable_name, column_name, time_interval::text from timescaledb_information.dimensions
+order by 1, 2, 3
+"""  # noqa: E501
+
+OURS = """
+select relname from pg_class c left join pg_depend d on d.objid = c.oid and d.deptype = 'e'
+where relnamespace = 'public'::regnamespace and relkind in ('r', 'v', 'm', 'S') and d.objid is null order by 1
+"""
+
+
+def snapshot(dsn: str) -> list[tuple[object, ...]]:
+    with connect(dsn) as connection:
+        return connection.execute(SCHEMA.encode()).fetchall()
+
+
+def test_up_down_up(empty_dsn: str) -> None:
+    migrate.upgrade(empty_dsn)
+    first = snapshot(empty_dsn)
+    assert {row[1] for row in first if row[0] == "hypertable"} == {
+        "s2_observations", "s1_observations", "pixel_sets", "posteriors", "ndvi_daily"
+    }  # fmt: skip
+    migrate.downgrade(empty_dsn, "base")
+    with connect(empty_dsn) as connection:
+        assert [name for (name,) in connection.execute(OURS)] == ["alembic_version"]
+    migrate.upgrade(empty_dsn)
+    assert snapshot(empty_dsn) == first
+
+
+def test_one_step_at_a_time(empty_dsn: str) -> None:
+    revisions = ["0001", "0002", "0003"]
+    seen = {}
+    for revision in revisions:
+        migrate.upgrade(empty_dsn, revision)
+        seen[revision] = snapshot(empty_dsn)
+    for revision in reversed(revisions[:-1]):
+        migrate.downgrade(empty_dsn, revision)
+        assert snapshot(empty_dsn) == seen[revision]
+
+
+def test_up_twice_is_up_once(dsn: str) -> None:
+    before = snapshot(dsn)
+    migrate.upgrade(dsn)
+    assert snapshot(dsn) == before
+
+
+def test_every_function_and_view_says_what_it_is(dsn: str) -> None:
+    described = [row for row in snapshot(dsn) if row[0] == "function" or row[:2] == ("relation", "v")]
+    ours = [row for row in described if row[2] not in ("geography_columns", "geometry_columns")]
+    assert {"parcel_history", "s2_known"} <= {row[1] for row in ours}
+    assert [row for row in ours if not row[3]] == []
+
+
+def test_tables_are_as_db_tables_says(dsn: str) -> None:
+    with connect(dsn) as connection:
+        found: dict[str, dict[str, str]] = {}
+        for table, column, kind in connection.execute("""
+            select relname, attname, format_type(atttypid, atttypmod)
+            from pg_attribute join pg_class c on c.oid = attrelid
+            where relnamespace = 'public'::regnamespace and relkind = 'r' and attnum > 0 and not attisdropped
+            order by relname, attnum"""):
+            found.setdefault(table, {})[column] = kind
+    for table in ("spatial_ref_sys", "alembic_version"):
+        del found[table]
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    spoken = {"timestamp with time zone": "timestamptz"}
+    said = {
+        name: {column.name: str(column.type.compile(dialect=dialect)).lower() for column in table.columns}
+        for name, table in tables.metadata.tables.items()
+    }
+    assert said.keys() == found.keys()
+    for name, columns in found.items():
+        geometries = {column for column, kind in columns.items() if kind.startswith("geometry")}
+        real = {column: spoken.get(kind, kind) for column, kind in columns.items() if column not in geometries}
+        assert {column: spoken.get(kind, kind) for column, kind in said[name].items()} == real, name
+        assert list(said[name]) == list(real), f"{name}: order of columns"
+
+
+@pytest.fixture
+def connection(dsn: str) -> Iterator[sa.Connection]:
+    with engine(dsn).begin() as opened:
+        yield opened
+
+
+@pytest.fixture
+def season_of_rows(connection: sa.Connection) -> sa.Connection:
+    """A region's season: each parcel seen every other day, an NDVI for each day, a posterior a week."""
+    where = {"parcels": PARCELS, "dates": DATES, "start": SEASON_START}
+    for statement in (
+        """insert into seasons (name, starts_on, ends_on) values ('2023', '2023-01-01', '2023-12-31')""",
+        """insert into regions (code) values ('r')""",
+        """insert into parcels (collection, season_key, source_id, region_key, recorded_at)
+           select 'c', season_key, 'p' || nr, region_key, :start
+           from seasons, regions, generate_series(1, :parcels) nr""",
+        """insert into models (model_id, task, config, metrics, trained_on, description, weights, recorded_at)
+           values ('m', 'classifier', '{"classes": ["wheat", "maize"]}', '{}', '{}', '{}', '', :start)""",
+        """insert into s2_observations (parcel_key, observed_at, relative_orbit, revision, is_withdrawn, n_clear,
+               available_at, recorded_at, scene_key, ndvi)
+           select parcel_key, at, 8, 0, false, 50, at, at + interval '6 hours', 1, 0.5
+           from generate_series(0, :dates - 1) nr, parcels, lateral (select :start + nr * interval '2 days' as at)""",
+        """insert into s1_observations (parcel_key, observed_at, relative_orbit, revision, is_withdrawn, n_pixels,
+               available_at, recorded_at, scene_key, direction, radiometry, vv, vh)
+           select parcel_key, observed_at, 88, 0, false, 50, available_at, recorded_at, 1, 'ascending', 'sigma0', 0.1,
+                  0.01
+           from s2_observations""",
+        """insert into ndvi_daily (parcel_key, day, mode, origin, recorded_at, ndvi, ndvi_sd)
+           select parcel_key, observed_at::date, 'causal', 'observed', recorded_at, ndvi, 0.03 from s2_observations""",
+        """insert into posteriors (parcel_key, recorded_at, observed_to, model_key, n_s2, n_s1a, n_s1d, n_s1,
+               probabilities)
+           select parcel_key, s2.recorded_at, observed_at, model_key, 1, 0, 0, 0, array[0.3, 0.7]
+           from s2_observations s2, models where extract(day from observed_at)::int % 7 = 0""",
+    ):
+        connection.execute(sa.text(statement), where)
+    for table in ("s2_observations", "s1_observations", "ndvi_daily", "posteriors", "parcels"):
+        connection.execute(sa.text(f"analyze {table}"))
+    return connection
+
+
+def scans(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The nodes of a plan that read a table and were run."""
+    if "Relation Name" in plan and plan.get("Actual Loops", 1) > 0:
+        yield plan
+    for child in plan.get("Plans", []):
+        yield from scans(child)
+
+
+@pytest.mark.parametrize(
+    ("query", "table", "most_rows"),
+    [
+        ("select * from s2_known(:parcel, '2023-03-01', '2023-12-01')", "s2_observations", DATES),
+        ("select * from s2_known(:parcel, '2023-03-01', '2023-12-01', '2023-06-01')", "s2_observations", DATES),
+        ("select * from s1_known(:parcel, '2023-03-01', '2023-12-01')", "s1_observations", DATES),
+        ("select * from ndvi_known(:parcel, '2023-03-01', '2023-12-01')", "ndvi_daily", DATES),
+        ("select * from daily_ndvi where parcel_key = :parcel", "ndvi_daily", DATES),
+        ("select * from latest_posteriors where parcel_key = :parcel", "posteriors", DATES),
+    ],
+)
+def test_a_parcels_season_is_read_by_its_key(
+    query: str, table: str, most_rows: int, season_of_rows: sa.Connection
+) -> None:
+    parcel = season_of_rows.execute(sa.text("select min(parcel_key) + 100 from parcels")).scalar_one()
+    assert len(season_of_rows.execute(sa.text(query), {"parcel": parcel}).all()) > 0
+    (explained,) = season_of_rows.execute(sa.text(f"explain (analyze, format json) {query}"), {"parcel": parcel}).one()
+    plan = explained[0] if isinstance(explained, list) else json.loads(explained)[0]
+    chunks = [node for node in scans(plan["Plan"]) if node["Relation Name"].startswith("_hyper")]
+    assert chunks, "no chunk was read"
+    assert {node["Node Type"] for node in chunks} <= {"Index Scan", "Index Only Scan", "Bitmap Heap Scan"}, table
+    assert all(f"{table}_pkey" in node.get("Index Name", f"{table}_pkey") for node in chunks)
+    removed = sum(node.get("Rows Removed by Filter", 0) * node["Actual Loops"] for node in chunks)
+    read = sum(node["Actual Rows"] * node["Actual Loops"] for node in chunks) + removed
+    assert read <= most_rows, "reads other parcels' rows"
+
+
+def test_a_month_touches_only_its_chunks(season_of_rows: sa.Connection) -> None:
+    query = "explain (format json) select * from s2_known(1, '2023-05-01', '2023-05-20')"
+    (explained,) = season_of_rows.execute(sa.text(query)).one()
+    chunks = [node for node in scans(explained[0]["Plan"]) if node["Relation Name"].startswith("_hyper")]
+    assert 1 <= len(chunks) <= 2
+
+
+def test_the_claim_of_a_parcels_pending_work_has_an_index(season_of_rows: sa.Connection) -> None:
+    season_of_rows.execute(
+        sa.text("""insert into pending_work (parcel_key, recorded_at)
+                   select parcel_key, now() from parcels, generate_series(1, 20)""")
+    )
+    season_of_rows.execute(sa.text("analyze pending_work"))
+    (explained,) = season_of_rows.execute(
+        sa.text("explain (format json) select * from pending_work where parcel_key = 5")
+    ).one()
+    assert "Seq Scan" not in {node["Node Type"] for node in scans(explained[0]["Plan"])}
