@@ -136,17 +136,24 @@ class PhenologyRow:
 
 def save_phenology(connection: sa.Connection, rows: Sequence[PhenologyRow], now: datetime) -> None:
     """Appends phenology where it differs from the newest row of its parcel."""
-    for r in rows:
-        connection.execute(
-            sa.text("""
-                insert into phenology (parcel_key, recorded_at, outcome, reason, sos, pos, eos)
-                select :parcel_key, :now, :outcome, :reason, :sos, :pos, :eos
-                where (cast(:outcome as outcome), cast(:reason as text), cast(:sos as date), cast(:pos as date), cast(:eos as date))
-                    is distinct from (select (outcome, reason, sos, pos, eos) from phenology
-                                      where parcel_key = :parcel_key order by recorded_at desc limit 1)
-                on conflict do nothing"""),
-            {**r.__dict__, "now": now},
-        )
+    connection.execute(
+        sa.text("""
+            insert into phenology (parcel_key, recorded_at, outcome, reason, sos, pos, eos)
+            select parcel_key, :now, outcome, reason, sos, pos, eos
+            from unnest(cast(:keys as bigint[]), cast(:outcomes as outcome[]), cast(:reasons as text[]),
+                        cast(:sos as date[]), cast(:pos as date[]), cast(:eos as date[]))
+                as found (parcel_key, outcome, reason, sos, pos, eos)
+            left join lateral (
+                select (p.outcome, p.reason, p.sos, p.pos, p.eos) as before from phenology p
+                where p.parcel_key = found.parcel_key order by recorded_at desc limit 1) newest on true
+            where (found.outcome, found.reason, found.sos, found.pos, found.eos) is distinct from before
+            on conflict do nothing"""),
+        {
+            "now": now, "keys": [r.parcel_key for r in rows], "outcomes": [r.outcome for r in rows],
+            "reasons": [r.reason for r in rows], "sos": [r.sos for r in rows], "pos": [r.pos for r in rows],
+            "eos": [r.eos for r in rows],
+        },
+    )  # fmt: skip
 
 
 def _copy(connection: sa.Connection, target: str, rows: Iterable[Sequence[object]]) -> None:

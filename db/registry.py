@@ -54,11 +54,10 @@ def checkpoint(connection: sa.Connection, model_key: int) -> tuple[bytes, str]:
 def activate(connection: sa.Connection, season_key: int, collection: str, model_key: int, now: datetime) -> None:
     """Lets a model watch a collection in a season from `now` on."""
     task = connection.execute(sa.select(models.c.task).where(models.c.model_key == model_key)).scalar_one()
-    connection.execute(
-        sa.insert(model_activations).values(
-            season_key=season_key, collection=collection, task=task, recorded_at=now, model_key=model_key
-        )
-    )
+    row = {"season_key": season_key, "collection": collection, "task": task, "recorded_at": now}
+    statement = insert(model_activations).values(**row, model_key=model_key)
+    # Two activations in one instant: the later call is meant.
+    connection.execute(statement.on_conflict_do_update(index_elements=list(row), set_={"model_key": model_key}))
 
 
 def active(connection: sa.Connection, season_key: int, collection: str, task: Task) -> ModelRow | None:

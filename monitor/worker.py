@@ -29,6 +29,7 @@ from monitor.features import geometry, split_modalities
 from monitor.posteriors import Folded, fold
 from monitor.progress import neighbours
 from monitor.rules import Posterior
+from monitor.seasonality import date_seasons
 from monitor.settings import MonitorSettings
 
 log = logging.getLogger(__name__)
@@ -104,6 +105,8 @@ class Worker:
         shape = geometry(*zip(*((p.perimeter_m, p.area_ha, p.bbox_fill) for p in parcels), strict=True))
         folded, model = self._classify(connection, claim, season, split_modalities(s2, s1), shape, now)
         n_days = self._draw_curves(connection, claim, season, s2, s1, now)
+        if n_days:
+            date_seasons(connection, claim, parcels, season, now)
         n_events = self._judge(connection, claim, season, parcels, s2, folded, model, now)
         work.done(connection, claim)
         return Counts(

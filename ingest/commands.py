@@ -1,0 +1,128 @@
+"""`parcelwatch ingest`: the consumer, and what became of the messages that it could not store."""
+
+import json
+import logging
+import signal
+import threading
+from datetime import UTC, datetime
+from types import FrameType
+from typing import Annotated, get_args
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from db import dead_letters as letters
+from db.connect import engine
+from db.settings import resolve_broker, resolve_dsn
+from ingest.consumer import Consumer
+from ingest.dead_letters import redrive as put_back
+from ingest.errors import ReasonCode
+from ingest.metrics import told
+from ingest.producer import Sender
+from ingest.settings import IngestSettings
+
+app = typer.Typer(no_args_is_help=True, help="Observations from the stream into the database, each exactly once.")
+console = Console()
+
+
+def _known_reason(code: str | None) -> str | None:
+    if code is not None and code not in get_args(ReasonCode):
+        raise typer.BadParameter(f"{code!r} is no reason code; known: {', '.join(get_args(ReasonCode))}")
+    return code
+
+
+Reason = Annotated[str | None, typer.Option(help="Only letters with this reason code.", callback=_known_reason)]
+
+
+@app.command()
+def run(
+    group: Annotated[str | None, typer.Option(help="Consumer group; default: take every partition alone.")] = None,
+    topic_prefix: Annotated[str | None, typer.Option(help="First part of the topics' names.")] = None,
+    accept_gap: Annotated[bool, typer.Option(help="Go on where the broker deleted records unread.")] = False,
+    until_end: Annotated[bool, typer.Option(help="Store what the topics hold now, then stop.")] = False,
+) -> None:
+    """Stores observations until it is stopped (SIGTERM or Ctrl-C: the batch in hand is committed first).
+
+    More settings in the environment: PARCELWATCH_INGEST_FLUSH_SECONDS, ..._REJECT_CAP and others.
+    """
+    given = {"group_id": group, "topic_prefix": topic_prefix, "accept_gap": accept_gap or None}
+    if until_end and group:
+        raise typer.BadParameter("--until-end takes every partition alone: leave --group out")
+    settings = IngestSettings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # the consumer says itself when the broker is away, once
+    consumer = Consumer(engine(resolve_dsn()), resolve_broker().bootstrap, settings, lambda: datetime.now(UTC))
+    try:
+        counts = consumer.catch_up() if until_end else consumer.run(_stop_on_signals())
+    finally:
+        consumer.close()
+    console.print(f"ingest: {told(counts)}")
+
+
+@app.command("dead-letters")
+def dead_letters(
+    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
+    reason: Reason = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Lists messages and rows that were rejected, with why, and how many wait for each reason."""
+    with engine(resolve_dsn()).begin() as connection:
+        found, counted = letters.newest(connection, limit, reason), letters.count_by_reason(connection)
+    if as_json:
+        for stored in found:
+            typer.echo(json.dumps(_plain(stored)))
+        return
+    if not found:
+        console.print("no dead letters")
+        return
+    table = Table("key", "recorded", "topic/partition/offset[row]", "reason", "what to do")
+    for stored in found:
+        plain = _plain(stored)
+        table.add_row(
+            str(stored.dead_letter_key), f"{stored.recorded_at:%Y-%m-%d %H:%M}", str(plain["source"]),
+            stored.letter.reason_code + (" (sent again)" if stored.redriven_at else ""), stored.letter.reason,
+        )  # fmt: skip
+    console.print(table)
+    for code, (waiting, redriven) in counted.items():
+        console.print(f"{code}: {waiting} waiting, {redriven} sent again")
+
+
+@app.command()
+def redrive(reason: Reason = None) -> None:
+    """Puts dead letters back on their topics, for instance after the parcels they name were imported."""
+    database, broker = engine(resolve_dsn()), resolve_broker()
+    sender = Sender(broker.bootstrap, IngestSettings().max_message_bytes)
+    try:
+        number = put_back(database, sender, reason, datetime.now(UTC))
+    finally:
+        sender.close()
+    console.print(f"{number} dead letters are back on their topics; `parcelwatch ingest run` judges them anew")
+
+
+def _plain(stored: letters.StoredLetter) -> dict[str, object]:
+    letter = stored.letter
+    row = "" if letter.row_in_message == letters.WHOLE_MESSAGE else f"[{letter.row_in_message}]"
+    return {
+        "key": stored.dead_letter_key,
+        "recorded_at": stored.recorded_at.isoformat(),
+        "source": f"{letter.topic}/{letter.partition}/{letter.message_offset}{row}",
+        "reason_code": letter.reason_code,
+        "reason": letter.reason,
+        "content_type": letter.content_type,
+        "bytes": len(letter.payload),
+        "redriven_at": stored.redriven_at and stored.redriven_at.isoformat(),
+    }
+
+
+def _stop_on_signals() -> threading.Event:
+    """An event that SIGTERM and Ctrl-C set; a second one ends the program at once."""
+    stop = threading.Event()
+
+    def ask(number: int, _: FrameType | None) -> None:
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask)
+    return stop

@@ -1,0 +1,75 @@
+"""Settings of the ingest chain, from the environment (PARCELWATCH_INGEST_...), built once at the command line."""
+
+from datetime import timedelta
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class IngestSettings(BaseSettings):
+    """How messages are batched, judged and stored."""
+
+    model_config = SettingsConfigDict(env_prefix="PARCELWATCH_INGEST_", frozen=True, extra="ignore")
+
+    topic_prefix: str = "parcelwatch"
+    """Topics are PREFIX.observations.s2, PREFIX.observations.s1 and PREFIX.dead-letters."""
+    partitions: Annotated[int, Field(ge=1)] = 4
+    """Partitions of an observations topic that has to be made (4: chosen so that four consumers can share a season)."""
+    group_id: str | None = None
+    """The consumer group on a Kafka cluster; None takes every partition by assignment (one consumer)."""
+
+    flush_messages: Annotated[int, Field(ge=1)] = 20_000
+    """Messages that make a transaction."""
+    flush_bytes: Annotated[int, Field(ge=1)] = 16 * 2**20
+    """Message bytes that make a transaction: 12,000 observations with pixel sets, a fraction of a second to store."""
+    flush_seconds: Annotated[float, Field(gt=0)] = 1.0
+    """Longest wait of a row for others."""
+
+    producer_bytes: Annotated[int, Field(ge=10_000)] = 900_000
+    """Largest message the producer makes; Kafka's own default limit is 1,048,588 bytes."""
+    max_record_bytes: Annotated[int, Field(ge=1)] = 256 * 2**10
+    """Largest JSON record: three times a full pixel set of max_pixel_bytes."""
+    max_message_bytes: Annotated[int, Field(ge=1)] = 8 * 2**20
+    """Largest Arrow batch, before and after decoding."""
+    max_pixel_bytes: Annotated[int, Field(ge=1)] = 81_920
+    """Largest pixel set: 4,096 pixels of 10 bands, 41 ha at 10 m; larger parcels are sampled."""
+
+    clock_tolerance_s: Annotated[float, Field(ge=0)] = 300.0
+    """How far a sender's clock may run ahead (chosen as more than any clock kept by NTP shows)."""
+    season_margin_days: Annotated[int, Field(ge=0)] = 45
+    """How far outside of its season an observation may lie: models look a few passes back over its start."""
+
+    reject_window_rows: Annotated[int, Field(ge=1)] = 5_000
+    """The last rows among which bad ones are counted."""
+    reject_minimum_rows: Annotated[int, Field(ge=1)] = 500
+    """Fewer rows than these say nothing about a share."""
+    reject_cap: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """The share of bad rows above which the consumer stops."""
+    accept_gap: bool = False
+    """Go on where the broker has deleted records that were never consumed."""
+
+    @property
+    def s2_topic(self) -> str:
+        """Topic of Sentinel-2 observations."""
+        return f"{self.topic_prefix}.observations.s2"
+
+    @property
+    def s1_topic(self) -> str:
+        """Topic of Sentinel-1 observations."""
+        return f"{self.topic_prefix}.observations.s1"
+
+    @property
+    def observation_topics(self) -> tuple[str, str]:
+        """Topics the consumer reads; either takes either sensor's messages, the schema says which it is."""
+        return self.s2_topic, self.s1_topic
+
+    @property
+    def dead_letter_topic(self) -> str:
+        """Topic of messages and rows that were rejected."""
+        return f"{self.topic_prefix}.dead-letters"
+
+    @property
+    def clock_tolerance(self) -> timedelta:
+        """How far a sender's clock may run ahead."""
+        return timedelta(seconds=self.clock_tolerance_s)

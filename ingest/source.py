@@ -1,0 +1,136 @@
+"""The stream as the consumer sees it: messages from where the database says, and proof that they belong together.
+
+Partitions are taken by assignment, or as a member of a group; either way the offsets come from the database.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Final
+
+from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError, OffsetOutOfRangeError
+
+from db.connect import DatabaseUnavailable
+from ingest.errors import IngestError, RecordsLost, StreamReplaced
+from ingest.judge import Message
+from ingest.settings import IngestSettings
+from ingest.topics import Topics, broker_errors
+
+Position = Callable[["Source", Sequence[TopicPartition]], Mapping[TopicPartition, int]]
+"""Where partitions just assigned go on, from the database."""
+
+AFTER_A_LOSS: Final = "send them again, then run once with --accept-gap"
+
+_LONG_POLL_MS: Final = 500
+_MAX_POLL_RECORDS: Final = 10_000  # chosen because the loop's own cost vanishes among as many single records
+
+
+class Source(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python is untyped
+    """A connection to the broker's observation topics; closed and opened anew after any trouble."""
+
+    def __init__(self, bootstrap: str, settings: IngestSettings, position: Position) -> None:
+        """Connects, makes missing topics and, without a group, takes every partition.
+
+        Raises BrokerUnavailable, and whatever `position` raises.
+        """
+        self._topics, self._names, self._position = Topics(bootstrap), settings.observation_topics, position
+        self._failure: IngestError | DatabaseUnavailable | None = None
+        self._topics.ensure({**dict.fromkeys(self._names, settings.partitions), settings.dead_letter_topic: 1})
+        self.lives = self._topics.lives(self._names)
+        with broker_errors(f"no answer at {bootstrap}"):
+            self._kafka = KafkaConsumer(
+                bootstrap_servers=bootstrap.split(","),
+                bootstrap_timeout_ms=5_000,
+                group_id=settings.group_id,
+                enable_auto_commit=False,
+                auto_offset_reset="none",
+                max_poll_records=_MAX_POLL_RECORDS,
+                fetch_max_wait_ms=_LONG_POLL_MS,
+                fetch_max_bytes=settings.flush_bytes,  # a poll then overshoots a batch by one batch at most
+                max_partition_fetch_bytes=settings.max_message_bytes,
+            )
+            if settings.group_id is None:
+                partitions = [
+                    TopicPartition(name, number)
+                    for name, life in self.lives.items()
+                    for number in range(life.n_partitions)
+                ]
+                self._kafka.assign(partitions)
+                self._seek(partitions)
+            else:
+                self._kafka.subscribe(topics=list(self._names), listener=self)
+
+    def poll(self, timeout_s: float) -> list[Message]:
+        """The next messages, none after `timeout_s`; raises BrokerUnavailable, StreamReplaced, RecordsLost."""
+        with broker_errors("no messages"):
+            try:
+                found = self._kafka.poll(timeout_ms=int(timeout_s * 1000))
+            except OffsetOutOfRangeError as error:
+                self.verify()
+                raise RecordsLost(
+                    f"the broker does not have the records that come next: {error}; {AFTER_A_LOSS}"
+                ) from error
+        if self._failure is not None:
+            raise self._failure
+        return [
+            Message(record.topic, record.partition, record.offset, _content_type(record.headers), record.value or b"")
+            for records in found.values()
+            for record in records
+        ]
+
+    def verify(self) -> None:
+        """Raises StreamReplaced if a topic is not the one this source was opened on.
+
+        Read after a poll and equal to what was read before the seek, the identity proves that every message in between
+        came from one life of the topic.
+        """
+        if self._topics.lives(self._names) != self.lives:
+            raise StreamReplaced("a topic was made anew or got more partitions")
+
+    def bounds(self, partitions: Sequence[TopicPartition] | None = None) -> dict[TopicPartition, tuple[int, int]]:
+        """First offset and the one after the last, of some partitions or of all that are assigned."""
+        return self._topics.bounds(list(self._kafka.assignment() if partitions is None else partitions))
+
+    def knows_ends(self) -> bool:
+        """Says whether a fetch of every assigned partition was answered, with or without records."""
+        return all(self._kafka.highwater(partition) is not None for partition in self._kafka.assignment())
+
+    def ends(self) -> dict[TopicPartition, int]:
+        """The offset after the last record of each assigned partition, right once `knows_ends`.
+
+        Asked for its last offset, the embedded broker tells the one after the first record of its last batch; what it
+        answers to a fetch is right. A position beyond the told end therefore still has the rest of a batch to poll.
+        """
+        return {tp: max(told, self._kafka.highwater(tp) or 0) for tp, (_, told) in self.bounds().items()}
+
+    def positions(self) -> dict[TopicPartition, int]:
+        """The offset that the next poll begins with, of every assigned partition."""
+        with broker_errors("position"):
+            return {partition: self._kafka.position(partition) for partition in self._kafka.assignment()}
+
+    def close(self) -> None:
+        """Leaves the group and lets go of both connections."""
+        for close in (lambda: self._kafka.close(autocommit=False, timeout_ms=1_000), self._topics.close):
+            with suppress(KafkaError, OSError):  # a broker that is away needs no goodbye
+                close()
+
+    def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
+        """Continues the group's partitions where the database says (called within poll)."""
+        try:
+            self._seek(list(assigned))
+        except (IngestError, DatabaseUnavailable) as error:  # kafka-python would only log it: poll raises it
+            self._failure = error
+
+    def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
+        """Nothing: the batch in hand is fenced by its offsets."""
+
+    def _seek(self, partitions: list[TopicPartition]) -> None:
+        for partition, offset in self._position(self, partitions).items():
+            self._kafka.seek(partition, offset)
+
+
+def _content_type(headers: Sequence[tuple[str, bytes]]) -> str | None:
+    for name, value in headers:
+        if name.lower() == "content-type":
+            return value.decode("latin-1")
+    return None

@@ -1,0 +1,211 @@
+"""A judged batch into the database, all of it in one transaction: rows, letters, the monitor's work and the offsets."""
+
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from db import dead_letters, observations, offsets
+from db.dead_letters import Letter
+from db.keys import parcel_keys
+from db.offsets import Step
+from db.parcels import Season, UnknownSeason, season_by_name
+from ingest.errors import FencedOut, ReasonCode, TooManyRejected
+from ingest.judge import Judged, Rejection, Rows
+from ingest.metrics import Counts
+from ingest.settings import IngestSettings
+
+_MAX_CACHED_PARCELS = 2_000_000
+"""Above this the cache starts anew: about 300 MB of keys (chosen as a fifth of a large country)."""
+
+
+class ParcelKeys:
+    """Keys of parcels by (collection, season, source id), remembered; what is missing is asked for again each time."""
+
+    def __init__(self) -> None:
+        self._seasons: dict[str, Season] = {}
+        self._keys: dict[tuple[str, str], dict[str, int]] = {}
+
+    def season(self, connection: sa.Connection, name: str) -> Season | None:
+        """The season of that name; None where it is not stored."""
+        if name not in self._seasons:
+            try:
+                self._seasons[name] = season_by_name(connection, name)
+            except UnknownSeason:
+                return None
+        return self._seasons[name]
+
+    def keys(
+        self, connection: sa.Connection, collection: str, season: Season, source_ids: Sequence[str]
+    ) -> Mapping[str, int]:
+        """Keys of the parcels that are stored."""
+        known = self._keys.setdefault((collection, season.name), {})
+        if missing := [source_id for source_id in source_ids if source_id not in known]:
+            if sum(map(len, self._keys.values())) > _MAX_CACHED_PARCELS:
+                self._keys, known = {}, {}
+                missing = list(source_ids)
+            known |= parcel_keys(connection, collection, season.season_key, missing)
+            self._keys[collection, season.name] = known
+        return known
+
+
+class RejectWindow:
+    """How many of the last rows were bad."""
+
+    def __init__(self, settings: IngestSettings) -> None:
+        self._settings = settings
+        self._batches: deque[tuple[int, int]] = deque()
+
+    def exceeded_by(self, n_rows: int, n_bad: int) -> bool:
+        """Says whether this batch would bring the share of bad rows above the cap."""
+        rows, bad = self._sums(n_rows, n_bad)
+        return rows >= self._settings.reject_minimum_rows and bad > self._settings.reject_cap * rows
+
+    def add(self, n_rows: int, n_bad: int) -> None:
+        """Remembers a batch that was committed."""
+        self._batches.append((n_rows, n_bad))
+        while (
+            len(self._batches) > 1
+            and sum(n for n, _ in self._batches) - self._batches[0][0] >= self._settings.reject_window_rows
+        ):
+            self._batches.popleft()
+
+    def _sums(self, n_rows: int, n_bad: int) -> tuple[int, int]:
+        rows, bad = n_rows, n_bad
+        for batch_rows, batch_bad in reversed(self._batches):
+            if rows >= self._settings.reject_window_rows:
+                break
+            rows, bad = rows + batch_rows, bad + batch_bad
+        return rows, bad
+
+
+class Store:
+    """Writes batches; holds what is remembered from one to the next."""
+
+    def __init__(self, settings: IngestSettings, publish: Callable[[Sequence[Letter]], None]) -> None:
+        """Takes `publish`, which puts letters on their topic and returns when the broker has them."""
+        self._settings, self._publish = settings, publish
+        self._parcels, self._window = ParcelKeys(), RejectWindow(settings)
+
+    def write(
+        self, engine: sa.Engine, judged: Judged, streams: Mapping[str, str], steps: Sequence[Step], now: datetime
+    ) -> Counts:
+        """Commits a batch, or nothing of it.
+
+        Args:
+            engine: the database.
+            judged: decoded rows and rejections.
+            streams: the life of each topic.
+            steps: how far the batch brings each partition.
+            now: the time from which the rows are known.
+
+        Raises FencedOut, TooManyRejected, DeliveryFailed; the database's own errors pass through.
+        """
+        counts: Counts = Counter({"rows": judged.n_rows, "transactions": 1})
+        rejections = list(judged.rejections)
+        with engine.begin() as connection:
+            if not offsets.advance(connection, steps, now):
+                raise FencedOut("another consumer has moved the offsets of these partitions")
+            for rows in judged.rows:
+                stored, rejected = self._write_rows(connection, rows, now)
+                counts += stored
+                rejections += rejected
+            if self._window.exceeded_by(judged.n_rows, len(rejections)):
+                raise TooManyRejected(_flood(rejections, judged.n_rows, self._settings.reject_cap))
+            letters = [_letter(rejection, streams) for rejection in rejections]
+            # On their topic first: should the commit fail they come again with the same keys, and none is missing.
+            self._publish(letters)
+            dead_letters.add(connection, letters, now)
+        self._window.add(judged.n_rows, len(rejections))
+        counts["dead_letters"] += len(rejections)
+        return counts
+
+    def _write_rows(self, connection: sa.Connection, rows: Rows, now: datetime) -> tuple[Counts, list[Rejection]]:
+        keys, rejections = self._resolve(connection, rows)
+        good = rows.keep(keys >= 0)
+        inserted = observations.insert(connection, rows.schema.sensor, good.table, keys[keys >= 0], now)
+        rejections += [
+            good.reject(
+                conflict.row,
+                "conflicts_with_stored",
+                f"the observation is stored with other values; send revision {conflict.newest_revision + 1}",
+            )
+            for conflict in inserted.conflicts
+        ]
+        replayed = good.table.num_rows - inserted.new - len(inserted.conflicts)
+        counts: Counts = Counter({"stored": inserted.new, "pending": inserted.pending, "replayed": replayed})
+        return counts, rejections
+
+    def _resolve(self, connection: sa.Connection, rows: Rows) -> tuple[NDArray[np.int64], list[Rejection]]:
+        """The key of each row's parcel, -1 where the row is rejected, and the rejections."""
+        keys = np.full(rows.table.num_rows, -1, np.int64)
+        rejections: list[Rejection] = []
+        groups = rows.table.select(["collection", "season"]).group_by(["collection", "season"]).aggregate([])
+        for collection, name in zip(groups["collection"].to_pylist(), groups["season"].to_pylist(), strict=True):
+            is_here = pc.and_(pc.equal(rows.table["collection"], collection), pc.equal(rows.table["season"], name))
+            here = np.flatnonzero(is_here.to_numpy())
+            season = self._parcels.season(connection, name)
+            if season is None:
+                rejections += _all(
+                    rows, here, "unknown_season", f"season {name!r} is not stored; import its parcels first"
+                )
+                continue
+            ids = rows.table["parcel_id"].take(pa.array(here)).combine_chunks().dictionary_encode()
+            names = ids.dictionary.to_pylist()
+            known = self._parcels.keys(connection, collection, season, names)
+            keys[here] = np.array([known.get(source_id, -1) for source_id in names], np.int64)[ids.indices.to_numpy()]
+            for row in here[keys[here] < 0].tolist():
+                parcel = rows.table["parcel_id"][row].as_py()
+                told = (
+                    f"parcel {parcel!r} is not in collection {collection!r} of season {name!r}; import it, then redrive"
+                )
+                rejections.append(rows.reject(row, "unknown_parcel", told))
+            rejections += self._outside(rows, here, keys, season)
+        return keys, rejections
+
+    def _outside(self, rows: Rows, here: NDArray[np.intp], keys: NDArray[np.int64], season: Season) -> list[Rejection]:
+        """Rejects rows of known parcels that were observed outside of the season, and takes their keys away."""
+        margin = timedelta(days=self._settings.season_margin_days)
+        first, last = (
+            np.datetime64(season.starts_on - margin),
+            np.datetime64(season.ends_on + margin + timedelta(days=1)),
+        )
+        observed = rows.table["observed_at"].cast(pa.timestamp("us")).to_numpy()[here]
+        outside = here[((observed < first) | (observed >= last)) & (keys[here] >= 0)]
+        keys[outside] = -1
+        told = (
+            f"observed_at lies more than {self._settings.season_margin_days} days outside of season {season.name!r} "
+            f"({season.starts_on} to {season.ends_on}); send it for the season it belongs to"
+        )
+        return _all(rows, outside, "outside_season", told)
+
+
+def _all(rows: Rows, which: NDArray[np.intp], code: ReasonCode, reason: str) -> list[Rejection]:
+    return [rows.reject(row, code, reason) for row in which.tolist()]
+
+
+def _letter(rejection: Rejection, streams: Mapping[str, str]) -> Letter:
+    message = rejection.message
+    return Letter(
+        stream=streams[message.topic], topic=message.topic, partition=message.partition, message_offset=message.offset,
+        row_in_message=rejection.row, reason_code=rejection.code, reason=rejection.reason,
+        content_type=message.content_type, payload=rejection.payload,
+    )  # fmt: skip
+
+
+def _flood(rejections: Sequence[Rejection], n_rows: int, cap: float) -> str:
+    """What an operator needs to know of a flood of bad rows, in one line."""
+    reasons = ", ".join(
+        f"{code} {number}" for code, number in Counter(rejection.code for rejection in rejections).most_common(3)
+    )
+    example = rejections[0]
+    return (
+        f"more than {cap:.0%} of the last rows are bad; in this batch {len(rejections)} of {n_rows} ({reasons}), as "
+        f"{example.message.topic}/{example.message.partition} offset {example.message.offset}: {example.reason}. "
+        "Nothing of the batch was stored; mend the sender, or raise PARCELWATCH_INGEST_REJECT_CAP to go on"
+    )

@@ -1,0 +1,110 @@
+"""A trained crop classifier with all that inference needs: network, standardisation, calibration, origin.
+
+    posterior = softmax(decode(states) / T(day of the newest observation))
+
+Chosen because: a network without its statistics and its temperature is no model; they are stored and loaded together.
+Shapes: P parcels, K classes: posteriors (P, K).
+Units:  observations physical (models.normalise.Observations), days since the season's start.
+Errors: CheckpointError for a checkpoint of another kind; StateModelError for states of another model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.calibrate import Temperature
+from models.checkpoint import Checkpoint, CheckpointError, pack, unpack
+from models.classifier import ClassifierConfig, PseLtae
+from models.normalise import Normaliser, Observations
+from models.series import Batch
+from models.streaming import State
+
+KIND = "pse-ltae"
+
+
+@dataclass(frozen=True)
+class CropModel:
+    """A crop classifier as it is trained, stored and applied. Its network is in evaluation mode."""
+
+    network: PseLtae
+    normaliser: Normaliser
+    temperature: Temperature = field(default_factory=Temperature)
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    """Scores on held-out parcels, JSON values."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """What the caller wants kept with the model: season, region, data range; JSON values."""
+
+    @property
+    def config(self) -> ClassifierConfig:
+        """The network's configuration."""
+        return self.network.config
+
+    @property
+    def model(self) -> str:
+        """The id that this model's states carry; empty before it was a checkpoint."""
+        return self.network.model
+
+    def batch(self, observations: Mapping[str, Observations], geometry: NDArray[np.floating[Any]]) -> Batch:
+        """Parcels in physical units as the network takes them."""
+        return self.normaliser.batch(observations, geometry)
+
+    @torch.no_grad()
+    def encode(self, batch: Batch, states: Mapping[str, State] | None = None) -> dict[str, State]:
+        """The parcels' states with the batch's observations folded in."""
+        return self.network.encode(batch, states)
+
+    @torch.no_grad()
+    def posteriors(self, states: Mapping[str, State], newest_day: NDArray[Any]) -> NDArray[np.float32]:
+        """Calibrated class probabilities (P, K); newest_day (P,): that of each parcel's newest observation."""
+        return self.temperature.probabilities(self.network.decode(states).cpu().numpy(), newest_day)
+
+    def for_inference(self) -> CropModel:
+        """The same model with batch norms folded: the same posteriors, faster."""
+        return replace(self, network=self.network.folded())
+
+    def to_checkpoint(self) -> Checkpoint:
+        """The model at rest; its id is the checkpoint's `model`.
+
+        Raises:
+            CheckpointError: the network is folded, so its trained weights are gone.
+        """
+        if any(name.endswith("weight0") for name in self.network.state_dict()):
+            raise CheckpointError("a folded network cannot be stored: store the model it was folded from")
+        description = {
+            "kind": KIND,
+            "config": self.config.to_json(),
+            "normaliser": self.normaliser.to_json(),
+            "temperature": self.temperature.to_json(),
+            "scores": dict(self.scores),
+            "about": dict(self.about),
+        }
+        return pack(self.network.state_dict(), description)
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint) -> CropModel:
+        """The model of a checkpoint, its network carrying the checkpoint's id.
+
+        Raises:
+            CheckpointError: another kind of model, or weights that its configuration does not fit.
+        """
+        weights, plain = unpack(checkpoint)
+        if plain.get("kind") != KIND:
+            raise CheckpointError(f"model {plain['model']} is of kind {plain.get('kind')!r}, not {KIND!r}")
+        network = PseLtae(ClassifierConfig.from_json(plain["config"]), model=plain["model"])
+        try:
+            network.load_state_dict(weights)
+        except RuntimeError as error:
+            raise CheckpointError(f"weights of model {plain['model']} do not fit its configuration: {error}") from error
+        return cls(
+            network.eval(),
+            Normaliser.from_json(plain["normaliser"]),
+            Temperature.from_json(plain["temperature"]),
+            plain["scores"],
+            plain["about"],
+        )

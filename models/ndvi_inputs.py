@@ -1,0 +1,236 @@
+"""Windows of SAR and clear NDVI: irregular acquisitions of many relative orbits onto regular steps.
+
+    z     = (dB - mean of its relative orbit) / sd of its relative orbit            per polarisation
+    x_n   = mean of the z of days (g_n - step, g_n],  g_n = end - (N - 1 - n) step  present where there is one
+    f(t)  = linear between the steps' values y_n at g_n
+
+Source: DESIGN section 3 (orbits differ in incidence angle: never average raw backscatter); step and window chosen
+        as Zhao et al. 2020, 31 steps at the 6-day repeat of two satellites.
+Shapes: packed rows (R,) with a parcel index 0..P-1; windows (B, T, 2), present (B, T).
+Units:  days since the season's start; backscatter in dB; NDVI dimensionless.
+Errors: ValueError for arrays of unequal length; rows that are not finite or out of range are dropped, not errors.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+DB_RANGE = (-60.0, 30.0)
+"""Backscatter of any land surface; beyond it is a fill value (chosen because thermal noise ends near -35 dB)."""
+DAYS_OF_YEAR = 365.25
+"""Period of the day-of-season channels."""
+MAX_Z = 6.0
+"""Standardised backscatter beyond which it is taken for this (chosen because rain and ice reach 4 sd, artefacts 10)."""
+MIN_ROWS_OF_ORBIT = 50
+"""Rows an orbit needs for statistics of its own (chosen because the sd's standard error is then 10 %)."""
+
+
+@dataclass(frozen=True)
+class SarSeries:
+    """Backscatter of many parcels, packed: one row per parcel and acquisition, in any order."""
+
+    parcel: Ints
+    """(R,) index of the parcel, 0..P-1."""
+    day: Floats
+    """(R,) days since the season's start."""
+    relative_orbit: Ints
+    """(R,) relative orbit number."""
+    is_ascending: Bools
+    """(R,) direction, the fallback for an orbit that training did not see."""
+    vv_db: Floats
+    vh_db: Floats
+
+    def __post_init__(self) -> None:
+        """Refuse ragged rows."""
+        _require_equal_lengths(self)
+
+    def cleaned(self) -> "SarSeries":
+        """The rows with finite, possible backscatter; of duplicates of one orbit and day the last."""
+        keep = np.isfinite(self.day) & (self.parcel >= 0)
+        for db in (self.vv_db, self.vh_db):
+            keep &= np.nan_to_num(db, nan=np.inf) <= DB_RANGE[1]
+            keep &= np.nan_to_num(db, nan=-np.inf) >= DB_RANGE[0]
+        keep[keep] = _is_last(self.parcel[keep], np.floor(self.day[keep]), self.relative_orbit[keep])
+        return self.rows(keep)
+
+    def rows(self, keep: Bools) -> "SarSeries":
+        """The chosen rows."""
+        return SarSeries(
+            self.parcel[keep],
+            self.day[keep],
+            self.relative_orbit[keep],
+            self.is_ascending[keep],
+            self.vv_db[keep],
+            self.vh_db[keep],
+        )
+
+
+@dataclass(frozen=True)
+class ClearSeries:
+    """Clear NDVI of many parcels, packed: one row per parcel and clear acquisition, in any order."""
+
+    parcel: Ints
+    day: Floats
+    ndvi: Floats
+
+    def __post_init__(self) -> None:
+        """Refuse ragged rows."""
+        _require_equal_lengths(self)
+
+    def cleaned(self) -> "ClearSeries":
+        """The rows with a possible NDVI by parcel and day; of several on one day the last."""
+        keep = np.isfinite(self.day) & (self.parcel >= 0) & (np.abs(np.nan_to_num(self.ndvi, nan=9.0)) <= 1.0)
+        keep[keep] = _is_last(self.parcel[keep], np.floor(self.day[keep]))
+        kept = self.rows(keep)
+        order = np.lexsort((kept.day, kept.parcel))
+        return ClearSeries(kept.parcel[order], kept.day[order], kept.ndvi[order])
+
+    def rows(self, keep: Bools) -> "ClearSeries":
+        """The chosen rows."""
+        return ClearSeries(self.parcel[keep], self.day[keep], self.ndvi[keep])
+
+    def padded(self, n_parcels: int) -> tuple[Floats, Floats]:
+        """Days and NDVI as (P, M), NaN after each parcel's last row; the rows must be cleaned."""
+        counts = np.bincount(self.parcel, minlength=n_parcels)[:n_parcels]
+        column = np.arange(len(self.parcel)) - np.repeat(np.cumsum(counts) - counts, counts)
+        shape = (n_parcels, max(1, int(counts.max(initial=0))))
+        days, ndvi = np.full(shape, np.nan), np.full(shape, np.nan)
+        days[self.parcel, column], ndvi[self.parcel, column] = self.day, self.ndvi
+        return days, ndvi
+
+
+@dataclass(frozen=True)
+class OrbitScale:
+    """Mean and sd of VV and VH in dB per relative orbit, with fallbacks: the direction's, then all."""
+
+    orbits: dict[int, tuple[float, float, float, float]]
+    """Relative orbit to (mean VV, sd VV, mean VH, sd VH)."""
+    ascending: tuple[float, float, float, float]
+    descending: tuple[float, float, float, float]
+
+    @classmethod
+    def fit(cls, sar: SarSeries) -> "OrbitScale":
+        """The scale of a training set; ValueError where it holds no SAR at all."""
+        if len(sar.day) == 0:
+            raise ValueError("no SAR rows to learn the orbits' scale from")
+        orbits, sizes = np.unique(sar.relative_orbit, return_counts=True)
+        every = _moments(sar, np.ones(len(sar.day), dtype=bool))
+        up, down = (
+            _moments(sar, side) if side.sum() >= MIN_ROWS_OF_ORBIT else every
+            for side in (sar.is_ascending, ~sar.is_ascending)
+        )
+        own = {
+            int(o): _moments(sar, sar.relative_orbit == o)
+            for o, n in zip(orbits, sizes, strict=True)
+            if n >= MIN_ROWS_OF_ORBIT
+        }
+        return cls(own, up, down)
+
+    def apply(self, sar: SarSeries) -> Floats:
+        """Standardised backscatter (R, 2), VV then VH."""
+        numbers, inverse = np.unique(2 * sar.relative_orbit + sar.is_ascending, return_inverse=True)
+        fallback = (self.descending, self.ascending)
+        table = np.array([self.orbits.get(int(n) // 2, fallback[int(n) % 2]) for n in numbers]).reshape(-1, 4)
+        scale = table[inverse]
+        z: Floats = (np.stack([sar.vv_db, sar.vh_db], axis=1) - scale[:, 0::2]) / scale[:, 1::2]
+        return np.clip(z, -MAX_Z, MAX_Z)
+
+    def to_json(self) -> dict[str, Any]:
+        """The scale as JSON values."""
+        orbits = {str(o): list(scale) for o, scale in self.orbits.items()}
+        return {"orbits": orbits, "ascending": list(self.ascending), "descending": list(self.descending)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "OrbitScale":
+        """The scale that `to_json` wrote."""
+        orbits = {int(o): _four(scale) for o, scale in data["orbits"].items()}
+        return cls(orbits, _four(data["ascending"]), _four(data["descending"]))
+
+
+@dataclass(frozen=True)
+class DailySar:
+    """Running sums of standardised backscatter by parcel and day, from which any window is two look-ups a step."""
+
+    first_day: int
+    total: Floats
+    """(P, D + 1, 2) sum of z over the days before day d."""
+    count: Ints
+    """(P, D + 1) acquisitions over the days before day d."""
+
+    @classmethod
+    def build(cls, sar: SarSeries, scale: OrbitScale, n_parcels: int) -> "DailySar":
+        """The sums of cleaned rows; without any row every window is empty."""
+        z = scale.apply(sar)
+        day = np.floor(sar.day).astype(np.int64)
+        first = int(day.min(initial=0)) if len(day) else 0
+        n_days = int(day.max(initial=0)) - first + 1 if len(day) else 1
+        total, count = np.zeros((n_parcels, n_days + 1, 2)), np.zeros((n_parcels, n_days + 1), dtype=np.int64)
+        np.add.at(total, (sar.parcel, day - first + 1), z)
+        np.add.at(count, (sar.parcel, day - first + 1), 1)
+        return cls(first, np.cumsum(total, axis=1), np.cumsum(count, axis=1))
+
+    @property
+    def last_day(self) -> int:
+        """The last day with an acquisition of any parcel."""
+        return self.first_day + int(self.count.shape[1]) - 2
+
+    def last_days(self) -> Ints:
+        """The day of each parcel's last acquisition (P,), 0 where it has none."""
+        is_new = np.diff(self.count, axis=1) > 0
+        last = self.first_day + np.where(is_new, np.arange(is_new.shape[1]), 0).max(axis=1)
+        return np.asarray(np.where(is_new.any(axis=1), last, 0))
+
+    def is_near(self, parcel: Ints, first_day: Ints, last_day: Ints) -> Bools:
+        """Whether there is an acquisition from one day to another, both included (Q,)."""
+        return np.asarray(self._before(parcel, last_day + 1) > self._before(parcel, first_day))
+
+    def _before(self, parcel: Ints, day: Ints) -> Ints:
+        return np.asarray(self.count[parcel, np.clip(day - self.first_day, 0, self.count.shape[1] - 1)])
+
+    def windows(self, parcel: Ints, end_day: Ints, n_steps: int, step_days: int) -> tuple[Floats, Bools]:
+        """Standardised windows (B, T, 2) that end on the given days, zero where not present (B, T)."""
+        edges = end_day[:, None] - step_days * np.arange(n_steps, -1, -1)  # (B, T + 1) last day of each step
+        at = np.clip(edges + 1 - self.first_day, 0, self.count.shape[1] - 1)
+        count = np.diff(self.count[parcel[:, None], at], axis=1)
+        total = np.diff(self.total[parcel[:, None], at], axis=1)
+        return np.where(count[..., None] > 0, total / np.maximum(count, 1)[..., None], 0.0), count > 0
+
+
+def day_channels(segment_days: Floats) -> Floats:
+    """Sine and cosine of the day of the season (..., 2), the extension's extra channels."""
+    angle = 2 * np.pi * segment_days / DAYS_OF_YEAR
+    return np.stack([np.sin(angle), np.cos(angle)], axis=-1)
+
+
+def _moments(sar: SarSeries, rows: Bools) -> tuple[float, float, float, float]:
+    # A constant series (one parcel, a test) keeps a scale of 1 dB rather than dividing by zero.
+    vv, vh = sar.vv_db[rows], sar.vh_db[rows]
+    return float(vv.mean()), float(vv.std()) or 1.0, float(vh.mean()), float(vh.std()) or 1.0
+
+
+def _four(values: Any) -> tuple[float, float, float, float]:
+    a, b, c, d = (float(v) for v in values)
+    return a, b, c, d
+
+
+def _is_last(*keys: NDArray[Any]) -> Bools:
+    """True on the last row of each distinct key."""
+    order = np.lexsort(keys[::-1])  # stable: equal keys keep their order of arrival
+    is_last = np.ones(len(order), dtype=bool)
+    same_as_next = np.ones(max(len(order) - 1, 0), dtype=bool)
+    for key in keys:
+        same_as_next &= key[order][1:] == key[order][:-1]
+    is_last[order[:-1][same_as_next]] = False
+    return is_last
+
+
+def _require_equal_lengths(series: object) -> None:
+    lengths = {name: len(values) for name, values in vars(series).items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"{type(series).__name__}: arrays differ in length, {lengths}")

@@ -1,0 +1,147 @@
+"""Online softmax of the temporal attention: acquisitions in, a state of fixed size out, exact in any order.
+
+    m' = max(m, l)    s' = s e^(m - m') + e^(l - m')    v' = v e^(m - m') + e^(l - m') x    output = v / s
+
+Source: Milakov and Gimelshein 2018, eq. 3 to 6; the L-TAE of Garnot and Landrieu 2020 has a constant query, so that
+        logits l and values x of an observation depend on that observation alone.
+Shapes: l (N, H), x (N, H, D), m and s (P, H), v (P, H, D); N observations, P parcels, H heads, D value channels
+        (16 and 16 in the published L-TAE: 288 numbers a parcel).
+Units:  l dimensionless logits.
+Errors: StateModelError if states, or a state and its network, belong to different models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Little-endian float32 whatever the machine: states are stored and read by different ones.
+STORED = np.dtype("<f4")
+
+
+class StateModelError(ValueError):
+    """A state meets a model it was not made by. The caller drops the state and rebuilds it from observations."""
+
+
+@dataclass(frozen=True)
+class State:
+    """The attention of P parcels over all observations folded in so far."""
+
+    m: Tensor
+    """(P, H) running maximum of the logits, -inf before the first observation."""
+    s: Tensor
+    """(P, H) softmax denominator relative to m."""
+    v: Tensor
+    """(P, H, D) weighted sum of values relative to m."""
+    model: str = ""
+    """Id of the model whose logits and values are in here."""
+
+    def __len__(self) -> int:
+        return self.m.shape[0]
+
+    @property
+    def is_seen(self) -> Tensor:
+        """(P,) bool, parcels with at least one observation."""
+        return self.s[:, 0] > 0
+
+    def take(self, parcels: Tensor) -> State:
+        """The states of some parcels: indices or a boolean mask (P,)."""
+        return replace(self, m=self.m[parcels], s=self.s[parcels], v=self.v[parcels])
+
+
+def init(parcels: int, heads: int, width: int, *, model: str = "", device: torch.device | str = "cpu") -> State:
+    """The state of `parcels` parcels that nothing was observed of."""
+    return State(
+        m=torch.full((parcels, heads), -torch.inf, device=device),
+        s=torch.zeros(parcels, heads, device=device),
+        v=torch.zeros(parcels, heads, width, device=device),
+        model=model,
+    )
+
+
+def update(state: State, logits: Tensor, values: Tensor, parcel: Tensor, *, model: str = "") -> State:
+    """The state with N observations folded in; any number for each parcel, in any order. Differentiable.
+
+    Args:
+        logits: (N, H).
+        values: (N, H, D).
+        parcel: (N,) int64 in 0..P-1, the parcel each observation is of.
+        model: id of the model that made logits and values.
+    """
+    _same_model(state.model, model)
+    with torch.no_grad():  # the maximum cancels out of v / s: it takes no gradient
+        rows = parcel[:, None].expand_as(logits)
+        m = state.m.scatter_reduce(0, rows, logits, "amax")
+        shift = _finite(m)
+    kept = torch.exp(state.m - shift)
+    weight = torch.exp(logits - shift[parcel])  # (N, H)
+    return State(
+        m=m,
+        s=(state.s * kept).index_add(0, parcel, weight),
+        v=(state.v * kept[..., None]).index_add(0, parcel, weight[..., None] * values),
+        model=state.model,
+    )
+
+
+def merge(a: State, b: State) -> State:
+    """The state of the same parcels over the observations of both, which must not overlap."""
+    _same_model(a.model, b.model)
+    m = torch.maximum(a.m, b.m)
+    of_a, of_b = torch.exp(a.m - _finite(m)), torch.exp(b.m - _finite(m))
+    return State(m, a.s * of_a + b.s * of_b, a.v * of_a[..., None] + b.v * of_b[..., None], a.model)
+
+
+def finish(state: State, *, model: str = "") -> Tensor:
+    """The attention's output (P, H * D): the softmax-weighted mean of the values, zeros where nothing was seen."""
+    _same_model(state.model, model)
+    seen = state.s > 0
+    mean = state.v / torch.where(seen, state.s, 1.0)[..., None]
+    return mean.flatten(1)
+
+
+def concatenate(states: Sequence[State]) -> State:
+    """The states of different parcels as one, in the order given."""
+    for other in states[1:]:
+        _same_model(states[0].model, other.model)
+    return State(
+        torch.cat([one.m for one in states]),
+        torch.cat([one.s for one in states]),
+        torch.cat([one.v for one in states]),
+        states[0].model,
+    )
+
+
+def to_bytes(state: State) -> list[bytes]:
+    """Each parcel's state for storage: m, s, v as float32 little endian, H * (2 + D) numbers. The model id is apart."""
+    flat = torch.cat([state.m, state.s, state.v.flatten(1)], dim=1).detach().cpu().numpy().astype(STORED)
+    return [row.tobytes() for row in flat]
+
+
+def from_bytes(stored: Sequence[bytes], heads: int, width: int, *, model: str = "") -> State:
+    """The state of P parcels from P stored ones; the model id is the one stored beside the bytes.
+
+    Raises:
+        ValueError: a stored state has another size than heads and width need.
+    """
+    numbers = heads * (2 + width)
+    wrong = {len(one) for one in stored} - {numbers * STORED.itemsize}
+    if wrong:
+        size = numbers * STORED.itemsize
+        raise ValueError(f"a stored state of {heads} heads of {width} has {size} bytes, got {sorted(wrong)}")
+    flat = np.frombuffer(b"".join(stored), STORED).astype(np.float32).reshape(len(stored), numbers)
+    m, s, v = (torch.from_numpy(part.copy()) for part in np.split(flat, [heads, 2 * heads], axis=1))
+    return State(m, s, v.view(-1, heads, width), model)
+
+
+def _finite(m: Tensor) -> Tensor:
+    """m with 0 where nothing was seen, so that -inf - m is -inf and never NaN."""
+    return torch.where(torch.isinf(m), 0.0, m)
+
+
+def _same_model(one: str, other: str) -> None:
+    if one != other:
+        raise StateModelError(f"the state belongs to model {one!r}, not to {other!r}: rebuild it from observations")

@@ -1,0 +1,67 @@
+"""The command line: one Typer app composing the commands of the packages."""
+
+import sys
+
+import psycopg
+import seasons.commands
+import sqlalchemy as sa
+import typer
+
+import db.commands
+import db.embedded.commands
+import ingest.commands
+import ingest.parcel_commands
+import monitor.commands
+from db.connect import DatabaseUnavailable
+from db.embedded.errors import StackError
+from db.fresh import NoFreshDatabase
+from db.parcels import SeasonDiffers, UnknownSeason
+from ingest.errors import IngestError
+from ingest.parcel_files import ParcelFileError
+from models.checkpoint import CheckpointError
+from monitor.training_data import NothingToLearn
+from seasons.playable import SeasonDataError
+
+SHOWN = (
+    DatabaseUnavailable, NoFreshDatabase, StackError, UnknownSeason, SeasonDiffers, IngestError, ParcelFileError, CheckpointError,
+    NothingToLearn, SeasonDataError,
+)  # fmt: skip
+"""Errors whose message is made for people: one line, no traceback."""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Watch every declared field of a region through a growing season.",
+)
+app.add_typer(db.embedded.commands.app, name="stack")
+app.add_typer(db.commands.app, name="db")
+app.add_typer(ingest.parcel_commands.app, name="parcels")
+app.add_typer(ingest.commands.app, name="ingest")
+app.add_typer(monitor.commands.models, name="models")
+app.add_typer(monitor.commands.monitor, name="monitor")
+app.command()(monitor.commands.history)
+app.command()(monitor.commands.alerts)
+app.command()(monitor.commands.status)
+app.command()(seasons.commands.demo)
+app.command()(seasons.commands.simulate)
+app.command()(seasons.commands.replay)
+
+
+def main() -> None:
+    """Runs the command line; what can go wrong outside of the program ends in one line and exit code 1."""
+    try:
+        app()
+    except SHOWN as error:
+        _stop(str(error))
+    except (sa.exc.ProgrammingError, psycopg.errors.UndefinedTable) as error:
+        if "does not exist" not in str(error):
+            raise
+        _stop("the database has no schema, or an old one: run `parcelwatch db upgrade`")
+    except sa.exc.OperationalError as error:
+        _stop(f"database: {str(error.orig).splitlines()[0]}")
+
+
+def _stop(line: str) -> None:
+    typer.echo(f"parcelwatch: {line}", err=True)
+    sys.exit(1)

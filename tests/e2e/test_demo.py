@@ -1,0 +1,58 @@
+"""The demonstration, small: everything sent is stored, the models know more than chance, the report is there."""
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from seasons import report
+from seasons.demo import Servers, demonstrate
+from seasons.outcome import DemoSettings, versions
+from seasons.stages import Stages
+
+# Chosen because this is the least that learns something in about a minute on a shared machine.
+SETTINGS = DemoSettings(parcels=60, epochs=25, ndvi_updates=60, pixels=8, min_parcels=4)
+
+
+@pytest.mark.timeout(400)
+def test_a_small_demonstration(dsn: str, bootstrap: str, topic_prefix: str, tmp_path: Path) -> None:
+    said = Console(quiet=True)
+    outcome = demonstrate(
+        Servers(dsn, bootstrap, topic_prefix, "of the tests"), SETTINGS, Stages(said), tmp_path / "models"
+    )
+
+    counted = outcome.run.counted
+    assert counted.is_complete
+    assert counted.emitted == counted.sent == counted.stored == counted.in_tables > 5_000
+    assert counted.dead_lettered == 0
+
+    last = outcome.classes["network"][max(SETTINGS.scored_on)]
+    n_grown = sum(any(row) for row in last.confusion)
+    commonest = max(sum(row) for row in last.confusion) / last.n
+    assert n_grown > 5
+    assert last.accuracy > max(
+        1.5 * commonest, 2 / n_grown
+    )  # better than to guess, and than to name the commonest crop
+    assert last.n_observed == last.n  # every monitorable parcel has a posterior
+    declared = outcome.classes["declared crop"][max(SETTINGS.scored_on)]
+    assert declared.accuracy > 0.9
+
+    by_method = {one.method: one for one in outcome.curves}
+    ours, peer = by_method["as known at the end"], by_method["line between clear views"]
+    assert ours.n == peer.n > 5_000
+    assert ours.rmse < 0.15
+    assert ours.inside_95 is not None
+    assert 0.7 < ours.inside_95 <= 1.0
+
+    assert sum(outcome.lights.values()) == len(outcome.watched.parcels)
+    assert len(outcome.alerts.cases) == outcome.alerts.opened.alerts
+    assert {one.task for one in outcome.run.models} == {"classifier", "ndvi"}
+    assert {one.trained_on["season"] for one in outcome.run.models} == {"2024"}  # nothing of the watched season
+
+    page = tmp_path / "report" / "demo.html"
+    report.write(outcome, versions(), 0.0, page)
+    text = page.read_text()
+    for section in ("watched", "scores", "crops", "examples", "alerts", "made"):
+        assert f'id="{section}"' in text
+    assert text.count("<svg") >= 8
+    assert f"{counted.stored:,}" in text

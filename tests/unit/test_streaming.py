@@ -1,0 +1,120 @@
+"""The online softmax: equal to the plain one in any order and split; states that refuse another model."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from models import streaming
+from models.streaming import State, StateModelError
+
+PARCELS, HEADS, WIDTH = 4, 3, 5
+
+
+def observations(seed: int, count: int, spread: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, values and parcels of `count` observations; the last parcel is never observed."""
+    random = torch.Generator().manual_seed(seed)
+    return (
+        torch.randn(count, HEADS, generator=random) * spread,
+        torch.randn(count, HEADS, WIDTH, generator=random),
+        torch.randint(PARCELS - 1, (count,), generator=random),
+    )
+
+
+def plain_attention(logits: Tensor, values: Tensor, parcel: Tensor) -> Tensor:
+    """The softmax-weighted mean, a parcel at a time, in float64."""
+    output = torch.zeros(PARCELS, HEADS, WIDTH, dtype=torch.float64)
+    for index in set(parcel.tolist()):
+        mine = parcel == index
+        output[index] = (logits[mine].double().softmax(0)[..., None] * values[mine].double()).sum(0)
+    return output.flatten(1).float()
+
+
+def close(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a, b, rtol=0, atol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    count=st.integers(1, 60),
+    spread=st.sampled_from([0.1, 3.0, 40.0]),
+    cuts=st.lists(st.integers(0, 60), max_size=6),
+)
+def test_any_order_and_split_equals_the_plain_softmax(seed: int, count: int, spread: float, cuts: list[int]) -> None:
+    logits, values, parcel = observations(seed, count, spread)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    state = streaming.init(PARCELS, HEADS, WIDTH)
+    edges = sorted({0, count, *(min(cut, count) for cut in cuts)})
+    for start, stop in pairwise(edges):
+        rows = order[start:stop]
+        state = streaming.update(state, logits[rows], values[rows], parcel[rows])
+    assert close(streaming.finish(state), plain_attention(logits, values, parcel))
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**31), count=st.integers(1, 40), cut=st.integers(0, 40))
+def test_merged_states_equal_one_state(seed: int, count: int, cut: int) -> None:
+    logits, values, parcel = observations(seed, count, 5.0)
+    parts = [streaming.init(PARCELS, HEADS, WIDTH)] * 2
+    for index, rows in enumerate((slice(0, cut), slice(cut, None))):
+        parts[index] = streaming.update(parts[index], logits[rows], values[rows], parcel[rows])
+    expected = plain_attention(logits, values, parcel)
+    assert close(streaming.finish(streaming.merge(*parts)), expected)
+    assert close(streaming.finish(streaming.merge(*parts[::-1])), expected)
+
+
+def test_a_parcel_without_observations_is_zeros_and_not_seen() -> None:
+    logits, values, parcel = observations(0, 20, 1.0)
+    state = streaming.update(streaming.init(PARCELS, HEADS, WIDTH), logits, values, parcel)
+    assert state.is_seen.tolist() == [True, True, True, False]
+    assert streaming.finish(state)[-1].eq(0).all()
+    both = streaming.merge(streaming.init(PARCELS, HEADS, WIDTH), streaming.init(PARCELS, HEADS, WIDTH))
+    assert not both.is_seen.any()
+    assert streaming.finish(both).eq(0).all()
+
+
+def test_gradients_are_those_of_the_plain_softmax() -> None:
+    logits, values, parcel = observations(3, 25, 2.0)
+    leaf = logits.clone().requires_grad_()
+    state = streaming.update(streaming.init(PARCELS, HEADS, WIDTH), leaf, values, parcel)
+    (got,) = torch.autograd.grad(streaming.finish(state).square().sum(), leaf)
+    (expected,) = torch.autograd.grad(plain_attention(leaf, values, parcel).square().sum(), leaf)
+    assert close(got, expected)
+
+
+def test_stored_states_come_back_bit_by_bit() -> None:
+    state = streaming.init(2, 16, 16, model="a")
+    state = streaming.update(state, torch.randn(3, 16), torch.randn(3, 16, 16), torch.tensor([1, 1, 1]), model="a")
+    stored = streaming.to_bytes(state)
+    assert [len(one) for one in stored] == [288 * 4] * 2
+    back = streaming.from_bytes(stored, 16, 16, model="a")
+    assert back.m.equal(state.m)
+    assert back.s.equal(state.s)
+    assert back.v.equal(state.v)
+    assert back.model == "a"
+    assert streaming.from_bytes([], 16, 16).m.shape == (0, 16)
+    with pytest.raises(ValueError, match="has 1152 bytes"):
+        streaming.from_bytes([stored[0][:-4]], 16, 16)
+
+
+def test_a_state_refuses_another_model() -> None:
+    one, other = (streaming.init(1, 1, 1, model=name) for name in ("one", "other"))
+    with pytest.raises(StateModelError, match="'one', not to 'other'"):
+        streaming.merge(one, other)
+    with pytest.raises(StateModelError, match="rebuild it"):
+        streaming.update(one, torch.zeros(1, 1), torch.zeros(1, 1, 1), torch.zeros(1, dtype=torch.int64), model="other")
+    with pytest.raises(StateModelError):
+        streaming.finish(one, model="other")
+    with pytest.raises(StateModelError):
+        streaming.concatenate([one, other])
+
+
+def test_states_are_cut_and_joined_by_parcel() -> None:
+    logits, values, parcel = observations(1, 20, 1.0)
+    state = streaming.update(streaming.init(PARCELS, HEADS, WIDTH), logits, values, parcel)
+    joined: State = streaming.concatenate([state.take(torch.tensor([0, 1])), state.take(torch.tensor([2, 3]))])
+    assert streaming.finish(joined).equal(streaming.finish(state))
