@@ -3,7 +3,6 @@
 import sys
 
 import psycopg
-import seasons.commands
 import sqlalchemy as sa
 import typer
 
@@ -12,6 +11,8 @@ import db.embedded.commands
 import ingest.commands
 import ingest.parcel_commands
 import monitor.commands
+import seasons.commands
+import seasons.replay_commands
 from db.connect import DatabaseUnavailable
 from db.embedded.errors import StackError
 from db.fresh import NoFreshDatabase
@@ -44,8 +45,8 @@ app.command()(monitor.commands.history)
 app.command()(monitor.commands.alerts)
 app.command()(monitor.commands.status)
 app.command()(seasons.commands.demo)
-app.command()(seasons.commands.simulate)
-app.command()(seasons.commands.replay)
+app.command("replay")(seasons.replay_commands.replay_season)
+app.command()(seasons.replay_commands.simulate)
 
 
 def main() -> None:

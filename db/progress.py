@@ -37,7 +37,7 @@ def clear_views(
         """
         with declared as materialized (
             select parcels.parcel_key, region_key,
-                   row_number() over (partition by region_key, crop_code order by hashint8(parcel_key)) as nr
+                   row_number() over (partition by region_key, crop_code order by hashint8(parcels.parcel_key)) as nr
             from parcels cross join lateral declaration_known(parcel_key, %s)
             where season_key = %s and collection = %s and not_monitorable_reason is null)
         select region_key, v.parcel_key, (v.observed_at at time zone 'UTC')::date as day, v.ndvi
@@ -83,7 +83,8 @@ def load(
     rows = connection.execute(
         sa.text("""select distinct on (region_key, crop_code) code, region_key, crop_code, n_parcels, first_day,
                           standing_share, median_ndvi
-                   from crop_progress join regions using (region_key) where season_key = :season_key and collection = :collection and recorded_at <= :at
+                   from crop_progress join regions using (region_key)
+                   where season_key = :season_key and collection = :collection and recorded_at <= :at
                    order by region_key, crop_code, recorded_at desc"""),
         {"season_key": season_key, "collection": collection, "at": as_known_at},
     )

@@ -171,9 +171,6 @@ def answer(model: NdviModel, queries: Queries, mode: Mode) -> dict[str, NDArray[
     }
 
 
-_answer = answer
-
-
 def fit_curve(
     sar_to_ndvi: SarToNdvi,
     sar: SarSeries,

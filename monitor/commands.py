@@ -61,7 +61,7 @@ def list_models() -> None:
         for row in registry.all_models(connection):
             table.add_row(
                 str(row.model_key), row.model_id[:12], row.task, ", ".join(row.config.get("classes", [])) or "S1 to NDVI",
-                f"{row.trained_on.get('season', '?')}, {row.trained_on.get('observed_from', '?')} to {row.trained_on.get('observed_to', '?')}",
+                "{season}, {observed_from} to {observed_to}".format_map(row.trained_on),
                 _scores(row.metrics), f"{row.recorded_at:%Y-%m-%d %H:%M}",
             )  # fmt: skip
     console.print(table)

@@ -10,46 +10,18 @@ import threading
 from collections.abc import Callable
 from datetime import datetime
 
-import psycopg
 import sqlalchemy as sa
 from apscheduler.schedulers.blocking import BlockingScheduler
 
 from db import work
-from db.connect import DatabaseUnavailable, connect, engine
+from db.connect import DatabaseUnavailable, engine
+from db.leader import Leadership
 from db.parcels import previous_season, season_by_name
 from monitor import progress
 from monitor.settings import MonitorSettings
 from monitor.worker import Counts, Worker
 
 log = logging.getLogger(__name__)
-
-
-class Leadership:
-    """The advisory lock of the one leader, held as long as its own connection lives."""
-
-    def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
-        self._connection: psycopg.Connection[tuple[object, ...]] | None = None
-
-    def is_held(self) -> bool:
-        """Says whether this process leads, trying to take the lead if nobody has it."""
-        try:
-            if self._connection is None or self._connection.closed:
-                self._connection = connect(self._dsn, autocommit=True)
-            row = self._connection.execute(
-                "select exists (select from pg_locks where locktype = 'advisory' and pid = pg_backend_pid() and granted)"
-                " or pg_try_advisory_lock(hashtext('parcelwatch.leader'))"
-            ).fetchone()
-            return bool(row and row[0])
-        except psycopg.OperationalError as error:
-            self.release()
-            raise DatabaseUnavailable(f"database: {error}") from error
-
-    def release(self) -> None:
-        """Lets go of the lead."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
 
 
 def lead(dsn: str, settings: MonitorSettings, now: datetime) -> int:

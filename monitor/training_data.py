@@ -68,7 +68,8 @@ def load(
     classes = tuple(sorted(name for name, n in counts.items() if n >= min_parcels))
     if len(classes) < min_classes:
         raise NothingToLearn(
-            f"collection {collection} in season {season.name} has {len(classes)} crop(s) with {min_parcels} parcels or more; {min_classes} are needed"
+            f"collection {collection} in season {season.name} has {len(classes)} crop(s) with {min_parcels} parcels or more; "
+            f"{min_classes} are needed"
         )
     parcels, names = zip(*((p, label) for p, label in labelled if label in classes), strict=True)
     keys = np.array([p.parcel_key for p in parcels], np.int64)

@@ -58,15 +58,21 @@ class Worker:
     settings: MonitorSettings
     _classifiers: dict[int, CropModel] = field(default_factory=dict)
     _ndvi: dict[int, NdviModel] = field(default_factory=dict)
+    _last: datetime | None = None
 
     def look(self, now: datetime) -> Counts:
         """Works until no claimable news is left."""
         total = Counts()
         while True:
-            counts = self._batch(now)
+            counts = self._batch(self._moment(now))
             if counts is None:
                 return total
             total += counts
+
+    def _moment(self, now: datetime) -> datetime:
+        """`now`, a microsecond later for each batch since: what is recorded twice of a parcel has an order."""
+        self._last = max(now, self._last + timedelta(microseconds=1)) if self._last is not None else now
+        return self._last
 
     def _batch(self, now: datetime) -> Counts | None:
         try:
@@ -82,13 +88,14 @@ class Worker:
     def _one_by_one(self, now: datetime) -> Counts:
         total = Counts()
         for _ in range(self.settings.batch):
+            moment = self._moment(now)
             with engine(self.dsn).begin() as connection:
-                claim = work.claim(connection, 1, now)
+                claim = work.claim(connection, 1, moment)
                 if claim is None:
                     break
                 try:
                     with connection.begin_nested():
-                        total += self._process(connection, claim, now)
+                        total += self._process(connection, claim, moment)
                 except sa.exc.OperationalError:
                     raise
                 except Exception as error:  # this parcel alone is postponed, the error is kept beside it

@@ -115,6 +115,11 @@ class AlertEvaluation:
     unobserved_events: int
     """Events on parcels that are not monitorable: not asked for."""
 
+    def on_troubled(self, *, confirmed: bool) -> float:
+        """Share of alerts on parcels where something had gone wrong, of whatever kind; NaN without alerts."""
+        asked = [case for case in self.cases if case.confirmed_on is not None or not confirmed]
+        return sum(case.verdict != "false" for case in asked) / len(asked) if asked else float("nan")
+
 
 def load(connection: sa.Connection, season: Season, collection: str) -> Watched:
     """Reads a season's results from the store, as known now."""

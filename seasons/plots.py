@@ -147,14 +147,14 @@ def parcel_plot(
         for text in figure.axes[0].texts:
             text.set_fontsize(7.5)
         axis = figure.axes[0]
-        axis.plot(days, truth, color=TRUTH_COLOUR, linewidth=1.2, linestyle="--", label="truth")  # type: ignore[arg-type]
+        axis.plot(days, truth, color=TRUTH_COLOUR, linewidth=1.2, linestyle="--", label="truth")
         for day, kind in events:
             at: Any = day
             if kind == "mowing":
                 axis.plot([at], [-0.06], "^", color=TRUTH_COLOUR, markersize=5)
                 continue
             axis.axvline(at, color=TRUTH_COLOUR, linewidth=1.2, linestyle=":")
-            axis.annotate(f"{kind} (truth)", (at, 0.02), xycoords=("data", "axes fraction"), rotation=90, va="bottom",  # type: ignore[arg-type]
+            axis.annotate(f"{kind} (truth)", (at, 0.02), xycoords=("data", "axes fraction"), rotation=90, va="bottom",
                           ha="right", fontsize=7.5, color=TRUTH_COLOUR)  # fmt: skip
         for each in [one for one in figure.axes if one.get_legend_handles_labels()[0]]:  # above the lines, not on them
             each.legend(

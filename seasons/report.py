@@ -81,8 +81,8 @@ def summary(outcome: Outcome) -> Table:
         if kind != "mowing":
             found = f"{opened.events} events, {opened.found} with an alert (median {days[0]} days), "
             table.add_row(f"  {kind.replace('_', ' ')}", found + f"{confirmed.found} confirmed ({days[1]} days)")
-    others = [case for case in outcome.alerts.cases if case.verdict == "other event"]
-    table.add_row("  alerts on parcels with another event", f"{len(others)} (counted as false above)")
+    troubled = (share(outcome.alerts.on_troubled(confirmed=one)) for one in (False, True))
+    table.add_row("  on a parcel with any event", "{} of those opened, {} of those confirmed".format(*troubled))
     table.add_row(
         "light at the end",
         ", ".join(f"{name} {text}" for name, text in _light_shares(outcome.lights).items()),

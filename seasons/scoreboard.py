@@ -47,9 +47,12 @@ class Scores:
     def tables(self) -> Iterator[Table]:
         """The same tables for a terminal."""
         for head, rows in self._grids():
-            table = Table(*head[:1], title=self.title)
+            table = Table(title=self.title)
+            table.add_column(head[0], no_wrap=True)
             for name in head[1:]:
-                table.add_column(name, justify="right")
+                table.add_column(
+                    name.removeprefix("20"), justify="right"
+                )  # 80 columns hold five dates without the century
             for row in rows:
                 table.add_row(*row)
             yield table

@@ -17,6 +17,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# Before torch is imported: on two cores shared with servers its threads wait for each other (94 s of tests became 11).
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import psycopg
 import pytest
 from psycopg import sql

@@ -2,36 +2,21 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from seasons.simulator.optics import BANDS
+from ingest.schemas import S1, S2
 from seasons.simulator.schedule import Product
 
 Float32 = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
 INVALID = -32768
-_TIME = pa.timestamp("us", tz="UTC")
-_HEAD = [
-    ("collection", pa.string()), ("season", pa.string()), ("parcel_id", pa.string()), ("observed_at", _TIME),
-    ("available_at", _TIME), ("scene_id", pa.string()), ("platform", pa.string()), ("relative_orbit", pa.int16()),
-]  # fmt: skip
-_REVISION = [("revision", pa.int16()), ("is_withdrawn", pa.bool_())]
-
-S2_SCHEMA = pa.schema(
-    [*_HEAD, *_REVISION]
-    + [(name, pa.float32()) for name in (*BANDS, "NDVI", "NDVI_SD", "NBR2", "BSI", "S2WI")]
-    + [("n_clear", pa.int32()), ("clear_fraction", pa.float32()), ("pixels", pa.binary())]
-)
-S1_SCHEMA = pa.schema(
-    [*_HEAD, ("direction", pa.string()), ("radiometry", pa.string()), *_REVISION]
-    + [(name, pa.float32()) for name in ("VV", "VH", "VV_SD", "VH_SD")]
-    + [("n_pixels", pa.int32()), ("coherence_VV", pa.float32()), ("coherence_VH", pa.float32())]
-    + [("coherence_with", _TIME), ("pixels", pa.binary())]
-)
+S2_SCHEMA: Final = S2.arrow
+S1_SCHEMA: Final = S1.arrow
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,10 @@ START = date(2025, 1, 1)
 KEYS = ("parcel_key", "day", "recorded_at", "mode", "origin", "ndvi")
 
 
+WORKERS: dict[str, Worker] = {}
+"""One worker for each test's database, as in operation: it keeps what it records of a parcel in order."""
+
+
 def ndvi_on(day: float) -> float:
     return float(0.2 + 0.6 * np.exp(-(((day - 170) / 50) ** 2)))
 
@@ -40,15 +44,17 @@ def model() -> NdviModel:
     held = np.arange(n) < 8
     config = NdviTrainingConfig(network=McnnSeqConfig(n_extra=2), n_updates=20)
     network, _ = train_ndvi(sar, clear, n, held, config)
-    return fit_curve(network, sar, clear, n, held)
+    return fit_curve(network, sar, clear, n, held, n_updates=200)
 
 
-@pytest.fixture()
+@pytest.fixture
 def season(dsn: str, model: NdviModel, tmp_path: object) -> tuple[str, Season, int]:
     now = datetime(2025, 1, 1, tzinfo=UTC)
     with engine(dsn).begin() as connection:
         stored = ensure_season(connection, "2025", START, date(2025, 12, 31))
-        upsert_parcels(connection, "test", stored, [ParcelRow("p", "r", None, 1.0, 400.0, 0.9, None, "1", "wheat")], now, now)
+        upsert_parcels(
+            connection, "test", stored, [ParcelRow("p", "r", None, 1.0, 400.0, 0.9, None, "1", "wheat")], now, now
+        )
         checkpoint = train.ndvi_checkpoint(model, {}, {})
         key = train.save(connection, "ndvi", checkpoint, tmp_path, now)  # type: ignore[arg-type]
         registry.activate(connection, stored.season_key, "test", key, now)
@@ -56,7 +62,9 @@ def season(dsn: str, model: NdviModel, tmp_path: object) -> tuple[str, Season, i
     return dsn, stored, parcel
 
 
-def arrive(dsn: str, parcel: int, sensor: str, day: int, recorded_on: int | None = None, value: float | None = None) -> datetime:
+def arrive(
+    dsn: str, parcel: int, sensor: str, day: int, recorded_on: int | None = None, value: float | None = None
+) -> datetime:
     """One observation arrives and is worked off; returns when."""
     observed = datetime(2025, 1, 1, 10, tzinfo=UTC) + timedelta(days=day)
     now = datetime(2025, 1, 1, 23, tzinfo=UTC) + timedelta(days=day if recorded_on is None else recorded_on)
@@ -74,7 +82,7 @@ def arrive(dsn: str, parcel: int, sensor: str, day: int, recorded_on: int | None
     with engine(dsn).begin() as connection:
         table = pa.Table.from_pylist([row], schema=schema.arrow)
         observations.insert(connection, sensor, table, np.array([parcel]), now)  # type: ignore[arg-type]
-    counts = Worker(dsn, MonitorSettings()).look(now)
+    counts = WORKERS.setdefault(dsn, Worker(dsn, MonitorSettings())).look(now)
     assert counts.postponed == 0
     return now
 
@@ -83,7 +91,10 @@ def rows(dsn: str, at: datetime | None = None) -> dict[int, sa.Row[tuple[object,
     """The curve by day of season as recorded at one moment, or the newest."""
     with engine(dsn).connect() as connection:
         found = connection.execute(
-            sa.text("select * from ndvi_daily where cast(:at as timestamptz) is null or recorded_at = :at order by recorded_at"), {"at": at}
+            sa.text(
+                "select * from ndvi_daily where cast(:at as timestamptz) is null or recorded_at = :at order by recorded_at"
+            ),
+            {"at": at},
         )
         return {(row.day - START).days: row for row in found}
 

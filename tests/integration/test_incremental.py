@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ import sqlalchemy as sa
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from db import observations, registry, work
 from db.beliefs import latest_posteriors
@@ -21,6 +23,7 @@ from ingest.schemas import S1, S2, ObservationSchema
 from models.classifier import ClassifierConfig, ModalityConfig, PseLtae
 from models.crop_model import CropModel
 from models.normalise import Normaliser, Observations
+
 from monitor.features import geometry, observations as features, season_days, split_modalities  # isort: skip
 from monitor.settings import MonitorSettings
 from monitor.train import save
@@ -54,9 +57,13 @@ def arrivals() -> st.SearchStrategy[list[Arrival]]:
         orbit=st.sampled_from([15, 37]), revision=st.sampled_from([0, 0, 0, 0, 1, 2]), is_withdrawn=st.booleans().map(lambda b: b),
         value=st.floats(0.05, 0.9),
     )  # fmt: skip
-    unique = st.lists(one, min_size=1, max_size=40, unique_by=lambda a: (a.parcel, a.sensor, a.day, a.orbit, a.revision))
+    unique = st.lists(
+        one, min_size=1, max_size=40, unique_by=lambda a: (a.parcel, a.sensor, a.day, a.orbit, a.revision)
+    )
     # Only a revision can withdraw.
-    return unique.map(lambda many: [a if a.revision else Arrival(**{**a.__dict__, "is_withdrawn": False}) for a in many])
+    return unique.map(
+        lambda many: [a if a.revision else Arrival(**{**a.__dict__, "is_withdrawn": False}) for a in many]
+    )
 
 
 def table(schema: ObservationSchema, many: list[Arrival]) -> pa.Table:
@@ -81,14 +88,14 @@ def table(schema: ObservationSchema, many: list[Arrival]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema.arrow)
 
 
-def store(connection: sa.Connection, keys: np.ndarray[tuple[int], np.dtype[np.int64]], many: list[Arrival], now: datetime) -> None:
+def store(connection: sa.Connection, keys: NDArray[np.int64], many: list[Arrival], now: datetime) -> None:
     for sensor, schema in (("S2", S2), ("S1", S1)):
         own = [a for a in many if a.sensor == sensor]
         if own:
             observations.insert(connection, sensor, table(schema, own), keys[[a.parcel for a in own]], now)  # type: ignore[arg-type]
 
 
-@pytest.fixture()
+@pytest.fixture
 def season(dsn: str) -> Iterator[tuple[str, Season]]:
     with engine(dsn).begin() as connection:
         stored = ensure_season(connection, "2025", START, date(2025, 12, 31))
@@ -116,7 +123,7 @@ def model() -> CropModel:
     return CropModel.from_checkpoint(made.to_checkpoint())
 
 
-def recomputed(connection: sa.Connection, model: CropModel, keys: np.ndarray[tuple[int], np.dtype[np.int64]]) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+def recomputed(connection: sa.Connection, model: CropModel, keys: NDArray[np.int64]) -> NDArray[np.float32]:
     """Posteriors of the whole season at once, from what is stored now, without folded norms or states."""
     series = split_modalities(s2_series(connection, keys, NOW), s1_series(connection, keys, NOW))
     shape = geometry([400.0] * N_PARCELS, [1.0 + i for i in range(N_PARCELS)], [0.9] * N_PARCELS)
@@ -133,7 +140,12 @@ def recomputed(connection: sa.Connection, model: CropModel, keys: np.ndarray[tup
 )  # fmt: skip
 @given(many=arrivals(), cuts=st.lists(st.integers(0, 40), max_size=4), batch=st.sampled_from([1, 2, 512]))
 def test_any_order_of_arrival_gives_the_posteriors_of_a_full_recomputation(
-    season: tuple[str, Season], model: CropModel, many: list[Arrival], cuts: list[int], batch: int, tmp_path_factory: pytest.TempPathFactory
+    season: tuple[str, Season],
+    model: CropModel,
+    many: list[Arrival],
+    cuts: list[int],
+    batch: int,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     dsn, stored = season
     with engine(dsn).begin() as connection:
@@ -146,7 +158,7 @@ def test_any_order_of_arrival_gives_the_posteriors_of_a_full_recomputation(
     worker = Worker(dsn, MonitorSettings(batch=batch))
     moment = NOW - timedelta(days=30)
     bounds = sorted({0, len(many), *(cut for cut in cuts if cut < len(many))})
-    for first, last in zip(bounds, bounds[1:], strict=False):
+    for first, last in pairwise(bounds):
         moment += timedelta(days=1)
         with engine(dsn).begin() as connection:
             store(connection, keys, many[first:last], moment)
@@ -172,7 +184,9 @@ def test_dropped_states_are_rebuilt_and_nothing_changes(
     with engine(dsn).begin() as connection:
         key = save(connection, "classifier", model.to_checkpoint(), tmp_path, NOW)  # type: ignore[arg-type]
         registry.activate(connection, stored.season_key, "test", key, NOW)
-        keys = np.array(connection.execute(sa.text("select parcel_key from parcels order by source_id")).scalars().all(), np.int64)
+        keys = np.array(
+            connection.execute(sa.text("select parcel_key from parcels order by source_id")).scalars().all(), np.int64
+        )
         store(connection, keys, many[:-1], NOW)
     worker = Worker(dsn, MonitorSettings())
     worker.look(NOW)
@@ -190,23 +204,24 @@ def test_dropped_states_are_rebuilt_and_nothing_changes(
     assert worker.look(NOW + timedelta(days=2)).observations == 1  # and now only what is new
 
 
-def recomputed_one(connection: sa.Connection, model: CropModel, keys: np.ndarray[tuple[int], np.dtype[np.int64]]) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+def recomputed_one(connection: sa.Connection, model: CropModel, keys: NDArray[np.int64]) -> NDArray[np.float32]:
     s2 = s2_series(connection, keys, NOW + timedelta(days=2))
     series = split_modalities(s2, s1_series(connection, keys, NOW))
     shape = geometry([400.0] * N_PARCELS, [1.0 + i for i in range(N_PARCELS)], [0.9] * N_PARCELS)
     batch = model.batch({m.name: features(connection, m, series[m.name], keys, START) for m in MODALITIES}, shape)
     newest = np.full(N_PARCELS, s2["observed_at"].max())
-    return model.posteriors(model.encode(batch), season_days(newest, START))[0]
+    one: NDArray[np.float32] = model.posteriors(model.encode(batch), season_days(newest, START))[0]
+    return one
 
 
-def test_a_poisoned_parcel_is_postponed_alone(
-    season: tuple[str, Season], model: CropModel, tmp_path: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_poisoned_parcel_is_postponed_alone(season: tuple[str, Season], model: CropModel, tmp_path: object) -> None:
     dsn, stored = season
     with engine(dsn).begin() as connection:
         key = save(connection, "classifier", model.to_checkpoint(), tmp_path, NOW)  # type: ignore[arg-type]
         registry.activate(connection, stored.season_key, "test", key, NOW)
-        keys = np.array(connection.execute(sa.text("select parcel_key from parcels order by source_id")).scalars().all(), np.int64)
+        keys = np.array(
+            connection.execute(sa.text("select parcel_key from parcels order by source_id")).scalars().all(), np.int64
+        )
         store(connection, keys, [Arrival(p, "S2", 10, 15) for p in range(N_PARCELS)], NOW)
         # A state that cannot be read: its count is right, its bytes are not.
         connection.execute(

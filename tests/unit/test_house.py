@@ -23,7 +23,17 @@ def test_every_dependency_is_locked() -> None:
 
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())
     lines = wanted["project"]["dependencies"] + wanted["dependency-groups"]["dev"]
-    locked = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "requirements.lock").read_text().splitlines()}
+    locked = {
+        line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "requirements.lock").read_text().splitlines()
+    }
     for line in lines:
         name = line.split("[")[0].split(">")[0].split("=")[0].split("<")[0].strip().lower().replace("_", "-")
         assert name in locked, f"{name} is not in requirements.lock"
+
+
+@pytest.mark.parametrize("package", ["ingest", "models", "monitor", "seasons"])
+def test_only_db_holds_sql(package: str) -> None:
+    for path in (ROOT / package).rglob("*.py"):
+        source = path.read_text()
+        for sign in ("sa.text(", "sa.select(", ".execute(", "cursor("):
+            assert sign not in source, f"{path.relative_to(ROOT)} speaks SQL: move it to db/"

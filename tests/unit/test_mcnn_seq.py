@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.mcnn_seq import Lstm, McnnSeq, McnnSeqConfig, count_parameters
+from models.mcnn_seq import Branch, Lstm, McnnSeq, McnnSeqConfig, count_parameters
 
 SHAPES = [
     McnnSeqConfig(n_segments=5, hidden=7, branch_channels=(3, 4)),
@@ -45,7 +45,11 @@ def literal_features(model: McnnSeq, segment: Tensor) -> Tensor:
     """Both branches on one segment (L, 2), one position at a time; padding "same" of width k puts (k - 1) // 2 left."""
     out = []
     for p in range(2):
-        conv1, conv2 = model.branches[p].conv1, model.branches[p].conv2
+        branch = model.branches[p]
+        assert isinstance(branch, Branch)
+        conv1, conv2 = branch.conv1, branch.conv2
+        assert conv1.bias is not None
+        assert conv2.bias is not None
         k = model.config.kernel_size
         x = segment[:, p]
         first = [torch.relu(conv1.weight[:, 0] @ x[i : i + k] + conv1.bias) for i in range(len(x) - k + 1)]
@@ -53,7 +57,7 @@ def literal_features(model: McnnSeq, segment: Tensor) -> Tensor:
         left = (k - 1) // 2
         padded = [zero] * left + first + [zero] * (k - 1 - left)
         second = [
-            torch.relu(sum(conv2.weight[:, :, j] @ padded[i + j] for j in range(k)) + conv2.bias)
+            torch.relu(conv2.bias + torch.stack([conv2.weight[:, :, j] @ padded[i + j] for j in range(k)]).sum(dim=0))
             for i in range(len(first))
         ]
         if len(second) > 1:
@@ -81,9 +85,10 @@ def literal(model: McnnSeq, sar: Tensor, is_present: Tensor, extra: Tensor | Non
             (attention.score.weight @ torch.tanh(attention.query.weight @ h + attention.key.weight @ states[m])).exp()
             for m in range(config.n_segments)
         ]
-        context = sum(scores[m] * states[m] for m in range(config.n_segments) if there[m]) / sum(
-            scores[m] for m in range(config.n_segments) if there[m]
-        )
+        seen = [m for m in range(config.n_segments) if there[m]]
+        context = torch.stack([scores[m] * states[m] for m in seen]).sum(dim=0) / torch.stack(
+            [scores[m] for m in seen]
+        ).sum(dim=0)
         parts = [previous, context] + ([states[n]] if config.is_aligned else [])
         h, c = literal_lstm(model.decoder, torch.cat(parts), h, c)
         y = model.head.weight @ h + model.head.bias
@@ -168,10 +173,10 @@ def test_an_unknown_key_is_named() -> None:
         McnnSeqConfig.from_json('{"widht": 3}')
 
 
-@pytest.mark.parametrize("wrong", [{"n_segments": 0}, {"stride": 0}, {"kernel_size": 2}, {"n_extra": -1}])
-def test_an_impossible_shape_is_refused(wrong: dict[str, int]) -> None:
+@pytest.mark.parametrize("wrong", ['{"n_segments": 0}', '{"stride": 0}', '{"kernel_size": 2}', '{"n_extra": -1}'])
+def test_an_impossible_shape_is_refused(wrong: str) -> None:
     with pytest.raises(ValueError, match="MCNN-Seq"):
-        McnnSeqConfig(**wrong)
+        McnnSeqConfig.from_json(wrong)
 
 
 def test_a_series_of_another_length_is_refused() -> None:

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models.mcnn_seq import McnnSeqConfig
-from models.ndvi_curve import ORIGINS, DailyCurve, Mode, NdviModel, daily_curve, fit_curve
+from models.ndvi_curve import ORIGINS, DailyCurve, NdviModel, daily_curve, fit_curve
 from models.ndvi_inputs import ClearSeries, SarSeries
 from models.ndvi_reconstruction import NdviTrainingConfig
 from models.ndvi_training import TrainingDataError, train_ndvi
-from models.ndvi_views import find_dips, informed_days
+from models.ndvi_views import Mode, find_dips, informed_days
 
 N = 24
 DAYS = np.arange(40, 260, 4)

@@ -160,7 +160,7 @@ def test_a_step_is_the_mean_of_the_days_before_its_end_and_no_later_one() -> Non
     daily = DailySar.build(one, OrbitScale({}, (0.0, 1.0, 0.0, 1.0), (0.0, 1.0, 0.0, 1.0)), 2)
     x, is_present = daily.windows(np.array([0, 0, 1]), np.array([18, 40, 18]), 3, 6)
     # The window ending on 18 has steps of days 1-6, 7-12 and 13-18.
-    np.testing.assert_allclose(x[0], [[0, 0], [1.5, 0], [4, 6]])
+    np.testing.assert_allclose(x[0], np.array([[0, 0], [1.5, 0], [4, 6]]))
     np.testing.assert_array_equal(is_present, [[False, True, True], [False, True, False], [False] * 3])
     np.testing.assert_array_equal(daily.last_days(), [30, 0])
 

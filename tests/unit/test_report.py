@@ -31,7 +31,10 @@ def outcome() -> Outcome:
     """A demonstration that was never run: simulated seasons, an invented alert on the first parcel that went wrong."""
     history, season = (simulate_season(SimulatorConfig(year=y, n_parcels=44, n_pixels=4)) for y in (2024, 2025))
     parcels = [
-        Parcel(nr, "demo", "2025", p.parcel_id, p.region, 2.0, 600.0, 0.8, 5.0, 52.0, None if nr else "too_small", p.crop_code, p.crop_name, p.hcat_code)
+        Parcel(
+            nr, "demo", "2025", p.parcel_id, p.region, 2.0, 600.0, 0.8, 5.0, 52.0, None if nr else "too_small",
+            p.crop_code, p.crop_name, p.hcat_code,
+        )
         for nr, p in enumerate(season.parcels.itertuples())
     ]  # fmt: skip
     false = parcels[3].source_id

@@ -1,0 +1,113 @@
+"""`parcelwatch replay` and `parcelwatch simulate`: seasons for a person's own servers, or for servers of the moment."""
+
+import os
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from db.migrate import upgrade
+from db.settings import resolve_broker
+from ingest.producer import ObservationProducer
+from ingest.settings import IngestSettings
+from models.ndvi_reconstruction import NdviTrainingConfig
+from monitor.settings import MonitorSettings
+from monitor.worker import Worker
+from seasons.demo import servers
+from seasons.play import Chain, Played
+from seasons.recorded import open_season
+from seasons.replay import ReplaySettings, replay
+from seasons.scoreboard import append_log, write_json
+from seasons.simulator import SimulatorConfig, simulate_season
+from seasons.stages import Stages
+
+console = Console()
+
+
+class RecordedKind(StrEnum):
+    """Forms of recorded seasons."""
+
+    NL = "nl"
+    FR = "fr"
+
+
+def replay_season(
+    kind: Annotated[RecordedKind, typer.Argument(help="form of the folder")],
+    folder: Annotated[Path, typer.Argument(help="folder with the recorded season")],
+    train_on: Annotated[
+        Path | None, typer.Option(help="train on this folder of the same form, score on the other")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write the scores to this file")] = None,
+    log: Annotated[Path | None, typer.Option(help="append the scores to this Markdown log (docs/LOG.md)")] = None,
+    epochs: Annotated[int | None, typer.Option(help="passes over the season in training the classifier", min=1)] = None,
+    ndvi_updates: Annotated[int | None, typer.Option(help="updates in training NDVI", min=1)] = None,
+    seed: int = 0,
+) -> None:
+    """Play a recorded season through Kafka, the store and the monitor, and score it on parcels no model saw."""
+    season, past = open_season(kind.value, folder), None if train_on is None else open_season(kind.value, train_on)
+    ndvi = NdviTrainingConfig(seed=seed)
+    ndvi = ndvi if ndvi_updates is None else replace(ndvi, n_updates=ndvi_updates)
+    stages = Stages(console)
+    with servers(os.environ, stages) as where:
+        upgrade(where.dsn)
+        ingest = IngestSettings(topic_prefix=where.topic_prefix)
+        chain = Chain(where.dsn, where.bootstrap, ingest, Worker(where.dsn, MonitorSettings()))
+        with stages.stage("replay") as bar:
+
+            def told(what: str, share: float | None) -> None:
+                bar.to(share or 0.0, 1.0, what)
+
+            def on_day(day: date, played: Played) -> None:
+                share = (day - season.starts_on).days / max((season.ends_on - season.starts_on).days, 1)
+                bar.to(share, 1.0, f"{day}: {played.stored:,} stored, {played.work.posteriors:,} posteriors")
+
+            scores = replay(chain, season, past, ReplaySettings(epochs=epochs, seed=seed, ndvi=ndvi), told, on_day)
+    for table in scores.tables():
+        console.print(table)
+    console.print("; ".join(f"{name} {value}" for name, value in scores.facts.items()))
+    if json_file is not None:
+        write_json(json_file, scores)
+        console.print(f"scores: {json_file}")
+    if log is not None:
+        append_log(log, scores.markdown())
+        console.print(f"log: {log}")
+    if scores.facts["observations sent"] != scores.facts["stored"]:
+        console.print("[red]not every observation that was sent is stored[/]")
+        raise typer.Exit(1)
+
+
+def simulate(
+    year: Annotated[int, typer.Option(help="harvest year")] = 2025,
+    parcels: Annotated[int, typer.Option(min=40, help="fields of the landscape")] = 400,
+    seed: Annotated[int, typer.Option(help="draws landscape, weather and events")] = 1,
+    out: Annotated[Path, typer.Option(help="folder for the parcel file and the truth")] = Path("reports/simulated"),
+    send: Annotated[bool, typer.Option(help="send the observations to the broker; import the parcels first")] = False,
+) -> None:
+    """Simulate a season: its parcel file and truth to a folder, its observations to the broker."""
+    season = simulate_season(SimulatorConfig(year=year, n_parcels=parcels, seed=seed))
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"parcels-{season.name}.geojson"
+    season.parcels.to_file(path, driver="GeoJSON")
+    season.truth.events.to_csv(out / f"events-{season.name}.csv", index=False)
+    console.print(f"{len(season.parcels)} parcels: {path}; injected events: {out / f'events-{season.name}.csv'}")
+    console.print(
+        f"import them: parcelwatch parcels import {path} --collection {season.config.collection} --season {season.name} "
+        f"--starts-on {season.starts_on} --ends-on {season.ends_on}"
+    )
+    if not send:
+        return
+    n_rows = 0
+    with (
+        ObservationProducer(resolve_broker().bootstrap, IngestSettings()) as producer,
+        console.status("sending") as told,
+    ):
+        # What lies in the future would be refused: a season of this year is sent as far as it has come.
+        for acquisition in season.acquisitions(until=datetime.now(UTC)):
+            producer.send(acquisition.table)
+            n_rows += acquisition.table.num_rows
+            told.update(f"{acquisition.available_at:%Y-%m-%d}: {n_rows:,} observations sent")
+    console.print(f"{n_rows:,} observations sent")
