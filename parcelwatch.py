@@ -1,5 +1,6 @@
 """The command line: one Typer app composing the commands of the packages."""
 
+import os
 import sys
 
 import psycopg
@@ -20,12 +21,15 @@ from db.parcels import SeasonDiffers, UnknownSeason
 from ingest.errors import IngestError
 from ingest.parcel_files import ParcelFileError
 from models.checkpoint import CheckpointError
+from models.ndvi_training import TrainingDataError
+from monitor.errors import NotFound
 from monitor.training_data import NothingToLearn
 from seasons.playable import SeasonDataError
 
+TRACE = "PARCELWATCH_TRACE"
 SHOWN = (
     DatabaseUnavailable, NoFreshDatabase, StackError, UnknownSeason, SeasonDiffers, IngestError, ParcelFileError, CheckpointError,
-    NothingToLearn, SeasonDataError,
+    NothingToLearn, NotFound, SeasonDataError, TrainingDataError,
 )  # fmt: skip
 """Errors whose message is made for people: one line, no traceback."""
 
@@ -61,6 +65,12 @@ def main() -> None:
         _stop("the database has no schema, or an old one: run `parcelwatch db upgrade`")
     except sa.exc.OperationalError as error:
         _stop(f"database: {str(error.orig).splitlines()[0]}")
+    except Exception as error:  # the last door: a defect of ours ends in a line that can be reported
+        if os.environ.get(TRACE):
+            raise
+        _stop(
+            f"unexpected {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'} (set {TRACE}=1 to see where)"
+        )
 
 
 def _stop(line: str) -> None:

@@ -98,10 +98,10 @@ def status(connection: sa.Connection) -> Sequence[tuple[str, str, str]]:
     """The state of the chain as (part, what, value), for people."""
     rows = connection.execute(
         sa.text("""
-        select 'ingest', 'observations stored, ' || table_name, to_char(approximate_row_count(table_name::regclass), 'FM999,999,999,999')
-            from unnest(array['s2_observations', 's1_observations']) table_name
-        union all select 'ingest', 'newest ' || sensor || ' observation', coalesce(max(observed_at)::text, 'none')
-            from (values ('S1'), ('S2')) s (sensor) left join scenes on scenes.sensor::text = s.sensor group by s.sensor
+        select 'ingest', 'observations stored of ' || sensor, to_char(sum(parcels), 'FM999,999,999,999')
+            from scene_ledger join scenes using (scene_key) where outcome = 'stored' group by sensor
+        union all select 'ingest', 'newest observation of ' || of_sensor, coalesce(max(observed_at)::text, 'none')
+            from unnest(enum_range(null::sensor)) of_sensor left join scenes on sensor = of_sensor group by of_sensor
         union all select 'ingest', 'dead letters: ' || reason_code, count(*)::text from dead_letters
             where redriven_at is null group by reason_code
         union all select 'parcels', name || ' / ' || collection,

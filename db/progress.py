@@ -63,6 +63,21 @@ def crop_of(connection: sa.Connection, parcel_keys: Iterable[int], now: datetime
     return {row.k: row.crop_code for row in rows}
 
 
+def with_another_crop_before(connection: sa.Connection, parcels: NDArray[np.int64], now: datetime) -> frozenset[int]:
+    """The parcels of which most lay under another declared crop last season, by lineage; where that is unknown, none."""
+    rows = connection.execute(
+        sa.text("""
+            select k from unnest(cast(:keys as bigint[])) k
+            cross join lateral declaration_known(k, :now) here
+            cross join lateral (
+                select predecessor_key from parcel_lineage where parcel_key = k order by area_share desc limit 1) lineage
+            cross join lateral declaration_known(predecessor_key, :now) before
+            where before.crop_code <> here.crop_code"""),
+        {"keys": parcels.tolist(), "now": now},
+    )
+    return frozenset(rows.scalars())
+
+
 def save(
     connection: sa.Connection, season_key: int, collection: str, rows: Iterable[ProgressRow], now: datetime
 ) -> None:

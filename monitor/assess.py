@@ -1,6 +1,6 @@
 """From beliefs to alerts: loads what the rules need, decides with `rules` and `alerts`, saves what changed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 import numpy as np
@@ -32,6 +32,7 @@ def assess(
     posteriors: Mapping[int, Posterior],
     declared_class: Mapping[int, str | None],
     neighbours: Mapping[int, Neighbours | None],
+    new_stands: Collection[int],
     settings: RuleSettings,
     now: datetime,
 ) -> int:
@@ -40,6 +41,7 @@ def assess(
     Args:
         s2: clear views of the parcels, sorted by parcel and time.
         posteriors, declared_class, neighbours: by parcel key; a parcel without one is absent or None.
+        new_stands: keys of parcels that bore another crop last season.
     """
     keys = np.array([parcel.parcel_key for parcel in parcels], np.int64)
     previous = store.latest_findings(connection, keys)
@@ -52,8 +54,8 @@ def assess(
         before = {rule: _finding(previous.get((key, rule))) for rule in RULES}
         found = (
             crop_mismatch(declared_class.get(key), posteriors.get(key), before["crop_mismatch"], settings),
-            no_emergence(views, neighbours.get(key), before["no_emergence"], settings),
-            early_loss(views, neighbours.get(key), before["early_loss"], settings),
+            no_emergence(views, neighbours.get(key), settings),
+            early_loss(views, neighbours.get(key), key in new_stands, settings),
         )
         for finding in found:
             old, row = before[finding.rule], _row(key, finding)

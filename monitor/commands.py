@@ -22,6 +22,7 @@ from db.settings import resolve_dsn
 from models.checkpoint import Checkpoint
 from models.ndvi_reconstruction import NdviTrainingConfig
 from monitor import picture, schedule, train, training_data, words
+from monitor.errors import NotFound
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker
 
@@ -80,7 +81,7 @@ def activate(
             m for m in registry.all_models(connection) if str(m.model_key) == model or m.model_id.startswith(model)
         ]
         if len(found) != 1:
-            raise typer.BadParameter(f"{len(found)} models are called {model}; see `parcelwatch models list`")
+            raise NotFound(f"{len(found) or 'no'} registered model answers to {model!r}; see `parcelwatch models list`")
         stored = season_by_name(connection, season)
         registry.activate(connection, stored.season_key, collection, found[0].model_key, now)
         n = work.mark_rebuild(connection, stored.season_key, collection, now)
@@ -157,10 +158,10 @@ def history(
     with engine(resolve_dsn()).connect() as connection:
         found = store.find_parcel(connection, parcel, collection, season)
         if not found:
-            raise typer.BadParameter(f"no parcel {parcel!r} is stored" + (f" in season {season}" if season else ""))
+            raise NotFound(f"no parcel {parcel!r} is stored" + (f" in season {season}" if season else ""))
         same_season = [one for one in found if one[2] == found[0][2]]
         if len(same_season) > 1:
-            raise typer.BadParameter(
+            raise NotFound(
                 f"{parcel!r} is in collections {', '.join(c for _, c, _ in same_season)}: name one with --collection"
             )
         key, its_collection, its_season = found[0]

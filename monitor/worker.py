@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from db import beliefs, registry, work
 from db.connect import engine
 from db.parcels import Parcel, Season, load_parcels, previous_season, season_by_key
-from db.progress import ProgressRow
+from db.progress import ProgressRow, with_another_crop_before
 from db.progress import load as load_progress
 from db.series import s1_series, s2_series
 from db.work import Claim
@@ -168,7 +168,8 @@ class Worker:
         near = {
             p.parcel_key: neighbours(standing, before, p.region, p.crop_code, season.starts_on, rules) for p in parcels
         }
-        return assess(connection, parcels, s2, posteriors, declared, near, self.settings.rules, now)
+        new_stands = with_another_crop_before(connection, claim.parcel_keys, now)
+        return assess(connection, parcels, s2, posteriors, declared, near, new_stands, rules, now)
 
     def _progress(
         self, connection: sa.Connection, season: Season, collection: str, now: datetime

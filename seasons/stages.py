@@ -20,8 +20,8 @@ class Stages:
     def stage(self, name: str, total: float | None = None) -> Iterator["Bar"]:
         """One stage with its bar."""
         columns = (
-            TextColumn("[bold]{task.fields[stage]:<24}"),
-            BarColumn(24),
+            TextColumn("[bold]{task.fields[stage]:<20}"),
+            BarColumn(20),
             TimeElapsedColumn(),
             TextColumn("{task.description}"),
         )

@@ -43,20 +43,29 @@ def posterior(declared: float, other: float, day: int = 150, n: int = 40) -> Pos
 
 
 def test_mismatch_is_yellow_at_first_and_red_when_it_holds() -> None:
-    first = crop_mismatch("wheat", posterior(0.01, 0.95, 150), None, SETTINGS)
+    first = crop_mismatch("wheat", posterior(0.005, 0.95, 150), None, SETTINGS)
     assert (first.colour, first.departed_on) == ("yellow", START + timedelta(days=150))
-    soon = crop_mismatch("wheat", posterior(0.01, 0.95, 155), first, SETTINGS)
+    soon = crop_mismatch("wheat", posterior(0.005, 0.95, 165), first, SETTINGS)
     assert soon.colour == "yellow"
-    later = crop_mismatch("wheat", posterior(0.01, 0.95, 161), soon, SETTINGS)
+    later = crop_mismatch("wheat", posterior(0.005, 0.95, 171), soon, SETTINGS)
     assert (later.colour, later.departed_on) == ("red", START + timedelta(days=150))
     assert later.evidence["most_likely"] == "maize"
 
 
+def test_one_wet_week_neither_confirms_nor_closes_a_mismatch() -> None:
+    first = crop_mismatch("wheat", posterior(0.005, 0.95, 150), None, SETTINGS)
+    less_sure = crop_mismatch("wheat", posterior(0.08, 0.6, 175), first, SETTINGS)
+    assert (less_sure.colour, less_sure.departed_on) == ("yellow", START + timedelta(days=150))
+    red = crop_mismatch("wheat", posterior(0.005, 0.95, 180), less_sure, SETTINGS)
+    assert red.colour == "red"
+    assert crop_mismatch("wheat", posterior(0.08, 0.6, 185), red, SETTINGS).colour == "red"
+
+
 def test_mismatch_that_does_not_hold_turns_green_and_forgets_its_date() -> None:
-    first = crop_mismatch("wheat", posterior(0.01, 0.95, 150), None, SETTINGS)
+    first = crop_mismatch("wheat", posterior(0.005, 0.95, 150), None, SETTINGS)
     green = crop_mismatch("wheat", posterior(0.40, 0.55, 165), first, SETTINGS)
     assert (green.colour, green.departed_on) == ("green", None)
-    again = crop_mismatch("wheat", posterior(0.01, 0.95, 170), green, SETTINGS)
+    again = crop_mismatch("wheat", posterior(0.005, 0.95, 170), green, SETTINGS)
     assert (again.colour, again.departed_on) == ("yellow", START + timedelta(days=170))
 
 
@@ -77,32 +86,32 @@ def test_mismatch_without_evidence_has_no_colour(declared: str | None, belief: P
 
 def test_bare_parcel_departs_only_after_the_neighbours_and_the_grace() -> None:
     bare = [(day, 0.2) for day in range(60, 141, 10)]
-    early = no_emergence(views(*bare[:5]), neighbours(up_on=100), None, SETTINGS)  # until day 100, due on 114
+    early = no_emergence(views(*bare[:5]), neighbours(up_on=100), SETTINGS)  # until day 100, due on 114
     assert early.outcome == "NOT_VALID"
-    first = no_emergence(views(*bare[:7]), neighbours(up_on=100), None, SETTINGS)  # until day 120
+    first = no_emergence(views(*bare[:7]), neighbours(up_on=100), SETTINGS)  # until day 120
     assert (first.colour, first.departed_on) == ("yellow", START + timedelta(days=120))
-    later = no_emergence(views(*bare), neighbours(up_on=100), first, SETTINGS)
+    later = no_emergence(views(*bare), neighbours(up_on=100), SETTINGS)
     assert later.colour == "red"
     assert later.evidence["emergence_due"] == "2025-04-25"
 
 
 def test_a_catch_crop_before_the_seedbed_is_no_emergence() -> None:
-    found = no_emergence(views((40, 0.7), (60, 0.6), (120, 0.2), (150, 0.2)), neighbours(up_on=100), None, SETTINGS)
+    found = no_emergence(views((40, 0.7), (60, 0.6), (120, 0.2), (150, 0.2)), neighbours(up_on=100), SETTINGS)
     assert found.colour == "red"
 
 
 def test_emerged_parcel_is_green_whatever_comes_after() -> None:
-    found = no_emergence(views((80, 0.2), (105, 0.6), (130, 0.2), (150, 0.2)), neighbours(), None, SETTINGS)
+    found = no_emergence(views((80, 0.2), (105, 0.6), (130, 0.2), (150, 0.2)), neighbours(), SETTINGS)
     assert found.colour == "green"
 
 
 def test_weeds_far_below_the_neighbours_are_no_emergence() -> None:
     weeds = views((80, 0.2), (120, 0.4), (140, 0.42))
-    assert no_emergence(weeds, neighbours(), None, SETTINGS).colour == "red"
+    assert no_emergence(weeds, neighbours(), SETTINGS).colour == "red"
 
 
 def test_a_catch_crop_after_the_harvest_is_not_awaited() -> None:
-    found = no_emergence(views((120, 0.2)), neighbours(up_on=100, harvest_from=START), None, SETTINGS)
+    found = no_emergence(views((120, 0.2)), neighbours(up_on=100, harvest_from=START), SETTINGS)
     assert found.outcome == "NOT_EXECUTED"
 
 
@@ -110,45 +119,54 @@ STANDING_THEN_BARE = views((100, 0.7), (110, 0.8), (120, 0.8), (130, 0.2), (145,
 
 
 def test_loss_is_early_only_while_the_neighbours_stand() -> None:
-    early = early_loss(STANDING_THEN_BARE, neighbours(down_on=200), None, SETTINGS)
+    early = early_loss(STANDING_THEN_BARE, neighbours(down_on=200), False, SETTINGS)
     assert (early.colour, early.departed_on) == ("red", START + timedelta(days=130))
-    assert early_loss(STANDING_THEN_BARE, neighbours(down_on=125), None, SETTINGS).colour == "green"
+    assert early_loss(STANDING_THEN_BARE, neighbours(down_on=125), False, SETTINGS).colour == "green"
 
 
 def test_the_first_field_of_the_harvest_is_not_early() -> None:
-    found = early_loss(STANDING_THEN_BARE, neighbours(down_on=138), None, SETTINGS)
+    found = early_loss(STANDING_THEN_BARE, neighbours(down_on=138), False, SETTINGS)
     assert found.colour == "green"
 
 
 def test_a_loss_at_last_years_harvest_is_harvest() -> None:
     near = neighbours(harvest_from=START + timedelta(days=135))
-    assert early_loss(STANDING_THEN_BARE, near, None, SETTINGS).colour == "green"
+    assert early_loss(STANDING_THEN_BARE, near, False, SETTINGS).colour == "green"
     far = neighbours(harvest_from=START + timedelta(days=180))
-    assert early_loss(STANDING_THEN_BARE, far, None, SETTINGS).colour == "red"
+    assert early_loss(STANDING_THEN_BARE, far, False, SETTINGS).colour == "red"
 
 
 def test_a_cloud_dip_is_not_a_loss() -> None:
     dip = views((100, 0.7), (110, 0.8), (120, 0.1), (130, 0.8))
-    assert early_loss(dip, neighbours(), None, SETTINGS).colour == "green"
+    assert early_loss(dip, neighbours(), False, SETTINGS).colour == "green"
 
 
 def test_one_low_view_is_no_loss_yet_and_two_are_yellow() -> None:
     one = views((100, 0.7), (110, 0.8), (120, 0.1))
-    assert early_loss(one, neighbours(), None, SETTINGS).colour == "green"
+    assert early_loss(one, neighbours(), False, SETTINGS).colour == "green"
     two = views((100, 0.7), (110, 0.8), (120, 0.1), (125, 0.1))
-    assert early_loss(two, neighbours(), None, SETTINGS).colour == "yellow"
+    assert early_loss(two, neighbours(), False, SETTINGS).colour == "yellow"
+
+
+def test_a_grassland_sown_anew_is_not_compared_with_old_ones() -> None:
+    standing = Neighbours(20, START, np.ones(365, np.float32), np.full(365, 0.8, np.float32))
+    assert early_loss(STANDING_THEN_BARE, standing, True, SETTINGS).outcome == "NOT_EXECUTED"
+    assert early_loss(STANDING_THEN_BARE, standing, False, SETTINGS).colour == "red"
+    assert early_loss(STANDING_THEN_BARE, neighbours(), True, SETTINGS).colour == "red"  # the neighbours were sown too
 
 
 def test_unseen_neighbours_decide_nothing() -> None:
     near = neighbours()
     near.standing_share[125:145] = np.nan
-    assert early_loss(STANDING_THEN_BARE, near, None, SETTINGS).outcome == "NOT_VALID"
+    assert early_loss(STANDING_THEN_BARE, near, False, SETTINGS).outcome == "NOT_VALID"
 
 
 @pytest.mark.parametrize("rule", [no_emergence, early_loss])
 def test_too_few_neighbours_is_not_executed(rule: object) -> None:
     assert callable(rule)
-    found: Finding = rule(views((100, 0.1)), neighbours(n=3), None, SETTINGS)
+    few = neighbours(n=3)
+    extra = (False,) if rule is early_loss else ()
+    found: Finding = rule(views((100, 0.1)), few, *extra, SETTINGS)
     assert (found.outcome, found.colour) == ("NOT_EXECUTED", None)
 
 
@@ -171,7 +189,7 @@ def test_neighbours_are_judged_by_the_greener_of_two_recent_views() -> None:
     assert np.isnan(share[71])  # nobody was seen for a month
 
 
-def test_harvest_is_the_end_of_the_longest_standing() -> None:
+def test_harvest_begins_at_the_end_of_the_longest_standing() -> None:
     share = np.zeros(365, np.float32)
     share[20:50] = 1.0
     share[100:200] = 1.0
@@ -179,3 +197,11 @@ def test_harvest_is_the_end_of_the_longest_standing() -> None:
     assert harvest_day(share, SETTINGS) == 200
     share[100:] = 1.0
     assert harvest_day(share, SETTINGS) is None
+
+
+def test_a_field_lost_in_spring_is_not_the_harvest() -> None:
+    share = np.zeros(365, np.float32)
+    share[100:130] = 1.0
+    share[130:200] = 0.86  # two of fourteen are gone
+    share[200:210] = 0.6
+    assert harvest_day(share, SETTINGS) == 200
