@@ -1,13 +1,16 @@
 """What the models believe, written and read in bulk: encoder states, posteriors, daily NDVI, phenology."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from db.binary_copy import copy_into
 from db.columns import fetch_columns
 from db.connect import driver
 from db.series import Keys
@@ -62,13 +65,15 @@ class PosteriorRow:
 
 def save_posteriors(connection: sa.Connection, model_key: int, rows: Sequence[PosteriorRow], now: datetime) -> None:
     """Appends posteriors."""
-    _copy(
-        connection,
-        "posteriors (parcel_key, recorded_at, observed_to, model_key, n_s2, n_s1a, n_s1d, n_s1, probabilities)",
-        ((r.parcel_key, now, r.observed_to, model_key,
-          *(r.n_observations.get(name, 0) for name in ("s2", "s1a", "s1d", "s1")), list(map(float, r.probabilities)))
-         for r in rows),
-    )  # fmt: skip
+    with (
+        driver(connection).cursor() as cursor,
+        cursor.copy(
+            "copy posteriors (parcel_key, recorded_at, observed_to, model_key, n_s2, n_s1a, n_s1d, n_s1, probabilities) from stdin"
+        ) as copy,
+    ):
+        for r in rows:
+            counts = (r.n_observations.get(name, 0) for name in ("s2", "s1a", "s1d", "s1"))
+            copy.write_row((r.parcel_key, now, r.observed_to, model_key, *counts, list(map(float, r.probabilities))))
 
 
 def latest_posteriors(
@@ -88,24 +93,31 @@ def latest_posteriors(
 
 
 @dataclass(frozen=True)
-class NdviRow:
-    """One day of a parcel's NDVI curve."""
+class NdviRows:
+    """Days of NDVI curves, as columns (N,)."""
 
-    parcel_key: int
-    day: date
-    mode: str
-    origin: str
-    ndvi: float
-    ndvi_sd: float
-    model_key: int | None
+    parcel_key: NDArray[np.int64]
+    day: NDArray[np.datetime64]
+    is_causal: NDArray[np.bool_]
+    is_observed: NDArray[np.bool_]
+    ndvi: NDArray[np.floating[Any]]
+    ndvi_sd: NDArray[np.floating[Any]]
 
 
-def save_ndvi(connection: sa.Connection, rows: Iterable[NdviRow], now: datetime) -> None:
+def save_ndvi(connection: sa.Connection, rows: NdviRows, model_key: int, now: datetime) -> None:
     """Appends days of NDVI curves."""
-    _copy(
-        connection, "ndvi_daily (parcel_key, day, mode, origin, recorded_at, ndvi, ndvi_sd, model_key)",
-        ((r.parcel_key, r.day, r.mode, r.origin, now, r.ndvi, r.ndvi_sd, r.model_key) for r in rows),
+    n = len(rows.day)
+    table = pa.table(
+        {
+            "parcel_key": pa.array(rows.parcel_key), "day": pa.array(rows.day.astype("M8[D]"), pa.date32()),
+            "mode": pa.array(np.where(rows.is_causal, "causal", "retrospective")),
+            "origin": pa.array(np.where(rows.is_observed, "observed", "reconstructed")),
+            "recorded_at": pa.repeat(pa.scalar(now, pa.timestamp("us", "UTC")), n),
+            "ndvi": pa.array(rows.ndvi.astype(np.float32)), "ndvi_sd": pa.array(rows.ndvi_sd.astype(np.float32)),
+            "model_key": pa.repeat(pa.scalar(model_key, pa.int32()), n),
+        }
     )  # fmt: skip
+    copy_into(connection, "ndvi_daily", table.column_names, table)
 
 
 def ndvi_curves(
@@ -154,12 +166,6 @@ def save_phenology(connection: sa.Connection, rows: Sequence[PhenologyRow], now:
             "eos": [r.eos for r in rows],
         },
     )  # fmt: skip
-
-
-def _copy(connection: sa.Connection, target: str, rows: Iterable[Sequence[object]]) -> None:
-    with driver(connection).cursor() as cursor, cursor.copy(f"copy {target} from stdin") as copy:
-        for row in rows:
-            copy.write_row(row)
 
 
 def last_days(connection: sa.Connection, parcels: Keys) -> dict[int, date]:

@@ -19,7 +19,8 @@ from db.connect import driver
 
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER: Final = b"\xff\xff"
-_EPOCH_US: Final = 946_684_800_000_000  # PostgreSQL counts from 2000-01-01, Arrow from 1970-01-01
+_EPOCH_D: Final = 10_957
+_EPOCH_US: Final = _EPOCH_D * 86_400_000_000  # PostgreSQL counts from 2000-01-01, Arrow from 1970-01-01
 
 
 def copy_into(connection: sa.Connection, table: str, columns: Sequence[str], rows: pa.Table) -> None:
@@ -31,7 +32,7 @@ def copy_into(connection: sa.Connection, table: str, columns: Sequence[str], row
 
 
 def copy_rows(columns: Sequence[pa.Array]) -> Iterator[bytes]:
-    """Blocks of a binary COPY of columns of one length: text, bytes, booleans, integers, reals, timestamps."""
+    """Blocks of a binary COPY of columns of one length: text, bytes, booleans, integers, reals, dates, timestamps."""
     fields = [_Field(column) for column in columns]
     layout = np.stack([field.lengths for field in fields])  # (fields, rows)
     varying = layout[np.any(layout != layout[:, :1], axis=1)] if layout.shape[1] else layout
@@ -74,6 +75,8 @@ class _Field:
             return
         if pa.types.is_timestamp(kind):
             values = column.cast(pa.int64()).fill_null(_EPOCH_US).to_numpy() - _EPOCH_US
+        elif pa.types.is_date32(kind):
+            values = column.cast(pa.int32()).fill_null(_EPOCH_D).to_numpy() - np.int32(_EPOCH_D)
         elif pa.types.is_boolean(kind):
             values = column.fill_null(False).to_numpy(zero_copy_only=False).astype(np.int8)
         else:

@@ -57,14 +57,13 @@ def once() -> None:
 @models.command("list")
 def list_models() -> None:
     """List registered models, newest first."""
-    table = Table("key", "id", "task", "classes or form", "trained on", "validation", "registered")
+    table = Table("key", "id", "task", "gives", "trained on", "validation", "registered")
     with engine(resolve_dsn()).connect() as connection:
         for row in registry.all_models(connection):
-            table.add_row(
-                str(row.model_key), row.model_id[:12], row.task, ", ".join(row.config.get("classes", [])) or "S1 to NDVI",
-                "{season}, {observed_from} to {observed_to}".format_map(row.trained_on),
-                _scores(row.metrics), f"{row.recorded_at:%Y-%m-%d %H:%M}",
-            )  # fmt: skip
+            gives = f"{len(row.config['classes'])} crops" if "classes" in row.config else "radar to NDVI"
+            data = "{season}, {observed_from} to {observed_to}".format_map(row.trained_on)
+            since = f"{row.recorded_at:%Y-%m-%d %H:%M}"
+            table.add_row(str(row.model_key), row.model_id[:12], row.task, gives, data, _scores(row.metrics), since)
     console.print(table)
 
 

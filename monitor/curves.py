@@ -8,7 +8,7 @@
 Nothing else is rewritten, so the work for an acquisition does not grow with the season.
 """
 
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Final
 
 import numpy as np
@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from db import beliefs
-from db.beliefs import NdviRow
+from db.beliefs import NdviRows
 from db.parcels import Season
 from db.series import DIRECTIONS
 from db.work import Claim
@@ -48,18 +48,10 @@ def draw(
     rows = update_curve(model, sar, clear, np.maximum(first, 0), known)
     # Rows of which nothing is known but the season are no statement about the parcel: they are not stored.
     says = np.flatnonzero(rows.origin != ORIGINS.index("prior"))
-    beliefs.save_ndvi(
-        connection,
-        (
-            NdviRow(
-                int(keys[rows.parcel[i]]), season.starts_on + timedelta(days=int(rows.day[i])),
-                "causal" if rows.is_causal[i] else "retrospective", ORIGINS[rows.origin[i]],
-                float(rows.ndvi[i]), float(rows.sd[i]), model_key,
-            )
-            for i in says
-        ),
-        now,
-    )  # fmt: skip
+    day = np.datetime64(season.starts_on) + rows.day[says]
+    is_observed = rows.origin[says] == ORIGINS.index("observed")
+    stored = NdviRows(keys[rows.parcel[says]], day, rows.is_causal[says], is_observed, rows.ndvi[says], rows.sd[says])
+    beliefs.save_ndvi(connection, stored, model_key, now)
     return len(says)
 
 

@@ -235,8 +235,13 @@ def _case(
     grown: Mapping[str, str],
 ) -> Case:
     raised = Raised(alert.source_id, alert.rule, alert.opened_at.date())
+    # A wrong declaration is wrong from the first day, though its event is dated at the sowing of what truly grows.
     own = [
-        e for e in events if e.parcel_id == alert.source_id and e.kind != "mowing" and e.happened_on <= raised.raised_on
+        e
+        for e in events
+        if e.parcel_id == alert.source_id
+        and e.kind != "mowing"
+        and (e.happened_on <= raised.raised_on or e.kind == "wrong_declaration")
     ]
     right = [e for e in own if _answers(raised, e)]
     shown = right or own

@@ -34,12 +34,18 @@ def _candidates(watched: Watched, evaluation: AlertEvaluation, events: pd.DataFr
     for rule in ANSWERS:
         if case := _best(evaluation, rule):
             how = "confirmed" if case.confirmed_on else "opened"
-            yield Example(case.parcel_id, f"{rule}, rightly {how}", f"{case.truth}. {case.why}.")
+            yield Example(
+                case.parcel_id,
+                f"{rule.replace('_', ' ').capitalize()}, rightly {how}",
+                f"Truth: {case.truth}. Evidence: {case.why}.",
+            )
     false = [case for case in evaluation.cases if case.verdict == "false"]
     if false:
         case = max(false, key=lambda one: one.confirmed_on is not None)
         what = "confirmed" if case.confirmed_on else "opened and never confirmed"
-        yield Example(case.parcel_id, f"A false alert: {case.rule}, {what}", f"Nothing happened here. {case.why}.")
+        yield Example(
+            case.parcel_id, f"A false alert: {case.rule}, {what}", f"Nothing happened here. Evidence: {case.why}."
+        )
     if evaluation.missed:
         miss = evaluation.missed[len(evaluation.missed) // 2]
         yield Example(

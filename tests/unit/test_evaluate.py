@@ -123,6 +123,17 @@ def test_alerts_are_judged_by_kind_time_and_parcel() -> None:
     assert found.unobserved_events == 1
 
 
+def test_a_wrong_declaration_explains_an_alert_of_another_rule_even_before_the_true_crop_is_sown() -> None:
+    events = pd.DataFrame([("a", "wrong_declaration", "2025-04-20")], columns=["parcel_id", "kind", "day"])
+    raised = [alert("a", "early_loss", date(2025, 3, 5), date(2025, 3, 20)), alert("b", "early_loss", date(2025, 3, 5))]
+    known = watched(alerts=raised, histories={"a": [], "b": []})
+    found = evaluate.alerts(known, events, {"a": "sugar beet", "b": "winter wheat"})
+    assert [case.verdict for case in found.cases] == ["other event", "false"]
+    assert found.opened.precision == 0.0
+    assert found.on_troubled(confirmed=False) == 0.5
+    assert found.on_troubled(confirmed=True) == 1.0
+
+
 def test_a_crop_that_was_never_taught_counts_as_an_error() -> None:
     labels = pd.DataFrame({"parcel_id": ["a", "b"], "label": ["wheat", "grapes"], "fold": [0, 0]})
     taught = pd.DataFrame({"parcel_id": ["x", "y"], "label": ["wheat", "grass"]})
