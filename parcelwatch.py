@@ -5,6 +5,7 @@ import sys
 
 import psycopg
 import sqlalchemy as sa
+import torch
 import typer
 
 import db.commands
@@ -23,6 +24,7 @@ from ingest.parcel_files import ParcelFileError
 from models.checkpoint import CheckpointError
 from models.ndvi_training import TrainingDataError
 from monitor.errors import NotFound
+from monitor.settings import MonitorSettings
 from monitor.training_data import NothingToLearn
 from seasons.playable import SeasonDataError
 
@@ -55,6 +57,7 @@ app.command()(seasons.replay_commands.simulate)
 
 def main() -> None:
     """Runs the command line; what can go wrong outside of the program ends in one line and exit code 1."""
+    torch.set_num_threads(MonitorSettings().threads)
     try:
         app()
     except SHOWN as error:

@@ -205,7 +205,8 @@ def early_loss(views: ClearViews, neighbours: Neighbours | None, is_new_stand: b
     green = np.flatnonzero(views.ndvi >= settings.loss_from_ndvi)
     # Two green views: one high value can be a neighbouring field's edge.
     bare = np.flatnonzero(views.ndvi < LOSS_NDVI) if len(green) >= 2 else np.empty(0, np.int64)
-    bare = bare[bare > green[-1]] if len(bare) else bare  # green again means not lost
+    # Any vegetation since means not lost: a cloud missed in June must not join the bare soil after harvest.
+    bare = bare[bare > np.flatnonzero(views.ndvi > VEGETATION_NDVI)[-1]] if len(bare) else bare
     evidence: dict[str, Any] = {"threshold_ndvi": LOSS_NDVI, "neighbours": neighbours.n}
     if len(bare) < 2:  # one low view alone is a cloud that the mask missed as often as a loss
         return _green(rule, evidence)

@@ -21,6 +21,9 @@ class MonitorSettings(BaseSettings):
     """Pause between looks for news."""
     retry_s: Annotated[float, Field(gt=0)] = 60.0
     """Pause before work that failed is tried again; doubled with each try."""
+    threads: Annotated[int, Field(ge=1)] = 1
+    """Threads of the networks on a CPU: batches are small, and threads that wait for each other cost more than they bring
+    (training on two busy cores: 16 s of processor time with one, over 180 s with two). Start more monitors instead."""
     device: str = "cpu"
     """Where the networks run: cpu, cuda, cuda:1 ..."""
     rules: RuleSettings = RuleSettings()
