@@ -159,7 +159,8 @@ def answer(model: NdviModel, queries: Queries, mode: Mode) -> dict[str, NDArray[
     value, sd = model.correction(mode).correct(inputs, model.view_sd)
     is_observed = inputs.nearest == 0
     value = np.where(is_observed, inputs.base, value)
-    sd = np.hypot(sd, inputs.unconfirmed_drop / 1.96)
+    # Whoever knows the season alone is wrong by the prior's sd: knowing more is never worse.
+    sd = np.hypot(np.minimum(sd, model.prior.sd_at(queries.day)), inputs.unconfirmed_drop / 1.96)
     is_prior = ~queries.has_sar & (inputs.n_views == 0)
     origin = np.where(is_prior, PRIOR, np.where(is_observed, OBSERVED, RECONSTRUCTED)).astype(np.int8)
     return {

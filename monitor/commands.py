@@ -195,11 +195,12 @@ def alerts(
         "alert", "parcel", "declared", "rule", "colour", "state", "confidence", "departed", "confirmed", "why"
     )
     for row in rows:
+        parcel = f"{row.source_id}\n{row.declared_crop or 'nothing declared'}\n{row.collection}, {row.season}"
+        what = f"[{row.colour}]{row.rule}[/]\n{row.state}, confidence {row.confidence:.2f}"
+        confirmed = f"{row.confirmed_at:%Y-%m-%d}" if row.confirmed_at else "not yet"
         table.add_row(
-            str(row.alert_key), f"{row.collection}/{row.season}/{row.source_id}", row.declared_crop or "nothing", row.rule,
-            f"[{row.colour}]{row.colour}[/]", row.state, f"{row.confidence:.2f}", str(row.departed_on),
-            f"{row.confirmed_at:%Y-%m-%d}" if row.confirmed_at else "not yet", words.why(row.rule, row.evidence),
-        )  # fmt: skip
+            str(row.alert_key), parcel, what, str(row.departed_on), confirmed, words.why(row.rule, row.evidence)
+        )
     console.print(table if rows else "no open alerts")
 
 
@@ -214,26 +215,36 @@ def status() -> None:
 
 def _print_history(rows: list[store.HistoryRow]) -> None:
     """Observations, changes of the most likely crop and alerts; the daily curve is for the picture."""
-    table = Table("day", "what", "known since", "NDVI", "VV dB", "VH dB", "crop", "probability", "note")
+    table = Table(box=None)
+    for name in ("day", "what", "known since", "NDVI", "VV dB", "VH dB"):
+        table.add_column(name, no_wrap=True, justify="right" if name[0] in "NV" else "left")
+    table.add_column("note")
     crop = None
     for row in rows:
         if row.kind == "ndvi" or (row.kind == "posterior" and row.crop == crop):
             continue
         crop = row.crop if row.kind == "posterior" else crop
-        orbit = f"orbit {row.relative_orbit}" if row.relative_orbit is not None else ""
-        note = f"{row.detail['rule']} {row.detail['event']} ({row.detail['colour']})" if row.kind == "alert" else orbit
-        if row.detail.get("revision"):
-            note += f", revision {row.detail['revision']}"
-        table.add_row(
-            f"{row.at:%Y-%m-%d}", row.kind, f"{row.recorded_at:%Y-%m-%d}",
-            *("" if value is None else f"{value:.{digits}f}" for value, digits in
-              ((row.ndvi, 2), (row.vv_db, 1), (row.vh_db, 1))), row.crop or "",
-            "" if row.probability is None else f"{row.probability:.2f}", note,
+        numbers = (
+            "" if value is None else f"{value:.{digits}f}"
+            for value, digits in ((row.ndvi, 2), (row.vv_db, 1), (row.vh_db, 1))
         )  # fmt: skip
+        table.add_row(f"{row.at:%Y-%m-%d}", row.kind, f"{row.recorded_at:%Y-%m-%d}", *numbers, _note(row))
     last = max((row.at for row in rows if row.kind == "ndvi"), default=None)
     console.print(table)
     n_days = sum(row.kind == "ndvi" for row in rows)
     console.print(f"daily NDVI on {n_days} days" + (f", the last {last:%Y-%m-%d}" if last else ""))
+
+
+def _note(row: store.HistoryRow) -> str:
+    """What else there is to say of a row."""
+    if row.kind == "alert":
+        return f"[{row.detail['colour']}]{row.detail['rule']} {row.detail['event']}[/]: {words.why(row.detail['rule'], row.detail)}"
+    if row.kind == "posterior":
+        return f"{row.crop} {row.probability:.2f}"
+    if row.kind == "declaration":
+        return f"{row.crop} ({row.detail['crop_code']})"
+    revision = f", revision {row.detail['revision']}" if row.detail.get("revision") else ""
+    return f"orbit {row.relative_orbit}{revision}"
 
 
 def _registered(

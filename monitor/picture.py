@@ -61,7 +61,7 @@ def _ndvi(axis: Axes, rows: Sequence[HistoryRow]) -> None:
     if views:
         axis.plot(_times(views), _array(views, "ndvi"), "o", markersize=4, color="black", label="clear view")
     if curve or views:
-        axis.legend(loc="upper left", fontsize=8, frameon=False)
+        _legend(axis)
 
 
 def _backscatter(axis: Axes, rows: Sequence[HistoryRow]) -> None:
@@ -78,7 +78,7 @@ def _backscatter(axis: Axes, rows: Sequence[HistoryRow]) -> None:
             days, _array(own, "vh_db"), color=mpl.colormaps["Oranges"](shade), linewidth=1, label=f"VH orbit {orbit}"
         )
     if radar:
-        axis.legend(loc="upper left", fontsize=7, ncols=4, frameon=False)
+        _legend(axis)
 
 
 def _posteriors(axis: Axes, rows: Sequence[HistoryRow]) -> None:
@@ -92,8 +92,21 @@ def _posteriors(axis: Axes, rows: Sequence[HistoryRow]) -> None:
     known = [row for row in beliefs if row.detail["classes"] == classes]  # an older model may know other classes
     values = np.array([row.detail["probabilities"] for row in known])
     for index in np.argsort(-values[-1])[:SHOWN_CLASSES]:
-        axis.step(days[-len(known) :], values[:, index], where="post", linewidth=1.5, label=classes[index])
-    axis.legend(loc="upper left", fontsize=8, frameon=False)
+        axis.step(
+            days[-len(known) :],
+            values[:, index],
+            where="post",
+            linewidth=1.5,
+            marker=".",
+            markersize=3,
+            label=classes[index],
+        )
+    _legend(axis)
+
+
+def _legend(axis: Axes) -> None:
+    """Beside the axes, where it hides nothing."""
+    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, frameon=False)
 
 
 def _array(rows: Sequence[HistoryRow], name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
