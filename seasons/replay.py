@@ -77,8 +77,7 @@ def replay(
     past_labels = labels_frame(past)
     labels = past_labels if train_on is None else labels_frame(season, classes_of(past_labels))
     told("storing the season to train on", None)
-    first_day = known_by(past.ends_on + timedelta(days=60))
-    stored, _ = import_season(chain, past, f"{past.collection}-history", first_day)
+    stored, _ = import_season(chain, past, f"{past.collection}-history", known_by(past.starts_on - timedelta(days=1)))
     history = play(chain, past, {f"{past.collection}-history": None}, is_watched=False, step_days=30, on_day=on_day)
 
     crops, fields = _training_data(chain, stored, past, past_labels)
