@@ -64,9 +64,14 @@ class CropModel:
         """Calibrated class probabilities (P, K); newest_day (P,): that of each parcel's newest observation."""
         return self.temperature.probabilities(self.network.decode(states).cpu().numpy(), newest_day)
 
-    def for_inference(self) -> CropModel:
-        """The same model with batch norms folded: the same posteriors, faster."""
-        return replace(self, network=self.network.folded())
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs: batches and states must be there."""
+        return next(self.network.parameters()).device
+
+    def for_inference(self, device: torch.device | str = "cpu") -> CropModel:
+        """The same model with batch norms folded, on a device: the same posteriors, faster."""
+        return replace(self, network=self.network.folded().to(device))
 
     def to_checkpoint(self) -> Checkpoint:
         """The model at rest; its id is the checkpoint's `model`.

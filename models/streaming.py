@@ -48,6 +48,10 @@ class State:
         """(P,) bool, parcels with at least one observation."""
         return self.s[:, 0] > 0
 
+    def to(self, device: torch.device | str) -> State:
+        """The same states on another device."""
+        return replace(self, m=self.m.to(device), s=self.s.to(device), v=self.v.to(device))
+
     def take(self, parcels: Tensor) -> State:
         """The states of some parcels: indices or a boolean mask (P,)."""
         return replace(self, m=self.m[parcels], s=self.s[parcels], v=self.v[parcels])

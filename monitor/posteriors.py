@@ -60,7 +60,7 @@ def fold(
         },
         geometry,
     )
-    states = model.encode(batch, _states(claim, stored, is_rebuilt, model))
+    states = model.encode(batch.to(model.device), _states(claim, stored, is_rebuilt, model))
     _save(connection, model_key, claim, wanted, new, is_rebuilt, states)
 
     counts = {name: np.bincount(_index(claim, rows), minlength=n) for name, rows in wanted.items()}
@@ -70,7 +70,7 @@ def fold(
     known = np.flatnonzero(sum(counts.values()))
     if len(known) == 0:
         return Folded(known, np.empty((0, len(model.config.classes)), np.float32), [], 0)
-    index = {name: state.take(_tensor(known)) for name, state in states.items()}
+    index = {name: state.take(_tensor(known).to(model.device)) for name, state in states.items()}
     probabilities = model.posteriors(index, season_days(newest[known], starts_on))
     rows_ = [
         PosteriorRow(
@@ -120,7 +120,7 @@ def _states(
             nothing if anew or (int(key), name) not in stored else stored[int(key), name].state
             for key, anew in zip(claim.parcel_keys, is_rebuilt, strict=True)
         ]
-        states[name] = streaming.from_bytes(kept, one.m.shape[1], one.v.shape[2], model=model.model)
+        states[name] = streaming.from_bytes(kept, one.m.shape[1], one.v.shape[2], model=model.model).to(model.device)
     return states
 
 
@@ -140,7 +140,7 @@ def _save(
         count = np.bincount(index, minlength=len(claim.parcel_keys))
         rows += [
             StateRow(int(claim.parcel_keys[p]), name, int(count[p]), to_utc(last[p]), one)
-            for p, one in zip(touched, streaming.to_bytes(state.take(_tensor(touched))), strict=True)
+            for p, one in zip(touched, streaming.to_bytes(state.take(_tensor(touched).to(state.m.device))), strict=True)
         ]
     if rows:
         beliefs.save_states(connection, model_key, rows)

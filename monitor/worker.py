@@ -129,7 +129,7 @@ class Worker:
             return None, None
         if row.model_key not in self._classifiers:
             checkpoint = Checkpoint(*registry.checkpoint(connection, row.model_key))
-            self._classifiers[row.model_key] = CropModel.from_checkpoint(checkpoint).for_inference()
+            self._classifiers[row.model_key] = CropModel.from_checkpoint(checkpoint).for_inference(self.settings.device)
         model = self._classifiers[row.model_key]
         folded = fold(connection, row.model_key, model, claim, series, shape, season.starts_on)
         beliefs.save_posteriors(connection, row.model_key, folded.rows, now)
@@ -145,7 +145,9 @@ class Worker:
         if row.model_key not in self._ndvi:
             checkpoint = Checkpoint(*registry.checkpoint(connection, row.model_key))
             weights, description = unpack(checkpoint)
-            self._ndvi[row.model_key] = NdviModel.from_state(description["config"], weights)
+            model = NdviModel.from_state(description["config"], weights)
+            model.sar_to_ndvi.network.to(self.settings.device)
+            self._ndvi[row.model_key] = model
         return curves.draw(connection, row.model_key, self._ndvi[row.model_key], claim, season, s2, s1, now)
 
     def _judge(
