@@ -10,6 +10,7 @@ Errors: ValueError for a state dict that is not this network's.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -49,13 +50,20 @@ class PublishedPseLtae(nn.Module):
     def __init__(self, channels: int, dates: int, classes: int, ltae: LtaeConfig | None = None) -> None:
         super().__init__()
         self.config = c = ltae or LtaeConfig()
-        self.pse = PixelSetEncoder(channels, embedding=c.inputs)
+        self.pse: nn.Module = PixelSetEncoder(channels, embedding=c.inputs)
         self.norm_in = nn.LayerNorm(c.inputs)
         self.project = nn.Linear(c.inputs, c.width)
         self.norm_dates = nn.LayerNorm((c.width, dates))
         self.attention = Attention(c.width, c.heads, c.key)
         self.mlp = AttentionMlp(c.width, c.outputs, c.dropout)
         self.decoder = decoder(c.outputs, (64, 32), classes)
+
+    def folded(self) -> PublishedPseLtae:
+        """A copy for inference whose pixel-set encoder is folded: the same outputs to 1e-5."""
+        network = copy.deepcopy(self).eval().requires_grad_(False)
+        if isinstance(network.pse, PixelSetEncoder):
+            network.pse = network.pse.folded()
+        return network
 
     def embed(self, pixels: Tensor, mask: Tensor, geometry: Tensor) -> Tensor:
         """Embeddings (B, T, 128) of pixels (B, T, C, S), mask (B, S) or (B, T, S), geometry (B, 4)."""
