@@ -19,6 +19,7 @@ from monitor.settings import MonitorSettings
 from monitor.worker import Worker
 from seasons.demo import servers
 from seasons.play import Chain, Played
+from seasons.playable import SeasonDataError
 from seasons.recorded import open_season
 from seasons.replay import ReplaySettings, replay
 from seasons.scoreboard import append_log, write_json
@@ -48,6 +49,10 @@ def replay_season(
     seed: int = 0,
 ) -> None:
     """Play a recorded season through Kafka, the store and the monitor, and score it on parcels no model saw."""
+    if train_on is not None and train_on.resolve() == folder.resolve():
+        raise SeasonDataError(
+            f"{folder}: a score on what was trained on says nothing; give another folder, or leave out --train-on"
+        )
     season, past = open_season(kind.value, folder), None if train_on is None else open_season(kind.value, train_on)
     ndvi = NdviTrainingConfig(seed=seed)
     ndvi = ndvi if ndvi_updates is None else replace(ndvi, n_updates=ndvi_updates)
