@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types contracts bench serve clean
+.PHONY: help setup demo test check lint types contracts bench lock serve clean
 
 help: ## list the habits
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -37,7 +37,11 @@ contracts: setup ## import-linter: who may import whom
 	$(BIN)/lint-imports
 
 bench: setup ## the benchmarks, each beside a peer or a limit
-	@for b in bench/[a-z]*.py; do $(BIN)/python -m bench.$$(basename $$b .py) || exit 1; done
+	@for b in encoder streaming ingest; do echo "bench.$$b"; $(BIN)/python -m bench.$$b || exit 1; done
+
+lock: setup ## write requirements.lock anew from what .venv holds (make it from an empty one)
+	@{ sed -n '/^#/p' requirements.lock; $(BIN)/python -m pip freeze --all --exclude-editable | grep -vE '^(pip|wheel)=='; } \
+		| sed 's/^torch==\([0-9.]*\)+.*/torch==\1/' > requirements.lock.new && mv requirements.lock.new requirements.lock
 
 serve: setup ## bring up the stack, then consume and monitor until interrupted
 	$(BIN)/parcelwatch stack up
