@@ -1,7 +1,6 @@
 """Connections: SQLAlchemy for reads, psycopg underneath for COPY, one place for both."""
 
-from functools import lru_cache
-from typing import LiteralString
+from typing import Final, LiteralString
 
 import psycopg
 import sqlalchemy as sa
@@ -14,15 +13,23 @@ class DatabaseUnavailable(Exception):
     """No connection could be had; the caller waits and tries again, nothing was written."""
 
 
-@lru_cache(maxsize=8)
+_engines: Final[dict[str, sa.Engine]] = {}
+
+
 def engine(dsn: str) -> sa.Engine:
     """The engine of a database: always UTC, checked before use so that a restarted server is noticed at once."""
-    return sa.create_engine(
-        "postgresql+psycopg://",
-        creator=lambda: connect(dsn),
-        pool_pre_ping=True,
-        pool_size=5,
-    )
+    if dsn not in _engines:
+        _engines[dsn] = sa.create_engine(
+            "postgresql+psycopg://", creator=lambda: connect(dsn), pool_pre_ping=True, pool_size=5
+        )
+    return _engines[dsn]
+
+
+def close_engines() -> None:
+    """Closes every pooled connection; engines are made anew when they are asked for."""
+    for made in _engines.values():
+        made.dispose()
+    _engines.clear()
 
 
 def connect(dsn: str, autocommit: bool = False) -> psycopg.Connection[TupleRow]:

@@ -25,6 +25,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from db.connect import close_engines
 from db.embedded import process, stack
 
 TESTS = Path(__file__).parent
@@ -78,7 +79,7 @@ def template_database(database_server: str) -> Iterator[str]:
 
     with _database(database_server) as dsn:
         upgrade(dsn)
-        _close_pool(dsn)
+        close_engines()  # of this database, and of any that the test made
         name = str(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"])
         with psycopg.connect(database_server, autocommit=True) as connection:
             connection.execute(sql.SQL("alter database {} with allow_connections false").format(sql.Identifier(name)))
@@ -131,16 +132,9 @@ def _database(admin_dsn: str, template: str = "template0") -> Iterator[str]:
     try:
         yield dsn
     finally:
-        _close_pool(dsn)
+        close_engines()  # of this database, and of any that the test made
         with psycopg.connect(admin_dsn, autocommit=True) as connection:
             connection.execute(drop)
-
-
-def _close_pool(dsn: str) -> None:
-    """Closes the connections that `db.connect` keeps open to a database."""
-    from db.connect import engine
-
-    engine(dsn).dispose()
 
 
 def _announced(config: pytest.Config) -> Callable[[str, float | None], None]:
