@@ -20,6 +20,7 @@ from pathlib import Path
 # Before torch is imported: on two cores shared with servers its threads wait for each other (94 s of tests became 11).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
@@ -27,6 +28,10 @@ from psycopg.conninfo import make_conninfo
 
 from db.connect import close_engines
 from db.embedded import process, stack
+
+# No deadline: a shared machine is slow now and then. In CI the same examples every time: a red run can be repeated.
+hypothesis.settings.register_profile("parcelwatch", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("parcelwatch")
 
 TESTS = Path(__file__).parent
 DATABASE_IMAGE = "timescale/timescaledb-ha:pg17"  # the community edition, with PostGIS
