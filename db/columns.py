@@ -73,10 +73,3 @@ def to_utc(time: np.datetime64) -> datetime:
     """A numpy time as an aware datetime."""
     moment: datetime = time.astype("M8[us]").item()
     return moment.replace(tzinfo=UTC)
-
-
-def from_utc(time: datetime) -> np.datetime64:
-    """An aware datetime as a numpy time in UTC."""
-    if time.tzinfo is None:
-        raise ValueError(f"{time.isoformat()} has no time zone; all times here are aware")
-    return np.datetime64(time.astimezone(UTC).replace(tzinfo=None), "us")

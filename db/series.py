@@ -13,6 +13,12 @@ from db.connect import driver
 
 Keys = NDArray[np.int64]
 
+S2_BANDS: Final = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
+POLARISATIONS: Final = ("VV", "VH")
+"""The rows of a stored pixel set, in their order."""
+INVALID_PIXEL: Final = -32768
+"""What a stored pixel set holds where a pixel was not seen."""
+
 _KEY: Final[Mapping[str, Kind]] = {
     "parcel_key": "bigint", "observed_at": "time", "relative_orbit": "smallint", "revision": "smallint",
     "is_withdrawn": "bool", "recorded_at": "time",
@@ -20,7 +26,7 @@ _KEY: Final[Mapping[str, Kind]] = {
 S2_COLUMNS: Final[Mapping[str, Kind]] = {
     **_KEY, "n_clear": "int", "clear_fraction": "real",
     **dict.fromkeys(("ndvi", "ndvi_sd", "nbr2", "bsi", "s2wi"), "real"),
-    **dict.fromkeys(("b02", "b03", "b04", "b05", "b06", "b07", "b08", "b8a", "b11", "b12"), "real"),
+    **dict.fromkeys((band.lower() for band in S2_BANDS), "real"),
 }  # fmt: skip
 S1_COLUMNS: Final[Mapping[str, Kind]] = {
     **_KEY, "n_pixels": "int", "direction_nr": "smallint", "vv": "real", "vh": "real", "vv_sd": "real", "vh_sd": "real",

@@ -25,8 +25,9 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from db.series import INVALID_PIXEL
 from ingest.errors import MessageRejected, ReasonCode
-from ingest.schemas import INVALID_PIXEL, S1, S2, SCHEMA_KEY, SCHEMAS, ObservationSchema
+from ingest.schemas import S1, S2, SCHEMA_KEY, SCHEMAS, ObservationSchema
 
 _Int16 = Annotated[int, Field(ge=-(2**15), lt=2**15)]
 _Int32 = Annotated[int, Field(ge=-(2**31), lt=2**31)]

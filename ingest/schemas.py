@@ -11,12 +11,9 @@ from typing import Final, Literal
 
 import pyarrow as pa
 
-Sensor = Literal["S1", "S2"]
+from db.series import POLARISATIONS, S2_BANDS
 
-S2_BANDS: Final = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
-POLARISATIONS: Final = ("VV", "VH")
-INVALID_PIXEL: Final = -32768
-"""The int16 that marks a pixel without a valid value in `pixels`."""
+Sensor = Literal["S1", "S2"]
 
 CONTENT_TYPE_JSON: Final = "application/json"
 CONTENT_TYPE_ARROW: Final = "application/vnd.apache.arrow.stream"

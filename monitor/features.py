@@ -1,6 +1,6 @@
 """Stored observations as the networks take them: channels by their names, pixel sets or means, parcels by index."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date
 from typing import Final
 
@@ -8,13 +8,10 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from db.series import DIRECTIONS, pixel_sets
+from db.series import DIRECTIONS, INVALID_PIXEL, POLARISATIONS, S2_BANDS, pixel_sets
 from models.classifier import ModalityConfig
 from models.normalise import Observations
 
-S2_BANDS: Final = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
-S1_BANDS: Final = ("VV", "VH")
-INVALID_PIXEL: Final = -32768
 _MODALITY_OF_DIRECTION: Final = dict(zip(DIRECTIONS, ("s1a", "s1d", "s1"), strict=True))
 
 
@@ -65,7 +62,7 @@ def _channel(rows: NDArray[np.void], name: str) -> NDArray[np.float32]:
     if name == "VV-VH":
         return _channel(rows, "VV") - _channel(rows, "VH")
     values: NDArray[np.float32] = rows[name.lower()]
-    if name not in S1_BANDS:
+    if name not in POLARISATIONS:
         return values
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(values > 0, 10 * np.log10(values), np.nan).astype(np.float32)
@@ -75,7 +72,7 @@ def _with_pixel_sets(
     single: NDArray[np.float32], stored: Sequence[bytes | None], sensor: str, channels: Sequence[str]
 ) -> NDArray[np.float32]:
     """(N, C, S) pixel sets where stored, else the single mean pixel; NaN fills up."""
-    bands, scale = (S2_BANDS, 1e4) if sensor == "S2" else (S1_BANDS, 100.0)
+    bands, scale = (S2_BANDS, 1e4) if sensor == "S2" else (POLARISATIONS, 100.0)
     sets = [None if one is None else np.frombuffer(one, "<i2").reshape(len(bands), -1) for one in stored]
     largest = max((one.shape[1] for one in sets if one is not None), default=1)
     raw = np.full((len(single), len(bands), max(largest, 1)), INVALID_PIXEL, np.int16)
@@ -108,8 +105,3 @@ def geometry(
     )
     area = area * 1e4
     return np.stack([perimeter, area, perimeter / area, share], axis=1)
-
-
-def by_modality(counts: Mapping[str, NDArray[np.int64]], index: int) -> dict[str, int]:
-    """The observation counts of one parcel."""
-    return {name: int(count[index]) for name, count in counts.items()}

@@ -27,10 +27,6 @@ from monitor.features import observations, season_days
 class Folded:
     """What inference says of the claimed parcels that anything is known of."""
 
-    parcel_index: NDArray[np.int64]
-    """(Q,) index among the claimed parcels."""
-    probabilities: NDArray[np.float32]
-    """(Q, K) calibrated."""
     rows: list[PosteriorRow]
     n_folded: int
     """Observations that went through the network."""
@@ -51,8 +47,9 @@ def fold(
     stored = {
         (row.parcel_key, row.modality): row for row in beliefs.load_states(connection, claim.parcel_keys, model_key)
     }
-    is_rebuilt = _rebuilt(claim, wanted, stored)
-    new = {name: rows[_is_new(rows, claim, name) | is_rebuilt[_index(claim, rows)]] for name, rows in wanted.items()}
+    is_new = {name: _is_new(rows, claim, name) for name, rows in wanted.items()}
+    is_rebuilt = _rebuilt(claim, wanted, is_new, stored)
+    new = {name: rows[is_new[name] | is_rebuilt[_index(claim, rows)]] for name, rows in wanted.items()}
     batch = model.batch(
         {
             one.name: observations(connection, one, new[one.name], claim.parcel_keys, starts_on)
@@ -61,15 +58,13 @@ def fold(
         geometry,
     )
     states = model.encode(batch.to(model.device), _states(claim, stored, is_rebuilt, model))
-    _save(connection, model_key, claim, wanted, new, is_rebuilt, states)
-
     counts = {name: np.bincount(_index(claim, rows), minlength=n) for name, rows in wanted.items()}
-    newest = np.full(n, np.datetime64("0001-01-01", "us"))
-    for rows in wanted.values():
-        np.maximum.at(newest, _index(claim, rows), rows["observed_at"])
+    newest_of = {name: _newest(claim, rows) for name, rows in wanted.items()}
+    _save(connection, model_key, claim, new, is_rebuilt, states, counts, newest_of)
+    newest = np.max(list(newest_of.values()), axis=0)
     known = np.flatnonzero(sum(counts.values()))
     if len(known) == 0:
-        return Folded(known, np.empty((0, len(model.config.classes)), np.float32), [], 0)
+        return Folded([], 0)
     index = {name: state.take(_tensor(known).to(model.device)) for name, state in states.items()}
     probabilities = model.posteriors(index, season_days(newest[known], starts_on))
     rows_ = [
@@ -78,12 +73,13 @@ def fold(
         )
         for p, row in zip(known, probabilities, strict=True)
     ]
-    return Folded(known, probabilities, rows_, sum(map(len, new.values())))
+    return Folded(rows_, sum(map(len, new.values())))
 
 
 def _rebuilt(
-    claim: Claim, series: Mapping[str, NDArray[np.void]], stored: Mapping[tuple[int, str], StateRow]
-) -> NDArray[np.bool_]:
+    claim: Claim, series: Mapping[str, NDArray[np.void]], is_new: Mapping[str, NDArray[np.bool_]],
+    stored: Mapping[tuple[int, str], StateRow],
+) -> NDArray[np.bool_]:  # fmt: skip
     """(P,) parcels whose states must be made anew."""
     pending = claim.pending
     revised = pending[pending["is_rebuild"] | (pending["revision"] > 0)]["parcel_key"]
@@ -91,7 +87,7 @@ def _rebuilt(
     # A state must hold exactly what is known less what is pending: anything else (a dropped state, a first look at a
     # season that already runs) is not patched but made anew.
     for name, rows in series.items():
-        old = np.bincount(_index(claim, rows[~_is_new(rows, claim, name)]), minlength=len(claim.parcel_keys))
+        old = np.bincount(_index(claim, rows[~is_new[name]]), minlength=len(claim.parcel_keys))
         held = np.array([s.n_folded if (s := stored.get((int(key), name))) else 0 for key in claim.parcel_keys])
         is_rebuilt |= old != held
     return is_rebuilt
@@ -125,25 +121,29 @@ def _states(
 
 
 def _save(
-    connection: sa.Connection, model_key: int, claim: Claim, known: Mapping[str, NDArray[np.void]],
-    new: Mapping[str, NDArray[np.void]], is_rebuilt: NDArray[np.bool_], states: Mapping[str, State],
+    connection: sa.Connection, model_key: int, claim: Claim, new: Mapping[str, NDArray[np.void]],
+    is_rebuilt: NDArray[np.bool_], states: Mapping[str, State], counts: Mapping[str, NDArray[np.int64]],
+    newest: Mapping[str, NDArray[np.datetime64]],
 ) -> None:  # fmt: skip
     rows: list[StateRow] = []
     for name, state in states.items():
-        index = _index(claim, known[name])
         # A rebuilt state is stored even if it is empty now: all its observations may have been withdrawn.
         touched = np.union1d(_index(claim, new[name]), np.flatnonzero(is_rebuilt))
         if len(touched) == 0:
             continue
-        last = np.full(len(claim.parcel_keys), np.datetime64("0001-01-01", "us"))
-        np.maximum.at(last, index, known[name]["observed_at"])
-        count = np.bincount(index, minlength=len(claim.parcel_keys))
         rows += [
-            StateRow(int(claim.parcel_keys[p]), name, int(count[p]), to_utc(last[p]), one)
+            StateRow(int(claim.parcel_keys[p]), name, int(counts[name][p]), to_utc(newest[name][p]), one)
             for p, one in zip(touched, streaming.to_bytes(state.take(_tensor(touched).to(state.m.device))), strict=True)
         ]
     if rows:
         beliefs.save_states(connection, model_key, rows)
+
+
+def _newest(claim: Claim, rows: NDArray[np.void]) -> NDArray[np.datetime64]:
+    """(P,) the newest observation of each parcel; the year 1 where there is none."""
+    newest = np.full(len(claim.parcel_keys), np.datetime64("0001-01-01", "us"))
+    np.maximum.at(newest, _index(claim, rows), rows["observed_at"])
+    return newest
 
 
 def _index(claim: Claim, rows: NDArray[np.void]) -> NDArray[np.int64]:

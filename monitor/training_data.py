@@ -11,10 +11,10 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from db.parcels import Parcel, Season, load_parcels
-from db.series import has_pixel_sets, s1_series, s2_series
+from db.series import S2_BANDS, has_pixel_sets, s1_series, s2_series
 from models.classifier import ModalityConfig
 from models.normalise import Observations
-from monitor.features import S2_BANDS, geometry, means, observations, split_modalities
+from monitor.features import geometry, means, observations, split_modalities
 
 S2_INDICES: Final = ("NDVI", "NDVI_SD", "NBR2", "BSI", "S2WI")
 BLOCK_M: Final = 1500.0

@@ -20,7 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
-from ingest.schemas import S2_BANDS
+from db.series import S2_BANDS
 from seasons.playable import PlayableSeason, known_by
 
 Floats = NDArray[np.float64]

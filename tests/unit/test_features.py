@@ -5,6 +5,7 @@ from datetime import date
 import numpy as np
 import pytest
 
+from db.series import INVALID_PIXEL
 from monitor import features
 
 
@@ -40,7 +41,7 @@ def test_pixel_sets_fill_up_with_nan_and_a_missing_one_is_the_mean() -> None:
 
 def test_an_invalid_pixel_is_nan_in_every_channel_and_index() -> None:
     pixels = np.full((10, 2), 3000, "<i2")
-    pixels[:, 1] = features.INVALID_PIXEL
+    pixels[:, 1] = INVALID_PIXEL
     pixels[6, 0] = 5000  # B08
     got = features._with_pixel_sets(np.zeros((1, 2, 1), np.float32), [pixels.tobytes()], "S2", ("B04", "NDVI"))
     assert np.isnan(got[0, :, 1]).all()
