@@ -1,0 +1,1 @@
+"""Training runs and the published experiments: labelled parcels of any source in, run folders and tables out."""
