@@ -1,0 +1,89 @@
+"""Sentinel-1: mean backscatter of a parcel in linear power, its spread, coherence, and its pixel set in decibels.
+
+Power is averaged, never decibels: the mean of decibels lies below the decibel of the mean, the more so the stronger
+the speckle.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from db.series import POLARISATIONS
+from ingest.imagery.index import Chunk, ParcelIndex
+from ingest.imagery.scene import Scene
+from ingest.imagery.sums import Columns, PixelSets, float_sums, integer_sums, spread
+
+COHERENCE: Final = tuple(f"coherence_{name}" for name in POLARISATIONS)
+DB_TO_PIXEL: Final = 100.0
+"""Pixel sets hold decibels x 100."""
+_LARGEST: Final = 32767
+
+
+class RadarSums:
+    """Running sums over the pixels of P parcels; a pixel is valid where both polarisations have power above 0."""
+
+    def __init__(self, scene: Scene, index: ParcelIndex, nodata: Mapping[str, float]) -> None:
+        n_parcels = len(index.n_pixels)
+        self._scene, self._nodata = scene, nodata
+        self.n_valid = np.zeros(n_parcels, np.int64)
+        self.n_seen = self.n_valid  # radar sees through cloud
+        self._sums = {name: np.zeros(n_parcels) for name in POLARISATIONS}
+        self._squares = {name: np.zeros(n_parcels) for name in POLARISATIONS}
+        self._coherence = {
+            name: (np.zeros(n_parcels), np.zeros(n_parcels, np.int64)) for name in COHERENCE if name in nodata
+        }
+        self._sets = PixelSets(index, len(POLARISATIONS))
+
+    def add(self, chunk: Chunk, values: Mapping[str, NDArray[Any]]) -> None:
+        """Adds a chunk: (n,) numbers of each band at its pixels."""
+        scaled = {name: self._scaled(name, values[name]) for name in POLARISATIONS}
+        power = {name: self._power(name, one) for name, one in scaled.items()}
+        is_valid = np.logical_and.reduce([one > 0 for one in power.values()])  # NaN is not
+        at, taken = chunk.parcel, chunk.sampled
+        pixels = [self._pixel_values(name, one[taken]) for name, one in scaled.items()]
+        self._sets.put(chunk, pixels, is_valid[taken])
+        self.n_valid[at] += integer_sums(is_valid.view(np.uint8), chunk)
+        for name, one in power.items():
+            one[~is_valid] = 0.0
+            self._sums[name][at] += float_sums(one, chunk)
+            self._squares[name][at] += float_sums(np.square(one), chunk)
+        for name, (sums, n) in self._coherence.items():
+            one = self._scaled(name, values[name])
+            is_there = (one >= 0) & (one <= 1)
+            sums[at] += float_sums(np.where(is_there, one, 0.0), chunk)
+            n[at] += integer_sums(is_there.view(np.uint8), chunk)
+
+    def columns(self, rows: NDArray[np.intp]) -> Columns:
+        """The contract's columns of parcels with valid pixels."""
+        n = self.n_valid[rows]
+        columns: Columns = {"n_pixels": n, "pixels": self._sets.column(rows)}
+        for name in POLARISATIONS:
+            sums, squares = self._sums[name][rows], self._squares[name][rows]
+            columns |= {name: sums / n, f"{name}_SD": spread(sums, squares, n)}
+        for name, (sums, count) in self._coherence.items():
+            columns[name] = np.divide(sums[rows], count[rows], out=np.full(len(rows), np.nan), where=count[rows] > 0)
+        return columns
+
+    def _scaled(self, name: str, numbers: NDArray[Any]) -> NDArray[np.float64]:
+        """Values in the band's unit, NaN where there is none."""
+        band = self._scene.bands[name]
+        scaled: NDArray[np.float64] = numbers * band.scale + band.offset
+        scaled[numbers == self._nodata[name]] = np.nan
+        return scaled.astype(np.float64, copy=False)
+
+    def _power(self, name: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        unit = self._scene.bands[name].unit
+        if unit == "dB":
+            power: NDArray[np.float64] = np.power(10.0, values / 10.0)
+            return power
+        return np.square(values) if unit == "amplitude" else values.copy()
+
+    def _pixel_values(self, name: str, values: NDArray[np.float64]) -> NDArray[np.int16]:
+        decibels = values
+        if (unit := self._scene.bands[name].unit) != "dB":
+            decibels = (20.0 if unit == "amplitude" else 10.0) * np.log10(np.where(values > 0, values, 1.0))
+        limited = np.clip(np.rint(np.nan_to_num(decibels) * DB_TO_PIXEL), -_LARGEST, _LARGEST)
+        pixels: NDArray[np.int16] = limited.astype(np.int16)
+        return pixels
