@@ -10,6 +10,9 @@ import typer
 
 import db.commands
 import db.embedded.commands
+import experiments.experiment_commands
+import experiments.published_commands
+import experiments.train_commands
 import ingest.commands
 import ingest.parcel_commands
 import monitor.commands
@@ -19,11 +22,16 @@ from db.connect import DatabaseUnavailable
 from db.embedded.errors import StackError
 from db.fresh import NoFreshDatabase
 from db.parcels import SeasonDiffers, UnknownSeason
+from experiments.config import RunConfigError
+from experiments.pastis_metadata import PastisError
+from experiments.schemes import ExperimentError
 from ingest.errors import IngestError
 from ingest.parcel_files import ParcelFileError
 from models.checkpoint import CheckpointError
+from models.classifier import ConfigError
 from models.ndvi_training import TrainingDataError
-from monitor.errors import NotFound
+from models.published import PublishedError
+from monitor.errors import CannotWatch, NotFound
 from monitor.settings import MonitorSettings
 from monitor.training_data import NothingToLearn
 from seasons.playable import SeasonDataError
@@ -31,7 +39,8 @@ from seasons.playable import SeasonDataError
 TRACE = "PARCELWATCH_TRACE"
 SHOWN = (
     DatabaseUnavailable, NoFreshDatabase, StackError, UnknownSeason, SeasonDiffers, IngestError, ParcelFileError, CheckpointError,
-    NothingToLearn, NotFound, SeasonDataError, TrainingDataError,
+    ConfigError, NothingToLearn, NotFound, CannotWatch, SeasonDataError, TrainingDataError, RunConfigError, PastisError, PublishedError,
+    ExperimentError,
 )  # fmt: skip
 """Errors whose message is made for people: one line, no traceback."""
 
@@ -46,7 +55,11 @@ app.add_typer(db.commands.app, name="db")
 app.add_typer(ingest.parcel_commands.app, name="parcels")
 app.add_typer(ingest.commands.app, name="ingest")
 app.add_typer(monitor.commands.models, name="models")
+monitor.commands.train_app.command("classifier")(experiments.train_commands.classifier)
+monitor.commands.models.command()(experiments.published_commands.import_published)
+monitor.commands.models.command()(experiments.published_commands.verify)
 app.add_typer(monitor.commands.monitor, name="monitor")
+app.add_typer(experiments.experiment_commands.app, name="experiments")
 app.command()(monitor.commands.history)
 app.command()(monitor.commands.alerts)
 app.command()(monitor.commands.status)
@@ -79,3 +92,7 @@ def main() -> None:
 def _stop(line: str) -> None:
     typer.echo(f"parcelwatch: {line}", err=True)
     sys.exit(1)
+
+
+if __name__ == "__main__":  # torchrun ... -m parcelwatch
+    main()

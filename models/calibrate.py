@@ -101,3 +101,20 @@ def expected_calibration_error(probabilities: NDArray[Any], labels: NDArray[Any]
         np.bincount(which, confidence, minlength=bins) - np.bincount(which, is_right.astype(float), minlength=bins)
     )
     return float(gap.sum() / len(labels))
+
+
+def error_by_chance(
+    probabilities: NDArray[Any], bins: int = 15, draws: int = 200, seed: int = 0
+) -> tuple[float, float]:
+    """The calibration error of answers that are right exactly as often as they say: mean and 95th percentile of draws.
+
+    On few samples it is far from 0: an error means something where it is larger than this.
+    """
+    confidence = probabilities.max(axis=1)
+    which = np.minimum((confidence * bins).astype(int), bins - 1)
+    expected, random = np.bincount(which, confidence, minlength=bins), np.random.default_rng(seed)
+    gaps = [
+        np.abs(np.bincount(which[random.random(len(which)) < confidence], minlength=bins) - expected).sum()
+        for _ in range(draws)
+    ]  # fmt: skip
+    return float(np.mean(gaps) / len(which)), float(np.quantile(gaps, 0.95) / len(which))

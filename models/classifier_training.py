@@ -1,59 +1,50 @@
-"""Training of the crop classifier on packed observations in memory.
+"""Training of the crop classifier on packed observations, in memory or in mapped files, by one process or by several.
 
     loss = CE(fused) + 0.5 sum_m CE(modality m)      over seasons cut at a random day
 
 Source: Garnot, Landrieu and Chehata 2022: auxiliary losses 0.5, temporal dropout 0.4 / 0.2, Adam 1e-3. Added here:
         random truncation, for answers at any date, and dropout of whole modalities, for answers without them.
 Shapes: P parcels, labels (P,), masks (P,); observations packed (models.normalise.Observations).
-Units:  observations physical, days since the season's start.
+Units:  observations physical or stored, days since the season's start.
 Errors: ValueError for masks or labels that leave nothing to learn.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from models.calibrate import Temperature, expected_calibration_error, fit_temperature
-from models.classifier import ClassifierConfig, Output, PseLtae
+from models.classifier import ClassifierConfig, PseLtae
 from models.crop_model import CropModel
+from models.fitting import Epoch, Fitting, Session, State
+from models.fitting import TrainingConfig as TrainingConfig
 from models.normalise import Normaliser, Observations
-from models.sampling import PackedParcels, Thinning, draw
-from models.series import Batch
-from models.streaming import State
-
-# Share of the steps in which the learning rate rises; chosen because batch norms settle within a few epochs.
-WARM_UP = 0.2
+from models.predictions import Predictions, macro_f1, mean_iou, predict
+from models.predictions import logits_at as logits_at
+from models.predictions import newest_days as newest_days
+from models.sampling import PackedParcels
 
 Progress = Callable[[int, int, float], None]
 """Called after each epoch with (epoch from 1, epochs, mean loss)."""
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """How a classifier is trained."""
+class Inputs:
+    """What is learnt from."""
 
-    evaluation_days: tuple[float, ...]
-    """Days of the season at which validation parcels are scored; also the knots of the temperature."""
-    epochs: int = 100
-    batch: int = 64
-    learning_rate: float = 3e-3
-    """Peak of the one-cycle schedule. The published constant 1e-3 scores 0.02 less on the Dutch parcels (macro-F1)."""
-    auxiliary_weight: float = 0.5
-    thinning: Thinning = field(default_factory=Thinning)
-    balance: float = 0.5
-    """Class weights are count^-balance: 0 counts parcels alike, 1 classes alike."""
-    validate_every: int = 5
-    """Epochs from one validation to the next."""
-    seed: int = 0
+    observations: Mapping[str, Observations]
+    geometry: NDArray[np.floating[Any]]
+    """(P, 4) perimeter m, area m2, perimeter / area, fill."""
+    labels: NDArray[np.int64]
+    """(P,) index into the classes; what lies outside the masks of a training is not looked at."""
 
 
 def train_classifier(
@@ -62,8 +53,8 @@ def train_classifier(
     observations: Mapping[str, Observations],
     geometry: NDArray[np.floating[Any]],
     labels: NDArray[np.int64],
-    is_training: NDArray[np.bool_],
-    is_validation: NDArray[np.bool_],
+    is_training: Mask,
+    is_validation: Mask,
     *,
     progress: Progress | None = None,
     device: torch.device | str = "cpu",
@@ -79,142 +70,126 @@ def train_classifier(
     Raises:
         ValueError: the masks overlap, or fewer than two training parcels or classes are left.
     """
-    _check(config, labels, is_training, is_validation)
-    wanted = {one.name: observations[one.name] for one in config.modalities}
-    per_orbit = [one.name for one in config.modalities if one.is_per_orbit]
-    normaliser = Normaliser.fit(wanted, geometry, is_training, per_orbit)
-    parcels = PackedParcels.of(normaliser.batch(wanted, geometry).to(device))
-    members, held_out = (torch.from_numpy(np.flatnonzero(one)).to(device) for one in (is_training, is_validation))
-    validation, validation_labels = parcels.take(held_out), labels[is_validation]
-    with torch.random.fork_rng():
-        torch.manual_seed(training.seed)  # initial weights and dropout
-        network = PseLtae(config).to(device)
-        target = torch.from_numpy(labels).to(device)
-        network.load_state_dict(
-            _fit(network, training, parcels, target, members, validation, validation_labels, progress)
-        )
-    temperature, scores = _score(network.eval(), validation, validation_labels, training.evaluation_days)
-    return CropModel(network.cpu(), normaliser, temperature, scores)
+    if (is_training & is_validation).any():
+        raise ValueError("training and validation parcels overlap: scores would flatter")
+    told = (lambda epoch, _: progress(epoch.number, epoch.of, epoch.loss)) if progress is not None else None
+    session = Session(torch.device(device), on_epoch=told)
+    inputs = Inputs(observations, geometry, labels)
+    held_out = [is_validation] if is_validation.any() else []
+    usable = is_training | is_validation
+    return train_calibrated(config, training, inputs, usable, held_out, is_refitted=not held_out, session=session)
 
 
-def _fit(
-    network: PseLtae,
+def train_calibrated(
+    config: ClassifierConfig,
     training: TrainingConfig,
-    parcels: PackedParcels,
-    target: Tensor,
-    members: Tensor,
-    validation: Batch,
-    validation_labels: NDArray[np.int64],
-    progress: Progress | None,
-) -> dict[str, Tensor]:
-    """The weights of the epoch that validated best, the last one where there is no validation parcel."""
-    device = target.device
-    random = torch.Generator(device).manual_seed(training.seed)
-    weight = _class_weight(target[members], len(network.config.classes), training.balance)
-    steps = -(-len(members) // training.batch)
-    optimiser = torch.optim.Adam(network.parameters(), fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, training.learning_rate, total_steps=training.epochs * steps, pct_start=WARM_UP
-    )
-    best_score, best = -1.0, copy.deepcopy(network.state_dict())
-    for epoch in range(1, training.epochs + 1):
-        network.train()
-        total = 0.0
-        for some in members[torch.randperm(len(members), generator=random, device=device)].chunk(steps):
-            batch = draw(parcels, some, network.config.modalities, training.thinning, random)
-            loss = _loss(network(batch), target[some], weight, training.auxiliary_weight)
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
-            total += float(loss.detach()) * len(some)
-        if len(validation) and (epoch % training.validate_every == 0 or epoch == training.epochs):
-            logits = logits_at(network.eval(), validation, training.evaluation_days)
-            score = float(np.mean([macro_f1(validation_labels, one.argmax(1)) for one in logits]))
-            if score >= best_score:
-                best_score, best = score, copy.deepcopy(network.state_dict())
-        if progress is not None:
-            progress(epoch, training.epochs, total / len(members))
-    return best if len(validation) else network.state_dict()
+    inputs: Inputs,
+    usable: Mask,
+    held_out: Sequence[Mask],
+    *,
+    is_refitted: bool,
+    session: Session | None = None,
+) -> CropModel:
+    """A classifier with its temperature and scores from parcels that were held out.
+
+    For each of the masks a network is trained on what else is usable and asked for those parcels; the temperature and the
+    scores are of all the answers together (one mask: a validation set; masks that part the parcels: cross-fitting). Then,
+    if wanted, one more is trained on all that is usable, for as many epochs.
+
+    Args:
+        usable: (P,) parcels that may be trained and validated on; the others are not looked at (a test fold).
+        held_out: masks (P,) of usable parcels; none: the temperature is 1.
+        is_refitted: without, there is one mask and its network is the result.
+
+    Raises:
+        ValueError: fewer than two training parcels or classes are left, or no network would be the result.
+    """
+    session = session or Session()
+    if not is_refitted and len(held_out) != 1:
+        raise ValueError(f"{len(held_out)} held-out sets without a refit: exactly one leaves a model")
+    earlier: State = session.state or {"answers": []}
+    answers = [Predictions(one["logits"].numpy(), one["newest"].numpy()) for one in earlier["answers"]]
+    nothing = np.zeros_like(usable)
+    rounds = [*held_out, *([nothing] if is_refitted else [])]
+    for number in range(len(answers), len(rounds)):
+        held, done = rounds[number], [_tensors(one) for one in answers]
+
+        def told(epoch: Epoch, state: Callable[[], State], number: int = number, done: list[State] = done) -> None:
+            if session.on_epoch is not None:
+                of_rounds = replace(epoch, round=number + 1, rounds=len(rounds))
+                session.on_epoch(of_rounds, lambda: {"answers": done, "fitting": state()})
+
+        is_begun = number == len(earlier["answers"])
+        own = replace(session, on_epoch=told, state=earlier.get("fitting") if is_begun else None)
+        network, normaliser, said = _trained(config, training, inputs, usable & ~held, held, own)
+        if said is not None:
+            answers.append(said)
+    labels = np.concatenate([inputs.labels[one] for one in held_out]) if held_out else np.zeros(0, np.int64)
+    joined = Predictions.joined(answers) if answers and session.is_first else None
+    temperature, scores = calibrated(joined, labels, training.evaluation_days)
+    return CropModel(network, normaliser, temperature, scores)
 
 
-def _loss(output: Output, target: Tensor, weight: Tensor, auxiliary_weight: float) -> Tensor:
-    """Cross entropy of the fused logits and, over parcels that have the modality, of each modality's."""
-    loss = functional.cross_entropy(output.logits, target, weight)
-    for name, logits in output.auxiliary.items():
-        seen = output.is_seen[name]
-        each = functional.cross_entropy(logits, target, weight, reduction="none") * seen
-        loss = loss + auxiliary_weight * each.sum() / (weight[target] * seen).sum().clamp(min=1e-6)
-    return loss
-
-
-def _class_weight(target: Tensor, classes: int, balance: float) -> Tensor:
-    """Weights (K,) count^-balance with mean 1 over parcels; 0 for a class without a training parcel."""
-    count = torch.bincount(target, minlength=classes).float()
-    weight = torch.where(count > 0, count.clamp(min=1) ** -balance, 0.0)
-    return weight / weight[target].mean()
-
-
-@torch.no_grad()
-def logits_at(network: PseLtae, batch: Batch, days: tuple[float, ...]) -> NDArray[np.float32]:
-    """Logits (D, P, K) with what was known at the end of each of the days, ascending: one pass over the season."""
-    states: dict[str, State] | None = None
-    since, logits = -np.inf, []
-    for day in days:
-        news = {name: one.take((one.day > since) & (one.day <= day)) for name, one in batch.series.items()}
-        states = network.encode(Batch(news, batch.geometry), states)
-        logits.append(network.decode(states).cpu().numpy())
-        since = day
-    return np.stack(logits)
-
-
-def newest_days(batch: Batch, days: tuple[float, ...]) -> NDArray[np.float64]:
-    """The day (D, P) of each parcel's newest observation known at the end of each of the days; 0 before the first."""
-    newest = np.zeros((len(days), len(batch)))
-    for one in batch.series.values():
-        parcel, day = one.parcel.cpu().numpy(), one.day.cpu().numpy()
-        for row, until in zip(newest, days, strict=True):
-            np.maximum.at(row, parcel[day <= until], day[day <= until])
-    return newest
-
-
-def macro_f1(labels: NDArray[Any], predicted: NDArray[Any]) -> float:
-    """The mean F1 of the classes that occur in labels or predictions."""
-    classes = int(max(labels.max(), predicted.max())) + 1
-    right = np.bincount(labels[labels == predicted], minlength=classes)
-    either = np.bincount(labels, minlength=classes) + np.bincount(predicted, minlength=classes)
-    return float((2 * right[either > 0] / either[either > 0]).mean())
-
-
-def _score(
-    network: PseLtae, validation: Batch, labels: NDArray[np.int64], days: tuple[float, ...]
+def calibrated(
+    answers: Predictions | None, labels: NDArray[np.int64], days: tuple[float, ...]
 ) -> tuple[Temperature, dict[str, Any]]:
-    """The temperature, and scores at each evaluation day, on validation parcels."""
-    if not len(validation):
+    """The temperature, and scores at each of the days, of answers for parcels that the networks did not see."""
+    if answers is None or not len(labels):
         return Temperature(), {}
-    logits, newest = logits_at(network, validation, days), newest_days(validation, days)
+    k = answers.logits.shape[-1]
     temperature = fit_temperature(
-        logits.reshape(-1, logits.shape[-1]), newest.ravel(), np.tile(labels, len(days)), sorted(set(days))
+        answers.logits.reshape(-1, k), answers.newest.ravel(), np.tile(labels, len(days)), sorted(set(days))
     )
     return temperature, {
         "parcels": len(labels),
         "days": list(days),
-        "macro_f1": [macro_f1(labels, one.argmax(1)) for one in logits],
-        "accuracy": [float((one.argmax(1) == labels).mean()) for one in logits],
+        "macro_f1": [macro_f1(labels, one.argmax(1)) for one in answers.logits],
+        "miou": [mean_iou(labels, one.argmax(1)) for one in answers.logits],
+        "accuracy": [float((one.argmax(1) == labels).mean()) for one in answers.logits],
         "calibration_error": [
             expected_calibration_error(temperature.probabilities(one, day), labels)
-            for one, day in zip(logits, newest, strict=True)
+            for one, day in zip(answers.logits, answers.newest, strict=True)
         ],
     }
 
 
-def _check(
-    config: ClassifierConfig, labels: NDArray[Any], is_training: NDArray[np.bool_], is_validation: NDArray[np.bool_]
-) -> None:
-    if (is_training & is_validation).any():
-        raise ValueError("training and validation parcels overlap: scores would flatter")
-    used = labels[is_training | is_validation]
+def _trained(
+    config: ClassifierConfig, training: TrainingConfig, inputs: Inputs, is_training: Mask, is_held: Mask,
+    session: Session,
+) -> tuple[PseLtae, Normaliser, Predictions | None]:  # fmt: skip
+    """A network in evaluation mode on the CPU, its standardisation, and what it says of the held-out parcels."""
+    _check(config, inputs.labels, is_training, is_held, session)
+    wanted = {one.name: inputs.observations[one.name] for one in config.modalities}
+    per_orbit = [one.name for one in config.modalities if one.is_per_orbit]
+    normaliser = Normaliser.fit(wanted, inputs.geometry, is_training, per_orbit)
+    parcels = session.placed(PackedParcels.of(normaliser, wanted, inputs.geometry))
+    members, held = (torch.from_numpy(np.flatnonzero(one)).to(parcels.device) for one in (is_training, is_held))
+    device, days, labels = session.device, training.evaluation_days, inputs.labels[is_held]
+
+    def said(network: PseLtae) -> Predictions:
+        return predict(network, parcels, held, days, device)
+
+    def validated(network: PseLtae) -> dict[str, float]:
+        answers = [one.argmax(1) for one in said(network).logits]
+        scores = {"macro_f1": macro_f1, "miou": mean_iou}
+        return {name: float(np.mean([score(labels, one) for one in answers])) for name, score in scores.items()}
+
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(training.seed)  # initial weights
+        network, target = PseLtae(config).to(device), torch.from_numpy(inputs.labels)
+        network = Fitting(network, training, parcels, target, members, session).run(validated if len(held) else None)
+    answers = said(network) if len(held) and session.is_first else None
+    return network.cpu(), normaliser, answers
+
+
+def _tensors(answers: Predictions) -> dict[str, Tensor]:
+    """Answers as a checkpoint holds them."""
+    return {"logits": torch.from_numpy(answers.logits), "newest": torch.from_numpy(answers.newest)}
+
+
+def _check(config: ClassifierConfig, labels: NDArray[Any], is_training: Mask, is_held: Mask, session: Session) -> None:
+    used = labels[is_training | is_held]
     if len(used) and (used.min() < 0 or used.max() >= len(config.classes)):
         raise ValueError(f"labels go from {used.min()} to {used.max()}, the model has {len(config.classes)} classes")
-    if is_training.sum() < 2 or len(set(labels[is_training].tolist())) < 2:
+    if is_training.sum() < 2 * session.world or len(set(labels[is_training].tolist())) < 2:
         raise ValueError("a classifier needs training parcels of at least two classes")

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from models.calibrate import Temperature
 from models.checkpoint import Checkpoint, CheckpointError, pack, unpack
-from models.classifier import ClassifierConfig, PseLtae
+from models.classifier import ClassifierConfig, ConfigError, PseLtae
+from models.inference import InferenceNetwork
 from models.normalise import Normaliser, Observations
 from models.series import Batch
 from models.streaming import State
@@ -56,7 +57,11 @@ class CropModel:
 
     @torch.no_grad()
     def encode(self, batch: Batch, states: Mapping[str, State] | None = None) -> dict[str, State]:
-        """The parcels' states with the batch's observations folded in."""
+        """The parcels' states with the batch's observations folded in.
+
+        Raises:
+            ConfigError: states are given to a network that cannot stream (`config.is_streaming`).
+        """
         return self.network.encode(batch, states)
 
     @torch.no_grad()
@@ -69,9 +74,9 @@ class CropModel:
         """Where the network runs: batches and states must be there."""
         return next(self.network.parameters()).device
 
-    def for_inference(self, device: torch.device | str = "cpu") -> CropModel:
-        """The same model with batch norms folded, on a device: the same posteriors, faster."""
-        return replace(self, network=self.network.folded().to(device))
+    def for_inference(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> CropModel:
+        """The same model folded, on a device: the same posteriors, faster; in bfloat16 (GPUs) nearly the same."""
+        return replace(self, network=InferenceNetwork(self.network, dtype).to(device))
 
     def to_checkpoint(self) -> Checkpoint:
         """The model at rest; its id is the checkpoint's `model`.
@@ -79,7 +84,7 @@ class CropModel:
         Raises:
             CheckpointError: the network is folded, so its trained weights are gone.
         """
-        if any(name.endswith("weight0") for name in self.network.state_dict()):
+        if isinstance(self.network, InferenceNetwork):
             raise CheckpointError("a folded network cannot be stored: store the model it was folded from")
         description = {
             "kind": KIND,
@@ -101,9 +106,11 @@ class CropModel:
         weights, plain = unpack(checkpoint)
         if plain.get("kind") != KIND:
             raise CheckpointError(f"model {plain['model']} is of kind {plain.get('kind')!r}, not {KIND!r}")
-        network = PseLtae(ClassifierConfig.from_json(plain["config"]), model=plain["model"])
         try:
+            network = PseLtae(ClassifierConfig.from_json(plain["config"]), model=plain["model"])
             network.load_state_dict(weights)
+        except ConfigError as error:
+            raise CheckpointError(f"the configuration of model {plain['model']} cannot be read: {error}") from error
         except RuntimeError as error:
             raise CheckpointError(f"weights of model {plain['model']} do not fit its configuration: {error}") from error
         return cls(

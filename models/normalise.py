@@ -11,13 +11,15 @@ Errors: ValueError for channels that the statistics do not know, or no training 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from models.series import Batch, Series
 
@@ -27,24 +29,41 @@ LEAST_PIXELS_OF_ORBIT = 100
 LEAST_SD = 1e-6
 # A standardised value beyond this is a fault of the data; chosen because 10 sd does not occur in clean data.
 CLIP = 10.0
+# Numbers of a chunk that statistics are taken from at once: 2**24 are 128 MiB of float64, little beside a season mapped.
+CHUNK = 2**24
 
 
 @dataclass(frozen=True)
 class Observations:
-    """The observations of one modality in physical units, packed, as read from a database or a file."""
+    """The observations of one modality, packed, as read from a database or a file; never written to.
 
-    pixels: NDArray[np.float32]
-    """(N, C, S); NaN in any channel makes a pixel invalid."""
+    Pixels are float32 in physical units, or integers as stored (then often a numpy memmap): physical = pixels x scale.
+    """
+
+    pixels: NDArray[np.float32] | NDArray[np.int16]
+    """(N, C, S); NaN, of integers `nodata`, in any channel makes a pixel invalid."""
     day: NDArray[np.float32]
     """(N,) days since the season's start."""
     parcel: NDArray[np.int64]
     """(N,) index of the parcel, ascending."""
     orbit: NDArray[np.int16]
     """(N,) relative orbit; 0 where unknown."""
+    scale: float = 1.0
+    """Physical units of one stored unit; 1 for floats."""
+    nodata: int | None = None
+    """What an invalid pixel of integers holds; None: all are valid."""
 
     def take(self, rows: NDArray[Any]) -> Observations:
         """The observations at `rows`: indices or a boolean mask (N,)."""
-        return Observations(self.pixels[rows], self.day[rows], self.parcel[rows], self.orbit[rows])
+        return replace(
+            self, pixels=self.pixels[rows], day=self.day[rows], parcel=self.parcel[rows], orbit=self.orbit[rows]
+        )
+
+    def physical(self, rows: NDArray[Any] | slice = slice(None)) -> NDArray[np.float32]:
+        """Pixels (n, C, S) of some rows in physical units, NaN where invalid."""
+        raw = self.pixels[rows]
+        values = raw.astype(np.float32) * np.float32(self.scale)
+        return values if self.nodata is None else np.where(raw == self.nodata, np.float32(np.nan), values)
 
 
 @dataclass(frozen=True)
@@ -55,16 +74,38 @@ class ChannelStatistics:
     sd: tuple[float, ...]
 
     @classmethod
-    def of(cls, rows: NDArray[Any]) -> Self:
-        """The statistics of rows (M, C), float64 inside.
+    def of(cls, moments: Moments) -> Self:
+        """The statistics of what was counted.
 
         Raises:
-            ValueError: there is no row.
+            ValueError: nothing was.
         """
-        if not len(rows):
+        if not moments.count:
             raise ValueError("no training observation to take channel statistics from")
-        sd = rows.std(0, dtype=np.float64)
-        return cls(tuple(rows.mean(0, dtype=np.float64).tolist()), tuple(np.where(sd > LEAST_SD, sd, 1.0).tolist()))
+        sd = np.sqrt(moments.squares / moments.count)
+        return cls(tuple(moments.mean.tolist()), tuple(np.where(sd > LEAST_SD, sd, 1.0).tolist()))
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, mean and sum of squared deviations of rows, float64: what statistics over chunks are merged from."""
+
+    count: int
+    mean: NDArray[np.float64]
+    squares: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, rows: NDArray[Any]) -> Self:
+        """The moments of rows (M, C)."""
+        mean = rows.mean(0, dtype=np.float64) if len(rows) else np.zeros(rows.shape[1])
+        return cls(len(rows), mean, np.square(rows - mean).sum(0))
+
+    def __add__(self, other: Moments) -> Moments:
+        """Both together (Chan, Golub and LeVeque 1979)."""
+        count = self.count + other.count
+        gap, share = other.mean - self.mean, other.count / max(count, 1)
+        squares = self.squares + other.squares + np.square(gap) * self.count * share
+        return Moments(count, self.mean + gap * share, squares)
 
 
 @dataclass(frozen=True)
@@ -74,17 +115,40 @@ class ModalityStatistics:
     overall: ChannelStatistics
     orbits: Mapping[int, ChannelStatistics] = field(default_factory=dict)
 
-    def standardise(self, pixels: NDArray[np.float32], orbit: NDArray[np.int16]) -> NDArray[np.float32]:
-        """Pixels (N, C, S) in units of standard deviations; NaN stays NaN."""
+    def tables(self) -> tuple[Tensor, Tensor]:
+        """Means and standard deviations (1 + orbits, C): the modality's, then each orbit's."""
         known = [self.overall, *self.orbits.values()]
-        if pixels.shape[1] != len(self.overall.mean):
-            raise ValueError(f"{pixels.shape[1]} channels given, statistics are of {len(self.overall.mean)}")
+        return torch.tensor([one.mean for one in known]), torch.tensor([one.sd for one in known])
+
+    def row(self, orbit: NDArray[np.int16]) -> Tensor:
+        """The row (N,) of the tables that each orbit (N,) takes."""
         which = np.zeros(len(orbit), np.int64)
         for index, number in enumerate(self.orbits, start=1):
             which[orbit == number] = index
-        mean = np.array([one.mean for one in known], np.float32)[which]
-        sd = np.array([one.sd for one in known], np.float32)[which]
-        return np.asarray(np.clip((pixels - mean[..., None]) / sd[..., None], -CLIP, CLIP), np.float32)
+        return torch.from_numpy(which)
+
+
+def standardise(
+    raw: Tensor, row: Tensor, tables: tuple[Tensor, Tensor], scale: float, nodata: int | None
+) -> tuple[Tensor, Tensor]:
+    """Stored pixels (N, C, S) in standard deviations, 0 where invalid, and which are valid (N, S).
+
+    Args:
+        row: (N,) the row of the tables that each observation takes.
+        tables: means and standard deviations (R, C) in physical units.
+    """
+    valid = is_valid(raw, nodata)
+    mean, sd = tables
+    # In stored units: scaling two numbers of a channel is cheaper than scaling its pixels.
+    pixels = (raw.float() - (mean / scale)[row, :, None]).div_((sd / scale)[row, :, None]).clamp_(-CLIP, CLIP)
+    return pixels if bool(valid.all()) else pixels.masked_fill_(~valid[:, None, :], 0.0), valid
+
+
+def is_valid(raw: Tensor, nodata: int | None) -> Tensor:
+    """Which pixels (N, S) of stored ones (N, C, S) hold every channel."""
+    if raw.is_floating_point():
+        return raw.isfinite().all(dim=1)
+    return raw.new_ones(raw.shape[0], raw.shape[2], dtype=torch.bool) if nodata is None else (raw != nodata).all(dim=1)
 
 
 @dataclass(frozen=True)
@@ -104,31 +168,46 @@ class Normaliser:
     ) -> Normaliser:
         """The statistics of the training parcels: mask (P,) of geometry (P, 4); modalities `per_orbit` have both."""
         return cls(
-            {name: _modality(one.take(training[one.parcel]), name in per_orbit) for name, one in observations.items()},
+            {name: _modality(one, training[one.parcel], name in per_orbit) for name, one in observations.items()},
             _geometry_statistics(geometry[training]),
         )
 
     def series(self, modality: str, observations: Observations) -> Series:
-        """One modality's observations as the network takes them."""
-        if modality not in self.modalities:
-            raise ValueError(f"no statistics of modality {modality!r}, only of {', '.join(self.modalities)}")
-        pixels = self.modalities[modality].standardise(observations.pixels, observations.orbit)
-        valid = np.asarray(np.isfinite(pixels).all(axis=1))
+        """One modality's observations as the network takes them.
+
+        Raises:
+            ValueError: no statistics of this modality, or of other channels.
+        """
+        statistics = self.of(modality, observations.pixels.shape[1])
+        pixels, valid = standardise(
+            as_tensor(observations.pixels), statistics.row(observations.orbit), statistics.tables(),
+            observations.scale, observations.nodata,
+        )  # fmt: skip
         return Series(
-            torch.from_numpy(np.where(valid[:, None, :], pixels, np.float32(0))),
-            torch.from_numpy(valid),
+            pixels,
+            valid,
             torch.from_numpy(np.asarray(observations.day, np.float32)),
             torch.from_numpy(np.asarray(observations.parcel, np.int64)),
         )
 
+    def of(self, modality: str, channels: int) -> ModalityStatistics:
+        """The statistics of a modality of so many channels; ValueError if there are none."""
+        if modality not in self.modalities:
+            raise ValueError(f"no statistics of modality {modality!r}, only of {', '.join(self.modalities)}")
+        known = self.modalities[modality]
+        if channels != len(known.overall.mean):
+            raise ValueError(f"{channels} channels given, statistics are of {len(known.overall.mean)}")
+        return known
+
+    def standardised_geometry(self, geometry: NDArray[np.floating[Any]]) -> Tensor:
+        """Geometry (P, 4) in standard deviations, zeros where unknown."""
+        plain = (_logarithmic(geometry) - np.array(self.geometry.mean)) / np.array(self.geometry.sd)
+        return torch.from_numpy(np.nan_to_num(plain).clip(-CLIP, CLIP).astype(np.float32))
+
     def batch(self, observations: Mapping[str, Observations], geometry: NDArray[np.floating[Any]]) -> Batch:
         """Parcels as the network takes them: geometry (P, 4) in m, m2, 1/m, share."""
-        statistics = self.geometry
-        plain = (_logarithmic(geometry) - np.array(statistics.mean)) / np.array(statistics.sd)
-        return Batch(
-            {name: self.series(name, one) for name, one in observations.items()},
-            torch.from_numpy(np.nan_to_num(plain).clip(-CLIP, CLIP).astype(np.float32)),
-        )
+        series = {name: self.series(name, one) for name, one in observations.items()}
+        return Batch(series, self.standardised_geometry(geometry))
 
     def to_json(self) -> dict[str, Any]:
         """The statistics as plain JSON values."""
@@ -152,23 +231,37 @@ def _statistics(plain: Mapping[str, Any]) -> ChannelStatistics:
     return ChannelStatistics(tuple(plain["mean"]), tuple(plain["sd"]))
 
 
-def _modality(observations: Observations, per_orbit: bool) -> ModalityStatistics:
-    rows = observations.pixels.transpose(0, 2, 1)  # (N, S, C)
-    valid = np.isfinite(rows).all(axis=2)  # (N, S)
-    orbit = np.broadcast_to(observations.orbit[:, None], valid.shape)[valid]
-    rows = rows[valid]  # (M, C)
-    numbers, counts = np.unique(orbit, return_counts=True)
-    own = numbers[counts >= LEAST_PIXELS_OF_ORBIT] if per_orbit else numbers[:0]
-    return ModalityStatistics(
-        ChannelStatistics.of(rows), {int(one): ChannelStatistics.of(rows[orbit == one]) for one in own}
-    )
+def as_tensor(array: NDArray[Any]) -> Tensor:
+    """The array's own memory as a tensor, also that of a file mapped read-only."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)  # nobody writes to it
+        return torch.from_numpy(array)
+
+
+def _modality(observations: Observations, is_training: NDArray[np.bool_], per_orbit: bool) -> ModalityStatistics:
+    """Statistics of the training observations (mask (N,)), a chunk at a time."""
+    used = np.flatnonzero(is_training)
+    _, channels, size = observations.pixels.shape
+    moments: dict[int, Moments] = {}
+    # At least one chunk, so that nothing to count is an error in one place only.
+    for some in np.array_split(used, max(1, -(-len(used) * channels * size // CHUNK))):
+        rows = observations.physical(some).transpose(0, 2, 1)  # (n, S, C)
+        valid = np.isfinite(rows).all(axis=2)  # (n, S)
+        orbit = np.broadcast_to(observations.orbit[some, None], valid.shape)[valid]
+        rows = rows[valid]  # (M, C)
+        for number in np.unique(orbit).tolist() if per_orbit else [0]:
+            own = Moments.of(rows[orbit == number] if per_orbit else rows)
+            moments[number] = moments[number] + own if number in moments else own
+    known = {one: ChannelStatistics.of(own) for one, own in moments.items() if own.count >= LEAST_PIXELS_OF_ORBIT}
+    total = sum(moments.values(), Moments.of(np.zeros((0, channels))))
+    return ModalityStatistics(ChannelStatistics.of(total), known if per_orbit else {})
 
 
 def _geometry_statistics(geometry: NDArray[np.floating[Any]]) -> ChannelStatistics:
     rows = _logarithmic(geometry)
     known = rows[np.isfinite(rows).all(axis=1)]
     if len(known):
-        return ChannelStatistics.of(known)
+        return ChannelStatistics.of(Moments.of(known))
     # Parcels without a known geometry are zeros after standardisation: any statistics do.
     return ChannelStatistics((0.0,) * rows.shape[1], (1.0,) * rows.shape[1])
 

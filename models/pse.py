@@ -10,17 +10,26 @@ Errors: none: a parcel-date without a valid pixel has mean and sd 0, with one pi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.streaming import is_remote
+
 # Under the root of the variance, so that its gradient is finite at 0; the published code's constant.
 VARIANCE_FLOOR = 1e-31
-# Activations of a chunk, in numbers of float32: 2**16 are 256 KiB, which stays in a core's second-level cache.
-CHUNK_NUMBERS = 2**16
+# Widest activations of a chunk, in float32 numbers. On a CPU the fastest of 2**16 to 2**21 measured: larger ones leave the
+# cache, smaller ones pay more for calls. On a GPU the memory for temporaries: 3 times 512 MiB.
+CPU_CHUNK, GPU_CHUNK = 2**20, 2**27
+# Share of valid pixels from which on leaving the others out costs more than it saves (measured).
+LEAST_DENSE = 0.4
+# PyTorch takes MKL for float32, which does not use AVX-512 on other vendors' processors; oneDNN, in the same wheel, does: twice
+# the speed on AMD. Its fixed cost outweighs that below about a million multiplications (measured).
+HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # type: ignore[no-untyped-call]
+LEAST_ONEDNN = 2**20
 
 
 class RowNorm(nn.BatchNorm1d):
@@ -58,20 +67,34 @@ class LinearNorm(nn.Module):
         return (self.lin.weight * scale[:, None]).detach(), (self.lin.bias * scale + shift).detach()
 
 
-def masked_mean_sd_(z: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and unbiased sd (F, N) over the valid pixels of z (F, N, S), valid (N, S); 0 if undefined. Overwrites z."""
-    weight = valid.to(z.dtype)
-    count = weight.sum(-1)
-    mean = z.mul_(weight).sum(-1) / count.clamp(min=1)
+def linear(rows: Tensor, weight: Tensor, bias: Tensor, *, relu: bool = False) -> Tensor:
+    """The linear layer of inference, rows (M, I) to (M, O), with ReLU in the same pass; it has no gradient."""
+    is_large = len(rows) * weight.numel() >= LEAST_ONEDNN
+    if HAS_ONEDNN and is_large and rows.dtype == torch.float32 and not is_remote(rows):
+        kind = "relu" if relu else "none"
+        return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, kind, [], "")  # type: ignore[no-any-return]
+    out = functional.linear(rows, weight, bias)
+    return out.relu_() if relu else out
+
+
+def masked_moments_(z: Tensor, weight: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and sum of squared deviations (n, F) over pixels z (n, S, F) of weight 1, not 0. Overwrites z.
+
+    Args:
+        weight: (n, S) of 0 and 1.
+        count: (n, 1), their number, at least 1.
+    """
+    weight = weight[:, None]  # (n, 1, S): a sum over pixels is a matrix product, so that the mask costs no pass
+    mean = torch.bmm(weight, z).div_(count[..., None])
     # Two passes: the mean of squares less the squared mean loses the sd of pixels that are nearly equal.
-    variance = z.sub_(mean[..., None]).mul_(weight).square_().sum(-1) / (count - 1).clamp(min=1)
-    return mean, torch.sqrt(variance + VARIANCE_FLOOR)
+    torch.ops.aten.mse_loss.out(z, mean.expand_as(z), 0, out=z)  # (z - mean)^2 in one pass
+    return mean[:, 0], torch.bmm(weight, z)[:, 0]
 
 
 def packed_mean_sd(z: Tensor, row: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     """Mean and unbiased sd (rows, F) over pixels z (M, F) that belong to `row` (M,); 0 where they are undefined."""
-    count = torch.zeros(rows, device=z.device).index_add(0, row, torch.ones_like(row, dtype=z.dtype))[:, None]
-    zeros = torch.zeros(rows, z.shape[1], device=z.device, dtype=z.dtype)
+    count = z.new_zeros(rows).index_add(0, row, torch.ones_like(row, dtype=z.dtype))[:, None]
+    zeros = z.new_zeros(rows, z.shape[1])
     mean = zeros.index_add(0, row, z) / count.clamp(min=1)
     variance = zeros.index_add(0, row, (z - mean[row]).square()) / (count - 1).clamp(min=1)
     return mean, torch.sqrt(variance + VARIANCE_FLOOR)
@@ -96,39 +119,79 @@ class PixelSetEncoder(nn.Module):
         mean, sd = packed_mean_sd(z, row, pixels.shape[0])
         return self.mlp2(torch.cat([mean, sd, geometry], dim=1))  # type: ignore[no-any-return]
 
-    def folded(self) -> FoldedPixelSetEncoder:
+    def folded(self, dtype: torch.dtype = torch.float32) -> FoldedPixelSetEncoder:
         """The same function as this trained encoder, for inference only."""
-        return FoldedPixelSetEncoder([*self.mlp1, self.mlp2])
+        return FoldedPixelSetEncoder([*self.mlp1, self.mlp2], dtype)
 
 
 class FoldedPixelSetEncoder(nn.Module):
-    """The encoder for inference: batch norms folded into the linear layers, pixels last, chunks that stay in cache."""
+    """The encoder for inference: batch norms folded, chunks that stay in cache, no work for pixels that are not there.
 
-    def __init__(self, layers: Sequence[LinearNorm]) -> None:
+    In bfloat16 the matrix products over pixels are; statistics and MLP2 stay float32.
+    """
+
+    def __init__(self, layers: Sequence[LinearNorm], dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.depth = len(layers) - 1
         for index, layer in enumerate(layers):
-            weight, bias = layer.folded()
+            weight, bias = (one.to(dtype if index < self.depth else one.dtype) for one in layer.folded())
             self.register_buffer(f"weight{index}", weight)
             self.register_buffer(f"bias{index}", bias)
-        self.width = max(layer.lin.out_features for layer in layers[:-1])
 
     @torch.no_grad()
     def forward(self, pixels: Tensor, valid: Tensor, geometry: Tensor) -> Tensor:
-        # A GPU has no such cache to stay in: there the whole is one chunk.
-        rows = CHUNK_NUMBERS // (self.width * pixels.shape[2]) if pixels.device.type == "cpu" else len(pixels)
-        statistics = [
-            torch.cat(masked_mean_sd_(self._pixel_features(some), seen))
-            for some, seen in zip(torch.split(pixels, max(rows, 1)), torch.split(valid, max(rows, 1)), strict=True)
-        ]
-        last = self.depth
-        inputs = torch.cat([torch.cat(statistics, dim=1).t(), geometry], dim=1)
-        return functional.linear(inputs, self.get_buffer(f"weight{last}"), self.get_buffer(f"bias{last}"))
+        *pixel_layers, (last, bias) = (
+            (self.get_buffer(f"weight{index}"), self.get_buffer(f"bias{index}")) for index in range(self.depth + 1)
+        )
+        width, dtype = len(pixel_layers[-1][1]), pixel_layers[0][0].dtype
+        weight = valid.to(geometry.dtype)
+        count = weight.sum(1, keepdim=True)
+        inputs = geometry.new_empty(len(pixels), last.shape[1])  # [mean; sd; geometry]
+        inputs[:, 2 * width :] = geometry
+        mean, spread = inputs[:, :width], inputs[:, width : 2 * width]
+        for rows, some, seen in chunks(pixels, weight, count, width):
+            z = some.flatten(0, 1).to(dtype)
+            for of_layer in pixel_layers:
+                z = linear(z, *of_layer, relu=True)
+            z = z.view(*some.shape[:2], width).float()
+            mean[rows], spread[rows] = masked_moments_(z, seen, count[rows].clamp(min=1))
+        spread.div_((count - 1).clamp(min=1)).add_(VARIANCE_FLOOR).sqrt_()
+        return linear(inputs, last, bias)
 
-    def _pixel_features(self, pixels: Tensor) -> Tensor:
-        """MLP1 of a chunk, (n, C, S) to (F, n, S), as one matrix product a layer."""
-        n, _, size = pixels.shape
-        z = pixels.transpose(0, 1).flatten(1)  # (C, n * S)
-        for index in range(self.depth):
-            z = torch.addmm(self.get_buffer(f"bias{index}")[:, None], self.get_buffer(f"weight{index}"), z).relu_()
-        return z.view(len(z), n, size)
+
+def chunks(
+    pixels: Tensor, weight: Tensor, count: Tensor, width: int
+) -> Iterator[tuple[slice | Tensor, Tensor, Tensor]]:
+    """Some rows at a time, each row once: which, their pixels (n, k, C) channels last, and the weight of these (n, k).
+
+    k is S; on a CPU, where most pixels are invalid (clouds, small parcels beside large ones), it is the number of valid
+    ones, rows of a similar number together. A GPU would have to wait for these numbers: there the work on invalid pixels
+    is the cheaper one.
+
+    Args:
+        pixels: (N, C, S).
+        weight: (N, S) of 0 and 1.
+        count: (N, 1), number of valid pixels.
+        width: number of features that a pixel will have.
+    """
+    n, _, size = pixels.shape
+    at_once = (GPU_CHUNK if is_remote(pixels) else CPU_CHUNK) // width
+    by_pixel = pixels.transpose(1, 2)
+    if is_remote(pixels) or float(count.sum()) >= LEAST_DENSE * weight.numel():
+        step = max(at_once // max(size, 1), 1)
+        for begin in range(0, n, step):
+            rows = slice(begin, begin + step)
+            yield rows, by_pixel[rows].contiguous(), weight[rows]
+        return
+    counts, order = count[:, 0].long().sort(descending=True)
+    found = torch.nonzero(weight[order])[:, 1]  # valid pixels, row after row
+    before, place = counts.cumsum(0) - counts, torch.arange(size)
+    begin = 0
+    while begin < n:
+        most = max(int(counts[begin]), 1)
+        part = slice(begin, begin + max(at_once // most, 1))
+        # Where a row has fewer, places of the next row's pixels stand in: any do, their weight is 0.
+        index = (before[part, None] + place[:most]).clamp(max=max(len(found) - 1, 0))
+        index = found[index] if len(found) else index * 0
+        yield order[part], by_pixel[order[part, None], index], (place[:most] < counts[part, None]).to(weight.dtype)
+        begin = part.stop

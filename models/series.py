@@ -59,7 +59,7 @@ class Batch:
 
     series: Mapping[str, Series]
     geometry: Tensor
-    """(P, 4) float32, standardised geometric features; zeros where unknown."""
+    """(P, G) float32, standardised geometric features (published: 4); zeros where unknown."""
 
     def __len__(self) -> int:
         return self.geometry.shape[0]
@@ -67,6 +67,11 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
         return Batch({name: one.to(device) for name, one in self.series.items()}, self.geometry.to(device))
+
+    def observed(self, modality: str) -> Tensor:
+        """(P,) bool, parcels with an observation of the modality, of at least one valid pixel."""
+        seen = torch.zeros(len(self), dtype=torch.bool, device=self.geometry.device)
+        return seen.index_fill(0, self.series[modality].informative().parcel, True) if modality in self.series else seen
 
     def until(self, day: float) -> Batch:
         """What was known of these parcels at the end of `day`: later observations left out."""

@@ -52,8 +52,8 @@ class State:
         """The same states on another device."""
         return replace(self, m=self.m.to(device), s=self.s.to(device), v=self.v.to(device))
 
-    def take(self, parcels: Tensor) -> State:
-        """The states of some parcels: indices or a boolean mask (P,)."""
+    def take(self, parcels: Tensor | slice) -> State:
+        """The states of some parcels: indices, a boolean mask (P,) or a slice."""
         return replace(self, m=self.m[parcels], s=self.s[parcels], v=self.v[parcels])
 
 
@@ -71,24 +71,48 @@ def update(state: State, logits: Tensor, values: Tensor, parcel: Tensor, *, mode
     """The state with N observations folded in; any number for each parcel, in any order. Differentiable.
 
     Args:
-        logits: (N, H).
+        logits: (N, H); -inf makes an observation weigh nothing.
         values: (N, H, D).
         parcel: (N,) int64 in 0..P-1, the parcel each observation is of.
         model: id of the model that made logits and values.
     """
     _same_model(state.model, model)
+    each = dates_each(parcel, len(state))
     with torch.no_grad():  # the maximum cancels out of v / s: it takes no gradient
-        rows = parcel[:, None].expand_as(logits)
-        m = state.m.scatter_reduce(0, rows, logits, "amax")
+        if each:
+            m = torch.maximum(state.m, logits.view(-1, each, logits.shape[1]).amax(1))
+        else:
+            m = state.m.scatter_reduce(0, parcel[:, None].expand_as(logits), logits, "amax")
         shift = _finite(m)
     kept = torch.exp(state.m - shift)
-    weight = torch.exp(logits - shift[parcel])  # (N, H)
+    weight = torch.exp(logits - (shift if each == 1 else shift[parcel]))  # (N, H)
+    added = weight[..., None] * values
+    if each:  # one sum instead of N scattered ones
+        s, v = (new.view(-1, each, *new.shape[1:]).sum(1) if each > 1 else new for new in (weight, added))
+        return State(m, state.s * kept + s, torch.addcmul(v, state.v, kept[..., None]), state.model)
     return State(
         m=m,
         s=(state.s * kept).index_add(0, parcel, weight),
-        v=(state.v * kept[..., None]).index_add(0, parcel, weight[..., None] * values),
+        v=(state.v * kept[..., None]).index_add(0, parcel, added),
         model=state.model,
     )
+
+
+def is_remote(tensor: Tensor) -> bool:
+    """Whether the tensor is on a GPU: the host waits for all work there to learn a value of it, so it must not ask."""
+    return tensor.device.type != "cpu"
+
+
+def dates_each(parcel: Tensor, parcels: int) -> int:
+    """How many observations every parcel has, if all have the same number and come in order; else 0.
+
+    0 too where the answer would have to be waited for.
+    """
+    if parcels == 0 or len(parcel) == 0 or len(parcel) % parcels or is_remote(parcel):
+        return 0
+    each = len(parcel) // parcels
+    in_order = torch.arange(parcels)[:, None] == parcel.view(parcels, each)
+    return each if bool(in_order.all()) else 0
 
 
 def merge(a: State, b: State) -> State:
@@ -109,6 +133,8 @@ def finish(state: State, *, model: str = "") -> Tensor:
 
 def concatenate(states: Sequence[State]) -> State:
     """The states of different parcels as one, in the order given."""
+    if len(states) == 1:
+        return states[0]
     for other in states[1:]:
         _same_model(states[0].model, other.model)
     return State(

@@ -20,9 +20,10 @@ from db.connect import engine
 from db.parcels import Parcel, season_by_name
 from db.settings import resolve_dsn
 from models.checkpoint import Checkpoint
+from models.classifier import ClassifierConfig
 from models.ndvi_reconstruction import NdviTrainingConfig
 from monitor import picture, schedule, train, training_data, words
-from monitor.errors import NotFound
+from monitor.errors import CannotWatch, NotFound
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker
 
@@ -81,13 +82,16 @@ def activate(
         ]
         if len(found) != 1:
             raise NotFound(f"{len(found) or 'no'} registered model answers to {model!r}; see `parcelwatch models list`")
+        if found[0].task == "classifier" and (why := ClassifierConfig.from_json(found[0].config).coupling):
+            raise CannotWatch(
+                f"model {found[0].model_id[:12]} cannot watch a season: {why}; it classifies whole ones only"
+            )
         stored = season_by_name(connection, season)
         registry.activate(connection, stored.season_key, collection, found[0].model_key, now)
         n = work.mark_rebuild(connection, stored.season_key, collection, now)
     console.print(f"model {found[0].model_id[:12]} watches {collection} in {season}; {n} parcels will be rebuilt")
 
 
-@train_app.command("classifier")
 def train_classifier(
     season: SeasonOption,
     collection: CollectionOption,

@@ -1,8 +1,13 @@
 """Errors of the monitor's commands, made for people.
 
-NotFound    what was asked for is not stored, or not one thing: the caller shows the line and stops
+NotFound     what was asked for is not stored, or not one thing: the caller shows the line and stops
+CannotWatch  a model needs a whole season at once: the caller shows the line and stops
 """
 
 
 class NotFound(Exception):
     """Nothing, or more than one thing, answers to what was asked for."""
+
+
+class CannotWatch(Exception):
+    """A model whose states cannot be carried through a season is asked to watch one."""

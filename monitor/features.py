@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import date
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import sqlalchemy as sa
@@ -34,17 +34,32 @@ def observations(
 
     A modality that draws more than one pixel reads pixel sets, and the mean as a single pixel where there is none stored.
     """
-    sensor = "S2" if modality.name == "s2" else "S1"
+    sets = pixel_sets(connection, sensor_of(modality.name), rows) if modality.pixels > 1 else None
+    return packed(modality, rows, np.searchsorted(parcel_keys, rows["parcel_key"]), starts_on, sets)
+
+
+def packed(
+    modality: ModalityConfig,
+    rows: NDArray[np.void],
+    parcel: NDArray[np.int64],
+    starts_on: date,
+    sets: Sequence[bytes | None] | None = None,
+) -> Observations:
+    """Rows (N,) of one modality and, if given, their pixel sets; parcel (N,) is the index of each row's, ascending."""
     pixels = means(rows, modality.channels)[:, :, None]
-    if modality.pixels > 1:
-        stored = pixel_sets(connection, sensor, rows)
-        pixels = _with_pixel_sets(pixels, stored, sensor, modality.channels)
+    if sets is not None:
+        pixels = _with_pixel_sets(pixels, sets, sensor_of(modality.name), modality.channels)
     return Observations(
         pixels=pixels,
         day=season_days(rows["observed_at"], starts_on),
-        parcel=np.searchsorted(parcel_keys, rows["parcel_key"]),
+        parcel=parcel,
         orbit=rows["relative_orbit"].astype(np.int16),
     )
+
+
+def sensor_of(modality: str) -> Literal["S1", "S2"]:
+    """The sensor that sees a modality."""
+    return "S2" if modality == "s2" else "S1"
 
 
 def season_days(times: NDArray[np.datetime64], starts_on: date) -> NDArray[np.float32]:

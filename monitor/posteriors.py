@@ -1,7 +1,8 @@
 """Incremental posteriors: what is new of each claimed parcel, folded into its encoder states.
 
-A parcel whose state is missing, whose model changed, or of which an observation was revised or withdrawn is rebuilt from
-its current observations; for all others only the pending rows are read into the network. Both give the same posterior.
+A state belongs to a sequence of the model: that of a modality, or of all (mid fusion). A parcel whose state is missing, whose
+model changed, or of which an observation was revised or withdrawn is rebuilt from its current observations; for all others
+only the pending rows are read into the network. Both give the same posterior.
 """
 
 from collections.abc import Mapping
@@ -48,7 +49,8 @@ def fold(
         (row.parcel_key, row.modality): row for row in beliefs.load_states(connection, claim.parcel_keys, model_key)
     }
     is_new = {name: _is_new(rows, claim, name) for name, rows in wanted.items()}
-    is_rebuilt = _rebuilt(claim, wanted, is_new, stored)
+    members = {name: model.config.members(name) for name in model.config.sequences}
+    is_rebuilt = _rebuilt(claim, members, wanted, is_new, stored)
     new = {name: rows[is_new[name] | is_rebuilt[_index(claim, rows)]] for name, rows in wanted.items()}
     batch = model.batch(
         {
@@ -60,7 +62,7 @@ def fold(
     states = model.encode(batch.to(model.device), _states(claim, stored, is_rebuilt, model))
     counts = {name: np.bincount(_index(claim, rows), minlength=n) for name, rows in wanted.items()}
     newest_of = {name: _newest(claim, rows) for name, rows in wanted.items()}
-    _save(connection, model_key, claim, new, is_rebuilt, states, counts, newest_of)
+    _save(connection, model_key, claim, members, new, is_rebuilt, states, counts, newest_of)
     newest = np.max(list(newest_of.values()), axis=0)
     known = np.flatnonzero(sum(counts.values()))
     if len(known) == 0:
@@ -77,8 +79,8 @@ def fold(
 
 
 def _rebuilt(
-    claim: Claim, series: Mapping[str, NDArray[np.void]], is_new: Mapping[str, NDArray[np.bool_]],
-    stored: Mapping[tuple[int, str], StateRow],
+    claim: Claim, members: Mapping[str, tuple[str, ...]], series: Mapping[str, NDArray[np.void]],
+    is_new: Mapping[str, NDArray[np.bool_]], stored: Mapping[tuple[int, str], StateRow],
 ) -> NDArray[np.bool_]:  # fmt: skip
     """(P,) parcels whose states must be made anew."""
     pending = claim.pending
@@ -86,8 +88,9 @@ def _rebuilt(
     is_rebuilt = np.isin(claim.parcel_keys, revised)
     # A state must hold exactly what is known less what is pending: anything else (a dropped state, a first look at a
     # season that already runs) is not patched but made anew.
-    for name, rows in series.items():
-        old = np.bincount(_index(claim, rows[~is_new[name]]), minlength=len(claim.parcel_keys))
+    for name, modalities in members.items():
+        seen = np.concatenate([_index(claim, series[one][~is_new[one]]) for one in modalities])
+        old = np.bincount(seen, minlength=len(claim.parcel_keys))
         held = np.array([s.n_folded if (s := stored.get((int(key), name))) else 0 for key in claim.parcel_keys])
         is_rebuilt |= old != held
     return is_rebuilt
@@ -121,18 +124,21 @@ def _states(
 
 
 def _save(
-    connection: sa.Connection, model_key: int, claim: Claim, new: Mapping[str, NDArray[np.void]],
-    is_rebuilt: NDArray[np.bool_], states: Mapping[str, State], counts: Mapping[str, NDArray[np.int64]],
-    newest: Mapping[str, NDArray[np.datetime64]],
+    connection: sa.Connection, model_key: int, claim: Claim, members: Mapping[str, tuple[str, ...]],
+    new: Mapping[str, NDArray[np.void]], is_rebuilt: NDArray[np.bool_], states: Mapping[str, State],
+    counts: Mapping[str, NDArray[np.int64]], newest: Mapping[str, NDArray[np.datetime64]],
 ) -> None:  # fmt: skip
     rows: list[StateRow] = []
     for name, state in states.items():
         # A rebuilt state is stored even if it is empty now: all its observations may have been withdrawn.
-        touched = np.union1d(_index(claim, new[name]), np.flatnonzero(is_rebuilt))
+        with_news = np.concatenate([_index(claim, new[one]) for one in members[name]])
+        touched = np.union1d(with_news, np.flatnonzero(is_rebuilt))
         if len(touched) == 0:
             continue
+        n_folded = np.sum([counts[one] for one in members[name]], axis=0)
+        seen_to = np.max([newest[one] for one in members[name]], axis=0)
         rows += [
-            StateRow(int(claim.parcel_keys[p]), name, int(counts[name][p]), to_utc(newest[name][p]), one)
+            StateRow(int(claim.parcel_keys[p]), name, int(n_folded[p]), to_utc(seen_to[p]), one)
             for p, one in zip(touched, streaming.to_bytes(state.take(_tensor(touched).to(state.m.device))), strict=True)
         ]
     if rows:

@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import sqlalchemy as sa
+import torch
 from numpy.typing import NDArray
 
 from db import registry
+from db.parcels import Season
 from db.registry import Task
 from models.checkpoint import Checkpoint, pack
 from models.classifier import ClassifierConfig
-from models.classifier_training import Progress, TrainingConfig, train_classifier
+from models.classifier_training import Inputs, Progress, train_calibrated
 from models.crop_model import CropModel
+from models.fitting import Epoch, Session, TrainingConfig
 from models.ndvi_correction import FIT_UPDATES
 from models.ndvi_curve import NdviModel, fit_curve
 from models.ndvi_reconstruction import NdviTrainingConfig
@@ -44,22 +47,17 @@ def classifier(
     held = np.zeros(len(usable), bool)
     held[usable] = hold_out(data.blocks[usable], data.labels[usable], VALIDATION_SHARE, seed)
     config = ClassifierConfig(modalities=data.modalities, classes=data.classes)
-    training = TrainingConfig(evaluation_days=_days(data, evaluation_dates), seed=seed)
+    training = TrainingConfig(evaluation_days=evaluation_days(data.season, evaluation_dates), seed=seed)
     training = training if epochs is None else replace(training, epochs=epochs)
-    n_rounds = 2 if is_refitted else 1
 
-    def fit(is_training: NDArray[np.bool_], is_validation: NDArray[np.bool_], nr: int) -> CropModel:
-        def told(epoch: int, of: int, loss: float) -> None:
-            if progress is not None:
-                progress(nr * of + epoch, n_rounds * of, loss)
+    def told(epoch: Epoch, _: object) -> None:
+        if progress is not None:
+            progress((epoch.round - 1) * epoch.of + epoch.number, epoch.rounds * epoch.of, epoch.loss)
 
-        inputs = data.observations, data.geometry, data.labels
-        return train_classifier(config, training, *inputs, is_training, is_validation, progress=told, device=device)
-
-    model = fit(usable & ~held, held, 0)
-    if is_refitted:
-        refitted = fit(usable, np.zeros_like(held), 1)
-        model = replace(refitted, temperature=model.temperature, scores=model.scores)
+    model = train_calibrated(
+        config, training, Inputs(data.observations, data.geometry, data.labels), usable, [held], is_refitted=is_refitted,
+        session=Session(torch.device(device), on_epoch=told),
+    )  # fmt: skip
     counts = {
         "n_training": int(usable.sum() if is_refitted else (usable & ~held).sum()),
         "n_validation": int(held.sum()),
@@ -109,11 +107,16 @@ def about(data: TrainingData, **counts: int) -> dict[str, object]:
     }  # fmt: skip
 
 
-def save(connection: sa.Connection, task: Task, checkpoint: Checkpoint, folder: Path, now: datetime) -> int:
-    """Writes a checkpoint to `folder` (weights.pt, model.json) and registers it; returns its key."""
+def write(checkpoint: Checkpoint, folder: Path) -> None:
+    """Writes a checkpoint as weights.pt and model.json."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "weights.pt").write_bytes(checkpoint.weights)
     (folder / "model.json").write_text(checkpoint.description)
+
+
+def save(connection: sa.Connection, task: Task, checkpoint: Checkpoint, folder: Path, now: datetime) -> int:
+    """Writes a checkpoint to `folder` (weights.pt, model.json) and registers it; returns its key."""
+    write(checkpoint, folder)
     plain = checkpoint.describe()
     return registry.register(
         connection, model_id=checkpoint.model, task=task, description=checkpoint.description, weights=checkpoint.weights,
@@ -121,9 +124,9 @@ def save(connection: sa.Connection, task: Task, checkpoint: Checkpoint, folder: 
     )  # fmt: skip
 
 
-def _days(data: TrainingData, dates: tuple[date, ...]) -> tuple[float, ...]:
-    """Days of the season; a date means its end, when all of that day is known."""
+def evaluation_days(season: Season, dates: tuple[date, ...] = ()) -> tuple[float, ...]:
+    """Days of the season; a date means its end, when all of that day is known. No dates: shares of the season."""
     if dates:
-        return tuple(float((one - data.season.starts_on).days + 1) for one in sorted(dates))
-    length = (data.season.ends_on - data.season.starts_on).days
+        return tuple(float((one - season.starts_on).days + 1) for one in sorted(dates))
+    length = (season.ends_on - season.starts_on).days
     return tuple(float(round(share * length)) for share in EVALUATION_SHARES)

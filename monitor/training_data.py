@@ -8,13 +8,13 @@ from typing import Final
 
 import numpy as np
 import sqlalchemy as sa
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from db.parcels import Parcel, Season, load_parcels
 from db.series import S2_BANDS, has_pixel_sets, s1_series, s2_series
 from models.classifier import ModalityConfig
 from models.normalise import Observations
-from monitor.features import geometry, means, observations, split_modalities
+from monitor.features import geometry, means, observations, sensor_of, split_modalities
 
 S2_INDICES: Final = ("NDVI", "NDVI_SD", "NBR2", "BSI", "S2WI")
 BLOCK_M: Final = 1500.0
@@ -77,37 +77,37 @@ def load(
     series = {name: rows for name, rows in split_modalities(s2, s1).items() if len(rows)}
     if not series:
         raise NothingToLearn(f"no observation of collection {collection} in season {season.name} is stored")
-    modalities = tuple(_modality(connection, name, rows, pixels) for name, rows in series.items()) if pixels else ()
+    has_sets = {name: pixels > 0 and has_pixel_sets(connection, sensor_of(name), rows) for name, rows in series.items()}
+    modalities = tuple(modality(name, rows, pixels, has_sets[name]) for name, rows in series.items() if pixels)
     return TrainingData(
         season=season, parcels=parcels, classes=classes,
         labels=np.array([classes.index(name) for name in names], np.int64),
         class_of={p.crop_code: name for p, name in zip(parcels, names, strict=True) if p.crop_code is not None},
-        blocks=blocks(parcels), modalities=modalities,
+        blocks=blocks([p.lon or 0.0 for p in parcels], [p.lat or 0.0 for p in parcels]), modalities=modalities,
         observations={one.name: observations(connection, one, series[one.name], keys, season.starts_on) for one in modalities},
         geometry=geometry(*zip(*((p.perimeter_m, p.area_ha, p.bbox_fill) for p in parcels), strict=True)), s2=s2, s1=s1,
     )  # fmt: skip
 
 
-def _modality(connection: sa.Connection, name: str, rows: NDArray[np.void], pixels: int) -> ModalityConfig:
+def modality(name: str, rows: NDArray[np.void], pixels: int, has_sets: bool) -> ModalityConfig:
     """The channels that are there in nearly every row; published temporal dropout 0.4 for S2, 0.2 for S1."""
     if name != "s2":
         return ModalityConfig(
-            name, ("VV", "VH", "VV-VH"), temporal_dropout=0.2, is_per_orbit=True,
-            pixels=pixels if has_pixel_sets(connection, "S1", rows) else 1,
-        )  # fmt: skip
+            name, ("VV", "VH", "VV-VH"), temporal_dropout=0.2, is_per_orbit=True, pixels=pixels if has_sets else 1
+        )
     present = [c for c in S2_BANDS if np.isfinite(means(rows, [c])).mean() > 0.95]
     indices = [c for c in S2_INDICES if np.isfinite(means(rows, [c])).mean() > 0.95]
-    has_sets = bool(present) and has_pixel_sets(connection, "S2", rows)
-    return ModalityConfig(name, tuple(present or indices), temporal_dropout=0.4, pixels=pixels if has_sets else 1)
+    return ModalityConfig(
+        name, tuple(present or indices), temporal_dropout=0.4, pixels=pixels if has_sets and present else 1
+    )
 
 
-def blocks(parcels: Sequence[Parcel], side_m: float = BLOCK_M) -> NDArray[np.int64]:
-    """(P,) numbers of square blocks of `side_m` around the parcels' centroids (equirectangular: exact enough for a split)."""
-    lon = np.array([p.lon if p.lon is not None else 0.0 for p in parcels])
-    lat = np.array([p.lat if p.lat is not None else 0.0 for p in parcels])
-    row = np.floor(lat * METRES_PER_DEGREE / side_m).astype(np.int64)
+def blocks(lon: ArrayLike, lat: ArrayLike, side_m: float = BLOCK_M) -> NDArray[np.int64]:
+    """(P,) numbers of square blocks of `side_m` around centroids in degrees (equirectangular: exact enough for a split)."""
+    x, y = np.asarray(lon, np.float64), np.asarray(lat, np.float64)
+    row = np.floor(y * METRES_PER_DEGREE / side_m).astype(np.int64)
     # One scale for each degree of latitude, so that blocks of a row line up and regions far apart are square too.
-    column = np.floor(lon * METRES_PER_DEGREE * np.cos(np.radians(np.round(lat))) / side_m).astype(np.int64)
+    column = np.floor(x * METRES_PER_DEGREE * np.cos(np.radians(np.round(y))) / side_m).astype(np.int64)
     return np.unique(np.stack([row, column], 1), axis=0, return_inverse=True)[1].ravel()
 
 

@@ -21,9 +21,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from models.calibrate import expected_calibration_error
 
-ECE_BINS = 15  # Guo et al. 2017
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -100,21 +100,13 @@ def score_classes(pool: Pooled) -> ClassScores:
         n=len(pool.truth),
         macro_f1=_mean(_f1(confusion)),
         accuracy=_accuracy(confusion),
-        ece=expected_calibration_error(pool.truth, pool.probabilities),
+        ece=expected_calibration_error(pool.probabilities, pool.truth),
         f1=dict(zip(pool.classes, _f1(confusion).tolist(), strict=True)),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
         n_observed=int(seen.sum()),
         macro_f1_observed=_mean(_f1(observed)),
         accuracy_observed=_accuracy(observed),
     )
-
-
-def expected_calibration_error(truth: NDArray[np.int64], probabilities: Floats) -> float:
-    """The mean gap between confidence and accuracy, truth (P,), probabilities (P, K)."""
-    confidence, is_right = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
-    in_bin = np.minimum((confidence * ECE_BINS).astype(np.int64), ECE_BINS - 1)
-    gap = np.bincount(in_bin, weights=is_right - confidence, minlength=ECE_BINS)  # n(b) (accuracy - confidence)
-    return float(np.abs(gap).sum() / len(truth))
 
 
 @dataclass(frozen=True)

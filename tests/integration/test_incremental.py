@@ -105,10 +105,10 @@ def season(dsn: str) -> Iterator[tuple[str, Season]]:
     engine(dsn).dispose()
 
 
-@pytest.fixture(scope="module")
-def model() -> CropModel:
+@pytest.fixture(scope="module", params=["late", "mid", "decision"])
+def model(request: pytest.FixtureRequest) -> CropModel:
     torch.manual_seed(3)
-    network = PseLtae(ClassifierConfig(MODALITIES, ("wheat", "maize", "grass")))
+    network = PseLtae(ClassifierConfig(MODALITIES, ("wheat", "maize", "grass"), fusion=request.param))
     random = np.random.default_rng(0)
     known = {
         one.name: Observations(
@@ -135,7 +135,7 @@ def recomputed(connection: sa.Connection, model: CropModel, keys: NDArray[np.int
 
 
 @settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture],
     phases=(Phase.explicit, Phase.reuse, Phase.generate),  # shrinking on real tables takes minutes
 )  # fmt: skip
 @given(many=arrivals(), cuts=st.lists(st.integers(0, 40), max_size=4), batch=st.sampled_from([1, 2, 512]))
@@ -226,8 +226,8 @@ def test_a_poisoned_parcel_is_postponed_alone(season: tuple[str, Season], model:
         # A state that cannot be read: its count is right, its bytes are not.
         connection.execute(
             sa.text("""insert into encoder_states (parcel_key, model_key, modality, n_folded, observed_to, state)
-                       values (:parcel, :model, 's2', 0, :now, 'broken')"""),
-            {"parcel": int(keys[2]), "model": key, "now": NOW},
+                       values (:parcel, :model, :sequence, 0, :now, 'broken')"""),
+            {"parcel": int(keys[2]), "model": key, "now": NOW, "sequence": model.config.sequences[0]},
         )
     worker = Worker(dsn, MonitorSettings())
     counts = worker.look(NOW)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.calibrate import Temperature, expected_calibration_error, fit_temperature
+from models.calibrate import Temperature, error_by_chance, expected_calibration_error, fit_temperature
 
 COUNT = 6000
 
@@ -63,3 +63,17 @@ def test_nothing_to_fit_on_is_refused() -> None:
         fit_temperature(np.zeros((0, 3)), np.zeros(0), np.zeros(0, int), (0.0,))
     with pytest.raises(ValueError, match="needs samples"):
         expected_calibration_error(np.zeros((0, 3)), np.zeros(0, int))
+
+
+def test_honest_answers_have_the_error_of_chance_and_others_more() -> None:
+    logits, day, labels = overconfident()
+    honest = Temperature((0.0, 200.0), (3.0, 1.0)).probabilities(logits, day)
+    mean, most = error_by_chance(honest)
+    assert 0.5 * mean < expected_calibration_error(honest, labels) < most
+    proud = Temperature().probabilities(logits, day)
+    assert expected_calibration_error(proud, labels) > 3 * error_by_chance(proud)[1]
+
+
+def test_chance_of_a_worked_example() -> None:
+    """One answer of 0.5, right or wrong, is half off either way."""
+    assert error_by_chance(np.array([[0.5, 0.5]])) == (0.5, 0.5)

@@ -41,11 +41,11 @@ def season(seed: int, parcels: int, pixels: int = 6) -> Batch:
     return Batch(series, torch.randn(parcels, 4, generator=random))
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["published norms", "norm per date"])
+@pytest.fixture(scope="module", params=["none", "date"])
 def network(request: pytest.FixtureRequest) -> PseLtae:
     """A network whose batch norms have seen data, in evaluation mode, named "here"."""
     torch.manual_seed(0)
-    config = ClassifierConfig(MODALITIES, CONFIG.classes, ltae=LtaeConfig(date_norm=request.param))
+    config = ClassifierConfig(MODALITIES, CONFIG.classes, ltae=LtaeConfig(norm=request.param))
     network = PseLtae(config, model="here")
     for seed in range(3):
         network(season(seed, 30))
@@ -160,10 +160,10 @@ def test_an_absent_modality_has_its_own_vector(network: PseLtae) -> None:
     states = network.encode(batch)
     before = network.decode(states)
     with torch.no_grad():
-        network.encoder("s2").absent.add_(1.0)
+        network.sequence("s2").absent.add_(1.0)
     after = network.decode(states)
     with torch.no_grad():
-        network.encoder("s2").absent.sub_(1.0)
+        network.sequence("s2").absent.sub_(1.0)
     is_absent = ~states["s2"].is_seen
     assert is_absent.tolist() == [True, True, False, False]
     assert (before != after).any(1).equal(is_absent)

@@ -7,17 +7,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from models.classifier import ClassifierConfig, ModalityConfig
-from models.classifier_training import (
-    TrainingConfig,
-    logits_at,
-    macro_f1,
-    newest_days,
-    train_classifier,
-)
+from models.classifier import ClassifierConfig, Fusion, ModalityConfig
+from models.classifier_training import Inputs, TrainingConfig, train_calibrated, train_classifier
 from models.crop_model import CropModel
-from models.normalise import Normaliser, Observations
-from models.sampling import PackedParcels, Thinning, draw
+from models.fitting import Session
+from models.ltae import LtaeConfig, Norm
+from models.normalise import Observations
+from models.predictions import logits_at, macro_f1, mean_iou, newest_days
 
 PARCELS, DAYS = 60, (100.0, 200.0)
 CONFIG = ClassifierConfig(
@@ -115,31 +111,6 @@ def test_logits_at_a_day_are_those_of_what_was_known_then(trained: CropModel) ->
     assert newest_days(batch, (-1.0, 100.0)).max(1).tolist() == [0.0, 93.33333587646484]
 
 
-def test_a_drawn_batch_keeps_what_it_promises() -> None:
-    observations = landscape()
-    batch = Normaliser.fit(observations, GEOMETRY, np.ones(PARCELS, bool)).batch(observations, GEOMETRY)
-    parcels, random = PackedParcels.of(batch), torch.Generator().manual_seed(0)
-    some = torch.tensor([7, 3, 50])
-    for _ in range(30):
-        drawn = draw(parcels, some, CONFIG.modalities, Thinning(modality_dropout=0.9), random)
-        assert drawn.series["s2"].pixels.shape[2] == 3
-        dates = sum(torch.bincount(one.parcel, minlength=3) for one in drawn.series.values())
-        assert (torch.as_tensor(dates) > 0).all()
-        for one in drawn.series.values():
-            assert (one.parcel.diff() >= 0).all()
-            assert bool(one.valid.all())
-
-
-def test_a_subset_of_packed_parcels_is_theirs() -> None:
-    observations = landscape()
-    batch = Normaliser.fit(observations, GEOMETRY, np.ones(PARCELS, bool)).batch(observations, GEOMETRY)
-    taken = PackedParcels.of(batch).take(torch.tensor([7, 3]))
-    for name, one in batch.series.items():
-        expected = torch.cat([one.pixels[one.parcel == 7], one.pixels[one.parcel == 3]])
-        assert taken.series[name].pixels.equal(expected)
-        assert torch.bincount(taken.series[name].parcel).tolist() == [len(expected) // 2] * 2
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [("overlap", "overlap"), ("one class", "two classes"), ("label", "labels go from 0 to 9, the model has 3")],
@@ -159,3 +130,51 @@ def test_what_leaves_nothing_to_learn_is_refused(change: str, message: str) -> N
 
 def test_macro_f1_of_a_worked_example() -> None:
     assert macro_f1(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])) == pytest.approx((2 / 3 + 4 / 5) / 2)
+
+
+def test_mean_iou_of_a_worked_example() -> None:
+    """Class 2 is neither true nor said: it does not count."""
+    assert mean_iou(np.array([0, 0, 1, 3]), np.array([0, 1, 1, 3])) == pytest.approx((1 / 2 + 1 / 2 + 1) / 3)
+
+
+@pytest.mark.parametrize(("fusion", "norm"), [("early", "none"), ("late", "season"), ("mid", "season")])
+def test_a_network_that_does_not_stream_is_asked_for_each_day_anew(fusion: Fusion, norm: Norm) -> None:
+    config = replace(CONFIG, fusion=fusion, ltae=LtaeConfig(norm=norm))
+    model = train_classifier(config, replace(TRAINING, epochs=1), landscape(), GEOMETRY, LABELS, *masks())
+    batch = model.batch(landscape(), GEOMETRY)
+    expected = [model.network(batch.until(day)).logits.detach().numpy() for day in DAYS]
+    np.testing.assert_allclose(logits_at(model.network, batch, DAYS), expected, atol=1e-5)
+    assert len(model.scores["miou"]) == 2
+
+
+def test_cross_fitting_asks_every_parcel_once_and_teaches_all() -> None:
+    """The temperature and the scores are of all parcels, each answered by the network that did not see it."""
+    part = np.arange(PARCELS) // 3 % 3
+    held_out, told = [part == one for one in range(3)], list[tuple[int, int]]()
+    session = Session(on_epoch=lambda epoch, _: told.append((epoch.round, epoch.number)))
+    inputs, everything = Inputs(landscape(), GEOMETRY, LABELS), np.ones(PARCELS, bool)
+    training = replace(TRAINING, epochs=2)
+    model = train_calibrated(CONFIG, training, inputs, everything, held_out, is_refitted=True, session=session)
+    assert told == [(round_, epoch) for round_ in (1, 2, 3, 4) for epoch in (1, 2)]
+    assert model.scores["parcels"] == PARCELS
+    plain = train_classifier(CONFIG, training, landscape(), GEOMETRY, LABELS, everything, ~everything)
+    for name, tensor in plain.network.state_dict().items():
+        assert tensor.equal(model.network.state_dict()[name])
+    with pytest.raises(ValueError, match="3 held-out sets without a refit"):
+        train_calibrated(CONFIG, training, inputs, everything, held_out, is_refitted=False)
+
+
+def test_stored_integers_teach_what_their_physical_values_teach() -> None:
+    """int16 with a scale and a value for no data, mapped from a file or not, against float32 with NaN."""
+    stored, physical = {}, {}
+    for name, one in landscape().items():
+        raw = np.round(one.pixels * 100).astype(np.int16)
+        raw[::7, :, -1] = -32768
+        stored[name] = replace(one, pixels=raw, scale=0.01, nodata=-32768)
+        physical[name] = replace(one, pixels=stored[name].physical())
+    few = replace(TRAINING, epochs=2)
+    models = [train_classifier(CONFIG, few, each, GEOMETRY, LABELS, *masks()) for each in (stored, physical)]
+    np.testing.assert_allclose(
+        logits_at(models[0].network, models[0].batch(stored, GEOMETRY), DAYS),
+        logits_at(models[1].network, models[1].batch(physical, GEOMETRY), DAYS), atol=2e-2,
+    )  # fmt: skip

@@ -2,10 +2,12 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from models import normalise
 from models.normalise import LEAST_PIXELS_OF_ORBIT, Normaliser, Observations
 
 PARCELS, EACH = 4, 200
@@ -94,3 +96,56 @@ def test_what_was_not_fitted_is_refused() -> None:
         fitted(True).series("s1a", one_channel)
     with pytest.raises(ValueError, match="no training observation"):
         Normaliser.fit({"s1a": radar()}, GEOMETRY, np.zeros(PARCELS, bool))
+
+
+def stored_radar() -> Observations:
+    """The same in hundredths of dB, with some pixels that hold nothing."""
+    plain = radar()
+    raw = np.round(plain.pixels * 100).astype(np.int16)
+    raw[::9, 0, 0] = -32768
+    return replace(plain, pixels=raw, scale=0.01, nodata=-32768)
+
+
+@pytest.mark.parametrize("chunk", [2**24, 300])
+def test_stored_integers_are_standardised_as_their_physical_values(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(normalise, "CHUNK", chunk)
+    stored = stored_radar()
+    physical = replace(stored, pixels=stored.physical(), scale=1.0, nodata=None)
+    assert np.isnan(physical.pixels[::9]).any(axis=1).all()
+    one, other = (Normaliser.fit({"s1a": each}, GEOMETRY, TRAINING, ["s1a"]) for each in (stored, physical))
+    assert one == other
+    a, b = one.series("s1a", stored), other.series("s1a", physical)
+    assert a.valid.equal(b.valid)
+    np.testing.assert_allclose(a.pixels, b.pixels, atol=2e-5)
+
+
+def test_statistics_do_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = fitted(True)
+    monkeypatch.setattr(normalise, "CHUNK", 70)
+    for one, other in zip(
+        whole.modalities["s1a"].orbits.values(), fitted(True).modalities["s1a"].orbits.values(), strict=True
+    ):
+        np.testing.assert_allclose(one.mean, other.mean, rtol=1e-12)
+        np.testing.assert_allclose(one.sd, other.sd, rtol=1e-12)
+
+
+def test_statistics_are_those_of_numpy() -> None:
+    observations = radar()
+    rows = observations.pixels[(observations.parcel < 3) & (observations.orbit == 88), :, 0].astype(np.float64)
+    found = fitted(True).modalities["s1a"].orbits[88]
+    np.testing.assert_allclose([found.mean, found.sd], [rows.mean(0), rows.std(0)], rtol=1e-6)
+
+
+def test_a_file_mapped_read_only_is_read_in_place(tmp_path: Path) -> None:
+    np.save(tmp_path / "pixels.npy", stored_radar().pixels)
+    mapped = replace(stored_radar(), pixels=np.load(tmp_path / "pixels.npy", mmap_mode="r"))
+    normaliser = Normaliser.fit({"s1a": mapped}, GEOMETRY, TRAINING, ["s1a"])
+    assert normaliser.series("s1a", mapped).pixels.equal(normaliser.series("s1a", stored_radar()).pixels)
+
+
+def test_a_pixel_without_a_finite_value_is_invalid() -> None:
+    observations = radar()
+    observations.pixels[0, 1, 0] = -np.inf
+    series = fitted(True).series("s1a", observations)
+    assert not series.valid[0, 0]
+    assert series.pixels[0].abs().max() == 0

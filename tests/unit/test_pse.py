@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.pse import FoldedPixelSetEncoder, PixelSetEncoder, RowNorm, masked_mean_sd_, packed_mean_sd
+from models import pse
+from models.pse import FoldedPixelSetEncoder, PixelSetEncoder, RowNorm, linear, packed_mean_sd
 
 CHANNELS = 6
 
@@ -30,11 +31,51 @@ def test_mean_and_sd_are_those_of_the_valid_pixels(kept: int) -> None:
     valid = torch.arange(7)[None] < kept
     mean = z[:, :, :kept].mean(2) if kept else torch.zeros(1, 3)
     sd = z[:, :, :kept].std(2) if kept > 1 else torch.zeros(1, 3)
-    packed = packed_mean_sd(z.transpose(1, 2)[valid], torch.nonzero(valid)[:, 0], 1)
-    overwritten = masked_mean_sd_(z.transpose(0, 1).clone(), valid)
-    for got in ([one.t() for one in overwritten], packed):
-        torch.testing.assert_close(got[0], mean, atol=1e-6, rtol=0)
-        torch.testing.assert_close(got[1], sd, atol=1e-6, rtol=0)
+    got = packed_mean_sd(z.transpose(1, 2)[valid], torch.nonzero(valid)[:, 0], 1)
+    torch.testing.assert_close(got[0], mean, atol=1e-6, rtol=0)
+    torch.testing.assert_close(got[1], sd, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("dense", [0.0, 1.1], ids=["masked", "packed"])
+@pytest.mark.parametrize("chunk", [2**8, 2**20], ids=["small chunks", "one chunk"])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.6, 1.0])
+def test_folded_equals_unfolded_whatever_is_valid(
+    monkeypatch: pytest.MonkeyPatch, dense: float, chunk: int, share: float
+) -> None:
+    monkeypatch.setattr(pse, "LEAST_DENSE", dense)
+    monkeypatch.setattr(pse, "CPU_CHUNK", chunk)
+    encoder = trained_encoder()
+    pixels, valid, geometry = pixel_sets(37, 11)
+    valid = torch.rand(37, 11) < share
+    valid[3], valid[5, 1:] = False, False
+    expected = encoder(pixels, valid, geometry)
+    torch.testing.assert_close(encoder.folded()(pixels, valid, geometry), expected, atol=1e-5, rtol=0)
+
+
+def test_equal_pixels_have_no_spread() -> None:
+    """The sd of nearly equal pixels is the one thing that a mean of squares less a squared mean gets wrong."""
+    encoder = trained_encoder()
+    pixels = 3 + 1e-3 * torch.randn(5, CHANNELS, 64)
+    valid, geometry = torch.ones(5, 64, dtype=torch.bool), torch.zeros(5, 4)
+    expected = encoder.double()(pixels.double(), valid, geometry.double()).float()  # exact enough
+    torch.testing.assert_close(encoder.float().folded()(pixels, valid, geometry), expected, atol=1e-5, rtol=0)
+
+
+def test_bfloat16_products_cost_digits_and_no_more() -> None:
+    encoder = trained_encoder()
+    sets = pixel_sets(200, 32)
+    difference = (encoder.folded(torch.bfloat16)(*sets) - encoder(*sets)).abs().detach()
+    assert encoder.folded(torch.bfloat16)(*sets).dtype == torch.float32
+    assert 1e-5 < float(difference.max()) < 0.05
+
+
+@pytest.mark.parametrize("rows", [0, 3, 5000])
+@pytest.mark.parametrize("has_onednn", [pse.HAS_ONEDNN, False])
+def test_linear_is_linear(monkeypatch: pytest.MonkeyPatch, rows: int, has_onednn: bool) -> None:
+    monkeypatch.setattr(pse, "HAS_ONEDNN", has_onednn)
+    x, weight, bias = torch.randn(rows, 17), torch.randn(33, 17), torch.randn(33)
+    torch.testing.assert_close(linear(x, weight, bias), x @ weight.t() + bias, atol=1e-5, rtol=0)
+    torch.testing.assert_close(linear(x, weight, bias, relu=True), (x @ weight.t() + bias).relu(), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, 1), (3, 1), (40, 16), (300, 64)])

@@ -16,7 +16,6 @@ from seasons.score import (
     Event,
     Pooled,
     Raised,
-    expected_calibration_error,
     pooled,
     score_alerts,
     score_classes,
@@ -69,13 +68,6 @@ def test_what_cannot_be_scored_is_refused() -> None:
         pooled(LABELS, POSTERIORS.replace(0.8, math.nan), CLASSES)
     with pytest.raises(ValueError, match="no labelled parcel"):
         score_classes(pooled(LABELS.assign(label=None), POSTERIORS, CLASSES))
-
-
-def test_calibration_error_is_confidence_less_accuracy() -> None:
-    probabilities = np.array([[0.9, 0.1]] * 10)
-    truth = np.array([0] * 7 + [1] * 3)
-    assert expected_calibration_error(truth, probabilities) == pytest.approx(0.2)
-    assert expected_calibration_error(truth[:1], np.array([[1.0, 0.0]])) == 0.0
 
 
 def test_ndvi_scores_overall_and_by_day() -> None:

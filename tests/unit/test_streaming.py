@@ -67,6 +67,39 @@ def test_merged_states_equal_one_state(seed: int, count: int, cut: int) -> None:
     assert close(streaming.finish(streaming.merge(*parts[::-1])), expected)
 
 
+@pytest.mark.parametrize("each", [1, 4])
+@pytest.mark.parametrize("spread", [1.0, 40.0])
+def test_as_many_observations_of_every_parcel_are_folded_as_any_others(
+    monkeypatch: pytest.MonkeyPatch, each: int, spread: float
+) -> None:
+    """Parcels with the same number of observations, in order, take a shorter way: to the same state."""
+    logits, values, _ = observations(7, PARCELS * each, spread)
+    parcel = torch.arange(PARCELS).repeat_interleave(each)
+    before = streaming.update(streaming.init(PARCELS, HEADS, WIDTH), *observations(8, 9, spread))
+    assert streaming.dates_each(parcel, PARCELS) == each
+    short = streaming.update(before, logits, values, parcel)
+    monkeypatch.setattr(streaming, "dates_each", lambda *_: 0)
+    long = streaming.update(before, logits, values, parcel)
+    assert short.m.equal(long.m)
+    assert close(streaming.finish(short), streaming.finish(long))
+
+
+def test_parcels_are_not_taken_for_equal_if_they_are_not() -> None:
+    for parcel, parcels in (([0, 0, 1], 2), ([1, 0], 2), ([0, 0], 2), ([], 2), ([0, 1, 0, 1], 2), ([0, 1], 0)):
+        assert streaming.dates_each(torch.tensor(parcel, dtype=torch.int64), parcels) == 0
+
+
+def test_an_observation_of_no_weight_changes_nothing() -> None:
+    logits, values, parcel = observations(2, 12, 1.0)
+    state = streaming.update(streaming.init(PARCELS, HEADS, WIDTH), logits, values, parcel)
+    nothing = torch.full((PARCELS, HEADS), -torch.inf)
+    for rows in (torch.arange(PARCELS), torch.tensor([3, 1, 1, 0])):  # each parcel once, and any
+        after = streaming.update(state, nothing, torch.randn(PARCELS, HEADS, WIDTH), rows)
+        assert after.m.equal(state.m)
+        assert after.v.equal(state.v)
+        assert after.is_seen.tolist() == state.is_seen.tolist()
+
+
 def test_a_parcel_without_observations_is_zeros_and_not_seen() -> None:
     logits, values, parcel = observations(0, 20, 1.0)
     state = streaming.update(streaming.init(PARCELS, HEADS, WIDTH), logits, values, parcel)

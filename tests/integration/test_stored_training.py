@@ -1,0 +1,107 @@
+"""A stored season and the same season in memory teach the same; a run on a stored season registers its final model."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+
+from db import observations, registry
+from db.connect import engine
+from db.parcels import load_parcels, season_by_name
+from experiments.config import DatabaseData
+from experiments.labelled import LabelledParcels
+from experiments.playable import labelled
+from experiments.sources import open_source
+from experiments.train_commands import classifier
+from ingest.settings import IngestSettings
+from monitor.settings import MonitorSettings
+from monitor.worker import Worker
+from seasons.play import Chain, import_season
+from seasons.simulator import Season, SimulatorConfig, simulate_season
+
+NOW = datetime(2025, 12, 1, tzinfo=UTC)
+CONFIG = """
+[data]
+kind = "database"
+season = "2025"
+collection = "simulated"
+min_parcels = 5
+scored_on = [2025-06-15, 2025-10-31]
+
+[model]
+modalities = ["s2"]
+pixel_widths = [8]
+decoder = [16]
+
+[training]
+epochs = 1
+batch = 16
+final = true
+
+[run]
+folder = "{folder}"
+"""
+
+
+@pytest.fixture
+def stored(dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Season]:
+    """A simulated season in the database that the environment names."""
+    monkeypatch.setenv("PARCELWATCH_DSN", dsn)
+    monkeypatch.setenv("PARCELWATCH_BOOTSTRAP", "nobody:9092")
+    season = simulate_season(SimulatorConfig(n_parcels=60, n_pixels=2, s1_every_d=12, s1_orbits=1))
+    chain = Chain(dsn, "nobody:9092", IngestSettings(), Worker(dsn, MonitorSettings()))
+    known, _ = import_season(chain, season, "simulated", NOW)
+    with engine(dsn).begin() as connection:
+        key_of = {one.source_id: one.parcel_key for one in load_parcels(connection, known, "simulated")}
+        for acquisition in season.acquisitions():
+            keys = np.array([key_of[one] for one in acquisition.table["parcel_id"].to_pylist()], np.int64)
+            observations.insert(connection, acquisition.sensor.upper(), acquisition.table, keys, NOW)  # type: ignore[arg-type]
+    yield season
+    engine(dsn).dispose()
+
+
+def rows(data: LabelledParcels, modality: str) -> NDArray[np.float64]:
+    """Day, orbit, pixels, label and geometry of each observation, in the order of the first."""
+    one = data.observations[modality]
+    flat = np.nan_to_num(one.pixels.reshape(len(one.pixels), -1), nan=-1.0)
+    table = np.column_stack([one.day, one.orbit, flat, data.labels[one.parcel], data.geometry[one.parcel]])
+    order: NDArray[np.int64] = np.lexsort(table.T[::-1])
+    return np.asarray(table[order], np.float64)
+
+
+def test_a_stored_season_and_one_in_memory_are_the_same(stored: Season) -> None:
+    data = open_source(DatabaseData(season="2025", collection="simulated", min_parcels=5))
+    names = stored.parcels["crop_name"].where(stored.truth.parcels["is_monitorable"].to_numpy())
+    label = names.where(names.isin(data.classes))
+    frame = pd.DataFrame({"parcel_id": stored.parcels["parcel_id"], "label": label, "block": "b"})
+    played = labelled("played", stored, frame.assign(fold=0), [stored.ends_on])
+    known = np.flatnonzero(played.is_labelled)
+    assert played.classes == data.classes
+    assert [one.channels for one in played.modalities] == [one.channels for one in data.modalities]
+    for name, one in played.observations.items():
+        kept = one.take(np.isin(one.parcel, known))
+        own = LabelledParcels(
+            "", {name: kept}, played.geometry, played.labels, played.classes, (), played.fold, played.block, (), ()
+        )
+        np.testing.assert_allclose(rows(own, name), rows(data, name), rtol=1e-6)  # outlines were written and read
+    assert set(data.fold.tolist()) == {1, 2, 3, 4, 5}
+
+
+def test_a_run_on_a_stored_season_registers_its_final_model(stored: Season, tmp_path: Path, dsn: str) -> None:
+    (tmp_path / "run.toml").write_text(CONFIG.format(folder=tmp_path / "run"))
+    classifier(
+        config=tmp_path / "run.toml", season=None, collection=None, folder=None, epochs=None, seed=None, device=None
+    )
+    with engine(dsn).connect() as connection:
+        (model,) = registry.all_models(connection)
+        season = season_by_name(connection, stored.name)
+    assert model.trained_on["season"] == season.name
+    assert model.metrics["days"] == [288.0, 426.0]
+    assert (
+        model.metrics["parcels"] == model.trained_on["n_training"]
+    )  # every parcel was answered by a model of another fold
+    assert (tmp_path / "run" / "final" / "model.json").exists()

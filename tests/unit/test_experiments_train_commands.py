@@ -1,0 +1,44 @@
+"""The command's options: what belongs together, what wins, and where it may run."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from experiments.config import RunConfigError, parse
+from experiments.train_commands import classifier, session, with_options
+
+CONFIG = parse({"data": {"kind": "nl", "path": "x"}, "training": {"seed": 5}, "run": {"folder": "there"}}, "")
+
+
+def test_options_win_over_the_file_and_are_checked_like_it() -> None:
+    got = with_options(CONFIG, {"training": {"epochs": 7, "seed": None}, "run": {"folder": Path("here")}}, "run.toml")
+    assert (got.training.epochs, got.training.seed, got.run.folder) == (7, 5, Path("here"))
+    with pytest.raises(RunConfigError, match=r"run.toml: \[training\] epochs = 0"):
+        with_options(CONFIG, {"training": {"epochs": 0}}, "run.toml")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "name a stored season with --season and --collection, or a file with --config"),
+        (["--season", "2025"], "name a stored season"),
+        (["--config", "a.toml", "--season", "2025"], "give --season and --collection, or --config a.toml, not both"),
+        (["--config", "none.toml"], "none.toml: no such file"),
+    ],
+)
+def test_what_does_not_belong_together_is_said(given: list[str], said: str) -> None:
+    app = typer.Typer()
+    app.command()(classifier)
+    result = CliRunner().invoke(app, given)
+    assert isinstance(result.exception, RunConfigError)
+    assert said in str(result.exception)
+
+
+@pytest.mark.parametrize("device", ["moon", "cuda"])
+def test_a_device_that_is_not_there_is_said(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RunConfigError, match=f"device '{device}'"), session(device):
+        pass
