@@ -16,6 +16,7 @@ COPY migrations migrations
 COPY models models
 COPY monitor monitor
 COPY seasons seasons
+COPY experiments experiments
 RUN pip install --no-deps --no-build-isolation --editable . && useradd --create-home parcelwatch
 
 USER parcelwatch

@@ -93,6 +93,9 @@ class ModelConfig(Section):
     fusion: Fusion = "late"
     normalisation: Normalisation = "streaming"
     """"published" couples a parcel's dates (LayerNorm over channels and dates) and cannot stream."""
+    anomalies: bool = True
+    """Departures from the day's mean as further channels, where the source asks for them (all but PASTIS-R do) and the
+    normalisation streams."""
     auxiliary: bool = True
     """A loss of 0.5 for each modality on its own, in training only."""
     temporal_dropout: bool = True
@@ -115,6 +118,8 @@ class TrainingSection(Section):
     modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     whole_season: Annotated[float, Field(ge=0, le=1)] = 0.3
     """Share of training seasons that are not cut at a random day; 1: none is cut (published)."""
+    season_shift: Annotated[float, Field(ge=0)] = 3.0
+    """Standard deviation of the days by which training seasons are moved (published: 0)."""
     select_by: Literal["macro_f1", "miou"] = "macro_f1"
     validate_every: Annotated[int, Field(ge=1)] = 5
     seed: int = 0

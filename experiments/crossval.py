@@ -224,7 +224,11 @@ def chosen(data: LabelledParcels, model: ModelConfig) -> LabelledParcels:
 
 def network_config(seen: LabelledParcels, model: ModelConfig) -> ClassifierConfig:
     """The network of a configuration for these modalities and classes."""
-    modalities = (replace(one, pixels=min(one.pixels, model.pixels)) for one in seen.modalities)
+    can_depart = model.anomalies and model.normalisation != "published"
+    modalities = (
+        replace(one, pixels=min(one.pixels, model.pixels), has_anomalies=one.has_anomalies and can_depart)
+        for one in seen.modalities
+    )
     return ClassifierConfig(
         tuple(one if model.temporal_dropout else replace(one, temporal_dropout=0.0) for one in modalities),
         seen.classes, pixel_widths=model.pixel_widths, ltae=LtaeConfig(norm=NORMS[model.normalisation]),
@@ -236,7 +240,7 @@ def training_config(data: LabelledParcels, model: ModelConfig, training: Trainin
     """How the network is trained; validation scores and knots of the temperature are at the scored days."""
     return TrainingConfig(
         data.scored_on, training.epochs, training.batch, training.learning_rate, training.schedule,
-        AUXILIARY_WEIGHT if model.auxiliary else 0.0, Thinning(training.modality_dropout, training.whole_season),
+        AUXILIARY_WEIGHT if model.auxiliary else 0.0, Thinning(training.modality_dropout, training.whole_season, training.season_shift),
         training.balance, training.select_by, training.validate_every, training.seed,
     )  # fmt: skip
 

@@ -19,6 +19,7 @@ from experiments import fusion as fusion_experiment
 from experiments import gradient_flow as gradient_flow_experiment
 from experiments import in_season as in_season_experiment
 from experiments import tables
+from experiments import timing as timing_experiment
 from experiments.config import parse
 from experiments.grid import Grid
 from experiments.schemes import ENHANCEMENTS, Enhancement, ExperimentError, chosen
@@ -183,8 +184,6 @@ def gradient_flow(asked: Asked, seeds: Seeds = "0", folds: Folds = "1", schemes:
 @experiment("timing")
 def timing(asked: Asked, schemes: Schemes = "") -> None:
     """Parameters, seconds of an epoch and parcels a second (Table 4), beside the published form."""
-    from experiments import timing as timing_experiment  # its peer is in bench, which only a checkout has
-
     with asked.grid() as grid:
         found = timing_experiment.measure(grid, chosen(grid.data, _words(schemes)), ENHANCEMENTS[-1], 1)
         timing_experiment.write(asked.out, found, grid.data.name, grid.device)

@@ -69,15 +69,9 @@ def write(folder: Path, measurements: Sequence[Measurement], title: str, days: S
     parts += [tables.markdown(crossed, one, title=f"{one}, {end}") for one in ("mIoU", "accuracy", "macro-F1")]
     parts.append(tables.markdown(measurements, "parameters", digits=0, best=None))
     parts += [tables.markdown(measurements, metric, best=best) for metric, best in MEASURES.items()]
-    parts += ["**Differences at the end of the season**", "\n".join(_differences(measurements, end))]
+    reference = next(((one.scheme, one.enhancement) for one in measurements if one.scheme == "S2"), None)
+    parts += [tables.differences(measurements, "macro-F1", reference)] if reference else []
     text = "\n\n".join(parts)
     (folder / "fusion.md").write_text(text, encoding="utf-8")
     plots.dots(folder / "fusion.png", measurements, [*(("macro-F1", one) for one in days), ("mIoU", end)])
     return text
-
-
-def _differences(measurements: Sequence[Measurement], end: str) -> list[str]:
-    """Every row against the first single modality trained alike, in macro-F1."""
-    rows = list(dict.fromkeys((one.scheme, one.enhancement) for one in measurements if one.scheme != FOREST))
-    reference = next((row for row in rows if row[0] == "S2"), rows[0])
-    return tables.differences(measurements, "macro-F1", end, reference)

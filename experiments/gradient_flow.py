@@ -30,8 +30,7 @@ from experiments.grid import Grid, Run
 from experiments.schemes import ENHANCEMENTS, ExperimentError, Scheme
 from experiments.tables import Measurement
 from models.classifier import PseLtae
-from models.classifier_training import Inputs, train_calibrated
-from models.fitting import Epoch, Session, class_weight, loss_of
+from models.fitting import Epoch, class_weight, loss_of
 from models.normalise import Normaliser
 from models.sampling import PackedParcels, draw
 
@@ -84,7 +83,13 @@ def _flow(grid: Grid, run: Run) -> NDArray[np.float64]:
     config, training = network_config(data, model), training_config(data, model, section)
     usable = grid.masks(run)[0]
     per_orbit = [one.name for one in config.modalities if one.is_per_orbit]
-    normaliser = Normaliser.fit(data.observations, data.geometry, usable, per_orbit)
+    normaliser = Normaliser.fit(
+        data.observations,
+        data.geometry,
+        usable,
+        per_orbit,
+        [one.name for one in config.modalities if one.has_anomalies],
+    )
     parcels = PackedParcels.of(normaliser, data.observations, data.geometry)
     members, labels = torch.from_numpy(np.flatnonzero(usable)), torch.from_numpy(data.labels)
     weight = class_weight(labels[members], len(config.classes), training.balance)
@@ -104,9 +109,7 @@ def _flow(grid: Grid, run: Run) -> NDArray[np.float64]:
                 norms.append(modality_norms(network, loss))
         found.append(np.mean(norms, axis=0).tolist())
 
-    session = Session(torch.device(grid.device), on_epoch=told)
-    inputs = Inputs(data.observations, data.geometry, data.labels)
-    train_calibrated(config, training, inputs, usable, [], is_refitted=True, session=session)
+    grid.fit(run, told)
     return np.array(found)
 
 

@@ -21,20 +21,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from experiments.config import ModelConfig, TrainingSection
-from experiments.crossval import answer, train_fold
+from experiments.crossval import answer, chosen, network_config, train_fold, training_config
 from experiments.forest import averaged, forest
 from experiments.labelled import LabelledParcels
-from experiments.run_folder import Part, write
+from experiments.run_folder import Part, Told, write
 from experiments.schemes import FOREST, Enhancement, ExperimentError, Scheme
 from models.classifier import PseLtae
+from models.classifier_training import Inputs, train_calibrated
 from models.crop_model import CropModel
 from models.fitting import Session
 
 Floats = NDArray[np.float64]
-Told = Callable[[str, float], None]
+Progress = Callable[[str, float], None]
 """What is being done, and the share of it that is done."""
 
 
@@ -62,7 +64,7 @@ class Grid:
     data: LabelledParcels
     common: tuple[ModelConfig, TrainingSection] = field(default_factory=lambda: (ModelConfig(), TrainingSection()))
     """How every run is trained; a run says its own scheme, enhancement and seed."""
-    told: Told = lambda _what, _share: None
+    told: Progress = lambda _what, _share: None
 
     def open(self) -> Grid:
         """Makes the folder, or checks that its runs were of these data and settings.
@@ -105,16 +107,26 @@ class Grid:
         is_test = self.data.fold == run.fold
         return self.data.is_labelled & ~is_test, self.data.is_labelled & is_test
 
-    def train(self, run: Run, session: Session | None = None, **changed: Any) -> CropModel:
-        """Trains a run anew; `changed` fields of the training section hold for it alone."""
+    def fit(self, run: Run, on_epoch: Told, epochs: int | None = None) -> CropModel:
+        """Trains a run anew on all that may be learnt from, nothing held out: to watch it learn.
+
+        Args:
+            on_epoch: told after each epoch, with a function that gives the weights among the state.
+            epochs: instead of the configuration's.
+        """
         model, training = self.configured(run)
-        return train_fold(self.data, model, training.model_copy(update=changed), run.fold, session)
+        seen = chosen(self.data, model)
+        how = training_config(seen, model, training.model_copy(update={"epochs": epochs or training.epochs}))
+        inputs = Inputs(seen.observations, seen.geometry, seen.labels)
+        session = Session(torch.device(self.device), on_epoch=on_epoch)
+        usable = self.masks(run)[0]
+        return train_calibrated(network_config(seen, model), how, inputs, usable, [], is_refitted=True, session=session)
 
     def model(self, run: Run) -> CropModel:
         """The model of a run: read if it was trained before, else trained and kept."""
         part = Part(self.folder / run.key)
         if not part.is_finished:
-            part.finish(self.train(run))
+            part.finish(train_fold(self.data, *self.configured(run), run.fold))
         return part.model()
 
     def predictions(self, run: Run, days: Sequence[float]) -> Floats:

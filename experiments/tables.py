@@ -136,18 +136,21 @@ def rich_table(measurements: Sequence[Measurement], metric: str, *, title: str =
     return table
 
 
-def differences(measurements: Sequence[Measurement], metric: str, at: str, reference: Row) -> list[str]:
-    """A sentence a row on how much it differs from the reference row, and whether seeds alone could make that."""
-    column = {row: one for (row, where), one in cells(measurements, metric).items() if where == at}
-    if reference not in column:
-        return []
-    own, every = column[reference], list(column.values())
-    return [
-        f"- {label(row)} against {label(reference)}, {metric} {at}: {one.mean - own.mean:+.3f}, "
-        + _verdict(abs(one.mean - own.mean), noise(one, own, every))
-        for row, one in column.items()
-        if row != reference
-    ]
+def differences(measurements: Sequence[Measurement], metric: str, reference: Row) -> str:
+    """A Markdown table of how much each row differs from a reference row; bold: more than seeds alone could make.
+
+    With one seed nothing is bold. Without the reference row there is nothing to say.
+    """
+    known = cells(measurements, metric)
+    rows, columns = _rows(known)
+    if reference not in rows:
+        return ""
+    head = f"**{metric}: difference from {label(reference)}; bold: beyond the noise of seeds ({CONFIDENCE:.0%})**"
+    lines = [head, "", f"| | | {' | '.join(columns)} |", "| --- | --- |" + " --: |" * len(columns)]
+    for row in (one for one in rows if one != reference):
+        texts = [_difference(known, rows, row, reference, column) for column in columns]
+        lines.append(f"| {' | '.join([*row, *texts])} |")
+    return "\n".join([*lines, ""])
 
 
 def write_csv(path: Path, measurements: Sequence[Measurement]) -> None:
@@ -186,7 +189,12 @@ def _column(
     return {row: (mark if row in first else "{}").format(one.text(digits)) for row, one in own.items()}
 
 
-def _verdict(difference: float, least: float) -> str:
-    if least == float("inf"):
-        return "one seed: noise unknown"
-    return f"{'beyond' if difference > least else 'within'} the noise of seeds ({least:.3f})"
+def _difference(
+    known: Mapping[tuple[Row, str], Cell], rows: Sequence[Row], row: Row, reference: Row, column: str
+) -> str:
+    own = [known[one, column] for one in rows if (one, column) in known]
+    if (row, column) not in known or (reference, column) not in known:
+        return ""
+    one, other = known[row, column], known[reference, column]
+    text = f"{one.mean - other.mean:+.3f}"
+    return f"**{text}**" if abs(one.mean - other.mean) > noise(one, other, own) else text

@@ -1,7 +1,8 @@
 """Table 4 of Garnot, Landrieu and Chehata 2022: parameters, seconds of a training epoch and parcels a second of inference.
 
 Ours and the published form (experiments.published_form: dense, padded tensors, the whole season at each call) on the same source,
-the same batch, the same device. Inference is whole seasons to logits; ours in its folded form.
+the same device. Inference is whole seasons to logits; ours in its folded form. An epoch of ours sees the dates that cuts and
+dropout leave, in the configuration's batches; one of the published form sees all dates of padded seasons, in batches of 128.
 Units:  seconds of the wall, parcels a second; medians.
 Errors: those of experiments.grid.
 """
@@ -28,7 +29,6 @@ from experiments.labelled import LabelledParcels
 from experiments.published_form import PublishedForm, SpatialEncoder, TemporalEncoder, decoder
 from experiments.schemes import Enhancement, Scheme
 from experiments.tables import Measurement
-from models.fitting import Session
 from models.sampling import PackedParcels
 
 PARAMETERS, EPOCH, SPEED = METRICS = ("parameters", "seconds an epoch", "parcels a second")
@@ -90,13 +90,11 @@ def published_inputs(data: LabelledParcels, parcels: int, device: str) -> Inputs
     """Random inputs of the shape that padding gives the source: every parcel the most dates that one has."""
     random = torch.Generator().manual_seed(0)
     geometry, found = torch.randn(parcels, 4, generator=random).to(device), {}
-    size = max(
-        data.observations[one.name].pixels.shape[2] for one in data.modalities
-    )  # one pixel set for all, as published
+    size = max(one.pixels.shape[2] for one in data.observations.values())  # one pixel set for all, as published
     for one in data.modalities:
         known = data.observations[one.name]
         dates = int(np.bincount(known.parcel).max())
-        values = torch.randn(parcels, dates, len(one.channels), size, generator=random).to(device)
+        values = torch.randn(parcels, dates, one.inputs, size, generator=random).to(device)
         days = torch.linspace(0, data.scored_on[-1], dates, device=device)
         found[one.name] = (values, torch.ones(parcels, size, device=device), geometry, days)
     return found
@@ -118,19 +116,14 @@ def measure(
 
 def machine(device: str) -> str:
     """What it ran on, in words."""
-    name = platform.processor() or platform.machine()
-    with_model = Path("/proc/cpuinfo")
-    if with_model.exists():
-        models = [
-            line.split(":", 1)[1].strip()
-            for line in with_model.read_text().splitlines()
-            if line.startswith("model name")
-        ]
-        name = models[0] if models else name
+    name, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    if info.exists():
+        models = [line.split(": ", 1)[1] for line in info.read_text().splitlines() if line.startswith("model name")]
+        name = (models or [name])[0]
     if torch.device(device).type == "cuda":
         return f"{torch.cuda.get_device_name(device)} (host {name})"
-    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    return f"{name}, {torch.get_num_threads()} thread(s) of {os.cpu_count()} cores{load}, torch {torch.__version__}"
+    load = f"load {os.getloadavg()[0]:.1f}, " if hasattr(os, "getloadavg") else ""
+    return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} threads, {load}torch {torch.__version__}"
 
 
 def write(folder: Path, measurements: Sequence[Measurement], title: str, device: str) -> str:
@@ -147,8 +140,7 @@ def write(folder: Path, measurements: Sequence[Measurement], title: str, device:
 
 def _ours(grid: Grid, run: Run, rounds: int) -> dict[str, float]:
     stamps: list[float] = []
-    session = Session(torch.device(grid.device), on_epoch=lambda _epoch, _state: stamps.append(time.perf_counter()))
-    model = grid.train(run, session, epochs=rounds + 1, validate_every=rounds + 2, refit=False)
+    model = grid.fit(run, lambda _epoch, _state: stamps.append(time.perf_counter()), rounds + 1)
     own, some = grid.data.of(run.scheme.modalities), torch.from_numpy(np.flatnonzero(some_parcels(grid.data)))
     batch = PackedParcels.of(model.normaliser, own.observations, own.geometry).take(some).to(grid.device)
     network = model.for_inference(grid.device).network

@@ -94,7 +94,8 @@ def train_calibrated(
 
     For each of the masks a network is trained on what else is usable and asked for those parcels; the temperature and the
     scores are of all the answers together (one mask: a validation set; masks that part the parcels: cross-fitting). Then,
-    if wanted, one more is trained on all that is usable, for as many epochs.
+    if wanted, one more is trained on all that is usable, for as many epochs. It is taken at its last epoch, and so the others
+    are then: at the epoch that answers the held-out parcels best a network is surer with reason than at the last one.
 
     Args:
         usable: (P,) parcels that may be trained and validated on; the others are not looked at (a test fold).
@@ -121,7 +122,8 @@ def train_calibrated(
 
         is_begun = number == len(earlier["answers"])
         own = replace(session, on_epoch=told, state=earlier.get("fitting") if is_begun else None)
-        network, normaliser, said = _trained(config, training, inputs, usable & ~held, held, own)
+        masks = usable & ~held, held
+        network, normaliser, said = _trained(config, training, inputs, *masks, own, is_selected=not is_refitted)
         if said is not None:
             answers.append(said)
     labels = np.concatenate([inputs.labels[one] for one in held_out]) if held_out else np.zeros(0, np.int64)
@@ -155,13 +157,14 @@ def calibrated(
 
 def _trained(
     config: ClassifierConfig, training: TrainingConfig, inputs: Inputs, is_training: Mask, is_held: Mask,
-    session: Session,
+    session: Session, *, is_selected: bool,
 ) -> tuple[PseLtae, Normaliser, Predictions | None]:  # fmt: skip
     """A network in evaluation mode on the CPU, its standardisation, and what it says of the held-out parcels."""
     _check(config, inputs.labels, is_training, is_held, session)
     wanted = {one.name: inputs.observations[one.name] for one in config.modalities}
     per_orbit = [one.name for one in config.modalities if one.is_per_orbit]
-    normaliser = Normaliser.fit(wanted, inputs.geometry, is_training, per_orbit)
+    anomalies = [one.name for one in config.modalities if one.has_anomalies]
+    normaliser = Normaliser.fit(wanted, inputs.geometry, is_training, per_orbit, anomalies)
     parcels = session.placed(PackedParcels.of(normaliser, wanted, inputs.geometry))
     members, held = (torch.from_numpy(np.flatnonzero(one)).to(parcels.device) for one in (is_training, is_held))
     device, days, labels = session.device, training.evaluation_days, inputs.labels[is_held]
@@ -177,7 +180,8 @@ def _trained(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(training.seed)  # initial weights
         network, target = PseLtae(config).to(device), torch.from_numpy(inputs.labels)
-        network = Fitting(network, training, parcels, target, members, session).run(validated if len(held) else None)
+        fitting = Fitting(network, training, parcels, target, members, session)
+        network = fitting.run(validated if len(held) else None, is_selected=is_selected)
     answers = said(network) if len(held) and session.is_first else None
     return network.cpu(), normaliser, answers
 

@@ -125,8 +125,8 @@ class Fitting:
         if session.state is not None:
             self.restore(session.state)
 
-    def run(self, validate: Callable[[PseLtae], dict[str, float]] | None) -> PseLtae:
-        """Fits to the end; the network, in evaluation mode, with the weights that validated best, the last ones without."""
+    def run(self, validate: Callable[[PseLtae], dict[str, float]] | None, *, is_selected: bool) -> PseLtae:
+        """Fits to the end; the network, in evaluation mode, with its last weights, or if selected those that validated best."""
         training = self.training
         while self.epoch < training.epochs:
             self.epoch += 1
@@ -140,7 +140,7 @@ class Fitting:
             if self.session.is_first and self.session.on_epoch is not None:
                 rate, known = float(self.schedule.get_last_lr()[0]), (scores.get("macro_f1"), scores.get("miou"))
                 self.session.on_epoch(Epoch(self.epoch, training.epochs, loss, rate, *known), self.state)
-        if validate is not None:
+        if validate is not None and is_selected:
             self.network.load_state_dict(self.best)
             if self.session.world > 1:
                 for tensor in self.network.state_dict().values():

@@ -16,7 +16,7 @@ Errors: ValueError for an impossible configuration or a series whose length is n
 
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +26,12 @@ N_POLARISATIONS = 2
 """VV and VH, a branch each (Zhao et al. 2020, Fig. 3)."""
 
 
+C = TypeVar("C", bound="WindowConfig")
+
+
 @dataclass(frozen=True)
-class McnnSeqConfig:
-    """The shape of an MCNN-Seq; the defaults are the paper's configuration."""
+class WindowConfig:
+    """The windows of a network from SAR to NDVI: N segments of L steps in, N values out; the defaults are the paper's."""
 
     n_segments: int = 31
     """N: segments in a window, and NDVI values out."""
@@ -36,48 +39,79 @@ class McnnSeqConfig:
     """L: steps of a segment."""
     stride: int = 1
     """Steps between the starts of two segments."""
-    kernel_size: int = 1
-    """Width of both convolutions, at most L."""
-    branch_channels: tuple[int, int] = (31, 62)
-    """Filters of the two convolutions of a branch."""
-    hidden: int = 100
-    """Units of encoder, decoder and attention."""
     n_extra: int = 0
-    """Extra channels of a segment given to the encoder (extension: day of season, observed NDVI); 0 in the paper."""
+    """Extra channels of a segment (extension: day of season, observed NDVI); 0 in the paper."""
     has_sd: bool = False
-    """Whether a second output gives the standard deviation, for training by likelihood (extension)."""
-
-    is_aligned: bool = False
-    """Whether the decoder also gets the encoder's state of its own step (extension: learns in half the updates)."""
+    """Whether a second output gives the log standard deviation, for training by likelihood (extension)."""
 
     def __post_init__(self) -> None:
         """Refuse a shape that no series fits."""
-        sizes = (self.n_segments, self.segment_length, self.stride, self.kernel_size, self.hidden)
-        if min(*sizes, *self.branch_channels) < 1 or self.n_extra < 0:
-            raise ValueError(f"MCNN-Seq: sizes must be positive, got {self}")
-        if self.kernel_size > self.segment_length:
-            raise ValueError(f"MCNN-Seq: kernel_size {self.kernel_size} exceeds segment_length {self.segment_length}")
+        if min(self.n_segments, self.segment_length, self.stride) < 1 or self.n_extra < 0:
+            raise ValueError(f"windows of SAR: sizes must be positive, got {self}")
 
     @property
     def n_steps(self) -> int:
         """T: steps of the input series."""
         return (self.n_segments - 1) * self.stride + self.segment_length
 
+    @property
+    def n_outputs(self) -> int:
+        """Values of an output: NDVI, and its log standard deviation where there is one."""
+        return 2 if self.has_sd else 1
+
+    def check(self, sar: Tensor, extra: Tensor | None) -> None:
+        """ValueError where inputs do not have these shapes."""
+        if sar.ndim != 3 or sar.shape[1:] != (self.n_steps, N_POLARISATIONS):
+            raise ValueError(f"windows of SAR: sar must be (B, {self.n_steps}, 2), got {tuple(sar.shape)}")
+        if (0 if extra is None else extra.shape[-1]) != self.n_extra:
+            raise ValueError(f"windows of SAR: this network takes {self.n_extra} extra channels")
+
+    def masked(self, sar: Tensor, is_present: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The series with zeros where nothing is present, and the segments present (B, N), None for all."""
+        if is_present is None or bool(is_present.all()):
+            return sar, None
+        steps = is_present.unfold(1, self.segment_length, self.stride)  # (B, N, L)
+        return torch.where(is_present[..., None], sar, 0.0), steps.any(dim=2)
+
+    def segments(self, sar: Tensor) -> Tensor:
+        """The segments (B, N, 2, L) of series (B, T, 2)."""
+        return sar.unfold(1, self.segment_length, self.stride)
+
     def to_json(self) -> str:
         """The configuration as a JSON object."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> "McnnSeqConfig":
+    def from_json(cls: type[C], text: str) -> C:
         """The configuration that `to_json` wrote; ValueError names a key it does not know."""
         data: dict[str, Any] = json.loads(text)
         unknown = set(data) - {field.name for field in fields(cls)}
         if unknown:
-            raise ValueError(f"MCNN-Seq configuration has unknown keys {sorted(unknown)}")
-        if "branch_channels" in data:
-            first, second = data["branch_channels"]
-            data["branch_channels"] = (int(first), int(second))
-        return cls(**data)
+            raise ValueError(f"{cls.__name__} has no {sorted(unknown)}")
+        values: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in data.items()}
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class McnnSeqConfig(WindowConfig):
+    """The shape of an MCNN-Seq; the defaults are the paper's configuration."""
+
+    kernel_size: int = 1
+    """Width of both convolutions, at most L."""
+    branch_channels: tuple[int, int] = (31, 62)
+    """Filters of the two convolutions of a branch."""
+    hidden: int = 100
+    """Units of encoder, decoder and attention."""
+    is_aligned: bool = False
+    """Whether the decoder also gets the encoder's state of its own step (extension: learns in half the updates)."""
+
+    def __post_init__(self) -> None:
+        """Refuse a shape that no series fits."""
+        super().__post_init__()
+        if min(self.kernel_size, self.hidden, *self.branch_channels) < 1:
+            raise ValueError(f"MCNN-Seq: sizes must be positive, got {self}")
+        if self.kernel_size > self.segment_length:
+            raise ValueError(f"MCNN-Seq: kernel_size {self.kernel_size} exceeds segment_length {self.segment_length}")
 
 
 class Branch(nn.Module):
@@ -156,7 +190,7 @@ class McnnSeq(nn.Module):
         self.encoder = Lstm(n_features + config.n_extra, config.hidden)
         self.attention = AdditiveAttention(config.hidden)
         self.decoder = Lstm(1 + config.hidden * (2 if config.is_aligned else 1), config.hidden)
-        self.head = nn.Linear(config.hidden, 2 if config.has_sd else 1)
+        self.head = nn.Linear(config.hidden, config.n_outputs)
 
     def forward(
         self,
@@ -171,7 +205,7 @@ class McnnSeq(nn.Module):
             sar: (B, T, 2) standardised dB, VV then VH; what is not present may hold anything, NaN too.
             is_present: (B, T) true where there is SAR; None where all of it is there.
             extra: (B, N, n_extra) extra channels; required exactly where the configuration has them.
-            teacher: (B, N) observed NDVI, NaN where none: fed to the next step in place of the network's own
+            teacher: (B, N) observed NDVI of the segments, NaN where none: fed to the next step in place of the network's own
                 output (teacher forcing in training, known clear views in operation).
         """
         states, mask, last = self.encode(sar, is_present, extra)
@@ -181,21 +215,12 @@ class McnnSeq(nn.Module):
         self, sar: Tensor, is_present: Tensor | None = None, extra: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor]]:
         """Encoder states (B, N, H), the segments present (B, N) or None for all, and the last (h, c)."""
-        config = self.config
-        if sar.ndim != 3 or sar.shape[1:] != (config.n_steps, N_POLARISATIONS):
-            raise ValueError(f"MCNN-Seq: sar must be (B, {config.n_steps}, 2), got {tuple(sar.shape)}")
-        if (0 if extra is None else extra.shape[-1]) != config.n_extra:
-            raise ValueError(f"MCNN-Seq: this network takes {config.n_extra} extra channels")
-        mask = None
-        if is_present is not None and not bool(is_present.all()):
-            sar = torch.where(is_present[..., None], sar, 0.0)
-            mask = is_present.unfold(1, config.segment_length, config.stride).any(dim=2)  # (B, N)
-        segments = sar.unfold(1, config.segment_length, config.stride)  # (B, N, 2, L)
-        features = [branch(segments[:, :, p]) for p, branch in enumerate(self.branches)]
-        gates = self.encoder.input(torch.cat(features if extra is None else [*features, extra], dim=2))
-        h = c = gates.new_zeros(len(sar), config.hidden)
+        self.config.check(sar, extra)
+        sar, mask = self.config.masked(sar, is_present)
+        gates = self.encoder.input(self.features(sar, extra))
+        h = c = gates.new_zeros(len(sar), self.config.hidden)
         states = []
-        for n in range(config.n_segments):
+        for n in range(self.config.n_segments):
             new_h, new_c = self.encoder.step(gates[:, n], (h, c))
             if mask is not None:
                 new_h = torch.where(mask[:, n, None], new_h, h)
@@ -203,6 +228,12 @@ class McnnSeq(nn.Module):
             h, c = new_h, new_c
             states.append(h)
         return torch.stack(states, dim=1), mask, (h, c)
+
+    def features(self, sar: Tensor, extra: Tensor | None) -> Tensor:
+        """What the encoder is given of each segment (B, N, F): both branches, then the extra channels."""
+        segments = self.config.segments(sar)
+        features = [branch(segments[:, :, p]) for p, branch in enumerate(self.branches)]
+        return torch.cat(features if extra is None else [*features, extra], dim=2)
 
     def decode(
         self, states: Tensor, mask: Tensor | None, last: tuple[Tensor, Tensor], teacher: Tensor | None = None

@@ -1,4 +1,4 @@
-"""Training of MCNN-Seq on clear NDVI, and the scores of what it learned.
+"""Training of a network from SAR to NDVI on clear views, and the scores of what it learned.
 
     loss = mean over the clear views (t, y) inside a window of l(f(t), y),   f linear between the window's outputs
     l    = squared error (the paper), Huber, or Gaussian log likelihood
@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.mcnn_seq import McnnSeq
 from models.ndvi_inputs import Bools, ClearSeries, DailySar, Floats, Ints, OrbitScale, SarSeries
+from models.ndvi_networks import Network, build_network
 from models.ndvi_reconstruction import NdviTrainingConfig, SarToNdvi, network_inputs, window_position
 
 HUBER_DELTA = 0.15
@@ -85,14 +85,14 @@ def train_ndvi(
     scale = OrbitScale.fit(training_sar)
     daily = DailySar.build(sar, scale, n_parcels)
     torch.manual_seed(config.seed)
-    network = McnnSeq(config.network).to(device)
+    network = build_network(config.network).to(device)
     _fit(network, config, daily, clear.padded(n_parcels), np.flatnonzero(has_both), on_update)
     model = SarToNdvi(network.eval(), config, scale)
     return model, score_reconstruction(model, daily, clear, is_validation)
 
 
 def _fit(
-    network: McnnSeq,
+    network: Network,
     config: NdviTrainingConfig,
     daily: DailySar,
     clear: tuple[Floats, Floats],
@@ -106,7 +106,9 @@ def _fit(
         optimiser, config.learning_rate, total_steps=config.n_updates + 1, pct_start=0.15
     )
     with torch.no_grad():
-        network.head.bias[0] = float(np.nanmean(clear[1][parcels]))  # start from the mean NDVI, not from zero
+        network.head.bias[:: config.network.n_outputs] = float(
+            np.nanmean(clear[1][parcels])
+        )  # start from the mean NDVI, not from zero
     network.train()
     first_end = min(daily.first_day + MIN_WINDOW_DAYS, daily.last_day)
     for update in range(config.n_updates):
@@ -126,7 +128,7 @@ def _fit(
 
 
 def _window_loss(
-    network: McnnSeq,
+    network: Network,
     config: NdviTrainingConfig,
     daily: DailySar,
     clear: tuple[Floats, Floats],

@@ -1,9 +1,11 @@
 """Standardisation of observations: per modality, and for radar per relative orbit, from training parcels only.
 
     x' = (x - mean_c) / sd_c      geometry: log(perimeter), log(area), log(perimeter / area), fill, then the same
+    a' = (x - mean_c(day)) / sd_c(departures)        a second time, where anomalies are wanted (models.climatology)
 
 Source: Garnot, Landrieu and Chehata 2022 (statistics of the training folds); per orbit because incidence angles, and so
         backscatter, differ between relative orbits. Logarithms because sizes of parcels spread over three decades.
+        Anomalies because all fields green up together: what tells crops apart in spring is small beside the season.
 Shapes: pixels (N, C, S), geometry (P, 4).
 Units:  S2 reflectance 0..1 or indices, S1 dB; perimeter m, area m2.
 Errors: ValueError for channels that the statistics do not know, or no training observation.
@@ -21,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.climatology import Climatology, DaySums, nearest_knot
 from models.series import Batch, Series
 
 # An orbit needs this many pixels to have statistics of its own: the sd is then known to 7 % (1 / sqrt(2 n)).
@@ -114,18 +117,32 @@ class ModalityStatistics:
 
     overall: ChannelStatistics
     orbits: Mapping[int, ChannelStatistics] = field(default_factory=dict)
+    seasonal: tuple[Climatology, ...] = ()
+    """The modality's, then each orbit's, of equally many knots; empty: channels are given once, without anomalies."""
 
     def tables(self) -> tuple[Tensor, Tensor]:
-        """Means and standard deviations (1 + orbits, C): the modality's, then each orbit's."""
-        known = [self.overall, *self.orbits.values()]
-        return torch.tensor([one.mean for one in known]), torch.tensor([one.sd for one in known])
+        """Means and standard deviations (1 + orbits, C): the modality's, then each orbit's.
 
-    def row(self, orbit: NDArray[np.int16]) -> Tensor:
-        """The row (N,) of the tables that each orbit (N,) takes."""
+        With anomalies (knots (1 + orbits), 2 C): of each its knots, the channels as they are and then as departures.
+        """
+        known = [self.overall, *self.orbits.values()]
+        if not self.seasonal:
+            return torch.tensor([one.mean for one in known]), torch.tensor([one.sd for one in known])
+        pairs = [(one, at, of.sd) for one, of in zip(known, self.seasonal, strict=True) for at in of.mean]
+        mean, sd = [one.mean + at for one, at, _ in pairs], [one.sd + left for one, _, left in pairs]
+        return torch.tensor(mean), torch.tensor(sd)
+
+    @property
+    def knots(self) -> int:
+        """Rows of the tables for each orbit: those of its climatology, 1 without anomalies."""
+        return len(self.seasonal[0].mean) if self.seasonal else 1
+
+    def first_row(self, orbit: NDArray[np.int16]) -> Tensor:
+        """The first row (N,) of the tables of each observation's orbit (N,); that of its day is `nearest_knot` further."""
         which = np.zeros(len(orbit), np.int64)
         for index, number in enumerate(self.orbits, start=1):
             which[orbit == number] = index
-        return torch.from_numpy(which)
+        return torch.from_numpy(which * self.knots)
 
 
 def standardise(
@@ -133,14 +150,17 @@ def standardise(
 ) -> tuple[Tensor, Tensor]:
     """Stored pixels (N, C, S) in standard deviations, 0 where invalid, and which are valid (N, S).
 
+    Tables of twice as many channels give them twice: (N, 2 C, S).
+
     Args:
         row: (N,) the row of the tables that each observation takes.
-        tables: means and standard deviations (R, C) in physical units.
+        tables: means and standard deviations (R, C or 2 C) in physical units.
     """
     valid = is_valid(raw, nodata)
     mean, sd = tables
     # In stored units: scaling two numbers of a channel is cheaper than scaling its pixels.
-    pixels = (raw.float() - (mean / scale)[row, :, None]).div_((sd / scale)[row, :, None]).clamp_(-CLIP, CLIP)
+    values = raw.float().repeat(1, mean.shape[1] // raw.shape[1], 1) if mean.shape[1] != raw.shape[1] else raw.float()
+    pixels = (values - (mean / scale)[row, :, None]).div_((sd / scale)[row, :, None]).clamp_(-CLIP, CLIP)
     return pixels if bool(valid.all()) else pixels.masked_fill_(~valid[:, None, :], 0.0), valid
 
 
@@ -165,10 +185,19 @@ class Normaliser:
         geometry: NDArray[np.floating[Any]],
         training: NDArray[Any],
         per_orbit: Sequence[str] = (),
+        anomalies: Sequence[str] = (),
     ) -> Normaliser:
-        """The statistics of the training parcels: mask (P,) of geometry (P, 4); modalities `per_orbit` have both."""
+        """The statistics of the training parcels: mask (P,) of geometry (P, 4).
+
+        Args:
+            per_orbit: modalities that have statistics of each orbit too.
+            anomalies: modalities whose channels are given a second time, as departures from the day's mean.
+        """
         return cls(
-            {name: _modality(one, training[one.parcel], name in per_orbit) for name, one in observations.items()},
+            {
+                name: _modality(one, training[one.parcel], name in per_orbit, name in anomalies)
+                for name, one in observations.items()
+            },
             _geometry_statistics(geometry[training]),
         )
 
@@ -179,10 +208,11 @@ class Normaliser:
             ValueError: no statistics of this modality, or of other channels.
         """
         statistics = self.of(modality, observations.pixels.shape[1])
+        day = torch.from_numpy(np.asarray(observations.day, np.float32))
+        row = statistics.first_row(observations.orbit) + nearest_knot(day, statistics.knots)
         pixels, valid = standardise(
-            as_tensor(observations.pixels), statistics.row(observations.orbit), statistics.tables(),
-            observations.scale, observations.nodata,
-        )  # fmt: skip
+            as_tensor(observations.pixels), row, statistics.tables(), observations.scale, observations.nodata
+        )
         return Series(
             pixels,
             valid,
@@ -219,7 +249,9 @@ class Normaliser:
         return cls(
             {
                 name: ModalityStatistics(
-                    _statistics(one["overall"]), {int(orbit): _statistics(of) for orbit, of in one["orbits"].items()}
+                    _statistics(one["overall"]),
+                    {int(orbit): _statistics(of) for orbit, of in one["orbits"].items()},
+                    tuple(Climatology.from_json(of) for of in one.get("seasonal", ())),
                 )
                 for name, one in plain["modalities"].items()
             },
@@ -238,23 +270,38 @@ def as_tensor(array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array)
 
 
-def _modality(observations: Observations, is_training: NDArray[np.bool_], per_orbit: bool) -> ModalityStatistics:
+def _modality(
+    observations: Observations, is_training: NDArray[np.bool_], per_orbit: bool, has_anomalies: bool
+) -> ModalityStatistics:
     """Statistics of the training observations (mask (N,)), a chunk at a time."""
     used = np.flatnonzero(is_training)
     _, channels, size = observations.pixels.shape
     moments: dict[int, Moments] = {}
+    sums: dict[int, DaySums] = {}
+    last = float(observations.day[used].max()) if len(used) else 0.0
     # At least one chunk, so that nothing to count is an error in one place only.
     for some in np.array_split(used, max(1, -(-len(used) * channels * size // CHUNK))):
         rows = observations.physical(some).transpose(0, 2, 1)  # (n, S, C)
         valid = np.isfinite(rows).all(axis=2)  # (n, S)
         orbit = np.broadcast_to(observations.orbit[some, None], valid.shape)[valid]
         rows = rows[valid]  # (M, C)
+        day = np.broadcast_to(observations.day[some, None], valid.shape)[valid]
         for number in np.unique(orbit).tolist() if per_orbit else [0]:
-            own = Moments.of(rows[orbit == number] if per_orbit else rows)
+            mine = orbit == number if per_orbit else np.ones(len(rows), bool)
+            own = Moments.of(rows[mine])
             moments[number] = moments[number] + own if number in moments else own
+            if has_anomalies:
+                seen = DaySums.of(rows[mine], day[mine], last)
+                sums[number] = sums[number] + seen if number in sums else seen
     known = {one: ChannelStatistics.of(own) for one, own in moments.items() if own.count >= LEAST_PIXELS_OF_ORBIT}
     total = sum(moments.values(), Moments.of(np.zeros((0, channels))))
-    return ModalityStatistics(ChannelStatistics.of(total), known if per_orbit else {})
+    orbits = known if per_orbit else {}
+    overall = ChannelStatistics.of(total)
+    if not has_anomalies:
+        return ModalityStatistics(overall, orbits)
+    of_all = sum(sums.values(), DaySums.of(np.zeros((0, channels)), np.zeros(0), last))
+    seasonal = tuple(Climatology.of(one) for one in (of_all, *(sums[number] for number in orbits)))
+    return ModalityStatistics(overall, orbits, seasonal)
 
 
 def _geometry_statistics(geometry: NDArray[np.floating[Any]]) -> ChannelStatistics:

@@ -1,10 +1,11 @@
 """Training batches from packed seasons: cut at random days, with dates, modalities and pixels left out.
 
     kept_t = (day_t <= cut_p) and (u_t >= temporal dropout of its modality) and (its modality is not hidden from p)
+    day'_t = day_t + shift_p
 
 Source: Garnot, Landrieu and Chehata 2022 (temporal dropout, pixels of a set drawn anew). Added here: the cut, for
-        answers at any date, and hidden modalities, for answers without them. No loop over parcels. Rows and pixels are
-        drawn first and only they are standardised, so that a season may stay in a mapped file of integers.
+        answers at any date, hidden modalities, for answers without them, and the shift, for other years. No loop over
+        parcels. Rows and pixels are drawn first and only they are standardised: a season may stay in a mapped file.
 Shapes: all parcels' observations and indices (P,) of some to a Batch of those.
 Units:  days since the season's start.
 Errors: none: a parcel that would lose every date keeps all.
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.classifier import ModalityConfig
+from models.climatology import nearest_knot
 from models.normalise import Normaliser, Observations, as_tensor, is_valid, standardise
 from models.series import Batch, Series
 
@@ -42,7 +44,9 @@ class PackedSeries:
     day: Tensor
     """(N,)"""
     row: Tensor
-    """(N,) row of the tables of statistics."""
+    """(N,) first row of the tables of statistics for its orbit."""
+    knots: int
+    """Rows for each orbit, through the season."""
     start: Tensor
     """(P + 1,) first observation of each parcel."""
     tables: tuple[Tensor, Tensor]
@@ -56,7 +60,8 @@ class PackedSeries:
         return cls(
             as_tensor(observed.pixels),
             torch.from_numpy(np.array(observed.day, np.float32)),
-            statistics.row(observed.orbit),
+            statistics.first_row(observed.orbit),
+            statistics.knots,
             torch.from_numpy(np.searchsorted(observed.parcel, np.arange(parcels + 1))),
             statistics.tables(),
             observed.scale,
@@ -77,10 +82,23 @@ class PackedSeries:
         first = self.start[parcels] - (counts.cumsum(0) - counts)
         return first[which] + torch.arange(len(which), device=parcels.device), which
 
-    def series(self, rows: Tensor, parcel: Tensor, drawn: Callable[[Tensor], Tensor] = lambda raw: raw) -> Series:
-        """The observations at `rows`, standardised; `drawn` picks pixels of the stored ones."""
-        pixels, valid = standardise(drawn(self.pixels[rows]), self.row[rows], self.tables, self.scale, self.nodata)
-        return Series(pixels, valid, self.day[rows], parcel)
+    def series(
+        self,
+        rows: Tensor,
+        parcel: Tensor,
+        drawn: Callable[[Tensor], Tensor] = lambda raw: raw,
+        later: Tensor | None = None,
+    ) -> Series:
+        """The observations at `rows`, standardised.
+
+        Args:
+            drawn: picks pixels of the stored ones.
+            later: (N,) days by which each is moved, before the mean of its day is looked up.
+        """
+        day = self.day[rows] if later is None else self.day[rows] + later
+        row = self.row[rows] + nearest_knot(day, self.knots)
+        pixels, valid = standardise(drawn(self.pixels[rows]), row, self.tables, self.scale, self.nodata)
+        return Series(pixels, valid, day, parcel)
 
 
 @dataclass(frozen=True)
@@ -138,6 +156,9 @@ class Thinning:
     """Share of parcels that a modality is hidden from; one modality, drawn anew, is always spared."""
     whole_season: float = 0.3
     """Share of parcels that keep their whole season; the others are cut at a uniform day."""
+    season_shift: float = 3.0
+    """Standard deviation of the days by which a parcel's season is moved: another year is earlier or later, and a network
+    that learns the calendar by heart fails there (docs/LOG.md)."""
 
 
 def draw(
@@ -156,6 +177,7 @@ def draw(
     keep = _kept(parcels, rows, len(some), modalities, thinning, uniform)
     dates = torch.stack([torch.bincount(which[keep[name]], minlength=len(some)) for name, (_, which) in rows.items()])
     is_empty = dates.sum(0) == 0
+    later = thinning.season_shift * torch.randn(len(some), generator=random, device=some.device)
     # Where sets are co-located a parcel's places are drawn once, for all dates and modalities, or pixels would not pair.
     is_paired = any(one.is_co_located for one in modalities)
     places = (
@@ -167,7 +189,7 @@ def draw(
         chosen = keep[modality.name] | is_empty[which]
         order = None if places is None else places[which[chosen]]
         drawn = partial(_draw_pixels, size=modality.pixels, nodata=one.nodata, uniform=uniform, order=order)
-        series[modality.name] = one.series(mine[chosen], which[chosen], drawn)
+        series[modality.name] = one.series(mine[chosen], which[chosen], drawn, later[which[chosen]])
     return Batch(series, parcels.geometry[some])
 
 

@@ -2,8 +2,10 @@
 
 import json
 import logging
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +24,7 @@ from db.settings import resolve_dsn
 from models.checkpoint import Checkpoint
 from models.classifier import ClassifierConfig
 from models.ndvi_reconstruction import NdviTrainingConfig
+from models.ndvi_training import TrainingDataError
 from monitor import picture, schedule, train, training_data, words
 from monitor.errors import CannotWatch, NotFound
 from monitor.settings import MonitorSettings
@@ -127,12 +130,16 @@ def train_ndvi(
     season: SeasonOption,
     collection: CollectionOption,
     out: Annotated[Path, typer.Option(help="folder for the checkpoint")] = Path("reports/models"),
+    model_name: Annotated[str, typer.Option("--model", help="mcnn-seq, rnn or cnn")] = "mcnn-seq",
+    config_file: Annotated[
+        Path | None, typer.Option("--config", help="TOML file of choices: n_updates, learning_rate, [network] ...")
+    ] = None,
     min_area_ha: Annotated[float, typer.Option(help="leave smaller parcels out")] = 0.3,
     seed: int = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
 ) -> None:
-    """Train MCNN-Seq (NDVI from radar) and the daily curve's corrections; spatial blocks are held out."""
-    config = NdviTrainingConfig(seed=seed)
+    """Train a network from radar to NDVI and the daily curve's corrections; spatial blocks are held out."""
+    config = replace(_ndvi_choices(model_name, config_file), seed=seed)
     with engine(resolve_dsn()).begin() as connection:
         data = training_data.load(
             connection, season_by_name(connection, season), collection, datetime.now(UTC), pixels=0,
@@ -146,6 +153,14 @@ def train_ndvi(
             )  # fmt: skip
         checkpoint = train.ndvi_checkpoint(model, scores, train.about(data))
         _registered(connection, "ndvi", checkpoint, scores, out)
+
+
+def _ndvi_choices(model: str, file: Path | None) -> NdviTrainingConfig:
+    """How a network is trained: the defaults of its name with a file's choices."""
+    try:
+        return NdviTrainingConfig.chosen(model, {} if file is None else tomllib.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise TrainingDataError(f"{file or '--model'}: {error}") from error
 
 
 def history(

@@ -20,6 +20,7 @@ from models.crop_model import CropModel
 from models.fitting import Epoch, Session, TrainingConfig
 from models.ndvi_correction import FIT_UPDATES
 from models.ndvi_curve import NdviModel, fit_curve
+from models.ndvi_networks import network_name
 from models.ndvi_reconstruction import NdviTrainingConfig
 from models.ndvi_training import train_ndvi
 from monitor.curves import curve_series
@@ -94,7 +95,8 @@ def ndvi(
 def ndvi_checkpoint(model: NdviModel, scores: Mapping[str, float], trained_on: Mapping[str, object]) -> Checkpoint:
     """An NDVI model at rest."""
     config, weights = model.state()
-    return pack(weights, {"kind": "mcnn-seq", "config": config, "scores": dict(scores), "about": dict(trained_on)})
+    kind = network_name(model.sar_to_ndvi.config.network)
+    return pack(weights, {"kind": kind, "config": config, "scores": dict(scores), "about": dict(trained_on)})
 
 
 def about(data: TrainingData, **counts: int) -> dict[str, object]:

@@ -90,16 +90,18 @@ def load(
 
 
 def modality(name: str, rows: NDArray[np.void], pixels: int, has_sets: bool) -> ModalityConfig:
-    """The channels that are there in nearly every row; published temporal dropout 0.4 for S2, 0.2 for S1."""
+    """The channels that are there in nearly every row, and their anomalies; published temporal dropout 0.4 for S2, 0.2 for S1."""
     if name != "s2":
         return ModalityConfig(
-            name, ("VV", "VH", "VV-VH"), temporal_dropout=0.2, is_per_orbit=True, pixels=pixels if has_sets else 1
-        )
+            name, ("VV", "VH", "VV-VH"), temporal_dropout=0.2, is_per_orbit=True, pixels=pixels if has_sets else 1,
+            has_anomalies=True,
+        )  # fmt: skip
     present = [c for c in S2_BANDS if np.isfinite(means(rows, [c])).mean() > 0.95]
     indices = [c for c in S2_INDICES if np.isfinite(means(rows, [c])).mean() > 0.95]
     return ModalityConfig(
-        name, tuple(present or indices), temporal_dropout=0.4, pixels=pixels if has_sets and present else 1
-    )
+        name, tuple(present or indices), temporal_dropout=0.4, pixels=pixels if has_sets and present else 1,
+        has_anomalies=True,
+    )  # fmt: skip
 
 
 def blocks(lon: ArrayLike, lat: ArrayLike, side_m: float = BLOCK_M) -> NDArray[np.int64]:

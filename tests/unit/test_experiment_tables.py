@@ -60,12 +60,14 @@ def test_small_can_be_best() -> None:
     assert winners(column) == {("b", "")}
 
 
-def test_differences_say_whether_seeds_could_make_them() -> None:
+def test_differences_are_bold_where_seeds_could_not_make_them() -> None:
     found = [*measured("S2", [0.5, 0.52]), *measured("late", [0.8, 0.82]), *measured("mid", [0.505, 0.525])]
-    late, mid = differences(found, "mIoU", "end", ("S2", "both"))
-    assert "+0.300, beyond the noise" in late
-    assert "+0.005, within the noise" in mid
-    assert differences(found, "mIoU", "end", ("S1", "both")) == []
+    table = differences(found, "mIoU", ("S2", "both"))
+    assert "| late | both | **+0.300** |" in table
+    assert "| mid | both | +0.005 |" in table
+    assert "| S2 |" not in table
+    assert "**+" not in differences([one for one in found if one.seed == 0], "mIoU", ("S2", "both"))
+    assert differences(found, "mIoU", ("S1", "both")) == ""
 
 
 def test_missing_cells_stay_empty() -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from models.sampling import PackedParcels, Thinning, ahead, draw
 
 PARCELS = 20
 MODALITIES = (ModalityConfig("s2", ("a", "b"), 0.4, pixels=3), ModalityConfig("s1a", ("VV",), 0.2, True, pixels=1))
-WHOLE = Thinning(modality_dropout=0.0, whole_season=1.0)
+WHOLE = Thinning(modality_dropout=0.0, whole_season=1.0, season_shift=0.0)
 GEOMETRY = np.tile([400.0, 1e4, 0.04, 0.9], (PARCELS, 1))
 
 
@@ -93,9 +94,28 @@ def test_a_subset_is_what_the_whole_holds_of_it(normaliser: Normaliser, parcels:
         assert torch.bincount(taken.series[name].parcel).tolist() == [int((one.parcel == 7).sum())] * 2
 
 
+def test_a_season_is_moved_as_a_whole_and_its_anomalies_are_those_of_the_moved_days() -> None:
+    observed = observations()
+    known = Normaliser.fit(observed, GEOMETRY, np.ones(PARCELS, bool), (), list(observed))
+    packed = PackedParcels.of(known, observed, GEOMETRY)
+    whole = tuple(ModalityConfig(one.name, one.channels, 0.0, pixels=5, has_anomalies=True) for one in MODALITIES)
+    moved = Thinning(0.0, 1.0, season_shift=4.0)
+    drawn = draw(packed, torch.arange(PARCELS), whole, moved, torch.Generator().manual_seed(0)).series
+    later = drawn["s2"].day.view(PARCELS, -1)[:, 0]
+    assert later.std() > 2
+    for name, one in drawn.items():
+        day = torch.from_numpy(observed[name].day)
+        torch.testing.assert_close(one.day, day + later[one.parcel])
+        asked = replace(observed[name], day=one.day.numpy())
+        assert known.series(name, asked).pixels.equal(one.pixels)
+        assert not known.series(name, observed[name]).pixels.equal(one.pixels)
+
+
 def test_a_cut_season_is_its_beginning_in_every_modality(parcels: PackedParcels) -> None:
     whole = tuple(ModalityConfig(one.name, one.channels, 0.0) for one in MODALITIES)
-    drawn = draw(parcels, torch.arange(PARCELS), whole, Thinning(0.0, 0.0), torch.Generator().manual_seed(0))
+    drawn = draw(
+        parcels, torch.arange(PARCELS), whole, Thinning(0.0, 0.0, season_shift=0.0), torch.Generator().manual_seed(0)
+    )
     s2, s1 = (torch.bincount(drawn.series[name].parcel, minlength=PARCELS) for name in ("s2", "s1a"))
     assert s1.equal(s2.clamp(max=6))  # days 0 to 8 and 0 to 5, cut at one day
     assert len(set(s2.tolist())) > 4
