@@ -12,6 +12,7 @@ Errors: ExperimentError for a folder of other data or settings; RunConfigError f
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -137,14 +138,18 @@ class Grid:
                 known = dict(zip(stored["days"].tolist(), stored["probabilities"], strict=True))
         if missing := sorted(set(days) - set(known)):
             known |= dict(zip(missing, self._predict(run, missing), strict=True))
-            np.savez(path, days=np.array(sorted(known)), probabilities=np.stack([known[day] for day in sorted(known)]))
+            whole = io.BytesIO()
+            np.savez(whole, days=np.array(sorted(known)), probabilities=np.stack([known[day] for day in sorted(known)]))
+            write(path, whole.getvalue())
         return np.stack([known[day] for day in days])
 
     def kept(self, name: str, work: Callable[[], Floats]) -> Floats:
         """The array of that name: read if it was made before, else made and kept."""
         path = self.folder / f"{name}.npy"
         if not path.exists():
-            np.save(path, work())
+            whole = io.BytesIO()
+            np.save(whole, work())
+            write(path, whole.getvalue())
         return np.asarray(np.load(path))
 
     def predict(self, run: Run, data: LabelledParcels, days: Sequence[float], model: CropModel | None = None) -> Floats:
