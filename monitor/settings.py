@@ -1,6 +1,6 @@
 """Settings of the monitor, from the environment (PARCELWATCH_MONITOR_...)."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -26,4 +26,6 @@ class MonitorSettings(BaseSettings):
     (training on two busy cores: 16 s of processor time with one, over 180 s with two). Start more monitors instead."""
     device: str = "cpu"
     """Where the networks run: cpu, cuda, cuda:1 ..."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the classifier's products over pixels; bfloat16 is for GPUs, states and attention stay float32."""
     rules: RuleSettings = RuleSettings()

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 import sqlalchemy as sa
+import torch
 from numpy.typing import NDArray
 
 from db import beliefs, registry, work
@@ -129,7 +130,9 @@ class Worker:
             return None, None
         if row.model_key not in self._classifiers:
             checkpoint = Checkpoint(*registry.checkpoint(connection, row.model_key))
-            self._classifiers[row.model_key] = CropModel.from_checkpoint(checkpoint).for_inference(self.settings.device)
+            dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.settings.precision]
+            made = CropModel.from_checkpoint(checkpoint).for_inference(self.settings.device, dtype)
+            self._classifiers[row.model_key] = made
         model = self._classifiers[row.model_key]
         folded = fold(connection, row.model_key, model, claim, series, shape, season.starts_on)
         beliefs.save_posteriors(connection, row.model_key, folded.rows, now)
