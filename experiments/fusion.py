@@ -29,16 +29,26 @@ def measure(
     *, with_forest: bool = True,
 ) -> list[Measurement]:  # fmt: skip
     """The scores of every row at every scored date, and the parameters of every scheme."""
+    days = grid.data.scored_on, grid.data.day_names
+    found = scores_of_rows(grid, schemes, enhancements, seeds, folds, *days, with_forest=with_forest)
+    for scheme, enhancement in rows(schemes, enhancements):
+        count = n_parameters(grid.model(Run(scheme, enhancement, seeds[0], folds[0])).network)
+        found.append(Measurement(scheme.name, enhancement.name, seeds[0], 0, 0.0, "inference", "parameters", count))
+    return found
+
+
+def scores_of_rows(
+    grid: Grid, schemes: Sequence[Scheme], enhancements: Sequence[Enhancement], seeds: Sequence[int], folds: Sequence[int],
+    days: Sequence[float], names: Sequence[str], *, with_forest: bool,
+) -> list[Measurement]:  # fmt: skip
+    """The scores of every row and seed at the end of each day."""
     asked = rows(schemes, enhancements)
     asked += [(Scheme(FOREST, tuple(one.name for one in grid.data.modalities)), NO_ENHANCEMENT)] if with_forest else []
     found = []
     for nr, seed in enumerate(seeds):
         for row_nr, (scheme, enhancement) in enumerate(asked):
             grid.told(f"{scheme.name} {enhancement.name} seed {seed}", (nr + row_nr / len(asked)) / len(seeds))
-            found += scores(grid, scheme, enhancement, seed, folds, grid.data.scored_on, grid.data.day_names)
-            if nr == 0 and scheme.name != FOREST:
-                count = n_parameters(grid.model(Run(scheme, enhancement, seed, folds[0])).network)
-                found.append(Measurement(scheme.name, enhancement.name, seed, 0, 0.0, "inference", "parameters", count))
+            found += scores(grid, scheme, enhancement, seed, folds, days, names)
     return found
 
 

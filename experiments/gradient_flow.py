@@ -30,9 +30,9 @@ from experiments.grid import Grid, Run
 from experiments.schemes import ENHANCEMENTS, ExperimentError, Scheme
 from experiments.tables import Measurement
 from models.classifier import PseLtae
+from models.classifier_training import Inputs, standardised
 from models.fitting import Epoch, class_weight, loss_of
-from models.normalise import Normaliser
-from models.sampling import PackedParcels, draw
+from models.sampling import draw
 
 SHARE, NORM = "share of the gradient", "norm of the gradient"
 BINS = 10
@@ -82,15 +82,7 @@ def _flow(grid: Grid, run: Run) -> NDArray[np.float64]:
     data = chosen(grid.data, model)
     config, training = network_config(data, model), training_config(data, model, section)
     usable = grid.masks(run)[0]
-    per_orbit = [one.name for one in config.modalities if one.is_per_orbit]
-    normaliser = Normaliser.fit(
-        data.observations,
-        data.geometry,
-        usable,
-        per_orbit,
-        [one.name for one in config.modalities if one.has_anomalies],
-    )
-    parcels = PackedParcels.of(normaliser, data.observations, data.geometry)
+    _, parcels = standardised(config, Inputs(data.observations, data.geometry, data.labels), usable)
     members, labels = torch.from_numpy(np.flatnonzero(usable)), torch.from_numpy(data.labels)
     weight = class_weight(labels[members], len(config.classes), training.balance)
     found: list[list[float]] = []

@@ -15,9 +15,9 @@ import numpy as np
 
 from experiments import plots, tables
 from experiments.calibration import MEASURES, pool
-from experiments.fusion import NO_ENHANCEMENT, scores
+from experiments.fusion import scores_of_rows
 from experiments.grid import Grid
-from experiments.schemes import FOREST, Enhancement, Scheme, rows
+from experiments.schemes import Enhancement, Scheme, rows
 from experiments.tables import Measurement, label
 from seasons.evaluate import reliability
 
@@ -37,14 +37,7 @@ def measure(
     *, with_forest: bool = True,
 ) -> list[Measurement]:  # fmt: skip
     """The scores of every row on every day."""
-    asked = rows(schemes, enhancements)
-    asked += [(Scheme(FOREST, tuple(one.name for one in grid.data.modalities)), NO_ENHANCEMENT)] if with_forest else []
-    found = []
-    for nr, seed in enumerate(seeds):
-        for row_nr, (scheme, enhancement) in enumerate(asked):
-            grid.told(f"{scheme.name} {enhancement.name} seed {seed}", (nr + row_nr / len(asked)) / len(seeds))
-            found += scores(grid, scheme, enhancement, seed, folds, *days(grid))
-    return found
+    return scores_of_rows(grid, schemes, enhancements, seeds, folds, *days(grid), with_forest=with_forest)
 
 
 def write(

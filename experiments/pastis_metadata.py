@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from db.series import S2_BANDS
 from models.normalise import ChannelStatistics, ModalityStatistics, Normaliser
 
 STARTS_ON = date(2018, 9, 1)
@@ -73,10 +74,9 @@ class Sensor:
         return self.scale * self.raw_per_unit
 
 
-_S2 = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 _S1 = ("VV", "VH", "VV-VH")
 SENSORS = (
-    Sensor("S2", _S2, 1e-4, 1, 0.4), Sensor("S1A", _S1, 0.01, 100, 0.2), Sensor("S1D", _S1, 0.01, 100, 0.2),
+    Sensor("S2", S2_BANDS, 1e-4, 1, 0.4), Sensor("S1A", _S1, 0.01, 100, 0.2), Sensor("S1D", _S1, 0.01, 100, 0.2),
 )  # fmt: skip
 
 

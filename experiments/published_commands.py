@@ -13,6 +13,7 @@ import typer
 from torch import Tensor
 
 from db.connect import DatabaseUnavailable, engine
+from db.series import S2_BANDS
 from db.settings import resolve_dsn
 from models.crop_model import CropModel
 from models.normalise import ChannelStatistics, ModalityStatistics, Normaliser
@@ -21,7 +22,7 @@ from monitor import train
 
 TOLERANCE = 1e-5
 """Largest difference of two float32 evaluations of one network; rounding alone is some 5e-6 in the reference file."""
-BANDS = {10: ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12"), 3: ("VV", "VH", "VV-VH")}
+BANDS = {10: S2_BANDS, 3: ("VV", "VH", "VV-VH")}
 """Names of the channels by their number: Sentinel-2 and Sentinel-1 of PASTIS-R."""
 PREFIX = "weights/"
 

@@ -155,17 +155,23 @@ def calibrated(
     }
 
 
+def standardised(config: ClassifierConfig, inputs: Inputs, is_training: Mask) -> tuple[Normaliser, PackedParcels]:
+    """The standardisation that a configuration asks for, from the training parcels, and all parcels packed with it."""
+    wanted = {one.name: inputs.observations[one.name] for one in config.modalities}
+    per_orbit = [one.name for one in config.modalities if one.is_per_orbit]
+    anomalies = [one.name for one in config.modalities if one.has_anomalies]
+    normaliser = Normaliser.fit(wanted, inputs.geometry, is_training, per_orbit, anomalies)
+    return normaliser, PackedParcels.of(normaliser, wanted, inputs.geometry)
+
+
 def _trained(
     config: ClassifierConfig, training: TrainingConfig, inputs: Inputs, is_training: Mask, is_held: Mask,
     session: Session, *, is_selected: bool,
 ) -> tuple[PseLtae, Normaliser, Predictions | None]:  # fmt: skip
     """A network in evaluation mode on the CPU, its standardisation, and what it says of the held-out parcels."""
     _check(config, inputs.labels, is_training, is_held, session)
-    wanted = {one.name: inputs.observations[one.name] for one in config.modalities}
-    per_orbit = [one.name for one in config.modalities if one.is_per_orbit]
-    anomalies = [one.name for one in config.modalities if one.has_anomalies]
-    normaliser = Normaliser.fit(wanted, inputs.geometry, is_training, per_orbit, anomalies)
-    parcels = session.placed(PackedParcels.of(normaliser, wanted, inputs.geometry))
+    normaliser, packed = standardised(config, inputs, is_training)
+    parcels = session.placed(packed)
     members, held = (torch.from_numpy(np.flatnonzero(one)).to(parcels.device) for one in (is_training, is_held))
     device, days, labels = session.device, training.evaluation_days, inputs.labels[is_held]
 

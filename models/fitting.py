@@ -135,7 +135,7 @@ class Fitting:
             is_due = self.epoch % training.validate_every == 0 or self.epoch == training.epochs
             if self.session.is_first and validate is not None and is_due:
                 scores = validate(self.network.eval())
-                if scores[training.select_by] >= self.best_score:
+                if is_selected and scores[training.select_by] >= self.best_score:
                     self.best_score, self.best = scores[training.select_by], copy.deepcopy(self.network.state_dict())
             if self.session.is_first and self.session.on_epoch is not None:
                 rate, known = float(self.schedule.get_last_lr()[0]), (scores.get("macro_f1"), scores.get("miou"))
