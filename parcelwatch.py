@@ -15,6 +15,7 @@ import experiments.published_commands
 import experiments.train_commands
 import ingest.commands
 import ingest.parcel_commands
+import ingest.scene_commands
 import monitor.commands
 import seasons.commands
 import seasons.replay_commands
@@ -29,7 +30,7 @@ from ingest.errors import IngestError
 from ingest.parcel_files import ParcelFileError
 from models.checkpoint import CheckpointError
 from models.classifier import ConfigError
-from models.ndvi_training import TrainingDataError
+from models.ndvi_inputs import TrainingDataError
 from models.published import PublishedError
 from monitor.errors import CannotWatch, NotFound
 from monitor.settings import MonitorSettings
@@ -54,6 +55,7 @@ app.add_typer(db.embedded.commands.app, name="stack")
 app.add_typer(db.commands.app, name="db")
 app.add_typer(ingest.parcel_commands.app, name="parcels")
 app.add_typer(ingest.commands.app, name="ingest")
+app.add_typer(ingest.scene_commands.app, name="scenes")
 app.add_typer(monitor.commands.models, name="models")
 monitor.commands.train_app.command("classifier")(experiments.train_commands.classifier)
 monitor.commands.models.command()(experiments.published_commands.import_published)

@@ -17,6 +17,9 @@ ndvi_mode: Final = ENUM("causal", "retrospective", name="ndvi_mode", create_type
 ndvi_origin: Final = ENUM("observed", "reconstructed", name="ndvi_origin", create_type=False)
 outcome: Final = ENUM("NOT_EXECUTED", "NOT_VALID", "OK", name="outcome", create_type=False)
 colour: Final = ENUM("green", "yellow", "red", name="colour", create_type=False)
+scene_state: Final = ENUM(
+    "found", "cutting", "cut", "failed", "superseded", "empty", name="scene_state", create_type=False
+)
 alert_state: Final = ENUM("open", "acknowledged", "dismissed", "closed", name="alert_state", create_type=False)
 
 
@@ -43,6 +46,23 @@ scenes: Final = _table(
     relative_orbit=sa.SmallInteger, observed_at=_time, available_at=_time, recorded_at=_time,
 )  # fmt: skip
 scene_ledger: Final = _table("scene_ledger", scene_key=sa.BigInteger, outcome=sa.Text, parcels=sa.BigInteger)
+scene_tiles: Final = _table(
+    "scene_tiles", tile_key=sa.Integer, tile=sa.Text, crs=sa.Text, left_m=sa.Double, top_m=sa.Double, pixel_m=sa.Double,
+    width=sa.Integer, height=sa.Integer,
+)  # fmt: skip
+scene_sources: Final = _table(
+    "scene_sources", source=sa.Text, since=_time, polled_to=_time, looked_at=_time, new_scenes=sa.BigInteger,
+    rejected=sa.BigInteger, last_rejection=sa.Text, errors_in_row=sa.Integer, last_error=sa.Text, last_error_at=_time,
+    next_at=_time,
+)  # fmt: skip
+scene_passes: Final = _table("scene_passes", datatake=sa.Text, observed_at=_time, known_tiles=sa.Integer)
+found_scenes: Final = _table(
+    "found_scenes", scene_id=sa.Text, sensor=sensor, state=scene_state, record=JSONB, found_at=_time, recorded_at=_time,
+    published_at=_time, attempts=sa.SmallInteger, worker=sa.Text, lease_until=_time, next_try_at=_time, begun_at=_time,
+    ended_at=_time, cause=sa.Text, told=sa.Text, datatake=sa.Text, family=sa.Text, part=_time, baseline=sa.Text,
+    processed_at=_time, revision=sa.SmallInteger, superseded_by=sa.Text, expected=sa.BigInteger, emitted=sa.BigInteger,
+    withdrawn=sa.BigInteger, skipped=sa.BigInteger,
+)  # fmt: skip
 s2_observations: Final = _table(
     "s2_observations", parcel_key=sa.BigInteger, observed_at=_time, relative_orbit=sa.SmallInteger,
     revision=sa.SmallInteger, is_withdrawn=sa.Boolean, n_clear=sa.Integer, available_at=_time, recorded_at=_time,

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, TypeVar, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +32,7 @@ from ingest.schemas import S1, S2
 Outcome = Literal["stored", "not_monitorable", "too_few_pixels", "outside", "no_data", "cloud"]
 """What became of a parcel; the first that holds, in this order after `stored`."""
 OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
+Key = TypeVar("Key")
 _AHEAD: Final = 2
 """Chunks read ahead of the one being added up: 11 bands x 2 MB each at most."""
 
@@ -46,6 +47,13 @@ class Extraction:
     """(P,) places in OUTCOMES."""
     share_inside: NDArray[np.float32] = field(repr=False)
     """(P,) share of each parcel's pixels on the grid: below 1 where the tile's edge cuts it, NaN without pixels."""
+    share_seen: NDArray[np.float32] = field(repr=False)
+    """(P,) share that the scene has data of: below 1 where the swath's edge cuts it too."""
+
+    @property
+    def rows(self) -> NDArray[np.intp]:
+        """The parcel of each row of the table."""
+        return np.flatnonzero(self.outcome == 0)
 
     @property
     def expected(self) -> int:
@@ -78,7 +86,7 @@ def extract(scene: Scene, grid: Grid, parcels: Parcels, index: ParcelIndex, sett
     """
     if len(index.n_pixels) != len(parcels) or index.size.tolist() != [grid.height, grid.width]:
         raise ValueError("the index was built of other parcels or on another grid")
-    bands = _bands(scene)
+    bands = bands_of(scene)
     if not index.n_chunks:
         raise SceneError(
             scene.scene_id, "no_parcels", f"none of {len(parcels)} parcels has enough pixels on its grid ({grid.crs}, "
@@ -87,22 +95,35 @@ def extract(scene: Scene, grid: Grid, parcels: Parcels, index: ParcelIndex, sett
     with ExitStack() as stack:
         rasters = {name: stack.enter_context(Raster(scene, name, scene.bands[name], grid)) for name in bands}
         nodata = {name: raster.nodata for name, raster in rasters.items()}
-        sums = (
-            OpticalSums(scene, index, nodata, settings.clear_classes)
-            if scene.sensor == "S2"
-            else RadarSums(scene, index, nodata)
-        )
-        for chunk, values in _gathered(rasters, index, settings.threads):
+        sums = sums_of(scene, index, nodata, settings)
+        for chunk, values in gathered(rasters, index, settings.threads):
             sums.add(chunk, values)
-    outcome = _outcomes(parcels, index, sums.n_seen, sums.n_valid, settings)
+    outcome = outcomes(parcels, index, sums.n_seen, sums.n_valid, settings)
     rows = np.flatnonzero(outcome == 0)
-    share = np.divide(
-        index.n_inside, index.n_pixels, out=np.full(len(parcels), np.nan, np.float32), where=index.n_pixels > 0
-    )
-    return Extraction(_table(scene, parcels, rows, sums.columns(rows)), outcome, share)
+    sums.check(rows)
+    return Extraction(
+        table_of(scene, parcels, rows, sums.columns(rows)), outcome, share(index, index.n_inside),
+        share(index, sums.n_seen),
+    )  # fmt: skip
 
 
-def _bands(scene: Scene) -> tuple[str, ...]:
+def share(index: ParcelIndex, n: NDArray[np.integer]) -> NDArray[np.float32]:
+    """(P,) n of each parcel's pixels as a share of them all, NaN where it has none."""
+    of_all = np.full(len(n), np.nan, np.float32)
+    np.divide(n, index.n_pixels, out=of_all, where=index.n_pixels > 0)
+    return of_all
+
+
+def sums_of(
+    scene: Scene, index: ParcelIndex, nodata: Mapping[str, float], settings: ImagerySettings
+) -> OpticalSums | RadarSums:
+    """What a sensor's scene is added up in."""
+    if scene.sensor == "S2":
+        return OpticalSums(scene, index, nodata, settings.clear_classes)
+    return RadarSums(scene, index, nodata)
+
+
+def bands_of(scene: Scene) -> tuple[str, ...]:
     """The bands to read; raises SceneError where one that must be there is missing."""
     needed = (*S2_BANDS, SCL) if scene.sensor == "S2" else POLARISATIONS
     if missing := [name for name in needed if name not in scene.bands]:
@@ -116,11 +137,11 @@ def _bands(scene: Scene) -> tuple[str, ...]:
     return (*needed, *(name for name in COHERENCE if name in scene.bands))
 
 
-def _gathered(
-    rasters: Mapping[str, Raster], index: ParcelIndex, threads: int
-) -> Iterator[tuple[Chunk, dict[str, NDArray[Any]]]]:
+def gathered(
+    rasters: Mapping[Key, Raster], index: ParcelIndex, threads: int
+) -> Iterator[tuple[Chunk, dict[Key, NDArray[Any]]]]:
     """Every chunk and (n,) numbers of each band at its pixels."""
-    waiting: deque[tuple[Chunk, dict[str, Future[NDArray[Any]]]]] = deque()
+    waiting: deque[tuple[Chunk, dict[Key, Future[NDArray[Any]]]]] = deque()
     pool = ThreadPoolExecutor(threads, "bands")
     try:
         for number in range(index.n_chunks):
@@ -135,14 +156,15 @@ def _gathered(
         pool.shutdown(cancel_futures=True)
 
 
-def _arrived(chunk: Chunk, coming: Mapping[str, Future[NDArray[Any]]]) -> tuple[Chunk, dict[str, NDArray[Any]]]:
+def _arrived(chunk: Chunk, coming: Mapping[Key, Future[NDArray[Any]]]) -> tuple[Chunk, dict[Key, NDArray[Any]]]:
     return chunk, {name: one.result() for name, one in coming.items()}
 
 
-def _outcomes(
+def outcomes(
     parcels: Parcels, index: ParcelIndex, n_seen: NDArray[np.int64], n_valid: NDArray[np.int64],
     settings: ImagerySettings,
 ) -> NDArray[np.int8]:  # fmt: skip
+    """(P,) what becomes of parcels with so many pixels seen and valid, as places in OUTCOMES."""
     needed = np.maximum(np.ceil(settings.least_clear * index.n_pixels), 1)
     conditions: list[tuple[Outcome, NDArray[np.bool_]]] = [
         ("not_monitorable", ~parcels.is_monitorable),
@@ -155,7 +177,7 @@ def _outcomes(
     return np.select([holds for _, holds in conditions], numbers, 0).astype(np.int8)
 
 
-def _table(scene: Scene, parcels: Parcels, rows: NDArray[np.intp], columns: Columns) -> pa.Table:
+def table_of(scene: Scene, parcels: Parcels, rows: NDArray[np.intp], columns: Columns) -> pa.Table:
     """Rows of the sensor's schema."""
     same = {
         "collection": parcels.collection, "season": parcels.season, "observed_at": scene.observed_at,

@@ -65,23 +65,23 @@ class OpticalSums:
             chunk, [table[one[taken]] for table, one in zip(self._pixel_of, numbers, strict=True)], is_clear[taken]
         )
 
-    def columns(self, rows: NDArray[np.intp]) -> Columns:
-        """The contract's columns of parcels with clear pixels. Raises SceneError: empty_scl, implausible."""
+    def check(self, rows: NDArray[np.intp]) -> None:
+        """Raises SceneError where the scene as a whole cannot be true: empty_scl, implausible."""
         if self._has_bands and not self._has_classes:
             raise SceneError(
                 self._scene.scene_id, "empty_scl", "SCL has no class at any parcel though the bands have values; "
                 "fetch it again, or use another processing",
             )  # fmt: skip
-        n = self.n_valid[rows]
-        mean = {
-            name: self._reflectance(name, self._sums[row, rows] / n).astype(np.float32)
-            for row, name in enumerate(S2_BANDS)
-        }
+        mean = self._means(rows)
         if len(rows) and np.mean((mean["B02"] < 0) | (mean["B04"] < 0)) > MOST_NEGATIVE:
             raise SceneError(
                 self._scene.scene_id, "implausible", f"most parcels have negative reflectance with offset "
                 f"{self._scene.bands['B04'].offset:g}; was it taken off already? Mend the item, then retry",
             )  # fmt: skip
+
+    def columns(self, rows: NDArray[np.intp]) -> Columns:
+        """The contract's columns of parcels with clear pixels."""
+        n, mean = self.n_valid[rows], self._means(rows)
         return {
             **mean,
             "NDVI": self._ndvi[rows] / n,
@@ -90,6 +90,13 @@ class OpticalSums:
             "n_clear": n,
             "clear_fraction": n / self._n_pixels[rows],
             "pixels": self._sets.column(rows),
+        }
+
+    def _means(self, rows: NDArray[np.intp]) -> dict[str, NDArray[np.float32]]:
+        n = self.n_valid[rows]
+        return {
+            name: self._reflectance(name, self._sums[row, rows] / n).astype(np.float32)
+            for row, name in enumerate(S2_BANDS)
         }
 
     def _reflectance(self, name: str, numbers: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -55,6 +55,9 @@ class RadarSums:
             sums[at] += float_sums(np.where(is_there, one, 0.0), chunk)
             n[at] += integer_sums(is_there.view(np.uint8), chunk)
 
+    def check(self, rows: NDArray[np.intp]) -> None:
+        """Nothing: backscatter has no mark of a whole scene gone wrong."""
+
     def columns(self, rows: NDArray[np.intp]) -> Columns:
         """The contract's columns of parcels with valid pixels."""
         n = self.n_valid[rows]

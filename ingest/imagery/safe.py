@@ -12,6 +12,7 @@ Source: Sentinel-2 Products Specification Document, issue 14.9, 4.9; S2 processi
 import re
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -24,6 +25,8 @@ from ingest.imagery.scene import SCL, Band, Grid, Scene
 _BAND_IDS: Final = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
 """Bands by their number in the metadata."""
 _IMAGE: Final = re.compile(r"_(B\d\d|B8A|SCL)_(\d\d)m$")
+_GRANULE: Final = re.compile(r"_(\d{8}T\d{6})$")
+"""Of a granule's folder, L2A_T31UFS_A041029_20230501T105623: the start of its datastrip."""
 
 
 def scene_from_safe(path: Path, revision: int = 0, available_at: datetime | None = None) -> Scene:
@@ -47,7 +50,9 @@ def scene_from_safe(path: Path, revision: int = 0, available_at: datetime | None
         }
         granule = PurePosixPath(next(iter(files.values()), "")).parents[2]
         tile = ElementTree.fromstring(read(str(granule / "MTD_TL.xml")))
-        return _scene(name, root, product, tile, files, revision, available_at)
+        scene = _scene(name, root, product, tile, files, revision, available_at)
+        strip = _GRANULE.search(granule.name)
+        return replace(scene, part=_time(strip[1])) if strip else scene
     except (OSError, zipfile.BadZipFile, KeyError) as error:
         file = getattr(error, "filename", None)
         told = f"{Path(file).name}: {getattr(error, 'strerror', None)}" if file else str(error)[:200]
@@ -103,6 +108,7 @@ def _scene(
         datatake=f"{platform}_{start:%Y%m%dT%H%M%S}",
         tile=_text(tile, "TILE_ID").split("_")[-2].removeprefix("T"),
         baseline=_text(product, "PROCESSING_BASELINE"),
+        processed_at=_time(_text(product, "GENERATION_TIME")),
         revision=revision,
     )
 

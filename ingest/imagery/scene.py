@@ -70,7 +70,11 @@ class Scene:
     """The earlier pass of the coherence bands."""
     tile: str | None = None
     """MGRS tile, as 31UFS."""
+    part: datetime | None = None
+    """Which granule of the tile, or slice of the datatake, whoever processed it: the start of its datastrip or slice."""
     baseline: str | None = None
     """Processing baseline or version, as the product says."""
+    processed_at: datetime | None = None
+    """When this processing was made."""
     revision: int = 0
     """0 first; a newer processing of the same pass is one higher (the ledger counts)."""

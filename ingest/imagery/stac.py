@@ -34,8 +34,11 @@ ADD_OFFSET: Final = -1_000.0
 OFFSET_SINCE: Final = 4.0
 _S2_NAME: Final = re.compile(
     r"(?P<platform>S2[A-D])_MSIL2A_(?P<start>\d{8}T\d{6})(_N(?P<baseline>\d{4}))?_R(?P<orbit>\d{3})"
+    r"(_T(?P<tile>\w{5})_(?P<made>\d{8}T\d{6}))?"
 )
 """Of a Sentinel-2 product: its name holds datatake start, baseline and orbit (Planetary Computer's ids lack N....)."""
+_DATASTRIP: Final = re.compile(r"_S(\d{8}T\d{6})")
+"""Of S2A_OPER_MSI_L2A_DS_2APS_20230501T170300_S20230501T105623_N05.09: its start."""
 _S1_NAME: Final = re.compile(
     r"(?P<platform>S1[A-D])_\w+?_(?P<start>\d{8}T\d{6})_\d{8}T\d{6}_\d{6}_(?P<datatake>[0-9A-F]{6})"
 )
@@ -54,6 +57,8 @@ class Profile:
     available_at: tuple[str, ...] = ("published", "created", "s2:generation_time", "processing:datetime", "updated")
     relative_orbit: tuple[str, ...] = ("sat:relative_orbit", "s1:orbit_number")
     baseline: tuple[str, ...] = ("s2:processing_baseline", "processing:version", "s1:processing_version")
+    processed_at: tuple[str, ...] = ("s2:generation_time", "processing:datetime")
+    datastrip: tuple[str, ...] = ("s2:datastrip_id",)
     tile: tuple[str, ...] = ("grid:code", "s2:mgrs_tile")
     direction: tuple[str, ...] = ("sat:orbit_state",)
     offset_applied: tuple[str, ...] = ("earthsearch:boa_offset_applied",)
@@ -99,25 +104,27 @@ def _scene(item: Item, profile: Profile, revision: int) -> Scene:
     pattern = _S2_NAME if profile.sensor == "S2" else _S1_NAME
     named = (pattern.search(product) or pattern.search(item["id"]) or re.match("", "")).groupdict()  # type: ignore[union-attr]
     if named.get("start"):
-        properties["datatake_start"] = (
-            datetime.strptime(named["start"], "%Y%m%dT%H%M%S").replace(tzinfo=UTC).isoformat()
-        )
+        properties["datatake_start"] = _aware(named["start"])
     baseline = _first(properties, profile.baseline) or _dotted(named.get("baseline"))
+    made = _first(properties, profile.processed_at) or _aware(named.get("made"))
     radiometry = str(_first(properties, profile.radiometry) or "").lower()
     direction = str(_first(properties, profile.direction) or "").lower()
     orbit = _first(properties, profile.relative_orbit) or named.get("orbit")
-    tile = _first(properties, profile.tile)
+    tile = _first(properties, profile.tile) or named.get("tile")
+    strip = _DATASTRIP.search(str(_first(properties, profile.datastrip) or ""))
+    part = _time(_aware(strip[1])) if strip else None
     earlier = _first(properties, profile.coherence_with)
     assets = {
         band: item["assets"][key]
         for band, keys in profile.assets.items()
         if (key := next((key for key in keys if key in item["assets"]), None))
     }
+    observed_at = _time(_needed(properties, profile.observed_at))
     platform = named.get("platform") or str(_needed(properties, ("platform",))).upper().replace("SENTINEL-", "S")
     return Scene(
         sensor=profile.sensor,
         scene_id=product.removesuffix(".SAFE"),
-        observed_at=_time(_needed(properties, profile.observed_at)),
+        observed_at=observed_at,
         available_at=_time(_needed(properties, profile.available_at)),
         platform=platform,
         relative_orbit=int(orbit if orbit is not None else _needed(properties, profile.relative_orbit)),
@@ -128,7 +135,9 @@ def _scene(item: Item, profile: Profile, revision: int) -> Scene:
         datatake=named.get("datatake") or (named.get("start") and f"{platform}_{named['start']}"),
         coherence_with=_time(earlier) if earlier else None,
         tile=str(tile).removeprefix("MGRS-") if tile else None,
+        part=observed_at if profile.sensor == "S1" else part,
         baseline=str(baseline) if baseline else None,
+        processed_at=_time(made) if made else None,
         revision=revision,
     )
 
@@ -185,6 +194,11 @@ def _needed(properties: Item, names: tuple[str, ...]) -> Any:
     if found is None:
         raise ValueError(f"no property of {', '.join(names)}")
     return found
+
+
+def _aware(stamp: str | None) -> str | None:
+    """A time in a name, 20230501T105621, as properties write it."""
+    return datetime.strptime(stamp, "%Y%m%dT%H%M%S").replace(tzinfo=UTC).isoformat() if stamp else None
 
 
 def _dotted(baseline: str | None) -> str | None:

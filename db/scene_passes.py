@@ -1,0 +1,187 @@
+"""What the scenes of one pass must agree on: its time, home tiles, and which processing of which part counts.
+
+All of it is decided under one lock that is held for milliseconds, so it does not matter who cuts what when.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from db.columns import fetch_columns
+from db.observations import Sensor
+from db.scenes import Claim
+
+
+@dataclass(frozen=True, slots=True)
+class TileRow:
+    """The 10 m grid of a tile, upper left corner and size in pixels."""
+
+    tile: str
+    crs: str
+    left_m: float
+    top_m: float
+    pixel_m: float
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Another scene of the same family."""
+
+    scene_id: str
+    state: str
+    record: Mapping[str, Any]
+    part: datetime | None
+    baseline: str | None
+    processed_at: datetime | None
+    revision: int | None
+    is_held: bool
+    """A worker is at it."""
+    is_in_store: bool
+    """The store has all observations that it emitted."""
+
+
+def lock(connection: sa.Connection) -> None:
+    """Waits until no other transaction decides anything of a pass."""
+    connection.execute(sa.text("select pg_advisory_xact_lock(hashtext('parcelwatch.scenes'))"))
+
+
+def know_tile(connection: sa.Connection, tile: TileRow) -> None:
+    """Keeps the grid of a tile that was never seen before; under `lock`."""
+    connection.execute(
+        sa.text("""insert into scene_tiles (tile, crs, left_m, top_m, pixel_m, width, height)
+                   values (:tile, :crs, :left_m, :top_m, :pixel_m, :width, :height) on conflict (tile) do nothing"""),
+        {name: getattr(tile, name) for name in tile.__slots__},
+    )
+
+
+def is_begun(connection: sa.Connection, datatake: str) -> bool:
+    """Says whether any scene of the datatake was begun."""
+    found = connection.execute(
+        sa.text("select exists (select from scene_passes where datatake = :datatake)"), {"datatake": datatake}
+    )
+    return bool(found.scalar_one())
+
+
+def not_begun(connection: sa.Connection, datatake: str, but: str) -> list[Mapping[str, Any]]:
+    """Records of the datatake's other scenes, by their names, that were not begun."""
+    rows = connection.execute(
+        sa.text("""select record from found_scenes
+                   where datatake = :datatake and scene_id <> :but and family is null order by scene_id"""),
+        {"datatake": datatake, "but": but},
+    )
+    return list(rows.scalars())
+
+
+def begin_pass(connection: sa.Connection, datatake: str, observed_at: datetime) -> tuple[datetime, list[TileRow]]:
+    """The datatake's pass time, and all tiles in the order in which they are preferred as homes; under `lock`.
+
+    Tiles known when the pass was begun come first, by name; then those seen later, as they came.
+    """
+    connection.execute(
+        sa.text("""insert into scene_passes (datatake, observed_at, known_tiles)
+                   select :datatake, :observed_at, coalesce(max(tile_key), 0) from scene_tiles
+                   on conflict (datatake) do nothing"""),
+        {"datatake": datatake, "observed_at": observed_at},
+    )
+    at, known = connection.execute(
+        sa.text("select observed_at, known_tiles from scene_passes where datatake = :datatake"), {"datatake": datatake}
+    ).one()
+    rows = connection.execute(
+        sa.text("""select tile, crs, left_m, top_m, pixel_m, width, height from scene_tiles
+                   order by greatest(tile_key, :known), tile"""),
+        {"known": known},
+    )
+    return at, [TileRow(*row) for row in rows]
+
+
+def family(connection: sa.Connection, name: str, but: str, now: datetime) -> list[Member]:
+    """The other scenes of a family that were ever opened; under `lock`."""
+    rows = connection.execute(
+        sa.text("""
+            select scene_id, state::text, record, part, baseline, processed_at, revision,
+                   coalesce(state = 'cutting' and lease_until > :now, false) as is_held,
+                   coalesce((select is_stored from scene_reconciliation r where r.scene_id = f.scene_id), false)
+                       as is_in_store
+            from found_scenes f where family = :name and scene_id <> :but order by scene_id"""),
+        {"name": name, "but": but, "now": now},
+    )
+    return [Member(**row._mapping) for row in rows]
+
+
+def begin(
+    connection: sa.Connection, held: Claim, *, datatake: str, family: str, part: datetime | None,
+    baseline: str | None, processed_at: datetime | None, newest_revision: int | None,
+) -> int:  # fmt: skip
+    """Keeps what the scene turned out to be; returns its revision: the one it had, if none of its family began since.
+
+    Args:
+        newest_revision: the highest of the others' revisions; None where none began.
+    """
+    revision: int = connection.execute(
+        sa.text("""
+            update found_scenes set datatake = :datatake, family = :family, part = :part, baseline = :baseline,
+                processed_at = :processed_at,
+                revision = case when revision > coalesce(:newest, -1) then revision else coalesce(:newest, -1) + 1 end
+            where scene_id = :scene_id returning revision"""),
+        {"datatake": datatake, "family": family, "part": part, "baseline": baseline, "processed_at": processed_at,
+         "newest": newest_revision, "scene_id": held.scene_id},
+    ).scalar_one()  # fmt: skip
+    return revision
+
+
+_TOLD: Final = """
+    select distinct on (parcel_key) parcel_key, revision, is_withdrawn, scene_id = any(%s) as is_own_part
+    from {sensor}_observations join scenes using (scene_key)
+    where parcel_key = any(%s) and {sensor}_observations.observed_at = %s
+      and {sensor}_observations.relative_orbit = %s and scene_id <> %s
+    order by parcel_key, revision desc"""
+
+
+def told(
+    connection: sa.Connection, sensor: Sensor, parcel_keys: Sequence[int], observed_at: datetime, relative_orbit: int,
+    but: str, own_part: Sequence[str],
+) -> NDArray[np.void]:  # fmt: skip
+    """What the store knows of parcels in a pass from other scenes: their newest revision there.
+
+    Fields parcel_key, revision, is_withdrawn, is_own_part (one of the scenes in `own_part` told it).
+    """
+    return fetch_columns(
+        connection, _TOLD.format(sensor=sensor.lower()),
+        [list(own_part), list(parcel_keys), observed_at, relative_orbit, but],
+        {"parcel_key": "bigint", "revision": "smallint", "is_withdrawn": "bool", "is_own_part": "bool"},
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ParcelToCut:
+    """A parcel on a scene's grid."""
+
+    parcel_key: int
+    collection: str
+    season: str
+    source_id: str
+    wkb: bytes
+    is_monitorable: bool
+
+
+def parcels_on(
+    connection: sa.Connection, outline: bytes, observed_at: datetime, margin_days: int
+) -> list[ParcelToCut]:  # fmt: skip
+    """Parcels of any collection that touch an outline (WKB, EPSG:4326), of seasons that hold the day or nearly do."""
+    rows = connection.execute(
+        sa.text("""
+            select parcel_key, collection, seasons.name, source_id, ST_AsBinary(geom) as wkb, not_monitorable_reason is null
+            from parcels join seasons using (season_key)
+            where ST_Intersects(geom, ST_GeomFromWKB(:outline, 4326))
+              and starts_on - cast(:margin as integer) <= :day and ends_on + cast(:margin as integer) >= :day
+            order by parcel_key"""),
+        {"outline": outline, "day": observed_at.date(), "margin": margin_days},
+    )
+    return [ParcelToCut(*row) for row in rows]

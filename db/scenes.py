@@ -1,0 +1,286 @@
+"""The ledger of found scenes: who cuts which, what became of it, and whether its parcels add up.
+
+    found ──► cutting ──► cut           observations told, every parcel accounted for
+      ▲          ├──────► empty         no parcel to look at
+      │          ├──────► superseded    a newer processing is cut
+      └──────────┴─────── failed        with a cause; tried again by itself where that may help
+
+A worker holds a scene by a lease that it renews; a dead worker's lease ends and the scene is anyone's again.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Literal, get_args
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+from db.keys import Scene, scene_keys
+
+State = Literal["found", "cutting", "cut", "failed", "superseded", "empty"]
+STATES: Final[tuple[State, ...]] = get_args(State)
+
+
+@dataclass(frozen=True, slots=True)
+class NewScene:
+    """A scene to enter: what its name says of it, and the record of the topic."""
+
+    scene_id: str
+    sensor: Literal["S1", "S2"]
+    record: Mapping[str, Any]
+    datatake: str | None
+    found_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A scene that this worker holds until its lease ends."""
+
+    scene_id: str
+    record: Mapping[str, Any]
+    worker: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """A scene as people look at it."""
+
+    scene_id: str
+    sensor: str
+    state: State
+    found_at: datetime
+    published_at: datetime | None
+    attempts: int
+    worker: str | None
+    lease_until: datetime | None
+    next_try_at: datetime | None
+    begun_at: datetime | None
+    ended_at: datetime | None
+    cause: str | None
+    told: str | None
+    datatake: str | None
+    baseline: str | None
+    processed_at: datetime | None
+    revision: int | None
+    superseded_by: str | None
+    expected: int | None
+    emitted: int | None
+    withdrawn: int | None
+    skipped: int | None
+    skipped_by: Mapping[str, int]
+    stored: int
+    adds_up: bool | None
+    is_stored: bool | None
+    record: Mapping[str, Any]
+
+
+def enter(connection: sa.Connection, scenes: Sequence[NewScene], now: datetime) -> list[str]:
+    """Enters scenes that the ledger does not know as found; returns their ids."""
+    if not scenes:
+        return []
+    rows = connection.execute(
+        sa.text("""
+            insert into found_scenes (scene_id, sensor, state, record, datatake, found_at, recorded_at)
+            select scene_id, cast(sensor as sensor), 'found', record, datatake, found_at, :now
+            from jsonb_to_recordset(:scenes) as new (scene_id text, sensor text, record jsonb, datatake text,
+                                                     found_at timestamptz)
+            order by scene_id on conflict (scene_id) do nothing returning scene_id""").bindparams(
+            sa.bindparam("scenes", type_=JSONB)
+        ),
+        {
+            "scenes": [
+                {"scene_id": one.scene_id, "sensor": one.sensor, "record": dict(one.record), "datatake": one.datatake,
+                 "found_at": one.found_at.isoformat()}
+                for one in scenes
+            ],
+            "now": now,
+        },
+    )  # fmt: skip
+    return list(rows.scalars())
+
+
+def unpublished(connection: sa.Connection, limit: int) -> list[Mapping[str, Any]]:
+    """Records of scenes that no topic has confirmed and nobody has taken, oldest first."""
+    rows = connection.execute(
+        sa.text("""select record from found_scenes where state = 'found' and published_at is null
+                   order by found_at, scene_id limit :limit"""),
+        {"limit": limit},
+    )
+    return list(rows.scalars())
+
+
+def mark_published(connection: sa.Connection, scene_ids: Sequence[str], now: datetime) -> None:
+    """Says that the topic has them."""
+    connection.execute(
+        sa.text("update found_scenes set published_at = :now where scene_id = any(:ids)"),
+        {"ids": list(scene_ids), "now": now},
+    )
+
+
+_DUE: Final = """
+    (state = 'found' and coalesce(next_try_at, '-infinity') <= :now)
+    or (state = 'failed' and next_try_at <= :now) or (state = 'cutting' and lease_until <= :now)"""
+
+
+def claim(
+    connection: sa.Connection, worker: str, lease_until: datetime, now: datetime, scene_id: str | None = None
+) -> Claim | None:
+    """Takes a scene that is due (that one, or the one found first); None where there is none."""
+    row = connection.execute(
+        sa.text(f"""
+            update found_scenes set state = 'cutting', worker = :worker, lease_until = :lease_until, next_try_at = null,
+                   attempts = attempts + 1, begun_at = :now, ended_at = null
+            where scene_id = (
+                select scene_id from found_scenes
+                where ({_DUE}) and (cast(:scene_id as text) is null or scene_id = :scene_id)
+                order by found_at, scene_id limit 1 for update skip locked)
+            returning scene_id, record, attempts"""),
+        {"worker": worker, "lease_until": lease_until, "now": now, "scene_id": scene_id},
+    ).one_or_none()
+    return None if row is None else Claim(row.scene_id, row.record, worker, row.attempts)
+
+
+_MINE: Final = "scene_id = :scene_id and state = 'cutting' and worker = :worker and attempts = :attempt"
+
+
+def _of(held: Claim) -> dict[str, Any]:
+    return {"scene_id": held.scene_id, "worker": held.worker, "attempt": held.attempt}
+
+
+def renew(connection: sa.Connection, held: Claim, lease_until: datetime) -> bool:
+    """Makes the lease longer; False where the scene is somebody else's by now."""
+    return bool(
+        connection.execute(
+            sa.text(f"update found_scenes set lease_until = :lease_until where {_MINE}"),
+            {**_of(held), "lease_until": lease_until},
+        ).rowcount
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What became of the parcels that a scene shows."""
+
+    expected: int
+    emitted: int
+    withdrawn: int
+    skipped: Mapping[str, int]
+
+
+def end(
+    connection: sa.Connection, held: Claim, state: Literal["cut", "empty"], scene: Scene, counts: Counts,
+    replaces: Sequence[str], told: str | None, now: datetime,
+) -> bool:  # fmt: skip
+    """Ends a cut: counts, and older processings that it supersedes. False, and nothing is changed, if it is not ours."""
+    is_ours = connection.execute(
+        sa.text(f"""update found_scenes set state = cast(:state as scene_state), lease_until = null, ended_at = :now,
+                        cause = :cause, told = :told, expected = :expected, emitted = :emitted,
+                        withdrawn = :withdrawn, skipped = :skipped
+                    where {_MINE}"""),
+        {**_of(held), "state": state, "now": now, "cause": "no_parcels" if state == "empty" else None, "told": told,
+         "expected": counts.expected, "emitted": counts.emitted, "withdrawn": counts.withdrawn,
+         "skipped": sum(counts.skipped.values())},
+    ).rowcount  # fmt: skip
+    if not is_ours:
+        return False
+    key = scene_keys(connection, [scene], now)[scene.scene_id]
+    connection.execute(sa.text("delete from scene_ledger where scene_key = :key and outcome <> 'stored'"), {"key": key})
+    if counts.skipped:
+        connection.execute(
+            sa.text("insert into scene_ledger (scene_key, outcome, parcels) values (:key, :outcome, :parcels)"),
+            [{"key": key, "outcome": reason, "parcels": n} for reason, n in sorted(counts.skipped.items())],
+        )
+    connection.execute(
+        sa.text("""update found_scenes set state = 'superseded', superseded_by = :by, next_try_at = null
+                   where scene_id = any(:ids) and state <> 'cutting'"""),
+        {"by": held.scene_id, "ids": list(replaces)},
+    )
+    return True
+
+
+def fail(
+    connection: sa.Connection, held: Claim, cause: str, told: str, next_try_at: datetime | None, now: datetime
+) -> bool:
+    """Ends an attempt that came to nothing; `next_try_at` None waits for a person. False if it is not ours."""
+    return bool(
+        connection.execute(
+            sa.text(f"""update found_scenes set state = 'failed', lease_until = null, ended_at = :now, cause = :cause,
+                            told = :told, next_try_at = :next_try_at where {_MINE}"""),
+            {**_of(held), "now": now, "cause": cause, "told": told, "next_try_at": next_try_at},
+        ).rowcount
+    )
+
+
+def put_back(connection: sa.Connection, held: Claim, told: str | None, next_try_at: datetime) -> None:
+    """Gives a scene back that could not be tried now; the attempt does not count."""
+    connection.execute(
+        sa.text(f"""update found_scenes set state = 'found', lease_until = null, attempts = attempts - 1, told = :told,
+                        next_try_at = :next_try_at where {_MINE}"""),
+        {**_of(held), "told": told, "next_try_at": next_try_at},
+    )
+
+
+def supersede(connection: sa.Connection, held: Claim, by: str, told: str, now: datetime) -> None:
+    """Ends a claim on an older processing of what is cut already."""
+    connection.execute(
+        sa.text(f"""update found_scenes set state = 'superseded', lease_until = null, ended_at = :now, told = :told,
+                        cause = null, superseded_by = :by where {_MINE}"""),
+        {**_of(held), "by": by, "told": told, "now": now},
+    )
+
+
+def retry(
+    connection: sa.Connection, scene_ids: Sequence[str] | None, states: Sequence[State], now: datetime
+) -> list[str]:
+    """Makes scenes due that are in one of the states (and among the ids), to be published anew; returns their ids.
+
+    Those that a worker is at are left to it.
+    """
+    rows = connection.execute(
+        sa.text("""update found_scenes set state = 'found', attempts = 0, next_try_at = null, published_at = null,
+                          lease_until = null, cause = null, told = null, superseded_by = null
+                   where state = any(cast(:states as scene_state[])) and coalesce(lease_until, '-infinity') <= :now
+                     and (cast(:ids as text[]) is null or scene_id = any(:ids)) returning scene_id"""),
+        {"states": list(states), "ids": None if scene_ids is None else list(scene_ids), "now": now},
+    )
+    return sorted(rows.scalars())
+
+
+def ledger(
+    connection: sa.Connection, *, scene_id: str | None = None, state: State | None = None,
+    since: datetime | None = None, limit: int = 1000,
+) -> list[LedgerRow]:  # fmt: skip
+    """Scenes with their reconciliation, those found last first."""
+    rows = connection.execute(
+        sa.text("""
+            select scene_id, sensor, f.state, found_at, published_at, attempts, worker, lease_until, next_try_at, begun_at,
+                   ended_at, cause, told, datatake, baseline, processed_at, revision, superseded_by, f.expected,
+                   f.emitted, f.withdrawn, f.skipped, r.skipped_by, r.stored, r.adds_up, r.is_stored, record
+            from (
+                select * from found_scenes
+                where (cast(:scene_id as text) is null or scene_id = :scene_id)
+                  and (cast(:state as text) is null or state = cast(:state as scene_state))
+                  and found_at >= coalesce(:since, '-infinity'::timestamptz)
+                order by found_at desc, scene_id limit :limit
+            ) f join scene_reconciliation r using (scene_id)
+            order by found_at desc, scene_id""").bindparams(sa.bindparam("since", type_=sa.TIMESTAMP(timezone=True))),
+        {"scene_id": scene_id, "state": state, "since": since, "limit": limit},
+    )
+    return [LedgerRow(**row._mapping) for row in rows]
+
+
+def count_by_state(connection: sa.Connection) -> dict[State, int]:
+    """How many scenes are in each state that has any."""
+    rows = connection.execute(
+        sa.text("select state::text, count(*) as n from found_scenes group by state order by state")
+    )
+    return {row.state: row.n for row in rows}
+
+
+def is_any_due(connection: sa.Connection, by: datetime) -> bool:
+    """Says whether a scene waits to be taken now, or will by a time."""
+    return bool(
+        connection.execute(sa.text(f"select exists (select from found_scenes where {_DUE})"), {"now": by}).scalar_one()
+    )

@@ -1,0 +1,91 @@
+"""Beginning a scene: what its pass and its family say, decided once and kept, before anything is told of it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from db import scene_passes, scenes
+from db.scene_passes import TileRow
+from db.scenes import Claim
+from ingest.imagery.errors import SceneError
+from ingest.imagery.scene import Grid
+from ingest.scenes.cutting import Place
+from ingest.scenes.opening import Opened, Opener
+from ingest.scenes.passes import datatake_of, family_of, standing
+from ingest.scenes.record import FoundScene
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The scene may be cut."""
+
+    place: Place
+    beside: Sequence[Opened]
+    """The other parts as cut now, as far as they can still be opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class InTheWay:
+    """A worker is at another scene of the family: later."""
+
+    scene_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """A processing of the same part is cut that is not older; the ledger says so."""
+
+    by: str
+
+
+def begin(
+    engine: sa.Engine, opener: Opener, held: Claim, opened: Opened, now: Callable[[], datetime]
+) -> Begun | InTheWay | Superseded:
+    """Decides what a scene is in its pass and keeps it."""
+    scene, datatake = opened.scene, datatake_of(opened.scene)
+    with engine.begin() as connection:
+        others = scene_passes.not_begun(connection, datatake, held.scene_id)
+        waiting = [] if scene_passes.is_begun(connection, datatake) else others
+    # The first of a datatake looks at all that were found of it, so that neither the pass's time nor the homes of its
+    # parcels follow from which is first.
+    pass_ = [opened, *(one for record in waiting if (one := _tried(opener, record)) is not None)]
+    with engine.begin() as connection:
+        scene_passes.lock(connection)
+        for one in pass_:
+            if one.scene.tile:
+                scene_passes.know_tile(connection, _row(one.scene.tile, one.grid))
+        members = scene_passes.family(connection, family_of(scene), held.scene_id, now())
+        found = standing(scene, members)
+        if found.busy:
+            return InTheWay(found.busy)
+        if found.superseded_by:
+            told = f"the processing {found.superseded_by} is not older and is cut"
+            scenes.supersede(connection, held, found.superseded_by, told, now())
+            return Superseded(found.superseded_by)
+        at, tiles = scene_passes.begin_pass(connection, datatake, min(one.scene.observed_at for one in pass_))
+        revision = scene_passes.begin(
+            connection, held, datatake=datatake, family=family_of(scene), part=scene.part, baseline=scene.baseline,
+            processed_at=scene.processed_at, newest_revision=found.newest_revision,
+        )  # fmt: skip
+    beside = [_tried(opener, member.record) for member in members if member.scene_id in found.beside]
+    place = Place(at, [(tile.tile, _grid(tile)) for tile in tiles], revision, found)
+    return Begun(place, [one for one in beside if one is not None])
+
+
+def _tried(opener: Opener, record: object) -> Opened | None:
+    """Another scene, if it can be opened: if not, the ledger will say so when its turn comes."""
+    assert isinstance(record, dict)
+    try:
+        return opener.opened(FoundScene.from_record(record))
+    except SceneError:
+        return None
+
+
+def _row(tile: str, grid: Grid) -> TileRow:
+    return TileRow(tile, grid.crs, grid.left, grid.top, grid.pixel_m, grid.width, grid.height)
+
+
+def _grid(row: TileRow) -> Grid:
+    return Grid(row.crs, row.left_m, row.top_m, row.pixel_m, row.width, row.height)

@@ -1,0 +1,299 @@
+"""Cutting a scene for all parcels on it: whose they are, what is told of each, and as which revision.
+
+parcels on the grid ── home in another tile ──► skipped: other_tile
+        │
+        ▼  cut from this product
+told by another part of the pass, or cut by an edge of this one ──► cut from all parts together
+        │                                                             └── nothing new: skipped: other_part
+        ▼
+rows: revision 0, or the scene's own where the parcel was told in this pass before; withdrawn where an older
+processing told what this one sees as cloud
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import shapely
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from db import scene_passes
+from db.scene_passes import ParcelToCut
+from db.scenes import Counts
+from ingest.errors import IngestError
+from ingest.imagery.cut import OUTCOMES, Extraction, extract, outcomes, table_of
+from ingest.imagery.errors import SceneError
+from ingest.imagery.index import build, load_or_build
+from ingest.imagery.merge import covering, extract_merged, is_stored_alike
+from ingest.imagery.parcels import Parcels
+from ingest.imagery.scene import Grid
+from ingest.imagery.settings import ImagerySettings
+from ingest.scenes.access import unsigned
+from ingest.scenes.homes import has_other_home, outline
+from ingest.scenes.opening import Opened
+from ingest.scenes.passes import Standing
+
+_TOLD: Final = 0
+_CLOUD: Final = OUTCOMES.index("cloud")
+_OTHER_TILE, _OTHER_PART, _WITHDRAWN = range(len(OUTCOMES), len(OUTCOMES) + 3)
+_REASONS: Final = (*OUTCOMES, "other_tile", "other_part")
+_WHERE_FROM: Final = frozenset({"scene_id", "available_at", "revision", "is_withdrawn"})
+
+
+class StoreBehind(IngestError):
+    """The store does not have yet what another part of the pass told, and that part cannot be read: try again later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What the ledger decided of a scene when it was begun."""
+
+    observed_at: datetime
+    """The pass's time, the same for all of its scenes."""
+    tiles: Sequence[tuple[str, Grid]]
+    """Tiles in the order in which they are homes."""
+    revision: int
+    standing: Standing
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a scene has to tell, and what became of every parcel on it."""
+
+    table: pa.Table | None = field(repr=False)
+    counts: Counts
+    note: str | None = None
+    """What a person should know."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Says whether there was no parcel to look at."""
+        return self.table is None
+
+
+def cut(
+    engine: sa.Engine, opened: Opened, beside: Sequence[Opened], place: Place, settings: ImagerySettings,
+    index_folder: Path | None, margin_days: int,
+) -> Told:  # fmt: skip
+    """Cuts a scene.
+
+    Args:
+        engine: the database: parcels, and what is known of this pass.
+        opened: the scene.
+        beside: other parts of the same tile or datatake, as far as they can be opened.
+        place: what was decided when it was begun.
+        settings: how to cut.
+        index_folder: where indexes are kept.
+        margin_days: how far outside of its season an observation may lie.
+
+    Raises SceneError, StoreBehind.
+    """
+    with engine.begin() as connection:
+        found = scene_passes.parcels_on(
+            connection, shapely.to_wkb(outline(opened.grid)), place.observed_at, margin_days
+        )
+    if not found:
+        return Told(None, Counts(0, 0, 0, {}), "no parcel of any season touches its grid; import them, then retry")
+    scene = replace(
+        opened.scene, observed_at=place.observed_at, revision=place.revision,
+        available_at=max(opened.scene.available_at, place.observed_at),
+    )  # fmt: skip
+    is_elsewhere = np.zeros(len(found), np.bool_)
+    if scene.sensor == "S2" and scene.tile in dict(place.tiles):
+        is_elsewhere = has_other_home([one.wkb for one in found], scene.tile, place.tiles)
+    kept = [one for one, elsewhere in zip(found, is_elsewhere.tolist(), strict=True) if not elsewhere]
+    work = _Cut(engine, replace(opened, scene=scene), beside, place, settings, kept)
+    return work.told(index_folder, int(is_elsewhere.sum()))
+
+
+class _Cut:
+    """One scene being cut for P parcels that are at home on it."""
+
+    def __init__(
+        self, engine: sa.Engine, opened: Opened, beside: Sequence[Opened], place: Place, settings: ImagerySettings,
+        found: Sequence[ParcelToCut],
+    ) -> None:  # fmt: skip
+        self._engine, self._scene, self._grid = engine, opened.scene, opened.grid
+        self._standing, self._settings, self._found = place.standing, settings, found
+        self._beside = [
+            replace(one, scene=replace(one.scene, observed_at=place.observed_at))
+            for one in beside
+            if is_stored_alike(one.scene, opened.scene)
+        ]
+        self._parcels = _as_parcels(found)
+        self._buffer_m = settings.buffer_m(self._scene.sensor)
+        self._note: str | None = None
+
+    def told(self, index_folder: Path | None, n_elsewhere: int) -> Told:
+        """Everything."""
+        alone = self._alone(index_folder)
+        if alone is None:
+            return self._nothing(n_elsewhere)
+        outcome, tables, rows = alone.outcome.astype(np.int64), [alone.table], [alone.rows]
+        revision, was_told, by_others = self._revisions()
+        if self._standing.beside:
+            merged = self._merged(alone, was_told, by_others)
+            outcome[merged.which] = merged.outcome
+            tables = [alone.table.filter(pa.array(~np.isin(alone.rows, merged.which))), merged.table]
+            rows = [alone.rows[~np.isin(alone.rows, merged.which)], merged.rows]
+        if self._standing.replaces:
+            taken_back = (outcome == _CLOUD) & (was_told if self._standing.is_in_store else True)
+            outcome[taken_back] = _WITHDRAWN
+            tables.append(self._withdrawals(np.flatnonzero(taken_back)))
+            rows.append(np.flatnonzero(taken_back))
+        table = self._table(tables, np.concatenate(rows), revision, outcome)
+        return Told(table, self._counts(outcome, n_elsewhere), self._note)
+
+    def _alone(self, index_folder: Path | None) -> Extraction | None:
+        """What the product shows by itself; None where no parcel has pixels on it."""
+        settings = self._settings
+        index = load_or_build(
+            self._parcels, self._grid, self._buffer_m, settings.least_pixels, settings.sample_pixels, index_folder
+        )
+        if not index.n_chunks:
+            self._unseen = outcomes(
+                self._parcels,
+                index,
+                np.zeros(len(self._found), np.int64),
+                np.zeros(len(self._found), np.int64),
+                settings,
+            )
+            return None
+        return extract(self._scene, self._grid, self._parcels, index, settings)
+
+    def _nothing(self, n_elsewhere: int) -> Told:
+        counts = self._counts(self._unseen.astype(np.int64), n_elsewhere)
+        if n_elsewhere:
+            return Told(self._withdrawals(np.zeros(0, np.intp)), counts)
+        return Told(None, counts, f"none of {counts.expected} parcels has enough pixels on its grid")
+
+    def _revisions(self) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
+        """(P,) the revision to tell each parcel as, whether the store has it of this pass, and that from another part."""
+        standing = self._standing
+        revision = np.zeros(len(self._found), np.int64)
+        was_told, by_others = np.zeros((2, len(self._found)), np.bool_)
+        if standing.newest_revision is None:
+            return revision, was_told, by_others
+        if standing.is_revision or not standing.is_in_store:
+            revision[:] = self._scene.revision
+        keys = np.array([one.parcel_key for one in self._found], np.int64)
+        with self._engine.begin() as connection:
+            known = scene_passes.told(
+                connection, self._scene.sensor, keys.tolist(), self._scene.observed_at, self._scene.relative_orbit,
+                self._scene.scene_id, standing.replaces,
+            )  # fmt: skip
+        at = np.searchsorted(keys, known["parcel_key"])
+        revision[at] = np.maximum(self._scene.revision, known["revision"].astype(np.int64) + 1)
+        was_told[at] = ~known["is_withdrawn"]
+        by_others[at] = ~known["is_withdrawn"] & ~known["is_own_part"]
+        return revision, was_told, by_others
+
+    def _merged(self, alone: Extraction, was_told: NDArray[np.bool_], by_others: NDArray[np.bool_]) -> "_Merged":
+        """Parcels that other parts show too, cut from all parts together."""
+        is_cut, is_seen = alone.share_seen < 1, alone.share_seen > 0
+        which = np.flatnonzero(is_seen & (by_others | is_cut | (not self._standing.is_in_store)))
+        stays = np.flatnonzero(is_seen & (by_others | (was_told & is_cut)))
+        if self._beside and len(self._beside) == len(self._standing.beside):
+            edges = shapely.union_all([outline(one.grid) for one in self._beside])
+            shapely.prepare(edges)
+            near = shapely.intersects(edges, shapely.from_wkb([self._found[place].wkb for place in which.tolist()]))
+            which = which[near]
+            try:
+                return self._together(which)
+            except SceneError as error:
+                if error.scene_id == self._scene.scene_id:
+                    raise
+                return self._kept(alone, stays, str(error))
+        return self._kept(alone, stays, "another part of the pass cannot be opened, or is stored otherwise")
+
+    def _kept(self, alone: Extraction, stays: NDArray[np.intp], why: str) -> "_Merged":
+        """Without the other parts: what they told stays, the rest is told from this one alone."""
+        if not self._standing.is_in_store:
+            raise StoreBehind(f"{why}; waits until the store has what {', '.join(self._standing.beside)} told")
+        self._note = f"not merged with {', '.join(self._standing.beside)}: {unsigned(why)}"
+        return _Merged(stays, np.full(len(stays), _OTHER_PART), alone.table.slice(0, 0), np.zeros(0, np.intp))
+
+    def _together(self, which: NDArray[np.intp]) -> "_Merged":
+        parcels = _as_parcels([self._found[place] for place in which.tolist()])
+        settings, everything = self._settings, [*self._beside, Opened(self._scene, self._grid)]
+        everything.sort(key=lambda one: (one.scene.part or one.scene.observed_at, one.scene.scene_id))
+        grid = covering(self._grid, [one.grid for one in self._beside])
+        index = build(parcels, grid, self._buffer_m, settings.least_pixels, settings.sample_pixels)
+
+        def cut_from(parts: Sequence[Opened]) -> Extraction:
+            return extract_merged([one.scene for one in parts], self._scene, grid, parcels, index, settings)
+
+        after = cut_from(everything)
+        before = cut_from([one for one in everything if one.scene is not self._scene])
+        outcome = after.outcome.astype(np.int64)
+        is_new = np.ones(len(which), np.bool_)
+        if not self._standing.replaces:  # else what was told may hold an older processing of this part
+            is_new = ~_same_rows(before, after)
+            outcome[(before.outcome == _TOLD) & ((after.outcome != _TOLD) | ~is_new)] = _OTHER_PART
+        table = after.table.filter(pa.array(is_new[after.rows]))
+        return _Merged(which, outcome, table, which[after.rows[is_new[after.rows]]])
+
+    def _withdrawals(self, rows: NDArray[np.intp]) -> pa.Table:
+        counted = "n_clear" if self._scene.sensor == "S2" else "n_pixels"
+        return table_of(self._scene, self._parcels, rows, {counted: np.zeros(len(rows), np.int64)})
+
+    def _table(
+        self, tables: Sequence[pa.Table], rows: NDArray[np.intp], revision: NDArray[np.int64],
+        outcome: NDArray[np.int64],
+    ) -> pa.Table:  # fmt: skip
+        """Rows in the parcels' order, each under its own parcel's collection, season and revision."""
+        order = np.argsort(rows, kind="stable")
+        table, rows = pa.concat_tables(tables).take(pa.array(order)).combine_chunks(), rows[order]
+        columns: Mapping[str, pa.Array] = {
+            "collection": pa.array([self._found[row].collection for row in rows.tolist()], pa.string()),
+            "season": pa.array([self._found[row].season for row in rows.tolist()], pa.string()),
+            "revision": pa.array(revision[rows], pa.int16()),
+            "is_withdrawn": pa.array(outcome[rows] == _WITHDRAWN),
+        }
+        for name, values in columns.items():
+            place = table.schema.get_field_index(name)
+            table = table.set_column(place, table.schema.field(place), values)
+        return table
+
+    def _counts(self, outcome: NDArray[np.int64], n_elsewhere: int) -> Counts:
+        n_told, n_withdrawn = int((outcome == _TOLD).sum()), int((outcome == _WITHDRAWN).sum())
+        skipped = Counter(_REASONS[one] for one in outcome.tolist() if one not in (_TOLD, _WITHDRAWN))
+        if n_elsewhere:
+            skipped[_REASONS[_OTHER_TILE]] = n_elsewhere
+        return Counts(len(outcome) + n_elsewhere, n_told + n_withdrawn, n_withdrawn, dict(skipped))
+
+
+@dataclass(frozen=True, slots=True)
+class _Merged:
+    """What several parts together tell: `which` parcels, what became of each, and the rows of some."""
+
+    which: NDArray[np.intp]
+    outcome: NDArray[np.int64]
+    table: pa.Table
+    rows: NDArray[np.intp]
+
+
+def _as_parcels(found: Sequence[ParcelToCut]) -> Parcels:
+    """Parcels of all collections and seasons as one; their rows are told apart afterwards."""
+    return Parcels(
+        "", "", [one.source_id for one in found], [one.wkb for one in found],
+        np.array([one.is_monitorable for one in found], np.bool_),
+    )  # fmt: skip
+
+
+def _same_rows(one: Extraction, other: Extraction) -> NDArray[np.bool_]:
+    """(P,) parcels of which both tell the same values."""
+    is_same = np.zeros(len(one.outcome), np.bool_)
+    names = [name for name in one.table.column_names if name not in _WHERE_FROM]
+    both = np.intersect1d(one.rows, other.rows)
+    mine, theirs = (
+        told.table.select(names).take(pa.array(np.searchsorted(told.rows, both))).to_pylist() for told in (one, other)
+    )
+    is_same[both] = [here == there for here, there in zip(mine, theirs, strict=True)]
+    return is_same

@@ -1,0 +1,246 @@
+"""A watched folder: SAFE folders and zips, and STAC items (JSON) beside their COGs; each once, when it is whole.
+
+Whole is what has not changed for some seconds and misses no file: of a SAFE folder those that its manifest (else its
+metadata) lists, of a zip its directory, of an item the files of its bands. Change is told by ctime, which no copying
+program can set back. What is published is not looked at again by this process; another knows it by the ledger.
+"""
+
+import json
+import os
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+from xml.etree import ElementTree
+
+from ingest.errors import IngestError
+from ingest.imagery.stac import S1_PROFILE, S2_PROFILE
+from ingest.scenes.items import NotAScene, scene_of_item, sensor_of
+from ingest.scenes.polling import Outcome, Publish, Rejections
+from ingest.scenes.profiles import CatalogueProfile
+from ingest.scenes.record import FoundScene
+
+SETTLED: Final = timedelta(seconds=30)
+"""Without a change (chosen as longer than a copying program pauses between two files of a product)."""
+_DEEPEST: Final = 6
+_MOST_ENTRIES: Final = 200_000
+"""Bounds of one look: a year of a country's products, not a whole disk."""
+_LARGEST_ITEM: Final = 10 * 2**20
+"""Items are some 100 kB; larger JSON is something else."""
+
+
+class FolderError(IngestError):
+    """The folder cannot be watched: name another, or mend its rights."""
+
+
+class _NotYet(Exception):
+    """Files are still missing: look again later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look at a folder."""
+
+    outcome: Outcome
+    waiting: Rejections
+    """Entries that are not whole yet."""
+    told: tuple[str, ...]
+    """What was rejected and not told before: one sentence each."""
+
+
+class Watch:
+    """A folder and what was seen in it so far.
+
+    Args:
+        folder: looked into six levels deep.
+        profile: reads its items; None: by the names that the three large catalogues use.
+    """
+
+    def __init__(self, folder: Path, profile: CatalogueProfile | None = None, settled: timedelta = SETTLED) -> None:
+        self._folder, self._profile, self._settled = folder.resolve(), profile, settled
+        self.source = f"folder:{self._folder}"
+        self._name = f"folder:{self._folder.name}"
+        self._done: set[str] = set()
+        self._seen: dict[str, tuple[_Signature, datetime]] = {}
+        self._told: dict[str, _Signature] = {}
+
+    def look(self, now: datetime, publish: Publish) -> Look:
+        """Publishes what has become whole. Raises FolderError, and what publishing raises (then all is found again)."""
+        found: dict[str, FoundScene] = {}
+        waiting, rejected, told = Rejections(), Rejections(), []
+        for path in sorted(_entries(self._folder)):
+            if path in self._done:
+                continue
+            try:
+                signature = _signature(path)
+                self._require_settled(path, signature, now)
+                scene = self._scene(Path(path), now)
+            except _NotYet as error:
+                waiting = waiting.also(f"{Path(path).name}: {error}")
+            except (NotAScene, OSError) as error:
+                line = str(error) if isinstance(error, NotAScene) else f"{Path(path).name}: {error.strerror or error}"
+                rejected = rejected.also(line)
+                if self._told.get(path) != signature:
+                    self._told[path] = signature
+                    told.append(line)
+            else:
+                if scene is None:
+                    self._done.add(path)
+                else:
+                    found[path] = scene
+        counted = publish(found.values()) if found else None
+        self._done.update(found)
+        outcome = Outcome(self.source, counted.new if counted else 0, counted.known if counted else 0, rejected)
+        return Look(outcome, waiting, tuple(told))
+
+    def _require_settled(self, path: str, signature: "_Signature", now: datetime) -> None:
+        """Unchanged by its own times, or since this process saw it first (where the file server's clock is wrong)."""
+        known, since = self._seen.get(path, (None, now))
+        if known != signature:
+            self._seen[path], since = (signature, now), now
+        changed = min(signature.changed, since)
+        if now - changed < self._settled:
+            raise _NotYet("still being written")
+
+    def _scene(self, path: Path, now: datetime) -> FoundScene | None:
+        """The scene at a path, None where it is something else. Raises _NotYet, NotAScene, OSError."""
+        if path.suffix == ".json":
+            return self._item(path, now)
+        name = path.name.removesuffix(".zip").removesuffix(".SAFE")
+        if path.suffix == ".zip":
+            if not (inside := _zipped_product(path)):
+                return None
+            name = inside
+        else:
+            _require_files(path)
+        sensor = sensor_of(name)
+        if sensor is None:
+            raise NotAScene(f"{path.name}: no product of Sentinel-1 or Sentinel-2")
+        if sensor == "S1":
+            raise NotAScene(
+                f"{path.name}: Sentinel-1 SAFE lies on no map: give terrain-corrected COGs with a STAC item"
+            )
+        if "_MSIL2A_" not in name:
+            raise NotAScene(f"{path.name}: not level 2A, whose reflectance is that of the ground")
+        return FoundScene(name, sensor, self._name, "safe", str(path), None, None, now)
+
+    def _item(self, path: Path, now: datetime) -> FoundScene | None:
+        if path.stat().st_size > _LARGEST_ITEM:
+            return None
+        try:
+            item = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise NotAScene(f"{path.name}: not JSON: {error}") from error
+        if not isinstance(item, dict) or item.get("type") != "Feature" or "assets" not in item:
+            return None
+        properties: dict[str, Any] = item["properties"] if isinstance(item.get("properties"), dict) else {}
+        sensor = sensor_of(properties.get("platform"), properties.get("constellation"), item.get("id"))
+        if sensor is None:
+            raise NotAScene(f"{path.name}: neither platform nor id says Sentinel-1 or Sentinel-2")
+        known = S1_PROFILE if sensor == "S1" else S2_PROFILE
+        reading = self._profile.reading(sensor) if self._profile else known
+        scene = scene_of_item(
+            {**item, "links": []}, sensor, reading, source=self._name,
+            profile=self._profile.name if self._profile else None, place=str(path), found_at=now,
+        )  # fmt: skip
+        keys = {key for names in reading.assets.values() for key in names}
+        for key, asset in (scene.item or {})["assets"].items():
+            if key in keys and asset["href"].startswith("/") and not asset["href"].startswith("/vsi"):
+                self._require_file(Path(asset["href"]), key, now)
+        return scene
+
+    def _require_file(self, file: Path, key: str, now: datetime) -> None:
+        try:
+            self._require_settled(str(file), _signature(str(file)), now)
+        except FileNotFoundError:
+            raise _NotYet(f"{key}: {file.name} is not there") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Signature:
+    """What tells a change of a file or of a folder with all that is in it."""
+
+    size: int
+    files: int
+    changed: datetime
+
+
+def _entries(folder: Path) -> Iterator[str]:
+    """Paths that may be products or items. Raises FolderError."""
+    left, waiting = _MOST_ENTRIES, [(str(folder), 0)]
+    while waiting:
+        place, depth = waiting.pop()
+        try:
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    left -= 1
+                    if left < 0:
+                        raise FolderError(f"folder {folder}: more than {_MOST_ENTRIES:,} entries; watch a part of it")
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.name.endswith(".SAFE") and entry.is_dir():
+                        yield entry.path
+                    elif entry.is_dir(follow_symlinks=False):
+                        waiting += [(entry.path, depth + 1)] if depth < _DEEPEST else []
+                    elif entry.name.endswith((".zip", ".json")):
+                        yield entry.path
+        except OSError as error:
+            if depth == 0:
+                raise FolderError(f"folder {folder}: {error.strerror}") from error
+
+
+def _signature(path: str) -> _Signature:
+    """Of a file, or of everything below a folder. Raises OSError."""
+    size, files, changed = 0, 0, 0.0
+    places = [path] if Path(path).is_dir() else []
+    own = Path(path).stat()
+    size, changed = (0 if places else own.st_size), own.st_ctime
+    while places:
+        with os.scandir(places.pop()) as entries:
+            for entry in entries:
+                found = entry.stat()
+                size, files, changed = size + found.st_size, files + 1, max(changed, found.st_ctime)
+                places += [entry.path] if entry.is_dir() else []
+    return _Signature(size, files, datetime.fromtimestamp(changed, UTC))
+
+
+def _zipped_product(path: Path) -> str | None:
+    """The product in a zip, by its directory; None where it holds none. Raises NotAScene."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            folders = {name.split("/")[0] for name in archive.namelist() if ".SAFE/" in name}
+    except zipfile.BadZipFile as error:
+        raise NotAScene(f"{path.name}: {error}; fetch it again") from error
+    return min(folders).removesuffix(".SAFE") if folders else None
+
+
+def _require_files(safe: Path) -> None:
+    """Raises _NotYet while files are missing that the product itself lists, NotAScene where it cannot be read."""
+    manifest, metadata = safe / "manifest.safe", safe / "MTD_MSIL2A.xml"
+    listed: list[tuple[str, int | None]] = []
+    try:
+        if manifest.exists():
+            for stream in ElementTree.fromstring(manifest.read_bytes()).iterfind(".//{*}byteStream"):
+                place = stream.find("{*}fileLocation")
+                if place is not None and (href := place.get("href")):
+                    size = stream.get("size", "")
+                    listed.append((href, int(size) if size.isdecimal() else None))
+        elif metadata.exists():
+            product = ElementTree.fromstring(metadata.read_bytes())
+            listed = [(f"{(image.text or '').strip()}.jp2", None) for image in product.iterfind(".//{*}IMAGE_FILE")]
+        else:
+            raise _NotYet("neither manifest.safe nor MTD_MSIL2A.xml is there")
+    except ElementTree.ParseError as error:
+        raise NotAScene(f"{safe.name}: its list of files is broken: {error}") from error
+    missing = [href for href, size in listed if not _is_there(safe / href, size)]
+    if missing:
+        raise _NotYet(f"{len(missing)} of {len(listed)} files are missing or short, as {Path(missing[0]).name}")
+
+
+def _is_there(file: Path, size: int | None) -> bool:
+    try:
+        return file.stat().st_size == size if size is not None else file.is_file()
+    except OSError:
+        return False

@@ -1,0 +1,122 @@
+"""STAC items as found scenes: checked as far as a record needs it; bands and metadata are judged when they are cut."""
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urljoin, urlsplit
+
+from ingest.errors import IngestError
+from ingest.imagery.stac import Profile
+from ingest.scenes.record import FoundScene
+from ingest.schemas import Sensor
+
+_LONGEST_NAME: Final = 200
+"""As the record allows."""
+_LARGEST: Final = 500_000
+"""Bytes of an item: half of a message of the topic, several times what catalogues write."""
+_SENSOR: Final = re.compile(r"^S(?:ENTINEL-)?([12])(?![0-9])", re.IGNORECASE)
+"""Of a platform, a constellation or a product: sentinel-2a, S2B_MSIL2A_..., Sentinel-1."""
+
+
+class NotAScene(IngestError):
+    """What was found cannot become a record: it is counted and told, the rest goes on."""
+
+
+def scene_of_item(
+    item: object, sensor: Sensor, reading: Profile, *, source: str, profile: str | None, place: str, found_at: datetime
+) -> FoundScene:  # fmt: skip
+    """The found scene of an item that was read at `place` (its address or path). Raises NotAScene."""
+    if not isinstance(item, Mapping) or not isinstance(item.get("id"), str) or not item["id"].strip():
+        raise NotAScene("not a STAC item: no id")
+    name, properties, assets = item["id"], item.get("properties"), item.get("assets")
+    if not isinstance(properties, Mapping):
+        raise NotAScene(f"{name}: no properties")
+    _require_time(name, properties)
+    if not isinstance(assets, Mapping) or not assets:
+        raise NotAScene(f"{name}: no assets")
+    known = {key for keys in reading.assets.values() for key in keys}
+    if broken := sorted(key for key in known & set(assets) if not _has_href(assets[key])):
+        raise NotAScene(f"{name}: asset {broken[0]} has no href")
+    if not known & set(assets):
+        raise NotAScene(f"{name}: none of its assets is a band ({', '.join(sorted(map(str, assets)))[:120]})")
+    home = _home(item) or place
+    scene_id = product_name(item, reading)
+    if len(scene_id) > _LONGEST_NAME or not scene_id.isprintable():
+        raise NotAScene(f"{scene_id[:80]!r}: no name of a product")
+    _require_storable(name, item)
+    return FoundScene(
+        scene_id=scene_id,
+        sensor=sensor,
+        source=source,
+        kind="item",
+        href=home,
+        item={**item, "assets": {key: _absolute(asset, home) for key, asset in assets.items()}},
+        profile=profile,
+        found_at=found_at,
+    )
+
+
+def product_name(item: Mapping[str, Any], reading: Profile) -> str:
+    """The product's name, the same in whatever catalogue: what the item says of it, else the item's id."""
+    said = next((item["properties"][name] for name in reading.product if item["properties"].get(name)), None)
+    return str(said or item["id"]).removesuffix(".SAFE")
+
+
+def sensor_of(*names: object) -> Sensor | None:
+    """The sensor that the first telling of some names (platform, constellation, product) speaks of."""
+    for name in names:
+        if isinstance(name, str) and (found := _SENSOR.match(name)):
+            return "S1" if found[1] == "1" else "S2"
+    return None
+
+
+def _require_time(name: str, properties: Mapping[str, Any]) -> None:
+    said = properties.get("datetime") or properties.get("start_datetime")
+    try:
+        moment = datetime.fromisoformat(said)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise NotAScene(f"{name}: datetime {said!r} is no time") from error
+    if moment.tzinfo is None:
+        raise NotAScene(f"{name}: datetime {said!r} without its offset from UTC")
+
+
+def _require_storable(name: str, item: Mapping[str, Any]) -> None:
+    try:
+        text = json.dumps(item, allow_nan=False)
+    except ValueError as error:
+        raise NotAScene(f"{name}: holds a number that JSON does not have (NaN or infinity)") from error
+    if "\\u0000" in text:
+        raise NotAScene(f"{name}: holds a character that no database stores")
+    if len(text) > _LARGEST:
+        raise NotAScene(f"{name}: {len(text):,} bytes are too many for a message")
+
+
+def _has_href(asset: object) -> bool:
+    return isinstance(asset, Mapping) and isinstance(asset.get("href"), str) and bool(asset["href"])
+
+
+def _home(item: Mapping[str, Any]) -> str | None:
+    """The item's own address, where it names an absolute one."""
+    links = item.get("links")
+    for link in links if isinstance(links, list) else []:
+        if isinstance(link, Mapping) and link.get("rel") == "self" and "://" in str(link.get("href")):
+            return str(link["href"])
+    return None
+
+
+def _absolute(asset: object, home: str) -> object:
+    if not (isinstance(asset, Mapping) and _has_href(asset)):
+        return asset
+    return {**asset, "href": absolute(asset["href"], home)}
+
+
+def absolute(href: str, home: str) -> str:
+    """An asset's address or path, which may be written relative to its item's."""
+    if href.startswith("file://"):
+        return unquote(urlsplit(href).path)
+    if "://" in href or href.startswith("/vsi"):
+        return href
+    return urljoin(home, href) if "://" in home else str(Path(home).parent / href)

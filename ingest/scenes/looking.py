@@ -1,0 +1,65 @@
+"""Looking for scenes again and again: each source when it is due, one's failure in nobody else's way."""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import psycopg
+import sqlalchemy as sa
+
+from db.connect import DatabaseUnavailable
+from db.scene_sources import SceneSource
+from ingest.scenes.polling import BACK_OFFS, Failure, Sources, attempt
+from ingest.scenes.retrying import Stopped
+
+log: Final = logging.getLogger(__name__)
+Look = Callable[[datetime, datetime | None], Any]
+"""One look at a source, given the present and when the next is to be; shows itself what it found."""
+_DATABASE: Final = (sa.exc.OperationalError, sa.exc.InterfaceError, psycopg.OperationalError, DatabaseUnavailable)
+
+
+def look_once(looks: Mapping[str, Look], sources: Sources, now: Callable[[], datetime]) -> list[Failure]:
+    """One look at each source; gives the failures. Raises Stopped, and DatabaseUnavailable or what SQLAlchemy raises."""
+    given = []
+    for source, look in looks.items():
+        at = now()
+        result = attempt(source, lambda look=look, at=at: look(at, None), sources, at)  # type: ignore[misc]
+        given += [_told(result)] if isinstance(result, Failure) else []
+    return given
+
+
+def keep_looking(
+    looks: Mapping[str, Look], sources: Sources, every: timedelta, stop: threading.Event, now: Callable[[], datetime],
+    find: Callable[[str], SceneSource | None],
+) -> None:  # fmt: skip
+    """Looks at each source when it is due, until `stop`; a database that is away is waited for.
+
+    A source that failed when last looked at, by whatever process, is not asked before the time that it was given then.
+    """
+    due = {source: _first_due(find(source), now()) for source in looks}
+    while not stop.is_set():
+        for source, look in looks.items():
+            at = now()
+            if due[source] > at or stop.is_set():
+                continue
+            following = at + every
+            try:
+                result = attempt(source, lambda look=look, at=at, following=following: look(at, following), sources, at)  # type: ignore[misc]
+                due[source] = _told(result).next_at if isinstance(result, Failure) else following
+            except Stopped:
+                return
+            except _DATABASE as error:
+                log.warning("%s: %s; nothing was moved", source, str(error).strip().splitlines()[0])
+                due[source] = at + BACK_OFFS[0]
+        stop.wait(max((min(due.values()) - now()).total_seconds(), 0.0))
+
+
+def _first_due(kept: SceneSource | None, now: datetime) -> datetime:
+    return kept.next_at if kept and kept.errors_in_row and kept.next_at else now
+
+
+def _told(failure: Failure) -> Failure:
+    log.error("%s: look failed: %s; next %s", failure.source, failure.told, f"{failure.next_at:%Y-%m-%d %H:%M:%S}Z")
+    return failure

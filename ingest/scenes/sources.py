@@ -1,0 +1,48 @@
+"""Bookmarks and failures of sources, kept in the database: each in a transaction of its own."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from db import scene_sources
+from db.scene_sources import SceneSource
+from ingest.scenes.polling import BACK_OFFS, Bookmark, Outcome
+
+
+class DatabaseSources:
+    """Sources of a database; every method may raise what the database raises when it is away."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def bookmark(self, source: str) -> Bookmark | None:
+        """How far the source has been polled."""
+        found = self.find(source)
+        if found is None or found.since is None or found.polled_to is None:
+            return None
+        return Bookmark(found.since, found.polled_to)
+
+    def find(self, source: str) -> SceneSource | None:
+        """All that is known of a source."""
+        with self._engine.begin() as connection:
+            return scene_sources.source(connection, source)
+
+    def all(self) -> Sequence[SceneSource]:
+        """Every source."""
+        with self._engine.begin() as connection:
+            return scene_sources.all_sources(connection)
+
+    def succeeded(self, outcome: Outcome, now: datetime, next_at: datetime | None) -> None:
+        """Moves the bookmark and ends a row of failures."""
+        with self._engine.begin() as connection:
+            scene_sources.record_look(
+                connection, outcome.source, since=outcome.since, polled_to=outcome.polled_to, new_scenes=outcome.new,
+                rejected=outcome.rejected.count, last_rejection=outcome.rejected.first, now=now, next_at=next_at,
+            )  # fmt: skip
+
+    def failed(self, source: str, told: str, now: datetime, retry_after: timedelta | None) -> datetime:
+        """Keeps the failure; gives when to look again."""
+        with self._engine.begin() as connection:
+            kept = scene_sources.record_failure(connection, source, told, now, BACK_OFFS, retry_after)
+        return kept.next_at or now

@@ -1,0 +1,146 @@
+"""The scenes topic as a worker sees it: records from where the database says, and bad ones put aside.
+
+Partitions are taken by assignment, or as a member of a group; either way the offsets come from the database. A record
+whose scene is in the ledger needs no second reading: the ledger is what a lost worker's successor goes by.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import sqlalchemy as sa
+from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+
+from db import dead_letters as letters
+from db import offsets
+from db.connect import DatabaseUnavailable
+from db.dead_letters import WHOLE_MESSAGE, Letter
+from ingest import dead_letters
+from ingest.errors import IngestError, MessageRejected, StreamReplaced
+from ingest.producer import Sender
+from ingest.scenes.record import CONTENT_TYPE, FoundScene
+from ingest.scenes.settings import SceneSettings, scenes_topic
+from ingest.settings import IngestSettings
+from ingest.topics import Topics, broker_errors
+
+_AT_ONCE: Final = 10
+"""Records taken at once: few, so that others of the group have some too."""
+_LONGEST_SCENE_MS: Final = 60 * 60 * 1000
+"""A member of a group that is at one scene for longer is believed dead (the whole of a large tile takes a minute)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record of the topic: where it is, and its scene (None where it tells none and was put aside)."""
+
+    partition: int
+    offset: int
+    scene: FoundScene | None
+
+
+class ScenesTopic(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python is untyped
+    """A connection to the scenes topic; closed and opened anew after any trouble."""
+
+    def __init__(
+        self, engine: sa.Engine, bootstrap: str, settings: IngestSettings, scenes: SceneSettings,
+        now: Callable[[], datetime],
+    ) -> None:  # fmt: skip
+        """Connects and makes the topic where it is missing. Raises BrokerUnavailable."""
+        self._engine, self._bootstrap, self._settings, self._now = engine, bootstrap, settings, now
+        self._name = scenes_topic(settings)
+        self._failure: IngestError | DatabaseUnavailable | None = None
+        self._topics = Topics(bootstrap)
+        self._topics.ensure({self._name: settings.partitions, settings.dead_letter_topic: 1})
+        self._life = self._topics.lives([self._name])[self._name]
+        with broker_errors(f"no answer at {bootstrap}"):
+            self._kafka = KafkaConsumer(
+                bootstrap_servers=bootstrap.split(","), bootstrap_timeout_ms=5_000, group_id=scenes.group_id,
+                enable_auto_commit=False, auto_offset_reset="earliest", max_poll_records=_AT_ONCE,
+                max_poll_interval_ms=_LONGEST_SCENE_MS, fetch_max_wait_ms=25,
+                max_partition_fetch_bytes=settings.max_message_bytes,
+            )  # fmt: skip
+            if scenes.group_id is None:
+                partitions = [TopicPartition(self._name, number) for number in range(self._life.n_partitions)]
+                self._kafka.assign(partitions)
+                self._seek(partitions)
+            else:
+                self._kafka.subscribe(topics=[self._name], listener=self)
+
+    def poll(self, timeout_s: float) -> list[Record]:
+        """The next records, none after `timeout_s`. Raises BrokerUnavailable, StreamReplaced."""
+        with broker_errors("no scenes"):
+            found = self._kafka.poll(timeout_ms=int(timeout_s * 1000))
+        if self._failure is not None:
+            raise self._failure
+        if not found:
+            return []
+        self.verify()
+        return [self._record(one) for records in found.values() for one in records]
+
+    def done(self, record: Record) -> None:
+        """Moves the offset past a record whose scene the ledger holds."""
+        with self._engine.begin() as connection:
+            offsets.move(connection, self._life.stream, self._name, record.partition, record.offset + 1, self._now())
+
+    def is_at_end(self) -> bool:
+        """Says whether every record of the assigned partitions was polled."""
+        with broker_errors("position"):
+            return all(
+                (end := self._kafka.highwater(partition)) is not None and self._kafka.position(partition) >= end
+                for partition in self._kafka.assignment()
+            )
+
+    def verify(self) -> None:
+        """Raises StreamReplaced if the topic is not the one that was opened."""
+        if self._topics.lives([self._name])[self._name] != self._life:
+            raise StreamReplaced(f"topic {self._name} was made anew or got more partitions")
+
+    def close(self) -> None:
+        """Leaves the group and lets go of both connections."""
+        for close in (lambda: self._kafka.close(autocommit=False, timeout_ms=1_000), self._topics.close):
+            with suppress(KafkaError, OSError):  # a broker that is away needs no goodbye
+                close()
+
+    def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
+        """Continues the group's partitions where the database says (called within poll)."""
+        try:
+            self._seek(list(assigned))
+        except (IngestError, DatabaseUnavailable) as error:  # kafka-python would only log it: poll raises it
+            self._failure = error
+
+    def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
+        """Nothing: a scene in hand is held by its lease."""
+
+    def _seek(self, partitions: list[TopicPartition]) -> None:
+        if not partitions:
+            return
+        bounds = self._topics.bounds(partitions)
+        first = {partition.partition: bounds[partition][0] for partition in partitions}
+        with self._engine.begin() as connection:
+            begin = offsets.begin(connection, self._life.stream, self._name, first, self._now())
+        for partition in partitions:
+            # Records that were deleted before they were read: publishers keep their scenes in the ledger.
+            self._kafka.seek(partition, max(begin[partition.partition], first[partition.partition]))
+
+    def _record(self, record: object) -> Record:
+        partition, offset, value = record.partition, record.offset, record.value or b""  # type: ignore[attr-defined]
+        try:
+            return Record(partition, offset, FoundScene.from_json(value))
+        except MessageRejected as error:
+            self._put_aside(partition, offset, value, error)
+            return Record(partition, offset, None)
+
+    def _put_aside(self, partition: int, offset: int, value: bytes, why: MessageRejected) -> None:
+        letter = Letter(
+            self._life.stream, self._name, partition, offset, WHOLE_MESSAGE, why.code, why.reason, CONTENT_TYPE, value
+        )
+        sender = Sender(self._bootstrap, self._settings.producer_bytes)
+        try:
+            dead_letters.publish(sender, self._settings.dead_letter_topic, [letter], self._settings.producer_bytes)
+        finally:
+            sender.close()
+        with self._engine.begin() as connection:
+            letters.add(connection, [letter], self._now())

@@ -1,0 +1,102 @@
+"""From a STAC API over HTTP to stored observations, with everything that goes wrong on the way; every value exact."""
+
+import json
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ingest.scenes.polling import Failure, Outcome, attempt, poll
+from ingest.scenes.profiles import load_profile
+from ingest.scenes.retrying import Clock, Http, Patience
+from ingest.scenes.sources import DatabaseSources
+from tests.made_scenes import START, World, check_optical, inside, optical, s2_item, world
+from tests.stac_server import Fault, StacServer
+
+BOX = (4.0, 50.0, 5.0, 51.0)
+PARCELS = {"a": (2, 2, 22, 22), "b": (30, 30, 60, 60)}
+
+
+@pytest.fixture
+def server() -> Iterator[StacServer]:
+    with StacServer() as started:
+        yield started
+
+
+@pytest.fixture
+def made(dsn: str, bootstrap: str, topic_prefix: str, tmp_path: Path) -> Iterator[World]:
+    with world(dsn, bootstrap, topic_prefix, tmp_path, s2_buffer_m=6.0) as chain:
+        chain.store_parcels(PARCELS)
+        yield chain
+
+
+def serve(server: StacServer, folder: Path, seed: int, at: datetime) -> tuple[str, dict[str, np.ndarray]]:
+    """A product's COGs behind the server and its item in the catalogue; its name and numbers."""
+    numbers = optical(seed)
+    path = s2_item(folder, numbers, start=at, driver="COG", blocksize=128)
+    item: dict[str, Any] = json.loads(path.read_text())
+    for asset in item["assets"].values():
+        name = f"{item['id']}/{asset['href'].removeprefix('./')}"
+        server.files[name] = path.parent / asset["href"]
+        asset["href"] = server.file(name)
+    server.add({**item, "collection": "s2", "bbox": list(BOX)})
+    return item["id"], numbers
+
+
+def test_polled_cut_and_stored_whatever_the_server_does(server: StacServer, made: World, tmp_path: Path) -> None:
+    file = tmp_path / "here.toml"
+    file.write_text(
+        f'title = "t"\napi = "{server.api}"\npublished = "created"\npage_size = 2\n[sensors.S2]\ncollections = ["s2"]\n'
+    )
+    profile, sources = load_profile(str(file)), DatabaseSources(made.engine)
+    products = [serve(server, tmp_path / "cogs", seed, START + timedelta(days=5 * seed)) for seed in range(5)]
+
+    def look(now: datetime) -> Outcome | Failure:
+        clock = Clock(lambda: now, lambda _: False, lambda low, _: low)
+        http = Http("here", Patience(tries=3, read_s=0.3), clock)
+        return attempt(
+            "here", lambda: poll(profile, "S2", BOX, START - timedelta(days=1), now, http=http,
+                                 publish=made.publisher.publish, sources=sources), sources, now,
+        )  # fmt: skip
+
+    server.faults = [
+        Fault("/v1/search", status=429, headers={"Retry-After": "1"}), Fault("/v1/search", delay_s=0.6),
+        Fault("/v1/search", cut=0.5, times=3, after=1),
+    ]  # fmt: skip
+    first = look(datetime(2024, 1, 1, tzinfo=UTC))
+    assert isinstance(first, Failure), "the second page is never whole"
+    assert sources.bookmark(f"stac:{profile.name} S2 4,50,5,51") is None
+    second = look(datetime(2024, 1, 1, 1, tzinfo=UTC))
+    assert isinstance(second, Outcome)
+    assert (second.new, second.known) == (3, 2)
+
+    half, gone, limited = (f"/files/{products[number][0]}/" for number in (1, 2, 3))
+    server.faults = [
+        Fault(f"{half}B03", cut=0.6, times=999), Fault(f"{gone}B8A", status=404, times=999),
+        Fault(f"{limited}B02", status=429, times=1, method="GET"),
+    ]  # fmt: skip
+    worker = made.worker()
+    worker.run(threading.Event(), until_idle=True)
+    states = {name: made.ledger()[name] for name, _ in products}
+    assert [states[name].state for name, _ in products] == ["cut", "failed", "failed", "cut", "cut"]
+    assert {states[products[number][0]].cause for number in (1, 2)} == {"unreadable"}
+
+    server.faults = []
+    made.now.put_forward(timedelta(hours=1))
+    worker.run(threading.Event(), until_idle=True)  # the same process: it must not remember what it saw
+    made.consumer.catch_up()
+    assert {row.state for row in made.ledger().values()} == {"cut"}
+    assert all(row.adds_up for row in made.ledger().values())
+    stored = made.rows("""
+        select source_id, s.scene_id, o.*, p.pixels from parcels
+        cross join lateral s2_known(parcel_key, '-infinity', 'infinity') o join scenes s using (scene_key)
+        join pixel_sets p on (p.parcel_key, p.observed_at, p.revision, p.sensor::text)
+                           = (o.parcel_key, o.observed_at, o.revision, 'S2')""")
+    assert len(stored) == len(products) * len(PARCELS)
+    numbers = dict(products)
+    for row in stored:
+        check_optical(row, numbers[row["scene_id"]], inside(PARCELS[row["source_id"]]))
