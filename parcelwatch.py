@@ -11,6 +11,7 @@ import typer
 import db.commands
 import db.embedded.commands
 import experiments.experiment_commands
+import experiments.ndvi.train
 import experiments.published_commands
 import experiments.train_commands
 import ingest.commands
@@ -58,6 +59,7 @@ app.add_typer(ingest.commands.app, name="ingest")
 app.add_typer(ingest.scene_commands.app, name="scenes")
 app.add_typer(monitor.commands.models, name="models")
 monitor.commands.train_app.command("classifier")(experiments.train_commands.classifier)
+monitor.commands.train_app.command("ndvi")(experiments.ndvi.train.ndvi)
 monitor.commands.models.command()(experiments.published_commands.import_published)
 monitor.commands.models.command()(experiments.published_commands.verify)
 app.add_typer(monitor.commands.monitor, name="monitor")

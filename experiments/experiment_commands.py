@@ -22,6 +22,7 @@ from experiments import tables
 from experiments import timing as timing_experiment
 from experiments.config import parse
 from experiments.grid import Grid
+from experiments.ndvi import commands as ndvi_commands
 from experiments.schemes import ENHANCEMENTS, Enhancement, ExperimentError, chosen
 from experiments.sources import open_source
 from experiments.tables import Measurement
@@ -202,6 +203,9 @@ def in_season(
         found = in_season_experiment.measure(grid, *rows, *how, with_forest=forest)
         in_season_experiment.write(asked.out, found, grid, *rows, *how, asked.title(grid, *how))
     asked.show([one for one in found if one.at in grid.data.day_names], "macro-F1")
+
+
+ndvi_commands.register(app)
 
 
 def _toml(path: Path) -> dict[str, Any]:

@@ -27,8 +27,14 @@ DAYS_OF_YEAR = 365.25
 """Period of the day-of-season channels."""
 MAX_Z = 6.0
 """Standardised backscatter beyond which it is taken for this (chosen because rain and ice reach 4 sd, artefacts 10)."""
+NEVER = 10**6
+"""A day that no acquisition has, later than any."""
 MIN_ROWS_OF_ORBIT = 50
 """Rows an orbit needs for statistics of its own (chosen because the sd's standard error is then 10 %)."""
+
+
+class TrainingDataError(ValueError):
+    """The series hold nothing to learn from; the caller stops and says which data are missing."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +192,11 @@ class DailySar:
         last = self.first_day + np.where(is_new, np.arange(is_new.shape[1]), 0).max(axis=1)
         return np.asarray(np.where(is_new.any(axis=1), last, 0))
 
+    def first_days(self) -> Ints:
+        """The day of each parcel's first acquisition (P,), `NEVER` where it has none."""
+        is_new = np.diff(self.count, axis=1) > 0
+        return np.asarray(np.where(is_new.any(axis=1), self.first_day + is_new.argmax(axis=1), NEVER))
+
     def is_near(self, parcel: Ints, first_day: Ints, last_day: Ints) -> Bools:
         """Whether there is an acquisition from one day to another, both included (Q,)."""
         return np.asarray(self._before(parcel, last_day + 1) > self._before(parcel, first_day))
@@ -202,10 +213,10 @@ class DailySar:
         return np.where(count[..., None] > 0, total / np.maximum(count, 1)[..., None], 0.0), count > 0
 
 
-def day_channels(segment_days: Floats) -> Floats:
-    """Sine and cosine of the day of the season (..., 2), the extension's extra channels."""
-    angle = 2 * np.pi * segment_days / DAYS_OF_YEAR
-    return np.stack([np.sin(angle), np.cos(angle)], axis=-1)
+def season_channels(day: NDArray[Any], n_harmonics: int) -> Floats:
+    """Sines and cosines of the day of the season (..., 2 n_harmonics): what the extensions know of the date."""
+    angle = 2 * np.pi * np.asarray(day, dtype=np.float64)[..., None] / DAYS_OF_YEAR * np.arange(1, n_harmonics + 1)
+    return np.concatenate([np.sin(angle), np.cos(angle)], axis=-1)
 
 
 def _moments(sar: SarSeries, rows: Bools) -> tuple[float, float, float, float]:

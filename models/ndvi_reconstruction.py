@@ -22,10 +22,11 @@ from torch import Tensor
 
 from models.mcnn_inference import McnnInference
 from models.mcnn_seq import McnnSeq, McnnSeqConfig
-from models.ndvi_inputs import Bools, DailySar, Floats, Ints, OrbitScale, SarSeries, day_channels
+from models.ndvi_inputs import Bools, DailySar, Floats, Ints, OrbitScale, SarSeries, season_channels
 from models.ndvi_networks import Network, NetworkConfig, build_network, network_config, network_name
 
 N_DAY_CHANNELS = 2
+"""Sine and cosine of the day of the season; with more harmonics a network knows single dates of its season."""
 HOP_STEPS = 5
 """Steps between the windows that a retrospective reconstruction averages: each day lies in about six."""
 SMOOTHING_DAYS = 90
@@ -58,8 +59,8 @@ class NdviTrainingConfig:
 
     def __post_init__(self) -> None:
         """Refuse what the network cannot be trained with."""
-        if self.network.n_extra not in (0, N_DAY_CHANNELS):
-            raise ValueError("NDVI training gives the network no extra channel or the two of the day of season")
+        if self.network.n_extra % 2:
+            raise ValueError("NDVI training gives a network sines and cosines of the day of season: an even n_extra")
         if self.network.has_sd != (self.loss == "likelihood"):
             raise ValueError("a network with has_sd is trained by likelihood, and only it")
         if self.teacher_forcing > 0 and not isinstance(self.network, McnnSeqConfig):
@@ -223,6 +224,8 @@ def network_inputs(
     extra = None
     if config.network.n_extra:
         back = config.output_days * np.arange(config.network.n_segments - 1.0, -1.0, -1.0)
-        extra = torch.as_tensor(day_channels(end_day[:, None] - back), dtype=torch.float32, device=device)
+        extra = torch.as_tensor(
+            season_channels(end_day[:, None] - back, config.network.n_extra // 2), dtype=torch.float32, device=device
+        )
     sar = torch.as_tensor(x, dtype=torch.float32, device=device)
     return sar, torch.as_tensor(is_present, device=device), extra

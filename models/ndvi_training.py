@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.ndvi_inputs import Bools, ClearSeries, DailySar, Floats, Ints, OrbitScale, SarSeries
+from models.ndvi_inputs import Bools, ClearSeries, DailySar, Floats, Ints, OrbitScale, SarSeries, TrainingDataError
 from models.ndvi_networks import Network, build_network
 from models.ndvi_reconstruction import NdviTrainingConfig, SarToNdvi, network_inputs, window_position
 
@@ -31,10 +31,6 @@ MIN_WINDOW_DAYS = 30
 """Shortest stretch of SAR that a training window ends on (chosen because an answer from less is hardly asked for)."""
 MIN_VIEWS_OF_DAY = 20
 """Clear views a day needs for an R2 of its own (chosen because below it a few fields decide)."""
-
-
-class TrainingDataError(ValueError):
-    """The series hold nothing to learn from; the caller stops and says which data are missing."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ import logging
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,8 +22,10 @@ from db.parcels import Parcel, season_by_name
 from db.settings import resolve_dsn
 from models.checkpoint import Checkpoint
 from models.classifier import ClassifierConfig
-from models.ndvi_reconstruction import NdviTrainingConfig
-from models.ndvi_training import TrainingDataError
+from models.gap_model import GapModel
+from models.gap_training import GapTrainingConfig
+from models.ndvi_inputs import TrainingDataError
+from models.ndvi_reconstruction import NdviTrainingConfig, SarToNdvi
 from monitor import picture, schedule, train, training_data, words
 from monitor.errors import CannotWatch, NotFound
 from monitor.settings import MonitorSettings
@@ -64,11 +65,15 @@ def list_models() -> None:
     table = Table("key", "id", "task", "gives", "trained on", "validation", "registered")
     with engine(resolve_dsn()).connect() as connection:
         for row in registry.all_models(connection):
-            gives = f"{len(row.config['classes'])} crops" if "classes" in row.config else "radar to NDVI"
+            gives = f"{len(row.config['classes'])} crops" if "classes" in row.config else f"NDVI, {_kind(row)}"
             data = "{season}, {observed_from} to {observed_to}".format_map(row.trained_on)
             since = f"{row.recorded_at:%Y-%m-%d %H:%M}"
             table.add_row(str(row.model_key), row.model_id[:12], row.task, gives, data, _scores(row.metrics), since)
     console.print(table)
+
+
+def _kind(row: registry.ModelRow) -> str:
+    return str(row.config.get("kind", "of an earlier version"))
 
 
 @models.command()
@@ -89,6 +94,8 @@ def activate(
             raise CannotWatch(
                 f"model {found[0].model_id[:12]} cannot watch a season: {why}; it classifies whole ones only"
             )
+        if found[0].task == "ndvi":
+            train.curve_model(Checkpoint(*registry.checkpoint(connection, found[0].model_key)))
         stored = season_by_name(connection, season)
         registry.activate(connection, stored.season_key, collection, found[0].model_key, now)
         n = work.mark_rebuild(connection, stored.season_key, collection, now)
@@ -125,12 +132,13 @@ def train_classifier(
         _registered(connection, "classifier", checkpoint, model.scores, out)
 
 
-@train_app.command("ndvi")
 def train_ndvi(
     season: SeasonOption,
     collection: CollectionOption,
     out: Annotated[Path, typer.Option(help="folder for the checkpoint")] = Path("reports/models"),
-    model_name: Annotated[str, typer.Option("--model", help="mcnn-seq, rnn or cnn")] = "mcnn-seq",
+    model_name: Annotated[
+        str, typer.Option("--model", help="gap-filling (draws curves), or of radar alone: mcnn-seq, rnn, cnn")
+    ] = train.GAP_FILLING,
     config_file: Annotated[
         Path | None, typer.Option("--config", help="TOML file of choices: n_updates, learning_rate, [network] ...")
     ] = None,
@@ -138,27 +146,36 @@ def train_ndvi(
     seed: int = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
 ) -> None:
-    """Train a network from radar to NDVI and the daily curve's corrections; spatial blocks are held out."""
-    config = replace(_ndvi_choices(model_name, config_file), seed=seed)
+    """Train the model of the gap-free NDVI curve, or a network of the paper to compare; spatial blocks are held out."""
+    config = _ndvi_choices(model_name, config_file, seed)
     with engine(resolve_dsn()).begin() as connection:
         data = training_data.load(
             connection, season_by_name(connection, season), collection, datetime.now(UTC), pixels=0,
             label_of=lambda parcel: "field" if (parcel.area_ha or 0) >= min_area_ha else None, min_classes=1,
         )  # fmt: skip
         console.print(f"{len(data.labels)} parcels, {len(data.s1)} radar and {len(data.s2)} optical observations")
+        total = config.all_updates if isinstance(config, GapTrainingConfig) else config.n_updates
+        model: GapModel | SarToNdvi
         with _bar("training") as (bar, task):
-            model, scores = train.ndvi(
-                data, config=config, seed=seed, device=device,
-                progress=lambda n, loss: bar.update(task, completed=n, total=config.n_updates, description=f"loss {loss:.4f}"),
-            )  # fmt: skip
+
+            def told(update: int, loss: float) -> None:
+                bar.update(task, completed=update, total=total, description=f"loss {loss:.4f}")
+
+            if isinstance(config, GapTrainingConfig):
+                model, scores = train.ndvi(data, config=config, device=device, progress=told)
+            else:
+                model, scores = train.radar_alone(data, config=config, seed=seed, device=device, progress=told)
         checkpoint = train.ndvi_checkpoint(model, scores, train.about(data))
         _registered(connection, "ndvi", checkpoint, scores, out)
 
 
-def _ndvi_choices(model: str, file: Path | None) -> NdviTrainingConfig:
-    """How a network is trained: the defaults of its name with a file's choices."""
+def _ndvi_choices(model: str, file: Path | None, seed: int) -> GapTrainingConfig | NdviTrainingConfig:
+    """How a model is trained: the defaults of its name with a file's choices."""
     try:
-        return NdviTrainingConfig.chosen(model, {} if file is None else tomllib.loads(file.read_text(encoding="utf-8")))
+        choices = {} if file is None else tomllib.loads(file.read_text(encoding="utf-8"))
+        if model == train.GAP_FILLING:
+            return GapTrainingConfig.chosen({"seed": seed} | choices)
+        return NdviTrainingConfig.chosen(model, {"seed": seed} | choices)
     except (OSError, ValueError, TypeError) as error:
         raise TrainingDataError(f"{file or '--model'}: {error}") from error
 

@@ -5,10 +5,13 @@
                        (two, because the new view may show that the last one was a residual cloud dip)
     anything late      likewise, from the day before which nothing changes
 
-Nothing else is rewritten, so the work for an acquisition does not grow with the season.
+Nothing else is rewritten, and what the networks read up to `DELAY_DAYS` ago is stored with them (models.gap_streaming): the
+work for an acquisition does not grow with the season. A stored state is a cache: one that is missing, of another model or
+no longer what is known is made anew, and the rows are the same.
 """
 
-from datetime import date, datetime
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 import numpy as np
@@ -16,22 +19,27 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from db import beliefs
-from db.beliefs import NdviRows
+from db.beliefs import NdviRows, StateRow
 from db.parcels import Season
 from db.series import DIRECTIONS
 from db.work import Claim
-from models.ndvi_curve import ORIGINS, NdviModel
+from models.gap_carried import Carried, from_bytes, to_bytes
+from models.gap_curve import ORIGINS, draw_curve
+from models.gap_model import GapModel
+from models.gap_streaming import begin
 from models.ndvi_inputs import ClearSeries, SarSeries
-from models.ndvi_update import update_curve
+from models.ndvi_views import MODES, Mode
 from monitor.features import means, season_days
 
+SEQUENCE: Final[Mapping[Mode, str]] = {mode: f"ndvi {mode}" for mode in MODES}
+"""Under which the networks' states are stored, beside those of the classifier's modalities."""
 VIEWS_BACK: Final = 2
 LONGEST_REACH_D: Final = 120
 """A clear view informs no day further back: the reach of a view in the curve's own model."""
 
 
 def draw(
-    connection: sa.Connection, model_key: int, model: NdviModel, claim: Claim, season: Season, s2: NDArray[np.void],
+    connection: sa.Connection, model_key: int, model: GapModel, claim: Claim, season: Season, s2: NDArray[np.void],
     s1: NDArray[np.void], now: datetime,
 ) -> int:  # fmt: skip
     """Stores the rows that the claim's news inform; returns how many.
@@ -45,7 +53,9 @@ def draw(
     for one in (sar, clear):
         np.maximum.at(known, one.parcel, np.floor(one.day).astype(np.int64))
     first = _first_informed(connection, claim, season, sar, clear)
-    rows = update_curve(model, sar, clear, np.maximum(first, 0), known)
+    carried = _carried(connection, model_key, model, keys)
+    rows = draw_curve(model, sar, clear, np.maximum(first, 0), known, carried)
+    _save_carried(connection, model_key, carried, rows.carried, sar, clear, claim, season)
     # Rows of which nothing is known but the season are no statement about the parcel: they are not stored.
     says = np.flatnonzero(rows.origin != ORIGINS.index("prior"))
     day = np.datetime64(season.starts_on) + rows.day[says]
@@ -67,6 +77,38 @@ def curve_series(
     )  # fmt: skip
     days = season_days(clear["observed_at"], season.starts_on).astype(np.float64)
     return sar, ClearSeries(np.searchsorted(keys, clear["parcel_key"]), days, clear["ndvi"].astype(np.float64))
+
+
+def _carried(
+    connection: sa.Connection, model_key: int, model: GapModel, keys: NDArray[np.int64]
+) -> dict[Mode, Carried]:  # fmt: skip
+    """The states that the last look left behind, empty where there is none."""
+    stored = {(row.parcel_key, row.modality): row.state for row in beliefs.load_states(connection, keys, model_key)}
+    return {
+        mode: from_bytes([stored.get((int(key), SEQUENCE[mode])) for key in keys], begin(model, mode, len(keys)))
+        for mode in MODES
+    }
+
+
+def _save_carried(
+    connection: sa.Connection, model_key: int, before: Mapping[Mode, Carried], after: Mapping[Mode, Carried],
+    sar: SarSeries, clear: ClearSeries, claim: Claim, season: Season,
+) -> None:  # fmt: skip
+    """Stores the states that have read something, of parcels that anything is known of."""
+    midnight = datetime(season.starts_on.year, season.starts_on.month, season.starts_on.day, tzinfo=UTC)
+    rows: list[StateRow] = []
+    for mode, one in after.items():
+        old, n_read = before[mode], np.zeros(len(one.day), np.int64)
+        for series in (sar, clear):
+            n_read += np.bincount(series.parcel[series.day < one.day[series.parcel] + 1], minlength=len(n_read))
+        is_new = (one.steps_sum != old.steps_sum) | (one.views_sum != old.views_sum)
+        some = np.flatnonzero(is_new & (n_read > 0))
+        rows += [
+            StateRow(int(claim.parcel_keys[p]), SEQUENCE[mode], int(n_read[p]), midnight + timedelta(int(one.day[p]) + 1), state)
+            for p, state in zip(some, to_bytes(one.rows(some)), strict=True)
+        ]  # fmt: skip
+    if rows:
+        beliefs.save_states(connection, model_key, rows)
 
 
 def _first_informed(

@@ -13,22 +13,26 @@ from numpy.typing import NDArray
 from db import registry
 from db.parcels import Season
 from db.registry import Task
-from models.checkpoint import Checkpoint, pack
+from models.checkpoint import Checkpoint, pack, unpack
 from models.classifier import ClassifierConfig
 from models.classifier_training import Inputs, Progress, train_calibrated
 from models.crop_model import CropModel
 from models.fitting import Epoch, Session, TrainingConfig
-from models.ndvi_correction import FIT_UPDATES
-from models.ndvi_curve import NdviModel, fit_curve
+from models.gap_model import GapModel
+from models.gap_training import GapTrainingConfig, fit_gaps
+from models.ndvi_inputs import ClearSeries, SarSeries
 from models.ndvi_networks import network_name
-from models.ndvi_reconstruction import NdviTrainingConfig
+from models.ndvi_reconstruction import NdviTrainingConfig, SarToNdvi
 from models.ndvi_training import train_ndvi
 from monitor.curves import curve_series
+from monitor.errors import CannotWatch
 from monitor.training_data import TrainingData, hold_out
 
 EVALUATION_SHARES = (0.35, 0.5, 0.65, 0.8, 1.0)
 """Shares of the season at which a classifier is scored when no dates are given."""
 VALIDATION_SHARE = 0.2
+GAP_FILLING = "gap-filling"
+"""The NDVI model that draws curves, beside the paper's networks of radar alone."""
 
 
 def classifier(
@@ -67,36 +71,65 @@ def classifier(
 
 
 def ndvi(
-    data: TrainingData, *, is_usable: NDArray[np.bool_] | None = None, config: NdviTrainingConfig | None = None,
-    curve_updates: int = FIT_UPDATES, seed: int = 0,
+    data: TrainingData, *, is_usable: NDArray[np.bool_] | None = None, config: GapTrainingConfig | None = None,
     progress: Callable[[int, float], None] | None = None, device: str = "cpu",
-) -> tuple[NdviModel, dict[str, float]]:  # fmt: skip
-    """MCNN-Seq of a season with the corrections of its curve, and its scores on held-out blocks (SAR alone).
+) -> tuple[GapModel, dict[str, float]]:  # fmt: skip
+    """The gap filler of a season's NDVI, and its scores on blocks that the answering network left out.
 
     Args:
         is_usable: (P,) parcels that may be trained and validated on; the others are not looked at (a test fold).
-        curve_updates: of the fit of the curve's corrections.
-        progress: told (update, loss) of the network.
+        progress: told (update, loss).
 
     Raises:
         TrainingDataError: there is no SAR or no clear view to learn from.
     """
-    usable = np.ones(len(data.labels), bool) if is_usable is None else is_usable
-    held = np.zeros(len(usable), bool)
-    held[usable] = hold_out(data.blocks[usable], data.labels[usable], VALIDATION_SHARE, seed)
+    sar, clear = _series(data, is_usable)
+    model, scores = fit_gaps(sar, clear, data.blocks, config, progress, device)
+    return model, scores.flat()
+
+
+def radar_alone(
+    data: TrainingData, *, config: NdviTrainingConfig, seed: int = 0,
+    progress: Callable[[int, float], None] | None = None, device: str = "cpu",
+) -> tuple[SarToNdvi, dict[str, float]]:  # fmt: skip
+    """A network of the paper, which knows no clear view, and its scores on held-out blocks.
+
+    Raises:
+        TrainingDataError: there is no SAR or no clear view to learn from.
+    """
+    held = hold_out(data.blocks, data.labels, VALIDATION_SHARE, seed)
+    network, scores = train_ndvi(*_series(data, None), len(held), held, config, progress, device)
+    return network, {} if scores is None else {"r2": scores.r2, "rmse": scores.rmse, "n": scores.n}
+
+
+def _series(data: TrainingData, is_usable: NDArray[np.bool_] | None) -> tuple[SarSeries, ClearSeries]:
     keys = np.array([p.parcel_key for p in data.parcels], np.int64)
     sar, clear = curve_series(data.s2, data.s1, keys, data.season)
-    sar, clear = sar.rows(usable[sar.parcel]), clear.rows(usable[clear.parcel])
-    network, scores = train_ndvi(sar, clear, len(usable), held, config, progress, device)
-    model = fit_curve(network, sar, clear, len(usable), held, seed, curve_updates)
-    return model, {} if scores is None else {"r2": scores.r2, "rmse": scores.rmse, "n": scores.n}
+    if is_usable is None:
+        return sar, clear
+    return sar.rows(is_usable[sar.parcel]), clear.rows(is_usable[clear.parcel])
 
 
-def ndvi_checkpoint(model: NdviModel, scores: Mapping[str, float], trained_on: Mapping[str, object]) -> Checkpoint:
+def ndvi_checkpoint(
+    model: GapModel | SarToNdvi, scores: Mapping[str, float], trained_on: Mapping[str, object]
+) -> Checkpoint:  # fmt: skip
     """An NDVI model at rest."""
     config, weights = model.state()
-    kind = network_name(model.sar_to_ndvi.config.network)
-    return pack(weights, {"kind": kind, "config": config, "scores": dict(scores), "about": dict(trained_on)})
+    kind = GAP_FILLING if isinstance(model, GapModel) else network_name(model.config.network)
+    return pack(
+        weights, {"kind": kind, "config": config | {"kind": kind}, "scores": dict(scores), "about": dict(trained_on)}
+    )
+
+
+def curve_model(checkpoint: Checkpoint) -> GapModel:
+    """The gap filler of a checkpoint; CannotWatch for a network that knows radar alone."""
+    weights, description = unpack(checkpoint)
+    if (kind := description["kind"]) != GAP_FILLING:
+        raise CannotWatch(
+            f"NDVI model {checkpoint.model[:12]} is {kind}, of radar alone, and draws no curve; activate one that "
+            "`parcelwatch models train ndvi` made without --model"
+        )
+    return GapModel.from_state(description["config"], weights)
 
 
 def about(data: TrainingData, **counts: int) -> dict[str, object]:

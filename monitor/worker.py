@@ -21,9 +21,9 @@ from db.progress import ProgressRow, with_another_crop_before
 from db.progress import load as load_progress
 from db.series import s1_series, s2_series
 from db.work import Claim
-from models.checkpoint import Checkpoint, unpack
+from models.checkpoint import Checkpoint
 from models.crop_model import CropModel
-from models.ndvi_curve import NdviModel
+from models.gap_model import GapModel
 from monitor import curves
 from monitor.assess import assess
 from monitor.features import geometry, split_modalities
@@ -32,6 +32,7 @@ from monitor.progress import neighbours
 from monitor.rules import Posterior
 from monitor.seasonality import date_seasons
 from monitor.settings import MonitorSettings
+from monitor.train import curve_model
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class Worker:
     dsn: str
     settings: MonitorSettings
     _classifiers: dict[int, CropModel] = field(default_factory=dict)
-    _ndvi: dict[int, NdviModel] = field(default_factory=dict)
+    _ndvi: dict[int, GapModel] = field(default_factory=dict)
     _last: datetime | None = None
 
     def look(self, now: datetime) -> Counts:
@@ -147,10 +148,7 @@ class Worker:
             return 0
         if row.model_key not in self._ndvi:
             checkpoint = Checkpoint(*registry.checkpoint(connection, row.model_key))
-            weights, description = unpack(checkpoint)
-            model = NdviModel.from_state(description["config"], weights)
-            model.sar_to_ndvi.network.to(self.settings.device)
-            self._ndvi[row.model_key] = model
+            self._ndvi[row.model_key] = curve_model(checkpoint).to(self.settings.device)
         return curves.draw(connection, row.model_key, self._ndvi[row.model_key], claim, season, s2, s1, now)
 
     def _judge(

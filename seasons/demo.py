@@ -10,7 +10,7 @@ Season B begins before season A has ended, so its autumn is only stored; the mod
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -29,7 +29,7 @@ from db.parcels import Season
 from db.settings import ServerSettings
 from ingest.settings import IngestSettings
 from models.checkpoint import Checkpoint
-from models.ndvi_reconstruction import NdviTrainingConfig
+from models.gap_training import GapTrainingConfig
 from monitor import train, training_data
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker
@@ -170,14 +170,15 @@ def _train(
                 data, evaluation_dates=dates, epochs=settings.epochs, seed=settings.seed,
                 progress=lambda epoch, of, loss: bar.to(epoch, of, f"{what}, loss {loss:.2f}"),
             )  # fmt: skip
+        curve = GapTrainingConfig(n_members=1, n_updates=settings.ndvi_updates, seed=settings.seed)
         with stages.stage("train NDVI") as bar:
-            curve, scores = train.ndvi(
-                data, config=replace(NdviTrainingConfig(), n_updates=settings.ndvi_updates), seed=settings.seed,
+            gaps, scores = train.ndvi(
+                data, config=curve,
                 is_usable=_some(len(data.labels), settings.ndvi_parcels, settings.seed),
-                progress=lambda update, loss: bar.to(update, settings.ndvi_updates, f"loss {loss:.4f}"),
+                progress=lambda update, loss: bar.to(update, curve.all_updates, f"loss {loss:.4f}"),
             )  # fmt: skip
         tasks: tuple[tuple[registry.Task, Checkpoint], ...] = (
-            ("classifier", model.to_checkpoint()), ("ndvi", train.ndvi_checkpoint(curve, scores, train.about(data))),
+            ("classifier", model.to_checkpoint()), ("ndvi", train.ndvi_checkpoint(gaps, scores, train.about(data))),
         )  # fmt: skip
         for task, checkpoint in tasks:
             key = train.save(connection, task, checkpoint, folder / checkpoint.model[:12], at)

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from db import registry, season_results
 from db.connect import engine
 from db.parcels import Parcel, Season
-from models.ndvi_curve import NdviModel
-from models.ndvi_reconstruction import NdviTrainingConfig
+from models.gap_model import GapModel
+from models.gap_queries import GapQueries, Series
+from models.gap_training import GapTrainingConfig
 from monitor import train, training_data
 from monitor.curves import curve_series
 from monitor.training_data import TrainingData
@@ -45,7 +46,7 @@ class ReplaySettings:
 
     epochs: int | None = None
     seed: int = 0
-    ndvi: NdviTrainingConfig = field(default_factory=NdviTrainingConfig)
+    ndvi: GapTrainingConfig = field(default_factory=GapTrainingConfig)
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def replay(
         protocol=_protocol(season, train_on),
         classes={"parcelwatch": ours, "random forest": forest},
         ndvi={} if unseen.empty else {
-            "MCNN-Seq, radar alone, unseen parcels": score_ndvi(
+            "gap filling, radar alone, unseen parcels": score_ndvi(
                 unseen["observed"].to_numpy(), unseen["predicted"].to_numpy(), unseen["day"].tolist())
         },
         facts={
@@ -160,9 +161,9 @@ def _train(
         crops, evaluation_dates=past.scored_on, is_usable=usable[0], epochs=settings.epochs, seed=settings.seed,
         progress=lambda epoch, epochs, loss: told(f"crops of {part.collection}, loss {loss:.3f}", epoch / epochs),
     )  # fmt: skip
-    updates = settings.ndvi.n_updates
+    updates = settings.ndvi.all_updates
     ndvi, ndvi_scores = train.ndvi(
-        fields, is_usable=usable[1], config=settings.ndvi, seed=settings.seed,
+        fields, is_usable=usable[1], config=settings.ndvi,
         progress=lambda update, loss: told(f"NDVI of {part.collection}, loss {loss:.4f}", update / updates),
     )  # fmt: skip
     now = chain.clock.now
@@ -181,21 +182,20 @@ def _usable(data: TrainingData, part: _Part) -> NDArray[np.bool_]:
     return np.array([part.training_ids is None or p.source_id in part.training_ids for p in data.parcels])
 
 
-def _score_radar(model: NdviModel, fields: TrainingData, is_unseen: NDArray[np.bool_]) -> pd.DataFrame:
+def _score_radar(model: GapModel, fields: TrainingData, is_unseen: NDArray[np.bool_]) -> pd.DataFrame:
     """NDVI from radar alone at the clear views of unseen parcels: day, observed, predicted."""
     keys = np.array([p.parcel_key for p in fields.parcels], np.int64)
     sar, clear = curve_series(fields.s2, fields.s1, keys, fields.season)
     clear = clear.cleaned()
     clear = clear.rows(is_unseen[clear.parcel])
-    daily = model.sar_to_ndvi.daily(sar.cleaned(), len(keys))
     day = np.floor(clear.day).astype(np.int64)
-    days = np.arange(day.min(), day.max() + 1)
-    parcels = np.unique(clear.parcel)
-    f = model.sar_to_ndvi.retrospective(daily, parcels, days)
-    predicted = f[np.searchsorted(parcels, clear.parcel), day - days[0]]
-    frame = pd.DataFrame({"day": [fields.season.starts_on + timedelta(days=int(d)) for d in day], "observed": clear.ndvi,
-                          "predicted": predicted})  # fmt: skip
-    return frame.dropna()
+    no_view = np.full((len(keys), 1), np.nan)
+    order = np.argsort(clear.parcel, kind="stable")
+    queries = GapQueries.at(Series(np.arange(len(keys)), no_view, no_view), clear.parcel[order], day[order])
+    steps = model.steps(sar.cleaned(), len(keys))
+    predicted = model.fill(steps, Series(np.arange(len(keys)), no_view, no_view), queries, "retrospective").ndvi
+    dates = [fields.season.starts_on + timedelta(days=int(d)) for d in day[order]]
+    return pd.DataFrame({"day": dates, "observed": clear.ndvi[order], "predicted": predicted})
 
 
 def _score_posteriors(

@@ -14,7 +14,7 @@ from db.migrate import upgrade
 from db.settings import resolve_broker
 from ingest.producer import ObservationProducer
 from ingest.settings import IngestSettings
-from models.ndvi_reconstruction import NdviTrainingConfig
+from models.gap_training import GapTrainingConfig
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker
 from seasons.demo import servers
@@ -54,7 +54,7 @@ def replay_season(
             f"{folder}: a score on what was trained on says nothing; give another folder, or leave out --train-on"
         )
     season, past = open_season(kind.value, folder), None if train_on is None else open_season(kind.value, train_on)
-    ndvi = NdviTrainingConfig(seed=seed)
+    ndvi = GapTrainingConfig(seed=seed)
     ndvi = ndvi if ndvi_updates is None else replace(ndvi, n_updates=ndvi_updates)
     stages = Stages(console)
     with servers(os.environ, stages) as where:

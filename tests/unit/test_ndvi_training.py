@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from models.mcnn_seq import McnnSeqConfig
-from models.ndvi_inputs import ClearSeries, DailySar, OrbitScale, SarSeries
+from models.ndvi_inputs import ClearSeries, DailySar, OrbitScale, SarSeries, TrainingDataError
 from models.ndvi_reconstruction import NdviTrainingConfig, SarToNdvi
-from models.ndvi_training import TrainingDataError, r2, train_ndvi
+from models.ndvi_training import r2, train_ndvi
 
 N = 40
 HELD = np.arange(N) % 4 == 0

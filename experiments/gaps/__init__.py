@@ -1,0 +1,1 @@
+"""Filling of gaps in NDVI: every method behind one small interface, scored on the same hidden clear views."""
