@@ -4,6 +4,7 @@ import os
 import sys
 
 import psycopg
+import pydantic
 import sqlalchemy as sa
 import torch
 import typer
@@ -74,8 +75,8 @@ app.command()(seasons.replay_commands.simulate)
 
 def main() -> None:
     """Runs the command line; what can go wrong outside of the program ends in one line and exit code 1."""
-    torch.set_num_threads(MonitorSettings().threads)
     try:
+        torch.set_num_threads(MonitorSettings().threads)
         app()
     except SHOWN as error:
         _stop(str(error))
@@ -85,6 +86,9 @@ def main() -> None:
         _stop("the database has no schema, or an old one: run `parcelwatch db upgrade`")
     except sa.exc.OperationalError as error:
         _stop(f"database: {str(error.orig).splitlines()[0]}")
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        _stop(f"{error.title}: {'.'.join(map(str, first['loc']))}: {first['msg']}; see its environment variable")
     except Exception as error:  # the last door: a defect of ours ends in a line that can be reported
         if os.environ.get(TRACE):
             raise

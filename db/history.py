@@ -98,7 +98,11 @@ def status(connection: sa.Connection) -> Sequence[tuple[str, str, str]]:
     """The state of the chain as (part, what, value), for people."""
     rows = connection.execute(
         sa.text("""
-        select 'ingest', 'observations stored of ' || sensor, to_char(sum(parcels), 'FM999,999,999,999')
+        select 'scenes', state || case state when 'failed' then ': ' || cause else '' end, to_char(count(*), 'FM999,999,999')
+                || coalesce(', next try ' || min(next_try_at)::timestamptz(0), '') from found_scenes group by state, cause
+        union all select 'scenes', 'looks failing: ' || source, errors_in_row || ', last: ' || last_error from scene_sources
+            where errors_in_row > 0
+        union all select 'ingest', 'observations stored of ' || sensor, to_char(sum(parcels), 'FM999,999,999,999')
             from scene_ledger join scenes using (scene_key) where outcome = 'stored' group by sensor
         union all select 'ingest', 'newest observation of ' || of_sensor, coalesce(max(observed_at)::text, 'none')
             from unnest(enum_range(null::sensor)) of_sensor left join scenes on sensor = of_sensor group by of_sensor

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from db.columns import fetch_columns
 from db.observations import Sensor
-from db.scenes import Claim
+from db.scenes import Claim, shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +79,15 @@ def not_begun(connection: sa.Connection, datatake: str, but: str) -> list[Mappin
     return list(rows.scalars())
 
 
-def begin_pass(connection: sa.Connection, datatake: str, observed_at: datetime) -> tuple[datetime, list[TileRow]]:
-    """The datatake's pass time, and all tiles in the order in which they are preferred as homes; under `lock`.
+def begin_pass(
+    connection: sa.Connection, datatake: str, observed_at: datetime, only_shown: bool
+) -> tuple[datetime, list[TileRow]]:
+    """The datatake's pass time, and tiles in the order in which they are preferred as homes; under `lock`.
 
     Tiles known when the pass was begun come first, by name; then those seen later, as they came.
+
+    Args:
+        only_shown: leave tiles out of which this datatake has no product.
     """
     connection.execute(
         sa.text("""insert into scene_passes (datatake, observed_at, known_tiles)
@@ -94,9 +99,9 @@ def begin_pass(connection: sa.Connection, datatake: str, observed_at: datetime) 
         sa.text("select observed_at, known_tiles from scene_passes where datatake = :datatake"), {"datatake": datatake}
     ).one()
     rows = connection.execute(
-        sa.text("""select tile, crs, left_m, top_m, pixel_m, width, height from scene_tiles
-                   order by greatest(tile_key, :known), tile"""),
-        {"known": known},
+        sa.text(f"""select tile, crs, left_m, top_m, pixel_m, width, height from scene_tiles
+                    where not :only_shown or {shows("tile", ":datatake")} order by greatest(tile_key, :known), tile"""),
+        {"known": known, "only_shown": only_shown, "datatake": datatake},
     )
     return at, [TileRow(*row) for row in rows]
 
@@ -137,24 +142,25 @@ def begin(
 
 
 _TOLD: Final = """
-    select distinct on (parcel_key) parcel_key, revision, is_withdrawn, scene_id = any(%s) as is_own_part
-    from {sensor}_observations join scenes using (scene_key)
-    where parcel_key = any(%s) and {sensor}_observations.observed_at = %s
-      and {sensor}_observations.relative_orbit = %s and scene_id <> %s
-    order by parcel_key, revision desc"""
+    select distinct on (o.parcel_key) o.parcel_key, revision, is_withdrawn, scene_id = any(%s) as is_own_part
+    from {sensor}_observations o join scenes using (scene_key) join parcels using (parcel_key)
+    where o.parcel_key = any(%s) and o.observed_at = %s and o.relative_orbit = %s
+      and (scene_id <> %s or parcels.recorded_at > o.recorded_at)
+    order by o.parcel_key, revision desc"""
 
 
 def told(
     connection: sa.Connection, sensor: Sensor, parcel_keys: Sequence[int], observed_at: datetime, relative_orbit: int,
-    but: str, own_part: Sequence[str],
+    scene_id: str, own_part: Sequence[str],
 ) -> NDArray[np.void]:  # fmt: skip
-    """What the store knows of parcels in a pass from other scenes: their newest revision there.
+    """What a scene must not repeat under the same key: the newest revision of parcels in a pass that other scenes told,
+    or the scene itself before the parcel was amended.
 
-    Fields parcel_key, revision, is_withdrawn, is_own_part (one of the scenes in `own_part` told it).
+    Fields parcel_key, revision, is_withdrawn, is_own_part (it, or one of the scenes in `own_part`, told it).
     """
     return fetch_columns(
         connection, _TOLD.format(sensor=sensor.lower()),
-        [list(own_part), list(parcel_keys), observed_at, relative_orbit, but],
+        [[scene_id, *own_part], list(parcel_keys), observed_at, relative_orbit, scene_id],
         {"parcel_key": "bigint", "revision": "smallint", "is_withdrawn": "bool", "is_own_part": "bool"},
     )  # fmt: skip
 

@@ -41,6 +41,11 @@ def all_sources(connection: sa.Connection) -> Sequence[SceneSource]:
     return [SceneSource(**row._mapping) for row in rows]
 
 
+def forget(connection: sa.Connection, name: str) -> bool:
+    """Takes a source off the list; False where there was none of that name."""
+    return bool(connection.execute(sa.text("delete from scene_sources where source = :name"), {"name": name}).rowcount)
+
+
 def record_look(
     connection: sa.Connection, name: str, *, since: datetime | None, polled_to: datetime | None, new_scenes: int,
     rejected: int, last_rejection: str | None, now: datetime, next_at: datetime | None,

@@ -9,7 +9,7 @@ A worker holds a scene by a lease that it renews; a dead worker's lease ends and
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal, get_args
 
@@ -70,14 +70,19 @@ class LedgerRow:
     withdrawn: int | None
     skipped: int | None
     skipped_by: Mapping[str, int]
+    homes: Mapping[str, int] | None
     stored: int
     adds_up: bool | None
     is_stored: bool | None
     record: Mapping[str, Any]
 
 
-def enter(connection: sa.Connection, scenes: Sequence[NewScene], now: datetime) -> list[str]:
-    """Enters scenes that the ledger does not know as found; returns their ids."""
+def enter(connection: sa.Connection, scenes: Sequence[NewScene], now: datetime, or_failed: bool = False) -> list[str]:
+    """Enters scenes that the ledger does not know as found; returns their ids.
+
+    Args:
+        or_failed: those that failed are found anew too: at another place, perhaps.
+    """
     if not scenes:
         return []
     rows = connection.execute(
@@ -86,7 +91,9 @@ def enter(connection: sa.Connection, scenes: Sequence[NewScene], now: datetime) 
             select scene_id, cast(sensor as sensor), 'found', record, datatake, found_at, :now
             from jsonb_to_recordset(:scenes) as new (scene_id text, sensor text, record jsonb, datatake text,
                                                      found_at timestamptz)
-            order by scene_id on conflict (scene_id) do nothing returning scene_id""").bindparams(
+            order by scene_id on conflict (scene_id) do update set record = excluded.record, state = 'found', attempts = 0,
+                next_try_at = null, published_at = null, cause = null, told = null
+            where :or_failed and found_scenes.state = 'failed' returning scene_id""").bindparams(
             sa.bindparam("scenes", type_=JSONB)
         ),
         {
@@ -95,7 +102,7 @@ def enter(connection: sa.Connection, scenes: Sequence[NewScene], now: datetime) 
                  "found_at": one.found_at.isoformat()}
                 for one in scenes
             ],
-            "now": now,
+            "now": now, "or_failed": or_failed,
         },
     )  # fmt: skip
     return list(rows.scalars())
@@ -167,6 +174,8 @@ class Counts:
     emitted: int
     withdrawn: int
     skipped: Mapping[str, int]
+    homes: Mapping[str, int] = field(default_factory=dict)
+    """Those skipped as other_tile, by the tile that they are observed from."""
 
 
 def end(
@@ -177,11 +186,11 @@ def end(
     is_ours = connection.execute(
         sa.text(f"""update found_scenes set state = cast(:state as scene_state), lease_until = null, ended_at = :now,
                         cause = :cause, told = :told, expected = :expected, emitted = :emitted,
-                        withdrawn = :withdrawn, skipped = :skipped
-                    where {_MINE}"""),
+                        withdrawn = :withdrawn, skipped = :skipped, homes = :homes
+                    where {_MINE}""").bindparams(sa.bindparam("homes", type_=JSONB)),
         {**_of(held), "state": state, "now": now, "cause": "no_parcels" if state == "empty" else None, "told": told,
          "expected": counts.expected, "emitted": counts.emitted, "withdrawn": counts.withdrawn,
-         "skipped": sum(counts.skipped.values())},
+         "skipped": sum(counts.skipped.values()), "homes": dict(counts.homes)},
     ).rowcount  # fmt: skip
     if not is_ours:
         return False
@@ -234,18 +243,36 @@ def supersede(connection: sa.Connection, held: Claim, by: str, told: str, now: d
 def retry(
     connection: sa.Connection, scene_ids: Sequence[str] | None, states: Sequence[State], now: datetime
 ) -> list[str]:
-    """Makes scenes due that are in one of the states (and among the ids), to be published anew; returns their ids.
+    """Makes scenes due that are in one of the states (and among the ids); returns their ids.
 
-    Those that a worker is at are left to it.
+    The ledger alone tells the workers; scenes that one is at are left to it.
     """
     rows = connection.execute(
-        sa.text("""update found_scenes set state = 'found', attempts = 0, next_try_at = null, published_at = null,
-                          lease_until = null, cause = null, told = null, superseded_by = null
+        sa.text("""update found_scenes set state = 'found', attempts = 0, next_try_at = null, lease_until = null,
+                          cause = null, told = null, superseded_by = null
                    where state = any(cast(:states as scene_state[])) and coalesce(lease_until, '-infinity') <= :now
                      and (cast(:ids as text[]) is null or scene_id = any(:ids)) returning scene_id"""),
         {"states": list(states), "ids": None if scene_ids is None else list(scene_ids), "now": now},
     )
     return sorted(rows.scalars())
+
+
+def left_to_missing_tiles(connection: sa.Connection, found_by: datetime) -> list[str]:
+    """Cut scenes, found by a time, that left parcels to a tile of which their pass has no product."""
+    rows = connection.execute(
+        sa.text(f"""select scene_id from found_scenes f where state = 'cut' and found_at <= :found_by
+                      and exists (select from jsonb_object_keys(homes) home where not {shows("home", "f.datatake")})
+                    order by scene_id"""),
+        {"found_by": found_by},
+    )
+    return list(rows.scalars())
+
+
+def shows(tile: str, datatake: str) -> str:
+    """A condition: a product of the tile in the datatake is in the ledger and has not failed for good."""
+    return f"""exists (select from found_scenes o where o.datatake = {datatake}
+                         and (o.state <> 'failed' or o.next_try_at is not null)
+                         and (o.family = o.datatake || '_T' || {tile} or position('_T' || {tile} || '_' in o.scene_id) > 0))"""
 
 
 def ledger(
@@ -257,7 +284,7 @@ def ledger(
         sa.text("""
             select scene_id, sensor, f.state, found_at, published_at, attempts, worker, lease_until, next_try_at, begun_at,
                    ended_at, cause, told, datatake, baseline, processed_at, revision, superseded_by, f.expected,
-                   f.emitted, f.withdrawn, f.skipped, r.skipped_by, r.stored, r.adds_up, r.is_stored, record
+                   f.emitted, f.withdrawn, f.skipped, r.skipped_by, f.homes, r.stored, r.adds_up, r.is_stored, record
             from (
                 select * from found_scenes
                 where (cast(:scene_id as text) is null or scene_id = :scene_id)

@@ -61,7 +61,7 @@ found_scenes: Final = _table(
     published_at=_time, attempts=sa.SmallInteger, worker=sa.Text, lease_until=_time, next_try_at=_time, begun_at=_time,
     ended_at=_time, cause=sa.Text, told=sa.Text, datatake=sa.Text, family=sa.Text, part=_time, baseline=sa.Text,
     processed_at=_time, revision=sa.SmallInteger, superseded_by=sa.Text, expected=sa.BigInteger, emitted=sa.BigInteger,
-    withdrawn=sa.BigInteger, skipped=sa.BigInteger,
+    withdrawn=sa.BigInteger, skipped=sa.BigInteger, homes=JSONB,
 )  # fmt: skip
 s2_observations: Final = _table(
     "s2_observations", parcel_key=sa.BigInteger, observed_at=_time, relative_orbit=sa.SmallInteger,

@@ -2,10 +2,7 @@
 
 import json
 import logging
-import signal
-import threading
 from datetime import UTC, datetime
-from types import FrameType
 from typing import Annotated, get_args
 
 import typer
@@ -21,6 +18,7 @@ from ingest.errors import ReasonCode
 from ingest.metrics import told
 from ingest.producer import Sender
 from ingest.settings import IngestSettings
+from ingest.signals import stop_on_signals
 
 app = typer.Typer(no_args_is_help=True, help="Observations from the stream into the database, each exactly once.")
 console = Console()
@@ -54,7 +52,7 @@ def run(
     logging.getLogger("kafka").setLevel(logging.CRITICAL)  # the consumer says itself when the broker is away, once
     consumer = Consumer(engine(resolve_dsn()), resolve_broker().bootstrap, settings, lambda: datetime.now(UTC))
     try:
-        counts = consumer.catch_up() if until_end else consumer.run(_stop_on_signals())
+        counts = consumer.catch_up() if until_end else consumer.run(stop_on_signals())
     finally:
         consumer.close()
     console.print(f"ingest: {told(counts)}")
@@ -113,16 +111,3 @@ def _plain(stored: letters.StoredLetter) -> dict[str, object]:
         "bytes": len(letter.payload),
         "redriven_at": stored.redriven_at and stored.redriven_at.isoformat(),
     }
-
-
-def _stop_on_signals() -> threading.Event:
-    """An event that SIGTERM and Ctrl-C set; a second one ends the program at once."""
-    stop = threading.Event()
-
-    def ask(number: int, _: FrameType | None) -> None:
-        stop.set()
-        signal.signal(number, signal.SIG_DFL)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, ask)
-    return stop

@@ -1,18 +1,15 @@
 """`parcelwatch scenes`: found, cut and reconciled; what finds them is in `find_commands`."""
 
-import json
-import logging
 import os
-import random
 import socket
 import threading
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, cast
 
 import sqlalchemy as sa
 import typer
-from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from db import scenes as ledger
@@ -21,25 +18,19 @@ from db.embedded.folders import cache_folder
 from db.scenes import STATES, LedgerRow, State
 from db.settings import resolve_broker, resolve_dsn
 from ingest import find_commands
-from ingest.commands import _stop_on_signals
 from ingest.errors import IngestError
 from ingest.imagery.settings import ImagerySettings
+from ingest.scenes import terminal
 from ingest.scenes.adding import scenes_at
+from ingest.scenes.homes import TAKEN_OVER_AFTER
 from ingest.scenes.opening import Opener
 from ingest.scenes.profiles import load_profile
-from ingest.scenes.publish import ScenePublisher
-from ingest.scenes.retrying import Clock, Http, Patience
 from ingest.scenes.settings import SceneSettings
+from ingest.scenes.terminal import AsJson, Prefix, ProfileOption, console, json_line, line, minute, now
 from ingest.scenes.worker import Settings, Worker
-from ingest.settings import IngestSettings
 
 app = typer.Typer(no_args_is_help=True, help="Scenes: found, cut into observations, and accounted for.")
 find_commands.register(app)
-console = Console()
-
-Prefix = Annotated[str | None, typer.Option(help="First part of the topics' names.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
-_LEFT_OUT: Final = ("record",)
 
 
 def _known_state(name: str | None) -> str | None:
@@ -51,17 +42,15 @@ def _known_state(name: str | None) -> str | None:
 @app.command()
 def add(
     places: Annotated[list[str], typer.Argument(help="SAFE folders or zips, STAC items (file or URL), COG folders.")],
-    profile: Annotated[
-        str | None, typer.Option(help="Profile that reads items; default: names that are known.")
-    ] = None,
+    profile: ProfileOption = None,
     topic_prefix: Prefix = None,
 ) -> None:
-    """Puts scenes on the scenes topic; those that the ledger knows are not put there again."""
+    """Puts scenes on the scenes topic; of those that the ledger knows only the failed, to be read from here."""
     loaded = load_profile(profile) if profile else None
-    found = [scene for place in places for scene in scenes_at(place, loaded, _fetched, _now())]
-    with ScenePublisher(engine(resolve_dsn()), resolve_broker().bootstrap, _ingest(topic_prefix), _now) as publisher:
-        published = publisher.publish(found)
-    _line(f"{published.new} new, {published.known} known")
+    found = [scene for place in places for scene in scenes_at(place, loaded, _fetched, now())]
+    with terminal.publisher(topic_prefix) as publisher:
+        published = publisher.publish(found, or_failed=True)
+    line(f"{published.new} new, {published.known} known")
 
 
 @app.command("list")
@@ -79,19 +68,19 @@ def list_(
         counted = ledger.count_by_state(connection)
     if as_json:
         for row in rows:
-            typer.echo(json.dumps(_plain(row)))
+            json_line(_plain(row))
         return
     if not rows:
         console.print("no scenes" if not state and not since else "no such scenes")
         return
-    table = Table("scene", "state", "found", "expected", "told", "stored", "skipped", "why")
+    table = Table("scene", "state", "found", "expected", "emitted", "stored", "skipped", "why")
     for row in rows:
         table.add_row(
-            row.scene_id, row.state, _minute(row.found_at), _number(row.expected), _number(row.emitted),
+            escape(row.scene_id), row.state, minute(row.found_at), _number(row.expected), _number(row.emitted),
             _number(row.stored if row.emitted is not None else None), _number(row.skipped), row.cause or "",
         )  # fmt: skip
     console.print(table)
-    _line(", ".join(f"{n} {name}" for name, n in counted.items()))
+    line(", ".join(f"{n} {name}" for name, n in counted.items()))
 
 
 @app.command()
@@ -100,24 +89,29 @@ def show(scene_id: Annotated[str, typer.Argument(help="As `list` has it.")], as_
     with engine(resolve_dsn()).begin() as connection:
         row = _the_row(connection, scene_id)
     if as_json:
-        typer.echo(json.dumps(_plain(row)))
+        json_line(_plain(row))
         return
-    table = Table(title=row.scene_id, show_header=False)
+    table = Table(title=escape(row.scene_id), show_header=False)
     for what, value in _facts(row):
-        table.add_row(what, value)
+        table.add_row(what, escape(value))
     if row.expected is not None:
         table.add_section()
         table.add_row("parcels expected", _number(row.expected))
         table.add_row(
-            "  told", f"{_number(row.emitted)}{f' ({row.withdrawn} of them taken back)' if row.withdrawn else ''}"
+            "  emitted", f"{_number(row.emitted)}{f' ({row.withdrawn} of them taken back)' if row.withdrawn else ''}"
         )
         for reason, n in sorted(row.skipped_by.items(), key=lambda entry: -entry[1]):
-            table.add_row(f"  skipped: {reason}", _number(n))
+            homes = (
+                ", ".join(f"{tile} {its:,}" for tile, its in (row.homes or {}).items())
+                if reason == "other_tile"
+                else ""
+            )
+            table.add_row(f"  skipped: {reason}", f"{_number(n)}{f' ({homes})' if homes else ''}")
         table.add_row("adds up", "yes" if row.adds_up else "NO: expected is not told + skipped; please report it")
         table.add_row("in the store", _number(row.stored))
     console.print(table)
     if row.expected is not None and not row.is_stored:
-        _line(f"{(row.emitted or 0) - row.stored} not stored yet: the consumer is behind, or see `ingest dead-letters`")
+        line(f"{(row.emitted or 0) - row.stored} not stored yet: the consumer is behind, or see `ingest dead-letters`")
 
 
 @app.command()
@@ -127,22 +121,26 @@ def retry(
     empty: Annotated[
         bool, typer.Option("--empty", help="All that had no parcels, after parcels were imported.")
     ] = False,
-    topic_prefix: Prefix = None,
+    missing_tile: Annotated[
+        bool,
+        typer.Option("--missing-tile", help="All that left parcels to a tile whose product has not come within a day."),
+    ] = False,
 ) -> None:
     """Lets scenes be cut again; one that was cut tells the same again, and what is new since."""
     chosen: list[State] = [*(["failed"] if failed else []), *(["empty"] if empty else [])]  # type: ignore[list-item]
-    if bool(scene_ids) == bool(chosen):
-        raise IngestError("say which: SCENE_ID ..., or --failed, --empty")
-    database = engine(resolve_dsn())
-    with database.begin() as connection:
+    if bool(scene_ids) == bool(chosen or missing_tile):
+        raise IngestError("say which: SCENE_ID ..., or --failed, --empty, --missing-tile")
+    with engine(resolve_dsn()).begin() as connection:
         for scene_id in scene_ids or ():
             row = _the_row(connection, scene_id)
-            if row.state == "cutting" and row.lease_until and row.lease_until > _now():
+            if row.state == "cutting" and row.lease_until and row.lease_until > now():
                 raise IngestError(f"scene {scene_id}: {row.worker} is at it; wait for it, or stop that worker")
-        due = ledger.retry(connection, scene_ids or None, chosen or STATES, _now())
-    with ScenePublisher(database, resolve_broker().bootstrap, _ingest(topic_prefix), _now) as publisher:
-        publisher.send_unpublished()
-    _line(f"{len(due)} scenes are due again")
+        due = ledger.retry(connection, scene_ids, STATES, now()) if scene_ids else []
+        due += ledger.retry(connection, None, chosen, now()) if chosen else []
+        if missing_tile:
+            lacking = ledger.left_to_missing_tiles(connection, now() - TAKEN_OVER_AFTER)
+            due += ledger.retry(connection, lacking, ["cut"], now())
+    line(f"{len(due)} scenes are due again")
 
 
 @app.command()
@@ -157,20 +155,18 @@ def work(
 
     More settings in the environment: PARCELWATCH_SCENES_LEASE_S, ..._TRIES, PARCELWATCH_IMAGERY_THREADS and others.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # the worker says itself when the broker is away
     scenes = SceneSettings(group_id=group) if group else SceneSettings()
     folder = scenes.index_folder or cache_folder(os.environ, os.geteuid() == 0) / "index"
-    stop = _stop_on_signals()
-    worker = Worker(
-        engine(resolve_dsn()), resolve_broker().bootstrap, Settings(_ingest(topic_prefix), scenes, ImagerySettings(), folder),
-        Opener(os.environ, lambda source: _session(source, stop), _now), f"{socket.gethostname()}-{os.getpid()}", _now,
-    )  # fmt: skip
+    stop = terminal.begin()
+    settings = Settings(terminal.ingest_settings(topic_prefix), scenes, ImagerySettings(), folder)
+    opener = Opener(os.environ, lambda source: terminal.session(source, stop), now)
+    name = f"{socket.gethostname()}-{os.getpid()}"
+    worker = Worker(engine(resolve_dsn()), resolve_broker().bootstrap, settings, opener, name, now)
     try:
         ends = worker.run(stop, until_idle)
     finally:
         worker.close()
-    _line(f"scenes: {', '.join(f'{n} {end}' for end, n in ends.items()) or 'none'}")
+    line(f"scenes: {', '.join(f'{n} {end}' for end, n in ends.items()) or 'none'}")
 
 
 def _the_row(connection: sa.Connection, scene_id: str) -> LedgerRow:
@@ -183,44 +179,24 @@ def _the_row(connection: sa.Connection, scene_id: str) -> LedgerRow:
 def _facts(row: LedgerRow) -> list[tuple[str, str]]:
     """What is known of a scene, in the order in which it came to be known."""
     facts = [
-        ("state", row.state), ("found", f"{_minute(row.found_at)} by {row.record['source']}"), ("at", str(row.record["href"])),
-        ("datatake", row.datatake), ("processing", f"{row.baseline} {_minute(row.processed_at)}" if row.baseline else None),
-        ("revision", row.revision), ("attempts", row.attempts), ("worker", row.worker), ("begun", _minute(row.begun_at)),
-        ("ended", _minute(row.ended_at)), ("cause", row.cause), ("told", row.told),
-        ("tried again", _minute(row.next_try_at)), ("superseded by", row.superseded_by),
+        ("state", row.state), ("found", f"{minute(row.found_at)} by {row.record['source']}"), ("at", row.record["href"]),
+        ("datatake", row.datatake), ("processing", f"{row.baseline} {minute(row.processed_at)}" if row.baseline else None),
+        ("revision", row.revision), ("attempts", row.attempts), ("worker", row.worker), ("begun", minute(row.begun_at)),
+        ("ended", minute(row.ended_at)), ("cause", row.cause), ("message", row.told),
+        ("tried again", minute(row.next_try_at)), ("superseded by", row.superseded_by),
     ]  # fmt: skip
     return [(what, str(value)) for what, value in facts if value not in (None, "")]
 
 
 def _plain(row: LedgerRow) -> dict[str, Any]:
-    facts = {name: value for name, value in asdict(row).items() if name not in _LEFT_OUT}
-    facts |= {"source": row.record["source"], "href": row.record["href"]}
-    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in facts.items()}
+    facts = asdict(row)
+    record = facts.pop("record")
+    return facts | {"source": record["source"], "href": record["href"]}
 
 
 def _fetched(address: str) -> Any:
-    return _session("item", threading.Event()).json("GET", address)
-
-
-def _session(source: str, stop: threading.Event) -> Http:
-    return Http(source, Patience(), Clock(_now, stop.wait, random.uniform))
-
-
-def _ingest(topic_prefix: str | None) -> IngestSettings:
-    return IngestSettings(topic_prefix=topic_prefix) if topic_prefix else IngestSettings()
-
-
-def _line(text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    return terminal.session("item", threading.Event()).json("GET", address)
 
 
 def _number(n: int | None) -> str:
     return "" if n is None else f"{n:,}"
-
-
-def _minute(moment: datetime | None) -> str:
-    return f"{moment:%Y-%m-%d %H:%M}" if moment else ""
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Final
 
 import geopandas as gpd
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from db import registry, season_results, work
 from db.connect import DatabaseUnavailable, engine
@@ -174,7 +172,6 @@ def _train(
         with stages.stage("train NDVI") as bar:
             gaps, scores = train.ndvi(
                 data, config=curve,
-                is_usable=_some(len(data.labels), settings.ndvi_parcels, settings.seed),
                 progress=lambda update, loss: bar.to(update, curve.all_updates, f"loss {loss:.4f}"),
             )  # fmt: skip
         tasks: tuple[tuple[registry.Task, Checkpoint], ...] = (
@@ -185,11 +182,6 @@ def _train(
             registry.activate(connection, now.season_key, COLLECTION, key, at)
         work.mark_rebuild(connection, now.season_key, COLLECTION, at)
         return tuple(registry.all_models(connection))
-
-
-def _some(n: int, wanted: int, seed: int) -> NDArray[np.bool_]:
-    """(n,) `wanted` of them, drawn."""
-    return np.random.default_rng(seed).permutation(n) < wanted
 
 
 def _config(settings: DemoSettings, year: int) -> SimulatorConfig:

@@ -38,8 +38,6 @@ class DemoSettings:
     """Harvest year of the watched season; the models learn from the year before."""
     epochs: int = 45
     ndvi_updates: int = 300
-    ndvi_parcels: int = 160
-    """Parcels that the NDVI model learns from: more take time and change its error by less than the seed does."""
     pixels: int = 16
     s1_every_d: int = 12
     min_parcels: int = 8

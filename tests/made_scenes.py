@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -120,19 +121,20 @@ def s2_item(
 
 
 def s1_item(
-    folder: Path, power: Numbers, *, start: datetime, orbit: int = 48356, datatake: str = "05D0F5", grid: Grid = GRID
-) -> Path:
-    """A slice in linear power as rasters with a STAC item; returns the item's path."""
+    folder: Path, numbers: Numbers, *, start: datetime, orbit: int = 48356, datatake: str = "05D0F5", grid: Grid = GRID,
+    stored: Mapping[str, Any] = MappingProxyType({"unit": "linear"}), **options: Any,
+) -> Path:  # fmt: skip
+    """A slice (in linear power, if `stored` does not say else) as rasters with a STAC item; returns the item's path."""
     name = (
         f"S1A_IW_GRDH_1SDV_{start:%Y%m%dT%H%M%S}_{start + timedelta(seconds=25):%Y%m%dT%H%M%S}_{orbit:06d}_{datatake}"
     )
     place = folder / name
     assets = {
         band.lower(): {
-            "href": write(place / f"{band}.tif", values, grid),
-            "raster:bands": [{"unit": "linear", "nodata": 0}],
+            "href": write(place / f"{band}.tif", values, grid, **options),
+            "raster:bands": [{"nodata": 0, **stored}],
         }
-        for band, values in power.items()
+        for band, values in numbers.items()
     }
     item = {
         "type": "Feature", "id": name, "links": [], "assets": assets,

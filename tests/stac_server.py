@@ -96,6 +96,16 @@ class StacServer:
         """The address of one of the files."""
         return f"{self.url}/files/{name}"
 
+    def publish(self, path: Path, collection: str, box: tuple[float, float, float, float]) -> str:
+        """Puts an item's file into the catalogue and the files of its assets behind it; returns its id."""
+        item: dict[str, Any] = json.loads(path.read_text())
+        for asset in item["assets"].values():
+            name = f"{item['id']}/{asset['href'].removeprefix('./')}"
+            self.files[name] = path.parent / asset["href"]
+            asset["href"] = self.file(name)
+        self.add({**item, "collection": collection, "bbox": list(box)})
+        return str(item["id"])
+
     def searches(self) -> list[Asked]:
         """Searches that were asked for."""
         return [asked for asked in self.asked if asked.path == "/v1/search"]

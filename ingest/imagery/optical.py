@@ -76,7 +76,7 @@ class OpticalSums:
         if len(rows) and np.mean((mean["B02"] < 0) | (mean["B04"] < 0)) > MOST_NEGATIVE:
             raise SceneError(
                 self._scene.scene_id, "implausible", f"most parcels have negative reflectance with offset "
-                f"{self._scene.bands['B04'].offset:g}; was it taken off already? Mend the item, then retry",
+                f"{self._scene.bands['B04'].offset:g}; was it taken off already? Mend the item, then add it",
             )  # fmt: skip
 
     def columns(self, rows: NDArray[np.intp]) -> Columns:

@@ -32,6 +32,9 @@ _OPTIONS: Final = {
     "GDAL_HTTP_RETRY_DELAY": 1,
     "GDAL_HTTP_CONNECTTIMEOUT": 10,
     "GDAL_HTTP_TIMEOUT": 60,
+    # Of remote files nothing is kept once they are closed: else what was seen of a half or missing one would be all that
+    # this process ever sees of it, and a scene tried again would fail again (measured).
+    "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/",
 }
 _SHIFT_TOLERANCE: Final = 1e-3
 """Of a pixel: rounding in published transforms is a thousand times smaller, a real shift far larger."""

@@ -7,6 +7,7 @@
 Source: planetarycomputer.microsoft.com/docs/concepts/sas; gdal.org, virtual file systems, /vsis3/.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -24,9 +25,7 @@ from ingest.scenes.retrying import Http, SourceUnavailable
 KEYS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 """Variables of the environment that GDAL itself takes S3 keys from."""
 _BLOBS: Final = ".blob.core.windows.net"
-_FORGOTTEN: Final = "/vsicurl/:/vsis3/"
-"""Of these GDAL keeps nothing once a file is closed: else what it saw of a half or missing one would be all that this
-process ever sees of it, and a scene tried again would fail again (measured)."""
+_SIGNED: Final = re.compile(r"((?:://|/vsi)[^\s?]*)\?[^\s'\"]*")
 _LEAST_LEFT: Final = timedelta(minutes=10)
 """A token is renewed when less is left: chosen as longer than a scene takes to read over a slow line."""
 
@@ -53,7 +52,7 @@ class Access:
     def __init__(
         self, profile: CatalogueProfile, environment: Mapping[str, str], http: Http, now: Callable[[], datetime]
     ) -> None:
-        self._profile, self._access, self._environment = profile.name, profile.access, environment
+        self.profile, self._access, self._environment = profile, profile.access, environment
         self._http, self._now = http, now
         self._tokens: dict[str, _Token] = {}
 
@@ -61,7 +60,7 @@ class Access:
         """The address as GDAL opens it. Raises NoKeys, and SourceUnavailable or SourceRefused for want of a token."""
         if href.startswith("s3://"):
             if self._access.kind == "s3" and (missing := [name for name in KEYS if not self._environment.get(name)]):
-                raise NoKeys(f"profile {self._profile}: its files need {' and '.join(missing)} in the environment")
+                raise NoKeys(f"profile {self.profile.name}: its files need {' and '.join(missing)} in the environment")
             return f"/vsis3/{href.removeprefix('s3://')}"
         if self._access.kind == "sas" and (urlsplit(href).hostname or "").endswith(_BLOBS):
             return f"{href}{'&' if '?' in href else '?'}{self._token(href)}"
@@ -75,9 +74,9 @@ class Access:
 
     def environment(self) -> AbstractContextManager[Any]:
         """GDAL's options for these files. Entered in the main thread they hold in every thread."""
-        options = {"CPL_VSIL_CURL_NON_CACHED": _FORGOTTEN}
+        options = {}
         if self._access.kind == "s3":
-            options |= {
+            options = {
                 "AWS_S3_ENDPOINT": self._access.endpoint or "", "AWS_VIRTUAL_HOSTING": "FALSE",
                 "AWS_HTTPS": "YES" if self._access.secure else "NO", "AWS_DEFAULT_REGION": "default",
             }  # fmt: skip
@@ -108,4 +107,4 @@ class Access:
 
 def unsigned(text: str) -> str:
     """A text in which addresses are cut at their signature: for messages and logs."""
-    return " ".join(word.partition("?")[0] if "://" in word or "/vsi" in word else word for word in text.split(" "))
+    return _SIGNED.sub(r"\1", text)

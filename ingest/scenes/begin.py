@@ -1,8 +1,9 @@
 """Beginning a scene: what its pass and its family say, decided once and kept, before anything is told of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -12,6 +13,7 @@ from db.scenes import Claim
 from ingest.imagery.errors import SceneError
 from ingest.imagery.scene import Grid
 from ingest.scenes.cutting import Place
+from ingest.scenes.homes import TAKEN_OVER_AFTER
 from ingest.scenes.opening import Opened, Opener
 from ingest.scenes.passes import datatake_of, family_of, standing
 from ingest.scenes.record import FoundScene
@@ -64,19 +66,22 @@ def begin(
             told = f"the processing {found.superseded_by} is not older and is cut"
             scenes.supersede(connection, held, found.superseded_by, told, now())
             return Superseded(found.superseded_by)
-        at, tiles = scene_passes.begin_pass(connection, datatake, min(one.scene.observed_at for one in pass_))
+        began_at = min(one.scene.observed_at for one in pass_)
+        is_late = now() - FoundScene.from_record(held.record).found_at >= TAKEN_OVER_AFTER
         revision = scene_passes.begin(
             connection, held, datatake=datatake, family=family_of(scene), part=scene.part, baseline=scene.baseline,
             processed_at=scene.processed_at, newest_revision=found.newest_revision,
         )  # fmt: skip
+        at, tiles = scene_passes.begin_pass(
+            connection, datatake, began_at, is_late
+        )  # this scene is in the ledger by now
     beside = [_tried(opener, member.record) for member in members if member.scene_id in found.beside]
     place = Place(at, [(tile.tile, _grid(tile)) for tile in tiles], revision, found)
     return Begun(place, [one for one in beside if one is not None])
 
 
-def _tried(opener: Opener, record: object) -> Opened | None:
+def _tried(opener: Opener, record: Mapping[str, Any]) -> Opened | None:
     """Another scene, if it can be opened: if not, the ledger will say so when its turn comes."""
-    assert isinstance(record, dict)
     try:
         return opener.opened(FoundScene.from_record(record))
     except SceneError:

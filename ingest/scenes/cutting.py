@@ -29,13 +29,13 @@ from db.scenes import Counts
 from ingest.errors import IngestError
 from ingest.imagery.cut import OUTCOMES, Extraction, extract, outcomes, table_of
 from ingest.imagery.errors import SceneError
-from ingest.imagery.index import build, load_or_build
+from ingest.imagery.index import ParcelIndex, build, load_or_build
 from ingest.imagery.merge import covering, extract_merged, is_stored_alike
 from ingest.imagery.parcels import Parcels
 from ingest.imagery.scene import Grid
 from ingest.imagery.settings import ImagerySettings
 from ingest.scenes.access import unsigned
-from ingest.scenes.homes import has_other_home, outline
+from ingest.scenes.homes import home_of, outline
 from ingest.scenes.opening import Opened
 from ingest.scenes.passes import Standing
 
@@ -104,12 +104,12 @@ def cut(
         opened.scene, observed_at=place.observed_at, revision=place.revision,
         available_at=max(opened.scene.available_at, place.observed_at),
     )  # fmt: skip
-    is_elsewhere = np.zeros(len(found), np.bool_)
+    homes: Counter[str] = Counter()
     if scene.sensor == "S2" and scene.tile in dict(place.tiles):
-        is_elsewhere = has_other_home([one.wkb for one in found], scene.tile, place.tiles)
-    kept = [one for one, elsewhere in zip(found, is_elsewhere.tolist(), strict=True) if not elsewhere]
-    work = _Cut(engine, replace(opened, scene=scene), beside, place, settings, kept)
-    return work.told(index_folder, int(is_elsewhere.sum()))
+        home = home_of([one.wkb for one in found], scene.tile, place.tiles).tolist()
+        homes.update(one for one in home if one != scene.tile)
+        found = [one for one, its in zip(found, home, strict=True) if its == scene.tile]
+    return _Cut(engine, replace(opened, scene=scene), beside, place, settings, found, homes).told(index_folder)
 
 
 class _Cut:
@@ -117,8 +117,9 @@ class _Cut:
 
     def __init__(
         self, engine: sa.Engine, opened: Opened, beside: Sequence[Opened], place: Place, settings: ImagerySettings,
-        found: Sequence[ParcelToCut],
+        found: Sequence[ParcelToCut], elsewhere: Mapping[str, int],
     ) -> None:  # fmt: skip
+        self._elsewhere = elsewhere
         self._engine, self._scene, self._grid = engine, opened.scene, opened.grid
         self._standing, self._settings, self._found = place.standing, settings, found
         self._beside = [
@@ -130,11 +131,15 @@ class _Cut:
         self._buffer_m = settings.buffer_m(self._scene.sensor)
         self._note: str | None = None
 
-    def told(self, index_folder: Path | None, n_elsewhere: int) -> Told:
+    def told(self, index_folder: Path | None) -> Told:
         """Everything."""
-        alone = self._alone(index_folder)
-        if alone is None:
-            return self._nothing(n_elsewhere)
+        settings = self._settings
+        index = load_or_build(
+            self._parcels, self._grid, self._buffer_m, settings.least_pixels, settings.sample_pixels, index_folder
+        )
+        if not index.n_chunks:
+            return self._nothing(index)
+        alone = extract(self._scene, self._grid, self._parcels, index, settings)
         outcome, tables, rows = alone.outcome.astype(np.int64), [alone.table], [alone.rows]
         revision, was_told, by_others = self._revisions()
         if self._standing.beside:
@@ -148,28 +153,13 @@ class _Cut:
             tables.append(self._withdrawals(np.flatnonzero(taken_back)))
             rows.append(np.flatnonzero(taken_back))
         table = self._table(tables, np.concatenate(rows), revision, outcome)
-        return Told(table, self._counts(outcome, n_elsewhere), self._note)
+        return Told(table, self._counts(outcome), self._note)
 
-    def _alone(self, index_folder: Path | None) -> Extraction | None:
-        """What the product shows by itself; None where no parcel has pixels on it."""
-        settings = self._settings
-        index = load_or_build(
-            self._parcels, self._grid, self._buffer_m, settings.least_pixels, settings.sample_pixels, index_folder
-        )
-        if not index.n_chunks:
-            self._unseen = outcomes(
-                self._parcels,
-                index,
-                np.zeros(len(self._found), np.int64),
-                np.zeros(len(self._found), np.int64),
-                settings,
-            )
-            return None
-        return extract(self._scene, self._grid, self._parcels, index, settings)
-
-    def _nothing(self, n_elsewhere: int) -> Told:
-        counts = self._counts(self._unseen.astype(np.int64), n_elsewhere)
-        if n_elsewhere:
+    def _nothing(self, index: ParcelIndex) -> Told:
+        """No parcel has pixels on it."""
+        none = np.zeros(len(self._found), np.int64)
+        counts = self._counts(outcomes(self._parcels, index, none, none, self._settings).astype(np.int64))
+        if self._elsewhere:
             return Told(self._withdrawals(np.zeros(0, np.intp)), counts)
         return Told(None, counts, f"none of {counts.expected} parcels has enough pixels on its grid")
 
@@ -178,9 +168,7 @@ class _Cut:
         standing = self._standing
         revision = np.zeros(len(self._found), np.int64)
         was_told, by_others = np.zeros((2, len(self._found)), np.bool_)
-        if standing.newest_revision is None:
-            return revision, was_told, by_others
-        if standing.is_revision or not standing.is_in_store:
+        if standing.newest_revision is not None and (standing.is_revision or not standing.is_in_store):
             revision[:] = self._scene.revision
         keys = np.array([one.parcel_key for one in self._found], np.int64)
         with self._engine.begin() as connection:
@@ -216,7 +204,7 @@ class _Cut:
         """Without the other parts: what they told stays, the rest is told from this one alone."""
         if not self._standing.is_in_store:
             raise StoreBehind(f"{why}; waits until the store has what {', '.join(self._standing.beside)} told")
-        self._note = f"not merged with {', '.join(self._standing.beside)}: {unsigned(why)}"
+        self._note = unsigned(f"not merged with {', '.join(self._standing.beside)}: {why}")
         return _Merged(stays, np.full(len(stays), _OTHER_PART), alone.table.slice(0, 0), np.zeros(0, np.intp))
 
     def _together(self, which: NDArray[np.intp]) -> "_Merged":
@@ -261,12 +249,12 @@ class _Cut:
             table = table.set_column(place, table.schema.field(place), values)
         return table
 
-    def _counts(self, outcome: NDArray[np.int64], n_elsewhere: int) -> Counts:
+    def _counts(self, outcome: NDArray[np.int64]) -> Counts:
         n_told, n_withdrawn = int((outcome == _TOLD).sum()), int((outcome == _WITHDRAWN).sum())
         skipped = Counter(_REASONS[one] for one in outcome.tolist() if one not in (_TOLD, _WITHDRAWN))
-        if n_elsewhere:
+        if n_elsewhere := sum(self._elsewhere.values()):
             skipped[_REASONS[_OTHER_TILE]] = n_elsewhere
-        return Counts(len(outcome) + n_elsewhere, n_told + n_withdrawn, n_withdrawn, dict(skipped))
+        return Counts(len(outcome) + n_elsewhere, n_told + n_withdrawn, n_withdrawn, dict(skipped), self._elsewhere)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,14 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from xml.etree import ElementTree
 
 from ingest.errors import IngestError
-from ingest.imagery.stac import S1_PROFILE, S2_PROFILE
-from ingest.scenes.items import NotAScene, scene_of_item, sensor_of
+from ingest.scenes.items import NotAScene, scene_of_file, scene_of_safe
 from ingest.scenes.polling import Outcome, Publish, Rejections
-from ingest.scenes.profiles import CatalogueProfile
+from ingest.scenes.profiles import CatalogueProfile, reading_of
 from ingest.scenes.record import FoundScene
 
 SETTLED: Final = timedelta(seconds=30)
@@ -108,23 +107,11 @@ class Watch:
         """The scene at a path, None where it is something else. Raises _NotYet, NotAScene, OSError."""
         if path.suffix == ".json":
             return self._item(path, now)
-        name = path.name.removesuffix(".zip").removesuffix(".SAFE")
         if path.suffix == ".zip":
-            if not (inside := _zipped_product(path)):
-                return None
-            name = inside
-        else:
-            _require_files(path)
-        sensor = sensor_of(name)
-        if sensor is None:
-            raise NotAScene(f"{path.name}: no product of Sentinel-1 or Sentinel-2")
-        if sensor == "S1":
-            raise NotAScene(
-                f"{path.name}: Sentinel-1 SAFE lies on no map: give terrain-corrected COGs with a STAC item"
-            )
-        if "_MSIL2A_" not in name:
-            raise NotAScene(f"{path.name}: not level 2A, whose reflectance is that of the ground")
-        return FoundScene(name, sensor, self._name, "safe", str(path), None, None, now)
+            inside = zipped_product(path)
+            return scene_of_safe(path, inside, self._name, now) if inside else None
+        _require_files(path)
+        return scene_of_safe(path, path.stem, self._name, now)
 
     def _item(self, path: Path, now: datetime) -> FoundScene | None:
         if path.stat().st_size > _LARGEST_ITEM:
@@ -135,17 +122,8 @@ class Watch:
             raise NotAScene(f"{path.name}: not JSON: {error}") from error
         if not isinstance(item, dict) or item.get("type") != "Feature" or "assets" not in item:
             return None
-        properties: dict[str, Any] = item["properties"] if isinstance(item.get("properties"), dict) else {}
-        sensor = sensor_of(properties.get("platform"), properties.get("constellation"), item.get("id"))
-        if sensor is None:
-            raise NotAScene(f"{path.name}: neither platform nor id says Sentinel-1 or Sentinel-2")
-        known = S1_PROFILE if sensor == "S1" else S2_PROFILE
-        reading = self._profile.reading(sensor) if self._profile else known
-        scene = scene_of_item(
-            {**item, "links": []}, sensor, reading, source=self._name,
-            profile=self._profile.name if self._profile else None, place=str(path), found_at=now,
-        )  # fmt: skip
-        keys = {key for names in reading.assets.values() for key in names}
+        scene = scene_of_file(item, str(path), self._profile, self._name, now)
+        keys = {key for names in reading_of(self._profile, scene.sensor).assets.values() for key in names}
         for key, asset in (scene.item or {})["assets"].items():
             if key in keys and asset["href"].startswith("/") and not asset["href"].startswith("/vsi"):
                 self._require_file(Path(asset["href"]), key, now)
@@ -206,7 +184,7 @@ def _signature(path: str) -> _Signature:
     return _Signature(size, files, datetime.fromtimestamp(changed, UTC))
 
 
-def _zipped_product(path: Path) -> str | None:
+def zipped_product(path: Path) -> str | None:
     """The product in a zip, by its directory; None where it holds none. Raises NotAScene."""
     try:
         with zipfile.ZipFile(path) as archive:

@@ -3,10 +3,14 @@
 The tile that holds the largest share of the parcel; of several that hold it alike (as a rule: whole), the one whose name
 comes first. It follows from the parcel's outline and the known tiles' grids alone, so not from the order in which scenes
 arrive. Tiles of two UTM zones are compared in degrees. A tile that was never seen before joins at the end of the order
-for passes that were begun without it (`db.scene_passes.begin_pass`): their homes do not move.
+for passes that were begun without it (`db.scene_passes.begin_pass`): of these it takes, as a revision, only parcels that
+it holds more of. A home whose product never came is left out when a scene is cut again (`TAKEN_OVER_AFTER`), so that the
+next tile tells its parcels.
 """
 
 from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final
 
 import numpy as np
 import pyproj
@@ -16,7 +20,10 @@ from numpy.typing import NDArray
 from ingest.imagery.scene import Grid
 from ingest.parcel_geometry import WGS84
 
-_STEPS = 32
+TAKEN_OVER_AFTER: Final = timedelta(days=1)
+"""Of a scene since it was found: by then the other tiles of its pass are published as a rule (chosen so; one that comes
+even later is told as a revision)."""
+_STEPS: Final = 32
 """Points to a side of an outline: within 2 m of the curved edge of a tile of 110 km (chosen for that)."""
 
 
@@ -30,16 +37,16 @@ def outline(grid: Grid) -> shapely.Polygon:
     return shapely.Polygon(np.column_stack(to_degrees.transform(x, y)))
 
 
-def has_other_home(wkb: Sequence[bytes], tile: str, tiles: Sequence[tuple[str, Grid]]) -> NDArray[np.bool_]:
-    """(P,) parcels on `tile` that are observed from another of `tiles`, which come in the order of preference."""
+def home_of(wkb: Sequence[bytes], tile: str, tiles: Sequence[tuple[str, Grid]]) -> NDArray[np.str_]:
+    """(P,) the home of parcels on `tile`, one of `tiles`, which come in the order of preference."""
     edges = {name: outline(grid) for name, grid in tiles}
     near = [name for name in edges if shapely.intersects(edges[name], edges[tile])]
     if near == [tile]:
-        return np.zeros(len(wkb), np.bool_)
+        return np.full(len(wkb), tile)
     parcels = shapely.from_wkb(np.array(wkb, dtype=object))
     shares = np.stack([_share(parcels, edges[name]) for name in near])  # (tiles, P)
-    is_elsewhere: NDArray[np.bool_] = (shares.argmax(0) != near.index(tile)) & (shares.max(0) > 0)
-    return is_elsewhere
+    homes: NDArray[np.str_] = np.array(near)[np.where(shares.max(0) > 0, shares.argmax(0), near.index(tile))]
+    return homes
 
 
 def _share(parcels: NDArray[np.object_], edge: shapely.Polygon) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""STAC items as found scenes: checked as far as a record needs it; bands and metadata are judged when they are cut."""
+"""STAC items and SAFE products as found scenes: checked as far as a record needs it; the rest is judged when they are cut."""
 
 import json
 import re
@@ -10,6 +10,8 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from ingest.errors import IngestError
 from ingest.imagery.stac import Profile
+from ingest.scenes.access import unsigned
+from ingest.scenes.profiles import CatalogueProfile, reading_of
 from ingest.scenes.record import FoundScene
 from ingest.schemas import Sensor
 
@@ -52,11 +54,41 @@ def scene_of_item(
         sensor=sensor,
         source=source,
         kind="item",
-        href=home,
+        href=unsigned(home),
         item={**item, "assets": {key: _absolute(asset, home) for key, asset in assets.items()}},
         profile=profile,
         found_at=found_at,
     )
+
+
+def scene_of_file(
+    item: Mapping[str, Any], place: str, profile: CatalogueProfile | None, source: str, found_at: datetime
+) -> FoundScene:
+    """The found scene of an item in a file or at an address, whichever sensor's it is. Raises NotAScene."""
+    said = item.get("properties")
+    properties: Mapping[str, Any] = said if isinstance(said, Mapping) else {}
+    sensor = sensor_of(properties.get("platform"), properties.get("constellation"), item.get("id"))
+    if sensor is None:
+        raise NotAScene(f"{place}: neither platform nor id says Sentinel-1 or Sentinel-2")
+    if profile and sensor not in profile.sensors:
+        raise NotAScene(f"{item.get('id')}: profile {profile.name} has no [sensors.{sensor}]")
+    if "://" not in place:  # its assets lie beside it, wherever it was published first
+        item = {**item, "links": []}
+    return scene_of_item(
+        item, sensor, reading_of(profile, sensor), source=source, profile=profile.name if profile else None, place=place,
+        found_at=found_at,
+    )  # fmt: skip
+
+
+def scene_of_safe(path: Path, name: str, source: str, found_at: datetime) -> FoundScene:
+    """The found scene of a SAFE folder or zip. Raises NotAScene."""
+    if (sensor := sensor_of(name)) is None:
+        raise NotAScene(f"{path.name}: no product of Sentinel-1 or Sentinel-2")
+    if sensor == "S1":
+        raise NotAScene(f"{path.name}: Sentinel-1 SAFE lies on no map: give terrain-corrected COGs with a STAC item")
+    if "_MSIL2A_" not in name:
+        raise NotAScene(f"{path.name}: not level 2A, whose reflectance is that of the ground")
+    return FoundScene(name, sensor, source, "safe", str(path), None, None, found_at)
 
 
 def product_name(item: Mapping[str, Any], reading: Profile) -> str:

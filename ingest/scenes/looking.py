@@ -26,7 +26,9 @@ def look_once(looks: Mapping[str, Look], sources: Sources, now: Callable[[], dat
     for source, look in looks.items():
         at = now()
         result = attempt(source, lambda look=look, at=at: look(at, None), sources, at)  # type: ignore[misc]
-        given += [_told(result)] if isinstance(result, Failure) else []
+        if isinstance(result, Failure):
+            log.error("%s: look failed: %s", source, result.told)
+            given.append(result)
     return given
 
 
@@ -47,7 +49,12 @@ def keep_looking(
             following = at + every
             try:
                 result = attempt(source, lambda look=look, at=at, following=following: look(at, following), sources, at)  # type: ignore[misc]
-                due[source] = _told(result).next_at if isinstance(result, Failure) else following
+                due[source] = following
+                if isinstance(result, Failure):
+                    due[source] = result.next_at
+                    log.error(
+                        "%s: look failed: %s; next %s", source, result.told, f"{result.next_at:%Y-%m-%d %H:%M:%S}Z"
+                    )
             except Stopped:
                 return
             except _DATABASE as error:
@@ -58,8 +65,3 @@ def keep_looking(
 
 def _first_due(kept: SceneSource | None, now: datetime) -> datetime:
     return kept.next_at if kept and kept.errors_in_row and kept.next_at else now
-
-
-def _told(failure: Failure) -> Failure:
-    log.error("%s: look failed: %s; next %s", failure.source, failure.told, f"{failure.next_at:%Y-%m-%d %H:%M:%S}Z")
-    return failure

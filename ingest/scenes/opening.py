@@ -1,7 +1,7 @@
 """From a found scene to one that can be read: its metadata, its grid, and the way to its files."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -13,9 +13,9 @@ from ingest.imagery.errors import SceneError
 from ingest.imagery.raster import grid_of
 from ingest.imagery.safe import scene_from_safe
 from ingest.imagery.scene import Grid, Scene
-from ingest.imagery.stac import S1_PROFILE, S2_PROFILE, scene_from_item
+from ingest.imagery.stac import scene_from_item
 from ingest.scenes.access import Access
-from ingest.scenes.profiles import ProfileError, load_profile
+from ingest.scenes.profiles import ProfileError, load_profile, reading_of
 from ingest.scenes.record import FoundScene
 from ingest.scenes.retrying import Http
 
@@ -58,11 +58,8 @@ class Opener:
 
     @contextmanager
     def reading(self, found: FoundScene) -> Iterator[None]:
-        """GDAL's options for the scene's files, while they are read."""
-        if found.profile is None:
-            yield
-            return
-        with self._access(found.profile).environment():
+        """GDAL's options for the scene's files, while they are read. Raises SceneError."""
+        with self._access(found).environment() if found.profile else nullcontext():
             yield
 
     def _read(self, found: FoundScene) -> Scene:
@@ -73,22 +70,29 @@ class Opener:
                     found.scene_id, "unsupported", "a Sentinel-1 SAFE lies on no map; give terrain-corrected COGs with "
                     "a STAC item",
                 )  # fmt: skip
+            if "://" in found.href:  # of a subscription, when its item did not come
+                raise SceneError(
+                    found.scene_id, "unsupported", f"{found.href}: a SAFE must lie in a folder; fetch it, then `scenes add` "
+                    "it there",
+                )  # fmt: skip
             return scene_from_safe(Path(found.href))
         try:
             if found.profile is None:
-                return scene_from_item(found.item or {}, S1_PROFILE if found.sensor == "S1" else S2_PROFILE)
-            profile = load_profile(found.profile)
-            scene = scene_from_item(found.item or {}, profile.reading(found.sensor))
-            return self._access(found.profile).scene(scene)
+                return scene_from_item(found.item or {}, reading_of(None, found.sensor))
+            access = self._access(found)
+            return access.scene(scene_from_item(found.item or {}, reading_of(access.profile, found.sensor)))
         except SceneError:
             raise
-        except ProfileError as error:
-            raise SceneError(found.scene_id, "bad_metadata", str(error)) from error
-        except IngestError as error:  # no token to be had: the catalogue is away, or refuses for now
+        except IngestError as error:  # no token to be had, or no such sensor in the profile
             raise SceneError(found.scene_id, "unreadable", str(error)) from error
 
-    def _access(self, profile: str) -> Access:
-        if profile not in self._accesses:
-            loaded = load_profile(profile)
-            self._accesses[profile] = Access(loaded, self._environment, self._http(loaded.name), self._now)
-        return self._accesses[profile]
+    def _access(self, found: FoundScene) -> Access:
+        """The way to the scene's files; its tokens are kept while the profile says the same."""
+        name = str(found.profile)
+        try:
+            profile = load_profile(name)
+        except ProfileError as error:  # another worker may have the file
+            raise SceneError(found.scene_id, "unreadable", f"{error}; every worker needs it at that place") from error
+        if name not in self._accesses or self._accesses[name].profile != profile:
+            self._accesses[name] = Access(profile, self._environment, self._http(name), self._now)
+        return self._accesses[name]

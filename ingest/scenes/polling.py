@@ -17,6 +17,7 @@ from ingest.errors import IngestError
 from ingest.scenes.catalogue import Box, search
 from ingest.scenes.items import NotAScene, scene_of_item
 from ingest.scenes.profiles import CatalogueProfile
+from ingest.scenes.publish import Published
 from ingest.scenes.record import FoundScene
 from ingest.scenes.retrying import Http, SourceUnavailable, Stopped
 from ingest.schemas import Sensor
@@ -28,16 +29,7 @@ BACK_OFFS: Final = tuple(timedelta(minutes=minutes) for minutes in (1, 2, 4, 8, 
 """From a failed look to the next, by failures in a row; with an overlap of hours nothing is missed by waiting."""
 
 
-class Counts(Protocol):
-    """What publishing says of the scenes it was given."""
-
-    @property
-    def new(self) -> int: ...
-    @property
-    def known(self) -> int: ...
-
-
-Publish = Callable[[Iterable[FoundScene]], Counts]
+Publish = Callable[[Iterable[FoundScene]], Published]
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,11 @@ class CatalogueProfile(_Part):
         return replace(known, assets={**known.assets, **names.assets}, fixed=names.fixed, **facts)
 
 
+def reading_of(profile: CatalogueProfile | None, sensor: Sensor) -> Profile:
+    """How items of a sensor are read; without a profile by the names of the three large catalogues. Raises ProfileError."""
+    return profile.reading(sensor) if profile else _DEFAULTS[sensor]
+
+
 def shipped_profiles() -> dict[str, Path]:
     """The profiles that come with the project, by name."""
     return {path.stem: path for path in sorted(PROFILES_FOLDER.glob("*.toml"))}

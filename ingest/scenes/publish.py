@@ -51,32 +51,18 @@ class ScenePublisher:
         self._topic = scenes_topic(settings)
         self._sender: Sender | None = None
 
-    def publish(self, found: Iterable[FoundScene]) -> Published:
+    def publish(self, found: Iterable[FoundScene], or_failed: bool = False) -> Published:
         """Returns when the broker has every new one.
+
+        Args:
+            or_failed: those that failed count as new, to be opened where they were found now.
 
         Raises BrokerUnavailable, DeliveryFailed: they are in the ledger then, and go out with the next call.
         """
         scenes = {scene.scene_id: scene for scene in found}
-        new = enter(self._engine, scenes.values(), self._now())
-        self.send_unpublished()
+        new = enter(self._engine, scenes.values(), self._now(), or_failed)
+        self._send_unpublished()
         return Published(len(new), len(scenes) - len(new))
-
-    def send_unpublished(self) -> int:
-        """Sends what is entered and not confirmed; returns how many. Raises as `publish`."""
-        n_sent = 0
-        while True:
-            with self._engine.begin() as connection:
-                records = ledger.unpublished(connection, _AT_ONCE)
-            if not records:
-                return n_sent
-            try:
-                self._send(records)
-            except (BrokerUnavailable, DeliveryFailed):
-                self.close()  # connects anew next time
-                raise
-            with self._engine.begin() as connection:
-                ledger.mark_published(connection, [str(record["scene_id"]) for record in records], self._now())
-            n_sent += len(records)
 
     def close(self) -> None:
         """Lets go of the broker."""
@@ -91,6 +77,21 @@ class ScenePublisher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _send_unpublished(self) -> None:
+        """Sends what is entered and not confirmed. Raises as `publish`."""
+        while records := self._unpublished():
+            try:
+                self._send(records)
+            except (BrokerUnavailable, DeliveryFailed):
+                self.close()  # connects anew next time
+                raise
+            with self._engine.begin() as connection:
+                ledger.mark_published(connection, [str(record["scene_id"]) for record in records], self._now())
+
+    def _unpublished(self) -> list[Mapping[str, Any]]:
+        with self._engine.begin() as connection:
+            return ledger.unpublished(connection, _AT_ONCE)
 
     def _send(self, records: Sequence[Mapping[str, Any]]) -> None:
         sender = self._connected()
@@ -109,8 +110,8 @@ class ScenePublisher:
         return self._sender
 
 
-def enter(engine: sa.Engine, scenes: Iterable[FoundScene], now: datetime) -> list[str]:
-    """Enters scenes into the ledger; returns the ids of those that it did not know."""
+def enter(engine: sa.Engine, scenes: Iterable[FoundScene], now: datetime, or_failed: bool = False) -> list[str]:
+    """Enters scenes into the ledger; returns the ids of those that it did not know (or that failed)."""
     rows = [
         NewScene(
             scene.scene_id, scene.sensor, json.loads(scene.to_json()), datatake_named(scene.scene_id), scene.found_at
@@ -118,4 +119,4 @@ def enter(engine: sa.Engine, scenes: Iterable[FoundScene], now: datetime) -> lis
         for scene in scenes
     ]
     with engine.begin() as connection:
-        return ledger.enter(connection, rows, now)
+        return ledger.enter(connection, rows, now, or_failed)

@@ -33,6 +33,11 @@ class DatabaseSources:
         with self._engine.begin() as connection:
             return scene_sources.all_sources(connection)
 
+    def forget(self, source: str) -> bool:
+        """Forgets a source with its bookmark; False where it is not known."""
+        with self._engine.begin() as connection:
+            return scene_sources.forget(connection, source)
+
     def succeeded(self, outcome: Outcome, now: datetime, next_at: datetime | None) -> None:
         """Moves the bookmark and ends a row of failures."""
         with self._engine.begin() as connection:

@@ -100,7 +100,7 @@ class Worker:
         wait_s = 1.0
         while not stop.is_set():
             try:
-                if not self._step() and until_idle and self._is_idle():
+                if not self._step(stop) and until_idle and self._is_idle():
                     break
                 wait_s = 1.0
             except StreamReplaced as error:
@@ -129,11 +129,13 @@ class Worker:
             self._producer = ObservationProducer(self._bootstrap, self._settings.ingest)
         return self._topic, self._producer
 
-    def _step(self) -> bool:
+    def _step(self, stop: threading.Event) -> bool:
         """Works on what the topic brings, else on what is due in the ledger; False when neither has anything."""
         topic, _ = self._connected()
         records = topic.poll(0.0) or topic.poll(_POLL_S)
         for record in records:
+            if stop.is_set():
+                return True
             if record.scene is not None:
                 enter(self._engine, [record.scene], self._now())
                 self._work(record.scene.scene_id)
@@ -169,7 +171,7 @@ class Worker:
         except _DATABASE:
             raise  # the lease ends by itself
         except Exception as error:  # the outermost loop: one scene's surprise must not stop the others
-            log.exception("scene %s", held.scene_id)
+            log.exception("scene %s: a surprise", held.scene_id)
             told = f"scene {held.scene_id}: unexpected {type(error).__name__}: {str(error).splitlines()[0][:200]}"
             end = self._failed(held, "unexpected", told, False)
         self.ends[end] += 1
@@ -234,7 +236,7 @@ class Worker:
 
     def _put_back(self, held: Claim, why: str | None, next_try_at: datetime) -> End:
         with self._engine.begin() as connection:
-            scenes.put_back(connection, held, why, next_try_at)
+            scenes.put_back(connection, held, why and unsigned(why), next_try_at)
         return "put_back"
 
     @contextmanager

@@ -14,7 +14,7 @@ create table scene_tiles (
 );
 
 -- What all scenes of one datatake share, fixed when the first of them is begun: their pass time, and which tiles (up to
--- tile_key) were known by then; a tile first seen later takes no parcel from these in this pass.
+-- tile_key) were known by then; a tile first seen later takes from these in this pass only parcels that it holds more of.
 create table scene_passes (
     datatake text primary key,
     observed_at timestamptz not null,
@@ -51,6 +51,7 @@ create table found_scenes (
     emitted bigint,
     withdrawn bigint,
     skipped bigint,
+    homes jsonb,
     check ((state = 'cutting') = (lease_until is not null)),
     check (state <> 'failed' or cause is not null),
     check (state <> 'cut' or expected is not null),
@@ -63,6 +64,7 @@ create index found_scenes_datatake on found_scenes (datatake);
 create index found_scenes_found on found_scenes (found_at);
 comment on column found_scenes.record is 'How to open it: the record of the scenes topic';
 comment on column found_scenes.family is 'The same for all granules of a tile, or slices, of one datatake, in whatever processing';
+comment on column found_scenes.homes is 'Parcels skipped as other_tile, by the tile that they are observed from';
 comment on column found_scenes.emitted is 'Observations that the broker confirmed; scene_ledger counts those that the store has';
 
 create view scene_reconciliation as

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from db.history import status
 from db.series import S2_BANDS
-from ingest import scene_commands
 from ingest.errors import IngestError
 from ingest.scene_commands import app
+from ingest.scenes import terminal
 from tests.integration.test_imagery_flanders import GRID, Patch, as_safe, on_grid, patch, shifted
 from tests.made_scenes import START, World, check_optical, optical, s2_item, world
 
@@ -33,7 +34,7 @@ def chain(
     monkeypatch.setenv("PARCELWATCH_BOOTSTRAP", bootstrap)
     monkeypatch.setenv("PARCELWATCH_INGEST_TOPIC_PREFIX", topic_prefix)
     monkeypatch.setenv("PARCELWATCH_SCENES_INDEX_FOLDER", str(tmp_path / "index"))
-    monkeypatch.setattr(scene_commands, "_stop_on_signals", threading.Event)
+    monkeypatch.setattr(terminal, "stop_on_signals", threading.Event)
     monkeypatch.setenv("COLUMNS", "200")
     # Regions follow the pixels' edges: 6 m less takes the pixels along them.
     monkeypatch.setenv("PARCELWATCH_IMAGERY_S2_BUFFER_M", "6")
@@ -107,11 +108,15 @@ def test_a_person_adds_looks_and_retries(chain: World, tmp_path: Path) -> None:
     chain.store_parcels({"a": (2.2, 2.2, 20.2, 20.2), "b": (30.2, 30.2, 33.2, 33.2)})
     assert "2 scenes are due again" in run("retry", "--empty")
     assert "1 cut, 1 failed" in run("work", "--until-idle")
-    shown = run("show", other)
-    assert "unreadable" in shown
-    assert "B08.tif cannot be read" in " ".join(shown.split())
+    with chain.engine.connect() as connection:
+        signs = {what: value for part, what, value in status(connection) if part == "scenes"}
+    assert signs["cut"] == "1"
+    assert signs["failed: unreadable"].startswith("1, next try 20")
+    assert "unreadable" in run("show", other)
+    assert "B08.tif cannot be read" in json.loads(run("show", other, "--json"))["told"]
     band.write_bytes(whole)
-    assert "1 scenes are due again" in run("retry", "--failed")
+    elsewhere = str(broken.parent.rename(tmp_path / "elsewhere"))
+    assert "1 new, 1 known" in run("add", str(good.parent), elsewhere)
     assert "1 cut" in run("work", "--until-idle")
     assert "1 not stored yet" in run("show", name)
     chain.consumer.catch_up()

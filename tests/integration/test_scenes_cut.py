@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 
+from db import scenes
 from tests.made_scenes import GRID, START, World, check_optical, inside, optical, s2_item, s2_name, world
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -122,6 +123,28 @@ def test_index_is_kept_and_made_anew_when_parcels_change(chain: World, tmp_path:
     chain.work()
     assert len(list((tmp_path / "index").glob("*.npz"))) == 2
     assert [row.expected for row in chain.ledger().values()] == [8, 7, 7]
+
+
+def test_a_retry_tells_amended_parcels_anew_and_the_others_not(chain: World, tmp_path: Path) -> None:
+    numbers = optical(8)
+    item = s2_item(tmp_path, numbers)
+    chain.add(item)
+    chain.work()
+    before = chain.current()
+    chain.now.put_forward(timedelta(days=1))
+    boxes = {**BOXES, "a": (4.2, 4.2, 18.2, 18.2)}
+    chain.store_parcels(boxes, unmonitorable=["forbidden"])
+    for _ in range(2):
+        with chain.engine.begin() as connection:
+            scenes.retry(connection, [item.parent.name], scenes.STATES, chain.now())
+        chain.work()
+        after = chain.current()
+        assert (after["a"]["revision"], after["a"]["n_clear"]) == (1, inside(boxes["a"]).sum())
+        check_optical(after["a"], numbers, inside(boxes["a"]))
+        assert {name: row for name, row in after.items() if name != "a"} == {
+            name: row for name, row in before.items() if name != "a"
+        }
+    assert chain.rows("select count(*) as n from dead_letters") == [{"n": 0}]
 
 
 def test_a_name_tells_what_a_scene_is(chain: World, tmp_path: Path) -> None:

@@ -1,19 +1,19 @@
 """From a STAC API over HTTP to stored observations, with everything that goes wrong on the way; every value exact."""
 
-import json
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
+from ingest.scenes.items import scene_of_file
 from ingest.scenes.polling import Failure, Outcome, attempt, poll
 from ingest.scenes.profiles import load_profile
 from ingest.scenes.retrying import Clock, Http, Patience
 from ingest.scenes.sources import DatabaseSources
+from ingest.scenes.terminal import Unsigned
 from tests.made_scenes import START, World, check_optical, inside, optical, s2_item, world
 from tests.stac_server import Fault, StacServer
 
@@ -37,14 +37,7 @@ def made(dsn: str, bootstrap: str, topic_prefix: str, tmp_path: Path) -> Iterato
 def serve(server: StacServer, folder: Path, seed: int, at: datetime) -> tuple[str, dict[str, np.ndarray]]:
     """A product's COGs behind the server and its item in the catalogue; its name and numbers."""
     numbers = optical(seed)
-    path = s2_item(folder, numbers, start=at, driver="COG", blocksize=128)
-    item: dict[str, Any] = json.loads(path.read_text())
-    for asset in item["assets"].values():
-        name = f"{item['id']}/{asset['href'].removeprefix('./')}"
-        server.files[name] = path.parent / asset["href"]
-        asset["href"] = server.file(name)
-    server.add({**item, "collection": "s2", "bbox": list(BOX)})
-    return item["id"], numbers
+    return server.publish(s2_item(folder, numbers, start=at, driver="COG", blocksize=128), "s2", BOX), numbers
 
 
 def test_polled_cut_and_stored_whatever_the_server_does(server: StacServer, made: World, tmp_path: Path) -> None:
@@ -100,3 +93,43 @@ def test_polled_cut_and_stored_whatever_the_server_does(server: StacServer, made
     numbers = dict(products)
     for row in stored:
         check_optical(row, numbers[row["scene_id"]], inside(PARCELS[row["source_id"]]))
+
+
+def test_a_worker_without_the_profile_leaves_the_scene_for_later(
+    server: StacServer, made: World, tmp_path: Path
+) -> None:
+    file = tmp_path / "here.toml"
+    file.write_text(f'title = "t"\napi = "{server.api}"\n[sensors.S2]\ncollections = ["s2"]\n')
+    serve(server, tmp_path / "cogs", 1, START)
+    (item,) = server.items
+    made.publisher.publish([scene_of_file(item, server.api, load_profile(str(file)), "test", made.now())])
+    file.rename(tmp_path / "elsewhere.toml")
+    made.work()
+    row = made.the_scene()
+    assert (row.state, row.cause) == ("failed", "unreadable")
+    assert f"profile {file}: neither a readable TOML file" in str(row.told)
+    (tmp_path / "elsewhere.toml").rename(file)
+    made.now.put_forward(timedelta(minutes=2))
+    made.work()
+    assert (made.the_scene().state, made.the_scene().stored) == ("cut", 2)
+
+
+def test_no_signature_is_logged_or_kept(
+    server: StacServer, made: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    serve(server, tmp_path / "cogs", 1, START)
+    (item,) = server.items
+    for asset in item["assets"].values():
+        asset["href"] += "?sig=secret&se=2030"
+    server.faults = [Fault("/files/", status=403, times=999)]
+    found = scene_of_file(item, f"{server.api}/item.json?sig=secret", None, "test", made.now())
+    assert found.href == f"{server.api}/item.json"
+    made.publisher.publish([found])
+    made.worker().run(threading.Event(), until_idle=True)
+    row = made.the_scene()
+    assert row.cause == "unreadable"
+    assert f"{item['id']}/B02.tif cannot be read" in str(row.told)
+    assert "secret" not in str(row.told)
+    lines = [Unsigned().format(record) for record in caplog.records]
+    assert any("cannot be read" in line for line in lines)
+    assert "secret" not in "\n".join(lines)

@@ -23,6 +23,7 @@ from db.connect import engine
 from db.parcels import ParcelRow, ensure_season, upsert_parcels
 from ingest import find_commands
 from ingest.errors import IngestError
+from ingest.scenes import terminal
 from ingest.scenes.polling import BACK_OFFS
 from ingest.scenes.subscription import TOKEN, Subscription
 from tests.stac_server import Answer, Asked, Fault, StacServer
@@ -54,7 +55,7 @@ def stack(dsn: str, bootstrap: str, topic_prefix: str, monkeypatch: pytest.Monke
     monkeypatch.setenv("PARCELWATCH_DSN", dsn)
     monkeypatch.setenv("PARCELWATCH_BOOTSTRAP", bootstrap)
     monkeypatch.setenv("PARCELWATCH_INGEST_TOPIC_PREFIX", topic_prefix)
-    monkeypatch.setattr(find_commands, "_stop_on_signals", threading.Event)
+    monkeypatch.setattr(terminal, "stop_on_signals", threading.Event)
 
 
 def run(*arguments: str) -> Result:
@@ -177,10 +178,14 @@ def test_watch(tmp_path: Path) -> None:
     assert "rejected: other.json: not JSON" in done.output
     assert f"folder:{folder}: 1 new, 0 known; 1 rejected" in done.output
     assert "0 new, 1 known" in run("watch", str(folder), "--settled", "0").output
-    assert run("watch", str(tmp_path / "no")).exit_code == 1
+    with pytest.raises(IngestError, match="no such folder"):
+        run("watch", str(tmp_path / "no"))
     rows = listed()
     assert (rows[f"folder:{folder}"]["new_scenes"], rows[f"folder:{folder}"]["rejected"]) == (1, 1)
-    assert "No such file" in rows[f"folder:{tmp_path / 'no'}"]["last_error"]
+    run("sources", "--forget", f"folder:{folder}")
+    assert listed() == {}
+    with pytest.raises(IngestError, match="no source"):
+        run("sources", "--forget", f"folder:{folder}")
 
 
 def test_pull(server: StacServer, profile: str, monkeypatch: pytest.MonkeyPatch) -> None:

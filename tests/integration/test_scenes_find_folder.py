@@ -15,18 +15,13 @@ import pytest
 from ingest.errors import BrokerUnavailable
 from ingest.scenes.folder import FolderError, Look, Watch
 from ingest.scenes.profiles import load_profile
+from ingest.scenes.publish import Published
 from ingest.scenes.record import FoundScene
 
 NAME = "S2A_MSIL2A_20240501T105621_N0510_R094_T31UFU_20240501T170300"
 OTHER = NAME.replace("31UFU", "31UFT")
 IMAGE = "GRANULE/L2A_T31UFU/IMG_DATA/R10m/T31UFU_20240501T105621_B02_10m"
 SETTLED = timedelta(seconds=30)
-
-
-@dataclass(frozen=True)
-class Counted:
-    new: int
-    known: int
 
 
 @dataclass
@@ -37,7 +32,7 @@ class Ledger:
     calls: int = 0
     fails: bool = False
 
-    def publish(self, found: Iterable[FoundScene]) -> Counted:
+    def publish(self, found: Iterable[FoundScene]) -> Published:
         self.calls += 1
         if self.fails:
             raise BrokerUnavailable("broker: away")
@@ -45,7 +40,7 @@ class Ledger:
         known = {scene.scene_id for scene in self.scenes}
         new = [scene for scene in given if scene.scene_id not in known]
         self.scenes += new
-        return Counted(len(new), len(given) - len(new))
+        return Published(len(new), len(given) - len(new))
 
 
 def later(seconds: float = 60) -> datetime:

@@ -13,6 +13,7 @@ import pytest
 from ingest.errors import BrokerUnavailable, IngestError
 from ingest.scenes.polling import BACK_OFFS, Bookmark, Failure, Outcome, attempt, poll, rounded, source_name
 from ingest.scenes.profiles import CatalogueProfile, load_profile
+from ingest.scenes.publish import Published
 from ingest.scenes.record import FoundScene
 from ingest.scenes.retrying import Clock, Http, Patience, SourceRefused, SourceUnavailable, Stopped
 from tests.stac_server import Answer, Asked, Fault, StacServer
@@ -20,12 +21,6 @@ from tests.stac_server import Answer, Asked, Fault, StacServer
 BOX = (4.0, 50.0, 4.2, 50.2)
 NOW = datetime(2024, 5, 20, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
-
-
-@dataclass(frozen=True)
-class Counted:
-    new: int
-    known: int
 
 
 @dataclass
@@ -36,7 +31,7 @@ class Ledger:
     calls: int = 0
     fails: int = 0
 
-    def publish(self, found: Iterable[FoundScene]) -> Counted:
+    def publish(self, found: Iterable[FoundScene]) -> Published:
         self.calls += 1
         if self.fails:
             self.fails -= 1
@@ -44,7 +39,7 @@ class Ledger:
         given = list(found)
         new = {scene.scene_id: scene for scene in given if scene.scene_id not in self.names()}
         self.scenes += new.values()
-        return Counted(len(new), len(given) - len(new))
+        return Published(len(new), len(given) - len(new))
 
     def names(self) -> set[str]:
         return {scene.scene_id for scene in self.scenes}

@@ -13,6 +13,7 @@ import pytest
 
 from ingest.errors import BrokerUnavailable, IngestError
 from ingest.scenes.profiles import CatalogueProfile, load_profile
+from ingest.scenes.publish import Published
 from ingest.scenes.record import FoundScene
 from ingest.scenes.retrying import Clock, Http, Patience, SourceRefused, SourceUnavailable
 from ingest.scenes.subscription import PASSWORD, TOKEN, USER, Credentials, NoCredentials, Pull, Subscription, subscribe
@@ -23,26 +24,20 @@ ID = "991c4730-cf6f-432a-9f6c-47be0230ff45"
 SECRET = "eyJhbGciOi-a-token-that-nobody-may-see"
 
 
-@dataclass(frozen=True)
-class Counted:
-    new: int
-    known: int
-
-
 @dataclass
 class Ledger:
     names: list[str] = field(default_factory=list)
     scenes: list[FoundScene] = field(default_factory=list)
     fails: bool = False
 
-    def publish(self, found: Iterable[FoundScene]) -> Counted:
+    def publish(self, found: Iterable[FoundScene]) -> Published:
         if self.fails:
             raise BrokerUnavailable("broker: away")
         given = list(found)
         new = [scene for scene in given if scene.scene_id not in self.names]
         self.scenes += new
         self.names += [scene.scene_id for scene in new]
-        return Counted(len(new), len(given) - len(new))
+        return Published(len(new), len(given) - len(new))
 
 
 @dataclass

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from db import scenes
 from tests.made_scenes import (
     GRID,
     START,
@@ -76,7 +77,9 @@ def test_a_parcel_on_two_tiles_is_observed_from_one(
     assert all(rows[item.parent.name].adds_up and rows[item.parent.name].is_stored for item in items)
 
 
-def test_a_tile_first_seen_later_takes_no_parcel_of_a_pass_begun_without_it(chain: World, tmp_path: Path) -> None:
+def test_a_tile_first_seen_later_takes_only_what_it_shows_more_of_in_a_pass_begun_without_it(
+    chain: World, tmp_path: Path
+) -> None:
     numbers = optical(2)
 
     def item(tile: str, day: int) -> Path:
@@ -91,7 +94,11 @@ def test_a_tile_first_seen_later_takes_no_parcel_of_a_pass_begun_without_it(chai
     chain.work()
     after = chain.current()
     assert set(before) == {"both", "right", "across", "seam", "low"}
-    assert {name: after[name] for name in before} == before
+    more = {"across", "low"}  # cut by the first tile's edge
+    assert {name: after[name] for name in set(before) - more} == {name: before[name] for name in set(before) - more}
+    assert {("31UES" in after[name]["scene_id"], after[name]["revision"]) for name in more} == {(True, 1)}
+    check_optical(after["low"], numbers, inside(BOXES["low"]))
+    assert chain.rows("select count(*) as n from dead_letters") == [{"n": 0}]
     assert "31UES" in after["left"]["scene_id"]
     chain.add(item("31UES", 5), item("31UFS", 5))
     chain.work()
@@ -99,6 +106,51 @@ def test_a_tile_first_seen_later_takes_no_parcel_of_a_pass_begun_without_it(chai
                            join scenes using (scene_key, observed_at) where observed_at > '{START}'""")
     east = {str(row["source_id"]) for row in homes if "31UFS" in str(row["scene_id"])}
     assert (len(homes), east) == (7, {"right", "seam"})
+
+
+def test_parcels_of_a_tile_that_never_came_are_taken_over_by_the_next(chain: World, tmp_path: Path) -> None:
+    numbers = optical(3)
+
+    def item(tile: str, day: int) -> Path:
+        part = EAST if tile == "31UFS" else WEST
+        at = START + timedelta(days=day)
+        return s2_item(tmp_path, window(numbers, ALL, part), tile=tile, grid=shifted(GRID, ALL, part), start=at)
+
+    chain.add(item("31UES", 0), item("31UFS", 0))
+    east = item("31UFS", 5)
+    chain.add(east)
+    chain.work()
+
+    def left() -> list[str]:
+        with chain.engine.begin() as connection:
+            return scenes.left_to_missing_tiles(connection, chain.now() - timedelta(days=1))
+
+    def again(name: str) -> None:
+        with chain.engine.begin() as connection:
+            assert scenes.retry(connection, [name], scenes.STATES, chain.now()) == [name]
+        chain.work()
+
+    at, name = START + timedelta(days=5), east.parent.name
+    assert set(chain.current(at=at)) == {"right", "seam"}
+    assert (chain.ledger()[name].homes, left()) == ({"31UES": 4}, [])
+    again(name)
+    assert set(chain.current(at=at)) == {"right", "seam"}, "the other tile may still come"
+    chain.now.put_forward(timedelta(days=2))
+    assert left() == [name]
+    again(name)
+    taken = chain.current(at=at)
+    assert set(taken) == {"right", "seam", "both", "across", "low"}
+    check_optical(taken["across"], numbers, inside(BOXES["across"]) & (np.arange(64) >= 20))
+    assert (left(), chain.ledger()[name].skipped_by) == ([], {"outside": 1})
+    chain.add(west := item("31UES", 5))
+    chain.work()
+    again(name)
+    homes = {parcel: row["scene_id"] for parcel, row in chain.current(at=at).items()}
+    assert {parcel for parcel, scene in homes.items() if scene == name} == {"right", "seam"}
+    assert set(homes.values()) == {name, west.parent.name}
+    assert {row["revision"] for row in chain.current(at=at).values() if row["scene_id"] != name} == {0, 1}
+    assert all(row.adds_up and row.is_stored for row in chain.ledger().values())
+    assert chain.rows("select count(*) as n from dead_letters") == [{"n": 0}]
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])

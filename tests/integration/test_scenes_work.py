@@ -106,6 +106,24 @@ def test_a_scene_that_kills_its_workers_is_left_alone_after_a_while(chain: World
     assert "5 workers vanished" in str(told.told)
 
 
+def test_asked_to_end_it_finishes_the_scene_in_hand_and_no_other(
+    chain: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain.add(*(s2_item(tmp_path, optical(nr), start=START + timedelta(days=nr)) for nr in range(4)))
+    stop = threading.Event()
+
+    def asked(*arguments: Any) -> Any:
+        stop.set()
+        return cutting_cut(*arguments)
+
+    cutting_cut = cutting.cut
+    monkeypatch.setattr(cutting, "cut", asked)
+    chain.worker().run(stop)
+    assert sorted(row.state for row in chain.ledger().values()) == ["cut", "found", "found", "found"]
+    chain.work()
+    assert {(row.state, row.attempts) for row in chain.ledger().values()} == {("cut", 1)}
+
+
 def test_two_workers_share(chain: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chain.add(*(s2_item(tmp_path, optical(nr), start=START + timedelta(days=nr)) for nr in range(6)))
     meet, both = threading.Barrier(2), threading.local()

@@ -117,3 +117,17 @@ def test_sensor_by_name(names: tuple[object, ...], expected: str | None) -> None
 def test_signatures_are_not_shown() -> None:
     line = "B02: https://a.blob.core.windows.net/c/B02.tif?se=2024&sig=abc cannot be read: /vsicurl/https://a/b?sig=abc"
     assert unsigned(line) == "B02: https://a.blob.core.windows.net/c/B02.tif cannot be read: /vsicurl/https://a/b"
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ("https://a.b/c.tif?sig=x&se=y cannot be read", "https://a.b/c.tif cannot be read"),
+        ("'/vsicurl/https://a.b/c.tif?sig=x' not found", "'/vsicurl/https://a.b/c.tif' not found"),
+        ("first\nhttps://a.b/c?sig=x\nlast: why?", "first\nhttps://a.b/c\nlast: why?"),
+        ("s3://a/b?x and https://c?y", "s3://a/b and https://c"),
+        ("/data/what?.tif is broken; is it?", "/data/what?.tif is broken; is it?"),
+    ],
+)
+def test_addresses_are_told_without_their_signature(told: str, shown: str) -> None:
+    assert unsigned(told) == shown

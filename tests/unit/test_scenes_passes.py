@@ -10,7 +10,7 @@ import pytest
 import shapely
 
 from ingest.imagery.scene import Grid, Scene
-from ingest.scenes.homes import has_other_home, outline
+from ingest.scenes.homes import home_of, outline
 from ingest.scenes.passes import datatake_of, family_of, is_newer, is_same_part, standing
 from ingest.scenes.settings import SceneSettings
 
@@ -132,10 +132,10 @@ PARCELS = [
 
 def test_the_first_of_the_tiles_that_hold_a_parcel_whole() -> None:
     tiles = [("31UFS", GRID), ("31UGS", EAST)]
-    assert has_other_home(PARCELS, "31UFS", tiles).tolist() == [False, False, True, False, True]
-    assert has_other_home(PARCELS, "31UGS", tiles).tolist() == [True, True, False, True, False]
+    assert (home_of(PARCELS, "31UFS", tiles) != "31UFS").tolist() == [False, False, True, False, True]
+    assert (home_of(PARCELS, "31UGS", tiles) != "31UGS").tolist() == [True, True, False, True, False]
     turned = tiles[::-1]
-    assert has_other_home(PARCELS, "31UFS", turned).tolist() == [False, True, True, False, True]
+    assert (home_of(PARCELS, "31UFS", turned) != "31UFS").tolist() == [False, True, True, False, True]
 
 
 @pytest.mark.parametrize("order", list(permutations(["31UFS", "31UGS", "32ULB"])))
@@ -143,12 +143,13 @@ def test_every_parcel_has_one_home_whatever_the_order(order: tuple[str, ...]) ->
     grids = {"31UFS": GRID, "31UGS": EAST, "32ULB": NEXT_ZONE}
     tiles = [(name, grids[name]) for name in order]
     is_on = {name: shapely.intersects(outline(grids[name]), shapely.from_wkb(PARCELS)) for name in order}
-    homes = np.stack([is_on[name] & ~has_other_home(PARCELS, name, tiles) for name in order])
+    homes = np.stack([is_on[name] & (home_of(PARCELS, name, tiles) == name) for name in order])
     assert homes.sum(0).tolist() == [1] * len(PARCELS)
 
 
 def test_a_tile_alone_is_home_to_all() -> None:
-    assert not has_other_home(PARCELS, "31UFS", [("31UFS", GRID), ("01CCV", replace(GRID, crs="EPSG:32701"))]).any()
+    far = [("31UFS", GRID), ("01CCV", replace(GRID, crs="EPSG:32701"))]
+    assert set(home_of(PARCELS, "31UFS", far)) == {"31UFS"}
 
 
 def test_an_outline_follows_the_curved_edge() -> None:

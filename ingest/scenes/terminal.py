@@ -1,0 +1,80 @@
+"""What the commands of `parcelwatch scenes` share: lines for people, the log, sessions with sources, the publisher."""
+
+import json
+import logging
+import random
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+
+from db.connect import engine
+from db.settings import resolve_broker, resolve_dsn
+from ingest.scenes.access import unsigned
+from ingest.scenes.publish import ScenePublisher
+from ingest.scenes.retrying import Clock, Http, Patience
+from ingest.settings import IngestSettings
+from ingest.signals import stop_on_signals
+
+console: Final = Console()
+
+Prefix = Annotated[str | None, typer.Option(help="First part of the topics' names.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+ProfileOption = Annotated[str | None, typer.Option(help="Profile that reads items; default: names that are known.")]
+
+
+class Unsigned(logging.Formatter):
+    """Lines without signatures, whoever wrote them: GDAL tells addresses in full."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return unsigned(super().format(record))
+
+
+def begin() -> threading.Event:
+    """The log goes to the terminal's error stream; signals set the event, which ends loops and waits."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(Unsigned("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # publisher and worker say themselves when the broker is away
+    logging.getLogger("rasterio").setLevel(logging.WARNING)  # what it tells below that, the scene's own line tells too
+    return stop_on_signals()
+
+
+def session(source: str, stop: threading.Event) -> Http:
+    """Patient requests to a source."""
+    return Http(source, Patience(), Clock(now, stop.wait, random.uniform))
+
+
+def publisher(topic_prefix: str | None) -> ScenePublisher:
+    """A publisher on the scenes topic."""
+    return ScenePublisher(engine(resolve_dsn()), resolve_broker().bootstrap, ingest_settings(topic_prefix), now)
+
+
+def ingest_settings(topic_prefix: str | None) -> IngestSettings:
+    """Settings of the topics, from the environment where nothing else was said."""
+    return IngestSettings(topic_prefix=topic_prefix) if topic_prefix else IngestSettings()
+
+
+def line(text: str) -> None:
+    """One line, as it is."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def json_line(facts: Mapping[str, Any]) -> None:
+    """One JSON object on a line."""
+    typer.echo(
+        json.dumps({name: value.isoformat() if isinstance(value, datetime) else value for name, value in facts.items()})
+    )
+
+
+def minute(moment: datetime | None) -> str:
+    """A time for people."""
+    return f"{moment:%Y-%m-%d %H:%M}" if moment else ""
+
+
+def now() -> datetime:
+    """The time: only the command line may ask."""
+    return datetime.now(UTC)
