@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from models.gap_carried import Carried
 from models.gap_model import GapModel
-from models.gap_queries import GapQueries, Series, Steps
+from models.gap_queries import STEP_DAYS, GapQueries, Series, Steps
 from models.gap_streaming import DELAY_DAYS, advance, holding
 from models.ndvi_inputs import NEVER, Bools, ClearSeries, Floats, Ints, SarSeries
 from models.ndvi_views import MODES, Mode
@@ -95,22 +95,35 @@ def draw_curve(
     value, sd, nearest = np.zeros(len(days)), np.zeros(len(days)), np.zeros(len(days))
     kept: dict[Mode, Carried] = {}
     for mode in MODES:
-        rows, before = is_causal == (mode == "causal"), None
         if carried is not None:
-            held = holding(model, mode, carried[mode], steps, series, known_day)
+            held = holding(carried[mode], steps, series, known_day)
             kept[mode] = advance(model, mode, held, steps, series, known_day - DELAY_DAYS)
-            before = kept[mode].where(kept[mode].day <= (known_day if mode == "causal" else first_day))
-        filled = model.fill(steps, series, queries.rows(rows), mode, known_day, before)
-        value[rows], sd[rows], nearest[rows] = filled.ndvi, filled.sd, filled.nearest
+        rows = np.flatnonzero(is_causal == (mode == "causal"))
+        first = known_day if mode == "causal" else first_day
+        filled = _filled(model, steps, series, queries.rows(rows), mode, known_day, kept.get(mode), first)
+        value[rows], sd[rows], nearest[rows] = filled
     ahead = np.minimum(days + SAR_REACH_DAYS - 1, known_day[parcel])
     has_sar = steps.is_near(parcel, days - SAR_REACH_DAYS + 1, ahead)
     is_prior = ~has_sar & (nearest > VIEW_REACH_DAYS)
-    sd = np.hypot(sd, _doubt(model, steps, series, queries, known_day) / 1.96)
+    sd = np.hypot(sd, _doubt(model, steps, series, queries, known_day, kept.get("causal")) / 1.96)
     day_of_season = days.astype(np.float64)
     value = np.where(is_prior, model.prior.at(day_of_season), value)
     sd = np.where(is_prior, model.prior.sd_at(day_of_season), sd)
     origin = np.where(is_prior, PRIOR, np.where(nearest == 0, OBSERVED, RECONSTRUCTED)).astype(np.int8)
     return CurveRows(parcel, days, value, sd, origin, is_causal, kept)
+
+
+def _filled(
+    model: GapModel, steps: Steps, series: Series, queries: GapQueries, mode: Mode, known_day: Ints,
+    carried: Carried | None, first: Ints,
+) -> tuple[Floats, Floats, Floats]:  # fmt: skip
+    """NDVI, sd and nearest view of queries, of the parcels whose state lies before their first query (P,) from it."""
+    value, sd, nearest = (np.zeros(len(queries.day)) for _ in range(3))
+    is_carried = np.zeros(len(first), bool) if carried is None else carried.day <= first
+    for state, some in ((carried, is_carried[queries.series]), (None, ~is_carried[queries.series])):
+        filled = model.fill(steps, series, queries.rows(some), mode, known_day, state)
+        value[some], sd[some], nearest[some] = filled.ndvi, filled.sd, filled.nearest
+    return value, sd, nearest
 
 
 def _without_dips(model: GapModel, steps: Steps, series: Series, known_day: Ints) -> Series:
@@ -126,8 +139,13 @@ def _without_dips(model: GapModel, steps: Steps, series: Series, known_day: Ints
     row, column = np.nonzero(suspect)
     if len(row) == 0:
         return series
-    queries = GapQueries(row, day[row, column].astype(np.int64), column, column + 1)
-    said = model.fill(steps, series, queries, "retrospective", known_day).ndvi
+    # Each is judged by the weeks around it alone: the same work in any season, and a verdict that later news leave alone.
+    on, networks = day[row, column].astype(np.int64), model.members["retrospective"]
+    until = on + DIP_RECOVERY_DAYS
+    around = Series(row, np.where(day[row] <= until[:, None], day[row], np.nan), ndvi[row])
+    unread = replace(Carried.nothing(networks, len(row)), day=on - STEP_DAYS * networks[0].config.steps_back)
+    queries = GapQueries(np.arange(len(row)), on, column, column + 1)
+    said = model.fill(steps, around, queries, "retrospective", np.minimum(until, known_day[row]), unread).ndvi
     is_dip = np.zeros(day.shape, dtype=bool)
     is_dip[row, column] = ndvi[row, column] < said - DIP_BELOW_FILLED
     kept = np.where(is_dip, np.nan, day)
@@ -138,19 +156,21 @@ def _without_dips(model: GapModel, steps: Steps, series: Series, known_day: Ints
     )  # fmt: skip
 
 
-def _doubt(model: GapModel, steps: Steps, series: Series, queries: GapQueries, known_day: Ints) -> Floats:
+def _doubt(
+    model: GapModel, steps: Steps, series: Series, queries: GapQueries, known_day: Ints, carried: Carried | None
+) -> Floats:  # fmt: skip
     """(Q,) how far the newest view fell below what was said before it, where no later view has confirmed it; else 0."""
     n = series.n_views
     row = np.flatnonzero(n >= 2)
     last, one_before = n[row] - 1, n[row] - 2
     fell = series.ndvi[row, one_before] - series.ndvi[row, last] > DIP_DEPTH
     row, last = row[fell], last[fell]
-    drop, since = np.zeros(len(n)), np.zeros(len(n))
-    if len(row):
-        day = series.day[row, last].astype(np.int64)
-        asked = GapQueries(row, day, last, np.full(len(row), series.day.shape[1]))
-        said = model.fill(steps, series, asked, "causal", known_day).ndvi
-        below = said - series.ndvi[row, last]
-        drop[row], since[row] = np.where(below > DIP_BELOW_FILLED, below, 0.0), day
+    drop, since = np.zeros(len(n)), np.zeros(len(n), np.int64)
+    since[row] = series.day[row, last]
+    asked = GapQueries(row, since[row], last, np.full(len(row), series.day.shape[1]))
+    # since - 1: a state that has read this view cannot say what was expected before it.
+    said, *_ = _filled(model, steps, series, asked, "causal", known_day, carried, since - 1)
+    below = said - series.ndvi[row, last]
+    drop[row] = np.where(below > DIP_BELOW_FILLED, below, 0.0)
     age = queries.day - since[queries.series]
     return np.where(age >= 0, drop[queries.series] * np.exp(-np.maximum(age, 0) / DOUBT_DAYS), 0.0)

@@ -89,7 +89,7 @@ class GapModel:
             queries: sorted by series.
             mode: a causal answer looks at nothing after its day, a retrospective one at all there is.
             known: (S,) the last day that anything is known of, of each series; None: the last day with radar.
-            carried: of the mode's networks and of the series, one for each parcel: only what came after is read.
+            carried: of the mode's networks and of the series: only what came after is read.
 
         Raises:
             ValueError: a query on a day, or with views, before those that are carried.
@@ -119,20 +119,22 @@ class GapModel:
         """Value, free variance, nearest view and number of views of queries, of all members together."""
         members = self.members[mode]
         config, device = members[0].config, next(members[0].parameters()).device
-        parcels, one, row = np.unique(series.parcel, return_index=True, return_inverse=True)
+        read = np.stack([series.parcel, carried.day], axis=1)  # series of a parcel that begin on one day share steps
+        _, one, row = np.unique(read, axis=0, return_index=True, return_inverse=True)
+        parcels, row = series.parcel[one], row.reshape(-1)
         end = np.full(len(parcels), -NEVER)
         np.maximum.at(end, row, known)
         np.maximum.at(end, row[queries.series], queries.day)
         grid = StepGrid.over(carried.rows(one).starts_on(steps.first_days[parcels]), end)
         sar = step_inputs(steps.ending_on(parcels, grid.ends[:, -1], grid.n), grid, config).to(device)
         column, n_new = series.columns(carried.day)
-        n_read, new = series.n_views - n_new, (np.arange(len(column))[:, None], column)
+        n_read, new_day = series.n_views - n_new, np.take_along_axis(series.day, column, axis=1)
         if ((queries.n_before < n_read[queries.series]) | (queries.day < carried.day[queries.series])).any():
             raise ValueError("a day was asked for that lies before what is carried of its parcel: read it anew")
-        views = view_inputs(series, self.prior, config)[new].to(device)
+        views = view_inputs(series, self.prior, config, column=column).to(device)
         n_steps, n_views, parcel, step = (
             torch.as_tensor(values, device=device)
-            for values in (grid.begun(end), n_new, row, grid.complete(row[:, None], series.day[new]))
+            for values in (grid.begun(end), n_new, row, grid.complete(row[:, None], new_day))
         )
         out = []
         with torch.inference_mode():

@@ -204,11 +204,15 @@ def step_inputs(x: Floats, grid: StepGrid, config: GapConfig, shift: float = 0.0
     return _tensor(np.concatenate([x, season_channels(grid.ends + shift, config.n_harmonics)], axis=2))
 
 
-def view_inputs(series: Series, prior: Prior, config: GapConfig, shift: float = 0.0) -> Tensor:
-    """(S, M, 3 + season) of the views, zero after the last."""
+def view_inputs(
+    series: Series, prior: Prior, config: GapConfig, shift: float = 0.0, column: Ints | None = None
+) -> Tensor:  # fmt: skip
+    """(S, M, 3 + season) of the views, zero after the last; with `column` (S, N) of those alone."""
     has = np.isfinite(series.day)
     day, ndvi = np.where(has, series.day, 0.0), np.where(has, series.ndvi, 0.0)
     since: Floats = np.diff(day, axis=1, prepend=day[:, :1] - MAX_GAP_DAYS)
+    if column is not None:
+        has, day, ndvi, since = (np.take_along_axis(one, column, axis=1) for one in (has, day, ndvi, since))
     values = [RESIDUAL_SCALE * (ndvi - prior.at(day + shift)), ndvi, _log_days(np.clip(since, 0, MAX_GAP_DAYS))]
     x = np.concatenate([np.stack(values, axis=2), season_channels(day + shift, config.n_harmonics)], axis=2)
     return _tensor(np.where(has[..., None], x, 0.0))

@@ -1,29 +1,29 @@
 """Daily NDVI on the real tables: news inform the days they should and no others, and the past stays as it was known."""
 
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
-from db import observations, registry
+from db import beliefs, observations, registry, work
 from db.connect import engine
 from db.parcels import ParcelRow, Season, ensure_season, upsert_parcels
-from ingest.schemas import S1, S2
-from models.mcnn_seq import McnnSeqConfig
-from models.ndvi_curve import NdviModel, fit_curve
+from ingest.schemas import S1, S2, ObservationSchema
+from models.gap_carried import HEAD
+from models.gap_model import GapModel
+from models.gap_network import GapConfig
+from models.gap_streaming import DELAY_DAYS
+from models.gap_training import GapTrainingConfig, fit_gaps
 from models.ndvi_inputs import ClearSeries, SarSeries
-from models.ndvi_reconstruction import NdviTrainingConfig
-from models.ndvi_training import train_ndvi
 from monitor import train
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker
 
 START = date(2025, 1, 1)
-KEYS = ("parcel_key", "day", "recorded_at", "mode", "origin", "ndvi")
-
-
 WORKERS: dict[str, Worker] = {}
 """One worker for each test's database, as in operation: it keeps what it records of a parcel in order."""
 
@@ -33,7 +33,7 @@ def ndvi_on(day: float) -> float:
 
 
 @pytest.fixture(scope="module")
-def model() -> NdviModel:
+def model() -> GapModel:
     """A model that learned a little: the tests are about which rows are written, not how good they are."""
     n = 24
     day = np.tile(np.arange(0, 360, 6.0), n)
@@ -41,50 +41,70 @@ def model() -> NdviModel:
     green = np.array([ndvi_on(d) for d in day])
     sar = SarSeries(parcel, day, np.full(len(day), 15), np.ones(len(day), bool), -12 + 4 * green, -20 + 6 * green)
     clear = ClearSeries(parcel, day + 1, np.array([ndvi_on(d + 1) for d in day]))
-    held = np.arange(n) < 8
-    config = NdviTrainingConfig(network=McnnSeqConfig(n_extra=2), n_updates=20)
-    network, _ = train_ndvi(sar, clear, n, held, config)
-    return fit_curve(network, sar, clear, n, held, n_updates=200)
+    network = GapConfig(is_causal=False, hidden=12, view_hidden=8, head=16, branch_channels=(4, 6), n_harmonics=2)
+    config = GapTrainingConfig(network=network, n_members=2, n_updates=40)
+    return fit_gaps(sar, clear, np.arange(n) // 2, config)[0]
 
 
 @pytest.fixture
-def season(dsn: str, model: NdviModel, tmp_path: object) -> tuple[str, Season, int]:
+def season(dsn: str, model: GapModel, tmp_path: object) -> tuple[str, Season, int]:
     now = datetime(2025, 1, 1, tzinfo=UTC)
     with engine(dsn).begin() as connection:
         stored = ensure_season(connection, "2025", START, date(2025, 12, 31))
-        upsert_parcels(
-            connection, "test", stored, [ParcelRow("p", "r", None, 1.0, 400.0, 0.9, None, "1", "wheat")], now, now
-        )
+        wheat = [ParcelRow(name, "r", None, 1.0, 400.0, 0.9, None, "1", "wheat") for name in ("p", "q")]
+        upsert_parcels(connection, "test", stored, wheat, now, now)
         checkpoint = train.ndvi_checkpoint(model, {}, {})
         key = train.save(connection, "ndvi", checkpoint, tmp_path, now)  # type: ignore[arg-type]
         registry.activate(connection, stored.season_key, "test", key, now)
-        parcel = connection.execute(sa.text("select parcel_key from parcels")).scalar_one()
+        parcel = connection.execute(sa.text("select parcel_key from parcels where source_id = 'p'")).scalar_one()
     return dsn, stored, parcel
 
 
+@dataclass(frozen=True)
+class Arrival:
+    """An observation as it arrives."""
+
+    sensor: Literal["S1", "S2"]
+    day: int
+    value: float
+    revision: int = 0
+    is_withdrawn: bool = False
+
+
 def arrive(
-    dsn: str, parcel: int, sensor: str, day: int, recorded_on: int | None = None, value: float | None = None
-) -> datetime:
+    dsn: str, parcel: int, sensor: Literal["S1", "S2"], day: int, recorded_on: int | None = None, value: float | None = None
+) -> datetime:  # fmt: skip
     """One observation arrives and is worked off; returns when."""
-    observed = datetime(2025, 1, 1, 10, tzinfo=UTC) + timedelta(days=day)
     now = datetime(2025, 1, 1, 23, tzinfo=UTC) + timedelta(days=day if recorded_on is None else recorded_on)
-    schema = S2 if sensor == "S2" else S1
-    row = dict.fromkeys(schema.arrow.names) | {
-        "collection": "test", "season": "2025", "parcel_id": "p", "observed_at": observed, "available_at": observed,
-        "scene_id": f"{sensor}-{day}", "platform": "X", "relative_orbit": 15, "revision": 0, "is_withdrawn": False,
-    }  # fmt: skip
-    ndvi = ndvi_on(day) if value is None else value
-    if sensor == "S2":
-        row |= {"NDVI": ndvi, "n_clear": 20}
-    else:
-        row |= {"VV": 10 ** ((-12 + 4 * ndvi) / 10), "VH": 10 ** ((-20 + 6 * ndvi) / 10), "n_pixels": 20,
-                "radiometry": "sigma0", "direction": "ascending"}  # fmt: skip
-    with engine(dsn).begin() as connection:
-        table = pa.Table.from_pylist([row], schema=schema.arrow)
-        observations.insert(connection, sensor, table, np.array([parcel]), now)  # type: ignore[arg-type]
+    store(dsn, [parcel], [Arrival(sensor, day, ndvi_on(day) if value is None else value)], now)
     counts = WORKERS.setdefault(dsn, Worker(dsn, MonitorSettings())).look(now)
     assert counts.postponed == 0
     return now
+
+
+def store(dsn: str, parcels: list[int], many: list[Arrival], now: datetime) -> None:
+    """Observations of each parcel, as the consumer writes them."""
+    with engine(dsn).begin() as connection:
+        for schema, own in ((S1, [a for a in many if a.sensor == "S1"]), (S2, [a for a in many if a.sensor == "S2"])):
+            table = pa.Table.from_pylist([record(schema, a) for a in own], schema=schema.arrow)
+            for parcel in parcels:
+                if own:
+                    observations.insert(connection, own[0].sensor, table, np.full(len(own), parcel), now)
+
+
+def record(schema: ObservationSchema, a: Arrival) -> dict[str, object]:
+    observed = datetime(2025, 1, 1, 10, tzinfo=UTC) + timedelta(days=a.day)
+    row = dict.fromkeys(schema.arrow.names) | {
+        "collection": "test", "season": "2025", "parcel_id": "p", "observed_at": observed, "available_at": observed,
+        "scene_id": f"{a.sensor}-{a.day}-{a.revision}", "platform": "X", "relative_orbit": 15, "revision": a.revision,
+        "is_withdrawn": a.is_withdrawn,
+    }  # fmt: skip
+    if a.sensor == "S2":
+        return row | {"NDVI": None if a.is_withdrawn else a.value, "n_clear": 0 if a.is_withdrawn else 20}
+    row |= {"n_pixels": 20, "radiometry": "sigma0", "direction": "ascending"}
+    if not a.is_withdrawn:
+        row |= {"VV": 10 ** ((-12 + 4 * a.value) / 10), "VH": 10 ** ((-20 + 6 * a.value) / 10)}
+    return row
 
 
 def rows(dsn: str, at: datetime | None = None) -> dict[int, sa.Row[tuple[object, ...]]]:
@@ -167,3 +187,112 @@ def test_phenology_is_dated_once_the_season_shows_it(season: tuple[str, Season, 
     assert abs((last.pos - START).days - 170) < 12
     assert last.sos < last.pos < last.eos
     assert len(found) < 50  # a row only when something changed
+
+
+def random_arrivals(seed: int) -> list[list[Arrival]]:
+    """What comes between one look and the next: mostly in time, some of it late, revised, withdrawn, or under a cloud."""
+    rng = np.random.default_rng(seed)
+    looks: list[list[Arrival]] = [[] for _ in range(40)]
+    for day in range(0, 240, 3):
+        sensor: Literal["S1", "S2"] = "S1" if day % 6 == 0 else "S2"
+        if rng.random() < 0.4 and sensor == "S2":
+            continue  # all cloud
+        cloud = 0.4 if rng.random() < 0.1 else 0.0
+        late = int(rng.choice([0, 0, 0, 0, 2, 9]))
+        value = ndvi_on(day) + float(rng.normal(0, 0.02))
+        looks[min(day // 6 + late, 39)].append(Arrival(sensor, day, value - cloud * (sensor == "S2")))
+        if rng.random() < 0.1:
+            again = min(day // 6 + late + int(rng.integers(1, 12)), 39)
+            looks[again].append(Arrival(sensor, day, value - 0.1, 1, bool(rng.random() < 0.3)))
+    return looks
+
+
+def drawn(dsn: str, parcel: int) -> list[sa.Row[tuple[object, ...]]]:
+    with engine(dsn).connect() as connection:
+        query = sa.text(
+            """select recorded_at, day, mode, origin, ndvi, ndvi_sd from ndvi_daily where parcel_key = :parcel
+               order by recorded_at, day"""
+        )
+        return list(connection.execute(query, {"parcel": parcel}))
+
+
+def states(dsn: str) -> dict[tuple[int, str], bytes]:
+    with engine(dsn).connect() as connection:
+        found = connection.execute(sa.text("select parcel_key, modality, state from encoder_states"))
+        return {(row.parcel_key, row.modality): bytes(row.state) for row in found}
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_rows_drawn_from_stored_states_are_those_of_reading_everything_each_time(
+    season: tuple[str, Season, int], seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Late, revised, withdrawn, under clouds, with a look that dies at its end: q, whose states are dropped, is p's twin."""
+    dsn, _, p = season
+    with engine(dsn).connect() as connection:
+        q = connection.execute(sa.text("select parcel_key from parcels where source_id = 'q'")).scalar_one()
+    worker = Worker(dsn, MonitorSettings())
+    for look, many in enumerate(random_arrivals(seed)):
+        now = datetime(2025, 1, 1, 23, tzinfo=UTC) + timedelta(days=6 * look + 5)
+        store(dsn, [p, q], many, now)
+        before = states(dsn)
+        with engine(dsn).begin() as connection:
+            connection.execute(sa.text("delete from encoder_states where parcel_key = :q"), {"q": q})
+        if look % 9 == 4 and many:
+            with monkeypatch.context() as patch:
+                patch.setattr(beliefs, "save_ndvi", dies)
+                with pytest.raises(sa.exc.OperationalError):
+                    worker.look(now)
+            kept = {key: state for key, state in before.items() if key[0] == p}
+            assert {key: state for key, state in states(dsn).items() if key[0] == p} == kept
+        assert worker.look(now).postponed == 0
+    mine, twin = drawn(dsn, p), drawn(dsn, q)
+    assert len(mine) > 240
+    assert [row[:4] for row in mine] == [row[:4] for row in twin]
+    np.testing.assert_allclose([row[4:] for row in mine], [row[4:] for row in twin], atol=1e-5)
+    assert {row.mode for row in mine} == {"causal", "retrospective"}
+    assert {key for key, _ in states(dsn)} == {p, q}
+
+
+def dies(*_: object) -> None:
+    raise sa.exc.OperationalError("insert", None, Exception("the worker was killed"))
+
+
+def test_the_next_rows_go_on_from_the_stored_states(season: tuple[str, Season, int]) -> None:
+    dsn, _, p = season
+    for day in range(0, 102, 6):
+        arrive(dsn, p, "S1", day)
+        if day % 12 == 0:
+            arrive(dsn, p, "S2", day + 1)
+    stored = states(dsn)
+    assert set(stored) == {(p, "ndvi causal"), (p, "ndvi retrospective")}
+    with engine(dsn).connect() as connection:
+        one = connection.execute(sa.text("select * from encoder_states where modality = 'ndvi causal'")).one()
+    last = 97 - DELAY_DAYS  # the day after which nothing new was read: of the last view
+    assert one.observed_to <= datetime(2025, 1, 1, tzinfo=UTC) + timedelta(days=last + 1)
+    assert one.n_folded == last // 6 + 1 + (last - 1) // 12 + 1
+    # Numbers that were tampered with show in the next row; a state that cannot be read does not.
+    causal = stored[p, "ndvi causal"]
+    tampered = causal[: HEAD.size] + (np.frombuffer(causal, "<f4", offset=HEAD.size) + 50).astype("<f4").tobytes()
+    values = [next_causal(dsn, p, state) for state in (None, tampered, b"broken", causal)]
+    assert values[0] == pytest.approx(values[3], abs=1e-5) == values[2]
+    assert abs(values[1] - values[0]) > 1e-4
+
+
+def next_causal(dsn: str, parcel: int, state: bytes | None) -> float:
+    """The causal row of the next pass, looked at from a state and then undone."""
+    now = datetime(2025, 1, 1, 23, tzinfo=UTC) + timedelta(days=104)
+    with engine(dsn).connect() as connection, connection.begin() as transaction:
+        table = pa.Table.from_pylist([record(S1, Arrival("S1", 104, ndvi_on(104)))], schema=S1.arrow)
+        observations.insert(connection, "S1", table, np.array([parcel]), now)
+        change = "delete from encoder_states" if state is None else "update encoder_states set state = :state"
+        given = {} if state is None else {"state": state}
+        connection.execute(sa.text(f"{change} where modality = 'ndvi causal'"), given)
+        claim = work.claim(connection, 10, now)
+        assert claim is not None
+        Worker(dsn, MonitorSettings())._process(connection, claim, now)
+        found = connection.execute(
+            sa.text("select ndvi from ndvi_daily where mode = 'causal' and recorded_at = :now"), {"now": now}
+        )
+        value = float(found.scalar_one())
+        transaction.rollback()
+    return value
