@@ -23,6 +23,7 @@ from experiments import timing as timing_experiment
 from experiments.config import parse
 from experiments.grid import Grid
 from experiments.ndvi import commands as ndvi_commands
+from experiments.option_lists import numbers, words
 from experiments.schemes import ENHANCEMENTS, Enhancement, ExperimentError, chosen
 from experiments.sources import open_source
 from experiments.tables import Measurement
@@ -149,9 +150,9 @@ def fusion(
     enhancements: Enhanced = "none,auxiliary,temporal dropout,both", forest: Forest = True,
 ) -> None:  # fmt: skip
     """Fusion schemes x enhancements (Table 1), beside single modalities and a forest."""
-    how = _numbers("--seeds", seeds), _folds(folds)
+    how = numbers("--seeds", seeds), _folds(folds)
     with asked.grid() as grid:
-        rows = chosen(grid.data, _words(schemes)), _enhancements(enhancements)
+        rows = chosen(grid.data, words(schemes)), _enhancements(enhancements)
         found = fusion_experiment.measure(grid, *rows, *how, with_forest=forest)
         fusion_experiment.write(asked.out, found, asked.title(grid, *how), grid.data.day_names)
     asked.show(found, "macro-F1")
@@ -163,9 +164,9 @@ def clouds(
     enhancements: Enhanced = "both", draws: Draws = 5,
 ) -> None:  # fmt: skip
     """Score against the share of optical dates kept (Fig. 7)."""
-    how = _numbers("--seeds", seeds), _folds(folds)
+    how = numbers("--seeds", seeds), _folds(folds)
     with asked.grid() as grid:
-        rows = chosen(grid.data, _words(schemes)), _enhancements(enhancements)
+        rows = chosen(grid.data, words(schemes)), _enhancements(enhancements)
         found = clouds_experiment.measure(grid, *rows, *how, draws=draws)
         clouds_experiment.write(asked.out, found, asked.title(grid, *how))
     asked.show([one for one in found if one.x in clouds_experiment.SHOWN], "macro-F1")
@@ -174,9 +175,9 @@ def clouds(
 @experiment("gradient-flow")
 def gradient_flow(asked: Asked, seeds: Seeds = "0", folds: Folds = "1", schemes: Schemes = "late") -> None:
     """Where the gradient goes: each modality's share, with and without auxiliary supervision (Eq. 9, Fig. 6)."""
-    how = _numbers("--seeds", seeds), _folds(folds)
+    how = numbers("--seeds", seeds), _folds(folds)
     with asked.grid() as grid:
-        found = gradient_flow_experiment.measure(grid, chosen(grid.data, _words(schemes)), *how)
+        found = gradient_flow_experiment.measure(grid, chosen(grid.data, words(schemes)), *how)
         some = gradient_flow_experiment.write(asked.out, found, asked.title(grid, *how))
     x = sorted({one.x for one in some})
     asked.show([one for one in some if one.x in (x[0], x[len(x) // 2], x[-1])], gradient_flow_experiment.SHARE)
@@ -186,7 +187,7 @@ def gradient_flow(asked: Asked, seeds: Seeds = "0", folds: Folds = "1", schemes:
 def timing(asked: Asked, schemes: Schemes = "") -> None:
     """Parameters, seconds of an epoch and parcels a second (Table 4), beside the published form."""
     with asked.grid() as grid:
-        found = timing_experiment.measure(grid, chosen(grid.data, _words(schemes)), ENHANCEMENTS[-1], 1)
+        found = timing_experiment.measure(grid, chosen(grid.data, words(schemes)), ENHANCEMENTS[-1], 1)
         timing_experiment.write(asked.out, found, grid.data.name, grid.device)
     asked.show(found, *timing_experiment.METRICS)
 
@@ -197,9 +198,9 @@ def in_season(
     forest: Forest = True,
 ) -> None:  # fmt: skip
     """Score against the date of the season, every fifteen days and on the scored dates."""
-    how = _numbers("--seeds", seeds), _folds(folds)
+    how = numbers("--seeds", seeds), _folds(folds)
     with asked.grid() as grid:
-        rows = chosen(grid.data, _words(schemes)), _enhancements(enhancements)
+        rows = chosen(grid.data, words(schemes)), _enhancements(enhancements)
         found = in_season_experiment.measure(grid, *rows, *how, with_forest=forest)
         in_season_experiment.write(asked.out, found, grid, *rows, *how, asked.title(grid, *how))
     asked.show([one for one in found if one.at in grid.data.day_names], "macro-F1")
@@ -220,26 +221,15 @@ def _default_path(data: Source) -> str | None:
     return str(Path(root) / FOLDERS[data]) if data in FOLDERS else None
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
-
-
-def _numbers(option: str, text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in _words(text))
-    except ValueError as error:
-        raise ExperimentError(f"{option} {text}: whole numbers by commas, such as 0,1,2") from error
-
-
 def _folds(text: str) -> tuple[int, ...]:
-    numbers = _numbers("--folds", text)
-    if not numbers or not set(numbers) <= set(range(1, 6)):
+    chosen = numbers("--folds", text)
+    if not chosen or not set(chosen) <= set(range(1, 6)):
         raise ExperimentError(f"--folds {text}: from 1 to 5, at least one")
-    return numbers
+    return chosen
 
 
 def _enhancements(text: str) -> tuple[Enhancement, ...]:
     known = {one.name: one for one in ENHANCEMENTS}
-    if missing := [word for word in _words(text) if word not in known]:
+    if missing := [word for word in words(text) if word not in known]:
         raise ExperimentError(f"--enhancements {', '.join(missing)}: known are {', '.join(known)}")
-    return tuple(known[word] for word in _words(text))
+    return tuple(known[word] for word in words(text))

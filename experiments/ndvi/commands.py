@@ -24,6 +24,7 @@ from experiments.ndvi import settings
 from experiments.ndvi.runs import Runs, within
 from experiments.ndvi.sources import Source, open_series
 from experiments.ndvi.splits import N_FOLDS, SPLITS, Split
+from experiments.option_lists import numbers, words
 from experiments.schemes import ExperimentError
 from seasons.stages import Stages
 
@@ -91,7 +92,7 @@ class Asked:
             **tables.get(settings.ALL, {}),
             **{key: one for key, one in given.items() if one is not None},
         }
-        self.configs = settings.chosen(_words(models), tables, where)
+        self.configs = settings.chosen(words(models), tables, where)
         if not self.configs:
             raise ExperimentError("--models: name at least one")
         folder = path or (
@@ -99,7 +100,7 @@ class Asked:
         )
         self.source = Source(data.value, folder, parcels=parcels, pixels=pixels or None)
         self.splits: tuple[Split, ...] = tuple(one for one in SPLITS if split in (Splits.BOTH, Splits(one)))
-        self.seeds = _numbers("--seeds", seeds)
+        self.seeds = numbers("--seeds", seeds)
         self.seconds, self.device = seconds, device
         self.out = out or Path("reports/experiments") / f"{name}-{data.value}"
         self.folder = runs or self.out / "runs"
@@ -142,9 +143,9 @@ def clouds(
     draws: Annotated[int, typer.Option(help="random choices of what is held back, with series", min=1)] = 1,
 ) -> None:  # fmt: skip
     """NDVI from radar alone where complete optical series are missing (50 % and 70 % cloud)."""
-    chosen, per_cent = _folds(folds), _numbers("--shares", shares)
-    readings = [one for one in clouds_experiment.READINGS if one in _words(reading)]
-    if not readings or len(readings) < len(set(_words(reading))):
+    chosen, per_cent = _folds(folds), numbers("--shares", shares)
+    readings = [one for one in clouds_experiment.READINGS if one in words(reading)]
+    if not readings or len(readings) < len(set(words(reading))):
         raise ExperimentError(f"--reading {reading}: {', '.join(clouds_experiment.READINGS)}, at least one")
     if not per_cent or not all(0 < one < 100 for one in per_cent):
         raise ExperimentError(f"--shares {shares}: from 1 to 99 per cent, at least one")
@@ -189,19 +190,8 @@ def _said(folds: tuple[int, ...]) -> str:
     return "five folds pooled" if len(folds) == N_FOLDS else f"folds {', '.join(map(str, folds))} pooled"
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
-
-
-def _numbers(option: str, text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in _words(text))
-    except ValueError as error:
-        raise ExperimentError(f"{option} {text}: whole numbers by commas, such as 0,1,2") from error
-
-
 def _folds(text: str) -> tuple[int, ...]:
-    numbers = _numbers("--folds", text)
-    if not numbers or not set(numbers) <= set(range(1, N_FOLDS + 1)) or len(set(numbers)) < len(numbers):
+    chosen = numbers("--folds", text)
+    if not chosen or not set(chosen) <= set(range(1, N_FOLDS + 1)) or len(set(chosen)) < len(chosen):
         raise ExperimentError(f"--folds {text}: from 1 to {N_FOLDS}, each once, at least one")
-    return numbers
+    return chosen
