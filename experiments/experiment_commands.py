@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -23,7 +22,7 @@ from experiments import timing as timing_experiment
 from experiments.config import parse
 from experiments.grid import Grid
 from experiments.ndvi import commands as ndvi_commands
-from experiments.option_lists import numbers, words
+from experiments.options import numbers, with_common, words
 from experiments.schemes import ENHANCEMENTS, Enhancement, ExperimentError, chosen
 from experiments.sources import open_source
 from experiments.tables import Measurement
@@ -71,17 +70,7 @@ def experiment(name: str) -> Callable[[Callable[..., None]], Callable[..., None]
     """Makes a command of a function: the options of `Asked` come before its own."""
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        common = list(inspect.signature(Asked).parameters.values())[1:]
-        own = list(inspect.signature(function).parameters.values())[1:]
-
-        def command(**options: Any) -> None:
-            function(Asked(name, **{one.name: options.pop(one.name) for one in common}), **options)
-
-        hints = {**get_type_hints(Asked.__init__, include_extras=True), **get_type_hints(function, include_extras=True)}
-        parameters = [one.replace(annotation=hints[one.name]) for one in (*common, *own)]
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = {one.name: one.annotation for one in parameters}
-        app.command(name, help=function.__doc__)(command)
+        app.command(name, help=function.__doc__)(with_common(Asked, name, function))
         return function
 
     return register

@@ -71,6 +71,11 @@ class NdviTrainingConfig:
             raise ValueError("NDVI training needs windows of at least 2 segments")
 
     @property
+    def all_updates(self) -> int:
+        """Updates of the whole training, for a progress bar."""
+        return self.n_updates
+
+    @property
     def output_days(self) -> int:
         """Days between two outputs of a window."""
         return self.network.stride * self.step_days

@@ -154,12 +154,11 @@ def train_ndvi(
             label_of=lambda parcel: "field" if (parcel.area_ha or 0) >= min_area_ha else None, min_classes=1,
         )  # fmt: skip
         console.print(f"{len(data.labels)} parcels, {len(data.s1)} radar and {len(data.s2)} optical observations")
-        total = config.all_updates if isinstance(config, GapTrainingConfig) else config.n_updates
         model: GapModel | SarToNdvi
         with _bar("training") as (bar, task):
 
             def told(update: int, loss: float) -> None:
-                bar.update(task, completed=update, total=total, description=f"loss {loss:.4f}")
+                bar.update(task, completed=update, total=config.all_updates, description=f"loss {loss:.4f}")
 
             if isinstance(config, GapTrainingConfig):
                 model, scores = train.ndvi(data, config=config, device=device, progress=told)
@@ -173,9 +172,7 @@ def _ndvi_choices(model: str, file: Path | None, seed: int) -> GapTrainingConfig
     """How a model is trained: the defaults of its name with a file's choices."""
     try:
         choices = {} if file is None else tomllib.loads(file.read_text(encoding="utf-8"))
-        if model == train.GAP_FILLING:
-            return GapTrainingConfig.chosen({"seed": seed} | choices)
-        return NdviTrainingConfig.chosen(model, {"seed": seed} | choices)
+        return train.ndvi_choices(model, {"seed": seed} | choices)
     except (OSError, ValueError, TypeError) as error:
         raise TrainingDataError(f"{file or '--model'}: {error}") from error
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -119,6 +120,11 @@ def ndvi_checkpoint(
     return pack(
         weights, {"kind": kind, "config": config | {"kind": kind}, "scores": dict(scores), "about": dict(trained_on)}
     )
+
+
+def ndvi_choices(model: str, choices: Mapping[str, Any]) -> GapTrainingConfig | NdviTrainingConfig:
+    """How an NDVI model is trained: the defaults of its name with a file's choices; ValueError or TypeError names what is wrong."""
+    return GapTrainingConfig.chosen(choices) if model == GAP_FILLING else NdviTrainingConfig.chosen(model, choices)
 
 
 def curve_model(checkpoint: Checkpoint) -> GapModel:

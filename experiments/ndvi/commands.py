@@ -5,13 +5,12 @@ Each writes a CSV, one page (report.md) and plots to its folder; trainings are k
 
 from __future__ import annotations
 
-import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, get_type_hints
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
@@ -24,7 +23,7 @@ from experiments.ndvi import settings
 from experiments.ndvi.runs import Runs, within
 from experiments.ndvi.sources import Source, open_series
 from experiments.ndvi.splits import N_FOLDS, SPLITS, Split
-from experiments.option_lists import numbers, words
+from experiments.options import numbers, with_common, words
 from experiments.schemes import ExperimentError
 from seasons.stages import Stages
 
@@ -169,21 +168,7 @@ def crops(asked: Asked, folds: Folds = ALL_FOLDS) -> None:
 def register(app: typer.Typer) -> None:
     """Adds the three commands, each with the options of `Asked` before its own."""
     for name, function in (("ndvi-dates", dates), ("ndvi-clouds", clouds), ("ndvi-crops", crops)):
-        app.command(name, help=function.__doc__)(_with_common_options(name, function))
-
-
-def _with_common_options(name: str, function: Callable[..., None]) -> Callable[..., None]:
-    common = list(inspect.signature(Asked).parameters.values())[1:]
-    own = list(inspect.signature(function).parameters.values())[1:]
-
-    def command(**options: Any) -> None:
-        function(Asked(name, **{one.name: options.pop(one.name) for one in common}), **options)
-
-    hints = {**get_type_hints(Asked.__init__, include_extras=True), **get_type_hints(function, include_extras=True)}
-    parameters = [one.replace(annotation=hints[one.name]) for one in (*common, *own)]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {one.name: one.annotation for one in parameters}
-    return command
+        app.command(name, help=function.__doc__)(with_common(Asked, name, function))
 
 
 def _said(folds: tuple[int, ...]) -> str:

@@ -31,7 +31,7 @@ from models.ndvi_inputs import TrainingDataError
 from models.ndvi_reconstruction import NdviTrainingConfig
 from models.ndvi_training import train_ndvi
 from monitor import commands
-from monitor.train import GAP_FILLING, VALIDATION_SHARE, ndvi_checkpoint, write
+from monitor.train import GAP_FILLING, VALIDATION_SHARE, ndvi_checkpoint, ndvi_choices, write
 from monitor.training_data import hold_out
 from seasons.stages import Stages
 
@@ -137,15 +137,13 @@ def ndvi(
     if season is not None or collection is not None:
         raise ExperimentError(f"give --season and --collection, or the [source] of {config}, not both")
     try:
-        given = {"seed": seed} | choices
-        how = GapTrainingConfig.chosen(given) if model == GAP_FILLING else NdviTrainingConfig.chosen(model, given)
+        how = ndvi_choices(model, {"seed": seed} | choices)
     except (TypeError, ValueError) as error:
         raise TrainingDataError(f"{config}: {error}") from error
-    total = how.all_updates if isinstance(how, GapTrainingConfig) else how.n_updates
     with Stages(console).stage("training") as bar:
         bar.to(0.0, 1.0, "opening the source")
         data = open_series(source)
-        found = train(data, how, lambda n, loss: bar.to(n, total, f"loss {loss:.4f}"), device)
+        found = train(data, how, lambda n, loss: bar.to(n, how.all_updates, f"loss {loss:.4f}"), device)
     write(found.checkpoint, out)
     told = ", ".join(f"{name} {value:.4g}" for name, value in found.scores.items()) or "no held-out view"
     console.print(f"{data.series.n_parcels} {data.unit} of {data.series.name}: {told}")
