@@ -4,15 +4,14 @@ Partitions are taken by assignment, or as a member of a group; either way the of
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Final
 
-from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError, OffsetOutOfRangeError
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import OffsetOutOfRangeError
 
-from db.connect import DatabaseUnavailable
-from ingest.errors import IngestError, RecordsLost, StreamReplaced
+from ingest.errors import RecordsLost, StreamReplaced
 from ingest.judge import Message
+from ingest.membership import Member
 from ingest.settings import IngestSettings
 from ingest.topics import Topics, broker_errors
 
@@ -27,7 +26,7 @@ _LONG_POLL_MS: Final = (
 _MAX_POLL_RECORDS: Final = 10_000  # chosen because the loop's own cost vanishes among as many single records
 
 
-class Source(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python is untyped
+class Source(Member):
     """A connection to the broker's observation topics; closed and opened anew after any trouble."""
 
     def __init__(self, bootstrap: str, settings: IngestSettings, position: Position) -> None:
@@ -36,7 +35,6 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python i
         Raises BrokerUnavailable, and whatever `position` raises.
         """
         self._topics, self._names, self._position = Topics(bootstrap), settings.observation_topics, position
-        self._failure: IngestError | DatabaseUnavailable | None = None
         self._topics.ensure({**dict.fromkeys(self._names, settings.partitions), settings.dead_letter_topic: 1})
         self.lives = self._topics.lives(self._names)
         with broker_errors(f"no answer at {bootstrap}"):
@@ -109,22 +107,6 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python i
         """The offset that the next poll begins with, of every assigned partition."""
         with broker_errors("position"):
             return {partition: self._kafka.position(partition) for partition in self._kafka.assignment()}
-
-    def close(self) -> None:
-        """Leaves the group and lets go of both connections."""
-        for close in (lambda: self._kafka.close(autocommit=False, timeout_ms=1_000), self._topics.close):
-            with suppress(KafkaError, OSError):  # a broker that is away needs no goodbye
-                close()
-
-    def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
-        """Continues the group's partitions where the database says (called within poll)."""
-        try:
-            self._seek(list(assigned))
-        except (IngestError, DatabaseUnavailable) as error:  # kafka-python would only log it: poll raises it
-            self._failure = error
-
-    def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
-        """Nothing: the batch in hand is fenced by its offsets."""
 
     def _seek(self, partitions: list[TopicPartition]) -> None:
         for partition, offset in self._position(self, partitions).items():

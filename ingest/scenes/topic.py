@@ -4,22 +4,20 @@ Partitions are taken by assignment, or as a member of a group; either way the of
 whose scene is in the ledger needs no second reading: the ledger is what a lost worker's successor goes by.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 import sqlalchemy as sa
-from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
+from kafka import KafkaConsumer, TopicPartition
 
 from db import dead_letters as letters
 from db import offsets
-from db.connect import DatabaseUnavailable
 from db.dead_letters import WHOLE_MESSAGE, Letter
 from ingest import dead_letters
-from ingest.errors import IngestError, MessageRejected, StreamReplaced
+from ingest.errors import MessageRejected, StreamReplaced
+from ingest.membership import Member
 from ingest.producer import Sender
 from ingest.scenes.record import CONTENT_TYPE, FoundScene
 from ingest.scenes.settings import SceneSettings, scenes_topic
@@ -41,7 +39,7 @@ class Record:
     scene: FoundScene | None
 
 
-class ScenesTopic(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python is untyped
+class ScenesTopic(Member):
     """A connection to the scenes topic; closed and opened anew after any trouble."""
 
     def __init__(
@@ -51,7 +49,6 @@ class ScenesTopic(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
         """Connects and makes the topic where it is missing. Raises BrokerUnavailable."""
         self._engine, self._bootstrap, self._settings, self._now = engine, bootstrap, settings, now
         self._name = scenes_topic(settings)
-        self._failure: IngestError | DatabaseUnavailable | None = None
         self._topics = Topics(bootstrap)
         self._topics.ensure({self._name: settings.partitions, settings.dead_letter_topic: 1})
         self._life = self._topics.lives([self._name])[self._name]
@@ -97,22 +94,6 @@ class ScenesTopic(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
         """Raises StreamReplaced if the topic is not the one that was opened."""
         if self._topics.lives([self._name])[self._name] != self._life:
             raise StreamReplaced(f"topic {self._name} was made anew or got more partitions")
-
-    def close(self) -> None:
-        """Leaves the group and lets go of both connections."""
-        for close in (lambda: self._kafka.close(autocommit=False, timeout_ms=1_000), self._topics.close):
-            with suppress(KafkaError, OSError):  # a broker that is away needs no goodbye
-                close()
-
-    def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
-        """Continues the group's partitions where the database says (called within poll)."""
-        try:
-            self._seek(list(assigned))
-        except (IngestError, DatabaseUnavailable) as error:  # kafka-python would only log it: poll raises it
-            self._failure = error
-
-    def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
-        """Nothing: a scene in hand is held by its lease."""
 
     def _seek(self, partitions: list[TopicPartition]) -> None:
         if not partitions:
