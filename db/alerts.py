@@ -86,12 +86,12 @@ def open_alert(connection: sa.Connection, finding: FindingRow, now: datetime) ->
 
 
 def record_event(
-    connection: sa.Connection, alert_key: int, event: str, colour: str, confidence: float, evidence: Mapping[str, Any],
-    now: datetime,
+    connection: sa.Connection, alert_key: int, event: str, finding: FindingRow, now: datetime
 ) -> None:  # fmt: skip
-    """Appends an event with its evidence and brings the alert to what it says."""
-    parameters = {"alert_key": alert_key, "event": event, "colour": colour, "confidence": confidence,
-                  "evidence": json.dumps(dict(evidence)), "now": now}  # fmt: skip
+    """Append what happens to an alert because of a finding, with its evidence, and bring the alert to what it says."""
+    parameters = {"alert_key": alert_key, "event": event, "colour": finding.colour or "green",
+                  "confidence": finding.confidence or 0.0, "departed_on": finding.departed_on,
+                  "evidence": json.dumps(dict(finding.evidence)), "now": now}  # fmt: skip
     connection.execute(
         sa.text("""insert into alert_events (alert_key, recorded_at, event, colour, confidence, evidence)
                    values (:alert_key, :now, :event, cast(:colour as colour), :confidence, cast(:evidence as jsonb))
@@ -100,6 +100,7 @@ def record_event(
     )
     connection.execute(
         sa.text("""update alerts set colour = cast(:colour as colour), confidence = :confidence,
+                       departed_on = coalesce(cast(:departed_on as date), departed_on),
                        confirmed_at = case when :event = 'confirmed' then :now else confirmed_at end,
                        closed_at = case when :event = 'closed' then :now else closed_at end,
                        state = case :event when 'closed' then 'closed'::alert_state

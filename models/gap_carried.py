@@ -66,6 +66,16 @@ class Carried:
         first, day, steps, views = (one[parcel] for one in (self.first_step, self.day, self.steps_sum, self.views_sum))
         return Carried(self.model, first, day, steps, views, self.encoder[:, :, parcel], self.decoder[:, :, parcel])
 
+    def put(self, parcel: Ints, states: "Carried") -> "Carried":
+        """The states with those of some parcels replaced."""
+        ours, theirs = ([one.first_step, one.day, one.steps_sum, one.views_sum] for one in (self, states))
+        numbers = [one.copy() for one in ours]
+        for into, new in zip(numbers, theirs, strict=True):
+            into[parcel] = new
+        encoder, decoder = self.encoder.clone(), self.decoder.clone()
+        encoder[:, :, parcel], decoder[:, :, parcel] = states.encoder, states.decoder
+        return Carried(self.model, *numbers, encoder, decoder)
+
     def where(self, keep: Bools) -> "Carried":
         """The states of the parcels to keep, empty ones in place of the others."""
         first, day = np.where(keep, self.first_step, NEVER), np.where(keep, self.day, -NEVER)

@@ -98,7 +98,7 @@ def activate(
             train.curve_model(Checkpoint(*registry.checkpoint(connection, found[0].model_key)))
         stored = season_by_name(connection, season)
         registry.activate(connection, stored.season_key, collection, found[0].model_key, now)
-        n = work.mark_rebuild(connection, stored.season_key, collection, now)
+        n = work.mark_season(connection, stored.season_key, collection, found[0].task, now)
     console.print(f"model {found[0].model_id[:12]} watches {collection} in {season}; {n} parcels will be rebuilt")
 
 

@@ -127,9 +127,7 @@ def crop_mismatch(
     if declared not in posterior.classes:
         return _not(rule, "NOT_EXECUTED", f"the classifier does not know the declared crop {declared}")
     if posterior.n_observations < settings.mismatch_min_observations:
-        return _not(
-            rule, "NOT_VALID", f"{posterior.n_observations} observations, {settings.mismatch_min_observations} needed"
-        )
+        return _too_few(posterior.n_observations, settings)
     of_declared = float(posterior.probabilities[list(posterior.classes).index(declared)])
     best = int(np.argmax(posterior.probabilities))
     of_best = float(posterior.probabilities[best])
@@ -149,6 +147,17 @@ def crop_mismatch(
     was_red = previous is not None and previous.colour == "red"
     colour: Colour = "red" if was_red or (is_sure and is_late_enough) else "yellow"
     return Finding(rule, "OK", colour, round(1 - of_declared, 3), first, evidence)
+
+
+def nothing_observed(declared: str | None, settings: RuleSettings) -> Finding:
+    """What `crop_mismatch` says of a parcel whose observations have all been withdrawn."""
+    return _not("crop_mismatch", "NOT_EXECUTED", "nothing is declared") if declared is None else _too_few(0, settings)
+
+
+def _too_few(n_observations: int, settings: RuleSettings) -> Finding:
+    return _not(
+        "crop_mismatch", "NOT_VALID", f"{n_observations} observations, {settings.mismatch_min_observations} needed"
+    )
 
 
 def no_emergence(views: ClearViews, neighbours: Neighbours | None, settings: RuleSettings) -> Finding:
