@@ -101,7 +101,8 @@ def record_event(
     connection.execute(
         sa.text("""update alerts set colour = cast(:colour as colour), confidence = :confidence,
                        departed_on = coalesce(cast(:departed_on as date), departed_on),
-                       confirmed_at = case when :event = 'confirmed' then :now else confirmed_at end,
+                       confirmed_at = case when :event = 'confirmed' then :now
+                                           when :event = 'changed' and :colour = 'yellow' then null else confirmed_at end,
                        closed_at = case when :event = 'closed' then :now else closed_at end,
                        state = case :event when 'closed' then 'closed'::alert_state
                                            when 'acknowledged' then 'acknowledged'::alert_state

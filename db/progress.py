@@ -142,7 +142,7 @@ def parcels_of(
 ) -> list[int]:  # fmt: skip
     """Return the parcels of regions (keys) and declared crops."""
     rows = connection.execute(
-        sa.text("""select parcel_key from parcels cross join lateral declaration_known(parcel_key) declared
+        sa.text("""select parcels.parcel_key from parcels cross join lateral declaration_known(parcels.parcel_key) declared
                    join unnest(cast(:regions as smallint[]), cast(:crops as text[])) as g (region_key, crop_code)
                         on g.region_key = parcels.region_key and g.crop_code = declared.crop_code
                    where (season_key, collection) = (:season_key, :collection)"""),

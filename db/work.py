@@ -43,12 +43,14 @@ class Claim:
     @property
     def observations(self) -> NDArray[np.void]:
         """The pending observations."""
-        return self.pending[self.pending["task_nr"] == NEW_OBSERVATION]
+        observations: NDArray[np.void] = self.pending[self.pending["task_nr"] == NEW_OBSERVATION]
+        return observations
 
     def is_due(self, task: Task) -> NDArray[np.bool_]:
         """(P,) whether the task was asked for, whatever was observed."""
         asked = self.pending["parcel_key"][self.pending["task_nr"] == TASKS.index(task) + 1]
-        return np.isin(self.parcel_keys, asked)
+        is_due: NDArray[np.bool_] = np.isin(self.parcel_keys, asked)
+        return is_due
 
     def is_among(self, rows: NDArray[np.void], is_s2: bool) -> NDArray[np.bool_]:
         """(N,) whether observation rows of one sensor are pending."""
@@ -58,7 +60,8 @@ class Claim:
         wanted, given = np.empty(len(pending), kind), np.empty(len(rows), kind)
         for name in key:
             wanted[name], given[name] = pending[name], rows[name]
-        return np.isin(given.view(f"V{kind.itemsize}"), wanted.view(f"V{kind.itemsize}"))
+        is_among: NDArray[np.bool_] = np.isin(given.view(f"V{kind.itemsize}"), wanted.view(f"V{kind.itemsize}"))
+        return is_among
 
 
 def claim(
@@ -145,10 +148,10 @@ def postpone(connection: sa.Connection, work: Claim, not_before: datetime, error
 
 
 def watched_seasons(connection: sa.Connection, now: datetime) -> list[tuple[str, str]]:
-    """Return season names and collections that a model watches and that have not ended 60 days ago (late products come in)."""
+    """Return names of seasons that have begun, and collections, that a model watches; one that is over may get late products."""
     rows = connection.execute(
         sa.text("""select distinct s.name, a.collection from model_activations a join seasons s using (season_key)
-                   where s.starts_on <= :today and s.ends_on + 60 >= :today order by 1, 2"""),
+                   where s.starts_on <= :today order by 1, 2"""),
         {"today": now.date()},
     )
     return [(row.name, row.collection) for row in rows]

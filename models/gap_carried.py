@@ -68,13 +68,11 @@ class Carried:
 
     def put(self, parcel: Ints, states: "Carried") -> "Carried":
         """The states with those of some parcels replaced."""
-        ours, theirs = ([one.first_step, one.day, one.steps_sum, one.views_sum] for one in (self, states))
-        numbers = [one.copy() for one in ours]
-        for into, new in zip(numbers, theirs, strict=True):
-            into[parcel] = new
-        encoder, decoder = self.encoder.clone(), self.decoder.clone()
-        encoder[:, :, parcel], decoder[:, :, parcel] = states.encoder, states.decoder
-        return Carried(self.model, *numbers, encoder, decoder)
+        ours = self.rows(np.arange(len(self.day)))  # a copy
+        for name in ("first_step", "day", "steps_sum", "views_sum"):
+            getattr(ours, name)[parcel] = getattr(states, name)
+        ours.encoder[:, :, parcel], ours.decoder[:, :, parcel] = states.encoder, states.decoder
+        return ours
 
     def where(self, keep: Bools) -> "Carried":
         """The states of the parcels to keep, empty ones in place of the others."""

@@ -48,7 +48,7 @@ REACH_D: Final = 120
 VIEWS_BACK: Final = 2
 NOTHING: Final = 10**6
 """A first day after every season: nothing to draw."""
-SAME: Final = 1e-5
+SAME: Final = 2e-6
 """NDVI values that differ by less are the same: the order of float32 sums changes them by 1e-7."""
 
 
