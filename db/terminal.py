@@ -37,7 +37,12 @@ console: Final = _Console(emoji=False)
 
 def plain(text: object) -> str:
     """Return text of any origin for `console.print`: markup in it is shown as written, and so is what would steer a terminal."""
-    return escape("".join(map(_visible, str(text))))
+    return escape(visible(text))
+
+
+def visible(text: object) -> str:
+    """Return text of any origin on one line, with escapes such as \\x1b in the place of what would steer a terminal."""
+    return "".join(map(_visible, str(text)))
 
 
 def table(columns: Mapping[str, Sequence[str]]) -> RenderableType:
