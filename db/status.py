@@ -1,7 +1,7 @@
 """The state of the whole chain: what is stored, which processes live, and what waits for what."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -78,7 +78,7 @@ def season_groups(connection: sa.Connection) -> list[Group]:
     return [Group(**row._mapping) for row in rows]
 
 
-def waiting_for(group: Group, live: dict[str, list[str]]) -> list[str]:
+def waiting_for(group: Group, live: Mapping[str, Sequence[str]]) -> list[str]:
     """Return what the alerts of a collection and season wait for, and the command that helps, as sentences."""
     where = f"--season {group.season} --collection {group.collection}"
     n = f"{group.pending_parcels:,} parcels"

@@ -1,7 +1,7 @@
 """`parcelwatch alerts`: what departs, and what people decide on it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
@@ -12,7 +12,7 @@ from db.alerts import NoOpenAlert, decide
 from db.connect import engine
 from db.history import AlertFilter, KnownAlertRow
 from db.settings import resolve_dsn
-from db.status import live_processes, waiting_for
+from db.status import Group, live_processes, waiting_for
 from db.terminal import console, plain, table
 from monitor import asked, words
 from monitor.asked import AsJson, CollectionOption, RuleOption, SeasonOption, TimeOption
@@ -49,18 +49,23 @@ def alerts(
         for row in rows:
             typer.echo(json.dumps(row.__dict__, default=str))
         return
-    when = f" as known at {shown(as_known_at)}" if as_known_at else ""
-    kind = "alerts" if with_closed else "open alerts"
-    console.print(table(_columns(rows)) if rows else f"no {kind}{when}")
-    if rows and when:
-        console.print(f"{kind}{when}")
+    kind = ("alerts" if with_closed else "open alerts") + (f" as known at {shown(as_known_at)}" if as_known_at else "")
+    console.print(table(_columns(rows)) if rows else f"no {kind}")
+    if rows and as_known_at:
+        console.print(kind)
     if more:
         console.print(f"there are more than {limit}: --limit shows them, --season, --collection and --rule choose")
+    if as_known_at is None:
+        for sentence in _waits([one for one in groups if one.is_newest or season], live, is_empty=not rows):
+            console.print(plain(sentence), soft_wrap=True)
+
+
+def _waits(groups: Sequence[Group], live: Mapping[str, Sequence[str]], *, is_empty: bool) -> list[str]:
+    """Return what a list of alerts waits for; of an empty one also that it waits for nothing."""
     if not groups:
-        console.print("no parcels are stored: `parcelwatch parcels import`")
-    for group in (one for one in groups if one.is_newest or season):
-        for sentence in waiting_for(group, live):
-            console.print(plain(f"{group.season} / {group.collection}: {sentence}"), soft_wrap=True)
+        return ["no parcels are stored: `parcelwatch parcels import`"]
+    found = [f"{one.season} / {one.collection}: {sentence}" for one in groups for sentence in waiting_for(one, live)]
+    return found or (["nothing is pending: all that is stored was assessed"] if is_empty else [])
 
 
 @app.command()

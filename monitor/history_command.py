@@ -28,6 +28,7 @@ from monitor.course import posterior_course
 from monitor.errors import NotFound
 from monitor.moments import moment, shown
 from monitor.picture import Setting
+from monitor.words import DECISIONS
 
 AvailableOption = Annotated[
     datetime | None,
@@ -37,10 +38,8 @@ AvailableOption = Annotated[
         help="observations whose products could be had by then, whenever they were stored",
     ),
 ]
-DECISIONS = ("acknowledged", "dismissed")
-"""Events of an alert that a person made."""
-LONGEST_NAME = 80
-"""Characters of a picture's file name; file systems take 255 bytes."""
+LONGEST_NAME = 120
+"""Bytes of a picture's file name that come from the parcel; file systems take 255 in all."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def history(
         its = season_by_name(connection, its_season)
         rows = _rows(connection, key, its_collection, its, at)
         own = store.parcel_row(connection, key)
-        unobserved = _why_unobserved(connection, key, rows, at)
+        unobserved = _why_unobserved(connection, key, own, rows, at)
         setting = _setting(connection, its_collection, its, at)
     if as_json:
         for row in [own, *rows] if at.known is None or own.recorded_at <= at.known else rows:
@@ -105,8 +104,8 @@ def history(
 
 def file_name(source_id: str) -> str:
     """Return a name for files of a parcel: the id itself where that is one, else what is left of it and a digest."""
-    name = re.sub(r"[^\w.-]+", "_", source_id).strip(".")[:LONGEST_NAME]
-    if name == source_id:
+    name = re.sub(r"[^\w.-]+", "_", source_id).strip(".").encode()[:LONGEST_NAME].decode(errors="ignore")
+    if name and name == source_id:
         return name
     return f"{name}-{hashlib.sha256(source_id.encode()).hexdigest()[:8]}"
 
@@ -141,13 +140,17 @@ def _rows(connection: sa.Connection, key: int, collection: str, season: Season, 
     return sorted(rows, key=lambda row: row.at)
 
 
-def _why_unobserved(connection: sa.Connection, key: int, rows: Sequence[HistoryRow], at: Asked) -> str:
+def _why_unobserved(
+    connection: sa.Connection, key: int, own: HistoryRow, rows: Sequence[HistoryRow], at: Asked
+) -> str:  # fmt: skip
     """Return why a history has neither observations nor anything drawn from them; empty where it has."""
     if any(row.kind in ("s1", "s2", "ndvi", "posterior") for row in rows):
         return ""
     first = store.first_record(connection, key)
     if first is None:
-        return "no observation of this parcel is stored: no picture"
+        reason = own.detail["not_monitorable_reason"]
+        why = f": it cannot be monitored ({reason})" if reason else ""
+        return f"no observation of this parcel is stored{why}; no picture"
     span = f"observed {first.observed_from:%Y-%m-%d} to {first.observed_to:%Y-%m-%d}"
     if at.available:
         came = shown(first.available_from)
@@ -209,8 +212,10 @@ def _note(row: HistoryRow) -> str:
     """Return what else there is to say of a row, as markup."""
     detail: Any = row.detail
     if row.kind == "alert":
-        by = f" by {detail['decision']['by']}" if row.detail.get("decision") and detail["event"] in DECISIONS else ""
-        return f"[{detail['colour']}]{plain(detail['rule'])} {detail['event']}{plain(by)}[/]: {plain(words.why(detail['rule'], detail))}"
+        said = words.why(detail["rule"], detail)
+        if detail["event"] in DECISIONS and (decision := detail.get("decision")):
+            said = f"by {decision['by']}" + (f", {decision['reason']}" if decision.get("reason") else "")
+        return f"[{detail['colour']}]{plain(detail['rule'])} {detail['event']}[/]: {plain(said)}"
     if row.kind == "posterior":
         return f"{plain(row.crop)} {row.probability:.2f}"
     if row.kind == "declaration":

@@ -14,7 +14,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
 
 from db.history import HistoryRow
-from monitor.words import as_of
+from monitor.words import DECISIONS, as_of
 
 COLOUR: Final = {"green": "#3a7d44", "yellow": "#d9a400", "red": "#b3261e"}
 NDVI_COLOUR: Final = "#2e7d32"
@@ -87,7 +87,7 @@ def _alerts(axes: Sequence[Axes], rows: Sequence[HistoryRow], *, is_bounded: boo
     first, last = axes[0].get_xlim() if is_bounded else (-np.inf, np.inf)
     events: dict[float, list[HistoryRow]] = {}
     for row in rows:
-        if row.kind == "alert":
+        if row.kind == "alert" and row.detail["event"] not in DECISIONS:  # those follow from no observation
             day = as_of(row.detail)
             at = _number(row.at if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC))
             events.setdefault(min(max(at, first), last), []).append(row)
@@ -95,7 +95,9 @@ def _alerts(axes: Sequence[Axes], rows: Sequence[HistoryRow], *, is_bounded: boo
         colour = COLOUR[of_day[-1].detail["colour"]]
         for axis in axes:
             axis.axvline(at, color=colour, linewidth=1, linestyle="--")
-        label = "; ".join(dict.fromkeys(f"{row.detail['rule']} {row.detail['event']}" for row in of_day))
+        rules = {row.detail["rule"]: [one.detail["event"] for one in of_day if one.detail["rule"] == row.detail["rule"]]
+                 for row in of_day}  # fmt: skip
+        label = "; ".join(f"{rule} {', '.join(dict.fromkeys(happened))}" for rule, happened in rules.items())
         axes[0].annotate(
             label,
             (at, 1.0),

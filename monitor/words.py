@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from datetime import date
-from typing import Any
+from typing import Any, Final
+
+DECISIONS: Final = ("acknowledged", "dismissed")
+"""Events of an alert that a person made."""
 
 
 def why(rule: str, evidence: Mapping[str, Any]) -> str:

@@ -154,6 +154,12 @@ def test_a_parcels_picture_stays_in_its_folder(run: Run, tmp_path: Path) -> None
     assert sorted(one.name for one in tmp_path.iterdir()) == ["reports"]
 
 
+def test_a_parcel_that_cannot_be_monitored_says_so(connection: sa.Connection, run: Run) -> None:
+    connection.execute(sa.text("update parcels set not_monitorable_reason = 'too_narrow' where source_id = '../../x'"))
+    connection.commit()
+    assert "is stored: it cannot be monitored (too_narrow); no picture" in run("history", "../../x").output
+
+
 @pytest.mark.usefixtures("connection")
 def test_what_was_not_recorded_by_then_is_said_and_not_drawn(run: Run, tmp_path: Path) -> None:
     output = run("history", "10984", "--as-known-at", "2025-06-01").output
@@ -245,7 +251,7 @@ def test_who_decided_when_and_why_is_kept(alert: int, connection: sa.Connection,
     ]  # fmt: skip
     listed = run("alerts").output
     assert "by ben: seen" in listed
-    assert "acknowledged by anna" in run("history", HOSTILE).output
+    assert "dismissed: by ben, seen" in run("history", HOSTILE).output
 
 
 def test_by_default_the_user_of_the_machine_decides(alert: int, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,6 +316,14 @@ def test_lists_say_what_waits_for_what(connection: sa.Connection, run: Run) -> N
             "3 parcels pending since 2025-11-03 08:00 UTC, and no monitor is live: `parcelwatch monitor run`" in output
         )
     assert "m since" in run("status").output
+    connection.execute(sa.text("delete from pending_work"))
+    connection.execute(
+        sa.text(
+            "insert into model_activations select season_key, 'nl', 'ndvi', now(), model_key from seasons, models where name = '2025'"
+        )
+    )
+    connection.commit()
+    assert run("alerts").output == "no open alerts\nnothing is pending: all that is stored was assessed\n"
     assert "nl in 2025" in run("models", "list").output
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.dates import date2num
 
 from db.history import HistoryRow
@@ -50,9 +52,9 @@ def test_the_axis_is_the_season_whenever_an_alert_was_opened() -> None:
 
 
 def test_events_of_one_day_share_a_label() -> None:
-    events = [alert(event, {"observed_to": "2025-06-01"}) for event in ("opened", "confirmed")]
+    events = [alert(event, {"observed_to": "2025-06-01"}) for event in ("opened", "confirmed", "dismissed")]
     (label,) = season_figure([row("s2", 5, ndvi=0.5), *events], "p", SEASON).axes[0].texts
-    assert label.get_text() == "crop_mismatch opened; crop_mismatch confirmed"
+    assert label.get_text() == "crop_mismatch opened, confirmed"
 
 
 def test_empty_frames_say_why() -> None:
@@ -113,3 +115,11 @@ def test_a_picture_stays_in_its_folder(parcel: str, tmp_path: Path) -> None:
 def test_two_parcels_never_share_a_picture() -> None:
     ids = ["a/b", "a_b", "a b", "a//b", "x" * 100, "x" * 101, "a/../b"]
     assert len({file_name(one) for one in ids}) == len(ids)
+
+
+@given(st.text(max_size=120) | st.text(st.sampled_from("./\\ aé\0"), max_size=120))
+def test_a_files_name_is_one_step_of_a_path(parcel: str) -> None:
+    name = f"{file_name(parcel)}.png"
+    assert Path(name).name == name
+    assert name[:1] != "."
+    assert len(name.encode()) <= 255

@@ -1,6 +1,10 @@
 """Text from outside is shown as text, and tables are cut only where a terminal is."""
 
+import unicodedata
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -68,3 +72,12 @@ def test_a_table_cuts_nothing_at_any_width(
 def test_a_table_without_rows_has_its_headers(capsys: pytest.CaptureFixture[str]) -> None:
     console.print(table({"id": [], "why": []}))
     assert "why" in capsys.readouterr().out
+
+
+@given(st.text(st.characters(), max_size=30) | st.text(st.sampled_from("[]/\\\x1b\x9b:$_ab\n"), max_size=30))
+def test_no_text_breaks_a_line_or_steers_the_terminal(outside: str) -> None:
+    with console.capture() as captured:
+        console.print(f"[red]{plain(outside)}[/] after", soft_wrap=True)
+    (line,) = captured.get().splitlines()
+    assert line.endswith(" after")
+    assert not [one for one in line if unicodedata.category(one) in ("Cc", "Cs", "Zl", "Zp")]
