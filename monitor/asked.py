@@ -42,7 +42,7 @@ def note(text: str | None) -> str | None:
 def operator() -> str:
     """Return who runs this command, as the operating system knows them."""
     try:
-        return getpass.getuser()
+        return storable(getpass.getuser()) or "unknown"
     except (KeyError, OSError):  # a number without an account, as in containers
         return f"user {os.geteuid()}"
 

@@ -94,13 +94,13 @@ def activate(
     now = datetime.now(UTC)
     with engine(resolve_dsn()).begin() as connection:
         found = _the_model(connection, model)
+        asked.groups(connection, season, collection)
         if found.task == "classifier" and (why := ClassifierConfig.from_json(found.config).coupling):
             raise CannotWatch(
                 f"model {found.model_id[:12]} cannot watch a season: {why}; it classifies whole ones only"
             )
         if found.task == "ndvi":
             train.curve_model(Checkpoint(*registry.checkpoint(connection, found.model_key)))
-        asked.groups(connection, season, collection)
         stored = season_by_name(connection, season)
         registry.activate(connection, stored.season_key, collection, found.model_key, now)
         n = work.mark_rebuild(connection, stored.season_key, collection, now)

@@ -25,7 +25,9 @@ from db.status import live_processes
 from models.classifier import ClassifierConfig, ModalityConfig, PseLtae
 from models.crop_model import CropModel
 from models.normalise import Normaliser, Observations
+from monitor.commands import _the_model
 from monitor.course import posterior_course
+from monitor.errors import NotFound
 
 ROOT = Path(__file__).parents[2]
 OBSERVED = datetime(2025, 5, 1, 10, 30, tzinfo=UTC)
@@ -201,7 +203,9 @@ def test_json_has_outline_and_area(run: Run) -> None:
         ("alerts --season 2024", "no collection has parcels in season 2024; stored: nl in 2025"),
         ("alerts --collection xx", "collection 'xx' has no parcels; stored: nl in 2025"),
         ("history nobody", "no parcel 'nobody' is stored; stored: nl in 2025"),
+        ("history \udcff", "no parcel '?' is stored"),
         ("history 10984 --season 1999", "season '1999' is not stored"),
+        ("models activate 7 --season 2025 --collection nl", "no registered model answers to '7'"),
         ("alerts acknowledge 99", "alert 99 is not stored"),
     ],
 )
@@ -325,6 +329,24 @@ def test_lists_say_what_waits_for_what(connection: sa.Connection, run: Run) -> N
     connection.commit()
     assert run("alerts").output == "no open alerts\nnothing is pending: all that is stored was assessed\n"
     assert "nl in 2025" in run("models", "list").output
+
+
+def test_a_key_is_a_key_even_where_an_id_begins_like_it(connection: sa.Connection, run: Run) -> None:
+    keys = [
+        registry.register(connection, model_id=one, task="classifier", config={"classes": ["a"]}, metrics={}, trained_on={},
+                          description="{}", weights=b"", now=LOADED)
+        for one in ("aaaa", "bbbb")
+    ]  # fmt: skip
+    connection.execute(
+        sa.text("update models set model_id = model_key + 1 || 'aaa' where model_key = :key"), {"key": keys[0]}
+    )
+    assert _the_model(connection, str(keys[1])).model_id == "bbbb"
+    assert _the_model(connection, "bb").model_key == keys[1]
+    with pytest.raises(NotFound, match="no registered model answers to ''"):
+        _the_model(connection, "")
+    connection.commit()
+    with pytest.raises(NotFound, match="collection 'zz' has no parcels in season 2025; stored: nl in 2025"):
+        run("models", "activate", "bbbb", "--season", "2025", "--collection", "zz")
 
 
 def test_status_knows_which_processes_live(dsn: str, connection: sa.Connection) -> None:
