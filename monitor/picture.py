@@ -20,7 +20,7 @@ COLOUR: Final = {"green": "#3a7d44", "yellow": "#d9a400", "red": "#b3261e"}
 NDVI_COLOUR: Final = "#2e7d32"
 SHOWN_CLASSES: Final = 5
 """Classes drawn apart; more lines than these cannot be told apart by eye."""
-LONGEST_LABEL: Final = 60
+LONGEST_LABEL: Final = 36
 """Characters of a name; longer ones would leave no room for the curves."""
 EMPTY: Final[Mapping[str, str]] = {
     "ndvi": "no clear view and no daily NDVI", "backscatter": "no radar observation", "posterior": "no posterior",

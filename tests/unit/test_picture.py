@@ -93,7 +93,7 @@ def test_any_name_can_be_drawn(name: str, tmp_path: Path) -> None:
 
 
 def test_names_are_shortened_and_nothing_invisible_is_left() -> None:
-    assert len(printable("x" * 1000)) == 60
+    assert len(printable("x" * 1000)) == 36
     assert printable("a\x1b[2J\u202e") == "a\ufffd[2J\ufffd"
 
 
