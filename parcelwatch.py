@@ -28,7 +28,7 @@ from db.connect import DatabaseUnavailable, name_process
 from db.embedded.errors import StackError
 from db.fresh import NoFreshDatabase
 from db.parcels import SeasonDiffers, UnknownSeason
-from db.terminal import visible
+from db.terminal import printable
 from experiments.config import RunConfigError
 from experiments.pastis_metadata import PastisError
 from experiments.schemes import ExperimentError
@@ -109,7 +109,7 @@ def _command(arguments: Sequence[str]) -> str:
 
 
 def _stop(line: str) -> None:
-    typer.echo(f"parcelwatch: {visible(line)}", err=True)
+    typer.echo(f"parcelwatch: {printable(line)}", err=True)
     sys.exit(1)
 
 

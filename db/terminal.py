@@ -1,75 +1,143 @@
-"""What people see: tables that are cut only to fit a terminal, and text from outside that is nothing but text."""
+"""Output of the commands: consoles that never cut a table in a file, text from outside made harmless, progress."""
 
-import unicodedata
-from collections.abc import Mapping, Sequence
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Final
 
-from rich.console import Console, ConsoleDimensions, Group, RenderableType
+from rich.console import Console, ConsoleDimensions, RenderableType
 from rich.markup import escape
-from rich.measure import Measurement
-from rich.padding import Padding
-from rich.table import Column, Table
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.protocol import is_renderable
+from rich.table import Table
+from rich.text import Text
 
-UNBOUNDED: Final = 10_000
-"""Columns where the output is no terminal: files and pipes have no width to cut to."""
-NARROWEST: Final = 40
-"""Columns that the last one of a table needs at least; chosen because narrower sentences are hard to read."""
-_JOINERS: Final = "\u200c\u200d"
-"""Invisible, but part of how some scripts are written."""
+PRINTED_WIDTH: Final = 10_000
+"""Columns of output that is not a terminal: wider than any table, so that no cell is cut or wrapped."""
+
+LINE_EVERY_S: Final = 10.0
+"""Seconds between two lines of progress where output is not a terminal."""
+
+_SEQUENCE: Final = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
+    r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"  # OSC, DCS: titles, clipboard
+    r"|\x1b[ -/]*[0-~]"  # the rest
+)
 
 
-class _Console(Console):
-    """A console that is as wide as its terminal; without one, as wide as what is printed (COLUMNS says otherwise)."""
+class WideConsole(Console):
+    """A console as wide as the terminal, or as wide as the text needs where output goes to a file or a pipe.
 
-    @property
+    COLUMNS and FORCE_COLOR do not count: they describe a terminal, and a file has none.
+    """
+
+    @property  # type: ignore[misc]  # nothing sets it
     def size(self) -> ConsoleDimensions:
-        if self.is_terminal or self._width is not None or "COLUMNS" in self._environ:
-            return super().size
-        return ConsoleDimensions(UNBOUNDED, 25)
-
-    @size.setter
-    def size(self, new_size: tuple[int, int]) -> None:
-        self._width, self._height = new_size
+        """Return columns and lines that output may fill."""
+        size = super().size
+        return size if self.file.isatty() else ConsoleDimensions(PRINTED_WIDTH, size.height)
 
 
-console: Final = _Console(emoji=False)
+console: Final = WideConsole(emoji=False)
+"""Standard output."""
+
+error_console: Final = WideConsole(emoji=False, stderr=True)
+"""Standard error: progress and remarks of commands whose output is read by programs."""
+
+
+def printable(text: object) -> str:
+    """Return a text without escape sequences and control characters, for lines printed as they are; None is empty."""
+    bare = _SEQUENCE.sub("", "" if text is None else str(text))
+    return "".join(
+        char if char.isprintable() else " " if char.isspace() else "\N{REPLACEMENT CHARACTER}" for char in bare
+    )
 
 
 def plain(text: object) -> str:
-    """Return text of any origin for `console.print`: markup in it is shown as written, and so is what would steer a terminal."""
-    return escape(visible(text))
+    """Return a text from outside as rich shows it literally: printable, its brackets no markup; None is empty.
 
-
-def visible(text: object) -> str:
-    """Return text of any origin on one line, with escapes such as \\x1b in the place of what would steer a terminal."""
-    return "".join(map(_visible, str(text)))
-
-
-def table(columns: Mapping[str, Sequence[str]]) -> RenderableType:
-    """Return a table that cuts nothing: its last column wraps, and where that is not enough each row becomes a block of lines.
-
-    Args:
-        columns: cells by header, of each column as many; they are markup, so text from outside goes through `plain`.
+    For text among markup. A backslash at the end of the line is shown twice: `Text(printable(text))` is exact.
     """
-    *names, last = columns
-    rows = list(zip(*columns.values(), strict=True))
-    wide = Table(*(Column(name, no_wrap=True) for name in names), Column(last, overflow="fold", max_width=NARROWEST))
-    for cells in rows:
-        wide.add_row(*cells)
-    natural = Measurement.get(console, console.options.update(max_width=UNBOUNDED), wide).maximum
-    if natural <= console.width:
-        wide.columns[-1].max_width = None
-        return wide
-    blocks = [Table.grid(padding=(0, 2)) for _ in rows]
-    for block, cells in zip(blocks, rows, strict=True):
-        for name, cell in zip(columns, cells, strict=True):
-            block.add_row(f"[dim]{name}[/]", cell)
-    return Group(*(Padding(block, (0, 0, 1, 0)) for block in blocks))
+    return escape(printable(text))
 
 
-def _visible(character: str) -> str:
-    if character.isprintable() or character in _JOINERS:
-        return character
-    if unicodedata.category(character) == "Zs":
-        return " "
-    return character.encode("unicode_escape").decode()
+def table(
+    headers: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None, right: Sequence[str] = ()
+) -> Table:
+    """Return a table of plain texts in which a narrow terminal folds what it would cut.
+
+    Headers named in `right` are aligned to the right. Cells that rich renders (Text, Table) stay as they are.
+    Raises ValueError where a row has another number of cells than there are headers.
+    """
+    made = Table(title=None if title is None else Text(printable(title), "table.title"))
+    for header in headers:
+        made.add_column(plain(header), overflow="fold", justify="right" if header in right else "left")
+    for row in rows:
+        made.add_row(*(_cell(cell) for _, cell in zip(headers, row, strict=True)))
+    return made
+
+
+def _cell(value: object) -> RenderableType:
+    return value if is_renderable(value) and not isinstance(value, str) else Text(printable(value))  # type: ignore[return-value]
+
+
+@dataclass
+class Steps:
+    """Progress of one long step: a bar on a terminal, elsewhere a line now and then with done, total and time left."""
+
+    name: str
+    printer: Console = console
+    clock: Callable[[], float] = time.monotonic
+    _bar: tuple[Progress, TaskID] | None = None
+    _begun: float = field(init=False)
+    _printed: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._begun = self._printed = self.clock()
+
+    def to(self, done: float, total: float | None = None, what: str = "") -> None:
+        """Report that `done` of `total` units are finished; `what` says in a few words where things stand."""
+        if self._bar is not None:
+            shown, task = self._bar
+            shown.update(task, completed=done, total=total, description=plain(what))
+        elif self.clock() - self._printed >= LINE_EVERY_S:
+            self._printed = self.clock()
+            self._line(self._state(done, total, what))
+
+    def _state(self, done: float, total: float | None, what: str) -> str:
+        spent = self.clock() - self._begun
+        parts = [] if not total else [f"{done / total:.0%}"] if total == 1 else [f"{done:,.0f} of {total:,.0f}"]
+        parts += [what] if what else []
+        parts.append(f"{_duration(spent)} so far")
+        parts += [f"about {_duration(spent * (total - done) / done)} left"] if total and 0 < done <= total else []
+        return ", ".join(parts)
+
+    def _line(self, text: str) -> None:
+        self.printer.print(f"{plain(self.name)}: {plain(text)}", highlight=False)
+
+
+@contextmanager
+def progress(name: str, printer: Console = console, clock: Callable[[], float] = time.monotonic) -> Iterator[Steps]:
+    """Show the progress of one long step until the block ends; call `to` of what is yielded as often as you like."""
+    columns = (
+        TextColumn(f"[bold]{plain(name):<20}"), BarColumn(20), TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )  # fmt: skip
+    if printer.file.isatty():
+        with Progress(*columns, console=printer) as shown:
+            task = shown.add_task("", total=None)
+            yield Steps(name, printer, clock, (shown, task))
+            shown.update(task, total=1, completed=1)
+        return
+    steps = Steps(name, printer, clock)
+    steps._line("begins")
+    yield steps
+    steps._line(f"done after {_duration(clock() - steps._begun)}")
+
+
+def _duration(seconds: float) -> str:
+    """Return seconds as h:mm:ss."""
+    return str(timedelta(seconds=round(seconds)))

@@ -13,11 +13,12 @@ from db.connect import engine
 from db.history import AlertFilter, KnownAlertRow
 from db.settings import resolve_dsn
 from db.status import Group, live_processes, waiting_for
-from db.terminal import console, plain, table
+from db.terminal import console, plain
 from monitor import asked, words
 from monitor.asked import AsJson, CollectionOption, RuleOption, SeasonOption, TimeOption
 from monitor.errors import NotFound
 from monitor.moments import shown
+from monitor.records import records
 
 app = typer.Typer(help="List alerts, and record what people decide on them.")
 
@@ -50,7 +51,7 @@ def alerts(
             typer.echo(json.dumps(row.__dict__, default=str))
         return
     kind = ("alerts" if with_closed else "open alerts") + (f" as known at {shown(as_known_at)}" if as_known_at else "")
-    console.print(table(_columns(rows)) if rows else f"no {kind}")
+    console.print(records(_columns(rows)) if rows else f"no {kind}")
     if rows and as_known_at:
         console.print(kind)
     if more:

@@ -17,7 +17,7 @@ from db import status as store
 from db.connect import engine
 from db.parcels import Parcel, season_by_name
 from db.settings import resolve_dsn
-from db.terminal import console, plain, table
+from db.terminal import console, plain
 from models.checkpoint import Checkpoint
 from models.classifier import ClassifierConfig
 from models.gap_model import GapModel
@@ -26,6 +26,7 @@ from models.ndvi_inputs import TrainingDataError
 from models.ndvi_reconstruction import NdviTrainingConfig, SarToNdvi
 from monitor import asked, schedule, train, training_data
 from monitor.errors import CannotWatch, NotFound
+from monitor.records import records
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker
 
@@ -70,7 +71,7 @@ def list_models() -> None:
         console.print("no model is registered: `parcelwatch models train classifier`")
         return
     names = ("key", "id", "task", "gives", "trained on", "registered (UTC)", "active for", "validation")
-    console.print(table(dict(zip(names, zip(*rows, strict=True), strict=True))))
+    console.print(records(dict(zip(names, zip(*rows, strict=True), strict=True))))
 
 
 class _Unsaid(dict[str, Any]):
@@ -205,7 +206,7 @@ def status() -> None:
     with engine(resolve_dsn()).connect() as connection:
         rows = store.status(connection)
     columns = {name: [plain(row[nr]) for row in rows] for nr, name in enumerate(("part", "what", "value"))}
-    console.print(table(columns))
+    console.print(records(columns))
 
 
 def _registered(

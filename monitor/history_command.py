@@ -21,7 +21,7 @@ from db.history import HistoryRow
 from db.parcels import Season, load_parcels, season_by_name
 from db.series import available_series
 from db.settings import resolve_dsn
-from db.terminal import console, plain, visible
+from db.terminal import console, plain, printable
 from monitor import asked, picture, words
 from monitor.asked import AsJson, CollectionOption, TimeOption
 from monitor.course import posterior_course
@@ -86,7 +86,7 @@ def history(
         for row in [own, *rows] if at.known is None or own.recorded_at <= at.known else rows:
             typer.echo(json.dumps(row.__dict__, default=str))
         if unobserved:
-            typer.echo(visible(unobserved), err=True)
+            typer.echo(printable(unobserved), err=True)
         return
     _print_history(rows)
     if unobserved:

@@ -14,6 +14,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
 
 from db.history import HistoryRow
+from db.terminal import printable
 from monitor.words import DECISIONS, as_of
 
 COLOUR: Final = {"green": "#3a7d44", "yellow": "#d9a400", "red": "#b3261e"}
@@ -54,7 +55,7 @@ def season_figure(rows: Sequence[HistoryRow], title: str, setting: Setting | Non
         }
         for axis, (name, is_drawn) in zip(axes, drawn.items(), strict=True):
             if not is_drawn:
-                why = printable(setting.empty.get(name, EMPTY[name]), 120)
+                why = short(setting.empty.get(name, EMPTY[name]), 120)
                 axis.text(
                     0.5, 0.5, why, transform=axis.transAxes, ha="center", va="center", color="#666666", in_layout=False
                 )
@@ -64,7 +65,7 @@ def season_figure(rows: Sequence[HistoryRow], title: str, setting: Setting | Non
         locator = AutoDateLocator()  # type: ignore[no-untyped-call]
         axes[2].xaxis.set_major_locator(locator)
         axes[2].xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
-        figure.suptitle("\n".join(printable(line, 120) for line in title.splitlines()), fontsize=12)
+        figure.suptitle("\n".join(short(line, 120) for line in title.splitlines()), fontsize=12)
     return figure
 
 
@@ -76,9 +77,9 @@ def save(rows: Sequence[HistoryRow], title: str, path: Path, setting: Setting | 
         figure.savefig(path, dpi=110, format="png")
 
 
-def printable(text: str, longest: int = LONGEST_LABEL) -> str:
-    """Return text for a picture: one line of characters that can be drawn, shortened if it is long."""
-    clean = "".join(one if one.isprintable() else "\ufffd" for one in text)
+def short(text: str, longest: int = LONGEST_LABEL) -> str:
+    """Return text from outside for a picture: one line without control characters, shortened if it is long."""
+    clean = printable(text)
     return clean if len(clean) <= longest else f"{clean[: longest - 1]}…"
 
 
@@ -169,7 +170,7 @@ def _posteriors(axis: Axes, rows: Sequence[HistoryRow]) -> bool:
         is_declared = classes[index] == declared
         axis.step(
             days, values[:, index], where="post", linewidth=2.5 if is_declared else 1.5, marker=".", markersize=3,
-            label=f" {printable(classes[index])}{' (declared)' if is_declared else ''}",  # a first "_" would hide it
+            label=f" {short(classes[index])}{' (declared)' if is_declared else ''}",  # a first "_" would hide it
         )  # fmt: skip
     _legend(axis)
     return True

@@ -142,8 +142,8 @@ def test_each_cell_stands_under_its_own_header(run: Run) -> None:
 )
 def test_text_from_outside_breaks_no_view(command: str, run: Run) -> None:
     output = run(*(HOSTILE if word == "PARCEL" else word for word in command.split())).output
-    assert "a[/red]$x_{$\\x1b[2J" in output
-    assert "\x1b[2J" not in output
+    assert "a[/red]$x_{$" in output
+    assert "\x1b" not in output
 
 
 @pytest.mark.usefixtures("connection")

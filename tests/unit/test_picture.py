@@ -11,7 +11,7 @@ from matplotlib.dates import date2num
 
 from db.history import HistoryRow
 from monitor.history_command import file_name
-from monitor.picture import EMPTY, Setting, printable, save, season_figure
+from monitor.picture import EMPTY, Setting, save, season_figure, short
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 LONG_AFTER = datetime(2026, 11, 28, tzinfo=UTC)
@@ -93,8 +93,8 @@ def test_any_name_can_be_drawn(name: str, tmp_path: Path) -> None:
 
 
 def test_names_are_shortened_and_nothing_invisible_is_left() -> None:
-    assert len(printable("x" * 1000)) == 36
-    assert printable("a\x1b[2J\u202e") == "a\ufffd[2J\ufffd"
+    assert len(short("x" * 1000)) == 36
+    assert short("a\x1b[2J\u202e") == "a\ufffd"
 
 
 @pytest.mark.parametrize("parcel", ["10984", "NL25-000010", "a.b_c", "Æ-1"])
