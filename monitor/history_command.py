@@ -81,7 +81,7 @@ def history(
         rows = _rows(connection, key, its_collection, its, at)
         own = store.parcel_row(connection, key)
         unobserved = _why_unobserved(connection, key, own, rows, at)
-        setting = _setting(connection, its_collection, its, at)
+        setting = _setting(connection, its_collection, its, rows, at)
     if as_json:
         for row in [own, *rows] if at.known is None or own.recorded_at <= at.known else rows:
             typer.echo(json.dumps(row.__dict__, default=str))
@@ -96,9 +96,7 @@ def history(
         console.print("posteriors are computed now, with the active model; there are no curves and alerts of that time")
     path = out or Path("reports") / f"{file_name(parcel)}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(
-        rows, f"{its_collection} {parcel}, season {its_season}{at.title}\n{_declared(rows, at)}", path, setting
-    )
+    picture.save(rows, f"{its_collection} {parcel}, season {its_season}{at.title}", path, setting)
     console.print(f"picture: {plain(path)}", soft_wrap=True)
 
 
@@ -165,8 +163,10 @@ def _why_unobserved(
     )
 
 
-def _setting(connection: sa.Connection, collection: str, season: Season, at: Asked) -> Setting:
-    """Return the axis, and why frames are empty where they are."""
+def _setting(
+    connection: sa.Connection, collection: str, season: Season, rows: Sequence[HistoryRow], at: Asked
+) -> Setting:
+    """Return the axis, what was declared, and why frames are empty where they are."""
     (group,) = asked.groups(connection, season.name, collection)
     where = f"{collection} in {season.name}"
     empty = {
@@ -176,7 +176,7 @@ def _setting(connection: sa.Connection, collection: str, season: Season, at: Ask
         "ndvi": f"no clear view and no daily NDVI{at.by_then}",
         "backscatter": f"no radar observation{at.by_then}",
     }
-    return Setting((season.starts_on, season.ends_on), empty)
+    return Setting((season.starts_on, season.ends_on), _declared(rows, at), empty)
 
 
 def _declared(rows: Sequence[HistoryRow], at: Asked) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
+from rich.cells import cell_len, set_cell_size
 
 from db.history import HistoryRow
 from db.terminal import printable
@@ -21,8 +22,8 @@ COLOUR: Final = {"green": "#3a7d44", "yellow": "#d9a400", "red": "#b3261e"}
 NDVI_COLOUR: Final = "#2e7d32"
 SHOWN_CLASSES: Final = 5
 """Classes drawn apart; more lines than these cannot be told apart by eye."""
-LONGEST_LABEL: Final = 36
-"""Characters of a name; longer ones would leave no room for the curves."""
+LONGEST_LABEL: Final = 32
+"""Width of a name in letters (an ideogram has two); longer ones would leave no room for the curves."""
 EMPTY: Final[Mapping[str, str]] = {
     "ndvi": "no clear view and no daily NDVI", "backscatter": "no radar observation", "posterior": "no posterior",
 }  # fmt: skip
@@ -38,6 +39,8 @@ class Setting:
 
     season: tuple[date, date] | None = None
     """First and last day of the axis; None: as far as the rows reach."""
+    subtitle: str = ""
+    """What stands below the title."""
     empty: Mapping[str, str] = field(default_factory=dict)
     """Why a frame (ndvi, backscatter, posterior) is empty, where more can be said than that it is."""
 
@@ -65,7 +68,7 @@ def season_figure(rows: Sequence[HistoryRow], title: str, setting: Setting | Non
         locator = AutoDateLocator()  # type: ignore[no-untyped-call]
         axes[2].xaxis.set_major_locator(locator)
         axes[2].xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
-        figure.suptitle("\n".join(short(line, 120) for line in title.splitlines()), fontsize=12)
+        figure.suptitle("\n".join(short(line, 120) for line in (title, setting.subtitle) if line), fontsize=12)
     return figure
 
 
@@ -80,7 +83,7 @@ def save(rows: Sequence[HistoryRow], title: str, path: Path, setting: Setting | 
 def short(text: str, longest: int = LONGEST_LABEL) -> str:
     """Return text from outside for a picture: one line without control characters, shortened if it is long."""
     clean = printable(text)
-    return clean if len(clean) <= longest else f"{clean[: longest - 1]}…"
+    return clean if cell_len(clean) <= longest else f"{set_cell_size(clean, longest - 1).rstrip()}…"
 
 
 def _alerts(axes: Sequence[Axes], rows: Sequence[HistoryRow], *, is_bounded: bool) -> None:

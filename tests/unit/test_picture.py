@@ -1,5 +1,6 @@
 """The picture of a parcel's season: its axis, its frames, and names that are no formulas."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from monitor.picture import EMPTY, Setting, save, season_figure, short
 START = datetime(2025, 3, 1, tzinfo=UTC)
 LONG_AFTER = datetime(2026, 11, 28, tzinfo=UTC)
 SEASON = Setting((date(2025, 1, 1), date(2025, 12, 31)))
-HOSTILE = ["wheat $x_{$", "$\\frac{$", "_hidden", "[/red]\x1b[2J", "小麦", "a" * 5000, "two\nlines"]
+HOSTILE = ["wheat $x_{$", "$\\frac{$", "_hidden", "[/red]\x1b[2J", "小麦", "a" * 5000, "two\nlines", "many" + "\n" * 80]
 
 
 def row(kind: str, day: int, **values: Any) -> HistoryRow:
@@ -87,13 +88,14 @@ def test_of_posteriors_of_one_acquisition_the_newest_counts() -> None:
 def test_any_name_can_be_drawn(name: str, tmp_path: Path) -> None:
     rows = [row("s2", 5, ndvi=0.5), row("s1", 6, relative_orbit=8, vv_db=-10.0, vh_db=-17.0), *posteriors([name, "other"]),
             row("declaration", 0, crop=name, detail={"crop_code": name}), alert("opened", {"reason": name})]  # fmt: skip
-    save(rows, f"collection {name}, season $2025$\ndeclared: {name}", tmp_path / "p.png", SEASON)
+    save(rows, f"collection {name}, season $2025$", tmp_path / "p.png", replace(SEASON, subtitle=f"declared: {name}"))
     assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
     assert (tmp_path / "p.png").stat().st_size < 500_000
 
 
 def test_names_are_shortened_and_nothing_invisible_is_left() -> None:
-    assert len(short("x" * 1000)) == 36
+    assert len(short("x" * 1000)) == 32
+    assert len(short("麦" * 1000)) == 16
     assert short("a\x1b[2J\u202e") == "a\ufffd"
 
 
