@@ -4,10 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from db import recording
 from db.series import Keys
 
 
@@ -110,3 +111,49 @@ def record_event(
                    where alert_key = :alert_key"""),
         parameters,
     )
+
+
+class NoOpenAlert(Exception):
+    """No alert has that key, or it is closed; the caller shows the line, nothing was recorded."""
+
+
+def decide(
+    connection: sa.Connection, alert_key: int, event: Literal["acknowledged", "dismissed"], reason: str | None, by: str,
+    now: datetime,
+) -> None:  # fmt: skip
+    """Record a person's decision on an open alert, with the evidence that it was taken on.
+
+    The last decision counts. It holds until the alert closes: what the monitor finds meanwhile changes no decision.
+
+    Args:
+        reason: why, in the person's words; None where none was given.
+        by: who decided.
+
+    Raises:
+        NoOpenAlert: the alert is closed, or there is none.
+    """
+    # Locked first, read second: the monitor may be writing an event of this alert.
+    alert = connection.execute(
+        sa.text("select closed_at from alerts where alert_key = :key for no key update"), {"key": alert_key}
+    ).one_or_none()
+    if alert is None:
+        raise NoOpenAlert(f"alert {alert_key} is not stored; `parcelwatch alerts` lists those that are open")
+    if alert.closed_at is not None:
+        raise NoOpenAlert(
+            f"alert {alert_key} was closed on {alert.closed_at:%Y-%m-%d %H:%M} UTC: nothing is left to decide"
+        )
+    newest = connection.execute(
+        sa.text("""select colour, confidence, evidence from alert_events where alert_key = :key
+                   order by recorded_at desc, event desc limit 1"""),
+        {"key": alert_key},
+    ).one()
+    recorded_at = recording.begin(connection, now)
+    decision = {"by": by} | ({"reason": reason} if reason else {})
+    connection.execute(
+        sa.text("""with decided as (
+                       insert into alert_events (alert_key, recorded_at, event, colour, confidence, evidence)
+                       values (:key, :now, :event, cast(:colour as colour), :confidence, cast(:evidence as jsonb)))
+                   update alerts set state = cast(:event as alert_state) where alert_key = :key"""),
+        {"key": alert_key, "now": recorded_at, "event": event, "colour": newest.colour, "confidence": newest.confidence,
+         "evidence": json.dumps({**newest.evidence, "decision": decision})},
+    )  # fmt: skip

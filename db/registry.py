@@ -83,6 +83,16 @@ def active(connection: sa.Connection, season_key: int, collection: str, task: Ta
     return None if row is None else ModelRow(**row._mapping)
 
 
+def active_models(connection: sa.Connection) -> list[tuple[str, str, int]]:
+    """Return (collection, season, model key) of every activation that holds."""
+    rows = connection.execute(
+        sa.text("""select distinct on (season_key, collection, task) collection, name, model_key
+                   from model_activations join seasons using (season_key)
+                   order by season_key, collection, task, recorded_at desc""")
+    )
+    return [(row.collection, row.name, row.model_key) for row in rows]
+
+
 def all_models(connection: sa.Connection) -> Sequence[ModelRow]:
     """Every registered model, newest first."""
     rows = connection.execute(_rows().order_by(models.c.recorded_at.desc(), models.c.model_key.desc()))

@@ -85,3 +85,22 @@ def pixel_sets(connection: sa.Connection, sensor: str, rows: NDArray[np.void]) -
 def has_pixel_sets(connection: sa.Connection, sensor: str, rows: NDArray[np.void]) -> bool:
     """Says whether the first of the rows have pixel sets stored."""
     return any(one is not None for one in pixel_sets(connection, sensor, rows[:20]))
+
+
+def available_series(
+    connection: sa.Connection, parcels: Keys, as_available_at: datetime
+) -> tuple[NDArray[np.void], NDArray[np.void]]:
+    """Return the S2 and S1 observations of parcels whose products could be had by a time, whenever they were stored."""
+    nr = "array_position(enum_range(null::orbit_direction), direction) as direction_nr"
+    tables: Mapping[str, tuple[str, Mapping[str, Kind]]] = {
+        "s2_observations": ("*", S2_COLUMNS), "s1_observations": (f"*, {nr}", S1_COLUMNS)
+    }  # fmt: skip
+    found = []
+    for table, (what, columns) in tables.items():
+        query = f"""
+            select distinct on (parcel_key, observed_at, relative_orbit) {what} from {table}
+            where parcel_key = any(%s) and available_at <= %s
+            order by parcel_key, observed_at, relative_orbit, revision desc"""
+        rows = fetch_columns(connection, query, [parcels.tolist(), as_available_at], columns)
+        found.append(rows[~rows["is_withdrawn"]])
+    return found[0], found[1]

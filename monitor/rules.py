@@ -138,7 +138,8 @@ def crop_mismatch(
         "declared": declared, "probability_of_declared": round(of_declared, 4),
         "most_likely": posterior.classes[best], "probability_of_most_likely": round(of_best, 4),
         "n_observations": posterior.n_observations, "observed_to": posterior.observed_to.isoformat(),
-        "thresholds": {"declared_below": settings.mismatch_declared_below, "other_above": settings.mismatch_other_above},
+        "thresholds": _thresholds(settings, "mismatch_declared_below", "mismatch_other_above", "mismatch_closed_above",
+                                  "mismatch_confirm_days", "mismatch_min_observations"),
     }  # fmt: skip
     if not (is_sure or is_held):
         return Finding(rule, "OK", "green", round(of_declared, 3), None, evidence)
@@ -186,6 +187,8 @@ def no_emergence(views: ClearViews, neighbours: Neighbours | None, settings: Rul
     evidence: dict[str, Any] = {
         "emergence_due": due.isoformat(), "bare_since": sown.isoformat(), "neighbours": neighbours.n,
         "threshold_ndvi": VEGETATION_NDVI, "clear_views": _shown(views, of_crop),
+        "thresholds": _thresholds(settings, "neighbours_min", "seedbed_share", "standing_share", "emergence_grace_days",
+                                  "below_neighbours", "confirm_days"),
     }  # fmt: skip
     if np.any(views.ndvi[of_crop] > level[of_crop]):
         return _green(rule, evidence)
@@ -216,7 +219,11 @@ def early_loss(views: ClearViews, neighbours: Neighbours | None, is_new_stand: b
     bare = np.flatnonzero(views.ndvi < LOSS_NDVI) if len(green) >= 2 else np.empty(0, np.int64)
     # Any vegetation since means not lost: a cloud missed in June must not join the bare soil after harvest.
     bare = bare[bare > np.flatnonzero(views.ndvi > VEGETATION_NDVI)[-1]] if len(bare) else bare
-    evidence: dict[str, Any] = {"threshold_ndvi": LOSS_NDVI, "neighbours": neighbours.n}
+    evidence: dict[str, Any] = {
+        "threshold_ndvi": LOSS_NDVI, "neighbours": neighbours.n,
+        "thresholds": _thresholds(settings, "neighbours_min", "loss_from_ndvi", "standing_share", "loss_watch_days",
+                                  "harvest_margin_days", "confirm_days"),
+    }  # fmt: skip
     if len(bare) < 2:  # one low view alone is a cloud that the mask missed as often as a loss
         return _green(rule, evidence)
     lost_on: date = views.days[bare[0]].item()
@@ -246,6 +253,11 @@ def _departure(
     """
     colour: Colour = "red" if (seen_on - departed_on).days >= settings.confirm_days else "yellow"
     return Finding(rule, "OK", colour, round(1 - 0.5**n_views, 3), departed_on, evidence)
+
+
+def _thresholds(settings: RuleSettings, *names: str) -> dict[str, float]:
+    """Return the settings that a finding was decided with, under the names by which an agency sets them."""
+    return {name: getattr(settings, name) for name in names}
 
 
 def _green(rule: Rule, evidence: Mapping[str, Any]) -> Finding:
