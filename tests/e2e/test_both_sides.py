@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,9 @@ run(dsn, MonitorSettings(), lambda: datetime.now(UTC) + timedelta(seconds=int(sk
 
 @pytest.fixture(scope="module")
 def season() -> Season:
-    config = SimulatorConfig(year=2025, seed=3, n_parcels=N_PARCELS, n_pixels=8, s1_every_d=12, s1_orbits=1, regions=("centre",))
+    config = SimulatorConfig(
+        year=2025, seed=3, n_parcels=N_PARCELS, n_pixels=8, s1_every_d=12, s1_orbits=1, regions=("centre",)
+    )
     return simulate_season(config)
 
 
@@ -127,10 +130,13 @@ def store(dsn: str, season: Season, models: tuple[CropModel, Any], folder: Path)
         connection.execute("update recording set clock = 'database'")
     now = datetime.now(UTC)
     chain = Chain(dsn, "nobody:9092", IngestSettings(), Worker(dsn, MonitorSettings()))
-    stored, report = import_season(chain, season, COLLECTION, now)
+    stored, _ = import_season(chain, season, COLLECTION, now)
     classifier, curve = models
     with engine(dsn).begin() as connection:
-        for task, checkpoint in (("classifier", classifier.to_checkpoint()), ("ndvi", train.ndvi_checkpoint(curve, {}, {}))):
+        for task, checkpoint in (
+            ("classifier", classifier.to_checkpoint()),
+            ("ndvi", train.ndvi_checkpoint(curve, {}, {})),
+        ):
             key = train.save(connection, task, checkpoint, folder / task, now)  # type: ignore[arg-type]
             registry.activate(connection, stored.season_key, COLLECTION, key, now)
     yield dsn
@@ -281,7 +287,13 @@ def unrest(dsn: str, n_sent: int) -> str | None:
 
 
 def test_both_sides_at_once_believe_what_they_believe_one_after_the_other(
-    dsn: str, second_dsn: str, bootstrap: str, topic_prefix: str, season: Season, models: tuple[CropModel, Any], tmp_path: Path
+    dsn: str,
+    second_dsn: str,
+    bootstrap: str,
+    topic_prefix: str,
+    season: Season,
+    models: tuple[CropModel, Any],
+    tmp_path: Path,
 ) -> None:
     settings = IngestSettings(topic_prefix=topic_prefix, producer_bytes=60_000)
     seed = random.randrange(2**32)
@@ -294,7 +306,8 @@ def test_both_sides_at_once_believe_what_they_believe_one_after_the_other(
     }  # fmt: skip
     with store(dsn, season, models, tmp_path / "a"), store(second_dsn, season, models, tmp_path / "b"):
         commands = {"consumer": [CONSUMER, second_dsn, bootstrap, str(-SKEW_S)]} | {
-            f"monitor-{nr}": [MONITOR, second_dsn, str((-SKEW_S, SKEW_S, 0, SKEW_S)[nr % 4])] for nr in range(N_MONITORS)
+            f"monitor-{nr}": [MONITOR, second_dsn, str((-SKEW_S, SKEW_S, 0, SKEW_S)[nr % 4])]
+            for nr in range(N_MONITORS)
         }
         processes, asker = Processes(commands, tmp_path, environment), Asker(second_dsn)
         asking = threading.Thread(target=asker.run)
@@ -379,9 +392,11 @@ def test_times_of_recording_only_rise(dsn: str) -> None:
         thread.join()
     assert len(given) == 200
     ordered = sorted(at for at, _ in given)
-    assert all(b - a >= timedelta(microseconds=3) for a, b in zip(ordered, ordered[1:], strict=False))
+    assert all(b - a >= timedelta(microseconds=3) for a, b in pairwise(ordered))
     with engine(dsn).begin() as connection:  # as after a failover to a machine whose clock is behind
-        connection.execute(sa.text("select setval('recording_high_water', last_value + 3600000000) from recording_high_water"))
+        connection.execute(
+            sa.text("select setval('recording_high_water', last_value + 3600000000) from recording_high_water")
+        )
         assert recording.begin(connection, datetime.now(UTC)) > ordered[-1] + timedelta(minutes=59)
 
 
@@ -389,7 +404,9 @@ def test_two_workers_share_one_backlog_and_several_collections(dsn: str) -> None
     """What one holds the other leaves, also where all of the oldest work is in the other's hands; no collection starves."""
     with engine(dsn).begin() as connection:
         connection.execute(sa.text("insert into regions (code) values ('r')"))
-        connection.execute(sa.text("insert into seasons (name, starts_on, ends_on) values ('2025', '2025-01-01', '2025-12-31')"))
+        connection.execute(
+            sa.text("insert into seasons (name, starts_on, ends_on) values ('2025', '2025-01-01', '2025-12-31')")
+        )
         connection.execute(
             sa.text("""insert into parcels (collection, season_key, source_id, region_key, recorded_at)
                        select c, 1, n::text, 1, now() from unnest(array['a', 'b']) c, generate_series(1, 40) n""")
@@ -406,7 +423,10 @@ def test_two_workers_share_one_backlog_and_several_collections(dsn: str) -> None
                        select parcel_key, now(), 'rules' from parcels, generate_series(1, 100) order by parcel_key""")
         )
     now, snapshot = datetime.now(UTC), {"isolation_level": "REPEATABLE READ"}
-    with engine(dsn).connect().execution_options(**snapshot) as one, engine(dsn).connect().execution_options(**snapshot) as two:
+    with (
+        engine(dsn).connect().execution_options(**snapshot) as one,
+        engine(dsn).connect().execution_options(**snapshot) as two,
+    ):
         first, second = work.claim(one, 4, now), work.claim(two, 4, now)
         assert first is not None
         assert second is not None
