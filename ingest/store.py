@@ -3,6 +3,7 @@
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,9 @@ from ingest.settings import IngestSettings
 
 _MAX_CACHED_PARCELS = 2_000_000
 """Above this the cache starts anew: about 300 MB of keys (chosen as a fifth of a large country)."""
+
+_LETTERS_AT_ONCE: Final = 500
+"""A rejected row becomes a letter of 4 kB, with pixels 80 kB: many at once would not fit into memory."""
 
 
 class ParcelKeys:
@@ -117,10 +121,11 @@ class Store:
                 rejections += rejected
             if self._window.exceeded_by(judged.n_rows, len(rejections)):
                 raise TooManyRejected(_flood(rejections, judged.n_rows, self._settings.reject_cap))
-            letters = [_letter(rejection, streams) for rejection in rejections]
-            # On their topic first: should the commit fail they come again with the same keys, and none is missing.
-            self._publish(letters)
-            dead_letters.add(connection, letters, now)
+            for start in range(0, len(rejections), _LETTERS_AT_ONCE):
+                letters = [_letter(rejection, streams) for rejection in rejections[start : start + _LETTERS_AT_ONCE]]
+                # On their topic first: should the commit fail they come again with the same keys, and none is missing.
+                self._publish(letters)
+                dead_letters.add(connection, letters, now)
         self._window.add(judged.n_rows, len(rejections))
         counts["dead_letters"] += len(rejections)
         return counts
@@ -194,7 +199,7 @@ def _letter(rejection: Rejection, streams: Mapping[str, str]) -> Letter:
     return Letter(
         stream=streams[message.topic], topic=message.topic, partition=message.partition, message_offset=message.offset,
         row_in_message=rejection.row, reason_code=rejection.code, reason=rejection.reason,
-        content_type=message.content_type, payload=rejection.payload,
+        content_type=message.content_type, payload=rejection.payload, repeats=message.redriven_from,
     )  # fmt: skip
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from db.dead_letters import WHOLE_MESSAGE
 from ingest.judge import Judged, Message, judge
-from ingest.messages import decode_arrow, encode_arrow, encode_json
+from ingest.arrow_batches import decode_arrow
+from ingest.messages import encode_arrow, encode_json
 from ingest.schemas import CONTENT_TYPE_ARROW, CONTENT_TYPE_JSON, S1, S2, ObservationSchema
 from ingest.settings import IngestSettings
 from ingest.validate import Fault, faults
