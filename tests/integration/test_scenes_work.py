@@ -20,6 +20,7 @@ from ingest.scenes.record import FoundScene
 from ingest.scenes.settings import scenes_topic
 from ingest.scenes.worker import Worker
 from tests.made_scenes import START, World, blanked, check_optical, inside, optical, s2_item, world
+from tests.raw_headers import RawKey
 
 BOXES = {
     f"p{nr}": (2.2 + 15 * (nr % 4), 2.2 + 15 * (nr // 4), 14.2 + 15 * (nr % 4), 14.2 + 15 * (nr // 4))
@@ -309,13 +310,6 @@ def test_a_hostile_record_holds_no_worker(chain: World, tmp_path: Path, monkeypa
     letters = chain.rows("select reason_code, payload from dead_letters order by message_offset, partition")
     assert {row["reason_code"] for row in letters} == {"malformed"}
     assert sorted(bytes(row["payload"]) for row in letters) == sorted([*hostile, good])
-
-
-class RawKey(str):
-    """A header's key that goes out as bytes that are not UTF-8."""
-
-    def encode(self, *_: Any) -> bytes:
-        return super().encode("latin-1")
 
 
 def test_a_broker_that_goes_away_costs_no_attempt(

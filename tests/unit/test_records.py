@@ -1,19 +1,11 @@
 """Records of the broker as messages, whatever bytes their headers are."""
 
-from typing import Any
-
 import pytest
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.record import MemoryRecords, MemoryRecordsBuilder
 
 from ingest.records import message_of
-
-
-class RawKey(str):
-    """A header's key that goes out as bytes that are not UTF-8."""
-
-    def encode(self, *_: Any) -> bytes:
-        return super().encode("latin-1")
+from tests.raw_headers import RawKey
 
 
 def read(*headers: list[tuple[str, bytes | None]], compression: int = 0) -> list[ConsumerRecord]:
