@@ -136,14 +136,26 @@ def judge_in_parts(messages: Sequence[Message], settings: IngestSettings, now: d
     """Decodes and validates messages in their order, `flush_decoded_bytes` of decoded content at a time."""
     part: list[_Decoded] = []
     n_bytes = 0
-    for message in messages:
+    for number, message in enumerate(messages, 1):
         part.append(_decode(message, settings))
         n_bytes += part[-1].n_bytes
-        if n_bytes >= settings.flush_decoded_bytes:
-            yield _judge_decoded(part, settings, now)
-            part, n_bytes = [], 0
-    if part:
-        yield _judge_decoded(part, settings, now)
+        if n_bytes >= settings.flush_decoded_bytes or number == len(messages):
+            judged = _judge_decoded(part, settings, now)
+            part.clear()  # before it is stored: what was decoded is in `judged` a second time
+            n_bytes = 0
+            yield judged
+            del judged
+
+
+def apart(judged: Judged, error: Exception, settings: IngestSettings, now: datetime) -> tuple[Judged, ...]:
+    """What the database refused as a whole: its halves, or one message's rejection; raises `error` if that was refused."""
+    messages = judged.messages
+    if not judged.rows:
+        raise error
+    if len(messages) == 1:
+        return (Judged(messages, (), (_unforeseen(messages[0], error),), 1),)
+    half = len(messages) // 2
+    return judge(messages[:half], settings, now), judge(messages[half:], settings, now)
 
 
 def _judge_decoded(decoded: Sequence[_Decoded], settings: IngestSettings, now: datetime) -> Judged:

@@ -23,7 +23,7 @@ class IngestSettings(BaseSettings):
     """Messages that make a transaction."""
     flush_bytes: Annotated[int, Field(ge=1)] = 16 * 2**20
     """Message bytes that make a transaction: 12,000 observations with pixel sets, a fraction of a second to store."""
-    flush_decoded_bytes: Annotated[int, Field(ge=1)] = 64 * 2**20
+    flush_decoded_bytes: Annotated[int, Field(ge=1)] = 32 * 2**20
     """Decoded bytes that make a transaction: messages may be compressed (chosen so that a consumer stays under 1 GB)."""
     flush_seconds: Annotated[float, Field(gt=0)] = 1.0
     """Longest wait of a row for others."""

@@ -15,6 +15,7 @@ from db import dead_letters
 from db.connect import engine
 from db.dead_letters import StoredLetter
 from db.parcels import ParcelRow, ensure_season, upsert_parcels
+from ingest import judge
 from ingest.consumer import Consumer
 from ingest.dead_letters import redrive
 from ingest.messages import encode_arrow, encode_json
@@ -112,6 +113,22 @@ def test_hostile_headers_and_values_hold_nothing(world: World) -> None:
         assert letter.repeats is None
     assert redrive(world.engine, world.sender, None, NOW) == len(hostile)
     assert world.consumer.catch_up()["dead_letters"] == len(hostile) - 1, "one lacked nothing but a readable key"
+
+
+def test_what_only_the_database_refuses_is_a_letter_of_its_own(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge, "faults", lambda *_: [])
+    rows = table({"parcel_id": "5"})
+    never = pa.array([-(2**63)], S2.arrow.field("observed_at").type)
+    for number in range(9):
+        bad = rows.set_column(rows.column_names.index("observed_at"), S2.arrow.field("observed_at"), never)
+        world.send(encode_arrow(bad if number in (3, 7) else table({"parcel_id": str(number)})), ARROW)
+    world.sender.flush()
+    counts = world.consumer.catch_up()
+    assert (counts["messages"], counts["stored"], counts["dead_letters"]) == (9, 7, 2)
+    assert [(one.letter.message_offset, one.letter.reason_code) for one in world.letters()] == [
+        (3, "malformed"), (7, "malformed"),
+    ]  # fmt: skip
+    assert "out of range" in world.letters()[0].letter.reason
 
 
 def test_redrive_ends_where_its_own_rejections_come_back_at_once(world: World) -> None:
