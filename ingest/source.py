@@ -12,7 +12,7 @@ from kafka.errors import OffsetOutOfRangeError
 from ingest.errors import RecordsLost, StreamReplaced
 from ingest.judge import Message
 from ingest.membership import Member
-from ingest.records import message_of
+from ingest.records import message_of, poll
 from ingest.settings import IngestSettings
 from ingest.topics import Topics, broker_errors
 
@@ -65,7 +65,7 @@ class Source(Member):
         """The next messages, none after `timeout_s`; raises BrokerUnavailable, StreamReplaced, RecordsLost."""
         with broker_errors("no messages"):
             try:
-                found = self._kafka.poll(timeout_ms=int(timeout_s * 1000))
+                found = poll(self._kafka, timeout_s)
             except OffsetOutOfRangeError as error:
                 self.verify()
                 raise RecordsLost(

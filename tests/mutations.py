@@ -15,6 +15,8 @@ from tests.raw_headers import NULL, RawKey
 
 N_PARCELS: Final = 50
 PASS: Final = datetime(2023, 5, 1, tzinfo=UTC)
+_LARGEST: Final = 1_000_000
+"""What Kafka takes of a message by default is a little more."""
 Headers = list[tuple[str, bytes]]
 
 _IDENTITY: Final[Mapping[str, object]] = {
@@ -57,7 +59,8 @@ def message(number: int, chance: random.Random) -> tuple[bytes, Headers]:
         value, content_type = change(arrow_table(schema, number, chance.randint(1, 5)), chance), CONTENT_TYPE_ARROW
     for _ in range(chance.choice((0, 0, 1, 1, 4))):
         value = chance.choice(_BYTE_CHANGES)(value, chance)
-    return value, _headers(content_type, chance)
+    headers = _headers(content_type, chance)
+    return value[: _LARGEST - sum(len(content) for _, content in headers)], headers
 
 
 def json_fields(schema: ObservationSchema, number: int) -> list[tuple[bytes, bytes]]:
@@ -173,7 +176,7 @@ def _zeros() -> bytes:
 
 @cache
 def _many_rows() -> bytes:
-    return _stream(pa.concat_tables([arrow_table(S2, 0, 1)] * 200_000).combine_chunks(), _Compressed())
+    return _stream(pa.concat_tables([arrow_table(S2, 0, 1)] * 60_000).combine_chunks(), _Compressed())
 
 
 @cache

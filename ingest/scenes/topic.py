@@ -22,7 +22,7 @@ from ingest.errors import MessageRejected, StreamReplaced
 from ingest.judge import Message
 from ingest.membership import Member
 from ingest.producer import Sender
-from ingest.records import message_of
+from ingest.records import message_of, poll
 from ingest.scenes.record import CONTENT_TYPE, FoundScene
 from ingest.scenes.settings import SceneSettings, scenes_topic
 from ingest.settings import IngestSettings
@@ -75,7 +75,7 @@ class ScenesTopic(Member):
     def poll(self, timeout_s: float) -> list[Record]:
         """The next records, none after `timeout_s`. Raises BrokerUnavailable, StreamReplaced."""
         with broker_errors("no scenes"):
-            found = self._kafka.poll(timeout_ms=int(timeout_s * 1000))
+            found = poll(self._kafka, timeout_s)
         if self._failure is not None:
             raise self._failure
         if not found:
