@@ -13,6 +13,36 @@ class DatabaseUnavailable(Exception):
     """No connection could be had; the caller waits and tries again, nothing was written."""
 
 
+_AWAY: Final = ("08", "57P", "25006", "53300")
+"""SQLSTATEs of a server that cannot be had: connection exceptions, shutting down or starting up (57P01 to 57P05), read-only
+(a standby, or the old primary after a failover), no connection left. Not 57014 (a time-out) and not 53100 (a full disk)."""
+
+
+def is_away(error: BaseException) -> bool:
+    """Say whether a database error means that the server cannot be had now, so that waiting and connecting anew may help.
+
+    A time-out, a full disk or a broken statement is not that: the server answered.
+
+    Args:
+        error: what SQLAlchemy or psycopg raised.
+    """
+    if isinstance(error, DatabaseUnavailable):
+        return True
+    if isinstance(error, sa.exc.DBAPIError):
+        return error.connection_invalidated or (error.orig is not None and is_away(error.orig))
+    if not isinstance(error, psycopg.Error):
+        return False
+    if error.sqlstate is None:  # raised by the client: the connection broke, or could not be made
+        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    return error.sqlstate.startswith(_AWAY)
+
+
+def drop_pooled(dsn: str) -> None:
+    """Forget pooled connections of a database, so that the next one is made anew: a pool outlives a failover."""
+    if dsn in _engines:
+        _engines[dsn].dispose()
+
+
 _engines: Final[dict[str, sa.Engine]] = {}
 
 
