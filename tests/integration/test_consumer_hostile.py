@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import sqlalchemy as sa
+from kafka import KafkaProducer
 
 from db import dead_letters
 from db.connect import engine
@@ -129,6 +130,22 @@ def test_what_only_the_database_refuses_is_a_letter_of_its_own(world: World, mon
         (3, "malformed"), (7, "malformed"),
     ]  # fmt: skip
     assert "out of range" in world.letters()[0].letter.reason
+
+
+def test_a_compressed_batch_of_records_that_is_too_large_is_a_letter(world: World, bootstrap: str) -> None:
+    kafka = KafkaProducer(
+        bootstrap_servers=bootstrap, compression_type="gzip", max_request_size=10**8, batch_size=10**8
+    )
+    kafka.send(world.topic, bytes(40 * 2**20))
+    kafka.flush(30)
+    kafka.close()
+    world.send(encode_arrow(table({"parcel_id": "5"})), ARROW)
+    world.sender.flush()
+    counts = world.consumer.catch_up()
+    assert (counts["messages"], counts["stored"], counts["dead_letters"]) == (2, 1, 1)
+    (stored,) = world.letters()
+    assert stored.letter.reason_code in ("malformed", "oversized", "unknown_content_type")
+    assert len(stored.letter.payload) < 100_000
 
 
 def test_redrive_ends_where_its_own_rejections_come_back_at_once(world: World) -> None:
