@@ -86,7 +86,7 @@ consumed_offsets: Final = _table(
 dead_letters: Final = _table(
     "dead_letters", dead_letter_key=sa.BigInteger, stream=sa.Text, topic=sa.Text, partition=sa.Integer,
     message_offset=sa.BigInteger, row_in_message=sa.Integer, recorded_at=_time, reason_code=sa.Text, reason=sa.Text,
-    content_type=sa.Text, payload=BYTEA, redriven_at=_time,
+    content_type=sa.Text, payload=BYTEA, redriven_at=_time, repeats=sa.BigInteger,
 )  # fmt: skip
 pending_work: Final = _table(
     "pending_work", pending_key=sa.BigInteger, parcel_key=sa.BigInteger, sensor=sensor, observed_at=_time,

@@ -107,6 +107,7 @@ def _plain(stored: letters.StoredLetter) -> dict[str, object]:
         "reason": letter.reason,
         "content_type": letter.content_type,
         "bytes": len(letter.payload),
+        "repeats": letter.repeats,
         "redriven_at": stored.redriven_at and stored.redriven_at.isoformat(),
     }
 
