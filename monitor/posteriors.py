@@ -176,7 +176,11 @@ def _acquisitions(
     both = np.stack([parcel, time.astype(np.int64)])
     unique, which = np.unique(both, axis=1, return_inverse=True)
     bounds = np.cumsum([int(new[name].sum()) for name in names])[:-1]
-    return np.ascontiguousarray(unique[0]), unique[1].astype("M8[us]"), dict(zip(names, np.split(which.reshape(-1), bounds), strict=True))
+    return (
+        np.ascontiguousarray(unique[0]),
+        unique[1].astype("M8[us]"),
+        dict(zip(names, np.split(which.reshape(-1), bounds), strict=True)),
+    )
 
 
 def _after_each(
