@@ -134,3 +134,40 @@ def _stored(row: sa.Row[Any]) -> StoredLetter:
     fields = row._asdict()
     about = {name: fields.pop(name) for name in ("dead_letter_key", "recorded_at", "redriven_at")}
     return StoredLetter(letter=Letter(**fields), **about)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Letters with one reason in the same words; where and when the newest of them came."""
+
+    reason_code: str
+    reason: str
+    waiting: int
+    redriven: int
+    dead_letter_key: int
+    recorded_at: datetime
+    topic: str
+    partition: int
+    message_offset: int
+    row_in_message: int
+
+
+EXAMPLES_OF_A_REASON = 3
+"""Different wordings that are shown of each reason; chosen because a fourth rarely says more."""
+
+
+def examples(connection: sa.Connection, limit: int, reason_code: str | None = None) -> list[Example]:
+    """Return letters that say the same as one, the most frequent reasons first, a few wordings of each."""
+    rows = connection.execute(
+        sa.text("""
+            select reason_code, e.reason, waiting, redriven, dead_letter_key, recorded_at, topic, partition, message_offset,
+                   row_in_message
+            from (select reason_code, reason, count(*) filter (where redriven_at is null) as waiting, count(redriven_at) as redriven,
+                         max(dead_letter_key) as dead_letter_key, sum(count(*)) over (partition by reason_code) as of_code,
+                         row_number() over (partition by reason_code order by max(dead_letter_key) desc) as nr
+                  from dead_letters where cast(:code as text) is null or reason_code = :code group by 1, 2) e
+            join dead_letters using (dead_letter_key, reason_code)
+            where nr <= :each order by of_code desc, reason_code, nr limit :limit"""),
+        {"code": reason_code, "limit": limit, "each": EXAMPLES_OF_A_REASON},
+    )
+    return [Example(**row._mapping) for row in rows]

@@ -10,7 +10,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from db import dead_letters, observations, offsets
+from db import dead_letters, observations, offsets, recording
 from db.dead_letters import Letter
 from db.keys import collections_with_parcels, parcel_keys, seasons_named
 from db.offsets import Step
@@ -108,7 +108,7 @@ class Store:
             judged: decoded rows and rejections.
             streams: the life of each topic.
             steps: how far the batch brings each partition.
-            now: the time from which the rows are known.
+            now: the consumer's clock.
 
         Raises FencedOut, TooManyRejected, DeliveryFailed; the database's own errors pass through.
         """
@@ -117,8 +117,9 @@ class Store:
         with engine.begin() as connection:
             if not offsets.advance(connection, steps, now):
                 raise FencedOut("another consumer has moved the offsets of these partitions")
+            recorded_at = recording.begin(connection, now)
             for rows in judged.rows:
-                stored, rejected = self._write_rows(connection, rows, now)
+                stored, rejected = self._write_rows(connection, rows, recorded_at)
                 counts += stored
                 rejections += rejected
             if self._window.exceeded_by(judged.n_rows, len(rejections)):
@@ -127,15 +128,17 @@ class Store:
                 letters = [_letter(rejection, streams) for rejection in rejections[start : start + _LETTERS_AT_ONCE]]
                 # On their topic first: should the commit fail they come again with the same keys, and none is missing.
                 self._publish(letters)
-                dead_letters.add(connection, letters, now)
+                dead_letters.add(connection, letters, recorded_at)
         self._window.add(judged.n_rows, len(rejections))
         counts["dead_letters"] += len(rejections)
         return counts
 
-    def _write_rows(self, connection: sa.Connection, rows: Rows, now: datetime) -> tuple[Counts, list[Rejection]]:
+    def _write_rows(
+        self, connection: sa.Connection, rows: Rows, recorded_at: datetime
+    ) -> tuple[Counts, list[Rejection]]:
         keys, rejections = self._resolve(connection, rows)
         good = rows.keep(keys >= 0)
-        inserted = observations.insert(connection, rows.schema.sensor, good.table, keys[keys >= 0], now)
+        inserted = observations.insert(connection, rows.schema.sensor, good.table, keys[keys >= 0], recorded_at)
         rejections += [
             good.reject(
                 conflict.row,
