@@ -1,6 +1,6 @@
 """The worker: what is asked for is made anew and nothing else, a broken model stops it, alerts rest on what is known."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -61,7 +61,7 @@ class World:
     season_key: int
     folder: Path
 
-    def store(self, names: list[str], days: dict[int, float | None], revision: int = 0) -> None:
+    def store(self, names: list[str], days: Mapping[int, float | None], revision: int = 0) -> None:
         """Clear views by day of the season; None withdraws."""
         now = datetime(2025, 12, 1, tzinfo=UTC)
         with engine(self.dsn).begin() as connection:
