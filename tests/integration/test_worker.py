@@ -35,8 +35,8 @@ CLASSES = ("wheat", "maize")
 @pytest.fixture(scope="module")
 def classifier() -> CropModel:
     modality = ModalityConfig("s2", ("NDVI",), pixels=1)
-    known = {"s2": Observations(np.full((9, 1, 1), 0.4, np.float32) + np.arange(9, dtype=np.float32)[:, None, None] / 20,
-                                np.zeros(9, np.float32), np.zeros(9, np.int64), np.zeros(9, np.int16))}  # fmt: skip
+    values = np.linspace(0.2, 0.8, 9, dtype=np.float32)[:, None, None]
+    known = {"s2": Observations(values, np.zeros(9, np.float32), np.zeros(9, np.int64), np.zeros(9, np.int16))}
     normaliser = Normaliser.fit(known, np.array([[400.0, 1e4, 0.04, 0.9]]), np.array([True]), [])
     network = PseLtae(ClassifierConfig((modality,), CLASSES)).eval()
     made = CropModel(network, normaliser, about={"class_of": {"1": "wheat"}})
