@@ -26,6 +26,8 @@ class Message:
     offset: int
     content_type: str | None
     value: bytes
+    unreadable: str | None = None
+    """Why its bytes are not what the sender sent, where the record or its batch is broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,8 @@ def _media_type(message: Message) -> str:
 
 def _kind(message: Message, settings: IngestSettings) -> str:
     """The content type, one of the two that are known; raises MessageRejected, also for a message too large for it."""
+    if message.unreadable is not None:
+        raise MessageRejected("malformed", message.unreadable)
     kind = _media_type(message)
     limits = {CONTENT_TYPE_JSON: settings.max_record_bytes, CONTENT_TYPE_ARROW: settings.max_message_bytes}
     if kind not in limits:
