@@ -23,6 +23,7 @@ from kafka import TopicPartition
 from db import offsets
 from db.connect import DatabaseUnavailable, is_away
 from db.dead_letters import Letter
+from db.leader import Presence
 from db.offsets import Step
 from ingest import dead_letters
 from ingest.errors import BrokerRefuses, BrokerUnavailable, DeliveryFailed, FencedOut, RecordsLost, StreamReplaced
@@ -70,6 +71,7 @@ class Consumer:
         self._sender: Sender | None = None
         self._starts: dict[TopicPartition, int] = {}
         """Committed offsets: where the batch in hand begins."""
+        self._presence: Presence | None = None
         self._seen: dict[tuple[str, TopicPartition], int] = {}
         """The farthest end that each partition of each life of a topic was seen to have."""
         self._batch: list[Message] = []
@@ -123,6 +125,9 @@ class Consumer:
         """Lets go of the broker; a batch in hand is left to whoever consumes next."""
         source, self._source, sender, self._sender = self._source, None, self._sender, None
         self._batch, self._batch_bytes, self._starts = [], 0, {}
+        presence, self._presence = self._presence, None
+        if presence:
+            presence.release()
         if source:
             source.close()
         if sender:
@@ -134,6 +139,7 @@ class Consumer:
         told_before = self.counts.copy()
         try:
             source = self._opened()
+            self._look_for_others()
             while not stop.is_set():
                 stored_before = self.counts["transactions"]
                 try:
@@ -211,6 +217,18 @@ class Consumer:
             self._source = Source(self._bootstrap, self._settings, self._position)
             log.info("consuming %s", ", ".join(self._settings.observation_topics))
         return self._source
+
+    def _look_for_others(self) -> None:
+        """Warns where another consumer, without a group as this one, takes the same partitions."""
+        if self._settings.group_id is not None or self._presence is not None:
+            return
+        with self._database_errors():
+            self._presence = Presence(self._engine, f"parcelwatch.consumer {self._settings.topic_prefix}")
+        if not self._presence.is_first:
+            log.warning(
+                "another consumer takes these partitions, and without a group each of you takes all: every row is stored "
+                "once, but each fences the other out; stop one of them, or give all the same --group"
+            )
 
     def _position(self, source: Source, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         """Where partitions go on, from the database. Called on the group's thread: changes nothing of the consumer's own."""

@@ -139,7 +139,8 @@ def missing(positions: Mapping[TopicPartition, int], bounds: Mapping[TopicPartit
         first, end = bounds.get(tp, (offset, offset))
         if offset < first:
             found.append(
-                f"{tp.topic}/{tp.partition}: {first - offset} records were deleted unread (offsets {offset} to {first - 1})"
+                f"{tp.topic}/{tp.partition}: {first - offset} records were deleted unread "
+                f"(offset {offset} comes next and the broker has {first} and later)"
             )
         elif offset > end:
             found.append(

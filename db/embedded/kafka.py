@@ -204,6 +204,7 @@ def _format(programs: Programs, folder: Path, account: Account, properties: Path
         cwd=folder, capture_output=True, text=True, check=False, **process.as_account(account),
     )  # fmt: skip
     if result.returncode:
-        last = (result.stderr or result.stdout).strip().splitlines()[-1:] or ["no message"]
-        raise ServerError(f"the broker's folder could not be formatted: {last[0]}")
+        lines = (result.stderr + result.stdout).strip().splitlines()
+        said = next((line for line in lines if "xception" in line or "rror" in line), "no message")
+        raise ServerError(f"the broker's folder could not be formatted: {said[:300]}")
     return _cluster_id(folder) or cluster
