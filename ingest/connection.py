@@ -100,17 +100,14 @@ def is_refusal(error: BaseException) -> bool:
 
 def refusal(error: BaseException) -> str:
     """Return which right or setting lacks, and where to set it."""
-    about = (
-        ", ".join(sorted(map(str, error.args[0]))) if error.args and isinstance(error.args[0], set | frozenset) else ""
-    )
+    named = error.args[0] if error.args else ""  # a topic or group, or a set of topics
+    about = ", ".join(sorted(map(str, named))) if isinstance(named, set | frozenset) else str(named)
     said = (str(error) or type(error).__name__).splitlines()[0][:200]
     match error:
         case errors.TopicAuthorizationFailedError():
             return f"access to topic {about or said} is denied; grant this user Read (consumers) or Write (producers) on it"
         case errors.GroupAuthorizationFailedError():
-            return (
-                f"access to consumer group {said} is denied; grant this user Read on the group, or use another --group"
-            )
+            return f"access to consumer group {about or said} is denied; grant this user Read on the group, or use another --group"
         case errors.AuthorizationError():
             return f"access is denied ({said}); grant this user the right"
         case errors.UnsupportedCodecError():
@@ -157,12 +154,30 @@ def _wanted(bootstrap: str) -> str | None:
             continue
         wanted = f"SASL_{'SSL' if is_tls else 'PLAINTEXT'}" if mechanisms else "SSL" if is_tls else "PLAINTEXT"
         if wanted == given:
-            return None
+            return _why_not(host, int(port), is_tls, bool(mechanisms))
         sasl = f" with SASL ({', '.join(mechanisms)})" if mechanisms else ""
         return (
             f"{'wants TLS' if is_tls else 'wants no TLS'}{sasl}: "
             f"set {_SETTING}SECURITY_PROTOCOL={wanted}{' and ..._SASL_USERNAME, ..._SASL_PASSWORD' if sasl else ''}"
         )
+    return None
+
+
+def _why_not(host: str, port: int, is_tls: bool, is_sasl: bool) -> str | None:
+    """Why a listener that wants what we do still did not take us; None where nothing can be found out."""
+    given = KafkaSettings()
+    if is_tls:
+        context = ssl.create_default_context(cafile=None if given.ca_file is None else str(given.ca_file))
+        context.check_hostname = given.check_hostname
+        try:
+            with socket.create_connection((host, port), timeout=CONNECT_MS / 1000) as plain:
+                context.wrap_socket(plain, server_hostname=host).close()
+        except ssl.SSLCertVerificationError as error:
+            return f"is not who its certificate says ({error.verify_message}): set {_SETTING}CA_FILE to who signed it"
+        except OSError:
+            return None
+    if is_sasl:
+        return f"takes no login of {given.sasl_username!r}: check {_SETTING}SASL_USERNAME, ..._SASL_PASSWORD and ..._SASL_MECHANISM"
     return None
 
 

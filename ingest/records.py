@@ -244,7 +244,8 @@ class _Fetcher(Fetcher):  # type: ignore[misc]
     def _parse_fetched_data(self, completed_fetch: Any) -> Any:
         told = completed_fetch.partition_data
         if told.error_code == 0:
-            end = told.last_stable_offset if (told.last_stable_offset or -1) >= 0 else told.high_watermark
+            stable = told.last_stable_offset  # none is told by brokers without transactions
+            end = told.high_watermark if stable is None or stable < 0 else stable
             self.stable[completed_fetch.topic_partition] = end
         return super()._parse_fetched_data(completed_fetch)
 
