@@ -134,16 +134,24 @@ class _Batch:
         yield from self._records(batch)
 
     def _records(self, batch: DefaultRecordBatch) -> Iterator[tuple[int, Any]]:
+        before = batch.base_offset - 1
         for _ in range(batch.records_count):
             start = batch._pos
             try:
                 record = batch._read_msg()
             except _BROKEN as error:
                 skipped = self._skip(batch, start, error)
-                yield skipped if skipped else (batch.last_offset, self._whole(_line(error)))
-                if skipped is None:
+                if skipped is None or skipped[0] <= before:
+                    yield batch.last_offset, self._whole(_line(error))
                     return
+                before = skipped[0]
+                yield skipped
             else:
+                # Offsets that go back, or beyond the batch, would lead the consumer past other records.
+                if not before < record.offset <= batch.last_offset:
+                    yield batch.last_offset, self._whole(f"offset {record.offset} follows {before}")
+                    return
+                before = record.offset
                 yield record.offset, record
 
     def _skip(self, batch: DefaultRecordBatch, start: int, error: BaseException) -> tuple[int, Unreadable] | None:

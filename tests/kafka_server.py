@@ -77,7 +77,13 @@ def running(progress: Progress) -> Iterator[KafkaServer]:
     try:
         started = kafka.start(programs, folder, account, None, settings)
         yield KafkaServer(
-            folder, f"127.0.0.1:{started.port}", f"127.0.0.1:{sasl}", f"127.0.0.1:{tls}", certificate, programs, settings
+            folder,
+            f"127.0.0.1:{started.port}",
+            f"127.0.0.1:{sasl}",
+            f"127.0.0.1:{tls}",
+            certificate,
+            programs,
+            settings,
         )
     finally:
         kafka.stop(folder)

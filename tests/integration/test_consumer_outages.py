@@ -21,6 +21,7 @@ from db.embedded.process import free_port
 from ingest.consumer import Consumer
 from ingest.errors import BrokerUnavailable
 from ingest.producer import ObservationProducer
+from ingest.schemas import S2
 from ingest.settings import IngestSettings
 from tests.observations import N_PARCELS, NOW, PATIENCE_S, one_pass, running, season_of_parcels, stored, wait_until
 
@@ -255,18 +256,18 @@ def test_a_read_only_database_is_waited_for(season_dsn: str, bootstrap: str, top
             connection.execute("set default_transaction_read_only = off")
             connection.execute(f"alter database {name} set default_transaction_read_only = {value}")  # type: ignore[call-overload]
 
-    with ObservationProducer(bootstrap, settings) as producer:
-        with running(Consumer(engine(season_dsn), bootstrap, settings, lambda: NOW)) as consumer:
-            producer.send(one_pass(0))
-            producer.flush()
-            wait_until(lambda: stored(season_dsn) == N_PARCELS)
-            make_read_only("on")
-            engine(season_dsn).dispose()  # its next connections are read-only, as after a failover
-            producer.send(one_pass(1))
-            producer.flush()
-            wait_until(lambda: consumer.counts["database_waits"] == 1)
-            make_read_only("off")
-            wait_until(lambda: stored(season_dsn) == 2 * N_PARCELS)
+    consumer = Consumer(engine(season_dsn), bootstrap, settings, lambda: NOW)
+    with ObservationProducer(bootstrap, settings) as producer, running(consumer):
+        producer.send(one_pass(0))
+        producer.flush()
+        wait_until(lambda: stored(season_dsn) == N_PARCELS)
+        make_read_only("on")
+        engine(season_dsn).dispose()  # its next connections are read-only, as after a failover
+        producer.send(one_pass(1))
+        producer.flush()
+        wait_until(lambda: consumer.counts["database_waits"] == 1)
+        make_read_only("off")
+        wait_until(lambda: stored(season_dsn) == 2 * N_PARCELS)
     assert_each_once(season_dsn, 2 * N_PARCELS)
 
 
