@@ -184,6 +184,9 @@ class _Records(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-python 
     """What a fetch brought of one partition, without the stops of its base class."""
 
     max_batch_bytes = max_take_bytes = 0  # set by `bound`
+    next_fetch_offset: int
+    records_read: int
+    bytes_read: int
 
     def take(self, n: int | None = None) -> list[Any]:
         """Return the next records: at most `n`, and no more after so many bytes."""
