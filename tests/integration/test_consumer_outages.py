@@ -215,7 +215,7 @@ def test_records_that_died_with_the_broker_are_counted(
 ) -> None:
     caplog.set_level(logging.CRITICAL, logger="kafka")
     port = free_port()
-    settings = IngestSettings(topic_prefix=topic_prefix, flush_seconds=1000.0, partitions=1)
+    settings = IngestSettings(topic_prefix=topic_prefix, flush_seconds=3.0, partitions=1)  # the broker dies before
     with caplog.at_level(logging.WARNING, logger="ingest"), ExitStack() as kept:
         with broker(port) as bootstrap:
             consumer = kept.enter_context(running(Consumer(engine(season_dsn), bootstrap, settings, lambda: NOW)))
