@@ -64,6 +64,13 @@ def owner(path: Path) -> Account:
     return Account() if found.st_uid == os.geteuid() else Account(found.st_uid, found.st_gid)
 
 
+def make_for(account: Account, folder: Path) -> None:
+    """Makes a folder that belongs to the servers' account."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if account.uid is not None and account.gid is not None:
+        os.chown(folder, account.uid, account.gid)
+
+
 @contextmanager
 def locked(folder: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
     """One process at a time in a folder, made if missing; the kernel drops the lock if its holder dies.
