@@ -1,5 +1,7 @@
 """What only Apache Kafka does to a consumer: transactions, rights, retention, encryption, a restart."""
 
+# ruff: noqa: ARG001 - a fixture that is only asked for must come after the one before it: settings after what denies them
+
 import os
 import subprocess
 import sys
@@ -131,12 +133,8 @@ def test_rows_of_an_open_transaction_are_stored_after_its_commit(
     assert caught_up(consumer_of(season_dsn, apache_kafka.plain, settings)) == 0  # behind a control record
 
 
-@pytest.mark.usefixtures("as_reader")
 def test_a_group_that_is_denied_is_named(
-    season_dsn: str,
-    apache_kafka: KafkaServer,
-    settings: IngestSettings,
-    denied: Denials,
+    season_dsn: str, apache_kafka: KafkaServer, settings: IngestSettings, denied: Denials, as_reader: None
 ) -> None:
     denied.add(ResourceType.GROUP, "closed-group", ACLOperation.READ)
     consumer = consumer_of(season_dsn, apache_kafka.sasl, settings, group_id="closed-group")
@@ -145,12 +143,8 @@ def test_a_group_that_is_denied_is_named(
     consumer.close()
 
 
-@pytest.mark.usefixtures("as_reader")
 def test_a_topic_that_may_not_be_read_is_named(
-    season_dsn: str,
-    apache_kafka: KafkaServer,
-    settings: IngestSettings,
-    denied: Denials,
+    season_dsn: str, apache_kafka: KafkaServer, settings: IngestSettings, denied: Denials, as_reader: None
 ) -> None:
     denied.add(ResourceType.TOPIC, settings.s2_topic, ACLOperation.READ)
     consumer = consumer_of(season_dsn, apache_kafka.sasl, settings)
@@ -159,12 +153,8 @@ def test_a_topic_that_may_not_be_read_is_named(
     consumer.close()
 
 
-@pytest.mark.usefixtures("as_reader")
 def test_a_topic_that_may_not_be_seen_is_named(
-    season_dsn: str,
-    apache_kafka: KafkaServer,
-    settings: IngestSettings,
-    denied: Denials,
+    season_dsn: str, apache_kafka: KafkaServer, settings: IngestSettings, denied: Denials, as_reader: None
 ) -> None:
     denied.add(ResourceType.TOPIC, settings.s1_topic, ACLOperation.ALL)
     consumer = consumer_of(season_dsn, apache_kafka.sasl, settings)
@@ -173,12 +163,8 @@ def test_a_topic_that_may_not_be_seen_is_named(
     consumer.close()
 
 
-@pytest.mark.usefixtures("as_reader")
 def test_dead_letters_that_may_not_be_written_are_named(
-    season_dsn: str,
-    apache_kafka: KafkaServer,
-    settings: IngestSettings,
-    denied: Denials,
+    season_dsn: str, apache_kafka: KafkaServer, settings: IngestSettings, denied: Denials, as_reader: None
 ) -> None:
     denied.add(ResourceType.TOPIC, settings.dead_letter_topic, ACLOperation.WRITE)
     bad = KafkaProducer(bootstrap_servers=apache_kafka.plain)
@@ -206,11 +192,11 @@ def test_what_a_listener_wants_is_said(
     consumer.close()
 
 
-@pytest.mark.usefixtures("as_reader")
 def test_a_wrong_password_is_no_outage(
     season_dsn: str,
     apache_kafka: KafkaServer,
     settings: IngestSettings,
+    as_reader: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PARCELWATCH_KAFKA_SASL_PASSWORD", "wrong")
@@ -231,9 +217,8 @@ def test_a_certificate_that_nobody_trusts_is_no_outage(
 
 
 @pytest.mark.parametrize("listener", ["sasl", "tls"])
-@pytest.mark.usefixtures("as_reader")
 def test_every_client_connects_as_the_settings_say(
-    season_dsn: str, apache_kafka: KafkaServer, settings: IngestSettings, listener: str,
+    season_dsn: str, apache_kafka: KafkaServer, settings: IngestSettings, listener: str, as_reader: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     if listener == "tls":
