@@ -2,6 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
+WORKERS ?= 2# processes of `make test`; 0 runs the tests in one
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check lint types contracts bench lock serve clean
@@ -23,7 +24,7 @@ demo: setup ## simulate, train, stream and watch a season; ends with a report
 	$(BIN)/parcelwatch demo
 
 test: setup ## run every test, with line coverage
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term
 
 check: lint types contracts test ## what must pass before a change lands
 

@@ -146,7 +146,14 @@ def down(home: Path, delete: bool = False) -> bool:
 
 @contextmanager
 def temporary(environ: Mapping[str, str], progress: Progress) -> Iterator[Stack]:
-    """A fast stack in a temporary folder, gone at the end: also after an error, Ctrl-C, SIGTERM or `sys.exit`.
+    """A fast stack in a temporary folder, gone at the end: also after an error, Ctrl-C, SIGTERM or `sys.exit`."""
+    with temporary_home() as home:
+        yield up(home, environ, progress, fast=True)
+
+
+@contextmanager
+def temporary_home() -> Iterator[Path]:
+    """Yield an empty home folder; at the end it goes, with the servers that any process brought up in it.
 
     What a process killed outright left behind is removed by the next call: each holds a lock on its folder,
     which the kernel drops with it.
@@ -158,7 +165,7 @@ def temporary(environ: Mapping[str, str], progress: Progress) -> Iterator[Stack]
         fcntl.flock(lock, fcntl.LOCK_EX)
         atexit.register(_discard, home)
         try:
-            yield up(home, environ, progress, fast=True)
+            yield home
         finally:
             _discard(home)
             atexit.unregister(_discard)
