@@ -84,6 +84,8 @@ def up(home: Path, environ: Mapping[str, str], progress: Progress, fast: bool = 
     home, is_root = home.resolve(), os.geteuid() == 0
     programs = provision(folders.cache_folder(environ, is_root), environ, progress)
     folder, is_new = home / "stack", not home.exists()
+    folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+    folders.require_own(home, folder)
     with folders.locked(folder):
         for path in (home, folder) if is_new else (folder,):
             path.chmod(0o711)  # the servers' account passes through and lists nothing
@@ -133,6 +135,7 @@ def down(home: Path, delete: bool = False) -> bool:
     folder = home / "stack"
     if not folder.is_dir():
         return False
+    folders.require_own(home, folder)
     with folders.locked(folder):
         was_running = postgres.find(folder / "data") or broker.find(folder / "broker")
         broker.stop(folder / "broker")
@@ -178,14 +181,17 @@ def _discard(home: Path) -> None:
 
 
 def _remove_abandoned() -> None:
-    """Removes the temporary stacks of this user whose process is gone."""
-    for owner in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*/.owner"):
+    """Removes the temporary stacks of this user whose process is gone.
+
+    Anyone may put anything under such a name: only a folder that this user alone can write to is entered.
+    """
+    for home in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*"):
         try:
-            with owner.open("r+") as lock:
+            folders.require_own(home, home)
+            with os.fdopen(folders.open_plain(home / ".owner", os.O_RDWR), "r+") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if owner.stat().st_uid == os.geteuid():
-                    _discard(owner.parent)
-        except OSError:  # in use, another user's, or just removed by someone else
+                _discard(home)
+        except (OSError, StackError):  # in use, another user's, or just removed by someone else
             continue
 
 
