@@ -5,7 +5,7 @@ offsets and indices that lead to it are validated; no dictionary is spread out b
 """
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,13 +54,12 @@ def read_batch(value: bytes, max_rows: int, max_bytes: int) -> ArrowBatch:
         with pa.ipc.open_stream(pa.py_buffer(value)) as reader:
             schema = _schema_of(reader.schema)
             table = reader.read_all()
-        columns = {name: _unchecked_text(table.column(name)) for name in table.column_names}
-        for column in (table, *columns.values()):
-            column.validate()
+        columns = [_unchecked_text(column) for column in table.columns]
+        unchecked = pa.Table.from_arrays(columns, table.column_names)
+        unchecked.validate()
         _check_decoded_size(schema, columns, table.num_rows, max_bytes)
-        for column in columns.values():
-            column.validate(full=True)
-        sent = {name: _spread(column) for name, column in columns.items()}
+        unchecked.validate(full=True)
+        sent = {name: _spread(column) for name, column in zip(table.column_names, columns, strict=True)}
     except UNREADABLE as error:
         raise MessageRejected("malformed", f"not an Arrow IPC stream: {_first_line(error)}") from None
     return _conform(schema, sent, table.num_rows)
@@ -104,7 +103,9 @@ def _schema_of(found: pa.Schema) -> ObservationSchema:
 
 
 def _check_type(sent: pa.DataType, field: pa.Field) -> None:
-    kind = sent.value_type if pa.types.is_dictionary(sent) else sent
+    if sent.id == field.type.id and sent == field.type:
+        return
+    kind = sent.value_type if sent.id == _DICTIONARY else sent
     if pa.types.is_timestamp(kind) and kind.tz is None and pa.types.is_timestamp(field.type):
         raise MessageRejected(
             "naive_timestamp", f"{field.name}: timestamps without a time zone; send timestamp[us, UTC]"
@@ -113,12 +114,19 @@ def _check_type(sent: pa.DataType, field: pa.Field) -> None:
         raise MessageRejected("malformed", f"{field.name}: type {kind!s:.80}, not {field.type}; send that type")
 
 
+# By number, not by pyarrow's predicates: these are asked of every column of every message.
+_TEXT: Final = {pa.string().id, pa.large_string().id, pa.string_view().id}
+_BYTES: Final = {pa.binary().id, pa.large_binary().id, pa.binary_view().id}
+_WIDE: Final = _BYTES - {pa.binary().id}
+_VIEW, _DICTIONARY = pa.binary_view().id, pa.dictionary(pa.int8(), pa.string()).id
+
+
 def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+    return kind.id in _TEXT
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+    return kind.id in _BYTES
 
 
 # A column may come in another width of its own kind (double for float, nanoseconds for microseconds), nothing looser.
@@ -128,40 +136,51 @@ _BYTES_OF: Final[Mapping[pa.DataType, pa.DataType]] = {
 }  # fmt: skip
 
 
+_ROW_BITS: Final = {
+    schema.id: sum(
+        32 if _is_text(field.type) or _is_bytes(field.type) else field.type.bit_width for field in schema.arrow
+    )
+    for schema in SCHEMAS.values()
+}
+"""A row of each schema, without its texts and pixels."""
+
+
 def _unchecked_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Text as bytes: a text that is not UTF-8 is one row's fault, offsets that lead astray are the message's."""
     kind = column.type
-    if pa.types.is_dictionary(kind) and kind.value_type in _BYTES_OF:
+    if kind.id == _DICTIONARY and kind.value_type in _BYTES_OF:
         bytes_kind = _BYTES_OF[kind.value_type]
         chunks = [
             pa.DictionaryArray.from_arrays(chunk.indices, chunk.dictionary.view(bytes_kind)) for chunk in column.chunks
         ]
         return pa.chunked_array(chunks, pa.dictionary(kind.index_type, bytes_kind))
-    if kind in _BYTES_OF:
+    if kind.id in _TEXT:
         return pa.chunked_array([chunk.view(_BYTES_OF[kind]) for chunk in column.chunks], _BYTES_OF[kind])
     return column
 
 
 def _check_decoded_size(
-    schema: ObservationSchema, columns: Mapping[str, pa.ChunkedArray], n_rows: int, max_bytes: int
+    schema: ObservationSchema, columns: Sequence[pa.ChunkedArray], n_rows: int, max_bytes: int
 ) -> None:
     """Raises MessageRejected where the table of the schema's columns would be too large; allocates none of it."""
-    fixed = sum(32 if _is_text(field.type) or _is_bytes(field.type) else field.type.bit_width for field in schema.arrow)
-    varying = sum(_n_bytes(chunk) for column in columns.values() for chunk in column.chunks)
-    check_size(n_rows * fixed // 8 + varying, max_bytes, "bytes, decoded")
+    varying = sum(_n_bytes(chunk) for column in columns for chunk in column.chunks)
+    check_size(n_rows * _ROW_BITS[schema.id] // 8 + varying, max_bytes, "bytes, decoded")
 
 
 def _n_bytes(values: pa.Array) -> int:
     """Bytes of all texts or byte strings of an array, each as often as it is referred to; 0 of other types."""
-    if pa.types.is_dictionary(values.type):
-        if not _is_bytes(values.type.value_type):
+    kind = values.type
+    if kind.id == _DICTIONARY:
+        if not _is_bytes(kind.value_type):
             return 0
         return int(pc.sum(pc.take(_lengths(values.dictionary), values.indices)).as_py() or 0)
-    return int(pc.sum(_lengths(values)).as_py() or 0) if _is_bytes(values.type) else 0
+    if kind.id == _VIEW:
+        return int(pc.sum(_lengths(values)).as_py() or 0)
+    return values.nbytes if _is_bytes(kind) else 0  # each byte is one row's
 
 
 def _lengths(values: pa.Array) -> pa.Array:
-    if not pa.types.is_binary_view(values.type):
+    if values.type.id != _VIEW:
         return pc.cast(pc.binary_length(values), pa.int64())
     # binary_length has no kernel for views, whose 16 bytes begin with the length.
     views = np.frombuffer(values.buffers()[1], np.int32).reshape(-1, 4)[values.offset : values.offset + len(values), 0]
@@ -173,13 +192,13 @@ def _spread(column: pa.ChunkedArray) -> pa.Array:
     chunks = [_plain(chunk) for chunk in column.chunks]
     if len(chunks) == 1:
         return chunks[0]
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    kind = column.type.value_type if column.type.id == _DICTIONARY else column.type
     return pa.concat_arrays(chunks) if chunks else pa.array([], pa.binary() if _is_bytes(kind) else kind)
 
 
 def _plain(values: pa.Array) -> pa.Array:
-    if not pa.types.is_dictionary(values.type):
-        return values.cast(pa.binary()) if _is_bytes(values.type) else values
+    if values.type.id != _DICTIONARY:
+        return values.cast(pa.binary()) if values.type.id in _WIDE else values
     entries = values.dictionary.cast(pa.binary()) if _is_bytes(values.type.value_type) else values.dictionary
     return entries.take(values.indices)
 

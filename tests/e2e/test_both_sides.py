@@ -101,8 +101,10 @@ def models(season: Season) -> tuple[CropModel, Any]:
     )
     network = PseLtae(ClassifierConfig(modalities, tuple(codes)))
     assert network.decoder is not None
+    last = network.decoder[-1]
+    assert isinstance(last, torch.nn.Linear)
     with torch.no_grad():
-        network.decoder[-1].weight *= 30  # type: ignore[operator]
+        last.weight *= 30
     random_ = np.random.default_rng(0)
     known = {
         one.name: Observations(
@@ -144,7 +146,7 @@ def store(dsn: str, season: Season, models: tuple[CropModel, Any], folder: Path)
 
 @pytest.fixture
 def second_dsn(database_server: str, template_database: str) -> Iterator[str]:
-    from tests.conftest import _database  # type: ignore[attr-defined]
+    from tests.conftest import _database
 
     with _database(database_server, template_database) as fresh:
         yield fresh
@@ -255,7 +257,7 @@ BELIEFS = {
 
 def beliefs(dsn: str, what: str) -> dict[tuple[Any, ...], list[float]]:
     with psycopg.connect(dsn) as connection:
-        return {tuple(row[:-1]): row[-1] for row in connection.execute(sql.SQL(BELIEFS[what]))}  # type: ignore[arg-type]
+        return {tuple(row[:-1]): row[-1] for row in connection.execute(sql.SQL(BELIEFS[what]))}
 
 
 def same(one: str, other: str) -> dict[str, float]:
