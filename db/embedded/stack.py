@@ -126,6 +126,13 @@ def status(home: Path) -> Status:
     return Status(home, database, messages, stack)
 
 
+def database_address(home: Path) -> str | None:
+    """Return the connection string of a home's database where its server runs, whatever the broker does."""
+    folder = home.resolve() / "stack"
+    server, state = postgres.find(folder / "data"), _load(folder)
+    return None if server is None or state is None else postgres.dsn(server.port, state.password)
+
+
 def down(home: Path, delete: bool = False) -> bool:
     """Stops what runs in a home folder; with `delete` its data go too. Whether anything was there.
 
