@@ -135,7 +135,8 @@ def environment(config: RunConfig, now: datetime) -> dict[str, Any]:
         "started_at": now.isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: versions.get(name) for name in LIBRARIES},
+        # The distribution's version leaves out the build (2.13.0 of 2.13.0+cu130), on which figures may depend.
+        "packages": {name: versions.get(name) for name in LIBRARIES} | {"torch": torch.__version__},
         "commit": _commit(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),

@@ -14,13 +14,13 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from torch import distributed
 
 from db.connect import engine
 from db.settings import resolve_dsn
+from db.terminal import console
 from experiments.config import DatabaseData, RunConfig, RunConfigError, parse, read
 from experiments.crossval import Told
 from experiments.pastis_store import Progress as Reading
@@ -29,8 +29,6 @@ from experiments.training_run import run
 from models.crop_model import CropModel
 from models.fitting import Epoch, Session
 from monitor import commands, train
-
-console = Console()
 
 
 def classifier(

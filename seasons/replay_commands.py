@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from db.settings import resolve_broker
+from db.terminal import console, plain
 from ingest.producer import ObservationProducer
 from ingest.settings import IngestSettings
 from models.gap_training import GapTrainingConfig
@@ -24,8 +24,6 @@ from seasons.replay import ReplaySettings, replay
 from seasons.scoreboard import append_log, write_json
 from seasons.simulator import SimulatorConfig, simulate_season
 from seasons.stages import Stages
-
-console = Console()
 
 
 class RecordedKind(StrEnum):
@@ -63,7 +61,7 @@ def replay_season(
         with stages.stage("replay") as bar:
 
             def told(what: str, share: float | None) -> None:
-                bar.to(share or 0.0, 1.0, what)
+                bar.to(share or 0.0, None if share is None else 1.0, what)
 
             def on_day(day: date, played: Played) -> None:
                 share = (day - season.starts_on).days / max((season.ends_on - season.starts_on).days, 1)
@@ -72,13 +70,13 @@ def replay_season(
             scores = replay(chain, season, past, ReplaySettings(epochs=epochs, seed=seed, ndvi=ndvi), told, on_day)
     for table in scores.tables():
         console.print(table)
-    console.print("; ".join(f"{name} {value}" for name, value in scores.facts.items()))
+    console.print(plain("; ".join(f"{name} {value}" for name, value in scores.facts.items())))
     if json_file is not None:
         write_json(json_file, scores)
-        console.print(f"scores: {json_file}")
+        console.print(f"scores: {plain(json_file)}")
     if log is not None:
         append_log(log, scores.markdown())
-        console.print(f"log: {log}")
+        console.print(f"log: {plain(log)}")
     if scores.facts["observations sent"] != scores.facts["stored"]:
         console.print("[red]not every observation that was sent is stored[/]")
         raise typer.Exit(1)

@@ -12,12 +12,12 @@ from typing import Annotated, Final
 import psycopg
 import typer
 from psycopg.conninfo import conninfo_to_dict
-from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from db.embedded import archive, broker, folders, kafka, postgres, stack
 from db.embedded.errors import StackError
 from db.embedded.provision import provision
+from db.terminal import error_console, plain
 
 app = typer.Typer(no_args_is_help=True, help="A database server and a broker of your own, without Docker or root.")
 
@@ -144,9 +144,8 @@ def _plain_errors() -> Iterator[None]:
 @contextmanager
 def _shown_progress() -> Iterator[archive.Progress]:
     """A progress report for people, on standard error: a bar per step, or a line per step in a log."""
-    console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30), TimeElapsedColumn())
-    shown = Progress(*columns, console=console)
+    shown = Progress(*columns, console=error_console)
     steps: dict[str, TaskID] = {}
 
     def finish() -> None:
@@ -157,10 +156,10 @@ def _shown_progress() -> Iterator[archive.Progress]:
         if what not in steps:
             finish()
             steps[what] = shown.add_task(what, total=None)
-            if console.is_terminal:
+            if error_console.file.isatty():
                 shown.start()
             else:
-                console.print(what)
+                error_console.print(plain(what))
         shown.update(steps[what], total=None if done is None else 1.0, completed=done or 0.0)
 
     try:

@@ -95,6 +95,8 @@ def up(
     home, is_root = home.resolve(), os.geteuid() == 0
     programs = provision(folders.cache_folder(environ, is_root), environ, progress)
     folder, is_new = home / "stack", not home.exists()
+    folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+    folders.require_own(home, folder)
     with folders.locked(folder):
         for path in (home, folder) if is_new else (folder,):
             path.chmod(0o711)  # the servers' account passes through and lists nothing
@@ -137,6 +139,13 @@ def status(home: Path) -> Status:
     return Status(home, database, messages, stack, kind if messages else state.kind if state else "memory")
 
 
+def database_address(home: Path) -> str | None:
+    """Return the connection string of a home's database where its server runs, whatever the broker does."""
+    folder = home.resolve() / "stack"
+    server, state = postgres.find(folder / "data"), _load(folder)
+    return None if server is None or state is None else postgres.dsn(server.port, state.password)
+
+
 def down(home: Path, delete: bool = False) -> bool:
     """Stops what runs in a home folder; with `delete` its data go too. Whether anything was there.
 
@@ -146,6 +155,7 @@ def down(home: Path, delete: bool = False) -> bool:
     folder = home / "stack"
     if not folder.is_dir():
         return False
+    folders.require_own(home, folder)
     with folders.locked(folder):
         was_running = postgres.find(folder / "data") or _find_broker(folder)[1]
         broker.stop(folder / _FOLDERS["memory"])
@@ -160,7 +170,14 @@ def down(home: Path, delete: bool = False) -> bool:
 
 @contextmanager
 def temporary(environ: Mapping[str, str], progress: Progress) -> Iterator[Stack]:
-    """A fast stack in a temporary folder, gone at the end: also after an error, Ctrl-C, SIGTERM or `sys.exit`.
+    """A fast stack in a temporary folder, gone at the end: also after an error, Ctrl-C, SIGTERM or `sys.exit`."""
+    with temporary_home() as home:
+        yield up(home, environ, progress, fast=True)
+
+
+@contextmanager
+def temporary_home() -> Iterator[Path]:
+    """Yield an empty home folder; at the end it goes, with the servers that any process brought up in it.
 
     What a process killed outright left behind is removed by the next call: each holds a lock on its folder,
     which the kernel drops with it.
@@ -172,7 +189,7 @@ def temporary(environ: Mapping[str, str], progress: Progress) -> Iterator[Stack]
         fcntl.flock(lock, fcntl.LOCK_EX)
         atexit.register(_discard, home)
         try:
-            yield up(home, environ, progress, fast=True)
+            yield home
         finally:
             _discard(home)
             atexit.unregister(_discard)
@@ -185,14 +202,17 @@ def _discard(home: Path) -> None:
 
 
 def _remove_abandoned() -> None:
-    """Removes the temporary stacks of this user whose process is gone."""
-    for owner in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*/.owner"):
+    """Removes the temporary stacks of this user whose process is gone.
+
+    Anyone may put anything under such a name: only a folder that this user alone can write to is entered.
+    """
+    for home in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*"):
         try:
-            with owner.open("r+") as lock:
+            folders.require_own(home, home)
+            with os.fdopen(folders.open_plain(home / ".owner", os.O_RDWR), "r+") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if owner.stat().st_uid == os.geteuid():
-                    _discard(owner.parent)
-        except OSError:  # in use, another user's, or just removed by someone else
+                _discard(home)
+        except (OSError, StackError):  # in use, another user's, or just removed by someone else
             continue
 
 

@@ -45,6 +45,47 @@ def servers(empty_dsn: str, bootstrap: str, topic_prefix: str, tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        (
+            "PARCELWATCH_DSN",
+            "postgresql://user:s3c@ret@host/name",
+            "the connection string of the database (PARCELWATCH_DSN)",
+        ),
+        (
+            "PARCELWATCH_DSN",
+            "postgresql//user:s3cret@host/name",
+            "the connection string of the database (PARCELWATCH_DSN)",
+        ),
+        ("PARCELWATCH_INGEST_REJECT_CAP", "s3cret", "PARCELWATCH_INGEST_REJECT_CAP: Input should be a valid number"),
+        ("PARCELWATCH_MONITOR_THREADS", "s3cret", "PARCELWATCH_MONITOR_THREADS: Input should be a valid integer"),
+    ],
+)
+def test_a_mistake_in_a_variable_is_one_line_without_its_value(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv("PARCELWATCH_DSN", "postgresql://user@127.0.0.1:1/name")
+    monkeypatch.setenv("PARCELWATCH_BOOTSTRAP", "127.0.0.1:1")
+    monkeypatch.setenv(variable, value)
+    line = terminal("ingest run --until-end", fails=True)
+    assert line.startswith(f"parcelwatch: {said}")
+    assert not any(part in line for part in ("s3c", "ret@"))
+
+
+def test_a_variable_that_nothing_reads_is_mentioned_once(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PARCELWATCH_INGEST_REJECT_CAPS", "0.5")
+    monkeypatch.setattr("sys.argv", ["parcelwatch", "--help"])
+    with pytest.raises(SystemExit):
+        parcelwatch.main()
+    assert capfd.readouterr().err.splitlines() == [
+        "parcelwatch: PARCELWATCH_INGEST_REJECT_CAPS is not known and changes nothing: "
+        "PARCELWATCH_INGEST_REJECT_CAP is meant?"
+    ]
+
+
 @pytest.mark.usefixtures("servers")
 def test_a_season_from_file_to_history(terminal: Terminal, tmp_path: Path) -> None:
     assert "run `parcelwatch db upgrade`" in terminal("status", fails=True)

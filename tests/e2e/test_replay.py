@@ -52,6 +52,10 @@ def test_trained_on_one_folder_scored_on_another(
     commonest = max(sum(row) for row in last["confusion"]) / last["n"]
     assert last["accuracy"] > commonest + 0.05  # unseen pixels, better than to name the commonest crop
     assert set(scores["classes"]["random forest"]) == set(ours)
+    (radar_alone,) = scores["ndvi"].values()
+    assert radar_alone["n"] > 1_000
+    assert 0 < radar_alone["rmse"] < 0.5
+    assert len(radar_alone["per_day"]) > 20
     assert "macro-F1" in log.read_text()
 
 
