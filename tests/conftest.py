@@ -34,7 +34,10 @@ from psycopg.conninfo import make_conninfo
 
 from db.connect import close_engines, engine
 from db.embedded import process, stack
+from db.embedded.errors import ProvisionError
 from db.recording import take_the_callers_clock
+from tests import kafka_server
+from tests.kafka_server import KafkaServer
 
 # No deadline: a shared machine is slow now and then. In CI the same examples every time: a red run can be repeated.
 hypothesis.settings.register_profile("parcelwatch", deadline=None, derandomize="CI" in os.environ)
@@ -102,10 +105,36 @@ def database_server(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.getfixturevalue("embedded_stack").admin_dsn
 
 
+ON_BOTH_BROKERS = {
+    "test_consumer.py", "test_consumer_groups.py", "test_consumer_outages.py", "test_kill_consumer.py", "test_kill_scene_worker.py",
+    "test_scenes.py", "test_scenes_work.py",
+}  # fmt: skip
+"""Files whose tests run on the broker in memory and on Apache Kafka, unless a broker was given."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Gives the tests of some files each broker in turn."""
+    is_given = "PARCELWATCH_TEST_BOOTSTRAP" in os.environ
+    if "bootstrap" in metafunc.fixturenames and Path(metafunc.module.__file__).name in ON_BOTH_BROKERS and not is_given:
+        metafunc.parametrize("bootstrap", ["memory", "kafka"], indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def apache_kafka(request: pytest.FixtureRequest) -> Iterator[KafkaServer]:
+    """An Apache Kafka of this session; skips, and says why, where it cannot be had."""
+    try:
+        with kafka_server.running(_announced(request.config)) as server:
+            yield server
+    except ProvisionError as error:
+        pytest.skip(f"Apache Kafka cannot be had, not tested on it: {error}")
+
+
 @pytest.fixture(scope="session")
 def bootstrap(request: pytest.FixtureRequest) -> Iterator[str]:
     """The bootstrap address of a Kafka-protocol broker."""
-    if given := os.environ.get("PARCELWATCH_TEST_BOOTSTRAP"):
+    if getattr(request, "param", None) == "kafka":
+        yield request.getfixturevalue("apache_kafka").plain
+    elif given := os.environ.get("PARCELWATCH_TEST_BOOTSTRAP"):
         yield given
     elif _docker_answers():
         with _broker_container() as address:

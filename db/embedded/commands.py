@@ -7,14 +7,14 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import psycopg
 import typer
 from psycopg.conninfo import conninfo_to_dict
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from db.embedded import archive, broker, folders, postgres, stack
+from db.embedded import archive, broker, folders, kafka, postgres, stack
 from db.embedded.errors import StackError
 from db.embedded.provision import provision
 from db.terminal import error_console, plain
@@ -31,15 +31,23 @@ Home = Annotated[
     ),
 ]
 
+_KINDS: Final[dict[stack.Kind, str]] = {"memory": "in memory", "kafka": "Apache Kafka"}
+
 
 @app.command()
 def up(
     home: Home = None,
     fast: Annotated[bool, typer.Option("--fast", help="Force nothing to disk: for data nobody will miss.")] = False,
+    kind: Annotated[
+        stack.Kind | None,
+        typer.Option(
+            "--broker", help="kafka keeps its records (Java, Maven); memory forgets them.  [default: as before]"
+        ),
+    ] = None,
 ) -> None:
     """Start the servers; the first time, fetch their programs and make the database."""
     with _plain_errors(), _shown_progress() as progress:
-        started = stack.up(_home(home), os.environ, progress, fast)
+        started = stack.up(_home(home), os.environ, progress, fast, kind)
     _print_addresses(started)
     typer.echo("`parcelwatch stack down` stops them, `parcelwatch stack psql` opens the database.")
 
@@ -64,10 +72,12 @@ def status(
         typer.echo(f"export PARCELWATCH_DSN={shlex.quote(found.stack.dsn)}")
         typer.echo(f"export PARCELWATCH_BOOTSTRAP={shlex.quote(found.stack.bootstrap)}")
     elif found.stack:
-        _print_addresses(found.stack, _process(found.database), _process(found.broker))
+        _print_addresses(found.stack, _process(found.database), f" {_KINDS[found.kind]}{_process(found.broker)}")
     else:
         typer.echo(f"database  {'runs' if found.database else 'stopped'}{_process(found.database)}", err=env)
-        typer.echo(f"broker    {'runs' if found.broker else 'stopped'}{_process(found.broker)}", err=env)
+        typer.echo(
+            f"broker    {'runs' if found.broker else 'stopped'}, {_KINDS[found.kind]}{_process(found.broker)}", err=env
+        )
         typer.echo(f"home      {found.home}; `parcelwatch stack up` starts what is stopped", err=env)
         raise typer.Exit(1)
 
@@ -91,7 +101,7 @@ def down(
     home: Home = None,
     delete: Annotated[bool, typer.Option("--delete", help="Delete the database and everything in it, too.")] = False,
 ) -> None:
-    """Stop the servers; the database stays on disk, what the broker held is gone."""
+    """Stop the servers; the database stays on disk, Apache Kafka's records too, those of a broker in memory are gone."""
     with _plain_errors():
         was_there = stack.down(_home(home), delete)
     if not was_there:
@@ -113,7 +123,7 @@ def _print_addresses(found: stack.Stack, database_note: str = "", broker_note: s
     typer.echo(f"home      {found.home}")
 
 
-def _process(server: postgres.Server | broker.Server | None) -> str:
+def _process(server: postgres.Server | broker.Server | kafka.Server | None) -> str:
     """A server's process, in parentheses; nothing if it does not run."""
     return f" (process {server.pid})" if server else ""
 

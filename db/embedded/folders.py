@@ -100,6 +100,22 @@ def open_plain(path: Path, flags: int) -> int:
     return handle
 
 
+def make_for(account: Account, folder: Path) -> None:
+    """Makes a folder that belongs to the servers' account."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if account.uid is not None and account.gid is not None:
+        os.chown(folder, account.uid, account.gid, follow_symlinks=False)
+
+
+def write_for(account: Account, path: Path, text: str) -> None:
+    """Write a file that the servers' account alone can read, anew: in its folder, it could have put a link there."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as handle:
+        handle.write(text)
+        if account.uid is not None and account.gid is not None:
+            os.fchown(handle.fileno(), account.uid, account.gid)
+
+
 @contextmanager
 def locked(folder: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
     """One process at a time in a folder, made if missing; the kernel drops the lock if its holder dies.

@@ -118,6 +118,19 @@ def free_port(preferred: int | None = None) -> int:
     raise OSError("no free port at the loopback address")
 
 
+def listens(pid: int, port: int, deadline: float) -> bool:
+    """Say whether a server accepts connections before it ends or the deadline (of the monotonic clock) passes."""
+    while is_alive(pid) and time.monotonic() < deadline:
+        try:
+            socket.create_connection((LOOPBACK, port), timeout=1.0).close()
+        except OSError:
+            time.sleep(_POLL_S)
+        else:
+            time.sleep(0.05)  # a server that lost the port to another program ends at once
+            return is_alive(pid)
+    return False
+
+
 def last_lines(log: Path, count: int = 6) -> str:
     """The end of a server's log, on one line."""
     lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []

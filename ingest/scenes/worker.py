@@ -25,7 +25,7 @@ from db import scenes
 from db.connect import DatabaseUnavailable
 from db.keys import Scene as StoredScene
 from db.scenes import Claim
-from ingest.errors import BrokerUnavailable, DeliveryFailed, IngestError, StreamReplaced
+from ingest.errors import BrokerRefuses, BrokerUnavailable, DeliveryFailed, IngestError, StreamReplaced
 from ingest.imagery.errors import SceneError
 from ingest.imagery.scene import Scene
 from ingest.imagery.settings import ImagerySettings
@@ -165,7 +165,7 @@ class Worker:
             end = self._put_back(held, str(error), self._now() + 5 * _SOON)
         except SceneError as error:
             end = self._failed(held, error.cause, str(error), error.may_pass)
-        except (BrokerUnavailable, DeliveryFailed):
+        except (BrokerRefuses, BrokerUnavailable, DeliveryFailed):
             self._put_back(held, None, self._now())
             raise
         except _DATABASE:
