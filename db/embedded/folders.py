@@ -66,6 +66,7 @@ def owner(path: Path) -> Account:
     return Account() if found.st_uid == os.geteuid() else Account(found.st_uid, found.st_gid)
 
 
+<<<<<<< HEAD
 def make_for(account: Account, folder: Path) -> None:
     """Makes a folder that belongs to the servers' account."""
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -73,6 +74,8 @@ def make_for(account: Account, folder: Path) -> None:
         os.chown(folder, account.uid, account.gid)
 
 
+=======
+>>>>>>> build
 def require_own(home: Path, folder: Path) -> None:
     """Check that nobody else can put anything into `folder`, the stack's in `home`: links there would be followed.
 
@@ -105,6 +108,25 @@ def open_plain(path: Path, flags: int) -> int:
         os.close(handle)
         raise StackError(f"{path} is no plain file: remove it")
     return handle
+<<<<<<< HEAD
+=======
+
+
+def make_for(account: Account, folder: Path) -> None:
+    """Makes a folder that belongs to the servers' account."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if account.uid is not None and account.gid is not None:
+        os.chown(folder, account.uid, account.gid, follow_symlinks=False)
+
+
+def write_for(account: Account, path: Path, text: str) -> None:
+    """Write a file that the servers' account alone can read, anew: in its folder, it could have put a link there."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as handle:
+        handle.write(text)
+        if account.uid is not None and account.gid is not None:
+            os.fchown(handle.fileno(), account.uid, account.gid)
+>>>>>>> build
 
 
 @contextmanager

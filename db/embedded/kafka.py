@@ -23,7 +23,7 @@ from pathlib import Path
 from db.embedded import process
 from db.embedded.archive import Progress
 from db.embedded.errors import ProvisionError, ServerError
-from db.embedded.folders import Account, locked, make_for
+from db.embedded.folders import Account, locked, make_for, write_for
 
 VERSION = "4.4.0"
 MIN_JAVA = 17  # of Kafka 4's broker
@@ -156,10 +156,7 @@ def start(
         name: value.replace("{plain}", plain).replace("{controller}", controller) for name, value in settings.items()
     }
     path = folder / "server.properties"
-    path.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
-    path.chmod(0o600)
-    if account.uid is not None and account.gid is not None:
-        os.chown(path, account.uid, account.gid)
+    write_for(account, path, "".join(f"{name}={value}\n" for name, value in properties.items()))
     log = folder.with_name("kafka.log")
     cluster = _cluster_id(folder) or _format(programs, folder, account, path)
     java = [str(programs.java), *HEAP, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]

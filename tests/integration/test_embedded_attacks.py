@@ -136,6 +136,17 @@ def test_a_stack_that_others_may_write_to_is_refused(shared: Path) -> None:
         stack.up(shared / "home", os.environ, silent)
 
 
+def test_a_file_for_the_servers_is_written_anew(tmp_path: Path, precious: Path) -> None:
+    (tmp_path / "broker").mkdir()
+    path = tmp_path / "broker/server.properties"
+    path.symlink_to(precious / "state")
+    folders.write_for(folders.Account(os.geteuid(), os.getegid()), path, "port=1\n")
+    assert (precious / "state").read_text() == "state\n"
+    assert not path.is_symlink()
+    assert path.read_text() == "port=1\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_pid_file_that_is_a_link_or_a_pipe_names_no_process(tmp_path: Path) -> None:
     (tmp_path / "real").write_text(f"{os.getpid()}\n")
     program, *arguments = Path("/proc/self/cmdline").read_bytes().decode().rstrip("\0").split("\0")

@@ -247,7 +247,10 @@ def test_a_temporary_stack_ends_with_its_process(home: Path, ending: signal.Sign
     home.mkdir()
     home.chmod(0o711)
     wait = "sys.exit(3)" if ending is None else "time.sleep(60)"
-    code = "import os, sys, time; from db.embedded import stack, archive\n"
+    code = "import os, signal, sys, time; from db.embedded import stack, archive\n"
+    code += (
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # tests in the background are started without it
+    )
     code += f"with stack.temporary(os.environ, archive.silent) as s: print(s.home, flush=True); {wait}"
     running = run(code, TMPDIR=str(home))
     assert running.stdout is not None
