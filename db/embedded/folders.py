@@ -66,16 +66,6 @@ def owner(path: Path) -> Account:
     return Account() if found.st_uid == os.geteuid() else Account(found.st_uid, found.st_gid)
 
 
-<<<<<<< HEAD
-def make_for(account: Account, folder: Path) -> None:
-    """Makes a folder that belongs to the servers' account."""
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if account.uid is not None and account.gid is not None:
-        os.chown(folder, account.uid, account.gid)
-
-
-=======
->>>>>>> build
 def require_own(home: Path, folder: Path) -> None:
     """Check that nobody else can put anything into `folder`, the stack's in `home`: links there would be followed.
 
@@ -108,8 +98,6 @@ def open_plain(path: Path, flags: int) -> int:
         os.close(handle)
         raise StackError(f"{path} is no plain file: remove it")
     return handle
-<<<<<<< HEAD
-=======
 
 
 def make_for(account: Account, folder: Path) -> None:
@@ -126,7 +114,6 @@ def write_for(account: Account, path: Path, text: str) -> None:
         handle.write(text)
         if account.uid is not None and account.gid is not None:
             os.fchown(handle.fileno(), account.uid, account.gid)
->>>>>>> build
 
 
 @contextmanager
