@@ -74,7 +74,8 @@ def message_of(record: ConsumerRecord) -> Message:
     value, headers = record.value, record.headers
     fault = None
     if isinstance(value, Unreadable):
-        value, fault = bytes(value), value.why
+        fault = value.why
+        value = bytes(value)  # as every other message has it
     for key, _ in headers:
         if isinstance(key, UnreadableKey):
             fault = f"the key of a header is not UTF-8: {key!r:.80}; mend the sender"
