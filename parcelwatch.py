@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 
 import psycopg
 import pydantic
@@ -18,13 +19,16 @@ import experiments.train_commands
 import ingest.commands
 import ingest.parcel_commands
 import ingest.scene_commands
+import monitor.alert_commands
 import monitor.commands
+import monitor.history_command
 import seasons.commands
 import seasons.replay_commands
-from db.connect import DatabaseUnavailable
+from db.connect import DatabaseUnavailable, name_process
 from db.embedded.errors import StackError
 from db.fresh import NoFreshDatabase
 from db.parcels import SeasonDiffers, UnknownSeason
+from db.terminal import printable
 from experiments.config import RunConfigError
 from experiments.pastis_metadata import PastisError
 from experiments.schemes import ExperimentError
@@ -65,8 +69,8 @@ monitor.commands.models.command()(experiments.published_commands.import_publishe
 monitor.commands.models.command()(experiments.published_commands.verify)
 app.add_typer(monitor.commands.monitor, name="monitor")
 app.add_typer(experiments.experiment_commands.app, name="experiments")
-app.command()(monitor.commands.history)
-app.command()(monitor.commands.alerts)
+app.command()(monitor.history_command.history)
+app.add_typer(monitor.alert_commands.app, name="alerts")
 app.command()(monitor.commands.status)
 app.command()(seasons.commands.demo)
 app.command("replay")(seasons.replay_commands.replay_season)
@@ -76,6 +80,7 @@ app.command()(seasons.replay_commands.simulate)
 def main() -> None:
     """Runs the command line; what can go wrong outside of the program ends in one line and exit code 1."""
     try:
+        name_process(_command(sys.argv[1:]))
         torch.set_num_threads(MonitorSettings().threads)
         app()
     except SHOWN as error:
@@ -97,8 +102,14 @@ def main() -> None:
         )
 
 
+def _command(arguments: Sequence[str]) -> str:
+    """Return the command that arguments name, without its own arguments."""
+    is_group = arguments[:1] != [] and arguments[0] in {group.name for group in app.registered_groups}
+    return " ".join(word for word in arguments[: 2 if is_group else 1] if not word.startswith("-"))
+
+
 def _stop(line: str) -> None:
-    typer.echo(f"parcelwatch: {line}", err=True)
+    typer.echo(f"parcelwatch: {printable(line)}", err=True)
     sys.exit(1)
 
 

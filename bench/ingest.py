@@ -27,8 +27,9 @@ from db.embedded import stack
 from db.migrate import upgrade
 from db.observations import KEY, VALUES
 from db.parcels import ParcelRow, ensure_season, upsert_parcels
+from ingest.arrow_batches import decode_arrow
 from ingest.consumer import Consumer
-from ingest.messages import decode_arrow, decode_json, encode_arrow, encode_json
+from ingest.messages import decode_json, encode_arrow, encode_json
 from ingest.producer import ObservationProducer
 from ingest.schemas import S2
 from ingest.settings import IngestSettings

@@ -4,10 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from db import recording
 from db.series import Keys
 
 
@@ -86,12 +87,12 @@ def open_alert(connection: sa.Connection, finding: FindingRow, now: datetime) ->
 
 
 def record_event(
-    connection: sa.Connection, alert_key: int, event: str, colour: str, confidence: float, evidence: Mapping[str, Any],
-    now: datetime,
+    connection: sa.Connection, alert_key: int, event: str, finding: FindingRow, now: datetime
 ) -> None:  # fmt: skip
-    """Appends an event with its evidence and brings the alert to what it says."""
-    parameters = {"alert_key": alert_key, "event": event, "colour": colour, "confidence": confidence,
-                  "evidence": json.dumps(dict(evidence)), "now": now}  # fmt: skip
+    """Append what happens to an alert because of a finding, with its evidence, and bring the alert to what it says."""
+    parameters = {"alert_key": alert_key, "event": event, "colour": finding.colour or "green",
+                  "confidence": finding.confidence or 0.0, "departed_on": finding.departed_on,
+                  "evidence": json.dumps(dict(finding.evidence)), "now": now}  # fmt: skip
     connection.execute(
         sa.text("""insert into alert_events (alert_key, recorded_at, event, colour, confidence, evidence)
                    values (:alert_key, :now, :event, cast(:colour as colour), :confidence, cast(:evidence as jsonb))
@@ -100,7 +101,9 @@ def record_event(
     )
     connection.execute(
         sa.text("""update alerts set colour = cast(:colour as colour), confidence = :confidence,
-                       confirmed_at = case when :event = 'confirmed' then :now else confirmed_at end,
+                       departed_on = coalesce(cast(:departed_on as date), departed_on),
+                       confirmed_at = case when :event = 'confirmed' then :now
+                                           when :event = 'changed' and :colour = 'yellow' then null else confirmed_at end,
                        closed_at = case when :event = 'closed' then :now else closed_at end,
                        state = case :event when 'closed' then 'closed'::alert_state
                                            when 'acknowledged' then 'acknowledged'::alert_state
@@ -108,3 +111,49 @@ def record_event(
                    where alert_key = :alert_key"""),
         parameters,
     )
+
+
+class NoOpenAlert(Exception):
+    """No alert has that key, or it is closed; the caller shows the line, nothing was recorded."""
+
+
+def decide(
+    connection: sa.Connection, alert_key: int, event: Literal["acknowledged", "dismissed"], reason: str | None, by: str,
+    now: datetime,
+) -> None:  # fmt: skip
+    """Record a person's decision on an open alert, with the evidence that it was taken on.
+
+    The last decision counts. It holds until the alert closes: what the monitor finds meanwhile changes no decision.
+
+    Args:
+        reason: why, in the person's words; None where none was given.
+        by: who decided.
+
+    Raises:
+        NoOpenAlert: the alert is closed, or there is none.
+    """
+    # Locked first, read second: the monitor may be writing an event of this alert.
+    alert = connection.execute(
+        sa.text("select closed_at from alerts where alert_key = :key for no key update"), {"key": alert_key}
+    ).one_or_none()
+    if alert is None:
+        raise NoOpenAlert(f"alert {alert_key} is not stored; `parcelwatch alerts` lists those that are open")
+    if alert.closed_at is not None:
+        raise NoOpenAlert(
+            f"alert {alert_key} was closed on {alert.closed_at:%Y-%m-%d %H:%M} UTC: nothing is left to decide"
+        )
+    newest = connection.execute(
+        sa.text("""select colour, confidence, evidence from alert_events where alert_key = :key
+                   order by recorded_at desc, event desc limit 1"""),
+        {"key": alert_key},
+    ).one()
+    recorded_at = recording.begin(connection, now)
+    decision = {"by": by} | ({"reason": reason} if reason else {})
+    connection.execute(
+        sa.text("""with decided as (
+                       insert into alert_events (alert_key, recorded_at, event, colour, confidence, evidence)
+                       values (:key, :now, :event, cast(:colour as colour), :confidence, cast(:evidence as jsonb)))
+                   update alerts set state = cast(:event as alert_state) where alert_key = :key"""),
+        {"key": alert_key, "now": recorded_at, "event": event, "colour": newest.colour, "confidence": newest.confidence,
+         "evidence": json.dumps({**newest.evidence, "decision": decision})},
+    )  # fmt: skip

@@ -1,8 +1,8 @@
 """What the models believe, written and read in bulk: encoder states, posteriors, daily NDVI, phenology."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime
+from dataclasses import dataclass, fields
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -63,26 +63,46 @@ class PosteriorRow:
     probabilities: Sequence[float]
 
 
-def save_posteriors(connection: sa.Connection, model_key: int, rows: Sequence[PosteriorRow], now: datetime) -> None:
-    """Appends posteriors."""
+def save_posteriors(
+    connection: sa.Connection, model_key: int, courses: Mapping[int, Sequence[PosteriorRow]], recorded_at: datetime
+) -> None:  # fmt: skip
+    """Append the posteriors of parcels, each parcel's in the order of its acquisitions.
+
+    The newest by `recorded_at` is the one in force: the last of each parcel is recorded at that time, those before it at
+    the microseconds before.
+    """
     with (
         driver(connection).cursor() as cursor,
         cursor.copy(
             "copy posteriors (parcel_key, recorded_at, observed_to, model_key, n_s2, n_s1a, n_s1d, n_s1, probabilities) from stdin"
         ) as copy,
     ):
-        for r in rows:
-            counts = (r.n_observations.get(name, 0) for name in ("s2", "s1a", "s1d", "s1"))
-            copy.write_row((r.parcel_key, now, r.observed_to, model_key, *counts, list(map(float, r.probabilities))))
+        for course in courses.values():
+            for back, r in zip(range(len(course) - 1, -1, -1), course, strict=True):
+                at = recorded_at - timedelta(microseconds=back)
+                counts = (r.n_observations.get(name, 0) for name in ("s2", "s1a", "s1d", "s1"))
+                copy.write_row((r.parcel_key, at, r.observed_to, model_key, *counts, list(map(float, r.probabilities))))
 
 
 def latest_posteriors(
-    connection: sa.Connection, parcels: Keys, model_key: int, as_known_at: datetime
+    connection: sa.Connection, parcels: Keys, model_key: int, as_known_at: datetime | None
 ) -> list[PosteriorRow]:
-    """The newest posterior of each parcel as known at a time; parcels without one are absent."""
+    """Return the newest posterior of each parcel as known at a settled time (None: now); parcels without one are absent."""
+    return _posteriors(connection, "parcel_key", parcels, model_key, as_known_at)
+
+
+def courses(connection: sa.Connection, parcels: Keys, model_key: int) -> list[PosteriorRow]:
+    """Return the newest posterior of each parcel and newest observation: one for each acquisition, as known now."""
+    return _posteriors(connection, "parcel_key, observed_to", parcels, model_key, None)
+
+
+def _posteriors(
+    connection: sa.Connection, one_per: str, parcels: Keys, model_key: int, as_known_at: datetime | None
+) -> list[PosteriorRow]:
     rows = driver(connection).execute(
-        """select distinct on (parcel_key) parcel_key, observed_to, n_s2, n_s1a, n_s1d, n_s1, probabilities from posteriors
-           where parcel_key = any(%s) and model_key = %s and recorded_at <= %s order by parcel_key, recorded_at desc""",
+        f"""select distinct on ({one_per}) parcel_key, observed_to, n_s2, n_s1a, n_s1d, n_s1, probabilities from posteriors
+            where parcel_key = any(%s) and model_key = %s and recorded_at <= coalesce(%s, 'infinity'::timestamptz)
+            order by {one_per}, recorded_at desc""".encode(),
         [parcels.tolist(), model_key, as_known_at],
         binary=True,
     )
@@ -103,6 +123,15 @@ class NdviRows:
     ndvi: NDArray[np.floating[Any]]
     ndvi_sd: NDArray[np.floating[Any]]
 
+    @classmethod
+    def joined(cls, parts: Sequence["NdviRows"]) -> "NdviRows":
+        """Return the rows of all parts in their order."""
+        return cls(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)})
+
+    def where(self, keep: NDArray[np.bool_]) -> "NdviRows":
+        """Return the rows under a mask (N,)."""
+        return NdviRows(**{f.name: getattr(self, f.name)[keep] for f in fields(self)})
+
 
 def save_ndvi(connection: sa.Connection, rows: NdviRows, model_key: int, now: datetime) -> None:
     """Appends days of NDVI curves."""
@@ -120,17 +149,26 @@ def save_ndvi(connection: sa.Connection, rows: NdviRows, model_key: int, now: da
     copy_into(connection, "ndvi_daily", table.column_names, table)
 
 
-def ndvi_curves(
-    connection: sa.Connection, parcels: Keys, first: date, last: date, as_known_at: datetime
-) -> NDArray[np.void]:
-    """Daily NDVI of parcels from `first` to `last` (both included): fields parcel_key, day, is_observed, ndvi, ndvi_sd."""
+def ndvi_curves(connection: sa.Connection, parcels: Keys, first: date, last: date) -> NDArray[np.void]:
+    """Return the daily NDVI of parcels from `first` to `last` (both included) as known now, by parcel and day.
+
+    Fields parcel_key, day, is_causal, is_observed, ndvi, ndvi_sd.
+    """
     return fetch_columns(
         connection,
-        """select distinct on (parcel_key, day) parcel_key, day, origin = 'observed' as is_observed, ndvi, ndvi_sd
-           from ndvi_daily where parcel_key = any(%s) and day between %s and %s and recorded_at <= %s
+        """select distinct on (parcel_key, day) parcel_key, day, mode = 'causal' as is_causal, origin = 'observed' as is_observed,
+                  ndvi, ndvi_sd
+           from ndvi_daily where parcel_key = any(%s) and day between %s and %s
            order by parcel_key, day, recorded_at desc, mode desc""",
-        [parcels.tolist(), first, last, as_known_at],
-        {"parcel_key": "bigint", "day": "date", "is_observed": "bool", "ndvi": "real", "ndvi_sd": "real"},
+        [parcels.tolist(), first, last],
+        {
+            "parcel_key": "bigint",
+            "day": "date",
+            "is_causal": "bool",
+            "is_observed": "bool",
+            "ndvi": "real",
+            "ndvi_sd": "real",
+        },
     )
 
 

@@ -1,5 +1,7 @@
 """Connections: SQLAlchemy for reads, psycopg underneath for COPY, one place for both."""
 
+import os
+import socket
 from typing import Final, LiteralString
 
 import psycopg
@@ -7,10 +9,22 @@ import sqlalchemy as sa
 from psycopg.rows import TupleRow
 
 APPLICATION_NAME: LiteralString = "parcelwatch"
+_name: str = APPLICATION_NAME
 
 
 class DatabaseUnavailable(Exception):
     """No connection could be had; the caller waits and tries again, nothing was written."""
+
+
+def name_process(command: str) -> None:
+    """Let connections made from now on carry the command of this process, its host and its number: `status` lists them.
+
+    Args:
+        command: such as "ingest run".
+    """
+    global _name
+    end = f" {socket.gethostname().split('.')[0][:20]}:{os.getpid()}"
+    _name = f"{APPLICATION_NAME} {command}"[: 63 - len(end)] + end  # the server keeps 63 characters
 
 
 _AWAY: Final = ("08", "57P", "25006", "53300")
@@ -66,7 +80,7 @@ def connect(dsn: str, autocommit: bool = False) -> psycopg.Connection[TupleRow]:
     """A psycopg connection in UTC; raises DatabaseUnavailable in one line when there is none."""
     try:
         return psycopg.connect(
-            dsn, autocommit=autocommit, connect_timeout=10, application_name=APPLICATION_NAME, options="-c timezone=UTC"
+            dsn, autocommit=autocommit, connect_timeout=10, application_name=_name, options="-c timezone=UTC"
         )
     except psycopg.OperationalError as error:
         raise DatabaseUnavailable(

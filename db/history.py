@@ -1,6 +1,6 @@
 """What people look at: a parcel's history as known at a time, open alerts, the state of the whole chain."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -27,14 +27,15 @@ class HistoryRow:
 
 
 @dataclass(frozen=True)
-class OpenAlertRow:
-    """An alert that is not closed (columns of the view `open_alerts`)."""
+class KnownAlertRow:
+    """An alert as known at a time (columns of the SQL function `alerts_known`); `outline` GeoJSON in degrees, as of today."""
 
     alert_key: int
     collection: str
     season: str
     source_id: str
     region: str
+    area_ha: float | None
     declared_crop: str | None
     rule: str
     state: str
@@ -43,7 +44,32 @@ class OpenAlertRow:
     departed_on: date
     opened_at: datetime
     confirmed_at: datetime | None
+    closed_at: datetime | None
+    decided_by: str | None
+    decided_at: datetime | None
+    decision_reason: str | None
     evidence: Mapping[str, Any]
+    outline: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class FirstRecord:
+    """When anything of a parcel's observations was recorded first, and what times they cover."""
+
+    recorded_at: datetime
+    observed_from: datetime
+    observed_to: datetime
+    available_from: datetime
+
+
+@dataclass(frozen=True)
+class AlertFilter:
+    """Which alerts are asked for; None where a field does not matter."""
+
+    season: str | None = None
+    collection: str | None = None
+    rule: str | None = None
+    with_closed: bool = False
 
 
 def find_parcel(
@@ -77,55 +103,56 @@ def parcel_history(
     return [HistoryRow(**row._mapping) for row in rows]
 
 
-def open_alerts(
-    connection: sa.Connection, season: str | None = None, collection: str | None = None, rule: str | None = None,
-    limit: int = 1000,
-) -> list[OpenAlertRow]:  # fmt: skip
-    """Alerts that are not closed: confirmed ones first, then the surest."""
+def parcel_history_available(connection: sa.Connection, parcel_key: int, as_available_at: datetime) -> list[HistoryRow]:
+    """Return observations whose products could be had by a time, and declarations made by then, in order of time."""
     rows = connection.execute(
-        sa.text("""select alert_key, collection, season, source_id, region, declared_crop, rule, state, colour, confidence,
-                          departed_on, opened_at, confirmed_at, evidence
-                   from open_alerts
+        sa.text("select * from parcel_history_available(:parcel, as_available_at => :at)"),
+        {"parcel": parcel_key, "at": as_available_at},
+    )
+    return [HistoryRow(**row._mapping) for row in rows]
+
+
+def parcel_row(connection: sa.Connection, parcel_key: int) -> HistoryRow:
+    """Return the parcel itself as a row of its history: kind `parcel`, area in hectares, outline as GeoJSON in degrees."""
+    row = connection.execute(
+        sa.text("""select p.recorded_at, jsonb_build_object(
+                       'collection', collection, 'season', s.name, 'source_id', source_id, 'region', r.code, 'area_ha', area_ha,
+                       'not_monitorable_reason', not_monitorable_reason, 'outline', ST_AsGeoJSON(geom)::jsonb) as detail
+                   from parcels p join seasons s using (season_key) join regions r using (region_key)
+                   where parcel_key = :parcel"""),
+        {"parcel": parcel_key},
+    ).one()
+    nothing = dict.fromkeys(("relative_orbit", "ndvi", "ndvi_sd", "origin", "vv_db", "vh_db", "crop", "probability"))
+    return HistoryRow(at=row.recorded_at, kind="parcel", recorded_at=row.recorded_at, **nothing, detail=row.detail)
+
+
+def first_record(connection: sa.Connection, parcel_key: int) -> FirstRecord | None:
+    """Return when the first observation of a parcel was recorded; None where none ever was."""
+    row = connection.execute(
+        sa.text("""select min(recorded_at) as recorded_at, min(observed_at) as observed_from, max(observed_at) as observed_to,
+                          min(available_at) as available_from
+                   from (select recorded_at, observed_at, available_at from s1_observations where parcel_key = :parcel
+                         union all
+                         select recorded_at, observed_at, available_at from s2_observations where parcel_key = :parcel) o"""),
+        {"parcel": parcel_key},
+    ).one()
+    return None if row.recorded_at is None else FirstRecord(**row._mapping)
+
+
+def known_alerts(
+    connection: sa.Connection, wanted: AlertFilter, as_known_at: datetime | None = None, limit: int = 1000
+) -> list[KnownAlertRow]:
+    """Return alerts as known at a time (None: now): open ones first, of these confirmed ones, then the surest."""
+    rows = connection.execute(
+        sa.text("""select alert_key, collection, season, source_id, region, area_ha, declared_crop, rule, state, colour,
+                          confidence, departed_on, opened_at, confirmed_at, closed_at, decided_by, decided_at,
+                          decision_reason, evidence, ST_AsGeoJSON(geom)::jsonb as outline
+                   from alerts_known(coalesce(:as_known_at, 'infinity'))
                    where (cast(:season as text) is null or season = :season) and (cast(:rule as text) is null or rule = :rule)
                      and (cast(:collection as text) is null or collection = :collection)
-                   order by colour desc, confidence desc, alert_key limit :limit"""),
-        {"season": season, "collection": collection, "rule": rule, "limit": limit},
+                     and (closed_at is null or :with_closed)
+                   order by state in ('open', 'acknowledged') desc, closed_at is null desc, colour desc, confidence desc, alert_key
+                   limit :limit""").bindparams(sa.bindparam("as_known_at", type_=sa.TIMESTAMP(timezone=True))),
+        {**wanted.__dict__, "as_known_at": as_known_at, "limit": limit},
     )
-    return [OpenAlertRow(**row._mapping) for row in rows]
-
-
-def status(connection: sa.Connection) -> Sequence[tuple[str, str, str]]:
-    """The state of the chain as (part, what, value), for people."""
-    rows = connection.execute(
-        sa.text("""
-        select 'scenes', state || case state when 'failed' then ': ' || cause else '' end, to_char(count(*), 'FM999,999,999')
-                || coalesce(', next try ' || min(next_try_at)::timestamptz(0), '') from found_scenes group by state, cause
-        union all select 'scenes', 'looks failing: ' || source, errors_in_row || ', last: ' || last_error from scene_sources
-            where errors_in_row > 0
-        union all select 'ingest', 'observations stored of ' || sensor, to_char(sum(parcels), 'FM999,999,999,999')
-            from scene_ledger join scenes using (scene_key) where outcome = 'stored' group by sensor
-        union all select 'ingest', 'newest observation of ' || of_sensor, coalesce(max(observed_at)::text, 'none')
-            from unnest(enum_range(null::sensor)) of_sensor left join scenes on sensor = of_sensor group by of_sensor
-        union all select 'ingest', 'dead letters: ' || reason_code, count(*)::text from dead_letters
-            where redriven_at is null group by reason_code
-        union all select 'parcels', name || ' / ' || collection,
-                count(*) filter (where not_monitorable_reason is null) || ' watched, '
-                || count(*) filter (where not_monitorable_reason is not null) || ' not monitorable'
-            from parcels join seasons using (season_key) group by name, collection
-        union all select 'models', task || ' of ' || name || ' / ' || collection, left(model_id, 12) || ' since ' || a.recorded_at::text
-            from (select distinct on (season_key, collection, task) * from model_activations
-                  order by season_key, collection, task, recorded_at desc) a
-            join models using (model_key, task) join seasons using (season_key)
-        union all select 'monitor', 'pending in ' || name || ' / ' || collection,
-                count(distinct parcel_key) || ' parcels, oldest since ' || min(w.recorded_at)
-                || case when bool_and(not exists (select from model_activations a
-                                      where (a.season_key, a.collection) = (p.season_key, p.collection)))
-                   then ' (waits: no model is active for it)' else '' end
-            from pending_work w join parcels p using (parcel_key) join seasons using (season_key) group by name, collection
-        union all select 'monitor', 'postponed', count(distinct parcel_key) || ' parcels: ' || max(last_error)
-            from pending_work where attempts > 0 having count(*) > 0
-        union all select 'alerts', 'open, ' || rule || ', ' || colour, count(*)::text from alerts
-            where closed_at is null group by rule, colour
-        order by 1, 2""")
-    )
-    return [(str(a), str(b), str(c)) for a, b, c in rows]
+    return [KnownAlertRow(**row._mapping) for row in rows]

@@ -1,4 +1,4 @@
-"""Keys of parcels and scenes, by the names that messages call them."""
+"""Keys of seasons, parcels and scenes, by the names that messages call them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,6 +6,8 @@ from datetime import datetime
 from typing import Literal
 
 import sqlalchemy as sa
+
+from db.parcels import Season
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,25 @@ class Scene:
     relative_orbit: int
     observed_at: datetime
     available_at: datetime
+
+
+def seasons_named(connection: sa.Connection, names: Sequence[str]) -> dict[str, Season]:
+    """The seasons of these names that are stored."""
+    rows = connection.execute(
+        sa.text("select season_key, name, starts_on, ends_on from seasons where name = any(:names)"),
+        {"names": list(names)},
+    )
+    return {row.name: Season(*row) for row in rows}
+
+
+def collections_with_parcels(connection: sa.Connection, season_key: int, names: Sequence[str]) -> set[str]:
+    """Which of these collections have a parcel in a season."""
+    rows = connection.execute(
+        sa.text("""select name from unnest(cast(:names as text[])) as asked(name) where exists (
+                   select from parcels where collection = name and season_key = :season_key)"""),
+        {"names": list(names), "season_key": season_key},
+    )
+    return set(rows.scalars())
 
 
 def parcel_keys(

@@ -7,6 +7,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from db import recording
 from db.connect import driver
 
 # A field keeps its borders within a few metres from year to year: shares below this are slivers between
@@ -223,7 +224,7 @@ order by source_id"""
 
 def upsert_parcels(
     connection: sa.Connection, collection: str, season: Season, rows: Iterable[ParcelRow], declared_at: datetime,
-    recorded_at: datetime,
+    now: datetime,
 ) -> Upserted:  # fmt: skip
     """Stores the whole collection of a season; rows that are already there unchanged are left alone.
 
@@ -242,7 +243,7 @@ def upsert_parcels(
             ))  # fmt: skip
             n_rows += 1
     where = {"collection": collection, "season_key": season.season_key}
-    clocks = {"recorded_at": recorded_at, "declared_at": declared_at}
+    clocks = {"recorded_at": recording.begin(connection, now), "declared_at": declared_at}
     connection.execute(sa.text("analyze staged_parcels"))
     connection.execute(sa.text(_REGIONS))
     moved, reassessed = connection.execute(sa.text(_AMEND), {**where, **clocks}).one()

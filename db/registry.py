@@ -8,6 +8,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
+from db import recording
 from db.tables import model_activations, models
 
 Task = Literal["classifier", "ndvi"]
@@ -36,7 +37,7 @@ def register(
     """
     statement = insert(models).values(
         model_id=model_id, task=task, config=config, metrics=metrics, trained_on=trained_on, description=description,
-        weights=weights, recorded_at=now,
+        weights=weights, recorded_at=recording.begin(connection, now),
     )  # fmt: skip
     connection.execute(statement.on_conflict_do_nothing(index_elements=["model_id"]))
     key: int = connection.execute(sa.select(models.c.model_key).where(models.c.model_id == model_id)).scalar_one()
@@ -54,7 +55,12 @@ def checkpoint(connection: sa.Connection, model_key: int) -> tuple[bytes, str]:
 def activate(connection: sa.Connection, season_key: int, collection: str, model_key: int, now: datetime) -> None:
     """Lets a model watch a collection in a season from `now` on."""
     task = connection.execute(sa.select(models.c.task).where(models.c.model_key == model_key)).scalar_one()
-    row = {"season_key": season_key, "collection": collection, "task": task, "recorded_at": now}
+    row = {
+        "season_key": season_key,
+        "collection": collection,
+        "task": task,
+        "recorded_at": recording.begin(connection, now),
+    }
     statement = insert(model_activations).values(**row, model_key=model_key)
     # Two activations in one instant: the later call is meant.
     connection.execute(statement.on_conflict_do_update(index_elements=list(row), set_={"model_key": model_key}))
@@ -75,6 +81,16 @@ def active(connection: sa.Connection, season_key: int, collection: str, task: Ta
     )
     row = connection.execute(query).first()
     return None if row is None else ModelRow(**row._mapping)
+
+
+def active_models(connection: sa.Connection) -> list[tuple[str, str, int]]:
+    """Return (collection, season, model key) of every activation that holds."""
+    rows = connection.execute(
+        sa.text("""select distinct on (season_key, collection, task) collection, name, model_key
+                   from model_activations join seasons using (season_key)
+                   order by season_key, collection, task, recorded_at desc""")
+    )
+    return [(row.collection, row.name, row.model_key) for row in rows]
 
 
 def all_models(connection: sa.Connection) -> Sequence[ModelRow]:

@@ -7,6 +7,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from db import recording
 from db.columns import fetch_columns
 
 
@@ -33,6 +34,7 @@ class RaisedAlertRow:
 
 def posteriors(connection: sa.Connection, season_key: int, collection: str, as_known_at: datetime) -> SeasonPosteriors:
     """Posteriors of the model that is active; parcels without one are absent."""
+    recording.settle(connection, as_known_at)
     rows = connection.execute(
         sa.text("""
             with watching as (

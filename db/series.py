@@ -35,23 +35,24 @@ DIRECTIONS: Final = ("ascending", "descending", "mixed")
 """Directions in the order of the type `orbit_direction`; `direction_nr` counts from 1."""
 
 
-def s2_series(connection: sa.Connection, parcels: Keys, as_known_at: datetime) -> NDArray[np.void]:
-    """Sentinel-2 observations of `parcels` known at a time, ordered by parcel, pass time and orbit."""
+def s2_series(connection: sa.Connection, parcels: Keys, as_known_at: datetime | None) -> NDArray[np.void]:
+    """Sentinel-2 observations of `parcels` known at a time that is settled (None: now), ordered by parcel, pass time and orbit."""
     return _newest(connection, "s2_observations", "*", parcels, as_known_at, S2_COLUMNS)
 
 
-def s1_series(connection: sa.Connection, parcels: Keys, as_known_at: datetime) -> NDArray[np.void]:
-    """Sentinel-1 observations of `parcels` known at a time; VV and VH linear."""
+def s1_series(connection: sa.Connection, parcels: Keys, as_known_at: datetime | None) -> NDArray[np.void]:
+    """Sentinel-1 observations of `parcels` known at a time that is settled (None: now); VV and VH linear."""
     nr = "array_position(enum_range(null::orbit_direction), direction) as direction_nr"
     return _newest(connection, "s1_observations", f"*, {nr}", parcels, as_known_at, S1_COLUMNS)
 
 
 def _newest(
-    connection: sa.Connection, table: str, what: str, parcels: Keys, as_known_at: datetime, columns: Mapping[str, Kind]
-) -> NDArray[np.void]:
+    connection: sa.Connection, table: str, what: str, parcels: Keys, as_known_at: datetime | None,
+    columns: Mapping[str, Kind],
+) -> NDArray[np.void]:  # fmt: skip
     query = f"""
         select distinct on (parcel_key, observed_at, relative_orbit) {what} from {table}
-        where parcel_key = any(%s) and recorded_at <= %s
+        where parcel_key = any(%s) and recorded_at <= coalesce(%s, 'infinity'::timestamptz)
         order by parcel_key, observed_at, relative_orbit, revision desc"""
     rows = fetch_columns(connection, query, [parcels.tolist(), as_known_at], columns)
     current: NDArray[np.void] = rows[~rows["is_withdrawn"]]
@@ -84,3 +85,22 @@ def pixel_sets(connection: sa.Connection, sensor: str, rows: NDArray[np.void]) -
 def has_pixel_sets(connection: sa.Connection, sensor: str, rows: NDArray[np.void]) -> bool:
     """Says whether the first of the rows have pixel sets stored."""
     return any(one is not None for one in pixel_sets(connection, sensor, rows[:20]))
+
+
+def available_series(
+    connection: sa.Connection, parcels: Keys, as_available_at: datetime
+) -> tuple[NDArray[np.void], NDArray[np.void]]:
+    """Return the S2 and S1 observations of parcels whose products could be had by a time, whenever they were stored."""
+    nr = "array_position(enum_range(null::orbit_direction), direction) as direction_nr"
+    tables: Mapping[str, tuple[str, Mapping[str, Kind]]] = {
+        "s2_observations": ("*", S2_COLUMNS), "s1_observations": (f"*, {nr}", S1_COLUMNS)
+    }  # fmt: skip
+    found = []
+    for table, (what, columns) in tables.items():
+        query = f"""
+            select distinct on (parcel_key, observed_at, relative_orbit) {what} from {table}
+            where parcel_key = any(%s) and available_at <= %s
+            order by parcel_key, observed_at, relative_orbit, revision desc"""
+        rows = fetch_columns(connection, query, [parcels.tolist(), as_available_at], columns)
+        found.append(rows[~rows["is_withdrawn"]])
+    return found[0], found[1]

@@ -27,6 +27,7 @@ def _table(name: str, /, **columns: Any) -> sa.Table:
     return sa.Table(name, metadata, *(sa.Column(column, kind) for column, kind in columns.items()))
 
 
+recording: Final = _table("recording", clock=sa.Text)
 regions: Final = _table("regions", region_key=sa.SmallInteger, code=sa.Text)
 seasons: Final = _table("seasons", season_key=sa.SmallInteger, name=sa.Text, starts_on=sa.Date, ends_on=sa.Date)
 parcels: Final = _table(
@@ -85,12 +86,12 @@ consumed_offsets: Final = _table(
 dead_letters: Final = _table(
     "dead_letters", dead_letter_key=sa.BigInteger, stream=sa.Text, topic=sa.Text, partition=sa.Integer,
     message_offset=sa.BigInteger, row_in_message=sa.Integer, recorded_at=_time, reason_code=sa.Text, reason=sa.Text,
-    content_type=sa.Text, payload=BYTEA, redriven_at=_time,
+    content_type=sa.Text, payload=BYTEA, redriven_at=_time, repeats=sa.BigInteger,
 )  # fmt: skip
 pending_work: Final = _table(
     "pending_work", pending_key=sa.BigInteger, parcel_key=sa.BigInteger, sensor=sensor, observed_at=_time,
     relative_orbit=sa.SmallInteger, revision=sa.SmallInteger, recorded_at=_time, attempts=sa.SmallInteger,
-    not_before=_time, last_error=sa.Text,
+    not_before=_time, last_error=sa.Text, task=sa.Text,
 )  # fmt: skip
 models: Final = _table(
     "models", model_key=sa.Integer, model_id=sa.Text, task=sa.Text, config=JSONB, metrics=JSONB, trained_on=JSONB,
@@ -123,6 +124,7 @@ phenology: Final = _table(
 crop_progress: Final = _table(
     "crop_progress", season_key=sa.SmallInteger, collection=sa.Text, region_key=sa.SmallInteger, crop_code=sa.Text,
     recorded_at=_time, n_parcels=sa.Integer, first_day=sa.Date, standing_share=ARRAY(REAL), median_ndvi=ARRAY(REAL),
+    n_observations=sa.BigInteger,
 )  # fmt: skip
 findings: Final = _table(
     "findings", parcel_key=sa.BigInteger, rule=sa.Text, recorded_at=_time, rule_version=sa.Text, outcome=outcome,

@@ -1,18 +1,27 @@
-"""Pending work: which parcels have news, claimed by one worker at a time.
+"""Pending work: what is new of parcels, or to be made anew, claimed by one worker at a time.
 
-Ingest only ever inserts into `pending_work`. A worker locks rows of `parcels` (never updated by ingest) with SKIP LOCKED
-and then reads what is pending for them: work committed later stays pending, so no news is lost, and neither side waits
-for the other. A worker that dies lets go of its locks with its connection.
+Ingest only ever inserts into `pending_work`. A worker's transaction sees one snapshot of the store (repeatable read): it locks
+rows of `parcels` (never updated by ingest) with SKIP LOCKED, reads what is pending for them and, in the same snapshot, their
+observations. An observation and its pending row are inserted together, so the snapshot has both or neither: what a worker
+removes is what it has folded, and what is committed later stays pending. A worker that dies lets go of its locks.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final, Literal
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from db.columns import fetch_columns
+
+Task = Literal["classifier", "ndvi", "rules"]
+"""What is made anew of a parcel: states and posteriors, the curve, or only the findings (its neighbours changed)."""
+TASKS: Final[tuple[Task, ...]] = ("classifier", "ndvi", "rules")
+NEW_OBSERVATION: Final = 0
+"""`task_nr` of a pending observation; tasks count from 1."""
 
 
 @dataclass(frozen=True)
@@ -24,65 +33,105 @@ class Claim:
     parcel_keys: NDArray[np.int64]
     """(P,) ascending."""
     pending: NDArray[np.void]
-    """Fields pending_key, parcel_key, is_rebuild, is_s2, observed_at, relative_orbit, revision, attempts."""
+    """Fields pending_key, parcel_key, task_nr, is_s2, observed_at, relative_orbit, revision, attempts."""
 
     @property
     def attempts(self) -> int:
         """How often this work was tried before."""
         return int(self.pending["attempts"].max(initial=0))
 
+    @property
+    def observations(self) -> NDArray[np.void]:
+        """The pending observations."""
+        observations: NDArray[np.void] = self.pending[self.pending["task_nr"] == NEW_OBSERVATION]
+        return observations
 
-def claim(connection: sa.Connection, limit: int, now: datetime) -> Claim | None:
-    """Locks up to `limit` parcels of one collection and season that have news, oldest news first; None when there are none.
+    def is_due(self, task: Task) -> NDArray[np.bool_]:
+        """(P,) whether the task was asked for, whatever was observed."""
+        asked = self.pending["parcel_key"][self.pending["task_nr"] == TASKS.index(task) + 1]
+        is_due: NDArray[np.bool_] = np.isin(self.parcel_keys, asked)
+        return is_due
 
-    Only seasons with an active model are looked at: news of others waits, and `status` says so.
+    def is_among(self, rows: NDArray[np.void], is_s2: bool) -> NDArray[np.bool_]:
+        """(N,) whether observation rows of one sensor are pending."""
+        pending = self.observations[self.observations["is_s2"] == is_s2]
+        key = ["parcel_key", "observed_at", "relative_orbit", "revision"]
+        kind = np.dtype([(name, self.pending.dtype[name]) for name in key])
+        wanted, given = np.empty(len(pending), kind), np.empty(len(rows), kind)
+        for name in key:
+            wanted[name], given[name] = pending[name], rows[name]
+        is_among: NDArray[np.bool_] = np.isin(given.view(f"V{kind.itemsize}"), wanted.view(f"V{kind.itemsize}"))
+        return is_among
+
+
+def claim(
+    connection: sa.Connection, limit: int, now: datetime, after: tuple[int, str] | None = None
+) -> Claim | None:  # fmt: skip
+    """Lock up to `limit` parcels of one collection and season that have pending work, oldest first; None when there are none.
+
+    Only seasons with an active model are asked: work of others waits, and `status` says so.
+
+    Args:
+        connection: in repeatable read; a serialisation failure means that another worker was faster: begin again.
+        now: what was postponed to a later time waits.
+        after: season and collection of the claim before: the others have their turn first, so that none starves.
     """
-    head = connection.execute(
-        sa.text("""
-            select p.season_key, p.collection from pending_work w join parcels p using (parcel_key)
-            where (not_before is null or not_before <= :now)
-              and exists (select from model_activations a where (a.season_key, a.collection) = (p.season_key, p.collection))
-            order by pending_key limit 1"""),
-        {"now": now},
-    ).first()
-    if head is None:
-        return None
-    keys = connection.execute(
-        sa.text("""
-            with news as materialized (
-                select parcel_key, min(pending_key) as oldest from (
-                    select w.parcel_key, w.pending_key from pending_work w join parcels p using (parcel_key)
-                    where (p.season_key, p.collection) = (:season_key, :collection)
-                      and (not_before is null or not_before <= :now)
-                    order by w.pending_key limit :window
-                ) head group by parcel_key)
-            select parcel_key from parcels join news using (parcel_key)
-            order by oldest limit :limit for no key update of parcels skip locked"""),
-        # A window much longer than a batch: a parcel may have many news, and other workers hold some of the first.
-        {
-            "season_key": head.season_key,
-            "collection": head.collection,
-            "now": now,
-            "limit": limit,
-            "window": 50 * limit,
-        },
-    ).scalars()
-    parcel_keys = np.sort(np.fromiter(keys, np.int64))
+    for season_key, collection in _in_turn(connection, after):
+        # Oldest work first, but any work before none: the first may all be in the hands of other workers.
+        for window in (50 * limit, None):
+            locked = connection.execute(
+                _LOCK,
+                {"season_key": season_key, "collection": collection, "now": now, "limit": limit, "window": window},
+            ).all()
+            if locked:
+                return _claimed(connection, season_key, collection, locked)
+    return None
+
+
+_LOCK: Final = sa.text("""
+    with due as materialized (
+        select parcel_key, min(pending_key) as oldest from (
+            select w.parcel_key, w.pending_key from pending_work w join parcels p using (parcel_key)
+            where (p.season_key, p.collection) = (:season_key, :collection)
+              and (not_before is null or not_before <= :now)
+            order by w.pending_key limit :window
+        ) head group by parcel_key)
+    select parcel_key, oldest from parcels join due using (parcel_key)
+    order by oldest limit :limit for no key update of parcels skip locked""")
+
+
+def _in_turn(connection: sa.Connection, after: tuple[int, str] | None) -> Iterator[tuple[int, str]]:
+    """Yield watched seasons and collections, beginning with the one that follows `after`."""
+    rows = connection.execute(sa.text("select distinct season_key, collection from model_activations order by 1, 2"))
+    watched = [(row.season_key, row.collection) for row in rows]
+    first = sum(one <= after for one in watched) if after else 0
+    yield from watched[first:]
+    yield from watched[:first]
+
+
+def _claimed(connection: sa.Connection, season_key: int, collection: str, locked: Sequence[sa.Row]) -> Claim:  # type: ignore[type-arg]
+    # A parcel that another worker has let go of since this transaction's snapshot: what the snapshot shows as pending is
+    # done. Its oldest pending row is gone then, and locking that row fails at once in place of the whole batch at its end.
+    connection.execute(
+        sa.text("select from pending_work where pending_key = any(:oldest) for update"),
+        {"oldest": [row.oldest for row in locked]},
+    )
+    parcel_keys = np.sort(np.array([row.parcel_key for row in locked], np.int64))
     pending = fetch_columns(
         connection,
-        """select pending_key, parcel_key, sensor is null as is_rebuild, coalesce(sensor = 'S2', false) as is_s2,
-                  coalesce(observed_at, 'epoch') as observed_at, coalesce(relative_orbit, 0) as relative_orbit,
-                  coalesce(revision, 0) as revision, attempts
+        """select pending_key, parcel_key, coalesce(array_position(%s, task), 0) as task_nr,
+                  coalesce(sensor = 'S2', false) as is_s2, coalesce(observed_at, 'epoch') as observed_at,
+                  coalesce(relative_orbit, 0) as relative_orbit, coalesce(revision, 0) as revision, attempts
            from pending_work where parcel_key = any(%s) order by pending_key""",
-        [parcel_keys.tolist()],
-        {"pending_key": "bigint", "parcel_key": "bigint", "is_rebuild": "bool", "is_s2": "bool", "observed_at": "time",
+        [list(TASKS), parcel_keys.tolist()],
+        {"pending_key": "bigint", "parcel_key": "bigint", "task_nr": "smallint", "is_s2": "bool", "observed_at": "time",
          "relative_orbit": "smallint", "revision": "smallint", "attempts": "smallint"},
     )  # fmt: skip
-    return Claim(head.season_key, head.collection, parcel_keys, pending)
+    return Claim(season_key, collection, parcel_keys, pending)
 
 
 def done(connection: sa.Connection, work: Claim) -> None:
-    """Removes what the claim covered; news that came since stays pending."""
+    """Remove what the claim covered; what was committed since its snapshot stays pending."""
     connection.execute(
         sa.text("delete from pending_work where pending_key = any(:keys)"),
         {"keys": work.pending["pending_key"].tolist()},
@@ -90,31 +139,44 @@ def done(connection: sa.Connection, work: Claim) -> None:
 
 
 def postpone(connection: sa.Connection, work: Claim, not_before: datetime, error: str) -> None:
-    """Keeps the claim's work for later with the error that stopped it (nothing is lost, `status` shows it)."""
+    """Keep the claim's work for later with the error that stopped it (nothing is lost, `status` shows it)."""
     connection.execute(
-        sa.text("""update pending_work set attempts = attempts + 1, not_before = :not_before, last_error = :error
+        sa.text("""update pending_work set attempts = least(attempts + 1, 32767), not_before = :not_before, last_error = :error
                    where pending_key = any(:keys)"""),
         {"keys": work.pending["pending_key"].tolist(), "not_before": not_before, "error": error[:500]},
     )
 
 
 def watched_seasons(connection: sa.Connection, now: datetime) -> list[tuple[str, str]]:
-    """Season names and collections that a model watches and that have not ended 60 days ago (late products come in)."""
+    """Return names of seasons that have begun, and collections, that a model watches; one that is over may get late products."""
     rows = connection.execute(
         sa.text("""select distinct s.name, a.collection from model_activations a join seasons s using (season_key)
-                   where s.starts_on <= :today and s.ends_on + 60 >= :today order by 1, 2"""),
+                   where s.starts_on <= :today order by 1, 2"""),
         {"today": now.date()},
     )
     return [(row.name, row.collection) for row in rows]
 
 
-def mark_rebuild(connection: sa.Connection, season_key: int, collection: str, now: datetime) -> int:
-    """Marks every monitorable parcel of a season for a rebuild from its observations (a new model was activated)."""
+def mark(connection: sa.Connection, parcel_keys: Sequence[int], task: Task, now: datetime) -> int:
+    """Ask for a task to be done anew of parcels that can be monitored; returns how many.
+
+    A mark that is pending already is no reason to leave one out: a worker may hold it, with a snapshot from before.
+    """
     return connection.execute(
-        sa.text("""insert into pending_work (parcel_key, recorded_at)
-                   select parcel_key, :now from parcels
+        sa.text("""insert into pending_work (parcel_key, recorded_at, task)
+                   select parcel_key, :now, :task from parcels
+                   where parcel_key = any(:keys) and not_monitorable_reason is null"""),
+        {"keys": list(parcel_keys), "now": now, "task": task},
+    ).rowcount
+
+
+def mark_season(connection: sa.Connection, season_key: int, collection: str, task: Task, now: datetime) -> int:
+    """Ask for a task to be done anew of every observed parcel of a season (a new model was activated); returns how many."""
+    return connection.execute(
+        sa.text("""insert into pending_work (parcel_key, recorded_at, task)
+                   select parcel_key, :now, :task from parcels
                    where (season_key, collection) = (:season_key, :collection) and not_monitorable_reason is null
                      and (exists (select from s2_observations o where o.parcel_key = parcels.parcel_key)
                           or exists (select from s1_observations o where o.parcel_key = parcels.parcel_key))"""),
-        {"season_key": season_key, "collection": collection, "now": now},
+        {"season_key": season_key, "collection": collection, "now": now, "task": task},
     ).rowcount

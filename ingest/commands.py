@@ -6,12 +6,11 @@ from datetime import UTC, datetime
 from typing import Annotated, get_args
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from db import dead_letters as letters
 from db.connect import engine
 from db.settings import resolve_broker, resolve_dsn
+from db.terminal import console, plain
 from ingest.consumer import Consumer
 from ingest.dead_letters import redrive as put_back
 from ingest.errors import ReasonCode
@@ -21,7 +20,6 @@ from ingest.settings import IngestSettings
 from ingest.signals import stop_on_signals
 
 app = typer.Typer(no_args_is_help=True, help="Observations from the stream into the database, each exactly once.")
-console = Console()
 
 
 def _known_reason(code: str | None) -> str | None:
@@ -60,30 +58,31 @@ def run(
 
 @app.command("dead-letters")
 def dead_letters(
-    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="How many examples; with --json, letters, newest first.")] = 20,
     reason: Reason = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """Lists messages and rows that were rejected, with why, and how many wait for each reason."""
+    """List what was rejected: how many wait for each reason, with examples."""
     with engine(resolve_dsn()).begin() as connection:
-        found, counted = letters.newest(connection, limit, reason), letters.count_by_reason(connection)
-    if as_json:
-        for stored in found:
-            typer.echo(json.dumps(_plain(stored)))
-        return
+        if as_json:
+            for stored in letters.newest(connection, limit, reason):
+                typer.echo(json.dumps(_plain(stored)))
+            return
+        found, counted = letters.examples(connection, limit, reason), letters.count_by_reason(connection)
     if not found:
-        console.print("no dead letters")
+        console.print("no dead letters" + (f" with reason {reason}" if reason else ""))
         return
-    table = Table("key", "recorded", "topic/partition/offset[row]", "reason", "what to do")
-    for stored in found:
-        plain = _plain(stored)
-        table.add_row(
-            str(stored.dead_letter_key), f"{stored.recorded_at:%Y-%m-%d %H:%M}", str(plain["source"]),
-            stored.letter.reason_code + (" (sent again)" if stored.redriven_at else ""), stored.letter.reason,
-        )  # fmt: skip
-    console.print(table)
     for code, (waiting, redriven) in counted.items():
-        console.print(f"{code}: {waiting} waiting, {redriven} sent again")
+        if reason in (None, code):
+            console.print(f"{plain(code)}: {waiting} waiting, {redriven} sent again", soft_wrap=True)
+        for one in (one for one in found if one.reason_code == code):
+            source = _source(one.topic, one.partition, one.message_offset, one.row_in_message)
+            console.print(
+                f"  {one.waiting + one.redriven} x {plain(one.reason)}; newest: {plain(source)}, {one.recorded_at:%Y-%m-%d %H:%M} UTC",
+                soft_wrap=True,
+            )
+    if any(waiting for waiting, _ in counted.values()):
+        console.print("mend the cause, then `parcelwatch ingest redrive`; --json lists single letters")
 
 
 @app.command()
@@ -100,14 +99,18 @@ def redrive(reason: Reason = None) -> None:
 
 def _plain(stored: letters.StoredLetter) -> dict[str, object]:
     letter = stored.letter
-    row = "" if letter.row_in_message == letters.WHOLE_MESSAGE else f"[{letter.row_in_message}]"
     return {
         "key": stored.dead_letter_key,
         "recorded_at": stored.recorded_at.isoformat(),
-        "source": f"{letter.topic}/{letter.partition}/{letter.message_offset}{row}",
+        "source": _source(letter.topic, letter.partition, letter.message_offset, letter.row_in_message),
         "reason_code": letter.reason_code,
         "reason": letter.reason,
         "content_type": letter.content_type,
         "bytes": len(letter.payload),
+        "repeats": letter.repeats,
         "redriven_at": stored.redriven_at and stored.redriven_at.isoformat(),
     }
+
+
+def _source(topic: str, partition: int, offset: int, row: int) -> str:
+    return f"{topic}/{partition}/{offset}" + ("" if row == letters.WHOLE_MESSAGE else f"[{row}]")

@@ -18,6 +18,7 @@ from datetime import datetime
 from typing import Final
 
 import psycopg
+import pyarrow as pa
 import sqlalchemy as sa
 from kafka import TopicPartition
 
@@ -27,7 +28,7 @@ from db.dead_letters import Letter
 from db.offsets import Step
 from ingest import dead_letters
 from ingest.errors import BrokerUnavailable, DeliveryFailed, FencedOut, RecordsLost, StreamReplaced
-from ingest.judge import Message, judge
+from ingest.judge import Judged, Message, apart, judge_in_parts
 from ingest.metrics import Counts, told
 from ingest.producer import Sender
 from ingest.settings import IngestSettings
@@ -38,6 +39,10 @@ log = logging.getLogger(__name__)
 
 Clock = Callable[[], datetime]
 _DATABASE: Final = (sa.exc.OperationalError, sa.exc.InterfaceError, psycopg.OperationalError, psycopg.InterfaceError)
+_REFUSED: Final = (
+    sa.exc.DataError, psycopg.DataError, psycopg.errors.CheckViolation, pa.ArrowException, ArithmeticError, ValueError,
+)  # fmt: skip
+"""What says of values, on their way into the database, that they cannot be; never that something is away."""
 
 _POLL_S: Final = 0.25
 """Longest wait for messages, and so for a stop or for the age of a batch to be noticed."""
@@ -171,12 +176,22 @@ class Consumer:
         return should_flush(len(self._batch), self._batch_bytes, time.monotonic() - self._begun, self._settings)
 
     def _flush(self, source: Source) -> None:
-        """Judges and stores the batch in hand."""
-        if not self._batch:
-            return
+        """Judges and stores the batch in hand, in several transactions where it is large once decoded."""
         now = self._now()
-        judged = judge(self._batch, self._settings, now)
-        after = {TopicPartition(message.topic, message.partition): message.offset + 1 for message in self._batch}
+        for judged in judge_in_parts(self._batch, self._settings, now):
+            self._store_part(source, judged, now)
+        self._batch, self._batch_bytes = [], 0
+
+    def _store_part(self, source: Source, judged: Judged, now: datetime) -> None:
+        """Stores a part, without a message whose values the database refuses although they were judged good."""
+        try:
+            self._commit(source, judged, now)
+        except _REFUSED as error:
+            for part in apart(judged, error, self._settings, now):
+                self._store_part(source, part, now)
+
+    def _commit(self, source: Source, judged: Judged, now: datetime) -> None:
+        after = {TopicPartition(message.topic, message.partition): message.offset + 1 for message in judged.messages}
         streams = {topic: life.stream for topic, life in source.lives.items()}
         steps = [
             Step(streams[tp.topic], tp.topic, tp.partition, self._starts[tp], end) for tp, end in sorted(after.items())
@@ -184,9 +199,8 @@ class Consumer:
         source.verify()
         with _database_errors():
             self.counts += self._store.write(self._engine, judged, streams, steps, now)
-        self.counts["messages"] += len(self._batch)
+        self.counts["messages"] += len(judged.messages)
         self._starts |= after
-        self._batch, self._batch_bytes = [], 0
 
     def _opened(self) -> Source:
         if self._source is None:

@@ -7,8 +7,9 @@ from typing import Final
 import sqlalchemy as sa
 
 from db import dead_letters
-from db.dead_letters import Letter
+from db.dead_letters import Letter, StoredLetter
 from ingest.producer import Sender
+from ingest.records import REDRIVEN_FROM
 
 _REDRIVEN_AT_ONCE: Final = 500
 """Letters in one transaction: their payloads are held in memory (8 MB at most each, a few kB as a rule)."""
@@ -42,24 +43,30 @@ def publish(sender: Sender, topic: str, letters: Sequence[Letter], max_bytes: in
 
 
 def redrive(engine: sa.Engine, sender: Sender, reason_code: str | None, now: datetime) -> int:
-    """Puts waiting letters back on the topics they came from and marks them; returns how many.
+    """Puts letters that wait now back on the topics they came from and marks them; returns how many.
 
-    Sent before marked: a crash between the two sends a letter again, which changes nothing, because a stored
-    observation has its natural key. Raises DeliveryFailed.
+    Those that a running consumer rejects meanwhile are new letters, which wait for the next redrive: each names the first
+    letter that it repeats. Sent before marked: a crash between the two sends a letter again, which changes nothing,
+    because a stored observation has its natural key. Raises DeliveryFailed.
     """
     sent = after = 0
+    with engine.begin() as connection:
+        newest = dead_letters.newest_key(connection)
     while True:
         with engine.begin() as connection:
-            waiting = dead_letters.lock_waiting(connection, _REDRIVEN_AT_ONCE, reason_code, after)
+            waiting = dead_letters.lock_waiting(connection, _REDRIVEN_AT_ONCE, reason_code, after, newest)
             if not waiting:
                 return sent
             for stored in waiting:
-                headers = (
-                    [("content-type", stored.letter.content_type.encode("latin-1"))]
-                    if stored.letter.content_type
-                    else []
-                )
-                sender.send(stored.letter.topic, stored.letter.payload, headers)
+                sender.send(stored.letter.topic, stored.letter.payload, _headers_of(stored))
             sender.flush()
             dead_letters.mark_redriven(connection, [stored.dead_letter_key for stored in waiting], now)
         sent, after = sent + len(waiting), waiting[-1].dead_letter_key
+
+
+def _headers_of(stored: StoredLetter) -> list[tuple[str, bytes]]:
+    first = stored.letter.repeats or stored.dead_letter_key
+    headers = [(REDRIVEN_FROM, str(first).encode())]
+    if stored.letter.content_type:
+        headers.append(("content-type", stored.letter.content_type.encode("latin-1", "replace")))
+    return headers

@@ -1,4 +1,4 @@
-"""The message contract: one observation as JSON, or a batch of them as an Arrow IPC stream; both decode to one table.
+"""The message contract: one observation as JSON, or a batch of them as an Arrow IPC stream (`ingest.arrow_batches`).
 
 `docs/messages.md` is the page for those who push messages; `ingest/json_schemas.py` publishes the models.
 """
@@ -209,66 +209,6 @@ def unknown_schema(found: str) -> MessageRejected:
 def rows_to_table(schema: ObservationSchema, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Decoded JSON rows as a table of the schema's columns."""
     return pa.Table.from_pylist(list(rows), schema=schema.arrow)
-
-
-def decode_arrow(value: bytes) -> tuple[ObservationSchema, pa.Table]:
-    """An Arrow IPC stream as a table of its schema's columns, in their order and types; raises MessageRejected."""
-    try:
-        with pa.ipc.open_stream(pa.py_buffer(value)) as reader:
-            found = (reader.schema.metadata or {}).get(SCHEMA_KEY, b"").decode("utf-8", "replace")
-            if found not in SCHEMAS:
-                raise unknown_schema(found)
-            table = reader.read_all()
-        table.validate(full=True)
-    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-        raise MessageRejected("malformed", f"not an Arrow IPC stream: {str(error).splitlines()[0][:200]}") from None
-    return SCHEMAS[found], _conform(SCHEMAS[found], table)
-
-
-def _conform(schema: ObservationSchema, table: pa.Table) -> pa.Table:
-    """The table with exactly the schema's columns; absent nullable ones are null. Raises MessageRejected."""
-    names = table.column_names
-    strange = sorted(set(names) - set(schema.arrow.names))
-    if strange or len(set(names)) != len(names):
-        raise MessageRejected(
-            "malformed", f"column {(strange or names)[0]!r} is not one of {schema.id}, or there twice; remove it"
-        )
-    columns = []
-    for field in schema.arrow:
-        if field.name not in names:
-            if not field.nullable:
-                raise MessageRejected("missing_value", f"{field.name}: column not there, and every batch needs it")
-            columns.append(pa.nulls(table.num_rows, field.type))
-            continue
-        columns.append(_cast(table.column(field.name), field))
-    return pa.Table.from_arrays(columns, schema=schema.arrow)
-
-
-def _cast(column: pa.ChunkedArray, field: pa.Field) -> pa.Array:
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if pa.types.is_timestamp(kind) and kind.tz is None and pa.types.is_timestamp(field.type):
-        raise MessageRejected(
-            "naive_timestamp", f"{field.name}: timestamps without a time zone; send timestamp[us, UTC]"
-        )
-    if kind != field.type and not any(is_(kind) and is_(field.type) for is_ in _FAMILIES):
-        raise MessageRejected("malformed", f"{field.name}: type {kind}, not {field.type}; send that type")
-    try:
-        cast = column.cast(field.type) if column.type != field.type else column
-    except pa.ArrowInvalid as error:
-        raise MessageRejected("out_of_range", f"{field.name}: {str(error).splitlines()[0][:200]}") from None
-    return cast.combine_chunks() if cast.num_chunks != 1 else cast.chunk(0)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
-
-
-# A column may come in another width of its own kind (double for float, nanoseconds for microseconds), nothing looser.
-_FAMILIES: Final = (pa.types.is_integer, pa.types.is_floating, pa.types.is_timestamp, _is_text, _is_bytes)
 
 
 def encode_arrow(table: pa.Table) -> bytes:

@@ -23,6 +23,8 @@ class IngestSettings(BaseSettings):
     """Messages that make a transaction."""
     flush_bytes: Annotated[int, Field(ge=1)] = 16 * 2**20
     """Message bytes that make a transaction: 12,000 observations with pixel sets, a fraction of a second to store."""
+    flush_decoded_bytes: Annotated[int, Field(ge=1)] = 32 * 2**20
+    """Decoded bytes that make a transaction: messages may be compressed (chosen so that a consumer stays under 1 GB)."""
     flush_seconds: Annotated[float, Field(gt=0)] = 1.0
     """Longest wait of a row for others."""
 
@@ -32,6 +34,8 @@ class IngestSettings(BaseSettings):
     """Largest JSON record: three times a full pixel set of max_pixel_bytes."""
     max_message_bytes: Annotated[int, Field(ge=1)] = 8 * 2**20
     """Largest Arrow batch, before and after decoding."""
+    max_message_rows: Annotated[int, Field(ge=1)] = 50_000
+    """Most rows of an Arrow batch: about what fits into max_message_bytes without pixel sets."""
     max_pixel_bytes: Annotated[int, Field(ge=1)] = 81_920
     """Largest pixel set: 4,096 pixels of 10 bands, 41 ha at 10 m; larger parcels are sampled."""
 

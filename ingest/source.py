@@ -12,6 +12,7 @@ from kafka.errors import OffsetOutOfRangeError
 from ingest.errors import RecordsLost, StreamReplaced
 from ingest.judge import Message
 from ingest.membership import Member
+from ingest.records import message_of, poll
 from ingest.settings import IngestSettings
 from ingest.topics import Topics, broker_errors
 
@@ -64,7 +65,7 @@ class Source(Member):
         """The next messages, none after `timeout_s`; raises BrokerUnavailable, StreamReplaced, RecordsLost."""
         with broker_errors("no messages"):
             try:
-                found = self._kafka.poll(timeout_ms=int(timeout_s * 1000))
+                found = poll(self._kafka, timeout_s)
             except OffsetOutOfRangeError as error:
                 self.verify()
                 raise RecordsLost(
@@ -72,11 +73,7 @@ class Source(Member):
                 ) from error
         if self._failure is not None:
             raise self._failure
-        return [
-            Message(record.topic, record.partition, record.offset, _content_type(record.headers), record.value or b"")
-            for records in found.values()
-            for record in records
-        ]
+        return [message_of(record) for records in found.values() for record in records]
 
     def verify(self) -> None:
         """Raises StreamReplaced if a topic is not the one this source was opened on.
@@ -111,10 +108,3 @@ class Source(Member):
     def _seek(self, partitions: list[TopicPartition]) -> None:
         for partition, offset in self._position(self, partitions).items():
             self._kafka.seek(partition, offset)
-
-
-def _content_type(headers: Sequence[tuple[str, bytes]]) -> str | None:
-    for name, value in headers:
-        if name.lower() == "content-type":
-            return value.decode("latin-1")
-    return None

@@ -3,18 +3,18 @@
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from db import dead_letters, observations, offsets
+from db import dead_letters, observations, offsets, recording
 from db.dead_letters import Letter
-from db.keys import parcel_keys
+from db.keys import collections_with_parcels, parcel_keys, seasons_named
 from db.offsets import Step
-from db.parcels import Season, UnknownSeason, season_by_name
+from db.parcels import Season
 from ingest.errors import FencedOut, ReasonCode, TooManyRejected
 from ingest.judge import Judged, Rejection, Rows
 from ingest.metrics import Counts
@@ -22,6 +22,9 @@ from ingest.settings import IngestSettings
 
 _MAX_CACHED_PARCELS = 2_000_000
 """Above this the cache starts anew: about 300 MB of keys (chosen as a fifth of a large country)."""
+
+_LETTERS_AT_ONCE: Final = 500
+"""A rejected row becomes a letter of 4 kB, with pixels 80 kB: many at once would not fit into memory."""
 
 
 class ParcelKeys:
@@ -31,14 +34,17 @@ class ParcelKeys:
         self._seasons: dict[str, Season] = {}
         self._keys: dict[tuple[str, str], dict[str, int]] = {}
 
-    def season(self, connection: sa.Connection, name: str) -> Season | None:
-        """The season of that name; None where it is not stored."""
-        if name not in self._seasons:
-            try:
-                self._seasons[name] = season_by_name(connection, name)
-            except UnknownSeason:
-                return None
-        return self._seasons[name]
+    def seasons(self, connection: sa.Connection, names: Sequence[str]) -> Mapping[str, Season]:
+        """Seasons by name, those of `names` that are stored among them; one statement, however many names."""
+        if missing := [name for name in names if name not in self._seasons]:
+            self._seasons |= seasons_named(connection, missing)
+        return self._seasons
+
+    def collections(self, connection: sa.Connection, season: Season, names: Sequence[str]) -> set[str]:
+        """Which collections have parcels in a season; one statement, however many names."""
+        known = {name for name in names if (name, season.name) in self._keys}
+        missing = [name for name in names if name not in known]
+        return known | (collections_with_parcels(connection, season.season_key, missing) if missing else set())
 
     def keys(
         self, connection: sa.Connection, collection: str, season: Season, source_ids: Sequence[str]
@@ -102,7 +108,7 @@ class Store:
             judged: decoded rows and rejections.
             streams: the life of each topic.
             steps: how far the batch brings each partition.
-            now: the time from which the rows are known.
+            now: the consumer's clock.
 
         Raises FencedOut, TooManyRejected, DeliveryFailed; the database's own errors pass through.
         """
@@ -111,24 +117,28 @@ class Store:
         with engine.begin() as connection:
             if not offsets.advance(connection, steps, now):
                 raise FencedOut("another consumer has moved the offsets of these partitions")
+            recorded_at = recording.begin(connection, now)
             for rows in judged.rows:
-                stored, rejected = self._write_rows(connection, rows, now)
+                stored, rejected = self._write_rows(connection, rows, recorded_at)
                 counts += stored
                 rejections += rejected
             if self._window.exceeded_by(judged.n_rows, len(rejections)):
                 raise TooManyRejected(_flood(rejections, judged.n_rows, self._settings.reject_cap))
-            letters = [_letter(rejection, streams) for rejection in rejections]
-            # On their topic first: should the commit fail they come again with the same keys, and none is missing.
-            self._publish(letters)
-            dead_letters.add(connection, letters, now)
+            for start in range(0, len(rejections), _LETTERS_AT_ONCE):
+                letters = [_letter(rejection, streams) for rejection in rejections[start : start + _LETTERS_AT_ONCE]]
+                # On their topic first: should the commit fail they come again with the same keys, and none is missing.
+                self._publish(letters)
+                dead_letters.add(connection, letters, recorded_at)
         self._window.add(judged.n_rows, len(rejections))
         counts["dead_letters"] += len(rejections)
         return counts
 
-    def _write_rows(self, connection: sa.Connection, rows: Rows, now: datetime) -> tuple[Counts, list[Rejection]]:
+    def _write_rows(
+        self, connection: sa.Connection, rows: Rows, recorded_at: datetime
+    ) -> tuple[Counts, list[Rejection]]:
         keys, rejections = self._resolve(connection, rows)
         good = rows.keep(keys >= 0)
-        inserted = observations.insert(connection, rows.schema.sensor, good.table, keys[keys >= 0], now)
+        inserted = observations.insert(connection, rows.schema.sensor, good.table, keys[keys >= 0], recorded_at)
         rejections += [
             good.reject(
                 conflict.row,
@@ -142,31 +152,40 @@ class Store:
         return counts, rejections
 
     def _resolve(self, connection: sa.Connection, rows: Rows) -> tuple[NDArray[np.int64], list[Rejection]]:
-        """The key of each row's parcel, -1 where the row is rejected, and the rejections."""
+        """The key of each row's parcel, -1 where the row is rejected, and the rejections.
+
+        Rows may name as many seasons and collections as there are rows: statements only for those that are stored.
+        """
         keys = np.full(rows.table.num_rows, -1, np.int64)
         rejections: list[Rejection] = []
-        groups = rows.table.select(["collection", "season"]).group_by(["collection", "season"]).aggregate([])
-        for collection, name in zip(groups["collection"].to_pylist(), groups["season"].to_pylist(), strict=True):
-            is_here = pc.and_(pc.equal(rows.table["collection"], collection), pc.equal(rows.table["season"], name))
-            here = np.flatnonzero(is_here.to_numpy())
-            season = self._parcels.season(connection, name)
+        groups = _groups(rows.table["season"], np.arange(rows.table.num_rows))
+        seasons = self._parcels.seasons(connection, list(groups))
+        for name, of_season in groups.items():
+            season = seasons.get(name)
             if season is None:
                 rejections += _all(
-                    rows, here, "unknown_season", f"season {name!r} is not stored; import its parcels first"
+                    rows, of_season, "unknown_season", f"season {name!r} is not stored; import its parcels first"
                 )
                 continue
-            ids = rows.table["parcel_id"].take(pa.array(here)).combine_chunks().dictionary_encode()
-            names = ids.dictionary.to_pylist()
-            known = self._parcels.keys(connection, collection, season, names)
-            keys[here] = np.array([known.get(source_id, -1) for source_id in names], np.int64)[ids.indices.to_numpy()]
-            for row in here[keys[here] < 0].tolist():
-                parcel = rows.table["parcel_id"][row].as_py()
-                told = (
-                    f"parcel {parcel!r} is not in collection {collection!r} of season {name!r}; import it, then redrive"
-                )
-                rejections.append(rows.reject(row, "unknown_parcel", told))
-            rejections += self._outside(rows, here, keys, season)
+            of_collection = _groups(rows.table["collection"], of_season)
+            stored = self._parcels.collections(connection, season, list(of_collection))
+            for collection, here in of_collection.items():
+                if collection in stored:
+                    keys[here] = self._keys_of(
+                        connection, collection, season, rows.table["parcel_id"].take(pa.array(here))
+                    )
+                rejections += _unknown_parcels(rows, here[keys[here] < 0], collection, name)
+            rejections += self._outside(rows, of_season, keys, season)
         return keys, rejections
+
+    def _keys_of(
+        self, connection: sa.Connection, collection: str, season: Season, source_ids: pa.ChunkedArray
+    ) -> NDArray[np.int64]:
+        ids = source_ids.combine_chunks().dictionary_encode()
+        names = ids.dictionary.to_pylist()
+        known = self._parcels.keys(connection, collection, season, names)
+        keys: NDArray[np.int64] = np.array([known.get(name, -1) for name in names], np.int64)[ids.indices.to_numpy()]
+        return keys
 
     def _outside(self, rows: Rows, here: NDArray[np.intp], keys: NDArray[np.int64], season: Season) -> list[Rejection]:
         """Rejects rows of known parcels that were observed outside of the season, and takes their keys away."""
@@ -185,6 +204,25 @@ class Store:
         return _all(rows, outside, "outside_season", told)
 
 
+def _groups(column: pa.ChunkedArray, rows: NDArray[np.intp]) -> dict[str, NDArray[np.intp]]:
+    """Which of these rows have which text, in one pass over them, in the order of the texts' first rows."""
+    codes = column.take(pa.array(rows)).combine_chunks().dictionary_encode()
+    order = np.argsort(codes.indices.to_numpy(), kind="stable")
+    starts = np.flatnonzero(np.diff(codes.indices.to_numpy()[order])) + 1
+    return dict(zip(codes.dictionary.to_pylist(), np.split(rows[order], starts), strict=True)) if len(rows) else {}
+
+
+def _unknown_parcels(rows: Rows, which: NDArray[np.intp], collection: str, season: str) -> list[Rejection]:
+    return [
+        rows.reject(
+            row, "unknown_parcel",
+            f"parcel {rows.table['parcel_id'][row].as_py()!r} is not in collection {collection!r} of season {season!r}; "
+            "import it, then redrive",
+        )
+        for row in which.tolist()
+    ]  # fmt: skip
+
+
 def _all(rows: Rows, which: NDArray[np.intp], code: ReasonCode, reason: str) -> list[Rejection]:
     return [rows.reject(row, code, reason) for row in which.tolist()]
 
@@ -194,7 +232,7 @@ def _letter(rejection: Rejection, streams: Mapping[str, str]) -> Letter:
     return Letter(
         stream=streams[message.topic], topic=message.topic, partition=message.partition, message_offset=message.offset,
         row_in_message=rejection.row, reason_code=rejection.code, reason=rejection.reason,
-        content_type=message.content_type, payload=rejection.payload,
+        content_type=message.content_type, payload=rejection.payload, repeats=message.redriven_from,
     )  # fmt: skip
 
 

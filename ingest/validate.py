@@ -21,7 +21,7 @@ Mask = NDArray[np.bool_]
 MAX_TEXT = 200
 """Longest identifier in characters: Copernicus product names have under 100 (chosen as twice that)."""
 SENTINEL_1_LAUNCH = datetime(2014, 4, 3, tzinfo=UTC)
-"""No coherence is with an earlier pass."""
+"""No observation is of an earlier pass, nor coherent with one; also keeps out times that are no times to numpy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +137,12 @@ def _times(table: pa.Table, latest: datetime) -> Iterator[_Check]:
     observed, available = table["observed_at"], table["available_at"]
     for name in ("observed_at", "available_at"):
         yield _future(table, name, latest)
+    launch = pa.scalar(SENTINEL_1_LAUNCH, observed.type)
+    yield _Check(
+        "out_of_range",
+        _mask(pc.less(observed, launch)),
+        lambda row: f"observed_at: {_time(observed, row)} is before the first Sentinel ({SENTINEL_1_LAUNCH:%Y-%m-%d})",
+    )
     yield _Check(
         "available_before_observed",
         _mask(pc.less(available, observed)),
@@ -145,7 +151,7 @@ def _times(table: pa.Table, latest: datetime) -> Iterator[_Check]:
         ),
     )
     if "coherence_with" in table.column_names:
-        earlier, launch = table["coherence_with"], pa.scalar(SENTINEL_1_LAUNCH, observed.type)
+        earlier = table["coherence_with"]
         yield _Check(
             "out_of_range",
             _mask(pc.or_kleene(pc.greater_equal(earlier, observed), pc.less(earlier, launch))),

@@ -66,6 +66,14 @@ class Carried:
         first, day, steps, views = (one[parcel] for one in (self.first_step, self.day, self.steps_sum, self.views_sum))
         return Carried(self.model, first, day, steps, views, self.encoder[:, :, parcel], self.decoder[:, :, parcel])
 
+    def put(self, parcel: Ints, states: "Carried") -> "Carried":
+        """The states with those of some parcels replaced."""
+        ours = self.rows(np.arange(len(self.day)))  # a copy
+        for name in ("first_step", "day", "steps_sum", "views_sum"):
+            getattr(ours, name)[parcel] = getattr(states, name)
+        ours.encoder[:, :, parcel], ours.decoder[:, :, parcel] = states.encoder, states.decoder
+        return ours
+
     def where(self, keep: Bools) -> "Carried":
         """The states of the parcels to keep, empty ones in place of the others."""
         first, day = np.where(keep, self.first_step, NEVER), np.where(keep, self.day, -NEVER)

@@ -123,6 +123,27 @@ def merge(a: State, b: State) -> State:
     return State(m, a.s * of_a + b.s * of_b, a.v * of_a[..., None] + b.v * of_b[..., None], a.model)
 
 
+def prefixes(start: State, each: State, parcel: Tensor) -> State:
+    """The state of a parcel after each of its acquisitions: `start` with this acquisition and all before it folded in.
+
+    Args:
+        start: (P) parcels before the first of them.
+        each: (N) every acquisition by itself (a state of its observations alone).
+        parcel: (N,) int64 ascending, the parcel of each; acquisitions of a parcel in order of time.
+    """
+    _same_model(start.model, each.model)
+    first = torch.searchsorted(parcel, parcel)  # (N,) place of the parcel's first acquisition
+    rank = torch.arange(len(parcel), device=parcel.device) - first
+    m, s, v = each.m.clone(), each.s.clone(), each.v.clone()
+    for nth in range(int(rank.max()) + 1 if len(rank) else 0):
+        rows = torch.nonzero(rank == nth)[:, 0]
+        # The nth acquisition follows the one before it in the row above; the first follows the parcel's start.
+        before = start.take(parcel[rows]) if nth == 0 else State(m[rows - 1], s[rows - 1], v[rows - 1], each.model)
+        after = merge(before, each.take(rows))
+        m[rows], s[rows], v[rows] = after.m, after.s, after.v
+    return State(m, s, v, each.model)
+
+
 def finish(state: State, *, model: str = "") -> Tensor:
     """The attention's output (P, H * D): the softmax-weighted mean of the values, zeros where nothing was seen."""
     _same_model(state.model, model)

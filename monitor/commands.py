@@ -1,6 +1,5 @@
-"""`parcelwatch monitor`, `models`, `history`, `alerts` and `status`."""
+"""`parcelwatch monitor`, `models` and `status`."""
 
-import json
 import logging
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -11,27 +10,26 @@ from typing import Annotated, Any
 
 import sqlalchemy as sa
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from db import history as store
 from db import registry, work
+from db import status as store
 from db.connect import engine
 from db.parcels import Parcel, season_by_name
 from db.settings import resolve_dsn
+from db.terminal import console, plain
 from models.checkpoint import Checkpoint
 from models.classifier import ClassifierConfig
 from models.gap_model import GapModel
 from models.gap_training import GapTrainingConfig
 from models.ndvi_inputs import TrainingDataError
 from models.ndvi_reconstruction import NdviTrainingConfig, SarToNdvi
-from monitor import picture, schedule, train, training_data, words
+from monitor import asked, schedule, train, training_data
 from monitor.errors import CannotWatch, NotFound
+from monitor.records import records
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker
 
-console = Console()
 monitor = typer.Typer(no_args_is_help=True, help="Fold what is new into beliefs and alerts.")
 models = typer.Typer(no_args_is_help=True, help="Train, list and activate models.")
 train_app = typer.Typer(no_args_is_help=True, help="Train a model on a stored season.")
@@ -39,9 +37,6 @@ models.add_typer(train_app, name="train")
 
 SeasonOption = Annotated[str, typer.Option(help="name of a stored season")]
 CollectionOption = Annotated[str, typer.Option(help="collection of parcels")]
-TimeOption = Annotated[
-    datetime | None, typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S%z"], help="UTC unless it says otherwise")
-]
 
 
 @monitor.command()
@@ -61,15 +56,29 @@ def once() -> None:
 
 @models.command("list")
 def list_models() -> None:
-    """List registered models, newest first."""
-    table = Table("key", "id", "task", "gives", "trained on", "validation", "registered")
+    """List registered models, newest first, and what each is active for."""
+    rows = list[tuple[str, ...]]()
     with engine(resolve_dsn()).connect() as connection:
+        active = registry.active_models(connection)
         for row in registry.all_models(connection):
             gives = f"{len(row.config['classes'])} crops" if "classes" in row.config else f"NDVI, {_kind(row)}"
-            data = "{season}, {observed_from} to {observed_to}".format_map(row.trained_on)
-            since = f"{row.recorded_at:%Y-%m-%d %H:%M}"
-            table.add_row(str(row.model_key), row.model_id[:12], row.task, gives, data, _scores(row.metrics), since)
-    console.print(table)
+            data = "{season}, {observed_from} to {observed_to}".format_map(_Unsaid(row.trained_on))
+            where = ", ".join(f"{one} in {season}" for one, season, key in active if key == row.model_key)
+            cells = (row.model_key, row.model_id[:12], row.task, gives, data, f"{row.recorded_at:%Y-%m-%d %H:%M}",
+                     where or "nothing", _scores(row.metrics))  # fmt: skip
+            rows.append(tuple(map(plain, cells)))
+    if not rows:
+        console.print("no model is registered: `parcelwatch models train classifier`")
+        return
+    names = ("key", "id", "task", "gives", "trained on", "registered (UTC)", "active for", "validation")
+    console.print(records(dict(zip(names, zip(*rows, strict=True), strict=True))))
+
+
+class _Unsaid(dict[str, Any]):
+    """What a model says of its data; a dash for what it does not."""
+
+    def __missing__(self, key: str) -> str:
+        return "-"
 
 
 def _kind(row: registry.ModelRow) -> str:
@@ -85,21 +94,36 @@ def activate(
     """Let a model watch a collection in a season; its parcels are rebuilt from their observations."""
     now = datetime.now(UTC)
     with engine(resolve_dsn()).begin() as connection:
-        found = [
-            m for m in registry.all_models(connection) if str(m.model_key) == model or m.model_id.startswith(model)
-        ]
-        if len(found) != 1:
-            raise NotFound(f"{len(found) or 'no'} registered model answers to {model!r}; see `parcelwatch models list`")
-        if found[0].task == "classifier" and (why := ClassifierConfig.from_json(found[0].config).coupling):
+        found = _the_model(connection, model)
+        asked.groups(connection, season, collection)
+        if found.task == "classifier" and (why := ClassifierConfig.from_json(found.config).coupling):
             raise CannotWatch(
-                f"model {found[0].model_id[:12]} cannot watch a season: {why}; it classifies whole ones only"
+                f"model {found.model_id[:12]} cannot watch a season: {why}; it classifies whole ones only"
             )
-        if found[0].task == "ndvi":
-            train.curve_model(Checkpoint(*registry.checkpoint(connection, found[0].model_key)))
+        if found.task == "ndvi":
+            train.curve_model(Checkpoint(*registry.checkpoint(connection, found.model_key)))
         stored = season_by_name(connection, season)
-        registry.activate(connection, stored.season_key, collection, found[0].model_key, now)
-        n = work.mark_rebuild(connection, stored.season_key, collection, now)
-    console.print(f"model {found[0].model_id[:12]} watches {collection} in {season}; {n} parcels will be rebuilt")
+        registry.activate(connection, stored.season_key, collection, found.model_key, now)
+        n = work.mark_season(connection, stored.season_key, collection, found.task, now)
+        (group,) = asked.groups(connection, season, collection)
+    console.print(plain(f"model {found.model_id[:12]} watches {collection} in {season}; {n} parcels will be rebuilt"))
+    if not group.has_classifier:
+        console.print("no classifier is active for it yet, so crop_mismatch is not checked: activate one, too")
+    if not group.has_ndvi_model:
+        console.print(
+            "no NDVI model is active for it yet, so there is no daily curve and no phenology: activate one, too"
+        )
+
+
+def _the_model(connection: sa.Connection, name: str) -> registry.ModelRow:
+    """Return the model of a key, else of the first digits of an id; raises NotFound."""
+    stored = registry.all_models(connection)
+    found = [m for m in stored if str(m.model_key) == name] or [
+        m for m in stored if name and m.model_id.startswith(name)
+    ]
+    if len(found) != 1:
+        raise NotFound(f"{len(found) or 'no'} registered model answers to {name!r}; see `parcelwatch models list`")
+    return found[0]
 
 
 def train_classifier(
@@ -177,107 +201,12 @@ def _ndvi_choices(model: str, file: Path | None, seed: int) -> GapTrainingConfig
         raise TrainingDataError(f"{file or '--model'}: {error}") from error
 
 
-def history(
-    parcel: Annotated[str, typer.Argument(help="the agency's own id of the parcel")],
-    collection: Annotated[str | None, typer.Option(help="collection, if the id is not unique")] = None,
-    season: Annotated[str | None, typer.Option(help="season, else the newest one")] = None,
-    as_known_at: TimeOption = None,
-    out: Annotated[Path | None, typer.Option(help="PNG to write, else reports/PARCEL.png")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="rows as JSON lines instead of the table")] = False,
-) -> None:
-    """Show all that is known of a parcel, or was known at a time: table and picture."""
-    at = None if as_known_at is None else as_known_at if as_known_at.tzinfo else as_known_at.replace(tzinfo=UTC)
-    with engine(resolve_dsn()).connect() as connection:
-        found = store.find_parcel(connection, parcel, collection, season)
-        if not found:
-            raise NotFound(f"no parcel {parcel!r} is stored" + (f" in season {season}" if season else ""))
-        same_season = [one for one in found if one[2] == found[0][2]]
-        if len(same_season) > 1:
-            raise NotFound(
-                f"{parcel!r} is in collections {', '.join(c for _, c, _ in same_season)}: name one with --collection"
-            )
-        key, its_collection, its_season = found[0]
-        rows = store.parcel_history(connection, key, None, None, at)
-    if as_json:
-        for row in rows:
-            typer.echo(json.dumps(row.__dict__, default=str))
-        return
-    _print_history(rows)
-    path = out or Path("reports") / f"{parcel}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    known = f", as known at {at:%Y-%m-%d %H:%M} UTC" if at else ""
-    picture.save(rows, f"{its_collection} {parcel}, season {its_season}{known}", path)
-    console.print(f"picture: {path}")
-
-
-def alerts(
-    season: Annotated[str | None, typer.Option(help="only this season")] = None,
-    collection: Annotated[str | None, typer.Option(help="only this collection")] = None,
-    rule: Annotated[str | None, typer.Option(help="crop_mismatch, no_emergence or early_loss")] = None,
-    limit: Annotated[int, typer.Option(help="at most so many")] = 50,
-    as_json: Annotated[bool, typer.Option("--json", help="as JSON lines, with all the evidence")] = False,
-) -> None:
-    """List open alerts, confirmed and surest first."""
-    with engine(resolve_dsn()).connect() as connection:
-        rows = store.open_alerts(connection, season, collection, rule, limit)
-    if as_json:
-        for row in rows:
-            typer.echo(json.dumps(row.__dict__, default=str))
-        return
-    table = Table(
-        "alert", "parcel", "declared", "rule", "colour", "state", "confidence", "departed", "confirmed", "why"
-    )
-    for row in rows:
-        parcel = f"{row.source_id}\n{row.declared_crop or 'nothing declared'}\n{row.collection}, {row.season}"
-        what = f"[{row.colour}]{row.rule}[/]\n{row.state}, confidence {row.confidence:.2f}"
-        confirmed = f"{row.confirmed_at:%Y-%m-%d}" if row.confirmed_at else "not yet"
-        table.add_row(
-            str(row.alert_key), parcel, what, str(row.departed_on), confirmed, words.why(row.rule, row.evidence)
-        )
-    console.print(table if rows else "no open alerts")
-
-
 def status() -> None:
-    """Show the state of the whole chain."""
-    table = Table("part", "what", "value")
+    """Show the state of the whole chain: which processes live, what is stored, what waits for what."""
     with engine(resolve_dsn()).connect() as connection:
-        for row in store.status(connection):
-            table.add_row(*row)
-    console.print(table)
-
-
-def _print_history(rows: list[store.HistoryRow]) -> None:
-    """Observations, changes of the most likely crop and alerts; the daily curve is for the picture."""
-    table = Table(box=None)
-    for name in ("day", "what", "known since", "NDVI", "VV dB", "VH dB"):
-        table.add_column(name, no_wrap=True, justify="right" if name[0] in "NV" else "left")
-    table.add_column("note")
-    crop = None
-    for row in rows:
-        if row.kind == "ndvi" or (row.kind == "posterior" and row.crop == crop):
-            continue
-        crop = row.crop if row.kind == "posterior" else crop
-        numbers = (
-            "" if value is None else f"{value:.{digits}f}"
-            for value, digits in ((row.ndvi, 2), (row.vv_db, 1), (row.vh_db, 1))
-        )  # fmt: skip
-        table.add_row(f"{row.at:%Y-%m-%d}", row.kind, f"{row.recorded_at:%Y-%m-%d}", *numbers, _note(row))
-    last = max((row.at for row in rows if row.kind == "ndvi"), default=None)
-    console.print(table)
-    n_days = sum(row.kind == "ndvi" for row in rows)
-    console.print(f"daily NDVI on {n_days} days" + (f", the last {last:%Y-%m-%d}" if last else ""))
-
-
-def _note(row: store.HistoryRow) -> str:
-    """What else there is to say of a row."""
-    if row.kind == "alert":
-        return f"[{row.detail['colour']}]{row.detail['rule']} {row.detail['event']}[/]: {words.why(row.detail['rule'], row.detail)}"
-    if row.kind == "posterior":
-        return f"{row.crop} {row.probability:.2f}"
-    if row.kind == "declaration":
-        return f"{row.crop} ({row.detail['crop_code']})"
-    revision = f", revision {row.detail['revision']}" if row.detail.get("revision") else ""
-    return f"orbit {row.relative_orbit}{revision}"
+        rows = store.status(connection)
+    columns = {name: [plain(row[nr]) for row in rows] for nr, name in enumerate(("part", "what", "value"))}
+    console.print(records(columns))
 
 
 def _registered(

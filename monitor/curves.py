@@ -1,18 +1,24 @@
-"""Daily NDVI of parcels with news: which days the news inform, and their rows.
+"""Daily NDVI of parcels: which days new observations inform, and their rows.
 
-    a radar pass       the days since the last row
-    a clear view       also the days back to the two clear views before it: what lies between is drawn anew, as a revision
-                       (two, because the new view may show that the last one was a residual cloud dip)
-    anything late      likewise, from the day before which nothing changes
+    row of day d = what is said of d with everything observed up to the day c(d) that last informs it:
+        c(d) = the second clear view on or after d      (two, because it may show that the first was a residual cloud dip)
+             = the first, where there is no second      (neither more than REACH_D days later: a view says nothing so far back)
+             = the first observation on or after d      where there is no clear view
 
+    a radar pass, in order         the days since the last row
+    a clear view, in order         also the days back to the two clear views before it, as revisions
+    late, revised or withdrawn     the days from two clear views before it, each with its own c(d)
+
+So the newest row of each day is a function of what is known, however the observations came and whenever a worker looked at them.
 Nothing else is rewritten, and what the networks read up to `DELAY_DAYS` ago is stored with them (models.gap_streaming): the
 work for an acquisition does not grow with the season. A stored state is a cache: one that is missing, of another model or
 no longer what is known is made anew, and the rows are the same.
 """
 
-from collections.abc import Mapping
-from datetime import UTC, date, datetime, timedelta
-from typing import Final
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypeVar
 
 import numpy as np
 import sqlalchemy as sa
@@ -31,38 +37,84 @@ from models.ndvi_inputs import ClearSeries, SarSeries
 from models.ndvi_views import MODES, Mode
 from monitor.features import means, season_days
 
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Packed = TypeVar("Packed", SarSeries, ClearSeries)
+
 SEQUENCE: Final[Mapping[Mode, str]] = {mode: f"ndvi {mode}" for mode in MODES}
 """Under which the networks' states are stored, beside those of the classifier's modalities."""
-VIEWS_BACK: Final = 2
-LONGEST_REACH_D: Final = 120
+REACH_D: Final = 120
 """A clear view informs no day further back: the reach of a view in the curve's own model."""
+VIEWS_BACK: Final = 2
+NOTHING: Final = 10**6
+"""A first day after every season: nothing to draw."""
+SAME: Final = 2e-6
+"""NDVI values that differ by less are the same: the order of float32 sums changes them by 1e-7."""
 
 
 def draw(
     connection: sa.Connection, model_key: int, model: GapModel, claim: Claim, season: Season, s2: NDArray[np.void],
-    s1: NDArray[np.void], now: datetime,
-) -> int:  # fmt: skip
-    """Stores the rows that the claim's news inform; returns how many.
+    s1: NDArray[np.void],
+) -> NdviRows:  # fmt: skip
+    """Return the rows that the claim's new observations inform and that are not stored like that; store the networks' states.
 
     Args:
         s2, s1: all that is known of the claimed parcels, sorted by parcel and time.
     """
     keys = claim.parcel_keys
     sar, clear = curve_series(s2, s1, keys, season)
-    known = np.full(len(keys), -(10**6))
-    for one in (sar, clear):
-        np.maximum.at(known, one.parcel, np.floor(one.day).astype(np.int64))
-    first = _first_informed(connection, claim, season, sar, clear)
-    carried = _carried(connection, model_key, model, keys)
-    rows = draw_curve(model, sar, clear, np.maximum(first, 0), known, carried)
-    _save_carried(connection, model_key, carried, rows.carried, sar, clear, claim, season)
-    # Rows of which nothing is known but the season are no statement about the parcel: they are not stored.
-    says = np.flatnonzero(rows.origin != ORIGINS.index("prior"))
-    day = np.datetime64(season.starts_on) + rows.day[says]
-    is_observed = rows.origin[says] == ORIGINS.index("observed")
-    stored = NdviRows(keys[rows.parcel[says]], day, rows.is_causal[says], is_observed, rows.ndvi[says], rows.sd[says])
-    beliefs.save_ndvi(connection, stored, model_key, now)
-    return len(says)
+    observed = _observed(claim, season, s2, s1, sar, clear)
+    first, is_redrawn = _first_informed(connection, claim, season, observed)
+    before = _carried(connection, model_key, model, keys)
+    carried, parts = before, [_NO_ROWS]
+    for step in _steps(first, observed):
+        some_sar, some_clear = _of(sar, step.parcel, len(keys)), _of(clear, step.parcel, len(keys))
+        states = {mode: one.rows(step.parcel) for mode, one in carried.items()}
+        rows = draw_curve(model, some_sar, some_clear, step.begin, step.known, states)
+        carried = {mode: one.put(step.parcel, rows.carried[mode]) for mode, one in carried.items()}
+        # Rows of which nothing is known but the season are no statement about the parcel: they are not stored.
+        kept = np.flatnonzero((rows.origin != ORIGINS.index("prior")) & (rows.day <= step.end[rows.parcel]))
+        day, is_observed = rows.day[kept], rows.origin[kept] == ORIGINS.index("observed")
+        parts.append(NdviRows(
+            keys[step.parcel[rows.parcel[kept]]], np.datetime64(season.starts_on) + day, rows.is_causal[kept], is_observed,
+            rows.ndvi[kept], rows.sd[kept],
+        ))  # fmt: skip
+    if len(parts) > 1:
+        _save_carried(connection, model_key, before, carried, sar, clear, claim, season)
+    return _changed(connection, NdviRows.joined(parts), keys[is_redrawn])
+
+
+_NO_ROWS: Final = NdviRows(
+    np.empty(0, np.int64), np.empty(0, "M8[D]"), np.empty(0, bool), np.empty(0, bool), np.empty(0), np.empty(0)
+)  # fmt: skip
+
+
+def _of(series: Packed, parcels: Ints, n_parcels: int) -> Packed:
+    """The rows of some parcels, whose indices become places in `parcels`."""
+    place = np.full(n_parcels, -1)
+    place[parcels] = np.arange(len(parcels))
+    some = series.rows(place[series.parcel] >= 0)
+    return replace(some, parcel=place[some.parcel])
+
+
+def _changed(connection: sa.Connection, rows: NdviRows, keys: Ints) -> NdviRows:
+    """The rows less those of parcels (keys) that are stored with the same values."""
+    asked = np.flatnonzero(np.isin(rows.parcel_key, keys))
+    if len(asked) == 0:
+        return rows
+    first, last = rows.day[asked].min().item(), rows.day[asked].max().item()
+    stored = {
+        (row["parcel_key"], row["day"]): row for row in beliefs.ndvi_curves(connection, keys, first, last)
+    }  # fmt: skip
+    is_changed = np.ones(len(rows.day), bool)
+    for i in asked.tolist():
+        old = stored.get((rows.parcel_key[i], rows.day[i]))
+        is_changed[i] = old is None or not (
+            (old["is_causal"], old["is_observed"]) == (rows.is_causal[i], rows.is_observed[i])
+            and abs(old["ndvi"] - rows.ndvi[i]) <= SAME
+            and abs(old["ndvi_sd"] - rows.ndvi_sd[i]) <= SAME
+        )
+    return rows.where(is_changed)
 
 
 def curve_series(
@@ -111,34 +163,105 @@ def _save_carried(
         beliefs.save_states(connection, model_key, rows)
 
 
-def _first_informed(
-    connection: sa.Connection, claim: Claim, season: Season, sar: SarSeries, clear: ClearSeries
-) -> NDArray[np.int64]:
-    """(P,) the first day whose row the claim's news may change."""
-    start = np.full(len(claim.parcel_keys), 10**6)
-    for one in (sar, clear):
-        np.minimum.at(start, one.parcel, np.floor(one.day).astype(np.int64))
+@dataclass(frozen=True)
+class _Observed:
+    """The days on which the claimed parcels were observed."""
+
+    views: list[Ints]
+    """(P) days of clear views, each parcel's ascending."""
+    all: list[Ints]
+    """(P) days of clear views and radar, likewise."""
+    newest_before: Ints
+    """(P,) the newest day that is not pending; -`NOTHING` where there is none."""
+    oldest_new: Ints
+    """(P,) the oldest day of which pending rows say something, `NOTHING` where they say nothing (all cloud)."""
+    has_new_view: Bools
+    """(P,) whether a clear view is pending, or a revision that may have made or unmade one."""
+
+
+def _observed(
+    claim: Claim, season: Season, s2: NDArray[np.void], s1: NDArray[np.void], sar: SarSeries, clear: ClearSeries
+) -> _Observed:  # fmt: skip
+    n = len(claim.parcel_keys)
+    of_view, of_sar = np.floor(clear.day).astype(np.int64), np.floor(sar.day).astype(np.int64)
+    new_view, new_sar = claim.is_among(s2[np.isfinite(s2["ndvi"])], True), claim.is_among(s1, False)
+    newest_before, oldest_new, has_new_view = np.full(n, -NOTHING), np.full(n, NOTHING), np.zeros(n, bool)
+    for parcel, day, is_new in ((clear.parcel, of_view, new_view), (sar.parcel, of_sar, new_sar)):
+        np.maximum.at(newest_before, parcel[~is_new], day[~is_new])
+        np.minimum.at(oldest_new, parcel[is_new], day[is_new])
+    has_new_view[clear.parcel[new_view]] = True
+    # What a revision or a withdrawal replaced informed rows too, and is in no series any more.
+    revised = claim.observations[claim.observations["revision"] > 0]
+    index = np.searchsorted(claim.parcel_keys, revised["parcel_key"])
+    np.minimum.at(oldest_new, index, np.floor(season_days(revised["observed_at"], season.starts_on)).astype(np.int64))
+    has_new_view[index] = True
+    both = np.concatenate([clear.parcel, sar.parcel]), np.concatenate([of_view, of_sar])
+    return _Observed(_days(clear.parcel, of_view, n), _days(*both, n), newest_before, oldest_new, has_new_view)
+
+
+def _days(parcel: Ints, day: Ints, n_parcels: int) -> list[Ints]:
+    """(P) the different days of each parcel, ascending."""
+    unique = np.unique(np.stack([parcel, day]), axis=1)
+    return np.split(unique[1], np.searchsorted(unique[0], np.arange(1, n_parcels)))
+
+
+def _first_informed(connection: sa.Connection, claim: Claim, season: Season, observed: _Observed) -> tuple[Ints, Bools]:
+    """(P,) the first day whose row may change, `NOTHING` for none, and whether rows after it may be stored already as they are."""
+    n = len(claim.parcel_keys)
     last_row = beliefs.last_days(connection, claim.parcel_keys)
-    first = np.array([_day(last_row.get(int(key)), season) for key in claim.parcel_keys])
-    first = np.where(first < 0, start, first + 1)
-    pending = claim.pending
-    index = np.searchsorted(claim.parcel_keys, pending["parcel_key"])
-    new_day = np.floor(season_days(pending["observed_at"], season.starts_on)).astype(np.int64)
-    for p, day, is_s2, is_rebuild in zip(index, new_day, pending["is_s2"], pending["is_rebuild"], strict=True):
-        if is_rebuild:
-            first[p] = start[p]
-        elif is_s2:
-            before = np.unique(np.floor(clear.day[slice(*np.searchsorted(clear.parcel, [p, p + 1]))]))
-            before = before[before < day]
-            reach = day - LONGEST_REACH_D
-            first[p] = min(
-                first[p], max(int(before[-VIEWS_BACK]) + 1 if len(before) >= VIEWS_BACK else start[p], reach)
-            )
-        else:
-            first[p] = min(first[p], day)
-    informed: NDArray[np.int64] = np.maximum(first, start)
-    return informed
+    is_late = observed.oldest_new <= observed.newest_before
+    anew = claim.is_due("ndvi")
+    first = np.full(n, NOTHING)
+    for p in range(n):
+        if len(observed.all[p]) == 0:
+            continue
+        start, oldest = max(int(observed.all[p][0]), 0), int(observed.oldest_new[p])
+        last = last_row.get(int(claim.parcel_keys[p]))
+        if anew[p] or (last is None and oldest < NOTHING):
+            first[p] = start
+        elif oldest < NOTHING and last is not None:
+            first[p] = (last - season.starts_on).days + 1
+            if is_late[p] or observed.has_new_view[p]:
+                before = observed.views[p][observed.views[p] < oldest]
+                back = int(before[-VIEWS_BACK]) + 1 if len(before) >= VIEWS_BACK else start
+                first[p] = max(min(first[p], max(back, oldest - REACH_D)), start)
+    return first, anew | is_late
 
 
-def _day(last: date | None, season: Season) -> int:
-    return -1 if last is None else (last - season.starts_on).days
+@dataclass(frozen=True)
+class _Step:
+    """Days of some parcels that were last informed on one day of each."""
+
+    parcel: Ints
+    """(Q,) place in the claim."""
+    begin: Ints
+    end: Ints
+    known: Ints
+    """(Q,) first and last day, and the day that informs them; nothing observed after it counts."""
+
+
+def _steps(first: Ints, observed: _Observed) -> Iterator[_Step]:
+    """Yield the days from `first` (P,) on, what is informed earlier before what is informed later."""
+    of_parcel = [
+        _informed(int(day), views, everything)
+        for day, views, everything in zip(first, observed.views, observed.all, strict=True)
+    ]
+    for nth in range(max(map(len, of_parcel), default=0)):
+        parcel = np.array([p for p, steps in enumerate(of_parcel) if len(steps) > nth])
+        begin_day, end_day, known = np.array([of_parcel[p][nth] for p in parcel]).T
+        yield _Step(parcel, begin_day, end_day, known)
+
+
+def _informed(first: int, views: Ints, everything: Ints) -> list[tuple[int, int, int]]:
+    """First and last day of each run of days that one day informs last, and that day (c of the module's docstring)."""
+    if len(everything) == 0 or first > everything[-1]:
+        return []
+    days = np.arange(first, int(everything[-1]) + 1)
+    far = np.append(views, [NOTHING, NOTHING])
+    nth = np.searchsorted(views, days)
+    informed = everything[np.searchsorted(everything, days)]
+    for view in (far[nth], far[nth + 1]):
+        informed = np.where(view - days <= REACH_D, view, informed)
+    begins = np.flatnonzero(np.diff(informed, prepend=-1))
+    ends = np.append(begins[1:], len(days)) - 1
+    return list(zip(days[begins].tolist(), days[ends].tolist(), informed[begins].tolist(), strict=True))

@@ -1,6 +1,7 @@
 """Errors of the monitor's commands, made for people.
 
 NotFound     what was asked for is not stored, or not one thing: the caller shows the line and stops
+NothingWorks every parcel of a batch fails: the worker's loop waits, an operator mends
 CannotWatch  a model needs a whole season at once: the caller shows the line and stops
 """
 
@@ -11,3 +12,7 @@ class NotFound(Exception):
 
 class CannotWatch(Exception):
     """A model whose states cannot be carried through a season is asked to watch one."""
+
+
+class NothingWorks(Exception):
+    """Several parcels failed one after the other and none did not: a broken model or server, not a poisoned parcel."""

@@ -127,9 +127,7 @@ def crop_mismatch(
     if declared not in posterior.classes:
         return _not(rule, "NOT_EXECUTED", f"the classifier does not know the declared crop {declared}")
     if posterior.n_observations < settings.mismatch_min_observations:
-        return _not(
-            rule, "NOT_VALID", f"{posterior.n_observations} observations, {settings.mismatch_min_observations} needed"
-        )
+        return _too_few(posterior.n_observations, settings)
     of_declared = float(posterior.probabilities[list(posterior.classes).index(declared)])
     best = int(np.argmax(posterior.probabilities))
     of_best = float(posterior.probabilities[best])
@@ -140,7 +138,8 @@ def crop_mismatch(
         "declared": declared, "probability_of_declared": round(of_declared, 4),
         "most_likely": posterior.classes[best], "probability_of_most_likely": round(of_best, 4),
         "n_observations": posterior.n_observations, "observed_to": posterior.observed_to.isoformat(),
-        "thresholds": {"declared_below": settings.mismatch_declared_below, "other_above": settings.mismatch_other_above},
+        "thresholds": _thresholds(settings, "mismatch_declared_below", "mismatch_other_above", "mismatch_closed_above",
+                                  "mismatch_confirm_days", "mismatch_min_observations"),
     }  # fmt: skip
     if not (is_sure or is_held):
         return Finding(rule, "OK", "green", round(of_declared, 3), None, evidence)
@@ -149,6 +148,17 @@ def crop_mismatch(
     was_red = previous is not None and previous.colour == "red"
     colour: Colour = "red" if was_red or (is_sure and is_late_enough) else "yellow"
     return Finding(rule, "OK", colour, round(1 - of_declared, 3), first, evidence)
+
+
+def nothing_observed(declared: str | None, settings: RuleSettings) -> Finding:
+    """What `crop_mismatch` says of a parcel whose observations have all been withdrawn."""
+    return _not("crop_mismatch", "NOT_EXECUTED", "nothing is declared") if declared is None else _too_few(0, settings)
+
+
+def _too_few(n_observations: int, settings: RuleSettings) -> Finding:
+    return _not(
+        "crop_mismatch", "NOT_VALID", f"{n_observations} observations, {settings.mismatch_min_observations} needed"
+    )
 
 
 def no_emergence(views: ClearViews, neighbours: Neighbours | None, settings: RuleSettings) -> Finding:
@@ -177,6 +187,8 @@ def no_emergence(views: ClearViews, neighbours: Neighbours | None, settings: Rul
     evidence: dict[str, Any] = {
         "emergence_due": due.isoformat(), "bare_since": sown.isoformat(), "neighbours": neighbours.n,
         "threshold_ndvi": VEGETATION_NDVI, "clear_views": _shown(views, of_crop),
+        "thresholds": _thresholds(settings, "neighbours_min", "seedbed_share", "standing_share", "emergence_grace_days",
+                                  "below_neighbours", "confirm_days"),
     }  # fmt: skip
     if np.any(views.ndvi[of_crop] > level[of_crop]):
         return _green(rule, evidence)
@@ -207,7 +219,11 @@ def early_loss(views: ClearViews, neighbours: Neighbours | None, is_new_stand: b
     bare = np.flatnonzero(views.ndvi < LOSS_NDVI) if len(green) >= 2 else np.empty(0, np.int64)
     # Any vegetation since means not lost: a cloud missed in June must not join the bare soil after harvest.
     bare = bare[bare > np.flatnonzero(views.ndvi > VEGETATION_NDVI)[-1]] if len(bare) else bare
-    evidence: dict[str, Any] = {"threshold_ndvi": LOSS_NDVI, "neighbours": neighbours.n}
+    evidence: dict[str, Any] = {
+        "threshold_ndvi": LOSS_NDVI, "neighbours": neighbours.n,
+        "thresholds": _thresholds(settings, "neighbours_min", "loss_from_ndvi", "standing_share", "loss_watch_days",
+                                  "harvest_margin_days", "confirm_days"),
+    }  # fmt: skip
     if len(bare) < 2:  # one low view alone is a cloud that the mask missed as often as a loss
         return _green(rule, evidence)
     lost_on: date = views.days[bare[0]].item()
@@ -237,6 +253,11 @@ def _departure(
     """
     colour: Colour = "red" if (seen_on - departed_on).days >= settings.confirm_days else "yellow"
     return Finding(rule, "OK", colour, round(1 - 0.5**n_views, 3), departed_on, evidence)
+
+
+def _thresholds(settings: RuleSettings, *names: str) -> dict[str, float]:
+    """Return the settings that a finding was decided with, under the names by which an agency sets them."""
+    return {name: getattr(settings, name) for name in names}
 
 
 def _green(rule: Rule, evidence: Mapping[str, Any]) -> Finding:

@@ -1,91 +1,164 @@
-"""The monitor's clock: workers look for news, one leader keeps the daily work, both on APScheduler.
+"""The monitor's processes: workers work off what is pending, one leader keeps the crops' progress, by APScheduler.
 
-Any number of monitors may run, on any number of machines. Each looks for news; parcels are claimed, so none is worked on
-twice. The one that holds the database's advisory lock leads: it refreshes how each crop stands, once a day.
+Any number of monitors may run, on any number of machines. Parcels are claimed, so none is worked on twice. The one that holds
+the database's advisory lock leads: it keeps how each crop stands, every minute if that is cheap, else as often as it can afford.
 """
 
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable
 from datetime import datetime
+from typing import Final
 
+import psycopg
 import sqlalchemy as sa
-from apscheduler.schedulers.blocking import BlockingScheduler
+from apscheduler.schedulers.background import BackgroundScheduler
 
 from db import work
-from db.connect import DatabaseUnavailable, engine
+from db.connect import DatabaseUnavailable, drop_pooled, engine, is_away
 from db.leader import Leadership
 from db.parcels import previous_season, season_by_name
 from monitor import progress
+from monitor.errors import NothingWorks
 from monitor.settings import MonitorSettings
 from monitor.worker import Counts, Worker
 
 log = logging.getLogger(__name__)
 
+_REPORT_S: Final = 60.0
+_LONGEST_WAIT_S: Final = 60.0
+_SHARE_OF_LEADING: Final = 0.05
+"""The leader computes progress at most so much of its time."""
+
 
 def lead(dsn: str, settings: MonitorSettings, now: datetime) -> int:
-    """The leader's daily work for every season that is watched; returns the groups refreshed."""
+    """Bring the progress of every season that is watched up to date; return the groups stored."""
     with engine(dsn).begin() as connection:
         groups = 0
         for name, collection in work.watched_seasons(connection, now):
             season = season_by_name(connection, name)
-            groups += progress.refresh(connection, season, collection, settings.rules, now)
             earlier = previous_season(connection, collection, season)
-            if earlier is not None:  # once: its harvest tells this season's rules what is early
+            if earlier is not None:  # once: its harvest says what is early in this season
                 groups += progress.settle(connection, earlier, collection, settings.rules, now)
+            groups += progress.refresh(connection, season, collection, settings.rules, now)
         return groups
 
 
 def once(worker: Worker, now: datetime) -> Counts:
-    """The leader's work, then all the news there is: what `monitor once` and the replays call."""
+    """Do the leader's work, then all that is pending: what `monitor once` and the replays call."""
     lead(worker.dsn, worker.settings, now)
     return worker.look(now)
 
 
 def run(dsn: str, settings: MonitorSettings, clock: Callable[[], datetime]) -> None:
-    """Runs until the process is told to stop (SIGTERM or SIGINT end it after the batch in hand)."""
-    worker, leadership = Worker(dsn, settings), Leadership(dsn)
-    scheduler = BlockingScheduler(timezone="UTC", job_defaults={"max_instances": 1, "coalesce": True})
-    is_away = False
-
-    def guarded(job: Callable[[], object]) -> None:
-        nonlocal is_away
-        try:
-            job()
-        except (sa.exc.OperationalError, DatabaseUnavailable) as error:
-            if not is_away:  # once, not at every look
-                log.warning("%s; waiting for it", str(error).splitlines()[0])
-            is_away = True
-        else:
-            if is_away:
-                log.warning("the database is back")
-            is_away = False
-
-    def look() -> None:
-        counts = worker.look(clock())
-        if counts != Counts():
-            log.info("%s", " ".join(f"{name}={value}" for name, value in counts.__dict__.items()))
-
-    def leading() -> None:
-        if leadership.is_held():
-            lead(dsn, settings, clock())
-
-    scheduler.add_job(guarded, "interval", [leading], seconds=60, next_run_time=clock(), id="lead")
-    scheduler.add_job(guarded, "interval", [look], seconds=settings.interval_s, next_run_time=clock(), id="look")
-    stop_on_signals(scheduler)
+    """Run until the process is told to stop (SIGTERM or SIGINT end it after the batch in hand)."""
+    stop = threading.Event()
+    stop_on_signals(stop)
+    leader = _Leader(dsn, settings, clock, stop)
+    scheduler = BackgroundScheduler(timezone="UTC", job_defaults={"max_instances": 1, "coalesce": True})
+    scheduler.add_job(leader.tick, "interval", seconds=settings.lead_s, next_run_time=clock(), id="lead")
+    scheduler.start()
     try:
-        scheduler.start()
+        _work(Worker(dsn, settings), clock, stop)
     finally:
-        leadership.release()
+        scheduler.shutdown(wait=True)
+        leader.release()
 
 
-def stop_on_signals(scheduler: BlockingScheduler) -> None:
-    """SIGTERM and SIGINT shut the scheduler down once its running jobs have ended."""
+def stop_on_signals(stop: threading.Event) -> None:
+    """Let SIGTERM and SIGINT set `stop`."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
 
-    def stop(*_: object) -> None:
-        # In a thread: shutdown waits for the job in hand, a signal handler must not.
-        threading.Thread(target=scheduler.shutdown, kwargs={"wait": True}).start()
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+def _work(worker: Worker, clock: Callable[[], datetime], stop: threading.Event) -> None:
+    """Works off what is pending, and waits where there is nothing, or nothing that works."""
+    trouble, report = _Trouble(worker.dsn, stop), _Report()
+    while not stop.is_set():
+        try:
+            counts = worker.look(clock(), stop)
+        except NothingWorks as error:
+            trouble.wait(str(error), worker.settings.retry_s)
+            continue
+        except (sa.exc.DBAPIError, psycopg.Error, DatabaseUnavailable) as error:
+            if not is_away(error):
+                raise
+            trouble.wait(f"{_first_line(error)}; waiting for it", 1.0)
+            continue
+        trouble.over()
+        report.add(counts)
+        stop.wait(worker.settings.interval_s)
+
+
+class _Report:
+    """Counts for the log: at once after a pause, then once a minute."""
+
+    def __init__(self) -> None:
+        self._counts, self._at = Counts(), 0.0
+
+    def add(self, counts: Counts) -> None:
+        """Add what was done, and log it if it is time."""
+        self._counts += counts
+        if self._counts != Counts() and time.monotonic() - self._at >= _REPORT_S:
+            log.info("%s", " ".join(f"{name}={value}" for name, value in self._counts.__dict__.items()))
+            self._counts, self._at = Counts(), time.monotonic()
+
+
+class _Leader:
+    """The leader's thread: one process's try to lead, and the leader's work."""
+
+    def __init__(
+        self, dsn: str, settings: MonitorSettings, clock: Callable[[], datetime], stop: threading.Event
+    ) -> None:
+        self._dsn, self._settings, self._clock = dsn, settings, clock
+        self._leadership, self._trouble, self._not_before = Leadership(dsn), _Trouble(dsn, stop), 0.0
+
+    def tick(self) -> None:
+        """Lead if nobody else does, unless leading takes too much of the time."""
+        if time.monotonic() < self._not_before:
+            return
+        try:
+            if self._leadership.is_held():
+                begun = time.monotonic()
+                lead(self._dsn, self._settings, self._clock())
+                self._not_before = time.monotonic() + (time.monotonic() - begun) / _SHARE_OF_LEADING
+            self._trouble.over()
+        except (sa.exc.DBAPIError, psycopg.Error, DatabaseUnavailable) as error:
+            self._trouble.report(f"leading: {_first_line(error)}; tried again")
+
+    def release(self) -> None:
+        """Let go of the lead."""
+        self._leadership.release()
+
+
+class _Trouble:
+    """What is wrong for one thread: logged when it begins and when it is over, with waits that grow in between."""
+
+    def __init__(self, dsn: str, stop: threading.Event) -> None:
+        self._dsn, self._stop, self._what, self._wait_s = dsn, stop, "", 0.0
+
+    def report(self, what: str) -> None:
+        """Log what is wrong, once for each thing; the next connection is a new one."""
+        if what != self._what:
+            log.warning("%s", what)
+        self._what = what
+        drop_pooled(self._dsn)
+
+    def wait(self, what: str, first_s: float) -> None:
+        """Report, and wait for the next try."""
+        self._wait_s = min(max(2 * self._wait_s, first_s), max(_LONGEST_WAIT_S, first_s)) if self._what else first_s
+        self.report(what)
+        self._stop.wait(self._wait_s)
+
+    def over(self) -> None:
+        """Log that all is well again."""
+        if self._what:
+            log.warning("it works again")
+        self._what, self._wait_s = "", 0.0
+
+
+def _first_line(error: Exception) -> str:
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) and error.orig is not None else error
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]

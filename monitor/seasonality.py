@@ -1,4 +1,4 @@
-"""Start, peak and end of season of parcels with a new clear view, from their stored daily curves."""
+"""Start, peak and end of season of parcels whose curves changed, from their stored daily curves."""
 
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
@@ -6,11 +6,11 @@ from typing import Final
 
 import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from db import beliefs
 from db.beliefs import PhenologyRow
 from db.parcels import Parcel, Season
-from db.work import Claim
 from models.phenology import CROP, GRASS, PhenologyDate, phenology
 
 HCAT_GRASS: Final = "3302"
@@ -18,17 +18,21 @@ HCAT_GRASS: Final = "3302"
 
 
 def date_seasons(
-    connection: sa.Connection, claim: Claim, parcels: Sequence[Parcel], season: Season, now: datetime
-) -> int:
-    """Stores SOS, POS and EOS where they changed, of the claim's parcels with a new clear view; returns how many were looked at."""
-    viewed = np.unique(claim.pending["parcel_key"][claim.pending["is_s2"] | claim.pending["is_rebuild"]])
-    if len(viewed) == 0:
-        return 0
-    curves = beliefs.ndvi_curves(connection, viewed, season.starts_on, season.ends_on, now)
+    connection: sa.Connection, keys: NDArray[np.int64], parcels: Sequence[Parcel], season: Season, now: datetime,
+    recorded_at: datetime,
+) -> None:  # fmt: skip
+    """Store SOS, POS and EOS where they changed, of parcels (keys, ascending) whose curves changed.
+
+    Args:
+        now: the season's end is known from the day after it.
+    """
+    if len(keys) == 0:
+        return
+    curves = beliefs.ndvi_curves(connection, keys, season.starts_on, season.ends_on)
     is_complete = now.date() > season.ends_on
     grass = {p.parcel_key for p in parcels if (p.hcat_code or "").startswith(HCAT_GRASS)}
     rows = []
-    for key in viewed.tolist():
+    for key in keys.tolist():
         own = curves[slice(*np.searchsorted(curves["parcel_key"], [key, key + 1]))]
         days = (own["day"] - np.datetime64(season.starts_on)).astype(np.int64)
         ndvi, sd = own["ndvi"].astype(np.float64), own["ndvi_sd"].astype(np.float64)
@@ -36,8 +40,7 @@ def date_seasons(
         dates = (_date(one, season) for one in (found.sos, found.pos, found.eos))
         outcome, reason = ("OK", None) if found.reason is None else ("NOT_VALID", str(found.reason))
         rows.append(PhenologyRow(key, outcome, reason, *dates))
-    beliefs.save_phenology(connection, rows, now)
-    return len(rows)
+    beliefs.save_phenology(connection, rows, recorded_at)
 
 
 def _date(found: PhenologyDate | None, season: Season) -> date | None:

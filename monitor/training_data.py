@@ -10,6 +10,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import ArrayLike, NDArray
 
+from db import recording
 from db.parcels import Parcel, Season, load_parcels
 from db.series import S2_BANDS, has_pixel_sets, s1_series, s2_series
 from models.classifier import ModalityConfig
@@ -62,6 +63,7 @@ def load(
     Raises:
         NothingToLearn: fewer than two classes or no observation.
     """
+    recording.settle(connection, as_known_at)
     labelled = [(p, label) for p in load_parcels(connection, season, collection, as_known_at)
                 if p.is_monitorable and (label := label_of(p)) is not None]  # fmt: skip
     counts = Counter(label for _, label in labelled)

@@ -1,22 +1,55 @@
 """Findings in a sentence, for people who decide on them."""
 
 from collections.abc import Mapping
-from typing import Any
+from datetime import date
+from typing import Any, Final
+
+DECISIONS: Final = ("acknowledged", "dismissed")
+"""Events of an alert that a person made."""
 
 
 def why(rule: str, evidence: Mapping[str, Any]) -> str:
-    """What a finding rests on."""
+    """Return what a finding rests on, with the day of the last observation in it ("as of")."""
     if "reason" in evidence:
         return str(evidence["reason"])
-    if rule == "crop_mismatch":
+    day = as_of(evidence)
+    said = _said(rule, evidence)
+    return f"as of {day}: {said}" if day and said else said or "nothing departs"
+
+
+def as_of(evidence: Mapping[str, Any]) -> date | None:
+    """Return the day of the newest observation in a finding's evidence; None where it names none."""
+    views = evidence.get("clear_views") or []
+    day = evidence.get("observed_to") or (views[-1][0] if views else evidence.get("lost_on"))
+    return None if day is None else date.fromisoformat(str(day))
+
+
+def percent(probability: float) -> str:
+    """Return a probability in percent, never rounded to the certainties 0 and 100."""
+    if 0 < probability < 0.01:
+        return "under 1%"
+    if 0.99 < probability < 1:
+        return "over 99%"
+    return f"{probability:.0%}"
+
+
+def _said(rule: str, evidence: Mapping[str, Any]) -> str:
+    if rule == "crop_mismatch" and "declared" in evidence:
         return (
-            f"declared {evidence['declared']} has {evidence['probability_of_declared']:.0%}, "
-            f"{evidence['most_likely']} {evidence['probability_of_most_likely']:.0%}, after {evidence['n_observations']} observations"
+            f"probability of the declared {evidence['declared']} {percent(evidence['probability_of_declared'])}, "
+            f"of {evidence['most_likely']} {percent(evidence['probability_of_most_likely'])}, "
+            f"after {evidence['n_observations']} observations"
         )
     views = "; ".join(f"{day} NDVI {ndvi:.2f}" for day, ndvi in evidence.get("clear_views", []))
-    if rule == "no_emergence":
-        return f"{evidence['neighbours']} neighbours of the crop had emerged, due {evidence['emergence_due']}; {views or 'no view'}"
+    if rule == "no_emergence" and "emergence_due" in evidence:
+        return (
+            f"emergence was due {evidence['emergence_due']}, as on {evidence['neighbours']} parcels of the same crop around; "
+            f"clear views: {views or 'none'}"
+        )
     if "lost_on" in evidence:
         share = evidence.get("standing_share_of_neighbours", 0)
-        return f"canopy lost on {evidence['lost_on']} while {share:.0%} of {evidence['neighbours']} neighbours stood; {views}"
-    return "nothing departs"
+        return (
+            f"canopy lost on {evidence['lost_on']} while {percent(share)} of the {evidence['neighbours']} parcels of the same "
+            f"crop around had one; clear views: {views or 'none'}"
+        )
+    return ""

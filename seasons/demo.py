@@ -22,7 +22,6 @@ from db import registry, season_results, work
 from db.connect import DatabaseUnavailable, engine
 from db.embedded import stack
 from db.fresh import fresh_database
-from db.migrate import upgrade
 from db.parcels import Season
 from db.settings import ServerSettings
 from ingest.settings import IngestSettings
@@ -32,7 +31,7 @@ from monitor import train, training_data
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker
 from seasons.outcome import COLLECTION, Counted, DemoSettings, Outcome, Run, measure
-from seasons.play import Chain, Played, import_season, play
+from seasons.play import Chain, Played, import_season, play, prepare
 from seasons.playable import Acquisition
 from seasons.simulator import Season as SimulatedSeason
 from seasons.simulator import SimulatorConfig, simulate_season
@@ -99,7 +98,7 @@ def demonstrate(where: Servers, settings: DemoSettings, stages: Stages, models_f
     # (measured: 16 s and 180 s of training). The database and the broker take the other core.
     torch.set_num_threads(1)
     with stages.stage("schema"):
-        upgrade(where.dsn)
+        prepare(where.dsn)
     with stages.stage("simulate"):
         history, season = (simulate_season(_config(settings, year)) for year in (settings.year - 1, settings.year))
     ingest, worker = IngestSettings(topic_prefix=where.topic_prefix), Worker(where.dsn, MonitorSettings())
@@ -180,7 +179,7 @@ def _train(
         for task, checkpoint in tasks:
             key = train.save(connection, task, checkpoint, folder / checkpoint.model[:12], at)
             registry.activate(connection, now.season_key, COLLECTION, key, at)
-        work.mark_rebuild(connection, now.season_key, COLLECTION, at)
+            work.mark_season(connection, now.season_key, COLLECTION, task, at)
         return tuple(registry.all_models(connection))
 
 

@@ -18,7 +18,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from db import recording
 from db.connect import engine
+from db.migrate import upgrade
 from db.parcels import Season, ensure_season
 from ingest.consumer import Consumer
 from ingest.parcels import ImportOptions, ImportReport, import_parcels
@@ -61,6 +63,13 @@ class Played:
     stored: int = 0
     dead_lettered: int = 0
     work: Counts = field(default_factory=Counts)
+
+
+def prepare(dsn: str) -> None:
+    """Bring an empty database up to date and let the moved clock give its times."""
+    upgrade(dsn)
+    with engine(dsn).begin() as connection:
+        recording.take_the_callers_clock(connection)
 
 
 def import_season(

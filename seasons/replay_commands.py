@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from db.migrate import upgrade
 from db.settings import resolve_broker
 from ingest.producer import ObservationProducer
 from ingest.settings import IngestSettings
@@ -18,7 +17,7 @@ from models.gap_training import GapTrainingConfig
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker
 from seasons.demo import servers
-from seasons.play import Chain, Played
+from seasons.play import Chain, Played, prepare
 from seasons.playable import SeasonDataError
 from seasons.recorded import open_season
 from seasons.replay import ReplaySettings, replay
@@ -58,7 +57,7 @@ def replay_season(
     ndvi = ndvi if ndvi_updates is None else replace(ndvi, n_updates=ndvi_updates)
     stages = Stages(console)
     with servers(os.environ, stages) as where:
-        upgrade(where.dsn)
+        prepare(where.dsn)
         ingest = IngestSettings(topic_prefix=where.topic_prefix)
         chain = Chain(where.dsn, where.bootstrap, ingest, Worker(where.dsn, MonitorSettings()))
         with stages.stage("replay") as bar:

@@ -26,8 +26,9 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from db.connect import close_engines
+from db.connect import close_engines, engine
 from db.embedded import process, stack
+from db.recording import take_the_callers_clock
 
 # No deadline: a shared machine is slow now and then. In CI the same examples every time: a red run can be repeated.
 hypothesis.settings.register_profile("parcelwatch", deadline=None, derandomize="CI" in os.environ)
@@ -84,6 +85,8 @@ def template_database(database_server: str) -> Iterator[str]:
 
     with _database(database_server) as dsn:
         upgrade(dsn)
+        with engine(dsn).begin() as connection:
+            take_the_callers_clock(connection)  # tests move their clock
         close_engines()  # of this database, and of any that the test made
         name = str(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"])
         with psycopg.connect(database_server, autocommit=True) as connection:

@@ -4,19 +4,23 @@ The worker opens the product: one that is broken is then marked in the ledger wi
 """
 
 import json
+import math
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from ingest.errors import MessageRejected
 from ingest.schemas import Sensor
 
 SCHEMA: Final = "parcelwatch.scene/1"
 CONTENT_TYPE: Final = "application/json"
+MAX_BYTES: Final = 2**20
+"""Largest record: ten times the largest item of the catalogues (100 kB), and Kafka's own default limit."""
 Kind = Literal["safe", "item"]
 
 _S2_PRODUCT: Final = re.compile(
@@ -29,20 +33,55 @@ _S1_PRODUCT: Final = re.compile(
 )
 
 
+def _without_control(text: str) -> str:
+    if any(unicodedata.category(character) == "Cc" for character in text):
+        raise ValueError("control characters; mend the record")
+    return text
+
+
+def _storable(item: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Refuses what JSON in a database cannot hold, although a JSON reader lets it through."""
+    waiting: list[Any] = [item]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += (*value.keys(), *value.values())
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, str) and "\0" in value:
+            raise ValueError("a text or name with NUL; mend the item")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ValueError("a number that is NaN or infinite; leave it out")
+        elif isinstance(value, int) and not -(2**63) <= value < 2**64:
+            raise ValueError("a whole number of more than 64 bits; leave it out")
+    return item
+
+
+def _of_our_times(time: datetime) -> datetime:
+    # Years at the ends of Python's calendar leave it in another time zone, and then cannot be read back.
+    if not 1970 < time.year < 9000:
+        raise ValueError("a year that cannot be; mend the clock")
+    return time
+
+
+_Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_without_control)]
+_Address = Annotated[str, Field(min_length=1, max_length=4_096), AfterValidator(_without_control)]
+
+
 class _Message(BaseModel):
     """The record as JSON has it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_: Literal["parcelwatch.scene/1"] = Field(alias="schema")
-    scene_id: Annotated[str, Field(min_length=1, max_length=200)]
+    scene_id: _Text
     sensor: Sensor
-    source: Annotated[str, Field(min_length=1)]
+    source: _Text
     kind: Kind
-    href: Annotated[str, Field(min_length=1)]
-    item: dict[str, Any] | None = None
-    profile: str | None = None
-    found_at: AwareDatetime
+    href: _Address
+    item: Annotated[dict[str, Any] | None, AfterValidator(_storable)] = None
+    profile: _Address | None = None
+    found_at: Annotated[AwareDatetime, AfterValidator(_of_our_times)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +118,8 @@ class FoundScene:
     @classmethod
     def from_json(cls, value: bytes) -> "FoundScene":
         """The scene that a record of the topic tells; raises MessageRejected."""
+        if len(value) > MAX_BYTES:
+            raise MessageRejected("oversized", f"the record has {len(value)} bytes, more than {MAX_BYTES}")
         try:
             return cls.from_record(_Message.model_validate_json(value).model_dump(by_alias=True))
         except ValidationError as error:

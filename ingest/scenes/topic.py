@@ -4,6 +4,7 @@ Partitions are taken by assignment, or as a member of a group; either way the of
 whose scene is in the ledger needs no second reading: the ledger is what a lost worker's successor goes by.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,18 +12,23 @@ from typing import Final
 
 import sqlalchemy as sa
 from kafka import KafkaConsumer, TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
 
 from db import dead_letters as letters
 from db import offsets
 from db.dead_letters import WHOLE_MESSAGE, Letter
 from ingest import dead_letters
 from ingest.errors import MessageRejected, StreamReplaced
+from ingest.judge import Message
 from ingest.membership import Member
 from ingest.producer import Sender
+from ingest.records import message_of, poll
 from ingest.scenes.record import CONTENT_TYPE, FoundScene
 from ingest.scenes.settings import SceneSettings, scenes_topic
 from ingest.settings import IngestSettings
 from ingest.topics import Topics, broker_errors
+
+log = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 10
 """Records taken at once: few, so that others of the group have some too."""
@@ -69,7 +75,7 @@ class ScenesTopic(Member):
     def poll(self, timeout_s: float) -> list[Record]:
         """The next records, none after `timeout_s`. Raises BrokerUnavailable, StreamReplaced."""
         with broker_errors("no scenes"):
-            found = self._kafka.poll(timeout_ms=int(timeout_s * 1000))
+            found = poll(self._kafka, timeout_s)
         if self._failure is not None:
             raise self._failure
         if not found:
@@ -106,18 +112,24 @@ class ScenesTopic(Member):
             # Records that were deleted before they were read: publishers keep their scenes in the ledger.
             self._kafka.seek(partition, max(begin[partition.partition], first[partition.partition]))
 
-    def _record(self, record: object) -> Record:
-        partition, offset, value = record.partition, record.offset, record.value or b""  # type: ignore[attr-defined]
+    def _record(self, record: ConsumerRecord) -> Record:
+        message = message_of(record)
         try:
-            return Record(partition, offset, FoundScene.from_json(value))
+            if message.fault:
+                raise MessageRejected("malformed", message.fault)
+            return Record(message.partition, message.offset, FoundScene.from_json(message.value))
         except MessageRejected as error:
-            self._put_aside(partition, offset, value, error)
-            return Record(partition, offset, None)
+            self._put_aside(message, error)
+        except Exception as error:  # noqa: BLE001  # bytes from outside hold no worker, whatever they make a reader raise
+            self._put_aside(message, MessageRejected("malformed", f"cannot be read: {type(error).__name__}: {error}"))
+        return Record(message.partition, message.offset, None)
 
-    def _put_aside(self, partition: int, offset: int, value: bytes, why: MessageRejected) -> None:
+    def _put_aside(self, message: Message, why: MessageRejected) -> None:
         letter = Letter(
-            self._life.stream, self._name, partition, offset, WHOLE_MESSAGE, why.code, why.reason, CONTENT_TYPE, value
-        )
+            self._life.stream, self._name, message.partition, message.offset, WHOLE_MESSAGE, why.code, why.reason,
+            CONTENT_TYPE, message.value, message.redriven_from,
+        )  # fmt: skip
+        log.warning("%s/%s offset %s: %s; a dead letter", self._name, message.partition, message.offset, letter.reason)
         sender = Sender(self._bootstrap, self._settings.producer_bytes)
         try:
             dead_letters.publish(sender, self._settings.dead_letter_topic, [letter], self._settings.producer_bytes)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-import monitor.commands
 import parcelwatch
+from db.terminal import console
 
 
 class Terminal:
@@ -32,7 +32,7 @@ class Terminal:
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Terminal:
-    monkeypatch.setattr(monitor.commands.console, "width", 300)  # nothing wraps
+    monkeypatch.setattr(console, "width", 300)  # nothing wraps
     return Terminal(monkeypatch, capfd)
 
 

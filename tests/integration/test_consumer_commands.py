@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 from typer.testing import CliRunner
 
+from db import dead_letters
 from db.connect import engine
 from db.parcels import ParcelRow, ensure_season, upsert_parcels
 from ingest.commands import app
@@ -55,6 +56,32 @@ def test_letters_are_listed_and_sent_again(dsn: str, producer: ObservationProduc
     assert "unknown_season: 1 waiting, 2 sent again" in run("dead-letters")
     with engine(dsn).begin() as connection:
         assert connection.execute(sa.text("select count(*) from s2_observations")).scalar_one() == 1
+
+
+def test_equal_letters_are_one_line_and_break_no_view(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARCELWATCH_DSN", dsn)
+    reasons = ["season '1999' is not stored"] * 25 + [f"no parcel [/red]\x1b[2J {nr}" for nr in range(5)]
+    codes = ["unknown_season"] * 25 + ["unknown_parcel"] * 5
+    with engine(dsn).begin() as connection:
+        dead_letters.add(
+            connection,
+            [
+                dead_letters.Letter("s", "t[/x]", 0, nr, dead_letters.WHOLE_MESSAGE, code, reason, None, b"")
+                for nr, (code, reason) in enumerate(zip(codes, reasons, strict=True))
+            ],
+            NOW,
+        )
+    listed = run("dead-letters")
+    assert "unknown_season: 25 waiting, 0 sent again" in listed
+    assert listed.count("season '1999' is not stored") == 1
+    assert "25 x season '1999' is not stored; newest: t[/x]/0/24, 2023-01-01 00:00 UTC" in listed
+    assert listed.count("1 x no parcel [/red]") == 3  # a few wordings of a reason, the newest first
+    assert "[/red] 4; newest" in listed
+    assert "\x1b" not in listed
+    assert listed.index("unknown_season:") < listed.index("unknown_parcel:")
+    assert "unknown_season" not in run("dead-letters", "--reason", "unknown_parcel")
+    assert len(run("dead-letters", "--limit", "1").splitlines()) == 4
+    assert len(run("dead-letters", "--json", "--limit", "7").splitlines()) == 7
 
 
 def test_a_wrong_reason_is_told() -> None:

@@ -19,6 +19,7 @@ from rasterio.features import shapes
 from shapely.geometry import shape
 
 from db.series import INVALID_PIXEL, S2_BANDS
+from ingest.arrow_batches import decode_arrow
 from ingest.imagery.cut import Extraction, extract
 from ingest.imagery.index import build
 from ingest.imagery.parcels import Parcels
@@ -27,7 +28,7 @@ from ingest.imagery.safe import scene_from_safe
 from ingest.imagery.scene import Grid, Scene
 from ingest.imagery.settings import ImagerySettings
 from ingest.imagery.stac import S1_PROFILE, S2_PROFILE, scene_from_item
-from ingest.messages import decode_arrow, encode_arrow
+from ingest.messages import encode_arrow
 from ingest.schemas import S1, S2, ObservationSchema
 from ingest.validate import faults
 

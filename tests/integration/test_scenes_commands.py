@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from db.history import status
 from db.series import S2_BANDS
+from db.status import status
 from ingest.errors import IngestError
 from ingest.scene_commands import app
 from ingest.scenes import terminal

@@ -16,9 +16,11 @@ from ingest.producer import ObservationProducer, Sender
 from ingest.scenes import cutting, worker
 from ingest.scenes.adding import scenes_at
 from ingest.scenes.begin import begin
+from ingest.scenes.record import FoundScene
 from ingest.scenes.settings import scenes_topic
 from ingest.scenes.worker import Worker
 from tests.made_scenes import START, World, blanked, check_optical, inside, optical, s2_item, world
+from tests.raw_headers import RawKey
 
 BOXES = {
     f"p{nr}": (2.2 + 15 * (nr % 4), 2.2 + 15 * (nr // 4), 14.2 + 15 * (nr % 4), 14.2 + 15 * (nr // 4))
@@ -280,6 +282,34 @@ def test_records_of_others_and_bad_records(chain: World, tmp_path: Path) -> None
     assert letters[0]["payload"] == "no json"
     chain.work()
     assert chain.rows("select count(*) as n from dead_letters") == [{"n": 2}]
+
+
+def test_a_hostile_record_holds_no_worker(chain: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (found,) = scenes_at(str(s2_item(tmp_path, optical(7))), None, lambda _: None, chain.now())
+    topic, sender = scenes_topic(chain.settings.ingest), Sender(chain.bootstrap, 900_000)
+    chain.worker().run(threading.Event(), True)  # makes the topic
+    good, from_json = found.to_json(), FoundScene.from_json
+    hostile = [good.replace(b'"properties":{', b'"properties":{"\\u0000":1,'), good.replace(b'"properties":{', b'"properties":{"a":1e400,'),
+               good.replace(b'"properties":{', b'"properties":{"a":NaN,'), b"raise"]  # fmt: skip
+    assert good not in hostile
+
+    def unforeseen(value: bytes) -> FoundScene:
+        if value == b"raise":
+            raise KeyError("a\0\nb")
+        return from_json(value)
+
+    monkeypatch.setattr(FoundScene, "from_json", unforeseen)
+    for value in [*hostile, good]:
+        sender.send(topic, value, [])
+    for key in ("a", RawKey("\xff")):
+        sender.send(topic, good, [(key, b"\0")])
+    sender.flush()
+    sender.close()
+    chain.work()
+    assert (chain.the_scene().state, chain.the_scene().attempts) == ("cut", 1)
+    letters = chain.rows("select reason_code, payload from dead_letters order by message_offset, partition")
+    assert {row["reason_code"] for row in letters} == {"malformed"}
+    assert sorted(bytes(row["payload"]) for row in letters) == sorted([*hostile, good])
 
 
 def test_a_broker_that_goes_away_costs_no_attempt(

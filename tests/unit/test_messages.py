@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from db.series import INVALID_PIXEL
+from ingest.arrow_batches import decode_arrow
 from ingest.errors import MessageRejected
 from ingest.json_schemas import json_schema
 from ingest.judge import Message, judge
-from ingest.messages import decode_arrow, decode_json, encode_arrow, encode_json, rows_to_table
+from ingest.messages import decode_json, encode_arrow, encode_json, rows_to_table
 from ingest.producer import batches
 from ingest.schemas import CONTENT_TYPE_ARROW, S1, S2, SCHEMA_KEY, SCHEMAS, ObservationSchema
 from ingest.settings import IngestSettings

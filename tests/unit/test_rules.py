@@ -205,3 +205,17 @@ def test_a_field_lost_in_spring_is_not_the_harvest() -> None:
     share[130:200] = 0.86  # two of fourteen are gone
     share[200:210] = 0.6
     assert harvest_day(share, SETTINGS) == 200
+
+
+def test_thresholds_in_evidence_are_named_as_an_agency_sets_them() -> None:
+    settings = RuleSettings(mismatch_declared_below=0.02, confirm_days=11)
+    found = [
+        crop_mismatch("wheat", posterior(0.005, 0.95), None, settings),
+        no_emergence(views((120, 0.2), (140, 0.2)), neighbours(), settings),
+        early_loss(STANDING_THEN_BARE, neighbours(), False, settings),
+    ]
+    for finding in found:
+        thresholds = finding.evidence["thresholds"]
+        assert thresholds
+        assert thresholds == {name: getattr(settings, name) for name in thresholds}
+    assert found[0].evidence["thresholds"]["mismatch_declared_below"] == 0.02

@@ -37,6 +37,43 @@ def test_a_wrong_record_is_refused(changes: dict[str, object], code: str, match:
     assert caught.value.code == code
 
 
+@pytest.mark.parametrize(
+    "old_and_new",
+    [
+        ('"href":"https://h/i.json"', '"href":"a\\u0000b"'),
+        ('"href":"https://h/i.json"', '"href":"' + "x" * 5_000 + '"'),
+        ('"href":"https://h/i.json"', '"href":"\\u001b[31m"'),
+        ('"source":"stac:here"', '"source":"a\\u0000"'),
+        ('"profile":"here"', '"profile":"a\\u0000"'),
+        ('"scene_id":"S1A_x"', '"scene_id":"S1A\\u0000"'),
+        ('"scene_id":"S1A_x"', '"scene_id":"\\ud800"'),
+        ('"id":"x"', '"i\\u0000d":"x"'),
+        ('"id":"x"', '"id":["x",{"a":"\\u0000"}]'),
+        ('"id":"x"', '"id":NaN'),
+        ('"id":"x"', '"id":[-Infinity]'),
+        ('"id":"x"', '"id":1e400'),
+        ('"id":"x"', '"id":' + "9" * 5_000),
+        ('"id":"x"', '"id":' + "[" * 5_000 + "]" * 5_000),
+        ('"id":"x"', '"id":"' + "x" * 2**20 + '"'),
+        ('"found_at":"2023-05-01T20:00:00+00:00"', '"found_at":"9999-12-31T23:59:59-14:00"'),
+        ('"found_at":"2023-05-01T20:00:00+00:00"', '"found_at":"0001-01-01T00:00:00+14:00"'),
+        ('"found_at":"2023-05-01T20:00:00+00:00"', '"found_at":1e300'),
+    ],
+    ids=lambda pair: pair[1][:40],
+)
+def test_what_the_ledger_cannot_hold_is_refused(old_and_new: tuple[str, str]) -> None:
+    text = ITEM.to_json().decode()
+    assert old_and_new[0] in text
+    with pytest.raises(MessageRejected) as caught:
+        FoundScene.from_json(text.replace(*old_and_new).encode())
+    assert caught.value.code in ("malformed", "oversized")
+
+
+def test_what_only_looks_like_nul_is_let_through() -> None:
+    text = ITEM.to_json().replace(b'"id":"x"', b'"id":"\\\\u0000"').decode()
+    assert FoundScene.from_json(text.encode()).item == {"id": "\\u0000", "assets": {}}
+
+
 def test_what_is_no_json_is_refused() -> None:
     with pytest.raises(MessageRejected) as caught:
         FoundScene.from_json(b"\xff{")

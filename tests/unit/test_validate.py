@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from db.dead_letters import WHOLE_MESSAGE
+from ingest.arrow_batches import decode_arrow
 from ingest.judge import Judged, Message, judge
-from ingest.messages import decode_arrow, encode_arrow, encode_json
+from ingest.messages import encode_arrow, encode_json
 from ingest.schemas import CONTENT_TYPE_ARROW, CONTENT_TYPE_JSON, S1, S2, ObservationSchema
 from ingest.settings import IngestSettings
 from ingest.validate import Fault, faults
@@ -76,6 +77,7 @@ BAD = [
     (S1, "radiometry", "beta0", "unknown_choice"),
     (S2, "relative_orbit", 176, "out_of_range"),
     (S2, "observed_at", NOW + timedelta(seconds=301), "future_dated"),
+    (S2, "observed_at", datetime(2014, 4, 2, tzinfo=UTC), "out_of_range"),
     (S2, "available_at", NOW + timedelta(days=2), "future_dated"),
     (S2, "available_at", datetime(2023, 5, 1, 10, tzinfo=UTC), "available_before_observed"),
     (S1, "coherence_with", IDENTITY["observed_at"], "out_of_range"),
@@ -99,6 +101,17 @@ def test_a_bad_value_is_told_and_its_neighbours_pass(
     assert name in fault.reason
     assert "\n" not in fault.reason
     assert len(fault.reason) < 300
+
+
+@pytest.mark.parametrize("name", ["observed_at", "available_at"])
+def test_the_time_that_numpy_takes_for_none_is_told(name: str) -> None:
+    rows = table(S2, {}, {})
+    column = pa.array([None, -(2**63)], rows.schema.field(name).type).fill_null(rows[name][0])
+    rows = rows.set_column(rows.column_names.index(name), name, column)
+    told = faults(S2, rows, NOW, SETTINGS.clock_tolerance, SETTINGS.max_pixel_bytes)
+    assert [(fault.row, fault.code) for fault in told] in (
+        [(1, "out_of_range")], [(1, "available_before_observed")],
+    )  # fmt: skip
 
 
 def test_a_year_beyond_datetime_is_a_future() -> None:

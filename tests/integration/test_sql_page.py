@@ -1,0 +1,109 @@
+"""The SQL page: every statement runs and finds something, and what it says of functions and views is so."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from db.connect import engine
+
+PAGE = (Path(__file__).parents[2] / "docs" / "sql.md").read_text(encoding="utf-8")
+STATEMENTS = [
+    statement.strip()
+    for block in re.findall(r"^```sql\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    for statement in re.sub(r"(--[^\n]*)", "", block).split(";")
+    if statement.strip()
+]
+
+
+@pytest.fixture
+def connection(dsn: str) -> Iterator[sa.Connection]:
+    """The page's parcel, its neighbour with a crop that no model knows, and all that is said of them."""
+    with engine(dsn).connect() as opened:
+        for statement in (
+            """insert into seasons (name, starts_on, ends_on) values ('2025', '2025-01-01', '2025-12-31')""",
+            "insert into regions (code) values ('r')",
+            """insert into parcels (collection, season_key, source_id, region_key, geom, area_ha, recorded_at)
+               select 'nl-brp', season_key, source_id, region_key,
+                      ST_GeomFromText('MULTIPOLYGON(((5 52,5.01 52,5.01 52.01,5 52)))', 4326), 2, '2025-01-01'
+               from seasons, regions, unnest(array['10984', '10985']) source_id""",
+            """insert into declarations (parcel_key, recorded_at, declared_at, crop_code, crop_name)
+               select parcel_key, timestamptz '2025-04-01', timestamptz '2025-04-01', source_id,
+                      case source_id when '10984' then 'maize' else 'hemp' end from parcels
+               union all select parcel_key, '2025-03-01', '2025-03-01', '1', 'wheat' from parcels""",
+            """insert into scenes (scene_id, sensor, platform, relative_orbit, observed_at, available_at, recorded_at)
+               values ('s', 'S2', 'S2A', 8, '2025-05-01', '2025-05-01', '2025-05-01')""",
+            """insert into s2_observations (parcel_key, observed_at, relative_orbit, revision, is_withdrawn, n_clear, available_at,
+                   recorded_at, scene_key, ndvi)
+               select parcel_key, '2025-05-01 10:30+00', 8, 0, false, 50, '2025-05-01 15:00+00', '2025-05-02', scene_key, 0.5
+               from parcels, scenes""",
+            """insert into s1_observations (parcel_key, observed_at, relative_orbit, revision, is_withdrawn, n_pixels, available_at,
+                   recorded_at, scene_key, direction, radiometry, vv, vh)
+               select parcel_key, '2025-05-02 06:00+00', 88, 0, false, 50, '2025-05-02 09:00+00', '2025-05-02', scene_key, 'ascending',
+                      'sigma0', 0.1, 0.02 from parcels, scenes""",
+            """insert into ndvi_daily (parcel_key, day, mode, origin, recorded_at, ndvi, ndvi_sd)
+               select parcel_key, '2025-06-01', 'causal', 'reconstructed', '2025-06-02', 0.5, 0.03 from parcels""",
+            """insert into models (model_id, task, config, metrics, trained_on, description, weights, recorded_at)
+               values ('m', 'classifier', '{"classes": ["corn", "wheat"]}', '{}', '{"class_of": {"10984": "corn", "1": "wheat"}}', '{}',
+                       '', now())""",
+            """insert into posteriors (parcel_key, recorded_at, observed_to, model_key, n_s2, n_s1a, n_s1d, n_s1, probabilities)
+               select parcel_key, '2025-05-02', '2025-05-02', model_key, 1, 0, 0, 0, array[0.25, 0.75] from models, parcels""",
+            """insert into alerts (parcel_key, rule, state, colour, confidence, departed_on, opened_at)
+               select parcel_key, 'crop_mismatch', 'acknowledged', 'red', 0.9, '2025-05-01', '2025-05-02' from parcels""",
+            """insert into alert_events (alert_key, recorded_at, event, colour, confidence, evidence)
+               select alert_key, timestamptz '2025-05-02', 'opened', colour 'red', 0.9, '{"observed_to": "2025-05-01"}'::jsonb from alerts
+               union all select alert_key, '2025-05-03', 'acknowledged', 'red', 0.9, '{"decision": {"by": "anna"}}' from alerts""",
+            """insert into found_scenes (scene_id, sensor, state, record, found_at, recorded_at, cause)
+               values ('f', 'S2', 'failed', '{}', now(), now(), 'unreadable')""",
+            """insert into found_scenes (scene_id, sensor, state, record, found_at, recorded_at, expected, emitted, withdrawn, skipped)
+               values ('c', 'S2', 'cut', '{}', now(), now(), 5, 5, 0, 0)""",
+        ):
+            opened.exec_driver_sql(statement)
+        opened.commit()
+        yield opened
+
+
+def test_the_page_has_its_statements() -> None:
+    assert len(STATEMENTS) >= 10
+
+
+@pytest.mark.parametrize("statement", STATEMENTS, ids=range(len(STATEMENTS)))
+def test_every_statement_runs_and_finds_something(statement: str, connection: sa.Connection) -> None:
+    assert connection.exec_driver_sql(statement.replace("%", "%%")).all()
+
+
+def test_every_function_and_view_on_the_page_is_there(connection: sa.Connection) -> None:
+    for section, catalogue in (
+        ("Functions", "select proname from pg_proc"),
+        ("Views", "select viewname from pg_views"),
+    ):
+        (table,) = re.findall(rf"^## {section}\n(.*?)(?:^## |^```)", PAGE, re.MULTILINE | re.DOTALL)
+        first_cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+        named = {name for cell in first_cells for name in re.findall(r"`(\w+)[(`]", cell)}
+        assert named
+        assert named <= set(connection.execute(sa.text(catalogue)).scalars())
+
+
+def test_a_crop_that_the_model_never_learnt_is_said(connection: sa.Connection) -> None:
+    rows = connection.execute(
+        sa.text(
+            "select source_id, knows_declared_crop, declared_class, probability_of_declared from latest_posteriors order by 1"
+        )
+    ).all()
+    assert [tuple(row) for row in rows] == [("10984", True, "corn", 0.25), ("10985", False, None, None)]
+
+
+def test_an_amended_parcel_counts_once_and_under_its_newest_crop(connection: sa.Connection) -> None:
+    (statement,) = [one for one in STATEMENTS if "share_seen" in one]
+    rows = connection.exec_driver_sql(statement).all()
+    assert sorted((row.crop_name, row.parcels) for row in rows) == [("hemp", 1), ("maize", 1)]
+
+
+def test_an_unknown_parcel_is_an_error_that_names_what_is_stored(connection: sa.Connection) -> None:
+    with pytest.raises(sa.exc.DatabaseError) as refused, connection.begin_nested():
+        connection.execute(sa.text("select * from parcel_history(parcel_key_of('nl_brp', '2025', '10984'))")).all()
+    assert "no parcel '10984' in collection 'nl_brp', season '2025'" in str(refused.value)
+    assert "nl-brp / 2025" in str(refused.value)
+    assert connection.execute(sa.text("select parcel_key_of('x', 'y', null, missing_ok => true)")).scalar_one() is None

@@ -1,0 +1,240 @@
+"""The worker: what is asked for is made anew and nothing else, a broken model stops it, alerts rest on what is known."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psycopg
+import pyarrow as pa
+import pytest
+import sqlalchemy as sa
+
+from db import observations, registry, work
+from db.connect import engine
+from db.parcels import ParcelRow, ensure_season, upsert_parcels
+from ingest.schemas import S2
+from models.classifier import ClassifierConfig, ModalityConfig, PseLtae
+from models.crop_model import CropModel
+from models.gap_network import GapConfig
+from models.gap_training import GapTrainingConfig, fit_gaps
+from models.ndvi_inputs import ClearSeries, SarSeries
+from models.normalise import Normaliser, Observations
+from monitor import schedule, train
+from monitor.errors import NothingWorks
+from monitor.settings import MonitorSettings
+from monitor.worker import Worker
+
+START = date(2025, 1, 1)
+N_NEIGHBOURS = 30
+CLASSES = ("wheat", "maize")
+
+
+@pytest.fixture(scope="module")
+def classifier() -> CropModel:
+    modality = ModalityConfig("s2", ("NDVI",), pixels=1)
+    known = {"s2": Observations(np.full((9, 1, 1), 0.4, np.float32) + np.arange(9, dtype=np.float32)[:, None, None] / 20,
+                                np.zeros(9, np.float32), np.zeros(9, np.int64), np.zeros(9, np.int16))}  # fmt: skip
+    normaliser = Normaliser.fit(known, np.array([[400.0, 1e4, 0.04, 0.9]]), np.array([True]), [])
+    network = PseLtae(ClassifierConfig((modality,), CLASSES)).eval()
+    made = CropModel(network, normaliser, about={"class_of": {"1": "wheat"}})
+    return CropModel.from_checkpoint(made.to_checkpoint())
+
+
+@pytest.fixture(scope="module")
+def curve() -> Any:
+    day, parcel = np.tile(np.arange(0, 360, 6.0), 24), np.repeat(np.arange(24), 60)
+    green = 0.2 + 0.6 * np.exp(-(((day - 170) / 50) ** 2))
+    sar = SarSeries(parcel, day, np.full(len(day), 15), np.ones(len(day), bool), -12 + 4 * green, -20 + 6 * green)
+    network = GapConfig(is_causal=False, hidden=12, view_hidden=8, head=16, branch_channels=(4, 6), n_harmonics=2)
+    config = GapTrainingConfig(network=network, n_members=1, n_updates=20)
+    return fit_gaps(sar, ClearSeries(parcel, day + 1, green), np.arange(24) // 2, config)[0]
+
+
+@dataclass
+class World:
+    """A season of wheat: one parcel and its neighbours."""
+
+    dsn: str
+    season_key: int
+    folder: Path
+
+    def store(self, names: list[str], days: dict[int, float | None], revision: int = 0) -> None:
+        """Clear views by day of the season; None withdraws."""
+        now = datetime(2025, 12, 1, tzinfo=UTC)
+        with engine(self.dsn).begin() as connection:
+            rows = []
+            keys = []
+            for name in names:
+                key = connection.execute(
+                    sa.text("select parcel_key from parcels where source_id = :n"), {"n": name}
+                ).scalar_one()
+                for day, ndvi in days.items():
+                    observed = datetime(2025, 1, 1, 10, tzinfo=UTC) + timedelta(days=day)
+                    rows.append(dict.fromkeys(S2.arrow.names) | {
+                        "collection": "test", "season": "2025", "parcel_id": name, "observed_at": observed, "available_at": observed,
+                        "scene_id": f"{day}-{revision}", "platform": "S2A", "relative_orbit": 8, "revision": revision,
+                        "is_withdrawn": ndvi is None, "NDVI": ndvi, "n_clear": 0 if ndvi is None else 20,
+                    })  # fmt: skip
+                    keys.append(key)
+            observations.insert(connection, "S2", pa.Table.from_pylist(rows, schema=S2.arrow), np.array(keys), now)
+
+    def activate(self, task: registry.Task, model: Any) -> None:
+        """Activate a model and ask for what it makes, as `models activate` does."""
+        now = datetime.now(UTC)
+        checkpoint = model.to_checkpoint() if task == "classifier" else train.ndvi_checkpoint(model, {}, {})
+        with engine(self.dsn).begin() as connection:
+            key = train.save(connection, task, checkpoint, self.folder / task, now)
+            registry.activate(connection, self.season_key, "test", key, now)
+            work.mark_season(connection, self.season_key, "test", task, now)
+
+    def count(self, table: str) -> int:
+        return int(self.query(f"select count(*) from {table}")[0][0])
+
+    def query(self, statement: str) -> list[Any]:
+        with psycopg.connect(self.dsn) as connection:
+            return connection.execute(statement.encode()).fetchall()
+
+    def look(self, day: int = 365) -> Any:
+        """The leader and a worker look, some day of the season."""
+        now = datetime(2025, 1, 1, 23, tzinfo=UTC) + timedelta(days=day)
+        return schedule.once(Worker(self.dsn, MonitorSettings()), now)
+
+
+@pytest.fixture
+def world(dsn: str, tmp_path: Path) -> Iterator[World]:
+    now = datetime(2025, 1, 1, tzinfo=UTC)
+    with engine(dsn).begin() as connection:
+        connection.execute(sa.text("update recording set clock = 'database'"))
+        season = ensure_season(connection, "2025", START, date(2025, 12, 31))
+        names = ["p", *(f"n{nr}" for nr in range(N_NEIGHBOURS))]
+        rows = [ParcelRow(name, "r", None, 1.0, 400.0, 0.9, None, "1", "wheat") for name in names]
+        upsert_parcels(connection, "test", season, rows, now, now)
+    yield World(dsn, season.season_key, tmp_path)
+    engine(dsn).dispose()
+
+
+def ndvi_on(day: int) -> float:
+    return float(0.2 + 0.6 * np.exp(-(((day - 170) / 50) ** 2)))
+
+
+def test_a_new_classifier_leaves_the_curves_alone_and_the_same_one_writes_nothing(
+    world: World, classifier: CropModel, curve: Any
+) -> None:
+    world.activate("ndvi", curve)
+    world.activate("classifier", classifier)
+    world.store(["p"], {day: ndvi_on(day) for day in range(0, 200, 5)})
+    world.look()
+    before = {table: world.count(table) for table in ("ndvi_daily", "posteriors", "phenology", "findings")}
+    assert before["ndvi_daily"] == 196
+    assert before["posteriors"] == 40  # one for each acquisition
+    world.activate("classifier", classifier)
+    assert world.look().parcels == 1
+    world.activate("ndvi", curve)
+    assert world.look().ndvi_days == 0
+    assert {table: world.count(table) for table in before} == before
+
+
+def test_the_course_of_posteriors_is_the_same_after_a_pause(world: World, classifier: CropModel) -> None:
+    world.activate("classifier", classifier)
+    for day in range(0, 200, 5):
+        world.store(["p"], {day: ndvi_on(day)})
+        world.look(day)
+    world.store(["n1"], {day: ndvi_on(day) for day in range(0, 200, 5)})
+    world.look()
+    courses = {
+        name: world.query(f"""select observed_to, n_s2, probabilities from posteriors join parcels using (parcel_key)
+                              where source_id = '{name}' order by posteriors.recorded_at""")
+        for name in ("p", "n1")
+    }  # fmt: skip
+    assert [row[:2] for row in courses["p"]] == [row[:2] for row in courses["n1"]]
+    np.testing.assert_allclose([row[2] for row in courses["p"]], [row[2] for row in courses["n1"]], atol=1e-5)
+    world.store(["p"], {3: 0.5})  # late: the course since then is another
+    world.look()
+    newest = world.query("""select distinct on (observed_to) observed_to, n_s2 from posteriors join parcels using (parcel_key)
+                            where source_id = 'p' order by observed_to, posteriors.recorded_at desc""")
+    assert [row[1] for row in newest] == list(range(1, 42))
+
+
+def test_a_broken_model_stops_after_some_parcels_and_loses_nothing(
+    world: World, classifier: CropModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.activate("classifier", classifier)
+    names = ["p", *(f"n{nr}" for nr in range(N_NEIGHBOURS))]
+    world.store(names, {10: 0.3})
+    worker = Worker(world.dsn, MonitorSettings())
+    with monkeypatch.context() as patch:
+        patch.setattr("monitor.posteriors.fold", breaks)
+        with pytest.raises(NothingWorks, match="5 parcels of 5 failed, the last: ValueError: nan in the weights"):
+            worker.look(datetime.now(UTC))
+    waiting = world.query(
+        "select count(distinct parcel_key) filter (where attempts = 0), count(distinct parcel_key) from pending_work"
+    )
+    assert waiting == [(len(names) - 5, len(names))]
+    assert worker.look(datetime.now(UTC)).parcels == len(names) - 5  # those that were not postponed
+    assert worker.look(datetime.now(UTC) + timedelta(hours=1)).parcels == 5
+    assert world.count("pending_work") == 0
+
+
+def breaks(*_: object) -> None:
+    raise ValueError("nan in the weights\nand more")
+
+
+def test_a_time_out_is_no_server_that_is_away(
+    world: World, classifier: CropModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.activate("classifier", classifier)
+    world.store(["p"], {10: 0.3})
+    worker = Worker(world.dsn, MonitorSettings())
+
+    def times_out(connection: sa.Connection, *_: object) -> None:
+        connection.execute(sa.text("set local statement_timeout = 50"))
+        connection.execute(sa.text("select pg_sleep(5)"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("monitor.posteriors.fold", times_out)
+        assert worker.look(datetime.now(UTC)).postponed == 1
+    assert "statement timeout" in world.query("select last_error from pending_work where attempts > 0 limit 1")[0][0]
+
+
+GREEN_THEN_LOST = {40: 0.3, 60: 0.6, 80: 0.7, 90: 0.72, 100: 0.2, 110: 0.18, 115: 0.2}
+STANDING = {5: 0.1, 15: 0.1} | {day: 0.3 + 0.004 * (day - 30) for day in range(40, 145, 5)}
+
+
+def losses(world: World) -> list[Any]:
+    return world.query("""select state::text, colour::text, departed_on::text, confirmed_at is not null, closed_at is not null
+                          from alerts where rule = 'early_loss'""")
+
+
+def test_an_alert_follows_from_what_is_known_however_often_a_monitor_looked(
+    world: World, classifier: CropModel
+) -> None:
+    """One parcel is looked at after each view, its twin once at the end; the neighbours come late to both."""
+    world.activate("classifier", classifier)
+    for day, ndvi in GREEN_THEN_LOST.items():
+        world.store(["p"], {day: ndvi})
+        world.look(day)
+    world.store([f"n{nr}" for nr in range(1, N_NEIGHBOURS)], STANDING)
+    world.look(150)
+    world.store(["n0"], GREEN_THEN_LOST)
+    world.look(151)
+    found = losses(world)
+    assert found == [("open", "red", "2025-04-11", True, False)] * 2
+
+
+def test_an_alert_moves_with_the_views_that_it_rests_on(world: World, classifier: CropModel) -> None:
+    world.activate("classifier", classifier)
+    world.store([f"n{nr}" for nr in range(N_NEIGHBOURS)], STANDING)
+    world.store(["p"], GREEN_THEN_LOST)
+    world.look(150)
+    assert losses(world) == [("open", "red", "2025-04-11", True, False)]
+    world.store(["p"], {100: None}, revision=1)  # the first bare view was not one
+    world.look(151)
+    assert losses(world) == [("open", "yellow", "2025-04-21", False, False)]
+    events = world.query("select event, evidence -> 'lost_on' from alert_events order by recorded_at, event")
+    assert events[-1] == ("changed", "2025-04-21")
+    world.store(["p"], {110: 0.5}, revision=1)  # and neither was the next
+    world.look(152)
+    assert [row[-1] for row in losses(world)] == [True]
