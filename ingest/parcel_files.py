@@ -16,7 +16,7 @@ import threading
 import weakref
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +117,7 @@ def open_parcel_file(path: Path, layer: str | None = None) -> ParcelFile:
     )  # fmt: skip
 
 
-def _described(request: dict[str, object]) -> dict[str, Any]:
+def _described(request: Mapping[str, object]) -> dict[str, Any]:
     """Return the answer of the reading process; started again where its GDAL has drivers that nobody named."""
     for attempt in (1, 2):
         try:
@@ -276,7 +276,7 @@ _drivers_left_out: list[str] = []
 
 
 @contextmanager
-def _reader(request: dict[str, object]) -> Iterator[tuple[IO[bytes], _Silence]]:
+def _reader(request: Mapping[str, object]) -> Iterator[tuple[IO[bytes], _Silence]]:
     """Run the reading process; raises ParcelFileError, without the file's name, where it fails.
 
     What it writes is only half read where it fails, so errors of reading that come of it are its failure too.

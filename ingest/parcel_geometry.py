@@ -41,6 +41,10 @@ takes about as much off a field of 4 ha)."""
 MAX_MEAN_PAIRS: Final = 100
 MAX_PAIRS: Final = 2_000_000
 """Pairs of outlines that touch or overlap: fields have some 6 neighbours each, small files may have what they like."""
+SPIKY: Final = 30.0
+"""Perimeter by the root of the area: 4 for a square, 15 for a strip 50 times as long as wide."""
+SPIKY_PAIR_COST: Final = 2e8
+"""Sum of products of vertices for pairs of spiky outlines: each side may cross each, a microsecond a time."""
 MEAN_PIXEL_REACH_M: Final = PIXEL_M / 2 * 4 / np.pi
 """Mean over directions of a pixel's reach from its centre, 5 (|cos a| + |sin a|)."""
 LONG_VERTICES: Final = 5_000
@@ -102,7 +106,7 @@ def measure(wkb: list[bytes | None], crs: pyproj.CRS) -> Outlines:
     s1_reason = _too_small_for(in_metres[is_seen_by_s1], area_m2[is_seen_by_s1], INNER_BUFFER_S1_M)
     is_seen_by_s1[is_seen_by_s1] = _open(s1_reason)
     return Outlines(
-        geometry=geometry, area_ha=area_m2 / 1e4, perimeter_m=shapely.length(in_metres),
+        geometry=masked(geometry, reason == "too_complex"), area_ha=area_m2 / 1e4, perimeter_m=shapely.length(in_metres),
         bbox_fill=area_m2 / ((right - left) * (above - below)), reason=reason,
         is_repaired=is_broken & ~shapely.is_missing(geometry), is_seen_by_s1=is_seen_by_s1,
     )  # fmt: skip
@@ -133,7 +137,8 @@ def _count_crossings(outline: shapely.Geometry, limit: int) -> int:
     rings = [shapely.get_coordinates(ring) for ring in _rings(outline)]
     if not rings:
         return 0
-    segments = shapely.linestrings(np.concatenate([np.stack([xy[:-1], xy[1:]], axis=1) for xy in rings]))
+    ends = np.concatenate([np.stack([xy[:-1], xy[1:]], axis=1) for xy in rings])  # (S, 2, 2)
+    segments = np.asarray(shapely.linestrings(ends), dtype=object)
     tree, found = shapely.STRtree(segments), -3 * len(segments)  # itself, the one before, the one after
     for start in range(0, len(segments), 256):
         found += tree.query(segments[start : start + 256], predicate="intersects").shape[1]
@@ -178,10 +183,12 @@ def repeated(geometry: Geometries) -> Flags:
 def overlap_share(geometry: Geometries, at_once: int = 256) -> Floats:
     """Share of each outline's area that the others cover; several covering the same place count each time, up to 1.
 
+    Spiky outlines that would take too long are taken for covered.
     Raises ValueError where the outlines lie on each other in so many pairs that no agency's parcels can be meant.
     """
-    tree, area = shapely.STRtree(geometry), shapely.area(geometry)
-    covered, n_pairs = np.zeros(len(geometry)), 0
+    tree, area, n_vertices = shapely.STRtree(geometry), shapely.area(geometry), shapely.get_num_coordinates(geometry)
+    is_spiky = shapely.length(geometry) > SPIKY * np.sqrt(area)
+    covered, n_pairs, left = np.zeros(len(geometry)), 0, SPIKY_PAIR_COST
     for start in range(0, len(geometry), at_once):
         one, other = tree.query(geometry[start : start + at_once], predicate="intersects")
         one += start
@@ -191,6 +198,12 @@ def overlap_share(geometry: Geometries, at_once: int = 256) -> Floats:
         # Where both are covered whole nothing can be added.
         matters = (one < other) & ((covered[one] < area[one]) | (covered[other] < area[other]))
         one, other = one[matters], other[matters]
+        cost = np.where(is_spiky[one] & is_spiky[other], n_vertices[one] * n_vertices[other], 0)
+        is_affordable = np.cumsum(cost) <= left
+        left -= cost.sum()
+        for unmeasured in (one[~is_affordable], other[~is_affordable]):
+            covered[unmeasured] = area[unmeasured]
+        one, other = one[is_affordable], other[is_affordable]
         shared = shapely.area(shapely.intersection(geometry[one], geometry[other]))
         np.add.at(covered, one, shared)
         np.add.at(covered, other, shared)
