@@ -55,6 +55,7 @@ def replay_season(
     ndvi = ndvi if ndvi_updates is None else replace(ndvi, n_updates=ndvi_updates)
     stages = Stages(console)
     with servers(os.environ, stages) as where:
+        console.print(f"servers: {plain(where.what)}")
         prepare(where.dsn)
         ingest = IngestSettings(topic_prefix=where.topic_prefix)
         chain = Chain(where.dsn, where.bootstrap, ingest, Worker(where.dsn, MonitorSettings()))
