@@ -21,10 +21,14 @@ from xml.etree import ElementTree
 from db.series import S2_BANDS
 from ingest.imagery.errors import SceneError
 from ingest.imagery.scene import SCL, Band, Grid, Scene
+from ingest.imagery.stac import LONGEST_SIDE
 
 _BAND_IDS: Final = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
 """Bands by their number in the metadata."""
 _IMAGE: Final = re.compile(r"_(B\d\d|B8A|SCL)_(\d\d)m$")
+_CODE: Final = re.compile(r"EPSG:\d{1,9}")
+_MEMBER: Final = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_.-]*[A-Za-z0-9_-])*")
+"""An image within the product: no path that leaves it."""
 _GRANULE: Final = re.compile(r"_(\d{8}T\d{6})$")
 """Of a granule's folder, L2A_T31UFS_A041029_20230501T105623: the start of its datastrip."""
 
@@ -48,6 +52,8 @@ def scene_from_safe(path: Path, revision: int = 0, available_at: datetime | None
         files = {
             found: member for member in _texts(product, "IMAGE_FILE") if (found := _IMAGE.search(member)) is not None
         }
+        if strange := next((member for member in files.values() if not _MEMBER.fullmatch(member)), None):
+            raise ValueError(f"IMAGE_FILE {strange[:80]!r} lies outside of the product")
         granule = PurePosixPath(next(iter(files.values()), "")).parents[2]
         tile = ElementTree.fromstring(read(str(granule / "MTD_TL.xml")))
         scene = _scene(name, root, product, tile, files, revision, available_at)
@@ -117,9 +123,13 @@ def _grid(tile: ElementTree.Element) -> Grid:
     size, place = tile.find(".//{*}Size[@resolution='10']"), tile.find(".//{*}Geoposition[@resolution='10']")
     if size is None or place is None:
         raise ValueError("MTD_TL.xml names no 10 m grid")
+    if not _CODE.fullmatch(code := _text(tile, "HORIZONTAL_CS_CODE")):
+        raise ValueError(f"HORIZONTAL_CS_CODE {code[:40]!r} is no EPSG code")
+    columns, rows = int(_text(size, "NCOLS")), int(_text(size, "NROWS"))
+    if not (0 < columns <= LONGEST_SIDE and 0 < rows <= LONGEST_SIDE):
+        raise ValueError(f"{columns} x {rows} pixels are no tile")
     return Grid(
-        _text(tile, "HORIZONTAL_CS_CODE"), float(_text(place, "ULX")), float(_text(place, "ULY")), 10.0,
-        int(_text(size, "NCOLS")), int(_text(size, "NROWS")),
+        code, float(_text(place, "ULX")), float(_text(place, "ULY")), 10.0, columns, rows,
     )  # fmt: skip
 
 
