@@ -49,7 +49,7 @@ def add(
     loaded = load_profile(profile) if profile else None
     found = [scene for place in places for scene in scenes_at(place, loaded, _fetched, now())]
     with terminal.publisher(topic_prefix) as publisher:
-        published = publisher.publish(found, or_failed=True)
+        published = publisher.publish(found, or_mended=True)
     line(f"{published.new} new, {published.known} known")
 
 

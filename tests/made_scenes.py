@@ -225,7 +225,7 @@ class World:
     def add(self, *places: Path) -> Published:
         """`scenes add`."""
         found = [scene for place in places for scene in scenes_at(str(place), None, _no_fetch, self.now())]
-        return self.publisher.publish(found)
+        return self.publisher.publish(found, or_mended=True)
 
     def the_scene(self) -> LedgerRow:
         """The only one of the ledger."""
