@@ -134,9 +134,10 @@ class Http:
                 ) as answer:  # fmt: skip
                     if answer.ok:
                         return read(_bounded(answer).decode())
+                    reason = self._reason(answer)
                 if answer.status_code < HTTPStatus.INTERNAL_SERVER_ERROR and answer.status_code not in _TRIED_AGAIN:
-                    raise SourceRefused(f"{self.source}: {place}: {self._reason(answer)}", answer.status_code)
-                failure, asked_s = self._reason(answer), self._asked(answer)
+                    raise SourceRefused(f"{self.source}: {place}: {reason}", answer.status_code)
+                failure, asked_s = reason, self._asked(answer)
             except requests.Timeout:
                 failure = f"no answer within {self._patience.read_s:g} s"
             except requests.RequestException as error:
@@ -165,11 +166,8 @@ class Http:
 
     def _reason(self, answer: requests.Response) -> str:
         """The status and what the source says about it, one line."""
-        said = (
-            self._shown(" ".join(_bounded(answer).decode(errors="replace").split()))
-            if "json" in answer.headers.get("Content-Type", "")
-            else ""
-        )
+        is_told = "json" in answer.headers.get("Content-Type", "")
+        said = self._shown(" ".join(_bounded(answer).decode(errors="replace").split())) if is_told else ""
         return f"{answer.status_code} {answer.reason}{f': {said[:160]}' if said else ''}"
 
     def _shown(self, line: str) -> str:
