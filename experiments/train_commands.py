@@ -21,7 +21,7 @@ from torch import distributed
 from db.connect import engine
 from db.settings import resolve_dsn
 from db.terminal import console
-from experiments.config import DatabaseData, RunConfig, RunConfigError, parse, read
+from experiments.config import DatabaseData, RunConfig, RunConfigError, read
 from experiments.crossval import Told
 from experiments.pastis_store import Progress as Reading
 from experiments.scores import RunScores
@@ -59,7 +59,7 @@ def classifier(
         "training": {"epochs": epochs, "seed": seed, "device": device},
         "run": {"folder": folder},
     }
-    asked = with_options(read(config), given, str(config))
+    asked = read(config, given)
     with session(asked.training.device) as own, progress(asked, own) as (told, reading):
         found, final = run(asked, datetime.now(UTC), own, told, reading)
     if own.is_first:
@@ -67,14 +67,6 @@ def classifier(
         console.print(f"everything is in {asked.run.folder}")
         if final is not None and isinstance(asked.data, DatabaseData):
             register(final, asked.run.folder / "final")
-
-
-def with_options(config: RunConfig, given: dict[str, dict[str, Any]], where: str) -> RunConfig:
-    """The configuration with what was given (not None) on the command line."""
-    plain = config.model_dump()
-    for name, values in given.items():
-        plain[name] |= {key: value for key, value in values.items() if value is not None}
-    return parse(plain, where)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """`parcelwatch replay` and `parcelwatch simulate`: seasons for a person's own servers, or for servers of the moment."""
 
 import os
+import shlex
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from enum import StrEnum
@@ -9,8 +10,10 @@ from typing import Annotated
 
 import typer
 
-from db.settings import resolve_broker
-from db.terminal import console, plain
+from db.connect import engine
+from db.parcels import UnknownSeason, load_parcels, season_by_name
+from db.settings import resolve_broker, resolve_dsn
+from db.terminal import console, plain, progress
 from ingest.producer import ObservationProducer
 from ingest.settings import IngestSettings
 from models.gap_training import GapTrainingConfig
@@ -22,7 +25,7 @@ from seasons.playable import SeasonDataError
 from seasons.recorded import open_season
 from seasons.replay import ReplaySettings, replay
 from seasons.scoreboard import append_log, write_json
-from seasons.simulator import SimulatorConfig, simulate_season
+from seasons.simulator import Season, SimulatorConfig, simulate_season
 from seasons.stages import Stages
 
 
@@ -87,30 +90,50 @@ def simulate(
     year: Annotated[int, typer.Option(help="harvest year")] = 2025,
     parcels: Annotated[int, typer.Option(min=40, help="fields of the landscape")] = 400,
     seed: Annotated[int, typer.Option(help="draws landscape, weather and events")] = 1,
+    collection: Annotated[
+        str, typer.Option(help="collection that the parcels are, or will be, imported as")
+    ] = "simulated",
     out: Annotated[Path, typer.Option(help="folder for the parcel file and the truth")] = Path("reports/simulated"),
     send: Annotated[bool, typer.Option(help="send the observations to the broker; import the parcels first")] = False,
 ) -> None:
     """Simulate a season: its parcel file and truth to a folder, its observations to the broker."""
-    season = simulate_season(SimulatorConfig(year=year, n_parcels=parcels, seed=seed))
+    season = simulate_season(SimulatorConfig(year=year, n_parcels=parcels, seed=seed, collection=collection))
     out.mkdir(parents=True, exist_ok=True)
-    path = out / f"parcels-{season.name}.geojson"
+    path, events = out / f"parcels-{season.name}.geojson", out / f"events-{season.name}.csv"
     season.parcels.to_file(path, driver="GeoJSON")
-    season.truth.events.to_csv(out / f"events-{season.name}.csv", index=False)
-    console.print(f"{len(season.parcels)} parcels: {path}; injected events: {out / f'events-{season.name}.csv'}")
-    console.print(
-        f"import them: parcelwatch parcels import {path} --collection {season.config.collection} --season {season.name} "
+    season.truth.events.to_csv(events, index=False)
+    importing = (
+        f"parcelwatch parcels import {shlex.quote(str(path))} --collection {shlex.quote(collection)} --season {season.name} "
         f"--starts-on {season.starts_on} --ends-on {season.ends_on}"
     )
-    if not send:
-        return
+    typer.echo(f"{len(season.parcels)} parcels: {path}; injected events: {events}")
+    typer.echo(f"import them: {importing}")  # never wrapped: it is pasted
+    if send:
+        _require_imported(season, importing)
+        typer.echo(f"{_send(season):,} observations sent")
+
+
+def _require_imported(season: Season, importing: str) -> None:
+    """Raise SeasonDataError unless the store holds every parcel of a season: the others would become dead letters."""
+    with engine(resolve_dsn()).connect() as connection:
+        try:
+            known = load_parcels(connection, season_by_name(connection, season.name), season.config.collection)
+        except UnknownSeason:
+            known = []
+    missing = set(season.parcels["parcel_id"].astype(str)) - {one.source_id for one in known}
+    if missing:
+        raise SeasonDataError(
+            f"{len(missing)} of {len(season.parcels)} parcels are not stored in collection {season.config.collection} of "
+            f"season {season.name}, so nothing was sent; first run: {importing}"
+        )
+
+
+def _send(season: Season) -> int:
+    """Send what a season has observed until now, since what lies in the future would be refused; return the rows."""
     n_rows = 0
-    with (
-        ObservationProducer(resolve_broker().bootstrap, IngestSettings()) as producer,
-        console.status("sending") as told,
-    ):
-        # What lies in the future would be refused: a season of this year is sent as far as it has come.
+    with ObservationProducer(resolve_broker().bootstrap, IngestSettings()) as producer, progress("sending") as steps:
         for acquisition in season.acquisitions(until=datetime.now(UTC)):
             producer.send(acquisition.table)
             n_rows += acquisition.table.num_rows
-            told.update(f"{acquisition.available_at:%Y-%m-%d}: {n_rows:,} observations sent")
-    console.print(f"{n_rows:,} observations sent")
+            steps.to(n_rows, what=f"{acquisition.available_at:%Y-%m-%d}: {n_rows:,} observations")
+    return n_rows

@@ -64,21 +64,25 @@ def fetch() -> None:
 def status(
     home: Home = None,
     env: Annotated[bool, typer.Option("--env", help="Print the addresses, with the password, as exports.")] = False,
+    dsn: Annotated[bool, typer.Option("--dsn", help="Print the database's address alone, with the password.")] = False,
 ) -> None:
     """Say what runs and where; the exit code is 1 unless both servers run."""
     with _plain_errors():
         found = stack.status(_home(home))
-    if env and found.stack:
+    if dsn and found.stack:
+        typer.echo(found.stack.dsn)
+    elif env and found.stack:
         typer.echo(f"export PARCELWATCH_DSN={shlex.quote(found.stack.dsn)}")
         typer.echo(f"export PARCELWATCH_BOOTSTRAP={shlex.quote(found.stack.bootstrap)}")
     elif found.stack:
         _print_addresses(found.stack, _process(found.database), f" {_KINDS[found.kind]}{_process(found.broker)}")
     else:
-        typer.echo(f"database  {'runs' if found.database else 'stopped'}{_process(found.database)}", err=env)
+        typer.echo(f"database  {'runs' if found.database else 'stopped'}{_process(found.database)}", err=env or dsn)
         typer.echo(
-            f"broker    {'runs' if found.broker else 'stopped'}, {_KINDS[found.kind]}{_process(found.broker)}", err=env
+            f"broker    {'runs' if found.broker else 'stopped'}, {_KINDS[found.kind]}{_process(found.broker)}",
+            err=env or dsn,
         )
-        typer.echo(f"home      {found.home}; `parcelwatch stack up` starts what is stopped", err=env)
+        typer.echo(f"home      {found.home}; `parcelwatch stack up` starts what is stopped", err=env or dsn)
         raise typer.Exit(1)
 
 

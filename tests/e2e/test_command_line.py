@@ -91,7 +91,14 @@ def test_a_season_from_file_to_history(terminal: Terminal, tmp_path: Path) -> No
     assert "run `parcelwatch db upgrade`" in terminal("status", fails=True)
     terminal("db upgrade")
     simulated = "--year 2024 --parcels 60 --seed 2"
-    terminal(f"simulate {simulated}")
+    said = terminal(f"simulate {simulated}")
+    assert (
+        "parcels import reports/simulated/parcels-2024.geojson --collection simulated --season 2024 --starts-on" in said
+    )
+    assert re.search(
+        r"(\d+) of \1 parcels are not stored in collection simulated",
+        terminal(f"simulate {simulated} --send", fails=True),
+    )
     where = "--collection simulated --season 2024"
     report = json.loads(
         terminal(
@@ -107,6 +114,9 @@ def test_a_season_from_file_to_history(terminal: Terminal, tmp_path: Path) -> No
     said = terminal(f"models train classifier {where} --min-parcels 4 --epochs 2")
     model = re.search(r"model (\d+) \(", said)
     assert model is not None
+    assert re.search(r"left out: \d+ parcels of \d+ crops with fewer than 4 parcels \(.*--min-parcels [123]", said)
+    assert "training: done after" in said
+    assert re.search(r"2024-10-30 \W+\d\.\d\d\W+\d\.\d\d\W+\d+", said)
     assert "crops" in terminal("models list")
     assert "will be rebuilt" in terminal(f"models activate {model[1]} {where}")
     counts = terminal("monitor once")
