@@ -3,7 +3,7 @@
 from migrations.script import run
 
 revision = "0010"
-down_revision = "0007"
+down_revision = "0009"
 
 
 def upgrade() -> None:

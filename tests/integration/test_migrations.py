@@ -65,7 +65,7 @@ def test_up_down_up(empty_dsn: str) -> None:
 
 
 def test_one_step_at_a_time(empty_dsn: str) -> None:
-    revisions = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0010"]
+    revisions = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0009", "0010"]
     seen = {}
     for revision in revisions:
         migrate.upgrade(empty_dsn, revision)
