@@ -67,7 +67,22 @@ def mutated(content: bytes, chance: random.Random) -> bytes:
 
 def mangled(value: Any, chance: random.Random) -> Any:
     """An item in which one value somewhere is something else."""
-    odd = [None, -1, 0, 1e308, "", "x" * 5000, [], {}, [[[]]], True, "2023-13-45", "\u202e", float("nan"), 10**30]
+    odd: list[Any] = [
+        None,
+        -1,
+        0,
+        1e308,
+        "",
+        "x" * 5000,
+        [],
+        {},
+        [[[]]],
+        True,
+        "2023-13-45",
+        "\u202e",
+        float("nan"),
+        10**30,
+    ]
     if isinstance(value, dict) and value and chance.random() < 0.9:
         key = chance.choice(list(value))
         return {**value, key: mangled(value[key], chance)}
