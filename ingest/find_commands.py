@@ -10,12 +10,11 @@ from threading import Event
 from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from db.connect import engine
 from db.scene_sources import parcel_box
 from db.settings import resolve_dsn
+from db.terminal import console, table
 from ingest.errors import IngestError
 from ingest.scenes import polling, terminal
 from ingest.scenes.catalogue import Box
@@ -26,7 +25,7 @@ from ingest.scenes.profiles import load_profile, shipped_profiles
 from ingest.scenes.sources import DatabaseSources
 from ingest.scenes.subscription import Credentials, Subscription
 from ingest.scenes.subscription import subscribe as make_subscription
-from ingest.scenes.terminal import AsJson, Prefix, ProfileOption, console, json_line, line, minute, now
+from ingest.scenes.terminal import AsJson, Prefix, ProfileOption, json_line, line, minute, now
 from ingest.schemas import Sensor
 
 Every = Annotated[
@@ -159,13 +158,11 @@ def sources(
     if not found:
         console.print("no sources yet: `parcelwatch scenes poll`, `watch` or `pull` make them")
         return
-    table = Table("source", "polled to", "last look", "new", "next look")
-    for source in found:
-        table.add_row(
-            escape(source.source), minute(source.polled_to), minute(source.looked_at), f"{source.new_scenes:,}",
-            minute(source.next_at),
-        )  # fmt: skip
-    console.print(table)
+    rows = [
+        (one.source, minute(one.polled_to), minute(one.looked_at), f"{one.new_scenes:,}", minute(one.next_at))
+        for one in found
+    ]
+    console.print(table(("source", "polled to", "last look", "new", "next look"), rows))
     for source in found:
         if source.rejected:
             line(f"{source.source}: {source.rejected} rejected at the last look, as: {source.last_rejection}")

@@ -1,22 +1,23 @@
 """`parcelwatch scenes`: found, cut and reconciled; what finds them is in `find_commands`."""
 
 import os
+import re
 import socket
 import threading
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any, cast
 
 import sqlalchemy as sa
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from db import scenes as ledger
 from db.connect import engine
 from db.embedded.folders import cache_folder
 from db.scenes import STATES, LedgerRow, State
 from db.settings import resolve_broker, resolve_dsn
+from db.terminal import console, table
 from ingest import find_commands
 from ingest.errors import IngestError
 from ingest.imagery.settings import ImagerySettings
@@ -26,7 +27,7 @@ from ingest.scenes.homes import TAKEN_OVER_AFTER
 from ingest.scenes.opening import Opener
 from ingest.scenes.profiles import load_profile
 from ingest.scenes.settings import SceneSettings
-from ingest.scenes.terminal import AsJson, Prefix, ProfileOption, console, json_line, line, minute, now
+from ingest.scenes.terminal import AsJson, Prefix, ProfileOption, json_line, line, minute, now
 from ingest.scenes.worker import Settings, Worker
 
 app = typer.Typer(no_args_is_help=True, help="Scenes: found, cut into observations, and accounted for.")
@@ -74,13 +75,14 @@ def list_(
     if not rows:
         console.print("no scenes" if not state and not since else "no such scenes")
         return
-    table = Table("scene", "state", "found", "expected", "emitted", "stored", "skipped", "why")
-    for row in rows:
-        table.add_row(
-            escape(row.scene_id), row.state, minute(row.found_at), _number(row.expected), _number(row.emitted),
-            _number(row.stored if row.emitted is not None else None), _number(row.skipped), row.cause or "",
-        )  # fmt: skip
-    console.print(table)
+    cells = [
+        (row.scene_id, row.state, minute(acquired(row)), minute(row.found_at), _number(row.expected), _number(row.emitted),
+         _number(row.stored if row.emitted is not None else None), _number(row.skipped), row.cause)
+        for row in rows
+    ]  # fmt: skip
+    console.print(
+        table(("scene", "state", "acquired", "found", "expected", "emitted", "stored", "skipped", "why"), cells)
+    )
     line(", ".join(f"{n} {name}" for name, n in counted.items()))
 
 
@@ -92,25 +94,17 @@ def show(scene_id: Annotated[str, typer.Argument(help="As `list` has it.")], as_
     if as_json:
         json_line(_plain(row))
         return
-    table = Table(title=escape(row.scene_id), show_header=False)
-    for what, value in _facts(row):
-        table.add_row(what, escape(value))
+    facts = _facts(row)
     if row.expected is not None:
-        table.add_section()
-        table.add_row("parcels expected", _number(row.expected))
-        table.add_row(
-            "  emitted", f"{_number(row.emitted)}{f' ({row.withdrawn} of them taken back)' if row.withdrawn else ''}"
-        )
+        taken_back = f" ({row.withdrawn} of them taken back)" if row.withdrawn else ""
+        facts += [("parcels expected", _number(row.expected)), ("  emitted", f"{_number(row.emitted)}{taken_back}")]
         for reason, n in sorted(row.skipped_by.items(), key=lambda entry: -entry[1]):
-            homes = (
-                ", ".join(f"{tile} {its:,}" for tile, its in (row.homes or {}).items())
-                if reason == "other_tile"
-                else ""
-            )
-            table.add_row(f"  skipped: {reason}", f"{_number(n)}{f' ({homes})' if homes else ''}")
-        table.add_row("adds up", "yes" if row.adds_up else "NO: expected is not told + skipped; please report it")
-        table.add_row("in the store", _number(row.stored))
-    console.print(table)
+            homes = (row.homes or {}) if reason == "other_tile" else {}
+            where = ", ".join(f"{tile} {its:,}" for tile, its in homes.items())
+            facts.append((f"  skipped: {reason}", f"{_number(n)}{f' ({where})' if where else ''}"))
+        facts.append(("adds up", "yes" if row.adds_up else "NO: expected is not told + skipped; please report it"))
+        facts.append(("in the store", _number(row.stored)))
+    console.print(table(("scene", row.scene_id), facts))
     if row.expected is not None and not row.is_stored:
         line(f"{(row.emitted or 0) - row.stored} not stored yet: the consumer is behind, or see `ingest dead-letters`")
 
@@ -141,6 +135,9 @@ def retry(
         if missing_tile:
             lacking = ledger.left_to_missing_tiles(connection, now() - TAKEN_OVER_AFTER)
             due += ledger.retry(connection, lacking, ["cut"], now())
+        used = {scene_id: _the_row(connection, scene_id).record for scene_id in due}
+    for scene_id, record in used.items():
+        line(f"{scene_id}: {_read_from(record)}")
     line(f"{len(due)} scenes are due again")
 
 
@@ -170,6 +167,33 @@ def work(
     line(f"scenes: {', '.join(f'{n} {end}' for end, n in ends.items()) or 'none'}")
 
 
+def acquired(row: LedgerRow) -> datetime | None:
+    """Return when a scene was acquired, as its item or its name says; None where neither does."""
+    said = ((row.record.get("item") or {}).get("properties") or {}).get("datetime")
+    stamp = re.search(r"_(\d{8}T\d{6})_", f"{row.scene_id}_")
+    try:
+        return datetime.fromisoformat(str(said or (stamp and f"{stamp[1]}+00:00"))).astimezone(UTC)
+    except ValueError:
+        return None
+
+
+def _read_from(record: Mapping[str, Any]) -> str:
+    """Say which item or product a scene is read by, and whether its file says something else by now."""
+    href = str(record["href"])
+    if record["kind"] == "safe":
+        return f"read from {href}"
+    text = f"read by the item of {href} as found {record['found_at'][:16]}"
+    if href.startswith("/"):
+        try:
+            loaded = load_profile(record["profile"]) if record["profile"] else None
+            (now_there,) = scenes_at(href, loaded, _fetched, now())
+            if now_there.item != record["item"]:
+                text += "; the file was changed since: `scenes add` it to use it"
+        except (IngestError, ValueError) as error:
+            text += f"; the file cannot be used now: {error}"
+    return text
+
+
 def _the_row(connection: sa.Connection, scene_id: str) -> LedgerRow:
     found = ledger.ledger(connection, scene_id=scene_id, limit=1)
     if not found:
@@ -180,7 +204,8 @@ def _the_row(connection: sa.Connection, scene_id: str) -> LedgerRow:
 def _facts(row: LedgerRow) -> list[tuple[str, str]]:
     """What is known of a scene, in the order in which it came to be known."""
     facts = [
-        ("state", row.state), ("found", f"{minute(row.found_at)} by {row.record['source']}"), ("at", row.record["href"]),
+        ("state", row.state), ("acquired", minute(acquired(row))),
+        ("found", f"{minute(row.found_at)} by {row.record['source']}"), ("at", row.record["href"]),
         ("datatake", row.datatake), ("processing", f"{row.baseline} {minute(row.processed_at)}" if row.baseline else None),
         ("revision", row.revision), ("attempts", row.attempts), ("worker", row.worker), ("begun", minute(row.begun_at)),
         ("ended", minute(row.ended_at)), ("cause", row.cause), ("message", row.told),
@@ -192,7 +217,7 @@ def _facts(row: LedgerRow) -> list[tuple[str, str]]:
 def _plain(row: LedgerRow) -> dict[str, Any]:
     facts = asdict(row)
     record = facts.pop("record")
-    return facts | {"source": record["source"], "href": record["href"]}
+    return facts | {"source": record["source"], "href": record["href"], "acquired_at": acquired(row)}
 
 
 def _fetched(address: str) -> Any:

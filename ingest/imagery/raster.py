@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, Self
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError, RasterioIOError
@@ -49,6 +50,9 @@ _DRIVERS: Final = ("GTiff", "JP2OpenJPEG")
 """All that imagery comes in. Any other driver may open other files and addresses (VRT, GTI, WMS) or run what a file says."""
 _LARGEST_BLOCK: Final = 512 * 2**20
 """Bytes that decoding one block may take: a whole tile in one strip takes 241 MB."""
+_FAULTS: Final = (RasterioError, CPLE_BaseError, CRSError, ValueError, ArithmeticError)
+"""What opening and reading a damaged file raises: rasterio's errors, GDAL's own where rasterio passes them on, and what
+transforms of no sense give."""
 _SAMPLE_BYTES: Final = 2
 """Of a pixel of Sentinel-2."""
 
@@ -98,7 +102,7 @@ class Raster:
                 stored = self._file.nodata if band.nodata is None else band.nodata
                 self.nodata: float = np.nan if stored is None and self.dtype.kind == "f" else stored or 0.0
                 self._source, self._placement = self._placed(grid)
-        except RasterioError as error:
+        except _FAULTS as error:
             raise self._unreadable(error) from error
 
     def gather(self, picks: Picks) -> NDArray[Any]:
@@ -153,7 +157,7 @@ class Raster:
         try:
             with self._lock, gdal():
                 block: NDArray[Any] = self._source.read(1, window=window)
-        except RasterioError as error:
+        except _FAULTS as error:
             raise self._unreadable(error) from error
         return block
 
@@ -230,5 +234,5 @@ def grid_of(scene: Scene, name: str) -> Grid:
                     scene.scene_id, "unsupported", f"{name}: {href} is not projected, north up, in square pixels"
                 )
             return Grid(file.crs.to_string(), at.c, at.f, at.a, file.width, file.height)
-    except RasterioError as error:
+    except _FAULTS as error:
         raise SceneError(scene.scene_id, "unreadable", f"{name}: {href} cannot be read; fetch it again") from error

@@ -102,6 +102,30 @@ def scene_from_item(item: Item, profile: Profile, revision: int = 0) -> Scene:
         raise SceneError(name, "bad_metadata", f"item: {told}; mend the item or its profile") from error
 
 
+def lacks(item: Item, profile: Profile, bands: Iterable[str]) -> list[str]:
+    """Return all that an item must hold to be cut and does not, one phrase each; where none is missing, what is wrong."""
+    properties = {**profile.fixed, **item["properties"]}
+    name = " ".join(str(one) for one in (_first(properties, profile.product), item["id"]) if one)
+    said = (_S2_NAME if profile.sensor == "S2" else _S1_NAME).search(name)
+    wanted = {"when it could be had": profile.available_at}
+    if not said:
+        wanted |= {"the time": profile.observed_at, "the platform": ("platform",)}
+    if not said or profile.sensor == "S1":
+        wanted["the relative orbit"] = profile.relative_orbit
+    if profile.sensor == "S1":
+        wanted |= {"ascending or descending": profile.direction, "sigma0 or gamma0": profile.radiometry}
+    found = [f"{what} ({' or '.join(names)})" for what, names in wanted.items() if _first(properties, names) is None]
+    found += [f"asset {band}" for band in bands if not any(key in item["assets"] for key in profile.assets[band])]
+    if not found:
+        try:
+            scene = scene_from_item(item, profile)
+            if profile.sensor == "S1" and not (scene.direction and scene.radiometry):
+                found.append(f"{' and '.join([*profile.direction[:1], *profile.radiometry[:1]])} with a known value")
+        except SceneError as error:
+            found.append(str(error).partition("item: ")[2] or str(error))
+    return found
+
+
 def _scene(item: Item, profile: Profile, revision: int) -> Scene:
     properties = {**profile.fixed, **item["properties"]}
     product = str(_first(properties, profile.product) or item["id"])

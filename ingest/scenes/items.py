@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urljoin, urlsplit
 
+from db.series import POLARISATIONS, S2_BANDS
 from ingest.errors import IngestError
-from ingest.imagery.stac import Profile
+from ingest.imagery.scene import SCL
+from ingest.imagery.stac import Profile, lacks
 from ingest.scenes.access import unsigned
 from ingest.scenes.profiles import CatalogueProfile, reading_of
 from ingest.scenes.record import FoundScene
@@ -76,10 +78,14 @@ def scene_of_file(
         raise NotAScene(f"{item.get('id')}: profile {profile.name} has no [sensors.{sensor}]")
     if "://" not in place:  # its assets lie beside it, wherever it was published first
         item = {**item, "links": []}
-    return scene_of_item(
-        item, sensor, reading_of(profile, sensor), source=source, profile=profile.name if profile else None, place=place,
+    reading = reading_of(profile, sensor)
+    found = scene_of_item(
+        item, sensor, reading, source=source, profile=profile.name if profile else None, place=place,
         found_at=found_at,
     )  # fmt: skip
+    if lacking := lacks(found.item or {}, reading, (*S2_BANDS, SCL) if sensor == "S2" else POLARISATIONS):
+        raise NotAScene(f"{found.scene_id}: it lacks {'; '.join(lacking)}")
+    return found
 
 
 def scene_of_safe(path: Path, name: str, source: str, found_at: datetime) -> FoundScene:

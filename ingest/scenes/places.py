@@ -48,9 +48,10 @@ class Places:
     def of(cls, named_: Iterable[str], folders: Iterable[Path], hosts: Iterable[str]) -> "Places":
         """The places that operators named, those of the settings, and the hosts of the shipped profiles."""
         known = list(named_)
+        paths = [Path(place) for place in known if place.startswith("/")]
         shipped = [host for name in shipped_profiles() for host in hosts_of(load_profile(name))]
         return cls(
-            tuple(Path(one).resolve() for one in [*(place for place in known if place.startswith("/")), *folders]),
+            tuple(path.resolve() for path in (*paths, *folders)),
             (*(place for place in known if not place.startswith("/")), *hosts, *shipped),
         )
 

@@ -142,6 +142,10 @@ class Http:
                 failure = f"no answer within {self._patience.read_s:g} s"
             except requests.RequestException as error:
                 failure = _why(error)
+                if (
+                    "NameResolution" in failure or "gaierror" in failure
+                ):  # no network, or no such host: minutes do not help
+                    attempt = max(attempt, self._patience.tries - 1)
             except ValueError as error:
                 failure = f"broken answer: {error}"[:200]
             self._wait(place, failure, attempt, asked_s)

@@ -6,14 +6,14 @@ import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from db import scenes as ledger
 from db.connect import engine
 from db.settings import resolve_broker, resolve_dsn
+from db.terminal import console, printable
 from ingest.scenes.access import unsigned
 from ingest.scenes.places import Places, named
 from ingest.scenes.publish import ScenePublisher
@@ -21,8 +21,6 @@ from ingest.scenes.retrying import Clock, Http, Patience
 from ingest.scenes.settings import SceneSettings
 from ingest.settings import IngestSettings
 from ingest.signals import stop_on_signals
-
-console: Final = Console()
 
 Prefix = Annotated[str | None, typer.Option(help="First part of the topics' names.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
@@ -33,7 +31,7 @@ class Unsigned(logging.Formatter):
     """Lines without signatures, whoever wrote them: GDAL tells addresses in full."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return unsigned(super().format(record))
+        return "\n".join(printable(one) for one in unsigned(super().format(record)).splitlines())
 
 
 def begin() -> threading.Event:
@@ -79,7 +77,7 @@ def ingest_settings(topic_prefix: str | None) -> IngestSettings:
 
 def line(text: str) -> None:
     """One line, as it is."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def json_line(facts: Mapping[str, Any]) -> None:

@@ -125,6 +125,7 @@ def test_no_signature_is_logged_or_kept(
     found = scene_of_file(item, f"{server.api}/item.json?sig=secret", None, "test", made.now())
     assert found.href == f"{server.api}/item.json"
     made.publisher.publish([found])
+    made.hosts = [server.api.split("/")[2]]
     made.worker().run(threading.Event(), until_idle=True)
     row = made.the_scene()
     assert row.cause == "unreadable"

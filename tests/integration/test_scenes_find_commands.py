@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 from db import scene_sources
 from db.connect import engine
 from db.parcels import ParcelRow, ensure_season, upsert_parcels
+from db.series import S2_BANDS
 from ingest import find_commands
 from ingest.errors import IngestError
 from ingest.scenes import terminal
@@ -168,8 +169,9 @@ def test_watch(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "B02.tif").write_bytes(b"tif")
+    elsewhere = {band: {"href": f"https://example.org/{band}.tif"} for band in (*S2_BANDS, "SCL")}
     (folder / "item.json").write_text(
-        json.dumps({**item(1), "assets": {"B02": {"href": "B02.tif"}}, "type": "Feature"})
+        json.dumps({**item(1), "assets": {**elsewhere, "B02": {"href": "B02.tif"}}, "type": "Feature"})
     )
     (folder / "other.json").write_text("{")
     done = run("watch", str(folder))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from db.series import S2_BANDS
 from ingest.errors import BrokerUnavailable
 from ingest.scenes.folder import FolderError, Look, Watch
 from ingest.scenes.profiles import load_profile
@@ -66,13 +67,16 @@ def safe(folder: Path, name: str = NAME, manifest: bool = True) -> Path:
     return product
 
 
+ELSEWHERE = {band: {"href": f"https://example.org/{band}.tif"} for band in (*S2_BANDS, "SCL")}
+
+
 def cogs(folder: Path, **change: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "B02.tif").write_bytes(b"tif" * 50)
     item = {
         "type": "Feature", "stac_version": "1.1.0", "id": f"{NAME}_cog",
-        "properties": {"datetime": "2024-05-01T10:56:21Z", "platform": "sentinel-2a"},
-        "assets": {"B02": {"href": "./B02.tif"}, "preview": {"href": "missing.png"}}, **change,
+        "properties": {"datetime": "2024-05-01T10:56:21Z", "created": "2024-05-01T20:00:00Z", "platform": "sentinel-2a"},
+        "assets": {**ELSEWHERE, "B02": {"href": "./B02.tif"}, "preview": {"href": "missing.png"}}, **change,
     }  # fmt: skip
     file = folder / "item.json"
     file.write_text(json.dumps(item))
@@ -224,6 +228,8 @@ def test_names_of_a_profile(tmp_path: Path) -> None:
     cogs(tmp_path / "in", assets={"band_2": {"href": "B02.tif"}})
     ledger = Ledger()
     assert look(Watch(tmp_path / "in"), ledger).told == (f"{NAME}_cog: none of its assets is a band (band_2)",)
+    others = {band: asset for band, asset in ELSEWHERE.items() if band != "B02"}
+    cogs(tmp_path / "in", assets={**others, "band_2": {"href": "B02.tif"}})
     assert look(Watch(tmp_path / "in", load_profile(str(file))), ledger).outcome.new == 1
     assert ledger.scenes[0].profile == str(file)
 

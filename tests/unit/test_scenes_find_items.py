@@ -8,7 +8,7 @@ import pytest
 
 from ingest.imagery.stac import S2_PROFILE
 from ingest.scenes.access import unsigned
-from ingest.scenes.items import NotAScene, absolute, scene_of_item, sensor_of
+from ingest.scenes.items import NotAScene, absolute, scene_of_file, scene_of_item, sensor_of
 from ingest.scenes.record import FoundScene
 
 NOW = datetime(2024, 5, 2, 12, tzinfo=UTC)
@@ -131,3 +131,13 @@ def test_signatures_are_not_shown() -> None:
 )
 def test_addresses_are_told_without_their_signature(told: str, shown: str) -> None:
     assert unsigned(told) == shown
+
+
+def test_all_that_an_item_lacks_is_told_at_once() -> None:
+    item = {"id": "field-scan", "properties": {"platform": "sentinel-1a", "datetime": "2024-05-01T10:56:21Z"},
+            "assets": {"vv": {"href": "vv.tif"}}}  # fmt: skip
+    with pytest.raises(NotAScene) as failed:
+        scene_of_file(item, "/data/item.json", None, "add", datetime.now(UTC))
+    for what in ("when it could be had (published or created", "the relative orbit", "ascending or descending",
+                 "sigma0 or gamma0", "asset VH"):  # fmt: skip
+        assert what in str(failed.value)
