@@ -42,6 +42,7 @@ def rows(cls: type, prefix: str) -> Iterator[str]:
         said = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
         meaning = " ".join(str(said).split()).replace("|", r"\|")
         value = default(cls, field.target.id)
+        value = sorted(value) if isinstance(value, frozenset) else value  # as the environment takes it: JSON
         yield f"| `{prefix}{field.target.id.upper()}` | {'not set' if value is None else f'`{value}`'} | {meaning} |"
 
 
