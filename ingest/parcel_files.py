@@ -6,10 +6,10 @@ country's file needs no more memory than its geometries.
 """
 
 import json
+import lzma
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import IO, Any, Final, Literal
 
 import pyarrow as pa
@@ -229,7 +230,7 @@ def _unpack(path: Path, folder: Path) -> Path:
                 if inside.with_suffix("") == chosen.with_suffix("") and inside.suffix.lower() in parts:
                     budget -= _write_member(archive, info, folder / f"{stem}{inside.suffix.lower()}", budget)
             return folder / f"{stem}{chosen.suffix.lower()}"
-    except (zipfile.BadZipFile, EOFError, ValueError, OSError, zlib.error) as error:
+    except (zipfile.BadZipFile, EOFError, ValueError, OSError, zlib.error, lzma.LZMAError) as error:
         if isinstance(error, OSError) and error.strerror:
             raise ParcelFileError(f"{path}: cannot be unpacked: {error.strerror}") from error
         raise ParcelFileError(f"{path}: not a zip archive, or damaged: {error}") from error
@@ -255,7 +256,7 @@ def _write_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path,
 class _Silence:
     """Ends a process that does not answer in time."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+    def __init__(self, process: "Popen[bytes]") -> None:
         self._process, self._timer, self.is_over = process, threading.Timer(0, lambda: None), False
 
     def begin(self) -> None:
@@ -284,9 +285,9 @@ def _reader(request: Mapping[str, object]) -> Iterator[tuple[IO[bytes], _Silence
     variables = {**os.environ, **environment(), "PYTHONPATH": os.pathsep.join(path or os.curdir for path in sys.path)}
     variables["OGR_SKIP"] = ",".join([variables["OGR_SKIP"], *_drivers_left_out])
     with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
+        process = Popen(
             [sys.executable, "-c", "from ingest.parcel_reader import main; main()"], env=variables,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+            stdin=PIPE, stdout=PIPE, stderr=errors,
         )  # fmt: skip
         silence = _Silence(process)
         assert process.stdin is not None
@@ -308,7 +309,7 @@ def _reader(request: Mapping[str, object]) -> Iterator[tuple[IO[bytes], _Silence
             process.stdout.close()
 
 
-def _failure(process: "subprocess.Popen[bytes]", silence: _Silence, errors: IO[bytes]) -> str:
+def _failure(process: "Popen[bytes]", silence: _Silence, errors: IO[bytes]) -> str:
     process.wait()
     if silence.is_over:
         return f"damaged: it took more than {MAX_SILENT_S:.0f} s to read {BATCH_PARCELS:,} parcels of it"

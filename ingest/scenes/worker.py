@@ -197,8 +197,18 @@ class Worker:
                 self._settings.ingest.season_margin_days,
             )  # fmt: skip
         check()
+        self._keep(held, told)
         self._send(told)
         return self._end(held, opened.scene, begun, told)
+
+    def _keep(self, held: Claim, told: Told) -> None:
+        """Keeps what is about to be sent, so that a later attempt knows it. Raises LeaseLost."""
+        if told.table is None or told.sent is None:
+            return
+        highest = max(told.table["revision"].to_pylist(), default=0)
+        with self._engine.begin() as connection:
+            if not scenes.sends(connection, held, told.sent, highest):
+                raise LeaseLost(f"scene {held.scene_id}: another worker has it by now")
 
     def _send(self, told: Told) -> None:
         """Returns when the broker has every observation."""
