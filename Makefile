@@ -2,6 +2,9 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
+TORCH_INDEX ?=# a package index with PyTorch's CPU builds, where the usual one has only those for CUDA
+WORKERS ?= 2# processes of `make test`; 0 runs the tests in one
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check lint types contracts bench lock serve clean
@@ -10,11 +13,12 @@ help: ## list the habits
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 $(VENV)/.ready: requirements.lock pyproject.toml
-	@echo "setting up $(VENV) (a few minutes the first time)"
+	@echo "setting up $(VENV) (a few minutes the first time)" && rm -f setup.log
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -q -r requirements.lock
-	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
+	@$(PYTHON) -m venv $(VENV)
+	@.ci/quietly setup.log "installing the requirements" $(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements.lock
+	@.ci/quietly setup.log "installing parcelwatch" $(PIP) --no-deps --no-build-isolation -e .
+	@rm -f setup.log
 	@touch $@
 
 setup: $(VENV)/.ready ## install everything the project needs into .venv
@@ -23,7 +27,7 @@ demo: setup ## simulate, train, stream and watch a season; ends with a report
 	$(BIN)/parcelwatch demo
 
 test: setup ## run every test, with line coverage
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term
 
 check: lint types contracts test ## what must pass before a change lands
 
@@ -44,9 +48,9 @@ lock: setup ## write requirements.lock anew from what .venv holds (make it from 
 		| sed 's/^torch==\([0-9.]*\)+.*/torch==\1/' > requirements.lock.new && mv requirements.lock.new requirements.lock
 
 serve: setup ## bring up the stack, then consume and monitor until interrupted
-	$(BIN)/parcelwatch stack up
+	$(BIN)/parcelwatch stack up --broker kafka || $(BIN)/parcelwatch stack up # durable where Java and Maven are to be had
 	$(BIN)/parcelwatch db upgrade
 	@trap 'kill 0' INT TERM; $(BIN)/parcelwatch ingest run & $(BIN)/parcelwatch monitor run & wait
 
 clean: ## remove what setup and runs made in this folder
-	rm -rf $(VENV) reports .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
+	rm -rf $(VENV) setup.log reports .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info

@@ -9,6 +9,7 @@ import pydantic
 import sqlalchemy as sa
 import torch
 import typer
+from pydantic_settings import SettingsError
 
 import db.commands
 import db.embedded.commands
@@ -24,8 +25,9 @@ import monitor.commands
 import monitor.history_command
 import seasons.commands
 import seasons.replay_commands
-from db.connect import DatabaseUnavailable, name_process
+from db.connect import DatabaseUnavailable, InvalidAddress, name_process
 from db.embedded.errors import StackError
+from db.environment import setting_errors, unknown_variables
 from db.fresh import NoFreshDatabase
 from db.parcels import SeasonDiffers, UnknownSeason
 from db.terminal import printable
@@ -45,7 +47,8 @@ from seasons.playable import SeasonDataError
 
 TRACE = "PARCELWATCH_TRACE"
 SHOWN = (
-    DatabaseUnavailable, NoFreshDatabase, StackError, UnknownSeason, SeasonDiffers, IngestError, ParcelFileError, CheckpointError,
+    DatabaseUnavailable, InvalidAddress, NoFreshDatabase,
+    StackError, UnknownSeason, SeasonDiffers, IngestError, ParcelFileError, CheckpointError,
     ConfigError, NothingToLearn, NotFound, CannotWatch, SeasonDataError, TrainingDataError, RunConfigError, PastisError, PublishedError,
     ExperimentError,
 )  # fmt: skip
@@ -79,6 +82,8 @@ app.command()(seasons.replay_commands.simulate)
 
 def main() -> None:
     """Runs the command line; what can go wrong outside of the program ends in one line and exit code 1."""
+    for line in unknown_variables(os.environ):
+        typer.echo(f"parcelwatch: {printable(line)}", err=True)
     try:
         name_process(_command(sys.argv[1:]))
         torch.set_num_threads(MonitorSettings().threads)
@@ -91,9 +96,8 @@ def main() -> None:
         _stop("the database has no schema, or an old one: run `parcelwatch db upgrade`")
     except sa.exc.OperationalError as error:
         _stop(f"database: {str(error.orig).splitlines()[0]}")
-    except pydantic.ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        _stop(f"{error.title}: {'.'.join(map(str, first['loc']))}: {first['msg']}; see its environment variable")
+    except (pydantic.ValidationError, SettingsError) as error:
+        _stop(setting_errors(error, os.environ))
     except Exception as error:  # the last door: a defect of ours ends in a line that can be reported
         if os.environ.get(TRACE):
             raise

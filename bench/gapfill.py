@@ -26,9 +26,9 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from db.terminal import console
 from experiments.gaps.boosting import Boosting
 from experiments.gaps.filler import MODES, Filler
 from experiments.gaps.gaussian_process import GaussianProcess, Mogpr
@@ -192,7 +192,6 @@ def _print(found: dict[str, dict[str, Any]], as_json: bool) -> None:
         first, *others = found.values()
         print(json.dumps(first | {one["source"]: one for one in others}))
         return
-    console = Console(width=None if sys.stdout.isatty() else 200)
     for name, one in found.items():
         for table in tables(name, one):
             console.print(table)

@@ -18,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 import sqlalchemy as sa
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from db.binary_copy import copy_rows
@@ -27,6 +26,7 @@ from db.embedded import stack
 from db.migrate import upgrade
 from db.observations import KEY, VALUES
 from db.parcels import ParcelRow, ensure_season, upsert_parcels
+from db.terminal import console
 from ingest.arrow_batches import decode_arrow
 from ingest.consumer import Consumer
 from ingest.messages import decode_json, encode_arrow, encode_json
@@ -158,7 +158,7 @@ def main(
     table = Table("what", "rows/s", "of the limit")
     for what, rate in rates.items():
         table.add_row(what, f"{rate:,.0f}", f"{rate / limit:.2f}")
-    Console().print(table)
+    console.print(table)
 
 
 if __name__ == "__main__":

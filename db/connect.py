@@ -6,6 +6,7 @@ from typing import Final, LiteralString
 
 import psycopg
 import sqlalchemy as sa
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
 APPLICATION_NAME: LiteralString = "parcelwatch"
@@ -14,6 +15,10 @@ _name: str = APPLICATION_NAME
 
 class DatabaseUnavailable(Exception):
     """No connection could be had; the caller waits and tries again, nothing was written."""
+
+
+class InvalidAddress(ValueError):
+    """The connection string cannot be used; the message repeats nothing of it, since any part may be of the password."""
 
 
 def name_process(command: str) -> None:
@@ -77,7 +82,8 @@ def close_engines() -> None:
 
 
 def connect(dsn: str, autocommit: bool = False) -> psycopg.Connection[TupleRow]:
-    """A psycopg connection in UTC; raises DatabaseUnavailable in one line when there is none."""
+    """A psycopg connection in UTC; raises DatabaseUnavailable in one line when there is none, InvalidAddress."""
+    check_address(dsn)
     try:
         return psycopg.connect(
             dsn, autocommit=autocommit, connect_timeout=10, application_name=_name, options="-c timezone=UTC"
@@ -86,6 +92,25 @@ def connect(dsn: str, autocommit: bool = False) -> psycopg.Connection[TupleRow]:
         raise DatabaseUnavailable(
             f"database: {str(error).strip().splitlines()[0]}; is it up? (parcelwatch stack status)"
         ) from error
+
+
+def check_address(dsn: str) -> None:
+    """Check a connection string without connecting. Errors: InvalidAddress.
+
+    A special character in a password that is not percent-encoded moves parts of it into host, port or database,
+    which then stand in messages: an "@" there says so.
+    """
+    try:
+        parts = conninfo_to_dict(dsn)
+        [int(port) for port in str(parts.get("port") or 0).split(",")]
+        is_torn = any("@" in str(parts.get(part) or "") for part in ("host", "port", "dbname"))
+    except (psycopg.Error, ValueError):
+        is_torn = True
+    if is_torn:
+        raise InvalidAddress(
+            "the connection string of the database (PARCELWATCH_DSN) cannot be read: it is "
+            "postgresql://USER:PASSWORD@HOST:PORT/DATABASE, special characters of the password written as %40 for @ and so on"
+        ) from None  # the cause repeats parts of the string
 
 
 def driver(connection: sa.Connection) -> psycopg.Connection[TupleRow]:

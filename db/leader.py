@@ -1,6 +1,7 @@
 """The lead among many monitors: an advisory lock that lives as long as its holder's connection."""
 
 import psycopg
+import sqlalchemy as sa
 
 from db.connect import DatabaseUnavailable, connect
 
@@ -35,3 +36,19 @@ class Leadership:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+class Presence:
+    """A process's being there under a name, which others of that name notice; it ends with its connection."""
+
+    def __init__(self, engine: sa.Engine, name: str) -> None:
+        """Takes a connection of the engine, outside of any transaction, until `release`."""
+        self._connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        held = self._connection.execute(sa.text("select pg_try_advisory_lock(hashtext(:name))"), {"name": name})
+        self.is_first = bool(held.scalar_one())
+        """Nobody else was there."""
+
+    def release(self) -> None:
+        """Leaves; the connection is closed, not pooled: a lock outlives a transaction."""
+        self._connection.invalidate()
+        self._connection.close()

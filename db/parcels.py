@@ -300,7 +300,8 @@ def upsert_parcels(
     moved, reassessed, amended_keys = connection.execute(sa.text(_AMEND), {**where, **clocks}).one()
     new = connection.execute(sa.text(_INSERT), {**where, **clocks}).rowcount
     declared, amended, redeclared_keys = connection.execute(sa.text(_DECLARE), {**where, **clocks}).one()
-    work.mark(connection, sorted({*amended_keys, *redeclared_keys}), "rules", now)
+    # The outline is an input of the classifier, the declaration of its rule: both follow from the course of posteriors.
+    work.mark(connection, sorted({*amended_keys, *redeclared_keys}), "classifier", now)
     missing = connection.execute(sa.text(_MISSING), where).scalars().all()
     return Upserted(
         new=new, unchanged=n_rows - new - moved - reassessed - len(away), amended_geometry=moved, reassessed=reassessed,

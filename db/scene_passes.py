@@ -165,6 +165,29 @@ def told(
     )  # fmt: skip
 
 
+_OWN: Final = """
+    select * from (
+        select distinct on (o.parcel_key) o.*, p.pixels, scene_id from {sensor}_observations o
+        join scenes using (scene_key) left join pixel_sets p
+          on (p.parcel_key, p.observed_at, p.sensor, p.relative_orbit, p.revision)
+           = (o.parcel_key, o.observed_at, '{SENSOR}', o.relative_orbit, o.revision)
+        where o.parcel_key = any(:keys) and o.observed_at = :at and o.relative_orbit = :orbit
+        order by o.parcel_key, o.revision desc) newest
+    where scene_id = :scene_id"""
+
+
+def own(
+    connection: sa.Connection, sensor: Sensor, parcel_keys: Sequence[int], observed_at: datetime, relative_orbit: int,
+    scene_id: str,
+) -> dict[int, Mapping[str, Any]]:  # fmt: skip
+    """Return by parcel the observations of a pass whose newest revision is the scene's own, with their pixel sets."""
+    rows = connection.execute(
+        sa.text(_OWN.format(sensor=sensor.lower(), SENSOR=sensor)),
+        {"keys": list(parcel_keys), "at": observed_at, "orbit": relative_orbit, "scene_id": scene_id},
+    )
+    return {row.parcel_key: dict(row._mapping) for row in rows}
+
+
 @dataclass(frozen=True, slots=True)
 class ParcelToCut:
     """A parcel on a scene's grid."""

@@ -77,11 +77,12 @@ class LedgerRow:
     record: Mapping[str, Any]
 
 
-def enter(connection: sa.Connection, scenes: Sequence[NewScene], now: datetime, or_failed: bool = False) -> list[str]:
+def enter(connection: sa.Connection, scenes: Sequence[NewScene], now: datetime, or_mended: bool = False) -> list[str]:
     """Enters scenes that the ledger does not know as found; returns their ids.
 
     Args:
-        or_failed: those that failed are found anew too: at another place, perhaps.
+        or_mended: those that failed are found anew too, at another place, perhaps; and those that ended in another way
+            where the item at the same place says something else by now.
     """
     if not scenes:
         return []
@@ -93,19 +94,34 @@ def enter(connection: sa.Connection, scenes: Sequence[NewScene], now: datetime, 
                                                      found_at timestamptz)
             order by scene_id on conflict (scene_id) do update set record = excluded.record, state = 'found', attempts = 0,
                 next_try_at = null, published_at = null, cause = null, told = null
-            where :or_failed and found_scenes.state = 'failed' returning scene_id""").bindparams(
-            sa.bindparam("scenes", type_=JSONB)
-        ),
+            where :or_mended and (found_scenes.state = 'failed'
+                or found_scenes.state <> 'cutting' and found_scenes.record ->> 'href' = excluded.record ->> 'href'
+                   and found_scenes.record -> 'item' <> excluded.record -> 'item')
+            returning scene_id""").bindparams(sa.bindparam("scenes", type_=JSONB)),
         {
             "scenes": [
                 {"scene_id": one.scene_id, "sensor": one.sensor, "record": dict(one.record), "datatake": one.datatake,
                  "found_at": one.found_at.isoformat()}
                 for one in scenes
             ],
-            "now": now, "or_failed": or_failed,
+            "now": now, "or_mended": or_mended,
         },
     )  # fmt: skip
     return list(rows.scalars())
+
+
+def name_places(connection: sa.Connection, places: Sequence[str], now: datetime) -> None:
+    """Keep folders and hosts that an operator named: scenes may be read from there."""
+    connection.execute(
+        sa.text("""insert into scene_places (place, named_at) select unnest(cast(:places as text[])), :now
+                   on conflict (place) do nothing"""),
+        {"places": list(places), "now": now},
+    )
+
+
+def named_places(connection: sa.Connection) -> list[str]:
+    """Return the folders and hosts that operators named."""
+    return list(connection.execute(sa.text("select place from scene_places order by place")).scalars())
 
 
 def unpublished(connection: sa.Connection, limit: int) -> list[Mapping[str, Any]]:
@@ -162,6 +178,38 @@ def renew(connection: sa.Connection, held: Claim, lease_until: datetime) -> bool
         connection.execute(
             sa.text(f"update found_scenes set lease_until = :lease_until where {_MINE}"),
             {**_of(held), "lease_until": lease_until},
+        ).rowcount
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What a scene sent last: the digest of its observations, and the lowest revision of those that were new then."""
+
+    digest: bytes | None
+    told_as: int
+    is_in_store: bool
+    """The store has all of it: no observation is still on its way."""
+
+
+def sent(connection: sa.Connection, scene_id: str) -> Sent:
+    """Return what a scene sent last."""
+    row = connection.execute(
+        sa.text("""select told_digest, told_as, coalesce(r.is_stored, false) as is_in_store
+                   from found_scenes f join scene_reconciliation r using (scene_id) where scene_id = :scene_id"""),
+        {"scene_id": scene_id},
+    ).one()
+    return Sent(row.told_digest, row.told_as, row.told_digest is None or row.is_in_store)
+
+
+def sends(connection: sa.Connection, held: Claim, sent: Sent, revision: int) -> bool:
+    """Keep what is about to be sent, and its highest revision; counts are open until the end. False if it is not ours."""
+    return bool(
+        connection.execute(
+            sa.text(f"""update found_scenes set told_digest = :digest, told_as = :told_as,
+                            revision = greatest(revision, :revision), expected = null, emitted = null, withdrawn = null,
+                            skipped = null where {_MINE}"""),
+            {**_of(held), "digest": sent.digest, "told_as": sent.told_as, "revision": revision},
         ).rowcount
     )
 

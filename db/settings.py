@@ -2,11 +2,12 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from db.connect import DatabaseUnavailable
-from db.embedded import folders, stack
+from db.connect import DatabaseUnavailable, check_address
+from db.embedded import folders, process, stack
 
 
 class ServerSettings(BaseSettings):
@@ -33,32 +34,34 @@ def resolve_dsn() -> str:
     """The database to use.
 
     Raises:
-        DatabaseUnavailable: nothing is set and no embedded stack runs.
+        DatabaseUnavailable: nothing is set and no embedded database runs.
+        InvalidAddress: what is set is no connection string.
     """
     dsn = ServerSettings().dsn
     if dsn is not None:
+        check_address(dsn)
         return dsn
-    running = _running()
+    running = stack.database_address(_home())  # also where the broker is down: reading needs none
     if running is None:
         raise DatabaseUnavailable("no database: set PARCELWATCH_DSN, or start one with `parcelwatch stack up`")
-    return running.dsn
+    return running
 
 
 def resolve_broker() -> Broker:
     """The broker to use.
 
     Raises:
-        DatabaseUnavailable: nothing is set and no embedded stack runs.
+        DatabaseUnavailable: nothing is set and no embedded broker runs.
     """
     bootstrap = ServerSettings().bootstrap
-    running = _running()
+    server = stack.status(_home()).broker
+    running = None if server is None else Broker(f"{process.LOOPBACK}:{server.port}", server.cluster_id)
     if bootstrap is not None:
-        is_ours = running is not None and running.bootstrap == bootstrap
-        return Broker(bootstrap, running.cluster_id if is_ours and running is not None else None)
+        return running if running is not None and running.bootstrap == bootstrap else Broker(bootstrap, None)
     if running is None:
         raise DatabaseUnavailable("no broker: set PARCELWATCH_BOOTSTRAP, or start one with `parcelwatch stack up`")
-    return Broker(running.bootstrap, running.cluster_id)
+    return running
 
 
-def _running() -> stack.Stack | None:
-    return stack.status(folders.home_folder(os.environ, os.geteuid() == 0)).stack
+def _home() -> Path:
+    return folders.home_folder(os.environ, os.geteuid() == 0)

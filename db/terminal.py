@@ -94,25 +94,38 @@ class Steps:
     _bar: tuple[Progress, TaskID] | None = None
     _begun: float = field(init=False)
     _printed: float = field(init=False)
+    _from: tuple[float, float] = field(init=False)
+    """Time and `done` from which the time left is estimated: where `done` last fell, as it does for a second part."""
+    _done: float = 0.0
 
     def __post_init__(self) -> None:
         self._begun = self._printed = self.clock()
+        self._from = (self._begun, 0.0)
 
     def to(self, done: float, total: float | None = None, what: str = "") -> None:
-        """Report that `done` of `total` units are finished; `what` says in a few words where things stand."""
+        """Report that `done` of `total` units are finished; `what` says in a few words where things stand.
+
+        A total of 1 is shown in per cent; with none there is no time left.
+        """
         if self._bar is not None:
             shown, task = self._bar
             shown.update(task, completed=done, total=total, description=plain(what))
-        elif self.clock() - self._printed >= LINE_EVERY_S:
-            self._printed = self.clock()
-            self._line(self._state(done, total, what))
+            return
+        now = self.clock()
+        if done < self._done:
+            self._from = (now, done)
+        self._done = done
+        if now - self._printed >= LINE_EVERY_S:
+            self._printed = now
+            self._line(self._state(now, done, total, what))
 
-    def _state(self, done: float, total: float | None, what: str) -> str:
-        spent = self.clock() - self._begun
-        parts = [] if not total else [f"{done / total:.0%}"] if total == 1 else [f"{done:,.0f} of {total:,.0f}"]
+    def _state(self, now: float, done: float, total: float | None, what: str) -> str:
+        parts = [] if not total else [f"{done:.0%}"] if total == 1 else [f"{done:,.0f} of {total:,.0f}"]
         parts += [what] if what else []
-        parts.append(f"{_duration(spent)} so far")
-        parts += [f"about {_duration(spent * (total - done) / done)} left"] if total and 0 < done <= total else []
+        parts.append(f"{_duration(now - self._begun)} so far")
+        since, first = self._from
+        if total and first < done <= total:
+            parts.append(f"about {_duration((now - since) * (total - done) / (done - first))} left")
         return ", ".join(parts)
 
     def _line(self, text: str) -> None:

@@ -168,8 +168,11 @@ class RunConfig(Section):
         return self.model_dump(mode="json", exclude={"run": True, "training": {"device"}})
 
 
-def read(path: Path) -> RunConfig:
-    """The configuration in a TOML file; relative paths in it are relative to the working folder.
+def read(path: Path, given: Mapping[str, Mapping[str, Any]] | None = None) -> RunConfig:
+    """Return the configuration in a TOML file; relative paths in it are relative to the working folder.
+
+    Args:
+        given: values by table and key that count instead of the file's, which may then lack them; None gives nothing.
 
     Raises:
         RunConfigError: no such file, no TOML, an unknown key or a value that is not allowed.
@@ -180,6 +183,10 @@ def read(path: Path) -> RunConfig:
         raise RunConfigError(f"{path}: no such file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RunConfigError(f"{path}: not TOML ({error})") from error
+    for name, values in (given or {}).items():
+        own = {key: value for key, value in values.items() if value is not None}
+        if own and isinstance(plain.get(name, {}), dict):  # a value where a table must be is an error of the file
+            plain[name] = plain.get(name, {}) | own
     return parse(plain, str(path))
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from db.terminal import console, printable
 from experiments import clouds as clouds_experiment
 from experiments import fusion as fusion_experiment
 from experiments import gradient_flow as gradient_flow_experiment
@@ -32,7 +32,6 @@ app = typer.Typer(
     no_args_is_help=True,
     help="The published experiments: fusion, clouds, gradient flow, timing; and the score in season.",
 )
-console = Console()
 
 
 class Source(StrEnum):
@@ -130,7 +129,7 @@ class Asked:
             console.print(
                 tables.rich_table(found, metric, digits=0 if metric in ("parameters", "parcels a second") else 3)
             )
-        console.print(f"written to {self.out}")
+        typer.echo(f"written to {printable(self.out)}")
 
 
 @experiment("fusion")

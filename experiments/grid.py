@@ -29,7 +29,7 @@ from experiments.config import ModelConfig, TrainingSection
 from experiments.crossval import answer, chosen, network_config, train_fold, training_config
 from experiments.forest import averaged, forest
 from experiments.labelled import LabelledParcels
-from experiments.run_folder import Part, Told, write
+from experiments.run_folder import Part, Told, has_learnt, write
 from experiments.schemes import FOREST, Enhancement, ExperimentError, Scheme
 from models.classifier import PseLtae
 from models.classifier_training import Inputs, train_calibrated
@@ -74,7 +74,7 @@ class Grid:
             ExperimentError: they were of others.
         """
         path, settings = self.folder / "settings.json", self._settings()
-        if path.exists() and (known := json.loads(path.read_text())) != settings:
+        if path.exists() and has_learnt(self.folder) and (known := json.loads(path.read_text())) != settings:
             differ = [
                 f"{part} {key}" for part, own in settings.items() for key in own if own[key] != known[part].get(key)
             ]

@@ -104,15 +104,16 @@ class RunFolder:
             RunConfigError: it holds a run of another configuration, or something else.
         """
         folder, path = config.run.folder, config.run.folder / "config.toml"
-        if path.exists():
+        if path.exists() and has_learnt(folder):
             known, asked = read(path).identity, config.identity
             other = [f"[{table}] {key}" for table in asked for key in {**known[table], **asked[table]}
                      if known[table].get(key) != asked[table].get(key)]  # fmt: skip
             if other:
                 raise RunConfigError(f"{folder} holds another run ({', '.join(other)} differ): name another folder")
-        elif folder.exists() and any(folder.iterdir()):
+        elif not path.exists() and folder.exists() and any(folder.iterdir()):
             raise RunConfigError(f"{folder} is not empty and holds no run: name another folder")
-        else:
+        else:  # new, or claimed by a run that failed before its first epoch ended
+            (folder / "environment.json").unlink(missing_ok=True)
             write(path, to_toml(config))
         return cls(folder)
 
@@ -135,13 +136,19 @@ def environment(config: RunConfig, now: datetime) -> dict[str, Any]:
         "started_at": now.isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: versions.get(name) for name in LIBRARIES},
+        # The distribution's version leaves out the build (2.13.0 of 2.13.0+cu130), on which figures may depend.
+        "packages": {name: versions.get(name) for name in LIBRARIES} | {"torch": torch.__version__},
         "commit": _commit(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "seed": config.training.seed,
     }  # fmt: skip
+
+
+def has_learnt(folder: Path) -> bool:
+    """Return whether any run in a folder, or below it, has finished an epoch; until then the folder is free."""
+    return any(any(folder.rglob(name)) for name in ("last.pt", "model.json", "answer.npz"))
 
 
 def write(path: Path, content: str | bytes) -> None:

@@ -22,6 +22,8 @@ from typing import Literal, NamedTuple
 from rich.table import Table
 from scipy.stats import t as student
 
+from db.terminal import table
+
 CONFIDENCE = 0.95
 """Two-sided level at which two rows differ; chosen because the field prints 95 %."""
 
@@ -130,10 +132,8 @@ def rich_table(measurements: Sequence[Measurement], metric: str, *, title: str =
     """The same table for the terminal."""
     known = cells(measurements, metric)
     rows, columns = _rows(known)
-    table = Table("", *columns, title=title or metric)
-    for row in rows:
-        table.add_row(label(row), *(known[row, one].text(digits) if (row, one) in known else "" for one in columns))
-    return table
+    texts = [[known[row, one].text(digits) if (row, one) in known else "" for one in columns] for row in rows]
+    return table(("", *columns), [(label(row), *line) for row, line in zip(rows, texts, strict=True)], title or metric)
 
 
 def differences(measurements: Sequence[Measurement], metric: str, reference: Row) -> str:

@@ -14,14 +14,14 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from torch import distributed
 
 from db.connect import engine
 from db.settings import resolve_dsn
-from experiments.config import DatabaseData, RunConfig, RunConfigError, parse, read
+from db.terminal import console
+from experiments.config import DatabaseData, RunConfig, RunConfigError, read
 from experiments.crossval import Told
 from experiments.pastis_store import Progress as Reading
 from experiments.scores import RunScores
@@ -29,8 +29,6 @@ from experiments.training_run import run
 from models.crop_model import CropModel
 from models.fitting import Epoch, Session
 from monitor import commands, train
-
-console = Console()
 
 
 def classifier(
@@ -61,7 +59,7 @@ def classifier(
         "training": {"epochs": epochs, "seed": seed, "device": device},
         "run": {"folder": folder},
     }
-    asked = with_options(read(config), given, str(config))
+    asked = read(config, given)
     with session(asked.training.device) as own, progress(asked, own) as (told, reading):
         found, final = run(asked, datetime.now(UTC), own, told, reading)
     if own.is_first:
@@ -69,14 +67,6 @@ def classifier(
         console.print(f"everything is in {asked.run.folder}")
         if final is not None and isinstance(asked.data, DatabaseData):
             register(final, asked.run.folder / "final")
-
-
-def with_options(config: RunConfig, given: dict[str, dict[str, Any]], where: str) -> RunConfig:
-    """The configuration with what was given (not None) on the command line."""
-    plain = config.model_dump()
-    for name, values in given.items():
-        plain[name] |= {key: value for key, value in values.items() if value is not None}
-    return parse(plain, where)
 
 
 @contextmanager

@@ -34,6 +34,9 @@ Reason = Annotated[str | None, typer.Option(help="Only letters with this reason 
 @app.command()
 def run(
     group: Annotated[str | None, typer.Option(help="Consumer group; default: take every partition alone.")] = None,
+    member: Annotated[
+        str | None, typer.Option(help="A name in the group, kept over restarts: its partitions wait for it for 10 s.")
+    ] = None,
     topic_prefix: Annotated[str | None, typer.Option(help="First part of the topics' names.")] = None,
     accept_gap: Annotated[bool, typer.Option(help="Go on where the broker deleted records unread.")] = False,
     until_end: Annotated[bool, typer.Option(help="Store what the topics hold now, then stop.")] = False,
@@ -42,7 +45,7 @@ def run(
 
     More settings in the environment: PARCELWATCH_INGEST_FLUSH_SECONDS, ..._REJECT_CAP and others.
     """
-    given = {"group_id": group, "topic_prefix": topic_prefix, "accept_gap": accept_gap or None}
+    given = {"group_id": group, "member": member, "topic_prefix": topic_prefix, "accept_gap": accept_gap or None}
     if until_end and group:
         raise typer.BadParameter("--until-end takes every partition alone: leave --group out")
     settings = IngestSettings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]

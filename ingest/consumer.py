@@ -23,22 +23,22 @@ import sqlalchemy as sa
 from kafka import TopicPartition
 
 from db import offsets
-from db.connect import DatabaseUnavailable
+from db.connect import DatabaseUnavailable, is_away
 from db.dead_letters import Letter
+from db.leader import Presence
 from db.offsets import Step
 from ingest import dead_letters
-from ingest.errors import BrokerUnavailable, DeliveryFailed, FencedOut, RecordsLost, StreamReplaced
+from ingest.errors import BrokerRefuses, BrokerUnavailable, DeliveryFailed, FencedOut, RecordsLost, StreamReplaced
 from ingest.judge import Judged, Message, apart, judge_in_parts
 from ingest.metrics import Counts, told
 from ingest.producer import Sender
 from ingest.settings import IngestSettings
-from ingest.source import AFTER_A_LOSS, Source
+from ingest.source import Source, missing
 from ingest.store import Store
 
 log = logging.getLogger(__name__)
 
 Clock = Callable[[], datetime]
-_DATABASE: Final = (sa.exc.OperationalError, sa.exc.InterfaceError, psycopg.OperationalError, psycopg.InterfaceError)
 _REFUSED: Final = (
     sa.exc.DataError, psycopg.DataError, psycopg.errors.CheckViolation, pa.ArrowException, ArithmeticError, ValueError,
 )  # fmt: skip
@@ -77,16 +77,18 @@ class Consumer:
         self._sender: Sender | None = None
         self._starts: dict[TopicPartition, int] = {}
         """Committed offsets: where the batch in hand begins."""
+        self._presence: Presence | None = None
+        self._seen: dict[tuple[str, TopicPartition], int] = {}
+        """The farthest end that each partition of each life of a topic was seen to have."""
         self._batch: list[Message] = []
         self._batch_bytes, self._begun = 0, 0.0
         self.counts: Counts = Counter()
 
     def run(self, stop: threading.Event) -> Counts:
-        """Consumes until `stop`, then commits the batch in hand; waits for a database or broker that goes away.
+        """Consumes until `stop`, then commits the batch in hand; waits for a database or broker that is away.
 
-        Raises BrokerUnavailable or DatabaseUnavailable when one is away at the start, RecordsLost and TooManyRejected.
+        Raises what no waiting mends: BrokerRefuses, RecordsLost and TooManyRejected.
         """
-        self._opened()
         trouble = _Trouble(stop)
         while not stop.is_set():
             try:
@@ -114,7 +116,7 @@ class Consumer:
             patience = time.monotonic() + _LONGEST_WAIT_S
             while not source.knows_ends() and time.monotonic() < patience:
                 self._take_and_flush(source, _POLL_S)
-            ends = source.ends()
+            ends = source.ends()  # the last stable offsets: behind them are transactions that are open
             while any(position < ends[partition] for partition, position in source.positions().items()):
                 self._take_and_flush(source, _POLL_S)
             while self._take_and_flush(source, 0.0):  # the rest of a batch that was fetched
@@ -127,8 +129,15 @@ class Consumer:
 
     def close(self) -> None:
         """Lets go of the broker; a batch in hand is left to whoever consumes next."""
+        self._let_go()
+        presence, self._presence = self._presence, None
+        if presence:
+            presence.release()
+
+    def _let_go(self) -> None:
+        """Lets go of the broker, to begin again from what is committed."""
         source, self._source, sender, self._sender = self._source, None, self._sender, None
-        self._batch, self._batch_bytes = [], 0
+        self._batch, self._batch_bytes, self._starts = [], 0, {}
         if source:
             source.close()
         if sender:
@@ -140,9 +149,14 @@ class Consumer:
         told_before = self.counts.copy()
         try:
             source = self._opened()
+            self._look_for_others()
             while not stop.is_set():
                 stored_before = self.counts["transactions"]
-                self._take_and_flush(source, _POLL_S)
+                try:
+                    self._take_and_flush(source, _POLL_S)
+                except (BrokerRefuses, RecordsLost):
+                    self._flush(source)  # what came before it
+                    raise
                 now = time.monotonic()
                 if not self._batch and now - checked >= _IDLE_CHECK_S:
                     source.verify()
@@ -155,16 +169,31 @@ class Consumer:
                     told_before, reported = self.counts.copy(), now
             self._flush(source)
         except BaseException:
-            self.close()
+            self._let_go()
             raise
 
     def _take_and_flush(self, source: Source, timeout_s: float) -> bool:
         """Polls once and stores the batch if it is due; False when no message came."""
         messages = source.poll(timeout_s)
+        for move in source.moves():
+            self._apply(move)
+        for tp, end in source.seen_ends().items():
+            key = source.lives[tp.topic].stream, tp
+            self._seen[key] = max(end, self._seen.get(key, 0))
         self._take(messages)
         if self._is_due():
             self._flush(source)
         return bool(messages)
+
+    def _apply(self, move: Mapping[TopicPartition, int | None]) -> None:
+        """Takes over where partitions go on; what is in hand of them is dropped and comes again to their owner."""
+        self._batch = [m for m in self._batch if TopicPartition(m.topic, m.partition) not in move]
+        self._batch_bytes = sum(len(message.value) for message in self._batch)
+        for tp, start in move.items():
+            if start is None:
+                self._starts.pop(tp, None)
+            else:
+                self._starts[tp] = start
 
     def _take(self, messages: Sequence[Message]) -> None:
         if messages and not self._batch:
@@ -197,7 +226,7 @@ class Consumer:
             Step(streams[tp.topic], tp.topic, tp.partition, self._starts[tp], end) for tp, end in sorted(after.items())
         ]
         source.verify()
-        with _database_errors():
+        with self._database_errors():
             self.counts += self._store.write(self._engine, judged, streams, steps, now)
         self.counts["messages"] += len(judged.messages)
         self._starts |= after
@@ -208,29 +237,61 @@ class Consumer:
             log.info("consuming %s", ", ".join(self._settings.observation_topics))
         return self._source
 
+    def _look_for_others(self) -> None:
+        """Warns where another consumer, without a group as this one, takes the same partitions."""
+        if self._settings.group_id is not None or self._presence is not None:
+            return
+        with self._database_errors():
+            self._presence = Presence(self._engine, f"parcelwatch.consumer {self._settings.topic_prefix}")
+        if not self._presence.is_first:
+            log.warning(
+                "another consumer takes these partitions, and without a group each of you takes all: every row is stored "
+                "once, but each fences the other out; stop one of them, or give all the same --group"
+            )
+
     def _position(self, source: Source, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """Where partitions go on, from the database; what was in hand is dropped and comes again to its owner."""
-        self._batch, self._batch_bytes = [], 0
+        """Where partitions go on, from the database. Called on the group's thread: changes nothing of the consumer's own."""
         bounds = source.bounds(partitions)
-        with _database_errors(), self._engine.begin() as connection:
+        with self._database_errors(), self._engine.begin() as connection:
             now, starts = self._now(), dict[TopicPartition, int]()
             for topic in {partition.topic for partition in partitions}:
                 first = {tp.partition: bounds[tp][0] for tp in partitions if tp.topic == topic}
                 found = offsets.begin(connection, source.lives[topic].stream, topic, first, now)
                 starts |= {TopicPartition(topic, number): offset for number, offset in found.items()}
+            if not self._settings.accept_gap and any(start < bounds[tp][0] for tp, start in starts.items()):
+                raise RecordsLost(missing(starts, bounds))
             for tp, start in starts.items():
                 # A start beyond the told end is no proof of a loss (see Source.ends); poll says it if it is one.
                 nearest = min(max(start, bounds[tp][0]), bounds[tp][1]) if self._settings.accept_gap else start
-                if nearest < bounds[tp][0]:
-                    raise RecordsLost(
-                        f"{tp.topic}/{tp.partition}: offset {start} comes next and the broker has {bounds[tp][0]} and later: "
-                        f"records were deleted unread; {AFTER_A_LOSS}"
-                    )
                 if nearest != start:
                     starts[tp] = nearest
                     offsets.move(connection, source.lives[tp.topic].stream, tp.topic, tp.partition, nearest, now)
-        self._starts = starts
+            self._report_gone(connection, source, now)
         return starts
+
+    def _report_gone(self, connection: sa.Connection, source: Source, now: datetime) -> None:
+        """Says which records of an earlier life of a topic the broker had, and nobody stored."""
+        gone = [key for key in self._seen if key[0] != source.lives[key[1].topic].stream]
+        for stream, tp in gone:
+            end = self._seen.pop((stream, tp))
+            stored = offsets.begin(connection, stream, tp.topic, {tp.partition: end}, now)[tp.partition]
+            if stored < end:
+                log.error(
+                    "%s/%d: at least %d records that the broker had acknowledged are gone with the topic's earlier life "
+                    "(offsets %d to %d); have their producers send them again",
+                    tp.topic, tp.partition, end - stored, stored, end - 1,
+                )  # fmt: skip
+
+    @contextmanager
+    def _database_errors(self) -> Iterator[None]:
+        """A database that cannot be had, in whatever form, as DatabaseUnavailable in one line."""
+        try:
+            yield
+        except Exception as error:
+            if not is_away(error):
+                raise
+            self._engine.dispose()  # after a failover the pool's connections still lead to the old, read-only server
+            raise DatabaseUnavailable(str(getattr(error, "orig", None) or error).strip().splitlines()[0]) from error
 
     def _publish(self, letters: Sequence[Letter]) -> None:
         if letters:
@@ -260,12 +321,3 @@ class _Trouble:
         if self._what:
             log.warning("the %s is back", self._what)
             self._what = ""
-
-
-@contextmanager
-def _database_errors() -> Iterator[None]:
-    """The database's going away, in whatever form, as DatabaseUnavailable in one line."""
-    try:
-        yield
-    except _DATABASE as error:
-        raise DatabaseUnavailable(str(error).strip().splitlines()[0]) from error

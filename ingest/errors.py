@@ -4,6 +4,7 @@ IngestError                 show the message and stop
 ├── MessageRejected         dead-letter this message or row; the stream goes on
 ├── DeliveryFailed          the producer's caller sends again: nothing says that the broker has it
 ├── BrokerUnavailable       wait and begin again from the database's offsets
+├── BrokerRefuses           stop: the broker denies a right, or wants other settings; a person mends that
 ├── FencedOut               begin again from the database's offsets: somebody else consumed these partitions
 ├── StreamReplaced          begin again: the topics are new ones under old names
 ├── RecordsLost             stop: the broker deleted records before they were read; a person decides
@@ -58,6 +59,10 @@ class DeliveryFailed(IngestError):
 
 class BrokerUnavailable(IngestError):
     """The broker does not answer; nothing was lost, offsets stay where they are."""
+
+
+class BrokerRefuses(IngestError):
+    """The broker answers and says no: a right or a setting lacks, which no waiting brings."""
 
 
 class FencedOut(IngestError):

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Annotated
@@ -92,9 +93,10 @@ def watch(
         raise IngestError(f"{folder}: no such folder")
     watched = Watch(folder, load_profile(profile) if profile else None, timedelta(seconds=settled))
     stop, kept = terminal.begin(), DatabaseSources(engine(resolve_dsn()))
+    terminal.name_places([str(folder)])
 
     def look(at: datetime, next_at: datetime | None) -> None:
-        found = watched.look(at, publisher.publish)
+        found = watched.look(at, partial(publisher.publish, or_mended=True))
         kept.succeeded(found.outcome, at, next_at)
         for told in found.told:
             line(f"  rejected: {told}")

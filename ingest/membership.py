@@ -1,7 +1,8 @@
 """A place among the broker's consumers: partitions taken by assignment or as a member of a group, offsets from the database."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from queue import SimpleQueue
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
@@ -12,16 +13,27 @@ from ingest.topics import Topics
 
 
 class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python is untyped
-    """What every reader of a topic shares: it goes on where `_seek` says, and says goodbye."""
+    """What every reader of a topic shares: it goes on where `_seek` says, and says goodbye.
+
+    kafka-python calls the listener on a thread of its own, at times between two polls. It therefore only seeks and
+    notes what happened; the reader takes the notes (`moves`) after a poll, before that poll's messages.
+    """
 
     _kafka: KafkaConsumer
     _topics: Topics
     _failure: IngestError | DatabaseUnavailable | None = None
     """What went wrong when partitions were assigned: the next poll raises it."""
 
-    def _seek(self, partitions: list[TopicPartition]) -> None:
-        """Moves partitions to where the database says."""
+    def __init__(self) -> None:
+        self._moves: SimpleQueue[Mapping[TopicPartition, int | None]] = SimpleQueue()
+
+    def _seek(self, partitions: list[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """Moves partitions to where the database says, and returns the offsets."""
         raise NotImplementedError
+
+    def moves(self) -> list[Mapping[TopicPartition, int | None]]:
+        """Returns what was assigned (an offset) and taken away (None) since the last call, oldest first."""
+        return [self._moves.get() for _ in range(self._moves.qsize())]
 
     def close(self) -> None:
         """Leaves the group and lets go of both connections."""
@@ -30,11 +42,16 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python i
                 close()
 
     def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
-        """Continues the group's partitions where the database says (called within poll)."""
+        """Continues the group's partitions where the database says."""
         try:
-            self._seek(list(assigned))
+            self._moves.put(dict(self._seek(list(assigned))))
         except (IngestError, DatabaseUnavailable) as error:  # kafka-python would only log it: poll raises it
             self._failure = error
 
     def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
-        """Nothing: what is in hand is fenced, a batch by its offsets, a scene by its lease."""
+        """Notes what belongs to others now: what is in hand of it comes again to its new owner."""
+        self._moves.put(dict.fromkeys(revoked))
+
+    def on_partitions_lost(self, lost: Sequence[TopicPartition]) -> None:
+        """Does the same for what others may have had for some time; their offsets fence out what is in hand."""
+        self._moves.put(dict.fromkeys(lost))

@@ -9,11 +9,12 @@ import pyarrow as pa
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
-from ingest.errors import DeliveryFailed
+from ingest.connection import client_options, connecting, is_refusal, refusal
+from ingest.errors import BrokerRefuses, DeliveryFailed
 from ingest.messages import encode_arrow, encode_json, schema_of
 from ingest.schemas import CONTENT_TYPE_ARROW, CONTENT_TYPE_JSON, S2, ObservationSchema
 from ingest.settings import IngestSettings
-from ingest.topics import Topics, broker_errors, require_broker
+from ingest.topics import Topics
 
 _FLUSH_S: Final = 60.0
 
@@ -28,11 +29,9 @@ class Sender:
             bootstrap: host:port of the broker, several separated by commas.
             max_bytes: largest message.
         """
-        require_broker(bootstrap)
-        with broker_errors(f"no answer at {bootstrap}"):
+        with connecting(bootstrap):
             self._kafka = KafkaProducer(
-                bootstrap_servers=bootstrap.split(","),
-                bootstrap_timeout_ms=5_000,
+                **client_options(bootstrap),
                 acks="all",
                 enable_idempotence=True,
                 max_request_size=max_bytes + 64 * 2**10,  # room for the key, headers and framing
@@ -49,6 +48,8 @@ class Sender:
         try:
             self._kafka.send(topic, value=value, key=key, headers=list(headers)).add_errback(self._failures.append)
         except KafkaError as error:
+            if is_refusal(error):
+                raise BrokerRefuses(f"broker: a message for {topic} was not taken: {refusal(error)}") from error
             raise DeliveryFailed(f"broker: a message for {topic} was not taken: {_told(error)}") from error
 
     def flush(self) -> None:
@@ -59,6 +60,8 @@ class Sender:
             self._failures.append(error)
         if self._failures:
             failures, self._failures = self._failures, []
+            if refused := next(filter(is_refusal, failures), None):
+                raise BrokerRefuses(f"broker: {len(failures)} messages were not taken: {refusal(refused)}")
             raise DeliveryFailed(
                 f"broker: {len(failures)} messages were not confirmed; the first: {_told(failures[0])}"
             )

@@ -48,8 +48,9 @@ def add(
     """Puts scenes on the scenes topic; of those that the ledger knows only the failed, to be read from here."""
     loaded = load_profile(profile) if profile else None
     found = [scene for place in places for scene in scenes_at(place, loaded, _fetched, now())]
+    terminal.name_places(places)
     with terminal.publisher(topic_prefix) as publisher:
-        published = publisher.publish(found, or_failed=True)
+        published = publisher.publish(found, or_mended=True)
     line(f"{published.new} new, {published.known} known")
 
 
@@ -159,7 +160,7 @@ def work(
     folder = scenes.index_folder or cache_folder(os.environ, os.geteuid() == 0) / "index"
     stop = terminal.begin()
     settings = Settings(terminal.ingest_settings(topic_prefix), scenes, ImagerySettings(), folder)
-    opener = Opener(os.environ, lambda source: terminal.session(source, stop), now)
+    opener = Opener(os.environ, lambda source: terminal.session(source, stop), now, terminal.places(scenes))
     name = f"{socket.gethostname()}-{os.getpid()}"
     worker = Worker(engine(resolve_dsn()), resolve_broker().bootstrap, settings, opener, name, now)
     try:

@@ -1,10 +1,36 @@
 """Settings of the ingest chain, from the environment (PARCELWATCH_INGEST_...), built once at the command line."""
 
 from datetime import timedelta
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class KafkaSettings(BaseSettings):
+    """How clients of the broker connect; every client of the project does it the same way."""
+
+    model_config = SettingsConfigDict(env_prefix="PARCELWATCH_KAFKA_", frozen=True, extra="ignore")
+
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """SSL: the connection is encrypted; SASL: clients say who they are."""
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    """How a password is shown."""
+    sasl_username: str | None = None
+    """Who we are."""
+    sasl_password: SecretStr | None = None
+    """The user's password."""
+    ca_file: Path | None = None
+    """Certificates (PEM) that sign the broker's; None: those that the system trusts."""
+    cert_file: Path | None = None
+    """Our certificate (PEM), where the broker asks for one."""
+    key_file: Path | None = None
+    """The key (PEM) of our certificate."""
+    key_password: SecretStr | None = None
+    """The password of that key, if it has one."""
+    check_hostname: bool = True
+    """The broker's certificate must be for the name in its address."""
 
 
 class IngestSettings(BaseSettings):
@@ -18,6 +44,11 @@ class IngestSettings(BaseSettings):
     """Partitions of an observations topic that has to be made (4: chosen so that four consumers can share a season)."""
     group_id: str | None = None
     """The consumer group on a Kafka cluster; None takes every partition by assignment (one consumer)."""
+
+    member: str | None = None
+    """A name that a member keeps when it is started again: within `session_seconds` it gets its partitions back at once."""
+    session_seconds: Annotated[float, Field(ge=6, le=300)] = 10.0
+    """How long a member of a group may be silent before others get its partitions (6: the least that Kafka allows)."""
 
     flush_messages: Annotated[int, Field(ge=1)] = 20_000
     """Messages that make a transaction."""
@@ -36,6 +67,8 @@ class IngestSettings(BaseSettings):
     """Largest Arrow batch, before and after decoding."""
     max_message_rows: Annotated[int, Field(ge=1)] = 50_000
     """Most rows of an Arrow batch: about what fits into max_message_bytes without pixel sets."""
+    max_batch_bytes: Annotated[int, Field(ge=2**20)] = 32 * 2**20
+    """Largest batch of records of a producer, decompressed (32 times the largest that Kafka takes compressed by default)."""
     max_pixel_bytes: Annotated[int, Field(ge=1)] = 81_920
     """Largest pixel set: 4,096 pixels of 10 bands, 41 ha at 10 m; larger parcels are sampled."""
 

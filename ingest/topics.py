@@ -1,19 +1,16 @@
 """Topics: made where they are missing, and told apart from earlier ones of the same name."""
 
-import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic, OffsetSpec
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.errors import AuthorizationError, KafkaTimeoutError, TopicAlreadyExistsError, UnsupportedVersionError
+from kafka.protocol.consumer import IsolationLevel
 
-from ingest.errors import BrokerUnavailable, StreamReplaced
-
-_CONNECT_MS = 5_000
-"""Longest wait for a broker: one that is up answers in milliseconds, one that is away is tried again by the caller."""
+from ingest.connection import CONNECT_MS, broker_errors, client_options, connecting
+from ingest.errors import BrokerRefuses, StreamReplaced
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,44 +21,12 @@ class Life:
     n_partitions: int
 
 
-@contextmanager
-def broker_errors(doing: str) -> Iterator[None]:
-    """Kafka's errors as BrokerUnavailable, in one line."""
-    try:
-        yield
-    except (KafkaError, OSError) as error:
-        told = (str(error) or type(error).__name__).splitlines()[0][:200]
-        raise BrokerUnavailable(f"broker: {doing}: {told}; is it up? (parcelwatch stack status)") from error
-
-
-def require_broker(bootstrap: str) -> None:
-    """Raises BrokerUnavailable unless one of the addresses accepts a connection.
-
-    Asked before each client is made: kafka-python's clients try an address that refuses them for seconds, and leave
-    their sockets open.
-    """
-    for address in bootstrap.split(","):
-        host, _, port = address.strip().rpartition(":")
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_MS / 1000).close()
-        except (OSError, ValueError) as error:
-            told = error
-        else:
-            return
-    raise BrokerUnavailable(f"broker: no answer at {bootstrap}: {told}; is it up? (parcelwatch stack status)")
-
-
 class Topics:
     """The broker as an administrator sees it, on a connection of its own (a consumer's waits for long polls)."""
 
     def __init__(self, bootstrap: str) -> None:
-        require_broker(bootstrap)
-        with broker_errors(f"no answer at {bootstrap}"):
-            self._admin = KafkaAdminClient(
-                bootstrap_servers=bootstrap.split(","),
-                bootstrap_timeout_ms=_CONNECT_MS,
-                request_timeout_ms=2 * _CONNECT_MS,
-            )
+        with connecting(bootstrap):
+            self._admin = KafkaAdminClient(**client_options(bootstrap), request_timeout_ms=2 * CONNECT_MS)
 
     def ensure(self, partitions: Mapping[str, int]) -> None:
         """Makes the topics that are missing, each with its number of partitions."""
@@ -69,9 +34,21 @@ class Topics:
             for topic in sorted(set(partitions) - set(self._admin.list_topics())):
                 try:
                     self._admin.create_topics([NewTopic(topic, partitions[topic], -1)])
-                except TopicAlreadyExistsError:  # another process made it meanwhile
+                except TopicAlreadyExistsError:  # another process made it meanwhile, or we may not see it
                     continue
-            self._admin.wait_for_topics(list(partitions))
+                except AuthorizationError as error:
+                    raise BrokerRefuses(
+                        f"broker: topic {topic} is missing or may not be seen, and may not be made: grant this user "
+                        "Describe on it (and Read or Write), or Create, or make it first"
+                    ) from error
+            try:
+                self._admin.wait_for_topics(list(partitions))
+            except KafkaTimeoutError:
+                if hidden := sorted(set(partitions) - set(self._admin.list_topics())):
+                    raise BrokerRefuses(
+                        f"broker: topic {hidden[0]} may not be seen: grant this user Describe on it (and Read or Write)"
+                    ) from None
+                raise
 
     def lives(self, topics: Sequence[str]) -> dict[str, Life]:
         """Each topic's present life; raises StreamReplaced where one is gone."""
@@ -93,10 +70,17 @@ class Topics:
         )
 
     def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
-        """The first offset of each partition, and the one after its last."""
+        """The first offset of each partition, and its last stable offset: the one after the last that may be read.
+
+        Records of transactions that are open lie behind it.
+        """
         with broker_errors("offsets could not be had"):
             first = self._admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.EARLIEST))
-            after = self._admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
+            latest = dict.fromkeys(partitions, OffsetSpec.LATEST)
+            try:
+                after = self._admin.list_partition_offsets(latest, IsolationLevel.READ_COMMITTED)
+            except UnsupportedVersionError:  # a broker before Kafka 0.11 has no transactions
+                after = self._admin.list_partition_offsets(latest)
         return {partition: (first[partition].offset, after[partition].offset) for partition in partitions}
 
     def close(self) -> None:

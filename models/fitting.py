@@ -219,8 +219,9 @@ def class_weight(target: Tensor, classes: int, balance: float) -> Tensor:
 def _schedule(
     optimiser: torch.optim.Optimizer, training: TrainingConfig, steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    if training.schedule == "constant":
+    total = training.epochs * steps
+    if training.schedule == "constant" or total < 3:  # two steps cannot rise and fall
         return torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1.0)
-    return torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, training.learning_rate, total_steps=training.epochs * steps, pct_start=WARM_UP
-    )
+    # The rising phase has pct_start * total - 1 intervals, by which torch divides: never fewer than one.
+    rising = max(WARM_UP, 2 / total)
+    return torch.optim.lr_scheduler.OneCycleLR(optimiser, training.learning_rate, total_steps=total, pct_start=rising)

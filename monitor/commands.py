@@ -2,22 +2,20 @@
 
 import logging
 import tomllib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import sqlalchemy as sa
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from db import registry, work
 from db import status as store
 from db.connect import engine
-from db.parcels import Parcel, season_by_name
+from db.parcels import Parcel, Season, season_by_name
 from db.settings import resolve_dsn
-from db.terminal import console, plain
+from db.terminal import console, plain, progress, table
 from models.checkpoint import Checkpoint
 from models.classifier import ClassifierConfig
 from models.gap_model import GapModel
@@ -147,13 +145,16 @@ def train_classifier(
             connection, season_by_name(connection, season), collection, now, label_of=label_of, min_parcels=min_parcels
         )
         console.print(f"{len(data.labels)} parcels of {len(data.classes)} crops, {', '.join(data.observations)}")
-        with _bar("training") as (bar, task):
+        if data.left_out:
+            console.print(f"left out: {plain(_left_out(data.left_out, min_parcels))}")
+        with progress("training") as steps:
             model = train.classifier(
                 data, epochs=epochs, seed=seed, device=device,
-                progress=lambda epoch, of, loss: bar.update(task, completed=epoch, total=of, description=f"loss {loss:.3f}"),
+                progress=lambda epoch, of, loss: steps.to(epoch, of, f"epochs, loss {loss:.3f}"),
             )  # fmt: skip
         checkpoint = model.to_checkpoint()
         _registered(connection, "classifier", checkpoint, model.scores, out)
+    _print_scores(model.scores, data.season)
 
 
 def train_ndvi(
@@ -179,10 +180,10 @@ def train_ndvi(
         )  # fmt: skip
         console.print(f"{len(data.labels)} parcels, {len(data.s1)} radar and {len(data.s2)} optical observations")
         model: GapModel | SarToNdvi
-        with _bar("training") as (bar, task):
+        with progress("training") as steps:
 
             def told(update: int, loss: float) -> None:
-                bar.update(task, completed=update, total=config.all_updates, description=f"loss {loss:.4f}")
+                steps.to(update, config.all_updates, f"updates, loss {loss:.4f}")
 
             if isinstance(config, GapTrainingConfig):
                 model, scores = train.ndvi(data, config=config, device=device, progress=told)
@@ -217,15 +218,28 @@ def _registered(
     console.print(f"model {key} ({checkpoint.model[:12]}) on held-out blocks: {_scores(scores)}; in {folder}")
 
 
+def _left_out(parcels_of: Mapping[str, int], min_parcels: int) -> str:
+    """Return which crops a training leaves out, with their parcels, and how to take them in."""
+    names = ", ".join(f"{name} {n}" for name, n in sorted(parcels_of.items(), key=lambda one: (-one[1], one[0])))
+    return (
+        f"{sum(parcels_of.values())} parcels of {len(parcels_of)} crops with fewer than {min_parcels} parcels ({names}); "
+        f"--min-parcels {max(parcels_of.values())} takes in the largest"
+    )
+
+
+def _print_scores(scores: Mapping[str, Any], season: Season) -> None:
+    """Print a classifier's scores by the day up to whose end observations counted."""
+    if "days" not in scores:
+        return
+    rows = [
+        (season.starts_on + timedelta(days=day - 1), f"{f1:.2f}", f"{accuracy:.2f}", scores["parcels"])
+        for day, f1, accuracy in zip(scores["days"], scores["macro_f1"], scores["accuracy"], strict=True)
+    ]
+    console.print(table(("as known on", "macro-F1", "accuracy", "held-out parcels"), rows))
+
+
 def _scores(scores: Mapping[str, Any]) -> str:
     """Validation scores in a few words."""
     if "macro_f1" in scores:
         return f"macro-F1 {', '.join(f'{one:.2f}' for one in scores['macro_f1'])} over the season"
     return ", ".join(f"{name} {scores[name]:.3f}" for name in ("r2", "rmse") if name in scores) or "none"
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[tuple[Progress, TaskID]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        yield bar, bar.add_task(what, total=None)

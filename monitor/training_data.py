@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -45,6 +45,8 @@ class TrainingData:
     geometry: NDArray[np.float64]
     s2: NDArray[np.void]
     s1: NDArray[np.void]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Labelled parcels of each class that had too few of them."""
 
 
 def load(
@@ -71,7 +73,7 @@ def load(
     if len(classes) < min_classes:
         raise NothingToLearn(
             f"collection {collection} in season {season.name} has {len(classes)} crop(s) with {min_parcels} parcels or more; "
-            f"{min_classes} are needed"
+            f"{min_classes} are needed: import more parcels, or allow fewer with --min-parcels"
         )
     parcels, names = zip(*((p, label) for p, label in labelled if label in classes), strict=True)
     keys = np.array([p.parcel_key for p in parcels], np.int64)
@@ -88,6 +90,7 @@ def load(
         blocks=blocks([p.lon or 0.0 for p in parcels], [p.lat or 0.0 for p in parcels]), modalities=modalities,
         observations={one.name: observations(connection, one, series[one.name], keys, season.starts_on) for one in modalities},
         geometry=geometry(*zip(*((p.perimeter_m, p.area_ha, p.bbox_fill) for p in parcels), strict=True)), s2=s2, s1=s1,
+        left_out={name: n for name, n in counts.items() if n < min_parcels},
     )  # fmt: skip
 
 

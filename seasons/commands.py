@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from db.terminal import console, plain
 from seasons import report
 from seasons.demo import demonstrate, servers
 from seasons.outcome import DemoSettings, peak_memory_mb, versions
 from seasons.stages import Stages
-
-console = Console()
 
 
 def demo(
@@ -33,7 +31,7 @@ def demo(
     with stages.stage("report"):
         report.write(outcome, versions(), peak_memory_mb(), out)
     console.print(report.summary(outcome))
-    console.print(f"report: {out.resolve()}")
+    console.print(f"report: {plain(out.resolve())}")
     if not outcome.run.counted.is_complete:
         console.print("[red]not every observation that was sent is stored or accounted for[/]")
         raise typer.Exit(1)

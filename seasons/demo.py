@@ -87,7 +87,9 @@ def servers(environ: Mapping[str, str], stages: Stages) -> Iterator[Servers]:
         return
     with ExitStack() as kept:
         with stages.stage("servers") as bar:
-            started = kept.enter_context(stack.temporary(environ, lambda what, share: bar.to(share or 0, 1, what)))
+            started = kept.enter_context(
+                stack.temporary(environ, lambda what, share: bar.to(share or 0, None if share is None else 1, what))
+            )
         yield Servers(started.dsn, started.bootstrap, prefix, "embedded, removed at the end")
     stages.console.print("embedded servers stopped and removed")
 

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from db.history import HistoryRow, parcel_history
 from db.parcels import Parcel, Season, load_parcels
 from db.registry import ModelRow
+from db.terminal import Steps
 from seasons import baselines, curve_scores, evaluate
 from seasons.curve_scores import CurveScores
 from seasons.evaluate import AlertEvaluation, Watched
@@ -21,7 +22,6 @@ from seasons.examples import Example, choose
 from seasons.score import ClassScores, Pooled, score_classes
 from seasons.simulator import Season as SimulatedSeason
 from seasons.simulator.crops import CROPS
-from seasons.stages import Bar
 
 COLLECTION: Final = "demo"
 GROWN_NAME: Final[Mapping[str, str]] = {crop.hcat_code: crop.name for crop in CROPS}
@@ -116,7 +116,7 @@ class Outcome:
     lights: Mapping[str, int]
 
 
-def measure(connection: sa.Connection, run: Run, bar: Bar) -> Outcome:
+def measure(connection: sa.Connection, run: Run, bar: Steps) -> Outcome:
     """Reads a run's results from the store and compares them with the simulator's truth."""
     bar.to(0, 10, "reading results")
     truth, dates = run.season.truth, run.settings.scored_on
@@ -158,7 +158,7 @@ def labelled(parcels: Sequence[Parcel], names: Mapping[str, str]) -> pd.DataFram
 
 
 def _forest(
-    run: Run, taught: pd.DataFrame, labels: pd.DataFrame, classes: tuple[str, ...], bar: Bar
+    run: Run, taught: pd.DataFrame, labels: pd.DataFrame, classes: tuple[str, ...], bar: Steps
 ) -> dict[date, ClassScores]:
     """The peer: a random forest taught the same season, with what was available on the same day of that season."""
     bar.to(1, 10, "observations for the random forest")

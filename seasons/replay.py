@@ -81,7 +81,9 @@ def replay(
     stored, _ = import_season(chain, past, f"{past.collection}-history", known_by(past.starts_on - timedelta(days=1)))
     history = play(chain, past, {f"{past.collection}-history": None}, is_watched=False, step_days=30, on_day=on_day)
 
-    crops, fields = _training_data(chain, stored, past, past_labels)
+    collection = f"{past.collection}-history"
+    crops = _labelled(chain, stored, collection, past_labels)
+    fields = _fields(chain, stored, collection, past_labels)
     parts = _parts(season, labels, train_on)
     radar = []
     for part in parts:
@@ -89,24 +91,29 @@ def replay(
             chain, season, part.collection, known_by(season.starts_on - timedelta(days=1)), part.parcel_ids
         )
         told(f"training the models of {part.collection}", 0.0)
-        radar.append(_train(chain, watched.season_key, part, crops, fields, past, settings, told))
+        curve = _train(chain, watched.season_key, part, crops, fields, past, settings, told)
+        if part.training_ids is not None:
+            radar.append(_score_radar(curve, fields, ~_usable(fields, part)))
     told("watching the season", None)
     played = play(chain, season, {part.collection: part.parcel_ids for part in parts}, is_watched=True, on_day=on_day)
 
     told("scoring", None)
     classes = classes_of(past_labels)
     taught = None if train_on is None else past_labels
+    if train_on is not None:  # the scored season is stored only now
+        unseen = _fields(chain, watched, season.collection, labels)
+        radar.append(_score_radar(curve, unseen, np.ones(len(unseen.parcels), bool)))
     ours = _score_posteriors(chain, watched, parts, season.scored_on, labels, taught, classes)
     forest = _score_forest(season, labels, train_on, past_labels, classes)
-    unseen = pd.concat([frame for frame in radar if frame is not None] or [pd.DataFrame()])
+    ndvi = pd.concat(radar)
     sent = history.sent + played.sent
     return Scores(
         title=f"Replay of {season.collection}, season {season.name}",
         protocol=_protocol(season, train_on),
         classes={"parcelwatch": ours, "random forest": forest},
-        ndvi={} if unseen.empty else {
+        ndvi={} if ndvi.empty else {
             "gap filling, radar alone, unseen parcels": score_ndvi(
-                unseen["observed"].to_numpy(), unseen["predicted"].to_numpy(), unseen["day"].tolist())
+                ndvi["observed"].to_numpy(), ndvi["predicted"].to_numpy(), ndvi["day"].tolist())
         },
         facts={
             "observations sent": sent, "stored": history.stored + played.stored,
@@ -117,25 +124,28 @@ def replay(
     )  # fmt: skip
 
 
-def _training_data(
-    chain: Chain, stored: Season, past: RecordedSeason, labels: pd.DataFrame
-) -> tuple[TrainingData, TrainingData]:
-    """The stored season for the classifier (labelled parcels) and for NDVI (every parcel large enough)."""
+def _labelled(chain: Chain, stored: Season, collection: str, labels: pd.DataFrame) -> TrainingData:
+    """Return the labelled parcels of a stored season, for the classifier."""
     label = dict(zip(labels["parcel_id"], labels["label"], strict=True))
-    collection, known = f"{past.collection}-history", chain.clock.now
+    with engine(chain.dsn).connect() as connection:
+        return training_data.load(
+            connection, stored, collection, chain.clock.now, label_of=lambda p: label.get(p.source_id), min_parcels=1
+        )
+
+
+def _fields(chain: Chain, stored: Season, collection: str, labels: pd.DataFrame) -> TrainingData:
+    """Return every labelled or large enough parcel of a stored season, for the NDVI curve."""
+    label = dict(zip(labels["parcel_id"], labels["label"], strict=True))
 
     def is_field(parcel: Parcel) -> str | None:
         is_large = (parcel.area_ha or 0) >= SCORED_AREA_HA
         return label.get(parcel.source_id) or ("other" if is_large else None)
 
     with engine(chain.dsn).connect() as connection:
-        crops = training_data.load(
-            connection, stored, collection, known, label_of=lambda p: label.get(p.source_id), min_parcels=1
-        )
-        fields = training_data.load(
-            connection, stored, collection, known, label_of=is_field, min_parcels=1, min_classes=1, pixels=0
-        )
-    return crops, fields
+        return training_data.load(
+            connection, stored, collection, chain.clock.now,
+            label_of=is_field, min_parcels=1, min_classes=1, pixels=0,
+        )  # fmt: skip
 
 
 def _parts(season: RecordedSeason, labels: pd.DataFrame, train_on: RecordedSeason | None) -> list[_Part]:
@@ -154,8 +164,8 @@ def _parts(season: RecordedSeason, labels: pd.DataFrame, train_on: RecordedSeaso
 def _train(
     chain: Chain, season_key: int, part: _Part, crops: TrainingData, fields: TrainingData, past: RecordedSeason,
     settings: ReplaySettings, told: Told,
-) -> pd.DataFrame | None:  # fmt: skip
-    """Trains, registers and activates the models of a part; returns NDVI from radar on its unseen parcels."""
+) -> GapModel:  # fmt: skip
+    """Trains, registers and activates the models of a part; returns that of the curve."""
     usable = [_usable(data, part) for data in (crops, fields)]
     model = train.classifier(
         crops, evaluation_dates=past.scored_on, is_usable=usable[0], epochs=settings.epochs, seed=settings.seed,
@@ -174,7 +184,7 @@ def _train(
         for task, checkpoint in checkpoints.items():
             key = train.save(connection, task, checkpoint, Path(folder) / task, now)  # type: ignore[arg-type]
             registry.activate(connection, season_key, part.collection, key, now)
-    return None if part.training_ids is None else _score_radar(ndvi, fields, ~usable[1])
+    return ndvi
 
 
 def _usable(data: TrainingData, part: _Part) -> NDArray[np.bool_]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
+from db.terminal import table
 from seasons.score import AlertScores, ClassScores, NdviScores, plain
 
 LOG_TITLE = "# Log of experiments"
@@ -47,15 +48,8 @@ class Scores:
     def tables(self) -> Iterator[Table]:
         """The same tables for a terminal."""
         for head, rows in self._grids():
-            table = Table(title=self.title)
-            table.add_column(head[0], no_wrap=True)
-            for name in head[1:]:
-                table.add_column(
-                    name.removeprefix("20"), justify="right"
-                )  # 80 columns hold five dates without the century
-            for row in rows:
-                table.add_row(*row)
-            yield table
+            names = [head[0], *(name.removeprefix("20") for name in head[1:])]  # 80 columns hold five dates so
+            yield table(names, rows, self.title, right=names[1:])
 
     def _grids(self) -> Iterator[tuple[list[str], list[list[str]]]]:
         if self.classes:

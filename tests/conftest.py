@@ -1,9 +1,12 @@
 """Servers, databases and data for the tests.
 
 Servers come from the environment (PARCELWATCH_TEST_DSN, PARCELWATCH_TEST_BOOTSTRAP), else from containers
-where a Docker engine answers, else from one embedded stack per session. They start with the first test
+where a Docker engine answers, else from one embedded stack per run. They start with the first test
 that asks. Each test that writes gets a database of its own, copied from a migrated template, and a prefix
 of its own for topics.
+
+Tests may run side by side (pytest-xdist). The stack and the template are made once, by whichever worker needs
+them first, and removed by the process that all workers belong to.
 """
 
 from __future__ import annotations
@@ -12,10 +15,13 @@ import os
 import secrets
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 # Before torch is imported: on two cores shared with servers its threads wait for each other (94 s of tests became 11).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -28,7 +34,10 @@ from psycopg.conninfo import make_conninfo
 
 from db.connect import close_engines, engine
 from db.embedded import process, stack
+from db.embedded.errors import ProvisionError
 from db.recording import take_the_callers_clock
+from tests import kafka_server
+from tests.kafka_server import KafkaServer
 
 # No deadline: a shared machine is slow now and then. In CI the same examples every time: a red run can be repeated.
 hypothesis.settings.register_profile("parcelwatch", deadline=None, derandomize="CI" in os.environ)
@@ -47,11 +56,41 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(item.path.relative_to(TESTS).parts[0])
 
 
+@dataclass(frozen=True)
+class Run:
+    """What the processes of a test run share."""
+
+    stack_home: Path
+    template: str
+    """Name of the migrated database that the tests' own are copied from."""
+
+
+RUN: Final = pytest.StashKey[Run]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make a home for the embedded stack; a worker of pytest-xdist is told that of its controller."""
+    if (given := getattr(config, "workerinput", None)) is not None:
+        config.stash[RUN] = Run(Path(given["stack_home"]), given["template"])
+        return
+    ends = ExitStack()
+    config.add_cleanup(ends.close)
+    run = Run(ends.enter_context(stack.temporary_home()), f"test_template_{secrets.token_hex(6)}")
+    ends.callback(_drop_template, run.template)
+    config.stash[RUN] = run
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Hand a worker of pytest-xdist what it shares with the others."""
+    run: Run = node.config.stash[RUN]
+    node.workerinput |= {"stack_home": str(run.stack_home), "template": run.template}
+
+
 @pytest.fixture(scope="session")
-def embedded_stack(request: pytest.FixtureRequest) -> Iterator[stack.Stack]:
-    """The embedded stack of this session; gone at its end."""
-    with stack.temporary(os.environ, _announced(request.config)) as started:
-        yield started
+def embedded_stack(request: pytest.FixtureRequest) -> stack.Stack:
+    """The embedded stack of this run: the first that asks starts it, and it goes when the run ends."""
+    return stack.up(request.config.stash[RUN].stack_home, os.environ, _announced(request.config), fast=True)
 
 
 @pytest.fixture(scope="session")
@@ -66,10 +105,36 @@ def database_server(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.getfixturevalue("embedded_stack").admin_dsn
 
 
+ON_BOTH_BROKERS = {
+    "test_consumer.py", "test_consumer_groups.py", "test_consumer_outages.py", "test_kill_consumer.py", "test_kill_scene_worker.py",
+    "test_scenes.py", "test_scenes_work.py",
+}  # fmt: skip
+"""Files whose tests run on the broker in memory and on Apache Kafka, unless a broker was given."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Gives the tests of some files each broker in turn."""
+    is_given = "PARCELWATCH_TEST_BOOTSTRAP" in os.environ
+    if "bootstrap" in metafunc.fixturenames and Path(metafunc.module.__file__).name in ON_BOTH_BROKERS and not is_given:
+        metafunc.parametrize("bootstrap", ["memory", "kafka"], indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def apache_kafka(request: pytest.FixtureRequest) -> Iterator[KafkaServer]:
+    """An Apache Kafka of this session; skips, and says why, where it cannot be had."""
+    try:
+        with kafka_server.running(_announced(request.config)) as server:
+            yield server
+    except ProvisionError as error:
+        pytest.skip(f"Apache Kafka cannot be had, not tested on it: {error}")
+
+
 @pytest.fixture(scope="session")
 def bootstrap(request: pytest.FixtureRequest) -> Iterator[str]:
     """The bootstrap address of a Kafka-protocol broker."""
-    if given := os.environ.get("PARCELWATCH_TEST_BOOTSTRAP"):
+    if getattr(request, "param", None) == "kafka":
+        yield request.getfixturevalue("apache_kafka").plain
+    elif given := os.environ.get("PARCELWATCH_TEST_BOOTSTRAP"):
         yield given
     elif _docker_answers():
         with _broker_container() as address:
@@ -79,20 +144,29 @@ def bootstrap(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def template_database(database_server: str) -> Iterator[str]:
+def template_database(request: pytest.FixtureRequest, database_server: str) -> str:
     """The name of a migrated database that nobody may connect to, from which others are copied."""
     from db.migrate import upgrade
 
-    with _database(database_server) as dsn:
-        upgrade(dsn)
-        with engine(dsn).begin() as connection:
-            take_the_callers_clock(connection)  # tests move their clock
+    name = request.config.stash[RUN].template
+    with psycopg.connect(database_server, autocommit=True) as connection:
+        connection.execute("select pg_advisory_lock(hashtext(%s))", [name])  # one worker makes it, the others wait
+        found = "select datallowconn from pg_database where datname = %s"
+        state = connection.execute(found, [name]).fetchone()
+        if state == (False,):
+            return name
+        identifier = sql.Identifier(name)
+        if state is not None:  # left half made by a worker that died
+            connection.execute(sql.SQL("drop database {} with (force)").format(identifier))
+        connection.execute(sql.SQL("create database {} template template0").format(identifier))
+        made = make_conninfo(database_server, dbname=name)
+        upgrade(made)
+        with engine(made).begin() as own:
+            take_the_callers_clock(own)  # tests move their clock
         close_engines()  # of this database, and of any that the test made
-        name = str(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"])
-        with psycopg.connect(database_server, autocommit=True) as connection:
-            connection.execute(sql.SQL("alter database {} with allow_connections false").format(sql.Identifier(name)))
-            connection.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", [name])
-        yield name
+        connection.execute(sql.SQL("alter database {} with allow_connections false").format(identifier))
+        connection.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", [name])
+    return name
 
 
 @pytest.fixture
@@ -145,6 +219,13 @@ def _database(admin_dsn: str, template: str = "template0") -> Iterator[str]:
             connection.execute(drop)
 
 
+def _drop_template(name: str) -> None:
+    """Drops the template from a server that outlives the run."""
+    if given := os.environ.get("PARCELWATCH_TEST_DSN"):
+        with psycopg.connect(given, autocommit=True) as connection:
+            connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+
 def _announced(config: pytest.Config) -> Callable[[str, float | None], None]:
     """A progress report that writes each step of a starting stack on the terminal, past pytest's capture."""
     capture = config.pluginmanager.getplugin("capturemanager")
@@ -155,6 +236,9 @@ def _announced(config: pytest.Config) -> Callable[[str, float | None], None]:
         if what not in seen:
             seen.add(what)
             with capture.global_and_fixture_disabled():
+                if reporter is None:  # a worker of pytest-xdist: its standard error is that of the run
+                    print(f"embedded stack: {what}", file=sys.stderr, flush=True)
+                    return
                 reporter.ensure_newline()
                 reporter.write_line(f"embedded stack: {what}")
 

@@ -21,13 +21,14 @@ import sqlalchemy as sa
 
 from db.connect import engine
 from db.parcels import ParcelRow, ensure_season, upsert_parcels
-from db.scenes import LedgerRow, ledger
+from db.scenes import LedgerRow, ledger, name_places, named_places
 from db.series import S2_BANDS
 from ingest.consumer import Consumer
 from ingest.imagery.scene import Grid
 from ingest.imagery.settings import ImagerySettings
 from ingest.scenes.adding import scenes_at
 from ingest.scenes.opening import Opener
+from ingest.scenes.places import Places, named
 from ingest.scenes.publish import Published, ScenePublisher
 from ingest.scenes.retrying import Clock, Http, Patience
 from ingest.scenes.settings import SceneSettings
@@ -195,6 +196,8 @@ class World:
     publisher: ScenePublisher
     consumer: Consumer
     now: Moving
+    folders: Sequence[Path] = ()
+    hosts: Sequence[str] = ()
     workers: list[Worker] = field(default_factory=list)
 
     def worker(self, **changes: object) -> Worker:
@@ -203,10 +206,15 @@ class World:
             self.settings.ingest, self.settings.scenes.model_copy(update=changes), self.settings.imagery,
             self.settings.index_folder,
         )  # fmt: skip
-        opener = Opener({}, lambda source: Http(source, Patience(), _no_clock()), self.now)
+        opener = Opener({}, lambda source: Http(source, Patience(), _no_clock()), self.now, self.places)
         name = f"worker-{len(self.workers)}"
         self.workers.append(Worker(self.engine, self.bootstrap, settings, opener, name, self.now))
         return self.workers[-1]
+
+    def places(self) -> Places:
+        """Where files may be read from: what was added, and `folders`."""
+        with self.engine.begin() as connection:
+            return Places.of(named_places(connection), self.folders, self.hosts)
 
     def store_parcels(
         self, boxes: Mapping[str, Box] | Mapping[str, bytes], collection: str = "made-up", year: int = 2023,
@@ -224,8 +232,10 @@ class World:
 
     def add(self, *places: Path) -> Published:
         """`scenes add`."""
+        with self.engine.begin() as connection:
+            name_places(connection, [named(str(place)) for place in places], self.now())
         found = [scene for place in places for scene in scenes_at(str(place), None, _no_fetch, self.now())]
-        return self.publisher.publish(found)
+        return self.publisher.publish(found, or_mended=True)
 
     def the_scene(self) -> LedgerRow:
         """The only one of the ledger."""
@@ -279,7 +289,7 @@ def world(dsn: str, bootstrap: str, topic_prefix: str, folder: Path, **imagery: 
     database = engine(dsn)
     made = World(
         database, bootstrap, settings, ScenePublisher(database, bootstrap, ingest, now),
-        Consumer(database, bootstrap, ingest, now), now,
+        Consumer(database, bootstrap, ingest, now), now, folders=[folder],
     )  # fmt: skip
     try:
         yield made

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 import signal
-import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +54,7 @@ def start(programs: Programs, folder: Path, account: Account, port: int | None) 
         command = [str(programs.broker), "broker", f"--cluster-id={cluster}", _storage(folder)]
         command += [f"--listener-url={url}", f"--advertised-listener-url={url}"]
         pid = process.launch(command, folder, account, log, {}, folder / "broker.pid")
-        if _listens(pid, port, deadline):
+        if process.listens(pid, port, deadline):
             return Server(pid, port, cluster)
         if time.monotonic() > deadline:
             raise ServerError(f"the broker did not start; the end of {log}: {process.last_lines(log)}")
@@ -72,16 +71,3 @@ def stop(folder: Path) -> None:
 def _storage(folder: Path) -> str:
     """The argument that keeps records in memory; it names the folder, which tells one broker from another."""
     return f"--storage-engine=memory://{quote(str(folder), safe='')}/"
-
-
-def _listens(pid: int, port: int, deadline: float) -> bool:
-    """Whether the broker accepts connections before it ends or the deadline passes."""
-    while process.is_alive(pid) and time.monotonic() < deadline:
-        try:
-            socket.create_connection((process.LOOPBACK, port), timeout=1.0).close()
-        except OSError:
-            time.sleep(0.02)
-        else:
-            time.sleep(0.05)  # a broker that lost the port to another program ends at once
-            return process.is_alive(pid)
-    return False

@@ -7,17 +7,17 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import psycopg
 import typer
 from psycopg.conninfo import conninfo_to_dict
-from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from db.embedded import archive, broker, folders, postgres, stack
+from db.embedded import archive, broker, folders, kafka, postgres, stack
 from db.embedded.errors import StackError
 from db.embedded.provision import provision
+from db.terminal import error_console, plain
 
 app = typer.Typer(no_args_is_help=True, help="A database server and a broker of your own, without Docker or root.")
 
@@ -31,15 +31,23 @@ Home = Annotated[
     ),
 ]
 
+_KINDS: Final[dict[stack.Kind, str]] = {"memory": "in memory", "kafka": "Apache Kafka"}
+
 
 @app.command()
 def up(
     home: Home = None,
     fast: Annotated[bool, typer.Option("--fast", help="Force nothing to disk: for data nobody will miss.")] = False,
+    kind: Annotated[
+        stack.Kind | None,
+        typer.Option(
+            "--broker", help="kafka keeps its records (Java, Maven); memory forgets them.  [default: as before]"
+        ),
+    ] = None,
 ) -> None:
     """Start the servers; the first time, fetch their programs and make the database."""
     with _plain_errors(), _shown_progress() as progress:
-        started = stack.up(_home(home), os.environ, progress, fast)
+        started = stack.up(_home(home), os.environ, progress, fast, kind)
     _print_addresses(started)
     typer.echo("`parcelwatch stack down` stops them, `parcelwatch stack psql` opens the database.")
 
@@ -56,19 +64,25 @@ def fetch() -> None:
 def status(
     home: Home = None,
     env: Annotated[bool, typer.Option("--env", help="Print the addresses, with the password, as exports.")] = False,
+    dsn: Annotated[bool, typer.Option("--dsn", help="Print the database's address alone, with the password.")] = False,
 ) -> None:
     """Say what runs and where; the exit code is 1 unless both servers run."""
     with _plain_errors():
         found = stack.status(_home(home))
-    if env and found.stack:
+    if dsn and found.stack:
+        typer.echo(found.stack.dsn)
+    elif env and found.stack:
         typer.echo(f"export PARCELWATCH_DSN={shlex.quote(found.stack.dsn)}")
         typer.echo(f"export PARCELWATCH_BOOTSTRAP={shlex.quote(found.stack.bootstrap)}")
     elif found.stack:
-        _print_addresses(found.stack, _process(found.database), _process(found.broker))
+        _print_addresses(found.stack, _process(found.database), f" {_KINDS[found.kind]}{_process(found.broker)}")
     else:
-        typer.echo(f"database  {'runs' if found.database else 'stopped'}{_process(found.database)}", err=env)
-        typer.echo(f"broker    {'runs' if found.broker else 'stopped'}{_process(found.broker)}", err=env)
-        typer.echo(f"home      {found.home}; `parcelwatch stack up` starts what is stopped", err=env)
+        typer.echo(f"database  {'runs' if found.database else 'stopped'}{_process(found.database)}", err=env or dsn)
+        typer.echo(
+            f"broker    {'runs' if found.broker else 'stopped'}, {_KINDS[found.kind]}{_process(found.broker)}",
+            err=env or dsn,
+        )
+        typer.echo(f"home      {found.home}; `parcelwatch stack up` starts what is stopped", err=env or dsn)
         raise typer.Exit(1)
 
 
@@ -91,7 +105,7 @@ def down(
     home: Home = None,
     delete: Annotated[bool, typer.Option("--delete", help="Delete the database and everything in it, too.")] = False,
 ) -> None:
-    """Stop the servers; the database stays on disk, what the broker held is gone."""
+    """Stop the servers; the database stays on disk, Apache Kafka's records too, those of a broker in memory are gone."""
     with _plain_errors():
         was_there = stack.down(_home(home), delete)
     if not was_there:
@@ -113,7 +127,7 @@ def _print_addresses(found: stack.Stack, database_note: str = "", broker_note: s
     typer.echo(f"home      {found.home}")
 
 
-def _process(server: postgres.Server | broker.Server | None) -> str:
+def _process(server: postgres.Server | broker.Server | kafka.Server | None) -> str:
     """A server's process, in parentheses; nothing if it does not run."""
     return f" (process {server.pid})" if server else ""
 
@@ -134,9 +148,8 @@ def _plain_errors() -> Iterator[None]:
 @contextmanager
 def _shown_progress() -> Iterator[archive.Progress]:
     """A progress report for people, on standard error: a bar per step, or a line per step in a log."""
-    console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30), TimeElapsedColumn())
-    shown = Progress(*columns, console=console)
+    shown = Progress(*columns, console=error_console)
     steps: dict[str, TaskID] = {}
 
     def finish() -> None:
@@ -147,10 +160,10 @@ def _shown_progress() -> Iterator[archive.Progress]:
         if what not in steps:
             finish()
             steps[what] = shown.add_task(what, total=None)
-            if console.is_terminal:
+            if error_console.file.isatty():
                 shown.start()
             else:
-                console.print(what)
+                error_console.print(plain(what))
         shown.update(steps[what], total=None if done is None else 1.0, completed=done or 0.0)
 
     try:

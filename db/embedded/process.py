@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from db.embedded.folders import Account
+from db.embedded.errors import StackError
+from db.embedded.folders import Account, open_plain
 
 LOOPBACK = "127.0.0.1"
 _POLL_S = 0.02  # chosen because it is short beside the second that a server takes to start
@@ -71,9 +72,10 @@ def as_account(account: Account) -> Identity:
 def find(pid_file: Path, program: str, argument: str) -> tuple[int, dict[str, str]] | None:
     """The pid in the first line of `pid_file` and its `--name=value` options, if it is a `program` given `argument`."""
     try:
-        pid = int(pid_file.read_text().split("\n", 1)[0])
+        with os.fdopen(open_plain(pid_file, os.O_RDONLY)) as handle:  # the servers' account could plant a pipe
+            pid = int(handle.readline(32))
         arguments = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-    except (OSError, ValueError):  # no such file or process, or a torn file; a zombie has no arguments
+    except (OSError, ValueError, StackError):  # no such file or process, or a torn file; a zombie has no arguments
         return None
     if Path(arguments[0]).name != program or argument not in arguments:
         return None
@@ -114,6 +116,19 @@ def free_port(preferred: int | None = None) -> int:
                 continue
             return int(probe.getsockname()[1])
     raise OSError("no free port at the loopback address")
+
+
+def listens(pid: int, port: int, deadline: float) -> bool:
+    """Say whether a server accepts connections before it ends or the deadline (of the monotonic clock) passes."""
+    while is_alive(pid) and time.monotonic() < deadline:
+        try:
+            socket.create_connection((LOOPBACK, port), timeout=1.0).close()
+        except OSError:
+            time.sleep(_POLL_S)
+        else:
+            time.sleep(0.05)  # a server that lost the port to another program ends at once
+            return is_alive(pid)
+    return False
 
 
 def last_lines(log: Path, count: int = 6) -> str:

@@ -2,7 +2,8 @@
 
     HOME/stack/state.json     the password and the last ports; readable by its owner only
     HOME/stack/data/          the database cluster, with its server's pid file
-    HOME/stack/broker/        the broker's working folder, with its pid file
+    HOME/stack/broker/        the working folder of the broker in memory, with its pid file
+    HOME/stack/kafka/         Apache Kafka's folder, records included
     HOME/stack/*.log, *.conf  logs and configuration
 
 The servers survive the command that starts them. Whether and where they run is read from the processes
@@ -27,13 +28,17 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
+from typing import Final, Literal
 
-from db.embedded import broker, folders, postgres, process
+from db.embedded import broker, folders, kafka, postgres, process
 from db.embedded.archive import Progress
 from db.embedded.errors import StackError
 from db.embedded.provision import Programs, provision
 
 _TEMPORARY = "parcelwatch-stack-"
+Kind = Literal["memory", "kafka"]
+"""Of a broker: one that forgets its records when it stops, or one that keeps them."""
+_FOLDERS: Final = {"memory": "broker", "kafka": "kafka"}
 
 
 @dataclass(frozen=True)
@@ -57,9 +62,11 @@ class Status:
     home: Path
     database: postgres.Server | None
     """None where it is stopped, as for the broker."""
-    broker: broker.Server | None
+    broker: broker.Server | kafka.Server | None
     stack: Stack | None
     """None unless both run."""
+    kind: Kind
+    """Of the broker that runs, else of the one that the next `up` starts."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +76,12 @@ class _State:
     password: str
     database_port: int | None = None
     broker_port: int | None = None
+    kind: Kind = "memory"
 
 
-def up(home: Path, environ: Mapping[str, str], progress: Progress, fast: bool = False) -> Stack:
+def up(
+    home: Path, environ: Mapping[str, str], progress: Progress, fast: bool = False, kind: Kind | None = None
+) -> Stack:
     """Starts what does not run yet, provisioning the programs and making the database the first time.
 
     Args:
@@ -79,15 +89,18 @@ def up(home: Path, environ: Mapping[str, str], progress: Progress, fast: bool = 
         environ: where the mirror, the cache folder and the PATH are looked up.
         progress: told what is being done.
         fast: for data nobody will miss: nothing is forced to disk.
+        kind: of the broker; None: as it was, in memory in a new home.
     Errors: StackError, one line for a person.
     """
     home, is_root = home.resolve(), os.geteuid() == 0
     programs = provision(folders.cache_folder(environ, is_root), environ, progress)
     folder, is_new = home / "stack", not home.exists()
+    folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+    folders.require_own(home, folder)
     with folders.locked(folder):
         for path in (home, folder) if is_new else (folder,):
             path.chmod(0o711)  # the servers' account passes through and lists nothing
-        data, work = folder / "data", folder / "broker"
+        data = folder / "data"
         account = folders.owner(data) if data.exists() else folders.server_account(is_root)
         _require_access(account, folder, programs)
         state = _load(folder)
@@ -104,11 +117,13 @@ def up(home: Path, environ: Mapping[str, str], progress: Progress, fast: bool = 
         if database is None or not postgres.answers(database, state.password, time.monotonic() + postgres.START_S):
             progress("starting the database server", None)
             database = postgres.start(programs, data, account, state.password, state.database_port, fast)
-        messages = broker.find(work)
-        if messages is None:
-            progress("starting the broker", None)
-            _make_for(account, work)
-            messages = broker.start(programs, work, account, state.broker_port)
+        state = replace(state, kind=kind or state.kind)
+        running, messages = _find_broker(folder)
+        if messages is not None and running != state.kind:
+            raise StackError(
+                f"this stack's broker is {running}: `parcelwatch stack down` first, then up with {state.kind}"
+            )
+        messages = messages or _start_broker(folder, account, state, programs, environ, progress, fast)
         _save(folder, replace(state, database_port=database.port, broker_port=messages.port))
         stack = _addresses(home, state, database, messages)
         postgres.ensure_database(stack.admin_dsn)
@@ -119,9 +134,16 @@ def status(home: Path) -> Status:
     """What runs in a home folder; in one that does not exist nothing does."""
     home = home.resolve()
     folder = home / "stack"
-    database, messages, state = postgres.find(folder / "data"), broker.find(folder / "broker"), _load(folder)
+    database, state, (kind, messages) = postgres.find(folder / "data"), _load(folder), _find_broker(folder)
     stack = _addresses(home, state, database, messages) if state and database and messages else None
-    return Status(home, database, messages, stack)
+    return Status(home, database, messages, stack, kind if messages else state.kind if state else "memory")
+
+
+def database_address(home: Path) -> str | None:
+    """Return the connection string of a home's database where its server runs, whatever the broker does."""
+    folder = home.resolve() / "stack"
+    server, state = postgres.find(folder / "data"), _load(folder)
+    return None if server is None or state is None else postgres.dsn(server.port, state.password)
 
 
 def down(home: Path, delete: bool = False) -> bool:
@@ -133,9 +155,11 @@ def down(home: Path, delete: bool = False) -> bool:
     folder = home / "stack"
     if not folder.is_dir():
         return False
+    folders.require_own(home, folder)
     with folders.locked(folder):
-        was_running = postgres.find(folder / "data") or broker.find(folder / "broker")
-        broker.stop(folder / "broker")
+        was_running = postgres.find(folder / "data") or _find_broker(folder)[1]
+        broker.stop(folder / _FOLDERS["memory"])
+        kafka.stop(folder / _FOLDERS["kafka"])
         postgres.stop(folder / "data", at_once=delete)
         if delete:
             shutil.rmtree(folder)
@@ -146,7 +170,14 @@ def down(home: Path, delete: bool = False) -> bool:
 
 @contextmanager
 def temporary(environ: Mapping[str, str], progress: Progress) -> Iterator[Stack]:
-    """A fast stack in a temporary folder, gone at the end: also after an error, Ctrl-C, SIGTERM or `sys.exit`.
+    """A fast stack in a temporary folder, gone at the end: also after an error, Ctrl-C, SIGTERM or `sys.exit`."""
+    with temporary_home() as home:
+        yield up(home, environ, progress, fast=True)
+
+
+@contextmanager
+def temporary_home() -> Iterator[Path]:
+    """Yield an empty home folder; at the end it goes, with the servers that any process brought up in it.
 
     What a process killed outright left behind is removed by the next call: each holds a lock on its folder,
     which the kernel drops with it.
@@ -158,7 +189,7 @@ def temporary(environ: Mapping[str, str], progress: Progress) -> Iterator[Stack]
         fcntl.flock(lock, fcntl.LOCK_EX)
         atexit.register(_discard, home)
         try:
-            yield up(home, environ, progress, fast=True)
+            yield home
         finally:
             _discard(home)
             atexit.unregister(_discard)
@@ -171,14 +202,17 @@ def _discard(home: Path) -> None:
 
 
 def _remove_abandoned() -> None:
-    """Removes the temporary stacks of this user whose process is gone."""
-    for owner in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*/.owner"):
+    """Removes the temporary stacks of this user whose process is gone.
+
+    Anyone may put anything under such a name: only a folder that this user alone can write to is entered.
+    """
+    for home in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*"):
         try:
-            with owner.open("r+") as lock:
+            folders.require_own(home, home)
+            with os.fdopen(folders.open_plain(home / ".owner", os.O_RDWR), "r+") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if owner.stat().st_uid == os.geteuid():
-                    _discard(owner.parent)
-        except OSError:  # in use, another user's, or just removed by someone else
+                _discard(home)
+        except (OSError, StackError):  # in use, another user's, or just removed by someone else
             continue
 
 
@@ -200,6 +234,28 @@ def _terminated_as_interrupted() -> Iterator[None]:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+def _find_broker(folder: Path) -> tuple[Kind, broker.Server | kafka.Server | None]:
+    """Returns the broker that runs in a stack's folder, and its kind."""
+    if found := kafka.find(folder / _FOLDERS["kafka"]):
+        return "kafka", found
+    return "memory", broker.find(folder / _FOLDERS["memory"])
+
+
+def _start_broker(
+    folder: Path, account: folders.Account, state: _State, programs: Programs, environ: Mapping[str, str],
+    progress: Progress, fast: bool,
+) -> broker.Server | kafka.Server:  # fmt: skip
+    """Starts the broker of the kind that the state names."""
+    work = folder / _FOLDERS[state.kind]
+    if state.kind == "memory":
+        progress("starting the broker", None)
+        folders.make_for(account, work)
+        return broker.start(programs, work, account, state.broker_port)
+    java = kafka.provision(folders.cache_folder(environ, os.geteuid() == 0), environ, progress)
+    progress("starting Apache Kafka", None)
+    return kafka.start(java, work, account, state.broker_port, kafka.FAST if fast else kafka.DURABLE)
+
+
 def _require_access(account: folders.Account, folder: Path, programs: Programs) -> None:
     """Errors: StackError if the servers' account cannot reach their programs or folder (a parent that is closed)."""
     for path, variable in ((folder, "PARCELWATCH_HOME"), (programs.program("postgres"), "PARCELWATCH_CACHE")):
@@ -210,14 +266,7 @@ def _require_access(account: folders.Account, folder: Path, programs: Programs) 
             )
 
 
-def _make_for(account: folders.Account, folder: Path) -> None:
-    """Makes a folder that belongs to the servers' account."""
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if account.uid is not None and account.gid is not None:
-        os.chown(folder, account.uid, account.gid)
-
-
-def _addresses(home: Path, state: _State, database: postgres.Server, messages: broker.Server) -> Stack:
+def _addresses(home: Path, state: _State, database: postgres.Server, messages: broker.Server | kafka.Server) -> Stack:
     """The addresses of a running stack."""
     return Stack(
         home=home,

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
 from rich.markdown import Markdown
 
+from db.terminal import console, plain, printable
 from experiments.ndvi import clouds as clouds_experiment
 from experiments.ndvi import crops as crops_experiment
 from experiments.ndvi import dates as dates_experiment
@@ -26,8 +26,6 @@ from experiments.ndvi.splits import N_FOLDS, SPLITS, Split
 from experiments.options import numbers, with_common, words
 from experiments.schemes import ExperimentError
 from seasons.stages import Stages
-
-console = Console()
 
 
 class Data(StrEnum):
@@ -122,8 +120,12 @@ class Asked:
 
     def show(self, page: str) -> None:
         """The page on the terminal down to its first plot, and where everything is."""
-        console.print(Markdown(page.partition("\n![")[0]))
-        console.print(f"written to {self.out}")
+        shown = page.partition("\n![")[0]
+        if console.file.isatty():
+            console.print(Markdown(shown))
+        else:  # Markdown stays Markdown: laid out it would be as wide as a file may be
+            typer.echo("\n".join(map(printable, shown.splitlines())))
+        console.print(f"written to {plain(self.out)}")
 
 
 def dates(asked: Asked, folds: Folds = ALL_FOLDS, min_views: MinViews = 20) -> None:

@@ -25,7 +25,7 @@ import numpy as np
 
 from experiments.ndvi.sources import ScoredSeries
 from experiments.ndvi.splits import Trial
-from experiments.run_folder import write
+from experiments.run_folder import has_learnt, write
 from experiments.schemes import ExperimentError
 from models.checkpoint import pack
 from models.mcnn_seq import count_parameters
@@ -77,7 +77,9 @@ class Runs:
             ExperimentError: they were of others.
         """
         path, asked = self.folder / "settings.json", self._settings()
-        known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"data": asked["data"], "models": {}}
+        known: dict[str, Any] = {"data": asked["data"], "models": {}}
+        if path.exists() and has_learnt(self.folder):
+            known = json.loads(path.read_text())
         both = asked["models"].keys() & known["models"].keys()
         pairs = [
             ("data", asked["data"], known["data"]),

@@ -21,8 +21,8 @@ from typing import Annotated, Any, get_args
 
 import numpy as np
 import typer
-from rich.console import Console
 
+from db.terminal import console, plain
 from experiments.ndvi.sources import Kind, ScoredSeries, Source, open_series
 from experiments.schemes import ExperimentError
 from models.checkpoint import Checkpoint
@@ -34,9 +34,6 @@ from monitor import commands
 from monitor.train import GAP_FILLING, VALIDATION_SHARE, ndvi_checkpoint, ndvi_choices, write
 from monitor.training_data import hold_out
 from seasons.stages import Stages
-
-console = Console()
-
 
 Progress = Callable[[int, float], None]
 
@@ -146,5 +143,5 @@ def ndvi(
         found = train(data, how, lambda n, loss: bar.to(n, how.all_updates, f"loss {loss:.4f}"), device)
     write(found.checkpoint, out)
     told = ", ".join(f"{name} {value:.4g}" for name, value in found.scores.items()) or "no held-out view"
-    console.print(f"{data.series.n_parcels} {data.unit} of {data.series.name}: {told}")
-    console.print(f"model {found.checkpoint.model[:12]} written to {out}")
+    console.print(f"{data.series.n_parcels} {data.unit} of {plain(data.series.name)}: {told}")
+    console.print(f"model {found.checkpoint.model[:12]} written to {plain(out)}")

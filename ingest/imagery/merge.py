@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from db.series import POLARISATIONS, S2_BANDS
 from ingest.imagery.cut import Extraction, bands_of, gathered, outcomes, share, sums_of, table_of
 from ingest.imagery.index import ParcelIndex
+from ingest.imagery.optical import SMALLEST
 from ingest.imagery.parcels import Parcels
 from ingest.imagery.raster import Raster
 from ingest.imagery.scene import SCL, Grid, Scene
@@ -112,4 +113,6 @@ def _has_data(part: Values, nodata: Mapping[str, float]) -> NDArray[np.bool_]:
     there: NDArray[np.bool_] = np.logical_and.reduce(
         [(part[name] != nodata[name]) & np.isfinite(part[name]) for name in names]
     )
+    if SCL in part:
+        there &= np.logical_and.reduce([part[name] > SMALLEST for name in S2_BANDS])
     return there

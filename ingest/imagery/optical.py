@@ -20,6 +20,8 @@ from ingest.imagery.sums import Columns, PixelSets, float_sums, integer_sums, sp
 REFLECTANCE_TO_PIXEL: Final = 10_000.0
 """Pixel sets hold reflectance x 10000."""
 _LARGEST: Final = 32767
+SMALLEST: Final = 1
+"""What processing writes where a band's value would be below what it can store, as along the swath's edge: no value."""
 MOST_NEGATIVE: Final = 0.5
 """Share of parcels with a negative mean in B02 or B04 above which an offset was taken off twice: such products then show
 half of all values below 0 (Earth Search's issue 71), true ones only deep water and shadow."""
@@ -45,7 +47,9 @@ class OpticalSums:
     def add(self, chunk: Chunk, values: Mapping[str, NDArray[Any]]) -> None:
         """Adds a chunk: (n,) numbers of each band at its pixels."""
         numbers = [values[name].astype(np.uint16, copy=False) for name in S2_BANDS]
-        has_value = np.logical_and.reduce([one != none for one, none in zip(numbers, self._nodata, strict=True)])
+        has_value = np.logical_and.reduce(
+            [(one != none) & (one > SMALLEST) for one, none in zip(numbers, self._nodata, strict=True)]
+        )
         classes = values[SCL].astype(np.uint8, copy=False)
         self._has_bands |= bool(has_value.any())
         self._has_classes |= bool(classes.any())

@@ -14,13 +14,14 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
-from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from ingest.imagery.errors import SceneError
 from ingest.imagery.index import CHUNK, Chunk
 from ingest.imagery.scene import Band, Grid, Scene
+from ingest.imagery.stac import LONGEST_SIDE
 
 _OPTIONS: Final = {
     # Bytes, here: a row of blocks of ten bands, so that none is decoded twice where blocks and chunks differ (140 MB).
@@ -32,12 +33,24 @@ _OPTIONS: Final = {
     "GDAL_HTTP_RETRY_DELAY": 1,
     "GDAL_HTTP_CONNECTTIMEOUT": 10,
     "GDAL_HTTP_TIMEOUT": 60,
+    # Errors of GDAL's decoding threads never reach the caller: a JPEG 2000 block that cannot be decoded would be given as
+    # uninitialised memory. With one thread each failed block fails the read. (Bands are read side by side instead.)
+    "GDAL_NUM_THREADS": "1",
+    "GTIFF_IGNORE_READ_ERRORS": "NO",
+    # Files beside a raster (.aux.xml) could give it another system, another nodata.
+    "GDAL_PAM_ENABLED": "NO",
     # Of remote files nothing is kept once they are closed: else what was seen of a half or missing one would be all that
     # this process ever sees of it, and a scene tried again would fail again (measured).
     "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/",
 }
 _SHIFT_TOLERANCE: Final = 1e-3
 """Of a pixel: rounding in published transforms is a thousand times smaller, a real shift far larger."""
+_DRIVERS: Final = ("GTiff", "JP2OpenJPEG")
+"""All that imagery comes in. Any other driver may open other files and addresses (VRT, GTI, WMS) or run what a file says."""
+_LARGEST_BLOCK: Final = 512 * 2**20
+"""Bytes that decoding one block may take: a whole tile in one strip takes 241 MB."""
+_SAMPLE_BYTES: Final = 2
+"""Of a pixel of Sentinel-2."""
 
 
 def gdal() -> rasterio.Env:
@@ -81,6 +94,7 @@ class Raster:
             with gdal():
                 self._file = opened(band.href)
                 self.dtype = np.dtype(self._file.dtypes[0])
+                self._require_kind(band)
                 stored = self._file.nodata if band.nodata is None else band.nodata
                 self.nodata: float = np.nan if stored is None and self.dtype.kind == "f" else stored or 0.0
                 self._source, self._placement = self._placed(grid)
@@ -122,6 +136,17 @@ class Raster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _require_kind(self, band: Band) -> None:
+        """Raises SceneError: unsupported, where numbers would be misread: sums are of digital numbers of 16 bits."""
+        is_counted = band.unit in ("reflectance", "class")
+        kinds = ("uint8", "uint16") if is_counted else ("uint8", "uint16", "int16", "int32", "float32", "float64")
+        if self.dtype.name not in kinds:
+            self._file.close()
+            raise SceneError(
+                self._scene_id, "unsupported", f"{self._name}: {self._href} holds {self.dtype}; a band of {band.unit} "
+                f"holds {' or '.join(kinds)}",
+            )  # fmt: skip
 
     def _read(self, top: int, left: int, bottom: int, right: int) -> NDArray[Any]:
         window = Window(left, top, right - left, bottom - top)
@@ -165,10 +190,29 @@ class Raster:
 
 
 def opened(href: str) -> Any:
-    """The file at a path or address, its header read; one without a system is the caller's to judge."""
+    """Open a GeoTIFF or JPEG 2000 at a path or address; its header is read. One without a system is the caller's to judge.
+
+    Raises RasterioError, also for files in any other format.
+    """
+    drivers = sorted(_DRIVERS, reverse=href.partition("?")[0].lower().endswith((".jp2", ".j2k")))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(href)
+        for driver in drivers:
+            try:
+                file = rasterio.open(href, driver=driver)
+                break
+            except RasterioIOError as error:
+                if driver == drivers[-1] or "not recognized" not in str(error):
+                    raise
+    rows, columns = file.block_shapes[0]
+    beside = 1 if file.profile.get("interleave") == "band" else file.count
+    if max(file.width, file.height) > LONGEST_SIDE or rows * columns * beside * _SAMPLE_BYTES > _LARGEST_BLOCK:
+        told = (
+            f"{file.width} x {file.height} pixels of {file.count} bands in blocks of {columns} x {rows} are too large"
+        )
+        file.close()
+        raise RasterioIOError(told)
+    return file
 
 
 def grid_of(scene: Scene, name: str) -> Grid:

@@ -10,7 +10,6 @@ Source: Sentinel-2 Products Specification Document, issue 14.9, 4.9; S2 processi
 """
 
 import re
-import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,12 +18,17 @@ from typing import Final
 from xml.etree import ElementTree
 
 from db.series import S2_BANDS
+from ingest.imagery.bounded import LARGEST_XML, ZIP_ERRORS, parsed_xml, read_file, read_member, zip_members
 from ingest.imagery.errors import SceneError
 from ingest.imagery.scene import SCL, Band, Grid, Scene
+from ingest.imagery.stac import LONGEST_SIDE
 
 _BAND_IDS: Final = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
 """Bands by their number in the metadata."""
 _IMAGE: Final = re.compile(r"_(B\d\d|B8A|SCL)_(\d\d)m$")
+_CODE: Final = re.compile(r"EPSG:\d{1,9}")
+_MEMBER: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*")
+"""An image within the product: no path that leaves it."""
 _GRANULE: Final = re.compile(r"_(\d{8}T\d{6})$")
 """Of a granule's folder, L2A_T31UFS_A041029_20230501T105623: the start of its datastrip."""
 
@@ -42,18 +46,22 @@ def scene_from_safe(path: Path, revision: int = 0, available_at: datetime | None
     name = path.name.removesuffix(".zip").removesuffix(".SAFE")
     try:
         root, read = (
-            _zipped(path) if path.suffix == ".zip" else (str(path), lambda member: (path / member).read_bytes())
+            _zipped(path)
+            if path.suffix == ".zip"
+            else (str(path), lambda member: read_file(path / member, LARGEST_XML))
         )
-        product = ElementTree.fromstring(read("MTD_MSIL2A.xml"))
+        product = parsed_xml(read("MTD_MSIL2A.xml"))
         files = {
             found: member for member in _texts(product, "IMAGE_FILE") if (found := _IMAGE.search(member)) is not None
         }
+        if strange := next((member for member in files.values() if not _MEMBER.fullmatch(member)), None):
+            raise ValueError(f"IMAGE_FILE {strange[:80]!r} lies outside of the product")
         granule = PurePosixPath(next(iter(files.values()), "")).parents[2]
-        tile = ElementTree.fromstring(read(str(granule / "MTD_TL.xml")))
+        tile = parsed_xml(read(str(granule / "MTD_TL.xml")))
         scene = _scene(name, root, product, tile, files, revision, available_at)
         strip = _GRANULE.search(granule.name)
         return replace(scene, part=_time(strip[1])) if strip else scene
-    except (OSError, zipfile.BadZipFile, KeyError) as error:
+    except (OSError, *ZIP_ERRORS) as error:
         file = getattr(error, "filename", None)
         told = f"{Path(file).name}: {getattr(error, 'strerror', None)}" if file else str(error)[:200]
         raise SceneError(name, "unreadable", f"{path}: {told}; fetch it again") from error
@@ -63,14 +71,12 @@ def scene_from_safe(path: Path, revision: int = 0, available_at: datetime | None
 
 def _zipped(path: Path) -> tuple[str, Callable[[str], bytes]]:
     """The product folder within a zip as GDAL calls it, and a reader of its members."""
-    with zipfile.ZipFile(path) as archive:
-        folder = next((name.split("/")[0] for name in archive.namelist() if ".SAFE/" in name), None)
-    if folder is None:
+    folder = next((name.split("/")[0] for name in zip_members(path) if ".SAFE/" in name), None)
+    if folder is None or not _MEMBER.fullmatch(folder):
         raise ValueError("no SAFE folder in the zip")
 
     def read(member: str) -> bytes:
-        with zipfile.ZipFile(path) as archive:
-            return archive.read(f"{folder}/{member}")
+        return read_member(path, f"{folder}/{member}", LARGEST_XML)
 
     return f"/vsizip/{path}/{folder}", read
 
@@ -117,9 +123,13 @@ def _grid(tile: ElementTree.Element) -> Grid:
     size, place = tile.find(".//{*}Size[@resolution='10']"), tile.find(".//{*}Geoposition[@resolution='10']")
     if size is None or place is None:
         raise ValueError("MTD_TL.xml names no 10 m grid")
+    if not _CODE.fullmatch(code := _text(tile, "HORIZONTAL_CS_CODE")):
+        raise ValueError(f"HORIZONTAL_CS_CODE {code[:40]!r} is no EPSG code")
+    columns, rows = int(_text(size, "NCOLS")), int(_text(size, "NROWS"))
+    if not (0 < columns <= LONGEST_SIDE and 0 < rows <= LONGEST_SIDE):
+        raise ValueError(f"{columns} x {rows} pixels are no tile")
     return Grid(
-        _text(tile, "HORIZONTAL_CS_CODE"), float(_text(place, "ULX")), float(_text(place, "ULY")), 10.0,
-        int(_text(size, "NCOLS")), int(_text(size, "NROWS")),
+        code, float(_text(place, "ULX")), float(_text(place, "ULY")), 10.0, columns, rows,
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Any, Final, cast, get_args
 
 from ingest.imagery.errors import SceneError
@@ -82,6 +83,9 @@ S1_PROFILE: Final = Profile(
     "S1",
     {"VV": ("VV", "vv"), "VH": ("VH", "vh"), "coherence_VV": ("coherence_VV",), "coherence_VH": ("coherence_VH",)},
 )
+_CODE: Final = re.compile(r"[A-Za-z]{1,10}:\d{1,9}")
+LONGEST_SIDE: Final = 2**17
+"""Pixels of a raster's side (chosen as ten tiles of Sentinel-2)."""
 _UNITS: Final[Mapping[str, Unit]] = {
     "linear power": "linear", "linear": "linear", "power": "linear", "linear amplitude": "amplitude",
     "amplitude": "amplitude", "db": "dB", "decibel": "dB", "logarithmic": "dB",
@@ -150,16 +154,29 @@ def _band(name: str, asset: Item, properties: Item, profile: Profile, baseline: 
     }
     href, nodata = str(asset["href"]), _number(raster.get("raster:nodata", raster.get("nodata")))
     scale, offset = _number(raster.get("raster:scale")), _number(raster.get("raster:offset"))
+    if scale == 0 or not all(isfinite(one) for one in (scale, offset) if one is not None):
+        raise ValueError(f"{name}: scale {scale} and offset {offset} give no values")
     if name == SCL:
         return Band(href, "class", nodata=0.0)
     if name.startswith("coherence"):
         return Band(href, "coherence", scale or 1.0, offset or 0.0, nodata)
     if profile.sensor == "S1":
-        unit = _UNITS.get(str(raster.get("raster:unit") or _needed(properties, profile.unit)).lower())
-        if unit is None:
-            raise ValueError(f"{name}: unit of backscatter {raster.get('raster:unit')!r} is not known")
-        return Band(href, unit, scale or 1.0, offset or 0.0, nodata)
+        return Band(href, _unit(name, asset, properties, profile), scale or 1.0, offset or 0.0, nodata)
     return Band(href, "reflectance", scale or 1 / QUANTIFICATION, _offset(offset, properties, profile, baseline), 0.0)
+
+
+def _unit(name: str, asset: Item, properties: Item, profile: Profile) -> Unit:
+    """The unit of backscatter as the nearest place says it: the band, the asset, then the item. Raises ValueError.
+
+    STAC 1.1 calls it `unit` in `bands`, the asset and the item; the raster extension 1.1 in `raster:bands`, 2.0 `raster:unit`.
+    """
+    places = [*(asset.get("raster:bands") or [])[:1], *(asset.get("bands") or [])[:1], asset]
+    said = next((found for place in places if (found := _first(place, ("raster:unit", "unit")))), None)
+    said = said or _needed(properties, (*profile.unit, "raster:unit", "unit"))
+    unit = _UNITS.get(str(said).strip().lower())
+    if unit is None:
+        raise ValueError(f"{name}: unit of backscatter {said!r} is not known; known: {', '.join(_UNITS)}")
+    return unit
 
 
 def _offset(said: float | None, properties: Item, profile: Profile, baseline: Any) -> float:
@@ -181,7 +198,11 @@ def _grid(asset: Item, properties: Item) -> Grid | None:
     transform, shape = place.get("proj:transform"), place.get("proj:shape")
     if not (code and transform and shape):
         return None
+    if not _CODE.fullmatch(str(code)):  # a file's path or an address would be opened
+        raise ValueError(f"proj:code {code!r} is no code of an authority, as EPSG:32631")
     a, b, left, d, e, top = (float(value) for value in transform[:6])
+    if not (isfinite(left) and isfinite(top) and a > 0 and all(0 < int(side) <= LONGEST_SIDE for side in shape[:2])):
+        raise ValueError(f"proj:transform {transform} and proj:shape {shape} are no grid of pixels")
     return Grid(code, left, top, a, int(shape[1]), int(shape[0])) if (b, d, e) == (0, 0, -a) else None
 
 

@@ -1,11 +1,11 @@
 """Scenes that a person names: a SAFE folder or zip, a STAC item's file or address, a folder of COGs with its item."""
 
-import json
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from ingest.imagery.bounded import LARGEST_JSON, parsed_json, read_file
 from ingest.scenes.folder import zipped_product
 from ingest.scenes.items import NotAScene, scene_of_file, scene_of_safe
 from ingest.scenes.profiles import CatalogueProfile
@@ -61,6 +61,7 @@ def _is_item(parsed: Any) -> bool:
 
 def _parsed(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return parsed_json(read_file(path, LARGEST_JSON))
     except (OSError, ValueError) as error:
-        raise NotAScene(f"{path}: not JSON: {str(error)[:200]}") from error
+        told = (error.strerror if isinstance(error, OSError) else f"not JSON: {error}") or ""
+        raise NotAScene(f"{path}: {told[:200]}") from error

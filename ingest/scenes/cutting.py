@@ -10,12 +10,13 @@ rows: revision 0, or the scene's own where the parcel was told in this pass befo
 processing told what this one sees as cloud
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -23,9 +24,10 @@ import shapely
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from db import scene_passes
+from db import scene_passes, scenes
+from db.observations import VALUES
 from db.scene_passes import ParcelToCut
-from db.scenes import Counts
+from db.scenes import Counts, Sent
 from ingest.errors import IngestError
 from ingest.imagery.cut import OUTCOMES, Extraction, extract, outcomes, table_of
 from ingest.imagery.errors import SceneError
@@ -38,11 +40,14 @@ from ingest.scenes.access import unsigned
 from ingest.scenes.homes import home_of, outline
 from ingest.scenes.opening import Opened
 from ingest.scenes.passes import Standing
+from ingest.schemas import Sensor
 
 _TOLD: Final = 0
 _CLOUD: Final = OUTCOMES.index("cloud")
 _OTHER_TILE, _OTHER_PART, _WITHDRAWN = range(len(OUTCOMES), len(OUTCOMES) + 3)
 _REASONS: Final = (*OUTCOMES, "other_tile", "other_part")
+_GONE: Final = tuple(OUTCOMES.index(reason) for reason in ("outside", "no_data", "cloud"))
+"""A parcel of which a scene told something else before is withdrawn."""
 _WHERE_FROM: Final = frozenset({"scene_id", "available_at", "revision", "is_withdrawn"})
 
 
@@ -70,6 +75,8 @@ class Told:
     counts: Counts
     note: str | None = None
     """What a person should know."""
+    sent: Sent | None = None
+    """What is sent with the table, to be kept before it is sent."""
 
     @property
     def is_empty(self) -> bool:
@@ -147,13 +154,36 @@ class _Cut:
             outcome[merged.which] = merged.outcome
             tables = [alone.table.filter(pa.array(~np.isin(alone.rows, merged.which))), merged.table]
             rows = [alone.rows[~np.isin(alone.rows, merged.which)], merged.rows]
+        own, digest = self._own(), _digest(tables)
+        sent = self._sent(digest)
+        is_own = np.array([(one := own.get(parcel.parcel_key)) is not None and not one["is_withdrawn"]
+                           for parcel in self._found], np.bool_)  # fmt: skip
+        taken_back = np.isin(outcome, _GONE) & (is_own | (sent.told_as > self._sent_before.told_as))
         if self._standing.replaces:
-            taken_back = (outcome == _CLOUD) & (was_told if self._standing.is_in_store else True)
-            outcome[taken_back] = _WITHDRAWN
-            tables.append(self._withdrawals(np.flatnonzero(taken_back)))
-            rows.append(np.flatnonzero(taken_back))
-        table = self._table(tables, np.concatenate(rows), revision, outcome)
-        return Told(table, self._counts(outcome), self._note)
+            taken_back |= (outcome == _CLOUD) & (was_told if self._standing.is_in_store else True)
+        outcome[taken_back] = _WITHDRAWN
+        tables.append(self._withdrawals(np.flatnonzero(taken_back)))
+        rows.append(np.flatnonzero(taken_back))
+        table = self._table(tables, np.concatenate(rows), np.maximum(revision, sent.told_as), outcome, own)
+        return Told(table, self._counts(outcome), self._note, sent)
+
+    def _own(self) -> dict[int, Mapping[str, Any]]:
+        """What the scene itself told of its parcels, as the store has it; what it sent last is `_sent_before`."""
+        keys = [one.parcel_key for one in self._found]
+        at = self._scene
+        with self._engine.begin() as connection:
+            self._sent_before = scenes.sent(connection, at.scene_id)
+            if self._sent_before.digest is None:
+                return {}
+            return scene_passes.own(connection, at.sensor, keys, at.observed_at, at.relative_orbit, at.scene_id)
+
+    def _sent(self, digest: bytes) -> Sent:
+        """What is sent now: under a higher revision where something else may still be on its way to the store."""
+        before = self._sent_before
+        if before.is_in_store:
+            return Sent(digest, 0, True)
+        is_same = before.digest == digest
+        return Sent(digest, before.told_as if is_same else max(before.told_as, self._scene.revision) + 1, False)
 
     def _nothing(self, index: ParcelIndex) -> Told:
         """No parcel has pixels on it."""
@@ -233,21 +263,29 @@ class _Cut:
 
     def _table(
         self, tables: Sequence[pa.Table], rows: NDArray[np.intp], revision: NDArray[np.int64],
-        outcome: NDArray[np.int64],
+        outcome: NDArray[np.int64], own: Mapping[int, Mapping[str, Any]],
     ) -> pa.Table:  # fmt: skip
-        """Rows in the parcels' order, each under its own parcel's collection, season and revision."""
+        """Rows in the parcels' order, each under its own parcel's collection, season and revision.
+
+        What the store has as it is told now is repeated under its revision, what it has otherwise told as the next one.
+        """
         order = np.argsort(rows, kind="stable")
         table, rows = pa.concat_tables(tables).take(pa.array(order)).combine_chunks(), rows[order]
         columns: Mapping[str, pa.Array] = {
             "collection": pa.array([self._found[row].collection for row in rows.tolist()], pa.string()),
             "season": pa.array([self._found[row].season for row in rows.tolist()], pa.string()),
-            "revision": pa.array(revision[rows], pa.int16()),
             "is_withdrawn": pa.array(outcome[rows] == _WITHDRAWN),
         }
         for name, values in columns.items():
-            place = table.schema.get_field_index(name)
-            table = table.set_column(place, table.schema.field(place), values)
-        return table
+            table = _with(table, name, values)
+        revision, names = revision[rows], _stored_names(table, self._scene.sensor)
+        for place, row in enumerate(rows.tolist() if own else ()):
+            if (stored := own.get(self._found[row].parcel_key)) is None:
+                continue
+            is_same = all(_is_equal(table[name][place].as_py(), stored[column]) for name, column in names)
+            is_repeated = is_same and revision[place] <= stored["revision"]
+            revision[place] = stored["revision"] if is_repeated else max(stored["revision"] + 1, revision[place])
+        return _with(table, "revision", pa.array(revision, pa.int16()))
 
     def _counts(self, outcome: NDArray[np.int64]) -> Counts:
         n_told, n_withdrawn = int((outcome == _TOLD).sum()), int((outcome == _WITHDRAWN).sum())
@@ -265,6 +303,34 @@ class _Merged:
     outcome: NDArray[np.int64]
     table: pa.Table
     rows: NDArray[np.intp]
+
+
+def _digest(tables: Sequence[pa.Table]) -> bytes:
+    """SHA-256 of what rows say, whatever their revision."""
+    digest = hashlib.sha256()
+    for table in tables:
+        for name in table.column_names:
+            if name != "revision":
+                digest.update(repr((name, table[name].to_pylist())).encode())
+    return digest.digest()
+
+
+def _with(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    place = table.schema.get_field_index(name)
+    return table.set_column(place, table.schema.field(place), values)
+
+
+def _stored_names(table: pa.Table, sensor: Sensor) -> list[tuple[str, str]]:
+    """Columns of the table and of the store that two rows of one key must share."""
+    names = {name.lower(): name for name in table.column_names}
+    return [(names[column], column) for column in (*VALUES[sensor], "pixels") if column != "scene_key"]
+
+
+def _is_equal(mine: Any, stored: Any) -> bool:
+    """Says whether a value is what the store has, which holds reals of 32 bits."""
+    if isinstance(mine, float) and isinstance(stored, float):
+        return bool(np.float32(mine) == np.float32(stored))
+    return bool(mine == stored)
 
 
 def _as_parcels(found: Sequence[ParcelToCut]) -> Parcels:

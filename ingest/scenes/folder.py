@@ -2,12 +2,11 @@
 
 Whole is what has not changed for some seconds and misses no file: of a SAFE folder those that its manifest (else its
 metadata) lists, of a zip its directory, of an item the files of its bands. Change is told by ctime, which no copying
-program can set back. What is published is not looked at again by this process; another knows it by the ledger.
+program can set back. What is published is looked at again only when it changes; another process knows it by the ledger.
 """
 
-import json
 import os
-import zipfile
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,15 @@ from typing import Final
 from xml.etree import ElementTree
 
 from ingest.errors import IngestError
+from ingest.imagery.bounded import (
+    LARGEST_JSON,
+    LARGEST_XML,
+    ZIP_ERRORS,
+    parsed_json,
+    parsed_xml,
+    read_file,
+    zip_members,
+)
 from ingest.scenes.items import NotAScene, scene_of_file, scene_of_safe
 from ingest.scenes.polling import Outcome, Publish, Rejections
 from ingest.scenes.profiles import CatalogueProfile, reading_of
@@ -24,10 +32,10 @@ from ingest.scenes.record import FoundScene
 SETTLED: Final = timedelta(seconds=30)
 """Without a change (chosen as longer than a copying program pauses between two files of a product)."""
 _DEEPEST: Final = 6
+_MOST_FILES: Final = 10_000
+"""Of a SAFE folder: a product has some 150."""
 _MOST_ENTRIES: Final = 200_000
 """Bounds of one look: a year of a country's products, not a whole disk."""
-_LARGEST_ITEM: Final = 10 * 2**20
-"""Items are some 100 kB; larger JSON is something else."""
 
 
 class FolderError(IngestError):
@@ -61,38 +69,49 @@ class Watch:
         self._folder, self._profile, self._settled = folder.resolve(), profile, settled
         self.source = f"folder:{self._folder}"
         self._name = f"folder:{self._folder.name}"
-        self._done: set[str] = set()
+        self._done: dict[str, _Signature] = {}
         self._seen: dict[str, tuple[_Signature, datetime]] = {}
-        self._told: dict[str, _Signature] = {}
+        self._told: dict[str, _Signature | None] = {}
 
     def look(self, now: datetime, publish: Publish) -> Look:
         """Publishes what has become whole. Raises FolderError, and what publishing raises (then all is found again)."""
         found: dict[str, FoundScene] = {}
-        waiting, rejected, told = Rejections(), Rejections(), []
+        seen: dict[str, _Signature] = {}
+        waiting, rejected, told = Rejections(), Rejections(), list[str]()
         for path in sorted(_entries(self._folder)):
-            if path in self._done:
-                continue
+            signature: _Signature | None = None
             try:
                 signature = _signature(path)
+                if self._done.get(path) == signature:
+                    continue
                 self._require_settled(path, signature, now)
                 scene = self._scene(Path(path), now)
             except _NotYet as error:
                 waiting = waiting.also(f"{Path(path).name}: {error}")
+            except FileNotFoundError as error:
+                if Path(path).is_symlink():  # else it vanished meanwhile
+                    rejected = self._rejected(path, signature, f"{Path(path).name}: {error.strerror}", rejected, told)
             except (NotAScene, OSError) as error:
                 line = str(error) if isinstance(error, NotAScene) else f"{Path(path).name}: {error.strerror or error}"
-                rejected = rejected.also(line)
-                if self._told.get(path) != signature:
-                    self._told[path] = signature
-                    told.append(line)
+                rejected = self._rejected(path, signature, line, rejected, told)
             else:
                 if scene is None:
-                    self._done.add(path)
+                    self._done[path] = signature
                 else:
-                    found[path] = scene
+                    found[path], seen[path] = scene, signature
         counted = publish(found.values()) if found else None
-        self._done.update(found)
+        self._done.update(seen)
         outcome = Outcome(self.source, counted.new if counted else 0, counted.known if counted else 0, rejected)
         return Look(outcome, waiting, tuple(told))
+
+    def _rejected(
+        self, path: str, signature: "_Signature | None", line: str, rejected: Rejections, told: list[str]
+    ) -> Rejections:
+        """Counts what cannot become a scene; tells it once for each state of the file."""
+        if path not in self._told or self._told[path] != signature:
+            self._told[path] = signature
+            told.append(line)
+        return rejected.also(line)
 
     def _require_settled(self, path: str, signature: "_Signature", now: datetime) -> None:
         """Unchanged by its own times, or since this process saw it first (where the file server's clock is wrong)."""
@@ -114,10 +133,10 @@ class Watch:
         return scene_of_safe(path, path.stem, self._name, now)
 
     def _item(self, path: Path, now: datetime) -> FoundScene | None:
-        if path.stat().st_size > _LARGEST_ITEM:
+        if path.stat().st_size > LARGEST_JSON:  # something else than an item
             return None
         try:
-            item = json.loads(path.read_bytes())
+            item = parsed_json(read_file(path, LARGEST_JSON))
         except ValueError as error:
             raise NotAScene(f"{path.name}: not JSON: {error}") from error
         if not isinstance(item, dict) or item.get("type") != "Feature" or "assets" not in item:
@@ -158,9 +177,9 @@ def _entries(folder: Path) -> Iterator[str]:
                         raise FolderError(f"folder {folder}: more than {_MOST_ENTRIES:,} entries; watch a part of it")
                     if entry.name.startswith("."):
                         continue
-                    if entry.name.endswith(".SAFE") and entry.is_dir():
+                    if entry.name.endswith(".SAFE") and _is_dir(entry, follow_symlinks=True):
                         yield entry.path
-                    elif entry.is_dir(follow_symlinks=False):
+                    elif _is_dir(entry, follow_symlinks=False):
                         waiting += [(entry.path, depth + 1)] if depth < _DEEPEST else []
                     elif entry.name.endswith((".zip", ".json")):
                         yield entry.path
@@ -169,27 +188,40 @@ def _entries(folder: Path) -> Iterator[str]:
                 raise FolderError(f"folder {folder}: {error.strerror}") from error
 
 
+def _is_dir(entry: os.DirEntry[str], *, follow_symlinks: bool) -> bool:
+    """Says whether an entry is a folder; one that cannot be asked, as a link in a circle, is none."""
+    try:
+        return entry.is_dir(follow_symlinks=follow_symlinks)
+    except OSError:
+        return False
+
+
 def _signature(path: str) -> _Signature:
     """Of a file, or of everything below a folder. Raises OSError."""
     size, files, changed = 0, 0, 0.0
     places = [path] if Path(path).is_dir() else []
     own = Path(path).stat()
+    if not (stat.S_ISREG(own.st_mode) or (places and path.endswith(".SAFE"))):
+        raise NotAScene(f"{Path(path).name}: not a regular file")
     size, changed = (0 if places else own.st_size), own.st_ctime
     while places:
         with os.scandir(places.pop()) as entries:
             for entry in entries:
-                found = entry.stat()
+                found = entry.stat(follow_symlinks=False)
                 size, files, changed = size + found.st_size, files + 1, max(changed, found.st_ctime)
-                places += [entry.path] if entry.is_dir() else []
+                if files > _MOST_FILES:
+                    raise NotAScene(f"{Path(path).name}: more than {_MOST_FILES:,} files are no product")
+                places += [entry.path] if entry.is_dir(follow_symlinks=False) else []
     return _Signature(size, files, datetime.fromtimestamp(changed, UTC))
 
 
 def zipped_product(path: Path) -> str | None:
     """The product in a zip, by its directory; None where it holds none. Raises NotAScene."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            folders = {name.split("/")[0] for name in archive.namelist() if ".SAFE/" in name}
-    except zipfile.BadZipFile as error:
+        folders = {name.split("/")[0] for name in zip_members(path) if ".SAFE/" in name}
+    except OSError as error:
+        raise NotAScene(f"{path.name}: {error.strerror}") from error
+    except ZIP_ERRORS as error:
         raise NotAScene(f"{path.name}: {error}; fetch it again") from error
     return min(folders).removesuffix(".SAFE") if folders else None
 
@@ -200,13 +232,13 @@ def _require_files(safe: Path) -> None:
     listed: list[tuple[str, int | None]] = []
     try:
         if manifest.exists():
-            for stream in ElementTree.fromstring(manifest.read_bytes()).iterfind(".//{*}byteStream"):
+            for stream in parsed_xml(read_file(manifest, LARGEST_XML)).iterfind(".//{*}byteStream"):
                 place = stream.find("{*}fileLocation")
                 if place is not None and (href := place.get("href")):
                     size = stream.get("size", "")
                     listed.append((href, int(size) if size.isdecimal() else None))
         elif metadata.exists():
-            product = ElementTree.fromstring(metadata.read_bytes())
+            product = parsed_xml(read_file(metadata, LARGEST_XML))
             listed = [(f"{(image.text or '').strip()}.jp2", None) for image in product.iterfind(".//{*}IMAGE_FILE")]
         else:
             raise _NotYet("neither manifest.safe nor MTD_MSIL2A.xml is there")

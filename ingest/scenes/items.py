@@ -19,6 +19,8 @@ _LONGEST_NAME: Final = 200
 """As the record allows."""
 _LARGEST: Final = 500_000
 """Bytes of an item: half of a message of the topic, several times what catalogues write."""
+_DEEPEST: Final = 64
+"""Levels of nesting in an item: catalogues have some ten, databases and parsers take hundreds."""
 _SENSOR: Final = re.compile(r"^S(?:ENTINEL-)?([12])(?![0-9])", re.IGNORECASE)
 """Of a platform, a constellation or a product: sentinel-2a, S2B_MSIL2A_..., Sentinel-1."""
 
@@ -116,14 +118,26 @@ def _require_time(name: str, properties: Mapping[str, Any]) -> None:
 
 
 def _require_storable(name: str, item: Mapping[str, Any]) -> None:
+    if _depth(item) > _DEEPEST:
+        raise NotAScene(f"{name}: nested more than {_DEEPEST} levels deep")
     try:
-        text = json.dumps(item, allow_nan=False)
+        text = json.dumps(item, allow_nan=False, ensure_ascii=False)
     except ValueError as error:
         raise NotAScene(f"{name}: holds a number that JSON does not have (NaN or infinity)") from error
-    if "\\u0000" in text:
+    if "\\u0000" in text or (not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text)):
         raise NotAScene(f"{name}: holds a character that no database stores")
     if len(text) > _LARGEST:
         raise NotAScene(f"{name}: {len(text):,} bytes are too many for a message")
+
+
+def _depth(value: object) -> int:
+    """Levels of nesting, counted without recursion."""
+    depth, level = 0, [value]
+    while level and depth <= _DEEPEST:
+        depth += 1
+        level = [inner for one in level if isinstance(one, (Mapping, list))
+                 for inner in (one.values() if isinstance(one, Mapping) else one)]  # fmt: skip
+    return depth
 
 
 def _has_href(asset: object) -> bool:

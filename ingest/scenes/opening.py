@@ -7,6 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+import requests
+
 from ingest.errors import IngestError
 from ingest.imagery.cut import bands_of
 from ingest.imagery.errors import SceneError
@@ -15,7 +17,8 @@ from ingest.imagery.safe import scene_from_safe
 from ingest.imagery.scene import Grid, Scene
 from ingest.imagery.stac import scene_from_item
 from ingest.scenes.access import Access
-from ingest.scenes.profiles import ProfileError, load_profile, reading_of
+from ingest.scenes.places import NotAllowed, Places
+from ingest.scenes.profiles import CatalogueProfile, ProfileError, load_profile, reading_of
 from ingest.scenes.record import FoundScene
 from ingest.scenes.retrying import Http
 
@@ -38,12 +41,14 @@ class Opener:
         environment: keys of object stores and catalogues.
         http: a session with a source of that name, for tokens.
         now: the time, aware.
+        places: where files may be read from, as allowed at present.
     """
 
     def __init__(
-        self, environment: Mapping[str, str], http: Callable[[str], Http], now: Callable[[], datetime]
-    ) -> None:
-        self._environment, self._http, self._now = environment, http, now
+        self, environment: Mapping[str, str], http: Callable[[str], Http], now: Callable[[], datetime],
+        places: Callable[[], Places],
+    ) -> None:  # fmt: skip
+        self._environment, self._http, self._now, self._places = environment, http, now, places
         self._accesses: dict[str, Access] = {}
 
     def opened(self, found: FoundScene) -> Opened:
@@ -75,16 +80,44 @@ class Opener:
                     found.scene_id, "unsupported", f"{found.href}: a SAFE must lie in a folder; fetch it, then `scenes add` "
                     "it there",
                 )  # fmt: skip
-            return scene_from_safe(Path(found.href))
+            return self._allowed(found, lambda: scene_from_safe(Path(found.href)), None)
+        access = self._access(found) if found.profile else None
         try:
-            if found.profile is None:
-                return scene_from_item(found.item or {}, reading_of(None, found.sensor))
-            access = self._access(found)
-            return access.scene(scene_from_item(found.item or {}, reading_of(access.profile, found.sensor)))
+            reading = reading_of(access.profile if access else None, found.sensor)
+            scene = self._allowed(
+                found, lambda: scene_from_item(found.item or {}, reading), access.profile if access else None
+            )
+            return access.scene(scene) if access else scene
         except SceneError:
             raise
         except IngestError as error:  # no token to be had, or no such sensor in the profile
             raise SceneError(found.scene_id, "unreadable", str(error)) from error
+
+    def _allowed(self, found: FoundScene, read: Callable[[], Scene], profile: CatalogueProfile | None) -> Scene:
+        """The scene once all of its files are known to lie where they may, after redirects. Raises SceneError."""
+        places = self._places()
+        try:
+            if found.kind == "safe":
+                places.require_file(found.href)
+            scene = read()
+            if found.kind == "item" and (
+                chained := [band.href for band in scene.bands.values() if "/vsi" in band.href]
+            ):
+                raise NotAllowed(f"{chained[0][:120]!r}: an item may not name GDAL's virtual files")
+            places.require(scene, profile)
+            bands = {
+                name: replace(band, href=places.final(band.href, profile, requests.get))
+                if band.href.startswith("http")
+                else band
+                for name, band in scene.bands.items()
+            }
+        except NotAllowed as error:
+            raise SceneError(found.scene_id, "not_allowed", str(error)) from error
+        except requests.RequestException as error:
+            raise SceneError(
+                found.scene_id, "unreadable", f"its files do not answer: {type(error).__name__}"
+            ) from error
+        return replace(scene, bands=bands)
 
     def _access(self, found: FoundScene) -> Access:
         """The way to the scene's files; its tokens are kept while the profile says the same."""

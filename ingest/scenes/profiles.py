@@ -38,6 +38,8 @@ class Access(_Part):
     endpoint: str | None = None
     """s3: host (and port) of the object store; its keys are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."""
     secure: bool = True
+    hosts: tuple[str, ...] = ()
+    """Hosts of the files, beside the API's own: host, host:port or *.domain."""
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:

@@ -51,16 +51,16 @@ class ScenePublisher:
         self._topic = scenes_topic(settings)
         self._sender: Sender | None = None
 
-    def publish(self, found: Iterable[FoundScene], or_failed: bool = False) -> Published:
+    def publish(self, found: Iterable[FoundScene], or_mended: bool = False) -> Published:
         """Returns when the broker has every new one.
 
         Args:
-            or_failed: those that failed count as new, to be opened where they were found now.
+            or_mended: those that failed, or whose item was changed at its place, count as new: read as they were found now.
 
         Raises BrokerUnavailable, DeliveryFailed: they are in the ledger then, and go out with the next call.
         """
         scenes = {scene.scene_id: scene for scene in found}
-        new = enter(self._engine, scenes.values(), self._now(), or_failed)
+        new = enter(self._engine, scenes.values(), self._now(), or_mended)
         self._send_unpublished()
         return Published(len(new), len(scenes) - len(new))
 
@@ -110,7 +110,7 @@ class ScenePublisher:
         return self._sender
 
 
-def enter(engine: sa.Engine, scenes: Iterable[FoundScene], now: datetime, or_failed: bool = False) -> list[str]:
+def enter(engine: sa.Engine, scenes: Iterable[FoundScene], now: datetime, or_mended: bool = False) -> list[str]:
     """Enters scenes into the ledger; returns the ids of those that it did not know (or that failed)."""
     rows = [
         NewScene(
@@ -119,4 +119,4 @@ def enter(engine: sa.Engine, scenes: Iterable[FoundScene], now: datetime, or_fai
         for scene in scenes
     ]
     with engine.begin() as connection:
-        return ledger.enter(connection, rows, now, or_failed)
+        return ledger.enter(connection, rows, now, or_mended)

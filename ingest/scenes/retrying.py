@@ -8,7 +8,6 @@ Source: RFC 9110, 10.2.3 (Retry-After); Brooker 2015, "Exponential Backoff and J
 that are sent hold credentials: no message of this module shows them.
 """
 
-import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,12 +21,17 @@ import requests
 from requests.auth import AuthBase
 
 from ingest.errors import IngestError
+from ingest.imagery.bounded import parsed_json
 
 log: Final = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _TRIED_AGAIN: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 """Codes below 500 that ask to come again."""
+
+
+_LARGEST_ANSWER: Final = 64 * 2**20
+"""Bytes of an answer: a page of 1,000 items with all their assets has some 40 MB."""
 
 
 class SourceUnavailable(IngestError):
@@ -109,7 +113,7 @@ class Http:
 
     def json(self, method: str, url: str, **request: Any) -> Any:
         """The parsed answer; arguments as `text`."""
-        return self.text(method, url, json.loads, **request)
+        return self.text(method, url, parsed_json, **request)
 
     def text(
         self, method: str, url: str, read: Callable[[str], T], *, auth: AuthBase | None = None,
@@ -125,14 +129,15 @@ class Http:
             attempt, asked_s = attempt + 1, None
             try:
                 with self._session.request(
-                    method, url, params=params, headers=headers, json=body, data=form, auth=auth,
+                    method, url, params=params, headers=headers, json=body, data=form, auth=auth, stream=True,
                     timeout=(self._patience.connect_s, self._patience.read_s),
                 ) as answer:  # fmt: skip
                     if answer.ok:
-                        return read(answer.content.decode())
+                        return read(_bounded(answer).decode())
+                    reason = self._reason(answer)
                 if answer.status_code < HTTPStatus.INTERNAL_SERVER_ERROR and answer.status_code not in _TRIED_AGAIN:
-                    raise SourceRefused(f"{self.source}: {place}: {self._reason(answer)}", answer.status_code)
-                failure, asked_s = self._reason(answer), self._asked(answer)
+                    raise SourceRefused(f"{self.source}: {place}: {reason}", answer.status_code)
+                failure, asked_s = reason, self._asked(answer)
             except requests.Timeout:
                 failure = f"no answer within {self._patience.read_s:g} s"
             except requests.RequestException as error:
@@ -161,7 +166,8 @@ class Http:
 
     def _reason(self, answer: requests.Response) -> str:
         """The status and what the source says about it, one line."""
-        said = self._shown(" ".join(answer.text.split())) if "json" in answer.headers.get("Content-Type", "") else ""
+        is_told = "json" in answer.headers.get("Content-Type", "")
+        said = self._shown(" ".join(_bounded(answer).decode(errors="replace").split())) if is_told else ""
         return f"{answer.status_code} {answer.reason}{f': {said[:160]}' if said else ''}"
 
     def _shown(self, line: str) -> str:
@@ -180,6 +186,16 @@ class Http:
             return None
         until = until if until.tzinfo else until.replace(tzinfo=UTC)
         return max((until - self._clock.now()).total_seconds(), 0.0)
+
+
+def _bounded(answer: requests.Response) -> bytes:
+    """The body, unpacked no further than its bound. Raises ValueError beyond it, and requests' errors."""
+    body = bytearray()
+    for part in answer.iter_content(2**16):
+        body += part
+        if len(body) > _LARGEST_ANSWER:
+            raise ValueError(f"more than {_LARGEST_ANSWER:,} bytes")
+    return bytes(body)
 
 
 def _place(url: str) -> str:

@@ -27,6 +27,11 @@ class SceneSettings(BaseSettings):
     index_folder: Path | None = None
     """Where indexes of parcels are kept; None: `index` in the folder that PARCELWATCH_CACHE names."""
 
+    folders: tuple[Path, ...] = ()
+    """Folders whose files items may name, beside those given to `scenes add` and `scenes watch`."""
+    hosts: tuple[str, ...] = ()
+    """Hosts whose files items may name (host, host:port, *.domain, s3://bucket), beside those of the profiles."""
+
     @property
     def lease(self) -> timedelta:
         """How long a scene stays with a worker that says nothing."""

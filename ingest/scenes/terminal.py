@@ -4,18 +4,21 @@ import json
 import logging
 import random
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
 
+from db import scenes as ledger
 from db.connect import engine
 from db.settings import resolve_broker, resolve_dsn
 from ingest.scenes.access import unsigned
+from ingest.scenes.places import Places, named
 from ingest.scenes.publish import ScenePublisher
 from ingest.scenes.retrying import Clock, Http, Patience
+from ingest.scenes.settings import SceneSettings
 from ingest.settings import IngestSettings
 from ingest.signals import stop_on_signals
 
@@ -51,6 +54,22 @@ def session(source: str, stop: threading.Event) -> Http:
 def publisher(topic_prefix: str | None) -> ScenePublisher:
     """A publisher on the scenes topic."""
     return ScenePublisher(engine(resolve_dsn()), resolve_broker().bootstrap, ingest_settings(topic_prefix), now)
+
+
+def places(settings: SceneSettings) -> Callable[[], Places]:
+    """Where files may be read from, asked anew each time: somebody may name a folder meanwhile."""
+
+    def allowed() -> Places:
+        with engine(resolve_dsn()).begin() as connection:
+            return Places.of(ledger.named_places(connection), settings.folders, settings.hosts)
+
+    return allowed
+
+
+def name_places(given: Sequence[str]) -> None:
+    """Keeps the folders and hosts of paths and addresses that a person gave: workers may read from there."""
+    with engine(resolve_dsn()).begin() as connection:
+        ledger.name_places(connection, [named(one) for one in given], now())
 
 
 def ingest_settings(topic_prefix: str | None) -> IngestSettings:

@@ -5,7 +5,7 @@ whose scene is in the ledger needs no second reading: the ledger is what a lost 
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -17,16 +17,16 @@ from kafka.consumer.fetcher import ConsumerRecord
 from db import dead_letters as letters
 from db import offsets
 from db.dead_letters import WHOLE_MESSAGE, Letter
-from ingest import dead_letters
+from ingest import dead_letters, records
+from ingest.connection import broker_errors, client_options, connecting, group_options
 from ingest.errors import MessageRejected, StreamReplaced
 from ingest.judge import Message
 from ingest.membership import Member
 from ingest.producer import Sender
-from ingest.records import message_of, poll
 from ingest.scenes.record import CONTENT_TYPE, FoundScene
 from ingest.scenes.settings import SceneSettings, scenes_topic
 from ingest.settings import IngestSettings
-from ingest.topics import Topics, broker_errors
+from ingest.topics import Topics
 
 log = logging.getLogger(__name__)
 
@@ -53,35 +53,38 @@ class ScenesTopic(Member):
         now: Callable[[], datetime],
     ) -> None:  # fmt: skip
         """Connects and makes the topic where it is missing. Raises BrokerUnavailable."""
+        super().__init__()
         self._engine, self._bootstrap, self._settings, self._now = engine, bootstrap, settings, now
         self._name = scenes_topic(settings)
         self._topics = Topics(bootstrap)
         self._topics.ensure({self._name: settings.partitions, settings.dead_letter_topic: 1})
         self._life = self._topics.lives([self._name])[self._name]
-        with broker_errors(f"no answer at {bootstrap}"):
+        with connecting(bootstrap):
             self._kafka = KafkaConsumer(
-                bootstrap_servers=bootstrap.split(","), bootstrap_timeout_ms=5_000, group_id=scenes.group_id,
-                enable_auto_commit=False, auto_offset_reset="earliest", max_poll_records=_AT_ONCE,
+                **client_options(bootstrap), **group_options(scenes.group_id, settings.member, settings.session_seconds),
+                isolation_level="read_committed", enable_auto_commit=False, auto_offset_reset="earliest", max_poll_records=_AT_ONCE,
                 max_poll_interval_ms=_LONGEST_SCENE_MS, fetch_max_wait_ms=25,
                 max_partition_fetch_bytes=settings.max_message_bytes,
             )  # fmt: skip
+            records.bound(self._kafka, settings.max_batch_bytes, settings.flush_bytes)
             if scenes.group_id is None:
                 partitions = [TopicPartition(self._name, number) for number in range(self._life.n_partitions)]
                 self._kafka.assign(partitions)
                 self._seek(partitions)
             else:
+                records.keep_fetching(self._kafka)
                 self._kafka.subscribe(topics=[self._name], listener=self)
 
     def poll(self, timeout_s: float) -> list[Record]:
         """The next records, none after `timeout_s`. Raises BrokerUnavailable, StreamReplaced."""
         with broker_errors("no scenes"):
-            found = poll(self._kafka, timeout_s)
+            found = self._kafka.poll(timeout_ms=int(timeout_s * 1000))
         if self._failure is not None:
             raise self._failure
         if not found:
             return []
         self.verify()
-        return [self._record(one) for records in found.values() for one in records]
+        return [self._record(one) for of_partition in found.values() for one in of_partition]
 
     def done(self, record: Record) -> None:
         """Moves the offset past a record whose scene the ledger holds."""
@@ -91,8 +94,9 @@ class ScenesTopic(Member):
     def is_at_end(self) -> bool:
         """Says whether every record of the assigned partitions was polled."""
         with broker_errors("position"):
+            ends = records.stable_ends(self._kafka)
             return all(
-                (end := self._kafka.highwater(partition)) is not None and self._kafka.position(partition) >= end
+                partition in ends and self._kafka.position(partition) >= ends[partition]
                 for partition in self._kafka.assignment()
             )
 
@@ -101,19 +105,21 @@ class ScenesTopic(Member):
         if self._topics.lives([self._name])[self._name] != self._life:
             raise StreamReplaced(f"topic {self._name} was made anew or got more partitions")
 
-    def _seek(self, partitions: list[TopicPartition]) -> None:
+    def _seek(self, partitions: list[TopicPartition]) -> Mapping[TopicPartition, int]:
         if not partitions:
-            return
+            return {}
         bounds = self._topics.bounds(partitions)
         first = {partition.partition: bounds[partition][0] for partition in partitions}
         with self._engine.begin() as connection:
             begin = offsets.begin(connection, self._life.stream, self._name, first, self._now())
-        for partition in partitions:
-            # Records that were deleted before they were read: publishers keep their scenes in the ledger.
-            self._kafka.seek(partition, max(begin[partition.partition], first[partition.partition]))
+        # Records that were deleted before they were read: publishers keep their scenes in the ledger.
+        starts = {tp: max(begin[tp.partition], first[tp.partition]) for tp in partitions}
+        for partition, offset in starts.items():
+            self._kafka.seek(partition, offset)
+        return starts
 
     def _record(self, record: ConsumerRecord) -> Record:
-        message = message_of(record)
+        message = records.message_of(record)
         try:
             if message.fault:
                 raise MessageRejected("malformed", message.fault)

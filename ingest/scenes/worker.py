@@ -25,7 +25,7 @@ from db import scenes
 from db.connect import DatabaseUnavailable
 from db.keys import Scene as StoredScene
 from db.scenes import Claim
-from ingest.errors import BrokerUnavailable, DeliveryFailed, IngestError, StreamReplaced
+from ingest.errors import BrokerRefuses, BrokerUnavailable, DeliveryFailed, IngestError, StreamReplaced
 from ingest.imagery.errors import SceneError
 from ingest.imagery.scene import Scene
 from ingest.imagery.settings import ImagerySettings
@@ -165,7 +165,7 @@ class Worker:
             end = self._put_back(held, str(error), self._now() + 5 * _SOON)
         except SceneError as error:
             end = self._failed(held, error.cause, str(error), error.may_pass)
-        except (BrokerUnavailable, DeliveryFailed):
+        except (BrokerRefuses, BrokerUnavailable, DeliveryFailed):
             self._put_back(held, None, self._now())
             raise
         except _DATABASE:
@@ -197,8 +197,18 @@ class Worker:
                 self._settings.ingest.season_margin_days,
             )  # fmt: skip
         check()
+        self._keep(held, told)
         self._send(told)
         return self._end(held, opened.scene, begun, told)
+
+    def _keep(self, held: Claim, told: Told) -> None:
+        """Keeps what is about to be sent, so that a later attempt knows it. Raises LeaseLost."""
+        if told.table is None or told.sent is None:
+            return
+        highest = max(told.table["revision"].to_pylist(), default=0)
+        with self._engine.begin() as connection:
+            if not scenes.sends(connection, held, told.sent, highest):
+                raise LeaseLost(f"scene {held.scene_id}: another worker has it by now")
 
     def _send(self, told: Told) -> None:
         """Returns when the broker has every observation."""

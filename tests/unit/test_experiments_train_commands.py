@@ -7,17 +7,27 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from experiments.config import RunConfigError, parse
-from experiments.train_commands import classifier, session, with_options
+from experiments.config import RunConfigError, read
+from experiments.train_commands import classifier, session
 
-CONFIG = parse({"data": {"kind": "nl", "path": "x"}, "training": {"seed": 5}, "run": {"folder": "there"}}, "")
+DATA_AND_SEED = '[data]\nkind = "nl"\npath = "x"\n[training]\nseed = 5\n'
 
 
-def test_options_win_over_the_file_and_are_checked_like_it() -> None:
-    got = with_options(CONFIG, {"training": {"epochs": 7, "seed": None}, "run": {"folder": Path("here")}}, "run.toml")
+def test_options_win_over_the_file_and_are_checked_like_it(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(f'{DATA_AND_SEED}[run]\nfolder = "there"\n')
+    got = read(file, {"training": {"epochs": 7, "seed": None}, "run": {"folder": Path("here")}})
     assert (got.training.epochs, got.training.seed, got.run.folder) == (7, 5, Path("here"))
     with pytest.raises(RunConfigError, match=r"run.toml: \[training\] epochs = 0"):
-        with_options(CONFIG, {"training": {"epochs": 0}}, "run.toml")
+        read(file, {"training": {"epochs": 0}})
+
+
+def test_a_folder_given_as_an_option_needs_no_run_table(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(DATA_AND_SEED)
+    assert read(file, {"run": {"folder": Path("here")}}).run.folder == Path("here")
+    with pytest.raises(RunConfigError, match=r"\[run\]: missing"):
+        read(file, {"run": {"folder": None}})
 
 
 @pytest.mark.parametrize(

@@ -143,3 +143,39 @@ def test_decibels_are_known_by_the_unit_of_the_raster() -> None:
     for asset in item["assets"].values():
         asset["raster:bands"] = [{"unit": "dB", "scale": 0.0001}]
     assert scene_from_item(item, S1_PROFILE).bands["VH"].unit == "dB"
+
+
+@pytest.mark.parametrize("place", ["raster:bands", "bands", "raster:unit in bands", "asset", "item"])
+@pytest.mark.parametrize(("said", "unit"), [("dB", "dB"), ("linear power", "linear"), ("Decibel", "dB")])
+def test_the_nearest_unit_counts(place: str, said: str, unit: str) -> None:
+    other = "linear power" if unit == "dB" else "dB"
+    item = radar(**{"card4l:measurement_type": "gamma0"})
+    if place == "item":
+        item["properties"]["unit"] = said
+    else:
+        item["properties"] |= {"card4l:measurement_convention": other, "unit": other}
+    for asset in item["assets"].values():
+        if place == "asset":
+            asset["unit"] = said
+        elif place != "item":
+            key = "raster:unit" if place.startswith("raster:unit") else "unit"
+            asset["raster:bands" if place == "raster:bands" else "bands"] = [{key: said}]
+            asset["unit"] = other
+    assert {band.unit for band in scene_from_item(item, S1_PROFILE).bands.values()} == {unit}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"proj:epsg": None, "proj:code": "http://127.0.0.1/system"},
+        {"proj:code": "/etc/hostname"},
+        {"proj:shape": [10**9, 10**9]},
+        {"proj:transform": [float("nan"), 0, 0, 0, -10, 0]},
+    ],
+)
+def test_a_grid_that_is_none_is_bad_metadata(changes: dict[str, Any]) -> None:
+    item = earth_search(applied=True)
+    for asset in item["assets"].values():
+        asset |= changes
+    with pytest.raises(SceneError, match="proj:"):
+        scene_from_item(item, S2_PROFILE)

@@ -88,7 +88,7 @@ def test_no_text_breaks_a_table_or_reaches_the_terminal(text: str) -> None:
 
 
 def test_progress_reaches_a_log_with_done_total_and_time_left() -> None:
-    seconds, stream = iter([0.0, 1.0, 20.0, 20.0, 20.0, 25.0, 100.0]), io.StringIO()
+    seconds, stream = iter([0.0, 1.0, 20.0, 25.0, 100.0]), io.StringIO()
     with progress("training", WideConsole(file=stream), lambda: next(seconds)) as steps:
         steps.to(1, 100, "epoch 1")
         steps.to(20, 100, "epoch 20")
@@ -97,6 +97,21 @@ def test_progress_reaches_a_log_with_done_total_and_time_left() -> None:
         "training: begins",
         "training: 20 of 100, epoch 20, 0:00:20 so far, about 0:01:20 left",
         "training: done after 0:01:40",
+    ]
+
+
+def test_the_time_left_of_a_second_part_is_that_of_the_part() -> None:
+    seconds, stream = iter([0.0, 100.0, 120.0, 140.0, 160.0, 200.0]), io.StringIO()
+    with progress("replay", WideConsole(file=stream), lambda: next(seconds)) as steps:
+        steps.to(1, 1, "fold 1")
+        steps.to(0, None, "storing")
+        steps.to(0.1, 1, "fold 2")
+        steps.to(0.5, 1, "fold 2")
+    assert stream.getvalue().splitlines()[1:-1] == [
+        "replay: 100%, fold 1, 0:01:40 so far, about 0:00:00 left",
+        "replay: storing, 0:02:00 so far",
+        "replay: 10%, fold 2, 0:02:20 so far, about 0:03:00 left",
+        "replay: 50%, fold 2, 0:02:40 so far, about 0:00:40 left",
     ]
 
 

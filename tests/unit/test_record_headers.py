@@ -1,14 +1,10 @@
 """Records of the broker as messages, whatever bytes their headers are."""
 
-import tracemalloc
-
 import pytest
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.record import MemoryRecords, MemoryRecordsBuilder
-from kafka.record.default_records import DefaultRecordBatch
 
-from ingest import records
-from ingest.records import message_of
+from ingest.records import _Batch, message_of
 from tests.raw_headers import RawKey
 
 
@@ -20,7 +16,8 @@ def read(*headers: list[tuple[str, bytes | None]], compression: int = 0) -> list
     builder.close()
     batch = MemoryRecords(bytes(builder.buffer())).next_batch()
     return [
-        ConsumerRecord("t", 3, -1, one.offset, 1, 0, one.key, one.value, one.headers, None, 0, 0, 0) for one in batch
+        ConsumerRecord("t", 3, -1, offset, 1, 0, one.key, one.value, one.headers, None, 0, 0, 0)
+        for offset, one in _Batch(batch, 2**20)
     ]
 
 
@@ -56,54 +53,3 @@ def test_headers_of_any_value_are_read(
     (record,) = read(headers)
     message = message_of(record)
     assert (message.fault, message.content_type, message.redriven_from) == (None, content_type, redriven_from)
-
-
-def compressed(values: list[bytes]) -> DefaultRecordBatch:
-    """A gzipped batch of records, as a consumer has it before it reads the first."""
-    builder = MemoryRecordsBuilder(magic=2, compression_type=1, batch_size=10**9)
-    for value in values:
-        builder.append(timestamp=1, key=None, value=value, headers=[])
-    builder.close()
-    return MemoryRecords(bytes(builder.buffer())).next_batch()
-
-
-def test_a_batch_that_is_small_only_when_compressed_is_one_faulty_message() -> None:
-    batch = compressed([bytes(20_000_000)] * 3)
-    assert len(batch._buffer) < 100_000
-    tracemalloc.start()
-    found = list(batch)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 70_000_000
-    ((offset, value, headers),) = ((one.offset, one.value, one.headers) for one in found)
-    record = ConsumerRecord("t", 0, -1, offset, 1, 0, None, value, headers, None, 0, 0, 0)
-    message = message_of(record)
-    assert (message.offset, len(message.value) < 100_000) == (2, True)
-    assert "3 records from offset 0" in (message.fault or "")
-
-
-@pytest.mark.parametrize("place", [0, 1, 12, -5])
-def test_a_batch_that_cannot_be_decompressed_is_one_faulty_message(place: int) -> None:
-    batch = compressed([bytes(range(256)) * 4] * 9)
-    if place < 0:
-        del batch._buffer[place:]
-    else:
-        batch._buffer[batch._pos + place] ^= 0xFF
-    assert [one.offset for one in batch] in ([8], list(range(9)))
-
-
-def test_a_poll_that_has_read_enough_leaves_the_rest_to_the_next() -> None:
-    class Kafka:
-        polls = 0
-
-        def poll(self, timeout_ms: int) -> dict[str, list[int]]:
-            self.polls += 1
-            if self.polls == 1:
-                for _ in range(9):
-                    assert len(list(compressed([bytes(10_000_000)]))) == 1
-            assert timeout_ms == 250
-            return {"t": [self.polls]}
-
-    kafka = Kafka()
-    assert records.poll(kafka, 0.25) == {"t": [2]}
-    assert records.poll(kafka, 0.25) == {"t": [3]}
