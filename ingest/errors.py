@@ -1,6 +1,7 @@
 """Errors of the ingest chain, each with what the caller does about it.
 
 IngestError                 show the message and stop
+├── ReadError               the process that reads a parcel file says why it does not, and ends
 ├── MessageRejected         dead-letter this message or row; the stream goes on
 ├── DeliveryFailed          the producer's caller sends again: nothing says that the broker has it
 ├── BrokerUnavailable       wait and begin again from the database's offsets
@@ -42,6 +43,10 @@ ReasonCode = Literal[
 
 class IngestError(Exception):
     """Ingest cannot do what was asked; one line for a person."""
+
+
+class ReadError(IngestError):
+    """A parcel file is not read; the message says why, without the file's name."""
 
 
 class MessageRejected(IngestError):

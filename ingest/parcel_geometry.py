@@ -76,6 +76,7 @@ class Outlines:
     """Monitorable with Sentinel-1's wider inner buffer too."""
 
 
+@np.errstate(invalid="ignore", over="ignore")  # coordinates that are no numbers are refused below
 def measure(wkb: list[bytes | None], crs: pyproj.CRS) -> Outlines:
     """Outlines of one batch of features given as WKB in `crs`."""
     is_given = np.array([value is not None for value in wkb], dtype=bool)

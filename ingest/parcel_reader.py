@@ -20,6 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
+from ingest.errors import ReadError
+from ingest.geojson import feature_id, features_of, first_feature, geojson_crs, has_ids
+from ingest.parcel_crs import usable_crs
+from ingest.parcel_values import as_text
+
 if TYPE_CHECKING:  # imported after the limits are set, in `main`
     import pyarrow as pa
 
@@ -44,8 +49,6 @@ MAX_CPU_S: Final = 4 * 3600
 """Ends this process where its parent could not (chosen: far above the minutes that a country's file takes)."""
 MAX_WKB: Final = 4 << 20
 """Bytes of one outline, 260,000 vertices: a longer one is not taken apart (the longest seen has some 30,000)."""
-MAX_TEXT: Final = 250
-"""Characters of a text that are handed on: more than can be stored, so that the reader sees that it was longer."""
 MAX_BATCH: Final = 64 << 20
 """Bytes handed on at once, about."""
 FREE_BYTES: Final = 512 << 20
@@ -53,13 +56,6 @@ MAX_EXPANSION: Final = 100
 """Bytes of features for each byte of the file, once they are over FREE_BYTES: compressed GeoJSON has some 10."""
 ACTIVE_SQL: Final = re.compile(r"(?<!gpkg_)\b(?:ogr|gdal)_|\bgeocode", re.IGNORECASE)
 """Functions by which GDAL's SQL reaches other files and addresses."""
-CRS_NAME: Final = re.compile(r"(?:urn:ogc:def:crs:)?[A-Za-z]+:[\d.]*:?\w+")
-CRS_FILE: Final = re.compile(r"PARAMETERFILE|\+init|grids=(?!@null)", re.IGNORECASE)
-"""What would make PROJ open a file named by the definition of a coordinate system."""
-
-
-class ReadError(Exception):
-    """The file is not read; the message says why."""
 
 
 class _Unneeded:
@@ -151,13 +147,13 @@ def _describe_vector(source: str, kind: str, layer: str | None) -> dict[str, obj
         info = pyogrio.read_info(source, layer=chosen, force_feature_count=True)
     crs = info["crs"]
     if kind == "geojson":
-        crs, crs_fault = _geojson_crs(source, crs)
+        crs, crs_fault = geojson_crs(source, crs)
     if crs_fault is None and crs is not None:
         crs, crs_fault = usable_crs(crs)
     columns = list(dict.fromkeys(str(name) for name in info["fields"]))
     key = str(info["fid_column"]) or None if kind == "gpkg" else None
-    if kind == "geojson" and _has_ids(source):
-        key = "fid" if "id" in columns and _first_feature(source).get("properties", {}).get("id") is not None else "id"
+    if kind == "geojson" and has_ids(source):
+        key = "fid" if "id" in columns and first_feature(source).get("properties", {}).get("id") is not None else "id"
         columns = [name for name in columns if name != key]
     return {
         "layer": chosen, "columns": columns, "key": key, "crs": crs, "crs_fault": crs_fault,
@@ -198,30 +194,6 @@ def _geo_metadata(schema: "pa.Schema") -> tuple[str, dict[str, Any]]:
     return str(name), described
 
 
-def usable_crs(given: object) -> tuple[str | None, str | None]:
-    """Return a coordinate system as WKT, or None and why it cannot be used.
-
-    A system whose datum is unknown could be brought to longitude and latitude by a ballpark transformation only, which
-    puts fields some 100 m away from where they are.
-    """
-    import pyproj
-    from pyproj.exceptions import CRSError, ProjError
-
-    if isinstance(given, str) and ("[" not in given or CRS_FILE.search(given)) and not CRS_NAME.fullmatch(given):
-        return None, "its coordinate system cannot be understood"
-    try:
-        crs = pyproj.CRS.from_user_input(given)
-        wkt = crs.to_wkt()
-        if CRS_FILE.search(wkt):
-            return None, "its coordinate system refers to a file"
-        pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True, allow_ballpark=False)
-    except CRSError:
-        return None, "its coordinate system cannot be understood"
-    except ProjError:
-        return None, f"its coordinate system, {crs.name!r}, has no known datum (only a ballpark transformation)"
-    return wkt, None
-
-
 def _refuse_active_schema(source: str) -> None:
     """Refuse a GeoPackage whose tables are programs: virtual tables, views as layers, SQL that reaches outside.
 
@@ -243,67 +215,6 @@ def _refuse_active_schema(source: str) -> None:
             raise ReadError(f"its layer {name} is a view; export it as a table")
         if ACTIVE_SQL.search(sql):
             raise ReadError(f"its {kind} {name} calls functions that could read other files")
-
-
-# GeoJSON --------------------------------------------------------------------------------------
-
-
-def _geojson_crs(source: str, read: str | None) -> tuple[str | None, str | None]:
-    """Return the system that a GeoJSON file names (where it names none, the one that GDAL has read) or its fault.
-
-    GDAL takes a name that it does not know for longitude and latitude, and would fetch one given as an address.
-    """
-    import mmap
-
-    with Path(source).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        for found in re.finditer(rb'"crs"\s*:\s*(?=\{)', content):
-            text = content[found.end() : found.end() + 4096].decode(errors="replace")
-            try:
-                given = json.JSONDecoder().raw_decode(text)[0]
-                name = given["properties"]["name"] if given["type"] == "name" else None
-            except (ValueError, KeyError, TypeError):
-                continue
-            if name is None:
-                return None, "its coordinate system is given as an address, which is not fetched"
-            return usable_crs(str(name))
-    return read, None
-
-
-def _features_of(source: str) -> Iterator[dict[str, Any]]:
-    """Yield the features of a GeoJSON file one by one; raises ReadError where it is not well-formed."""
-    decoder, chunk = json.JSONDecoder(), 1 << 20
-    with Path(source).open(encoding="utf-8-sig", errors="replace") as file:
-        text = file.read(chunk)
-        while not (opening := re.search(r'"features"\s*:\s*\[', text)):
-            more = file.read(chunk)
-            if not more:
-                return
-            text += more
-        text = text[opening.end() :]
-        at = 0
-        while True:
-            while at < len(text) and text[at] in " \t\r\n,":
-                at += 1
-            if at < len(text) and text[at] == "]":
-                return
-            try:
-                feature, at = decoder.raw_decode(text, at)
-            except ValueError as error:
-                # What is left is at least doubled: a long feature is taken apart a bounded number of times.
-                more = file.read(max(chunk, len(text) - at))
-                if not more:
-                    raise ReadError(f"damaged: {error}") from error
-                text, at = text[at:] + more, 0
-                continue
-            yield feature if isinstance(feature, dict) else {}
-
-
-def _first_feature(source: str) -> dict[str, Any]:
-    return next(_features_of(source), {})
-
-
-def _has_ids(source: str) -> bool:
-    return _first_feature(source).get("id") is not None
 
 
 # Features -------------------------------------------------------------------------------------
@@ -357,7 +268,7 @@ def _read_vector(
 
     # The key is no column to GDAL, unless its features call it one.
     named = [column for column in columns if column != key]
-    ids = (feature.get("id") for feature in _features_of(source)) if kind == "geojson" and key in columns else None
+    ids = (feature.get("id") for feature in features_of(source)) if kind == "geojson" and key in columns else None
     # The width of a dBase number makes GDAL read it as a float; its digits say that it is whole.
     options = {"ADJUST_TYPE": "YES"} if kind == "shp" else {}
     opened = pyogrio.open_arrow(
@@ -368,7 +279,7 @@ def _read_vector(
         for batch in reader:
             fids = batch.column(0).to_pylist()
             if ids is not None:
-                keys = [_json_id(given) for given in islice(ids, len(fids))]
+                keys = [feature_id(given) for given in islice(ids, len(fids))]
                 if len(keys) < len(fids):
                     raise ReadError("damaged: features without a place in the file")
             else:
@@ -388,15 +299,6 @@ def _last(batch: "pa.RecordBatch", name: str) -> int:
     """Return the index of a column: the last of its name, because GDAL's own key comes first."""
     found: int = batch.schema.get_all_field_indices(name)[-1]
     return found
-
-
-def _json_id(given: object) -> str | None:
-    """Return a GeoJSON feature's id as text: a number without a needless fraction."""
-    if given is None or isinstance(given, bool | dict | list):
-        return None
-    if isinstance(given, float):
-        return _number(given, 2**53)
-    return str(given)[:MAX_TEXT]
 
 
 def _readable(wkb: list[bytes | None], linear: Any) -> "pa.Array":
@@ -441,63 +343,6 @@ def _linearised(source: str, layer: str | None, fids: Sequence[int], at_once: in
     for start in range(0, len(fids), at_once):
         found += list(read_features(source, layer=layer, columns=[], fids=list(fids[start : start + at_once]))[2])
     return found
-
-
-# Text -----------------------------------------------------------------------------------------
-
-
-def as_text(column: "pa.Array", name: str) -> list[str | None]:
-    """Return a column as trimmed text, blanks as None; numbers stored as floats or decimals lose a needless fraction.
-
-    NUL in front marks what cannot be told exactly, so cannot be an id: floats of 2^53 and more, bytes that are no text.
-    Raises ReadError for lists and other columns that hold no single value.
-    """
-    import pyarrow as pa
-
-    kind = column.type
-    if pa.types.is_nested(kind):
-        what = "lists" if pa.types.is_list(kind) or pa.types.is_large_list(kind) else "several values"
-        raise ReadError(f"column {name} holds {what} ({kind}), not one value for each parcel: name another column")
-    if pa.types.is_dictionary(kind):
-        column = column.dictionary_decode()
-    elif isinstance(kind, pa.BaseExtensionType) and str(kind.extension_name) != "arrow.uuid":
-        column = column.storage
-    exact = 2**24 if pa.types.is_float32(column.type) else 2**11 if pa.types.is_float16(column.type) else 2**53
-    try:
-        values = column.to_pylist()
-    except (UnicodeDecodeError, pa.ArrowInvalid):
-        values = column.cast(pa.large_binary(), safe=False).to_pylist()
-    return [_text(value, exact) for value in values]
-
-
-def _text(value: object, exact: int) -> str | None:
-    from decimal import Decimal
-
-    match value:
-        case None:
-            return None
-        case str():
-            text = value.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
-        case bytes():
-            text = value.decode("utf-8", "replace")
-            text = "\0" + text if "\N{REPLACEMENT CHARACTER}" in text else text
-        case bool():
-            text = str(value).lower()
-        case float():
-            return _number(value, exact)
-        case Decimal():
-            text = f"{value.normalize():f}" if value.is_finite() else ""
-        case _:
-            text = str(value)
-    return text.strip()[:MAX_TEXT] or None
-
-
-def _number(value: float, exact: int) -> str | None:
-    if value != value:
-        return None
-    if abs(value) >= exact:
-        return f"\0{value!r}"
-    return str(int(value)) if value == int(value) else repr(value)
 
 
 if __name__ == "__main__":

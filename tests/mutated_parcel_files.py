@@ -4,8 +4,10 @@ import json
 import random
 import sqlite3
 import struct
+import tempfile
 import zipfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,6 +61,26 @@ def frame(n: int = 30) -> gpd.GeoDataFrame:
     return gpd.GeoDataFrame(columns, geometry=boxes, crs="EPSG:32631")
 
 
+@cache
+def _sound(suffix: str) -> dict[str, bytes]:
+    """Return the files of a sound parcel file by suffix: writing them anew would take most of the time."""
+    with tempfile.TemporaryDirectory() as made:
+        path = Path(made) / f"f{suffix}"
+        if suffix == ".parquet":
+            frame().to_parquet(path)
+        elif suffix == ".geojson":
+            path.write_text(frame().to_crs(4326).to_json(drop_id=True))
+        else:
+            frame().to_file(path, **({"layer": "f"} if suffix == ".gpkg" else {}))
+        return {part.suffix: part.read_bytes() for part in Path(made).iterdir()}
+
+
+def _write_sound(folder: Path, suffix: str) -> Path:
+    for part, content in _sound(suffix).items():
+        (folder / f"f{part}").write_bytes(content)
+    return folder / f"f{suffix}"
+
+
 def mutated_file(number: int, folder: Path, chance: random.Random) -> Path:
     """Write a mutated parcel file into an empty folder and return its path; one in ten is sound."""
     path = chance.choice((_gpkg, _shapefile, _geojson, _parquet))(folder, chance)
@@ -67,7 +89,7 @@ def mutated_file(number: int, folder: Path, chance: random.Random) -> Path:
         victim.write_bytes(mutated_bytes(victim.read_bytes(), chance))
     if chance.random() < 0.25:
         path = _zipped(path, folder, chance)
-    if chance.random() < 0.05:
+    if chance.random() < 0.05 and path.exists():
         renamed = path.with_suffix(chance.choice((".gpkg", ".parquet", ".zip", ".geojson", ".shp", "")))
         path = path.rename(renamed)
     return path if path.exists() else folder / f"lost {number}"
@@ -123,8 +145,7 @@ def _mutated_wkb(wkb: bytes, chance: random.Random) -> bytes:
 
 
 def _gpkg(folder: Path, chance: random.Random) -> Path:
-    path = folder / "f.gpkg"
-    frame().to_file(path, layer="f")
+    path = _write_sound(folder, ".gpkg")
     with sqlite3.connect(path) as database:
         for (name,) in database.execute("select name from sqlite_master where type = 'trigger'").fetchall():
             database.execute(f'drop trigger "{name}"')
@@ -149,7 +170,7 @@ def _gpkg(folder: Path, chance: random.Random) -> Path:
 
 
 def _shapefile(folder: Path, chance: random.Random) -> Path:
-    frame().to_file(folder / "f.shp")
+    _write_sound(folder, ".shp")
     if chance.random() < 0.3:
         chance.choice(sorted(folder.iterdir())).unlink()
     if chance.random() < 0.2:
@@ -161,7 +182,7 @@ def _shapefile(folder: Path, chance: random.Random) -> Path:
 
 def _geojson(folder: Path, chance: random.Random) -> Path:
     path = folder / "f.geojson"
-    document = json.loads(frame().to_crs(4326).to_json(drop_id=True))
+    document = json.loads(_sound(".geojson")[".geojson"])
     for _ in range(chance.choice((0, 1, 1, 3))):
         _change(document, chance)
     if chance.random() < 0.3:
@@ -206,8 +227,7 @@ def _change(document: dict[str, Any], chance: random.Random) -> None:
 
 
 def _parquet(folder: Path, chance: random.Random) -> Path:
-    path = folder / "f.parquet"
-    frame().to_parquet(path)
+    path = _write_sound(folder, ".parquet")
     table = pq.read_table(path)
     n = table.num_rows
     changes: tuple[Callable[[], pa.Array], ...] = (

@@ -21,6 +21,7 @@ from db.connect import engine
 from db.parcels import ensure_season
 from ingest.parcel_columns import ParcelColumns
 from ingest.parcel_files import ParcelFileError
+from ingest.parcel_reader import environment
 from ingest.parcels import ImportOptions, import_parcels
 from tests.mutated_parcel_files import mutated_file
 
@@ -83,7 +84,7 @@ class Forked:
 
 @pytest.fixture
 def forked(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Forked]]:
-    variables = {**os.environ, **ingest.parcel_files.environment(), "PYTHONPATH": os.pathsep.join(sys.path)}
+    variables = {**os.environ, **environment(), "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-m", "tests.forked_reader"]
     Forked.folder = tmp_path_factory.mktemp("answers")
     with subprocess.Popen(

@@ -1,5 +1,6 @@
 """Outlines: repaired, measured, judged."""
 
+import struct
 import time
 
 import numpy as np
@@ -104,10 +105,27 @@ def test_parts_of_a_sound_outline_are_kept_even_if_small() -> None:
         (b"\x01\x03\x00\x00", "invalid_geometry"),
         (shapely.to_wkb(shapely.Polygon([(EAST, NORTH), (EAST + 99, NORTH), (EAST, NORTH)])), "invalid_geometry"),
         (shapely.to_wkb(shapely.box(1e12, 1e12, 2e12, 2e12)), "invalid_geometry"),
+        (
+            shapely.to_wkb(square(100)).replace(struct.pack("<d", EAST), struct.pack("<d", float("nan"))),
+            "invalid_geometry",
+        ),
+        (shapely.to_wkb(square(100)).replace(struct.pack("<d", EAST), b"\x01\0\0\0\0\0\xf0\x7f"), "invalid_geometry"),
         (shapely.to_wkb(square(20)), "too_small"),
         (shapely.to_wkb(shapely.box(EAST, NORTH, EAST + 12, NORTH + 900)), "too_narrow"),
     ],
-    ids=["none", "empty", "point", "line", "damaged", "flat", "off the earth", "20 m", "12 m wide"],
+    ids=[
+        "none",
+        "empty",
+        "point",
+        "line",
+        "damaged",
+        "flat",
+        "off the earth",
+        "no number",
+        "signalling",
+        "20 m",
+        "12 m wide",
+    ],
 )
 def test_what_cannot_be_watched_says_why(outline: bytes | None, reason: str) -> None:
     outlines = measure([shapely.to_wkb(square(100)), outline], UTM31)
