@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -91,7 +92,7 @@ def test_a_header_that_promises_too_much_is_refused(tmp_path: Path) -> None:
         read(tmp_path / "B04.tif")
 
 
-def cut(folder: Path, numbers: dict[str, np.ndarray], sensor: str = "S2") -> Extraction:
+def cut(folder: Path, numbers: dict[str, Any], sensor: Literal["S1", "S2"] = "S2") -> Extraction:
     """One parcel in the middle of a small scene."""
     units = {"SCL": "class", "VV": "linear", "VH": "linear"}
     bands = {
@@ -110,14 +111,14 @@ def cut(folder: Path, numbers: dict[str, np.ndarray], sensor: str = "S2") -> Ext
         bands,
         SMALL,
         "ascending",
-        "gamma0",  # type: ignore[arg-type]
+        "gamma0",
     )
     parcels = Parcels("c", "2023", ["one"], [outline((8, 8, 40, 40))], np.array([True]))
     return extract(made, SMALL, parcels, build(parcels, SMALL, 5.0, 8, 64), ImagerySettings())
 
 
 def test_a_band_at_its_smallest_value_is_no_value(tmp_path: Path) -> None:
-    numbers = optical(3)
+    numbers: dict[str, Any] = dict(optical(3))
     whole = cut(tmp_path, numbers)
     numbers["B03"][:24] = 1
     (row,) = cut(tmp_path, numbers).table.to_pylist()
@@ -129,7 +130,7 @@ def test_a_band_at_its_smallest_value_is_no_value(tmp_path: Path) -> None:
 
 def test_backscatter_below_the_noise_floor_is_no_value(tmp_path: Path) -> None:
     power = np.full((64, 64), 0.08, np.float32)
-    numbers = {"VV": power.copy(), "VH": power / 4}
+    numbers: dict[str, Any] = {"VV": power.copy(), "VH": power / 4}
     numbers["VV"][:24] = 1e-5
     (row,) = cut(tmp_path, numbers, "S1").table.to_pylist()
     assert row["VV"] == pytest.approx(0.08)
