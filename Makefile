@@ -48,7 +48,7 @@ lock: setup ## write requirements.lock anew from what .venv holds (make it from 
 		| sed 's/^torch==\([0-9.]*\)+.*/torch==\1/' > requirements.lock.new && mv requirements.lock.new requirements.lock
 
 serve: setup ## bring up the stack, then consume and monitor until interrupted
-	$(BIN)/parcelwatch stack up
+	$(BIN)/parcelwatch stack up --broker kafka || $(BIN)/parcelwatch stack up # durable where Java and Maven are to be had
 	$(BIN)/parcelwatch db upgrade
 	@trap 'kill 0' INT TERM; $(BIN)/parcelwatch ingest run & $(BIN)/parcelwatch monitor run & wait
 

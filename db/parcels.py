@@ -7,7 +7,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from db import recording
+from db import recording, work
 from db.connect import driver
 
 # A field keeps its borders within a few metres from year to year: shares below this are slivers between
@@ -87,6 +87,8 @@ class Upserted:
     amended_declarations: int
     missing: tuple[str, ...]
     """Source ids stored before and not among the rows; they stay."""
+    moved_away: tuple[str, ...]
+    """Source ids whose outline is not where the stored one is: nothing of them was stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +133,41 @@ def ensure_season(connection: sa.Connection, name: str, starts_on: date, ends_on
     season = season_by_name(connection, name)
     if (season.starts_on, season.ends_on) != (starts_on, ends_on):
         stored = f"{season.starts_on} to {season.ends_on}"
-        raise SeasonDiffers(f"season {name!r} is stored as {stored}, not {starts_on} to {ends_on}")
+        raise SeasonDiffers(
+            f"season {name!r} is stored as {stored}, not {starts_on} to {ends_on}; leave the dates out, name another season, "
+            f"or widen it for all collections: parcelwatch parcels season {name} --starts-on ... --ends-on ..."
+        )
     return season
+
+
+def widen_season(connection: sa.Connection, name: str, starts_on: date | None, ends_on: date | None) -> Season:
+    """Move a season's first day earlier or its last day later, for all its collections; None leaves a day as it is.
+
+    Raises UnknownSeason, and SeasonDiffers where the season would be narrower, or would begin on another day than the one
+    that a model which watches it counts from.
+    """
+    season = season_by_name(connection, name)
+    first, last = starts_on or season.starts_on, ends_on or season.ends_on
+    if first > season.starts_on or last < season.ends_on:
+        raise SeasonDiffers(
+            f"season {name!r} is {season.starts_on} to {season.ends_on}: it can be widened, but not to {first} to {last}, "
+            "because observations may be stored of every day of it"
+        )
+    is_watched = "select exists (select from model_activations where season_key = :season_key)"
+    if (
+        first < season.starts_on
+        and connection.execute(sa.text(is_watched), {"season_key": season.season_key}).scalar_one()
+    ):
+        raise SeasonDiffers(
+            f"season {name!r} is watched by a model that counts days from {season.starts_on}, so it cannot begin earlier; "
+            "import the collection under a season of another name"
+        )
+    widened = Season(season.season_key, name, first, last)
+    connection.execute(
+        sa.text("update seasons set starts_on = :first, ends_on = :last where season_key = :season_key"),
+        {"first": first, "last": last, "season_key": season.season_key},
+    )
+    return widened
 
 
 def previous_season(connection: sa.Connection, collection: str, season: Season) -> Season | None:
@@ -159,7 +194,7 @@ def ensure_region(connection: sa.Connection, code: str) -> int:
 _STAGE: Final = """
 create temp table staged_parcels (
     source_id text primary key, region text not null, wkb bytea, area_ha real, perimeter_m real, bbox_fill real,
-    reason text, crop_code text, crop_name text, hcat_code text,
+    reason text, crop_code text, crop_name text, hcat_code text, moved_away boolean not null default false,
     geom geometry(MultiPolygon, 4326) generated always as (ST_Multi(ST_GeomFromWKB(wkb, 4326))) stored
 ) on commit drop"""
 
@@ -174,11 +209,23 @@ insert into regions (code)
 select distinct region from staged_parcels where not exists (select from regions where code = region) order by region
 on conflict (code) do nothing"""
 
+# A field amended keeps a part of its place. One that has none of it is another field, and the observations stored under
+# the id are not its own. A sliver between neighbours drawn twice is no part.
+_MOVED_AWAY: Final = """
+update staged_parcels staged set moved_away = true from parcels
+where parcels.source_id = staged.source_id and collection = :collection and season_key = :season_key
+  and parcels.geom <> staged.geom
+  and case when parcels.geom && staged.geom
+           then ST_Area(ST_Intersection(parcels.geom, staged.geom))
+                < :min_share * least(ST_Area(parcels.geom), ST_Area(staged.geom))
+           else true end
+returning staged.source_id"""
+
 _AMEND: Final = """
 with changed as (
     select parcel_key, regions.region_key, staged.*, parcels.geom is distinct from staged.geom as is_moved
     from staged_parcels staged join regions on code = region join parcels using (source_id)
-    where collection = :collection and season_key = :season_key
+    where collection = :collection and season_key = :season_key and not moved_away
       and (parcels.geom, parcels.region_key, parcels.area_ha, parcels.perimeter_m, parcels.bbox_fill,
            not_monitorable_reason)
           is distinct from
@@ -189,7 +236,8 @@ with changed as (
         recorded_at = :recorded_at
     from changed where parcels.parcel_key = changed.parcel_key
 )
-select count(*) filter (where is_moved), count(*) filter (where not is_moved) from changed"""
+select count(*) filter (where is_moved), count(*) filter (where not is_moved), coalesce(array_agg(parcel_key), '{}')
+from changed"""
 
 _INSERT: Final = """
 insert into parcels (collection, season_key, source_id, region_key, geom, area_ha, perimeter_m, bbox_fill,
@@ -206,14 +254,15 @@ with due as (
         select crop_code, crop_name, hcat_code from declarations
         where declarations.parcel_key = parcels.parcel_key order by recorded_at desc limit 1
     ) last on true
-    where collection = :collection and season_key = :season_key and staged.crop_code is not null
+    where collection = :collection and season_key = :season_key and staged.crop_code is not null and not moved_away
       and (last.crop_code, last.crop_name, last.hcat_code)
           is distinct from (staged.crop_code, staged.crop_name, staged.hcat_code)
 ), declared as (
     insert into declarations (parcel_key, recorded_at, declared_at, crop_code, crop_name, hcat_code)
     select parcel_key, :recorded_at, :declared_at, crop_code, crop_name, hcat_code from due
 )
-select count(*), count(*) filter (where is_amended) from due"""
+select count(*), count(*) filter (where is_amended), coalesce(array_agg(parcel_key) filter (where is_amended), '{}')
+from due"""
 
 _MISSING: Final = """
 select source_id from parcels
@@ -229,7 +278,8 @@ def upsert_parcels(
     """Stores the whole collection of a season; rows that are already there unchanged are left alone.
 
     Source ids must be unique among the rows. A changed declaration is added beside the old one; a changed
-    geometry replaces the old one, because observations are bound to the parcel, not to its outline.
+    geometry replaces the old one, because observations are bound to the parcel, not to its outline. What was found
+    of an amended parcel is marked to be found anew.
     """
     connection.execute(sa.text("drop table if exists pg_temp.staged_parcels"))
     connection.execute(sa.text(_STAGE))
@@ -246,13 +296,17 @@ def upsert_parcels(
     clocks = {"recorded_at": recording.begin(connection, now), "declared_at": declared_at}
     connection.execute(sa.text("analyze staged_parcels"))
     connection.execute(sa.text(_REGIONS))
-    moved, reassessed = connection.execute(sa.text(_AMEND), {**where, **clocks}).one()
+    away = connection.execute(sa.text(_MOVED_AWAY), {**where, "min_share": MIN_LINEAGE_SHARE}).scalars().all()
+    moved, reassessed, amended_keys = connection.execute(sa.text(_AMEND), {**where, **clocks}).one()
     new = connection.execute(sa.text(_INSERT), {**where, **clocks}).rowcount
-    declared, amended = connection.execute(sa.text(_DECLARE), {**where, **clocks}).one()
+    declared, amended, redeclared_keys = connection.execute(sa.text(_DECLARE), {**where, **clocks}).one()
+    # The outline is an input of the classifier, the declaration of its rule: both follow from the course of posteriors.
+    work.mark(connection, sorted({*amended_keys, *redeclared_keys}), "classifier", now)
     missing = connection.execute(sa.text(_MISSING), where).scalars().all()
     return Upserted(
-        new=new, unchanged=n_rows - new - moved - reassessed, amended_geometry=moved, reassessed=reassessed,
+        new=new, unchanged=n_rows - new - moved - reassessed - len(away), amended_geometry=moved, reassessed=reassessed,
         declarations=declared, amended_declarations=amended, missing=tuple(missing),
+        moved_away=tuple(sorted(away)),
     )  # fmt: skip
 
 

@@ -129,11 +129,15 @@ class Consumer:
 
     def close(self) -> None:
         """Lets go of the broker; a batch in hand is left to whoever consumes next."""
-        source, self._source, sender, self._sender = self._source, None, self._sender, None
-        self._batch, self._batch_bytes, self._starts = [], 0, {}
+        self._let_go()
         presence, self._presence = self._presence, None
         if presence:
             presence.release()
+
+    def _let_go(self) -> None:
+        """Lets go of the broker, to begin again from what is committed."""
+        source, self._source, sender, self._sender = self._source, None, self._sender, None
+        self._batch, self._batch_bytes, self._starts = [], 0, {}
         if source:
             source.close()
         if sender:
@@ -165,7 +169,7 @@ class Consumer:
                     told_before, reported = self.counts.copy(), now
             self._flush(source)
         except BaseException:
-            self.close()
+            self._let_go()
             raise
 
     def _take_and_flush(self, source: Source, timeout_s: float) -> bool:

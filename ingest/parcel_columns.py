@@ -1,7 +1,7 @@
 """Which columns of an agency's file say what: by option, by a TOML file, or recognised from the column names."""
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +36,19 @@ class Agency(ParcelColumns):
     recognised_by: tuple[str, ...] | None = None
     """Columns that mark a file as this agency's; None: all those named, empty: none, it is taken by its name only."""
 
+    other_layouts: tuple["Agency", ...] = ()
+    """The columns of the agency's files of other years or services."""
+
+    def layouts(self) -> tuple["Agency", ...]:
+        """Return the layouts of the agency's files, this one first."""
+        return (self, *self.other_layouts)
+
+    def fitting(self, columns: Collection[str]) -> ParcelColumns:
+        """Return the layout with most of its columns among those of a file, all of them where one has that."""
+        return max(
+            self.layouts(), key=lambda one: (set(one.named()) <= set(columns), len(set(one.named()) & set(columns)))
+        )
+
     def marks(self) -> tuple[str, ...]:
         """The columns that, all there, mark a file as this agency's; none: nothing does."""
         return self.named() if self.recognised_by is None else self.recognised_by
@@ -66,10 +79,10 @@ def load_agency(name_or_path: str) -> Agency:
         ) from error
 
 
-def recognise(columns: Sequence[str]) -> tuple[str, Agency] | None:
-    """The shipped agency with most marks, all of them among the columns; None if there is none or a tie."""
-    found = [(name, load_agency(name)) for name in shipped_agencies()]
-    matching = [(name, agency) for name, agency in found if agency.marks() and set(agency.marks()) <= set(columns)]
-    most = max((len(agency.marks()) for _, agency in matching), default=0)
-    best = [(name, agency) for name, agency in matching if len(agency.marks()) == most]
+def recognise(columns: Collection[str]) -> tuple[str, Agency] | None:
+    """Return the shipped agency, and its layout, with most marks, all among the columns; None if none or a tie."""
+    layouts = [(name, layout) for name in shipped_agencies() for layout in load_agency(name).layouts()]
+    matching = [(name, one) for name, one in layouts if one.marks() and {*one.marks(), *one.id} <= set(columns)]
+    most = max((len(one.marks()) for _, one in matching), default=0)
+    best = [(name, one) for name, one in matching if len(one.marks()) == most]
     return best[0] if len(best) == 1 else None

@@ -3,33 +3,37 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import sqlalchemy as sa
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from db.connect import engine
-from db.parcels import ParcelCount, Season, UnknownSeason, count_parcels, ensure_season, season_by_name
+from db.parcels import ParcelCount, Season, UnknownSeason, count_parcels, ensure_season, season_by_name, widen_season
 from db.settings import resolve_dsn
+from db.terminal import console, error_console, printable, table
 from ingest.errors import IngestError
 from ingest.parcel_columns import load_agency
 from ingest.parcel_geometry import MAX_OVERLAP
+from ingest.parcel_texts import MAX_CHARACTERS, storable
 from ingest.parcels import ImportOptions, ImportReport, import_parcels
 
 app = typer.Typer(no_args_is_help=True, help="Declared parcels: import a season's file, see what is stored.")
-console = Console()
-progress_console = Console(stderr=True)
 
 REPORTED_MISSING = 5
 """Source ids that the table names; the rest is counted, and listed by --json."""
 
-Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"])]
-Moment = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S%z"])]
+FIRST_DAY: Final = "First day, such as 2024-09-01, of a season that is not stored yet."
+LAST_DAY: Final = "Last day of a season that is not stored yet."
+DECLARED_AT: Final = (
+    "When the farmers declared: a day or an ISO 8601 time, UTC where no zone is given. "
+    "Default: the file's date where it lies in the season, else the season's first day."
+)
 
 
 @app.command("import")
@@ -37,16 +41,21 @@ def import_(
     file: Annotated[Path, typer.Argument(help="GeoPackage, GeoJSON, shapefile (each may be zipped) or GeoParquet.")],
     collection: Annotated[str, typer.Option(help="Name of the declaration data set, such as nl-brp.")],
     season: Annotated[str, typer.Option(help="Name of the season; a year stands for the calendar year.")],
-    starts_on: Day = None,
-    ends_on: Day = None,
+    starts_on: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help=FIRST_DAY)] = None,
+    ends_on: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help=LAST_DAY)] = None,
     agency: Annotated[str | None, typer.Option(help="Shipped agency or a TOML file; default: recognised.")] = None,
-    id_column: Annotated[list[str] | None, typer.Option(help="Column of the parcel's id; several are joined.")] = None,
-    crop_code_column: str | None = None,
-    crop_name_column: str | None = None,
+    id_column: Annotated[
+        list[str] | None,
+        typer.Option(help="Column of the parcel's id, or fid, the layer's own key; several are joined."),
+    ] = None,
+    crop_code_column: Annotated[str | None, typer.Option(help="Column of the declared crop's code.")] = None,
+    crop_name_column: Annotated[
+        str | None, typer.Option(help="Column of the crop's name; one of both will do.")
+    ] = None,
     hcat_column: Annotated[str | None, typer.Option(help="Column of the EuroCrops HCAT code.")] = None,
-    region_column: str | None = None,
+    region_column: Annotated[str | None, typer.Option(help="Column of the region that crops are compared in.")] = None,
     region: Annotated[str | None, typer.Option(help="Region of parcels whose file names none.")] = None,
-    declared_at: Moment = None,
+    declared_at: Annotated[str | None, typer.Option(help=DECLARED_AT)] = None,
     earlier_season: Annotated[str | None, typer.Option(help="Season that lineage leads to; default: the last.")] = None,
     crs: Annotated[str | None, typer.Option(help="Coordinate system of a file that does not say.")] = None,
     layer: Annotated[str | None, typer.Option(help="Layer of a file that has several.")] = None,
@@ -54,6 +63,7 @@ def import_(
     as_json: Annotated[bool, typer.Option("--json", help="Report as JSON.")] = False,
 ) -> None:
     """Imports the parcels of a season; the same file again changes nothing."""
+    _refuse_unstorable(collection=collection, season=season, region=region or "-")
     given = {
         "id": tuple(id_column) if id_column else None, "crop_code": crop_code_column, "crop_name": crop_name_column,
         "hcat_code": hcat_column, "region": region_column,
@@ -64,15 +74,18 @@ def import_(
         max_overlap=max_overlap,
     )  # fmt: skip
     with engine(resolve_dsn()).begin() as connection, _progress(not as_json) as on_read:
+        stored_season = _season(connection, season, starts_on, ends_on)
         report = import_parcels(
-            connection, file, collection, _season(connection, season, starts_on, ends_on), options,
-            recorded_at=datetime.now(UTC), declared_at=_aware(declared_at),
+            connection, file, collection, stored_season, options, recorded_at=datetime.now(UTC),
+            declared_at=_moment(declared_at) if declared_at else _dated(file, stored_season),
             earlier_season=season_by_name(connection, earlier_season) if earlier_season else None, on_read=on_read,
         )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(report.to_dict(), ensure_ascii=False))
     else:
         console.print(_report_table(report))
+    for remark in report.remarks:
+        error_console.print(Text(printable(f"note: {remark}")))
 
 
 @app.command("list")
@@ -89,17 +102,33 @@ def list_(
         typer.echo(json.dumps(tallies, ensure_ascii=False))
         return
     for title, tally in tallies.items():
-        table = Table(title, "parcels", "area (ha)", title=f"Season {season}")
-        for name, (parcels, area_ha) in sorted(tally.items(), key=lambda entry: -entry[1][0]):
-            table.add_row(name, f"{parcels:,}", f"{area_ha:,.1f}")
-        console.print(table)
+        rows = [
+            (name, f"{parcels:,}", f"{area_ha:,.1f}")
+            for name, (parcels, area_ha) in sorted(tally.items(), key=lambda entry: -entry[1][0])
+        ]
+        headers = (title, "parcels", "area (ha)")
+        console.print(table(headers, rows, title=f"Season {season}", right=headers[1:]))
+
+
+@app.command("season")
+def season_(
+    name: Annotated[str, typer.Argument(help="Name of a stored season.")],
+    starts_on: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="An earlier first day.")] = None,
+    ends_on: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="A later last day.")] = None,
+) -> None:
+    """Shows a season's dates, or widens them; a season's dates are those of all its collections."""
+    with engine(resolve_dsn()).begin() as connection:
+        season = widen_season(
+            connection, name, starts_on.date() if starts_on else None, ends_on.date() if ends_on else None
+        )
+    console.print(Text(printable(f"season {season.name}: {season.starts_on} to {season.ends_on}")))
 
 
 @contextmanager
 def _progress(is_shown: bool) -> Iterator[Callable[[int, int], None]]:
     columns = (TextColumn("reading parcels"), BarColumn(), MofNCompleteColumn())
     with Progress(
-        *columns, console=progress_console, transient=True, disable=not (is_shown and progress_console.is_terminal)
+        *columns, console=error_console, transient=True, disable=not (is_shown and error_console.is_terminal)
     ) as progress:
         task = progress.add_task("", total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
@@ -121,18 +150,44 @@ def _season(connection: sa.Connection, name: str, starts_on: datetime | None, en
         return ensure_season(connection, name, date(int(name), 1, 1), date(int(name) + 1, 1, 1) - timedelta(days=1))
 
 
-def _aware(moment: datetime | None) -> datetime | None:
-    """A day given without a time zone begins at midnight UTC."""
-    return moment if moment is None or moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+def _moment(text: str) -> datetime:
+    """Return a day or time in ISO 8601; without a zone it is UTC, a day begins at midnight."""
+    try:
+        moment = datetime.fromisoformat(text.strip().removesuffix(" UTC"))
+    except ValueError:
+        raise IngestError(
+            f"--declared-at {text!r}: neither a day nor a time; as in 2024-05-15 or 2024-05-15T12:30"
+        ) from None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _dated(file: Path, season: Season) -> datetime:
+    """Return the time of a file's last change if it lies in the season, else the season's first day.
+
+    Declarations are made for a season and within it: a file copied years later does not say when.
+    """
+    first = datetime.combine(season.starts_on, time.min, UTC)
+    try:
+        changed = datetime.fromtimestamp(file.stat().st_mtime, UTC)
+    except (OSError, ValueError, OverflowError):
+        return first
+    return changed if season.starts_on <= changed.date() <= season.ends_on else first
+
+
+def _refuse_unstorable(**names: str) -> None:
+    for what, name in names.items():
+        if storable(name) != (name, True):
+            raise IngestError(f"--{what}: give a name of 1 to {MAX_CHARACTERS} characters without control characters")
 
 
 def _report_table(report: ImportReport) -> Table:
-    table = Table(title=f"{report.file} → {report.collection}, season {report.season}", show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
+    title = Text(printable(f"{report.file} → {report.collection}, season {report.season}"))
+    made = Table(title=title, show_header=False)
+    made.add_column(overflow="fold")
+    made.add_column(justify="right")
 
     def add(what: str, number: int, note: str = "") -> None:
-        table.add_row(f"{what}[dim]{note}[/dim]", f"{number:,}")
+        made.add_row(Text.assemble(printable(what), (printable(note), "dim")), f"{number:,}")
 
     found, changed = report.found, report.changed
     add("parcels in the file", found.parcels, f" ({report.recognised_as} columns)" if report.recognised_as else "")
@@ -143,18 +198,19 @@ def _report_table(report: ImportReport) -> Table:
     add("ids shared with an earlier parcel", found.shared_ids)
     add("without a declared crop", found.undeclared)
     add("too small for Sentinel-1", found.too_small_for_s1)
-    table.add_section()
+    made.add_section()
     add("new", changed.new)
     add("unchanged", changed.unchanged)
     add("outline amended", changed.amended_geometry)
     add("region or monitorability amended", changed.reassessed)
-    add("declarations stored", changed.declarations)
+    add("lying elsewhere than stored, refused", len(changed.moved_away))
+    add("declarations stored", changed.declarations, f" (as of {report.declared_at:%Y-%m-%d %H:%M} UTC)")
     add("  of them amending an earlier one", changed.amended_declarations)
     first = ", ".join(changed.missing[:REPORTED_MISSING])
     add("stored before, missing from this file", len(changed.missing), f" ({first}, ...)" if first else "")
     if report.earlier_season:
         add(f"lineage to season {report.earlier_season}", report.lineage)
-    return table
+    return made
 
 
 def _tallies(counts: list[ParcelCount]) -> dict[str, dict[str, tuple[int, float]]]:

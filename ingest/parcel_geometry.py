@@ -18,8 +18,8 @@ Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 Reason = Literal[
-    "no_geometry", "not_polygonal", "invalid_geometry", "no_id", "duplicate_id", "duplicate_geometry", "too_small",
-    "too_narrow", "overlaps_other",
+    "unusable_text", "no_geometry", "not_polygonal", "too_complex", "invalid_geometry", "no_id", "duplicate_id",
+    "duplicate_geometry", "too_small", "too_narrow", "overlaps_other",
 ]  # fmt: skip
 """Why a parcel cannot be monitored, in the order of judgement: the first that holds is kept."""
 
@@ -38,8 +38,25 @@ MIN_PART_M2: Final = 1.0
 MAX_OVERLAP: Final = 0.1
 """Share of a parcel that others may cover: more would mix two declared crops in its mean (chosen: the inner buffer
 takes about as much off a field of 4 ha)."""
+MAX_MEAN_PAIRS: Final = 100
+MAX_PAIRS: Final = 2_000_000
+"""Pairs of outlines that touch or overlap: fields have some 6 neighbours each, small files may have what they like."""
+SPIKY: Final = 30.0
+"""Perimeter by the root of the area: 4 for a square, 15 for a strip 50 times as long as wide."""
+SPIKY_PAIR_COST: Final = 2e8
+"""Sum of products of vertices for pairs of spiky outlines: each side may cross each, a microsecond a time."""
 MEAN_PIXEL_REACH_M: Final = PIXEL_M / 2 * 4 / np.pi
 """Mean over directions of a pixel's reach from its centre, 5 (|cos a| + |sin a|)."""
+LONG_VERTICES: Final = 5_000
+"""Outlines longer than this are measured only where their perimeter alone says that an inner buffer leaves enough of
+them: buffers take time by the square of the vertices (3 s for 10,000 on a spiky outline; of four agencies' files none
+has so many)."""
+MAX_BROKEN_VERTICES: Final = 20_000
+MAX_CROSSINGS: Final = 20_000
+"""A repair takes 30 microseconds for each place where an outline crosses itself (measured): 0.6 s."""
+BATCH_CROSSINGS: Final = 200_000
+BATCH_BUFFER_COST: Final = 1e9
+"""Sum over a batch of the squares of vertices that are buffered: at most 40 s (measured on spiky outlines)."""
 COORDINATE_DECIMALS: Final = 8
 """1 mm in degrees: two versions of the projection library then give one outline: a file read again is unchanged."""
 
@@ -72,7 +89,11 @@ def measure(wkb: list[bytes | None], crs: pyproj.CRS) -> Outlines:
     geometry = shapely.transform(masked(raw, ~_open(reason)), _projection(crs, WGS84))
     reason[_open(reason) & ~_is_on_earth(geometry)] = "invalid_geometry"
     geometry = masked(geometry, ~_open(reason))
+    reason[_open(reason) & _is_too_long(geometry)] = "too_complex"
+    geometry = masked(geometry, ~_open(reason))
     is_broken = _open(reason) & ~(shapely.is_valid(geometry) & np.isin(shapely.get_type_id(geometry), (3, 6)))
+    reason[is_broken & ~_is_repairable(geometry, is_broken)] = "too_complex"
+    geometry, is_broken = masked(geometry, ~_open(reason)), is_broken & _open(reason)
     geometry[is_broken] = shapely.make_valid(geometry[is_broken], method="structure", keep_collapsed=False)
     geometry, in_metres = _polygons(geometry, to_utm(geometry), is_broken)
     reason[_open(reason) & shapely.is_missing(geometry)] = "invalid_geometry"
@@ -85,10 +106,54 @@ def measure(wkb: list[bytes | None], crs: pyproj.CRS) -> Outlines:
     s1_reason = _too_small_for(in_metres[is_seen_by_s1], area_m2[is_seen_by_s1], INNER_BUFFER_S1_M)
     is_seen_by_s1[is_seen_by_s1] = _open(s1_reason)
     return Outlines(
-        geometry=geometry, area_ha=area_m2 / 1e4, perimeter_m=shapely.length(in_metres),
+        geometry=masked(geometry, reason == "too_complex"), area_ha=area_m2 / 1e4, perimeter_m=shapely.length(in_metres),
         bbox_fill=area_m2 / ((right - left) * (above - below)), reason=reason,
         is_repaired=is_broken & ~shapely.is_missing(geometry), is_seen_by_s1=is_seen_by_s1,
     )  # fmt: skip
+
+
+def _is_too_long(geometry: Geometries) -> Flags:
+    """Say which long outlines, in degrees, have so much perimeter for their area that they would have to be buffered."""
+    is_long = shapely.get_num_coordinates(geometry) > LONG_VERTICES
+    too_long = np.zeros(len(geometry), dtype=bool)
+    in_metres = to_utm(geometry[is_long])
+    too_long[is_long] = ~_is_clear(in_metres, shapely.area(in_metres), INNER_BUFFER_S2_M)
+    return too_long
+
+
+def _is_repairable(geometry: Geometries, is_broken: Flags) -> Flags:
+    """Say which broken outlines cross themselves so rarely that they can be repaired in time."""
+    repairable, left = np.zeros(len(geometry), dtype=bool), BATCH_CROSSINGS
+    for row in np.flatnonzero(is_broken):
+        if shapely.get_num_coordinates(geometry[row]) <= MAX_BROKEN_VERTICES and left > 0:
+            crossings = _count_crossings(geometry[row], min(MAX_CROSSINGS, left))
+            left -= crossings
+            repairable[row] = crossings < MAX_CROSSINGS and left > 0
+    return repairable
+
+
+def _count_crossings(outline: shapely.Geometry, limit: int) -> int:
+    """Return how many pairs of an outline's segments meet other than as neighbours do, counted up to a limit."""
+    rings = [shapely.get_coordinates(ring) for ring in _rings(outline)]
+    if not rings:
+        return 0
+    ends = np.concatenate([np.stack([xy[:-1], xy[1:]], axis=1) for xy in rings])  # (S, 2, 2)
+    segments = np.asarray(shapely.linestrings(ends), dtype=object)
+    tree, found = shapely.STRtree(segments), -3 * len(segments)  # itself, the one before, the one after
+    for start in range(0, len(segments), 256):
+        found += tree.query(segments[start : start + 256], predicate="intersects").shape[1]
+        if found > 2 * limit:
+            break
+    return max(0, found // 2)
+
+
+def _rings(outline: shapely.Geometry) -> Geometries:
+    """Return the rings of all polygons within a geometry, however deep they lie."""
+    parts = np.array([outline], dtype=object)
+    while np.any(shapely.get_type_id(parts) > 3):
+        parts = shapely.get_parts(parts)
+    rings: Geometries = shapely.get_rings(parts[shapely.get_type_id(parts) == 3])
+    return rings
 
 
 def to_utm(geometry: Geometries) -> Geometries:
@@ -115,16 +180,33 @@ def repeated(geometry: Geometries) -> Flags:
     return is_repeated
 
 
-def overlap_share(geometry: Geometries) -> Floats:
-    """Share of each outline's area that the others cover; several covering the same place count each time, up to 1."""
-    tree = shapely.STRtree(geometry)
-    one, other = tree.query(geometry, predicate="intersects")
-    one, other = one[one < other], other[one < other]
-    shared = shapely.area(shapely.intersection(geometry[one], geometry[other]))
-    covered = np.zeros(len(geometry))
-    np.add.at(covered, one, shared)
-    np.add.at(covered, other, shared)
-    area = shapely.area(geometry)
+def overlap_share(geometry: Geometries, at_once: int = 256) -> Floats:
+    """Share of each outline's area that the others cover; several covering the same place count each time, up to 1.
+
+    Spiky outlines that would take too long are taken for covered.
+    Raises ValueError where the outlines lie on each other in so many pairs that no agency's parcels can be meant.
+    """
+    tree, area, n_vertices = shapely.STRtree(geometry), shapely.area(geometry), shapely.get_num_coordinates(geometry)
+    is_spiky = shapely.length(geometry) > SPIKY * np.sqrt(area)
+    covered, n_pairs, left = np.zeros(len(geometry)), 0, SPIKY_PAIR_COST
+    for start in range(0, len(geometry), at_once):
+        one, other = tree.query(geometry[start : start + at_once], predicate="intersects")
+        one += start
+        n_pairs += len(one)
+        if n_pairs > MAX_PAIRS + MAX_MEAN_PAIRS * len(geometry):
+            raise ValueError(f"the first {start + at_once:,} outlines lie on others {n_pairs:,} times")
+        # Where both are covered whole nothing can be added.
+        matters = (one < other) & ((covered[one] < area[one]) | (covered[other] < area[other]))
+        one, other = one[matters], other[matters]
+        cost = np.where(is_spiky[one] & is_spiky[other], n_vertices[one] * n_vertices[other], 0)
+        is_affordable = np.cumsum(cost) <= left
+        left -= cost.sum()
+        for unmeasured in (one[~is_affordable], other[~is_affordable]):
+            covered[unmeasured] = area[unmeasured]
+        one, other = one[is_affordable], other[is_affordable]
+        shared = shapely.area(shapely.intersection(geometry[one], geometry[other]))
+        np.add.at(covered, one, shared)
+        np.add.at(covered, other, shared)
     return np.minimum(np.divide(covered, area, out=np.zeros(len(geometry)), where=area > 0), 1.0)
 
 
@@ -155,11 +237,11 @@ def _count_full_pixels(polygon: shapely.Geometry) -> int:
 def _too_small_for(in_metres: Geometries, area_m2: Floats, inner_buffer_m: float) -> Geometries:
     """`too_narrow`, `too_small` or None for each geometry seen through an inner buffer."""
     reason = np.full(len(in_metres), None, dtype=object)
-    # A buffer d wide takes at most d times the perimeter: enough to clear most fields without cutting it.
-    perimeter_m = shapely.length(in_metres)
-    least_pixels = (area_m2 - (inner_buffer_m + MEAN_PIXEL_REACH_M) * perimeter_m) / PIXEL_M**2
-    is_clear = (least_pixels > SURE_PIXELS) & (inner_buffer_m * perimeter_m < MAX_LOST_SHARE * area_m2)
-    doubtful = np.flatnonzero(~is_clear)
+    is_clear = _is_clear(in_metres, area_m2, inner_buffer_m)
+    cost = np.where(is_clear, 0.0, shapely.get_num_coordinates(in_metres) ** 2.0)
+    is_affordable = np.cumsum(cost) <= BATCH_BUFFER_COST
+    reason[~is_clear & ~is_affordable] = "too_complex"
+    doubtful = np.flatnonzero(~is_clear & is_affordable)
     area_m2, inner = area_m2[doubtful], _shrink(in_metres[doubtful], inner_buffer_m)
     is_small = full_pixels(inner) < MIN_FULL_PIXELS
     lost = 1 - np.divide(shapely.area(inner), area_m2, out=np.zeros(len(area_m2)), where=area_m2 > 0)
@@ -168,6 +250,15 @@ def _too_small_for(in_metres: Geometries, area_m2: Floats, inner_buffer_m: float
     reason[doubtful[is_small]] = "too_small"
     reason[doubtful[(lost >= MAX_LOST_SHARE) & is_large_enough]] = "too_narrow"
     return reason
+
+
+def _is_clear(in_metres: Geometries, area_m2: Floats, inner_buffer_m: float) -> Flags:
+    """Say which geometries are large enough whatever their shape: a buffer d wide takes at most d times the perimeter."""
+    perimeter_m = shapely.length(in_metres)
+    least_pixels = (area_m2 - (inner_buffer_m + MEAN_PIXEL_REACH_M) * perimeter_m) / PIXEL_M**2
+    return np.asarray(
+        (least_pixels > SURE_PIXELS) & (inner_buffer_m * perimeter_m < MAX_LOST_SHARE * area_m2), dtype=bool
+    )
 
 
 def _shrink(in_metres: Geometries, distance_m: float) -> Geometries:
@@ -196,7 +287,7 @@ def _projection(
     source: pyproj.CRS | str, target: str, decimals: int | None = COORDINATE_DECIMALS
 ) -> Callable[[Floats], Floats]:
     """Maps coordinates (N, 2), x before y, from one system to another."""
-    transformer = pyproj.Transformer.from_crs(source, target, always_xy=True)
+    transformer = pyproj.Transformer.from_crs(source, target, always_xy=True, allow_ballpark=False)
 
     def project(xy: Floats) -> Floats:
         moved = np.column_stack(transformer.transform(xy[:, 0], xy[:, 1]))

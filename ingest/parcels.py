@@ -5,22 +5,25 @@
 No parcel is dropped: one that cannot be watched is stored with the reason.
 """
 
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pyproj
 import shapely
 import sqlalchemy as sa
-from pyproj.exceptions import CRSError
+from pyproj.exceptions import CRSError, ProjError
 
 from db.parcels import ParcelRow, Season, Upserted, link_lineage, previous_season, upsert_parcels
-from ingest.parcel_columns import ParcelColumns, recognise
+from ingest.parcel_columns import Agency, ParcelColumns, recognise
 from ingest.parcel_files import FeatureBatch, ParcelFile, ParcelFileError, open_parcel_file, read_features
-from ingest.parcel_geometry import MAX_OVERLAP, Outlines, masked, measure, overlap_share, repeated
+from ingest.parcel_geometry import MAX_OVERLAP, WGS84, Outlines, masked, measure, overlap_share, repeated
+from ingest.parcel_texts import MAX_CHARACTERS, id_part, storable
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +72,13 @@ class ImportReport:
     lineage: int
     """Links to parcels of `earlier_season`."""
     earlier_season: str | None
+    declared_at: datetime
+    remarks: tuple[str, ...]
+    """What a person should know before going on, a line each."""
 
     def to_dict(self) -> dict[str, object]:
         """The report as JSON values."""
-        return asdict(self)
+        return {**asdict(self), "declared_at": self.declared_at.isoformat()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,18 @@ class _Declared:
     crop_name: list[str | None]
     hcat_code: list[str | None]
     outlines: Outlines
+    unusable: list[int]
+    """Rows, counted from 1, with a text that cannot be stored."""
+
+
+UNSTORABLE: Final = f"control characters, no text, a float that is no exact number, or over {MAX_CHARACTERS} characters"
+MAX_TRIED: Final = 50
+"""Columns that are looked through for an id; further ones cannot be named in a line anyway."""
+_MEASURE: Final = re.compile(r"-?\d+\.\d+(e[+-]?\d+)?$", re.IGNORECASE)
+MAX_SHARED_IDS: Final = 0.3
+"""Share of parcels without an id of their own from which a file is refused (the agencies' own have up to 7 %)."""
+NAMED_IDS: Final = 5
+"""Source ids that a remark names."""
 
 
 def import_parcels(
@@ -105,19 +123,87 @@ def import_parcels(
     file = open_parcel_file(path, options.layer)
     columns, recognised_as = _columns(file, options)
     declared = _read(file, columns, _crs(file, options), options.region or collection, on_read)
-    source_id, reason = judge(declared.source_id, declared.outlines, options.max_overlap)
+    _refuse_shared_ids(file, columns, declared)
+    try:
+        source_id, reason = judge(declared.source_id, declared.outlines, options.max_overlap)
+    except ValueError as error:
+        raise ParcelFileError(
+            f"{path}: {error}; choose the layer or the year in which fields lie side by side"
+        ) from error
     if options.is_measured_elsewhere:
         reason = [None if one in ("too_small", "too_narrow") else one for one in reason]
     upserted = upsert_parcels(
         connection, collection, season, _rows(declared, source_id, reason), declared_at or recorded_at, recorded_at
     )
     earlier = earlier_season or previous_season(connection, collection, season)
+    found = _findings(declared, reason)
     return ImportReport(
         file=path.name, collection=collection, season=season.name, recognised_as=recognised_as,
-        found=_findings(declared, reason), changed=upserted,
+        found=found, changed=upserted,
         lineage=link_lineage(connection, collection, season, earlier) if earlier else 0,
-        earlier_season=earlier.name if earlier else None,
+        earlier_season=earlier.name if earlier else None, declared_at=declared_at or recorded_at,
+        remarks=_remarks(file, declared, found, upserted),
     )  # fmt: skip
+
+
+def _remarks(file: ParcelFile, declared: _Declared, found: Findings, changed: Upserted) -> tuple[str, ...]:
+    """Return what a person should know of an import that went through."""
+    remarks = []
+    if declared.unusable:
+        remarks.append(
+            f"{len(declared.unusable):,} parcels have an id, region or crop that cannot be stored ({UNSTORABLE}) and are not "
+            f"monitored: row {_some([str(row) for row in declared.unusable])} of the file"
+        )
+    if changed.moved_away:
+        remarks.append(
+            f"{len(changed.moved_away):,} parcels lie elsewhere than the parcel stored under their id, so they are other "
+            f"fields, and nothing of them was stored: {_some(changed.moved_away)}; choose ids that stay with a field "
+            "(--id-column), or import the file as another collection"
+        )
+    if found.undeclared == found.parcels:
+        remarks.append(
+            f"no parcel has a declared crop; name --crop-code-column or --crop-name-column. It has: {file.listed()}"
+        )
+    return tuple(remarks)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED_IDS]) + (", ..." if len(names) > NAMED_IDS else "")
+
+
+def _refuse_shared_ids(file: ParcelFile, columns: ParcelColumns, declared: _Declared) -> None:
+    """Raise ParcelFileError where too few parcels have an id of their own; it names the columns that are unique."""
+    given = [name for name in declared.source_id if name is not None]
+    n_parcels, n_without = len(declared.source_id), len(declared.source_id) - len(set(given))
+    if n_without <= max(1, MAX_SHARED_IDS * n_parcels):
+        return
+    if unique := _unique_columns(file):
+        remedy = f"one of its own has --id-column {' or '.join(unique[:NAMED_IDS])}"
+    else:
+        remedy = "no column of the file has, so join several: --id-column A --id-column B"
+    inexact = f" ({len(declared.unusable):,} are {UNSTORABLE})" if declared.unusable else ""
+    raise ParcelFileError(
+        f"{file.path}: {n_without:,} of {n_parcels:,} parcels have no id of their own by {'-'.join(columns.id)}{inexact}, so they "
+        f"could not be watched; {remedy}"
+    )
+
+
+def _unique_columns(file: ParcelFile) -> list[str]:
+    """Return the columns whose values are all there and all different, measures left out; the layer's own key last."""
+    columns = [*file.columns[:MAX_TRIED], *([file.key] if file.key else [])]
+    values: dict[str, set[str]] = {column: set() for column in columns}
+    for batch in read_features(file, columns):
+        for column in list(values):
+            parts = [id_part(text) for text in batch.texts[column]]
+            seen, new = (
+                values[column],
+                {part for part, is_usable in parts if part and is_usable and not _MEASURE.match(part)},
+            )
+            if len(new) < len(parts) or seen & new:
+                del values[column]
+            else:
+                seen |= new
+    return list(values)
 
 
 def judge(ids: list[str | None], outlines: Outlines, max_overlap: float) -> tuple[list[str], list[str | None]]:
@@ -152,25 +238,36 @@ def judge(ids: list[str | None], outlines: Outlines, max_overlap: float) -> tupl
 
 def _columns(file: ParcelFile, options: ImportOptions) -> tuple[ParcelColumns, str | None]:
     """The columns to read, and the agency that they were recognised by."""
-    name, base = None, options.columns
+    own_key = () if file.key is None else (file.key, "fid")
+    name, base, there = None, options.columns, {*file.columns, *own_key}
+    if isinstance(base, Agency):
+        base = base.fitting(there)
     if base is None and "id" not in options.overrides:
-        name, base = recognise(file.columns) or (None, None)
+        name, base = recognise(there) or (None, None)
         if base is None:
-            columns = ", ".join(file.columns)
-            raise ParcelFileError(f"{file.path}: of no known agency; say --agency or --id-column. It has: {columns}")
+            raise ParcelFileError(
+                f"{file.path}: of no known agency; say --agency or --id-column. It has: {file.listed()}; the declared crop "
+                "is read from --crop-code-column or --crop-name-column"
+            )
     known = {} if base is None else base.model_dump(include=set(ParcelColumns.model_fields))
     return ParcelColumns.model_validate({**known, **options.overrides}), name
 
 
 def _crs(file: ParcelFile, options: ImportOptions) -> pyproj.CRS:
+    """Return the system of a file's coordinates; the option counts where the file's own is unsaid or cannot be used."""
     if file.crs is not None:
         return file.crs
     if options.crs is None:
-        raise ParcelFileError(f"{file.path}: does not say its coordinate system; give it as in --crs EPSG:25832")
+        why = file.crs_fault or "does not say its coordinate system"
+        raise ParcelFileError(f"{file.path}: {why}; give it as in --crs EPSG:25832")
     try:
-        return pyproj.CRS.from_user_input(options.crs)
+        crs = pyproj.CRS.from_user_input(options.crs)
+        pyproj.Transformer.from_crs(crs, WGS84, always_xy=True, allow_ballpark=False)
     except CRSError as error:
         raise ParcelFileError(f"--crs {options.crs}: not a coordinate system; give one such as EPSG:25832") from error
+    except ProjError as error:
+        raise ParcelFileError(f"--crs {options.crs}: its datum is unknown; give one such as EPSG:25832") from error
+    return crs
 
 
 def _read(
@@ -184,18 +281,27 @@ def _read(
         done += len(outlines.geometry)
         on_read(done, file.n_parcels)
 
-    def column(name: str | None) -> list[str | None]:
-        return [text for batch, o in batches for text in (batch.texts[name] if name else [None] * len(o.geometry))]
+    unusable: set[int] = set()
 
-    parts = [column(name) for name in columns.id]
+    def column(name: str | None, clean: Callable[[str | None], tuple[str | None, bool]] = storable) -> list[str | None]:
+        given = [text for batch, o in batches for text in (batch.texts[name] if name else [None] * len(o.geometry))]
+        cleaned = [clean(text) for text in given]
+        unusable.update(row for row, (_, is_usable) in enumerate(cleaned) if not is_usable)
+        return [text if is_usable else None for text, is_usable in cleaned]
+
+    parts = [column(name, id_part) for name in columns.id]
+    ids = ["-".join(filter(None, given)) if all(given) else None for given in zip(*parts, strict=True)]
+    unusable |= {row for row, given in enumerate(ids) if given and len(given) > MAX_CHARACTERS}
     code, name = column(columns.crop_code), column(columns.crop_name)
+    regions, hcat_code = column(columns.region), column(columns.hcat_code)
+    outlines = Outlines(*(np.concatenate([getattr(o, f.name) for _, o in batches]) for f in fields(Outlines)))
+    outlines.reason[sorted(unusable)] = "unusable_text"
     return _Declared(
-        source_id=["-".join(filter(None, given)) if all(given) else None for given in zip(*parts, strict=True)],
-        region=[text or region for text in column(columns.region)],
+        source_id=[None if given and len(given) > MAX_CHARACTERS else given for given in ids],
+        region=[text or region for text in regions],
         crop_code=[c or n for c, n in zip(code, name, strict=True)],  # one of the two stands for both
         crop_name=[n or c for c, n in zip(code, name, strict=True)],
-        hcat_code=column(columns.hcat_code),
-        outlines=Outlines(*(np.concatenate([getattr(o, f.name) for _, o in batches]) for f in fields(Outlines))),
+        hcat_code=hcat_code, outlines=outlines, unusable=[row + 1 for row in sorted(unusable)],
     )  # fmt: skip
 
 

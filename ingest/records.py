@@ -72,7 +72,10 @@ class _Tolerant(bytearray):
 def message_of(record: ConsumerRecord) -> Message:
     """Return the record as the consumer judges it; `fault` says what is wrong with it around its value."""
     value, headers = record.value, record.headers
-    fault = value.why if isinstance(value, Unreadable) else None
+    fault = None
+    if isinstance(value, Unreadable):
+        fault = value.why
+        value = bytes(value)  # as every other message has it
     for key, _ in headers:
         if isinstance(key, UnreadableKey):
             fault = f"the key of a header is not UTF-8: {key!r:.80}; mend the sender"

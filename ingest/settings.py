@@ -67,8 +67,8 @@ class IngestSettings(BaseSettings):
     """Largest Arrow batch, before and after decoding."""
     max_message_rows: Annotated[int, Field(ge=1)] = 50_000
     """Most rows of an Arrow batch: about what fits into max_message_bytes without pixel sets."""
-    max_batch_bytes: Annotated[int, Field(ge=2**20)] = 64 * 2**20
-    """Largest batch of records of a producer, decompressed (64 times the largest that Kafka takes compressed by default)."""
+    max_batch_bytes: Annotated[int, Field(ge=2**20)] = 32 * 2**20
+    """Largest batch of records of a producer, decompressed (32 times the largest that Kafka takes compressed by default)."""
     max_pixel_bytes: Annotated[int, Field(ge=1)] = 81_920
     """Largest pixel set: 4,096 pixels of 10 bands, 41 ha at 10 m; larger parcels are sampled."""
 

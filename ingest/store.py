@@ -40,6 +40,11 @@ class ParcelKeys:
             self._seasons |= seasons_named(connection, missing)
         return self._seasons
 
+    def reread(self, connection: sa.Connection, season: Season) -> Season:
+        """Return a season as it is stored now: it may have been widened since it was remembered."""
+        self._seasons |= seasons_named(connection, [season.name])
+        return self._seasons[season.name]
+
     def collections(self, connection: sa.Connection, season: Season, names: Sequence[str]) -> set[str]:
         """Which collections have parcels in a season; one statement, however many names."""
         known = {name for name in names if (name, season.name) in self._keys}
@@ -175,7 +180,7 @@ class Store:
                         connection, collection, season, rows.table["parcel_id"].take(pa.array(here))
                     )
                 rejections += _unknown_parcels(rows, here[keys[here] < 0], collection, name)
-            rejections += self._outside(rows, of_season, keys, season)
+            rejections += self._outside(connection, rows, of_season, keys, season)
         return keys, rejections
 
     def _keys_of(
@@ -187,21 +192,28 @@ class Store:
         keys: NDArray[np.int64] = np.array([known.get(name, -1) for name in names], np.int64)[ids.indices.to_numpy()]
         return keys
 
-    def _outside(self, rows: Rows, here: NDArray[np.intp], keys: NDArray[np.int64], season: Season) -> list[Rejection]:
+    def _outside(
+        self, connection: sa.Connection, rows: Rows, here: NDArray[np.intp], keys: NDArray[np.int64], season: Season
+    ) -> list[Rejection]:
         """Rejects rows of known parcels that were observed outside of the season, and takes their keys away."""
-        margin = timedelta(days=self._settings.season_margin_days)
-        first, last = (
-            np.datetime64(season.starts_on - margin),
-            np.datetime64(season.ends_on + margin + timedelta(days=1)),
-        )
-        observed = rows.table["observed_at"].cast(pa.timestamp("us")).to_numpy()[here]
-        outside = here[((observed < first) | (observed >= last)) & (keys[here] >= 0)]
-        keys[outside] = -1
+        is_outside = self._is_outside(rows, here, season) & (keys[here] >= 0)
+        if is_outside.any():
+            season = self._parcels.reread(connection, season)
+            is_outside &= self._is_outside(rows, here, season)
+        keys[here[is_outside]] = -1
         told = (
             f"observed_at lies more than {self._settings.season_margin_days} days outside of season {season.name!r} "
-            f"({season.starts_on} to {season.ends_on}); send it for the season it belongs to"
+            f"({season.starts_on} to {season.ends_on}); send it for the season it belongs to, or widen that one "
+            f"(parcelwatch parcels season {season.name}), then redrive"
         )
-        return _all(rows, outside, "outside_season", told)
+        return _all(rows, here[is_outside], "outside_season", told)
+
+    def _is_outside(self, rows: Rows, here: NDArray[np.intp], season: Season) -> NDArray[np.bool_]:
+        margin = timedelta(days=self._settings.season_margin_days)
+        first = np.datetime64(season.starts_on - margin)
+        last = np.datetime64(season.ends_on + margin + timedelta(days=1))
+        observed = rows.table["observed_at"].cast(pa.timestamp("us")).to_numpy()[here]
+        return np.asarray((observed < first) | (observed >= last), dtype=bool)
 
 
 def _groups(column: pa.ChunkedArray, rows: NDArray[np.intp]) -> dict[str, NDArray[np.intp]]:

@@ -13,7 +13,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
 
 from db.connect import engine
-from db.parcels import ParcelRow, ensure_season, upsert_parcels
+from db.parcels import ParcelRow, ensure_season, upsert_parcels, widen_season
 from ingest.consumer import Consumer
 from ingest.dead_letters import redrive
 from ingest.errors import FencedOut, RecordsLost, TooManyRejected
@@ -266,6 +266,22 @@ def test_letters_come_back_after_their_parcels_were_imported(world: World) -> No
     assert world.all("select reason_code, redriven_at from dead_letters order by 1") == [
         ("out_of_range", None), ("unknown_parcel", NOW),
     ]  # fmt: skip
+
+
+def test_a_running_consumer_sees_that_a_season_was_widened(world: World) -> None:
+    autumn = PASS - timedelta(days=200)
+    late = table(S2, {"parcel_id": "2", "observed_at": autumn, "available_at": autumn + LATER})
+    world.send(late)
+    world.consumer.catch_up()
+    assert str(world.one("select reason from dead_letters")).endswith(
+        "or widen that one (parcelwatch parcels season 2023), then redrive"
+    )
+    with world.engine.begin() as connection:
+        widen_season(connection, "2023", date(2022, 9, 1), None)
+    sender = Sender(world.bootstrap, 2**20)
+    assert redrive(world.engine, sender, "outside_season", NOW) == 1
+    sender.close()
+    assert world.consumer.catch_up()["stored"] == 1
 
 
 def test_a_flood_of_bad_rows_stops_before_it_is_consumed(world: World) -> None:

@@ -254,7 +254,7 @@ def test_a_read_only_database_is_waited_for(season_dsn: str, bootstrap: str, top
     def make_read_only(value: str) -> None:
         with psycopg.connect(season_dsn, autocommit=True) as connection:
             connection.execute("set default_transaction_read_only = off")
-            connection.execute(f"alter database {name} set default_transaction_read_only = {value}")  # type: ignore[call-overload]
+            connection.execute(f"alter database {name} set default_transaction_read_only = {value}")
 
     consumer = Consumer(engine(season_dsn), bootstrap, settings, lambda: NOW)
     with ObservationProducer(bootstrap, settings) as producer, running(consumer):

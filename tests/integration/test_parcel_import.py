@@ -23,6 +23,7 @@ from db.parcels import (
     load_parcels,
     previous_season,
     season_by_name,
+    widen_season,
 )
 from ingest.parcel_columns import load_agency
 from ingest.parcels import ImportOptions, ImportReport, import_parcels
@@ -148,11 +149,35 @@ def test_an_amended_declaration_is_added_and_known_from_then_on(store: Store, co
 
 def test_an_amended_outline_replaces_the_old_one_and_is_told(store: Store, connection: sa.Connection) -> None:
     store(fields([0, 1], ["wheat", "maize"]), MARCH)
-    report = store(fields([0, 7], ["wheat", "maize"]), JUNE)
+    report = store(fields([0, 1.6], ["wheat", "maize"]), JUNE)
     assert (report.changed.amended_geometry, report.changed.unchanged, report.changed.new) == (1, 1, 0)
     _, parcel = load_parcels(connection, "2023")
     moved = shapely.from_wkb(geometry(connection, [parcel.parcel_key])[parcel.parcel_key])
     assert shapely.get_x(shapely.centroid(moved)) == pytest.approx(parcel.lon)
+
+
+def test_an_outline_that_leaves_its_place_is_another_field(store: Store, connection: sa.Connection) -> None:
+    store(fields([0, 1, 5], ["wheat", "maize", "beet"]), MARCH)
+    before = geometry(connection, [parcel.parcel_key for parcel in load_parcels(connection, "2023")])
+    # p0 next to its place, p1 overlapping its place by a sliver as neighbours drawn twice do, p2 far away.
+    report = store(fields([-1, 1.98, 9], ["oats", "oats", "oats"]), JUNE)
+    assert report.changed.moved_away == ("p0", "p1", "p2")
+    assert (report.changed.amended_geometry, report.changed.unchanged, report.changed.declarations) == (0, 0, 0)
+    assert "3 parcels lie elsewhere than the parcel stored under their id" in report.remarks[0]
+    after = load_parcels(connection, "2023")
+    assert geometry(connection, [parcel.parcel_key for parcel in after]) == before
+    assert [parcel.crop_code for parcel in after] == ["wheat", "maize", "beet"]
+    assert store(fields([0, 1, 5], ["wheat", "maize", "beet"]), JULY).changed.unchanged == 3
+
+
+def test_what_was_found_of_amended_parcels_is_found_anew(store: Store, connection: sa.Connection) -> None:
+    store(fields([0, 1, 5], ["wheat", "maize", "beet"]), MARCH)
+    assert connection.execute(sa.text("select count(*) from pending_work")).scalar_one() == 0
+    store(fields([0.2, 1.2, 5], ["wheat", "maize", "oats"]), JUNE)
+    marked = connection.execute(
+        sa.text("select source_id, task from pending_work join parcels using (parcel_key) order by 1")
+    ).all()
+    assert [tuple(row) for row in marked] == [("p0", "classifier"), ("p1", "classifier"), ("p2", "classifier")]
 
 
 def test_a_verdict_may_change_without_the_outline(store: Store, connection: sa.Connection) -> None:
@@ -225,6 +250,27 @@ def test_seasons_keep_their_dates(connection: sa.Connection, season: Season) -> 
         ensure_season(connection, "2023", date(2022, 9, 1), date(2023, 8, 31))
     with pytest.raises(UnknownSeason, match="'2031' is not stored; stored: 2023"):
         season_by_name(connection, "2031")
+
+
+def test_a_season_is_widened_but_never_narrowed(connection: sa.Connection, season: Season) -> None:
+    widened = widen_season(connection, "2023", date(2022, 9, 1), date(2024, 2, 1))
+    assert widened == season_by_name(connection, "2023") == Season(
+        season.season_key, "2023", date(2022, 9, 1), date(2024, 2, 1)
+    )  # fmt: skip
+    assert widen_season(connection, "2023", None, None) == widened
+    with pytest.raises(SeasonDiffers, match="it can be widened, but not to 2022-09-01 to 2023-12-31"):
+        widen_season(connection, "2023", None, date(2023, 12, 31))
+    connection.execute(
+        sa.text("""
+            with model as (insert into models (model_id, task, config, metrics, trained_on, description, weights, recorded_at)
+                           values ('m', 'classifier', '{}', '{}', '{}', '', '', now()) returning model_key)
+            insert into model_activations (season_key, collection, task, recorded_at, model_key)
+            select :season_key, 'sim', 'classifier', now(), model_key from model"""),
+        {"season_key": season.season_key},
+    )
+    with pytest.raises(SeasonDiffers, match="counts days from 2022-09-01, so it cannot begin earlier"):
+        widen_season(connection, "2023", date(2022, 8, 1), None)
+    assert widen_season(connection, "2023", None, date(2024, 3, 1)).ends_on == date(2024, 3, 1)
 
 
 Run = Callable[..., tuple[int, str, str]]

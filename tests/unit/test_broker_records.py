@@ -64,7 +64,7 @@ def test_a_header_key_that_is_no_text_costs_one_record() -> None:
     found = list(read(signed(data)))
     assert [offset for offset, _ in found] == list(range(20))
     assert not any(isinstance(record, Unreadable) for _, record in found)
-    assert [nr for nr, one in found if any(isinstance(key, UnreadableKey) for key, _ in one.headers)] == [1]
+    assert [nr for nr, one in found if any(isinstance(key, UnreadableKey) for key, _ in one.headers)] == [1]  # type: ignore[attr-defined]
 
 
 def test_a_wrong_checksum_costs_the_batch() -> None:

@@ -1,5 +1,7 @@
 """Outlines: repaired, measured, judged."""
 
+import time
+
 import numpy as np
 import pyproj
 import pytest
@@ -8,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely import affinity
 
+import ingest.parcel_geometry
 from ingest.parcel_geometry import (
+    LONG_VERTICES,
     MIN_FULL_PIXELS,
     SURE_PIXELS,
     Geometries,
@@ -111,6 +115,42 @@ def test_what_cannot_be_watched_says_why(outline: bytes | None, reason: str) -> 
     assert not outlines.is_seen_by_s1[1]
 
 
+def spiky(n: int, inner_m: float, outer_m: float, turns: int = 1) -> shapely.Polygon:
+    angle = np.linspace(0, 2 * np.pi * turns, n, endpoint=False)
+    radius = np.where(np.arange(n) % 2, outer_m, inner_m)
+    return shapely.Polygon(np.c_[EAST + radius * np.cos(angle), NORTH + radius * np.sin(angle)])
+
+
+@pytest.mark.parametrize(
+    ("outline", "reason"),
+    [
+        (spiky(400_000, 500, 2000), "too_complex"),
+        (spiky(LONG_VERTICES + 2, 500, 2000), "too_complex"),
+        (spiky(30_000, 999, 1001), None),  # long, but plainly wide enough
+        (spiky(1_001, 999, 1000, turns=499), "too_complex"),  # each side crosses nearly all others
+        (spiky(101, 999, 1000, turns=50), None),
+        (spiky(30_001, 999, 1000, turns=3), "too_complex"),
+    ],
+    ids=["spikes", "some spikes", "long", "star", "small star", "long and broken"],
+)
+def test_an_outline_that_would_take_minutes_is_refused(outline: shapely.Polygon, reason: str | None) -> None:
+    begun = time.monotonic()
+    outlines = measure(wkb(outline, square(100)), UTM31)
+    assert list(outlines.reason) == [reason, None]
+    assert (outlines.geometry[0] is None) == (reason is not None)
+    assert time.monotonic() - begun < 20  # 0.5 s; without limits minutes
+
+
+def test_many_costly_outlines_share_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest.parcel_geometry, "BATCH_CROSSINGS", 12_000)
+    star = spiky(101, 999, 1000, turns=50)  # some 5,000 crossings
+    reasons = list(measure(wkb(*[star] * 4, square(100)), UTM31).reason)
+    assert reasons == [None, None, "too_complex", "too_complex", None]
+    monkeypatch.setattr(ingest.parcel_geometry, "BATCH_BUFFER_COST", 2.5e6)
+    reasons = list(measure(wkb(*[spiky(1_000, 500, 2000)] * 4, square(100)), UTM31).reason)
+    assert [reason == "too_complex" for reason in reasons] == [False, False, True, True, False]
+
+
 def test_sentinel_1_needs_more_room() -> None:
     outlines = measure(wkb(square(50), square(90)), UTM31)
     assert list(outlines.reason) == [None, None]
@@ -161,6 +201,24 @@ def test_overlap_is_the_share_of_each_parcels_own_area() -> None:
         shapely.box(0, 0, 10, 10), shapely.box(8, 0, 12, 10), shapely.box(50, 0, 51, 1), shapely.box(0, 10, 10, 20)
     )  # fmt: skip
     assert overlap_share(array(large, small, None, apart, touching)) == pytest.approx([0.2, 0.5, 0, 0, 0])
+
+
+def test_stacked_outlines_are_refused_by_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest.parcel_geometry, "MAX_PAIRS", 1_000)
+    stacked = array(*[shapely.box(i, 0, i + 1_000, 1_000) for i in range(300)])
+    with pytest.raises(ValueError, match="outlines lie on others"):
+        overlap_share(stacked)
+    assert overlap_share(stacked[:50], at_once=7) == pytest.approx([1] * 50)
+
+
+def test_spiky_outlines_that_cross_are_taken_for_covered_when_it_takes_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ingest.parcel_geometry, "SPIKY_PAIR_COST", 1.5e6)
+    turned = [affinity.rotate(spiky(1_000, 500, 2000), angle, origin=(EAST, NORTH)) for angle in (0, 0.1, 0.2)]
+    share = overlap_share(array(*turned, shapely.box(0, 0, 1, 1)))
+    assert share == pytest.approx([1, 1, 1, 0])
+    assert overlap_share(array(*turned[:2]))[0] < 1
 
 
 def test_overlap_counts_each_cover_and_stops_at_all() -> None:

@@ -7,6 +7,7 @@ import shapely
 from ingest.parcel_columns import ParcelColumns, load_agency, recognise, shipped_agencies
 from ingest.parcel_files import ParcelFileError
 from ingest.parcel_geometry import MAX_OVERLAP, Outlines, measure
+from ingest.parcel_texts import id_part, storable
 from ingest.parcels import judge
 
 EAST, NORTH = 600_000.0, 5_700_000.0
@@ -69,12 +70,45 @@ def test_every_shipped_agency_loads() -> None:
         (["gid", "land_use", "crop_code", "crop_name"], "nl_brp"),
         (["id", "area", "crop:code", "crop:name", "admin:country_code"], "fiboa"),
         (["gid", "crop_code", "crop_name"], None),
+        (["id", "category", "gewas", "gewascode", "jaar", "status"], "nl_brp"),
+        (["fid", "category", "gewas", "gewascode", "jaar", "status"], "nl_brp"),
+        (["fid", "CAT_GEWASCATEGORIE", "GWS_GEWASCODE", "GWS_GEWAS"], "nl_brp"),
+        (["category", "gewas", "gewascode", "jaar", "status"], None),
         ([], None),
     ],
 )
 def test_a_file_is_recognised_by_its_columns(columns: list[str], name: str | None) -> None:
     found = recognise(columns)
     assert (found[0] if found else None) == name
+
+
+def test_an_agencys_layout_is_the_one_that_fits_the_file() -> None:
+    agency = load_agency("nl_brp")
+    assert agency.fitting(["gid", "crop_code", "crop_name"]).id == ("gid",)
+    assert agency.fitting(["id", "fid", "gewas", "gewascode"]).id == ("id",)
+    assert agency.fitting(["fid", "GWS_GEWASCODE", "GWS_GEWAS"]).crop_code == "GWS_GEWASCODE"
+
+
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        ("A0\0\0", ("A0", True)), ("A\0B", ("A\0B", False)), (None, (None, True)), ("\0", (None, True)), ("Øst 1", ("Øst 1", True)),
+        ("x" * 201, ("x" * 201, False)), ("a\u202eb", ("a\u202eb", False)), ("a\ud800", ("a\ud800", False)),
+    ],
+)  # fmt: skip
+def test_an_id_is_taken_as_it_is_or_not_at_all(given: str | None, made: tuple[str | None, bool]) -> None:
+    assert id_part(given) == made
+
+
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        ("wh\0eat", ("wh eat", True)), ("\x1b[31m red", ("[31m red", True)), (None, (None, True)), ("\t\n", (None, True)),
+        ("x" * 201, (None, False)), ("blé\ud800", ("blé", True)), ("[/red]", ("[/red]", True)),
+    ],
+)  # fmt: skip
+def test_other_texts_are_made_storable(given: str | None, made: tuple[str | None, bool]) -> None:
+    assert storable(given) == made
 
 
 def test_columns_are_named_once() -> None:
