@@ -32,6 +32,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from db import connect
 from db.connect import close_engines, engine
 from db.embedded import process, stack
 from db.embedded.errors import ProvisionError
@@ -167,6 +168,13 @@ def template_database(request: pytest.FixtureRequest, database_server: str) -> s
         connection.execute(sql.SQL("alter database {} with allow_connections false").format(identifier))
         connection.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", [name])
     return name
+
+
+@pytest.fixture(autouse=True)
+def unnamed_connections() -> Iterator[None]:
+    """Takes back the name that a command run in this process gave to its connections."""
+    yield
+    connect._name = connect.APPLICATION_NAME
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The house itself: flat names are ours, and the command line answers in one line."""
 
 import importlib
+import re
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -37,3 +38,10 @@ def test_only_db_holds_sql(package: str) -> None:
         source = path.read_text()
         for sign in ("sa.text(", "sa.select(", ".execute(", "cursor("):
             assert sign not in source, f"{path.relative_to(ROOT)} speaks SQL: move it to db/"
+
+
+@pytest.mark.parametrize("package", ["db", "models", "monitor", "seasons", "experiments", "bench"])
+def test_commands_print_through_one_console(package: str) -> None:
+    """Others cut tables in files, obey markup in names, or both."""
+    for path in (ROOT / package).rglob("*.py"):
+        assert path == ROOT / "db/terminal.py" or not re.search(r"(?<!Wide)\bConsole\(", path.read_text()), path
