@@ -31,6 +31,8 @@ INNER_BUFFER_S1_M: Final = 10.0
 MIN_FULL_PIXELS: Final = 8
 SURE_PIXELS: Final = 3 * MIN_FULL_PIXELS
 """Expected pixels from which no position of the grid leaves fewer than the least (a test tries strips and squares)."""
+MAX_COUNTED_PIXELS: Final = 1_000_000
+"""Pixels of an outline's bounds that are looked at one by one: 10 km by 10 km."""
 MAX_LOST_SHARE: Final = 0.6
 """Monitorable: at least 8 full pixels inside the inner buffer, which takes less than 60 % of the area (Sen4CAP)."""
 MIN_PART_M2: Final = 1.0
@@ -220,7 +222,10 @@ def full_pixels(in_metres: Geometries) -> npt.NDArray[np.int64]:
     expected = shapely.area(_shrink(in_metres, MEAN_PIXEL_REACH_M)) / PIXEL_M**2
     count = np.round(expected).astype(int)
     has_room = shapely.area(in_metres) >= MIN_FULL_PIXELS * PIXEL_M**2
-    for index in np.flatnonzero(has_room & (expected < SURE_PIXELS)):
+    left, below, right, above = shapely.bounds(in_metres).T
+    # A sliver across a country (one vertex astray) would have a grid of billions of pixels: its estimate stands.
+    is_countable = (right - left) * (above - below) < MAX_COUNTED_PIXELS * PIXEL_M**2
+    for index in np.flatnonzero(has_room & is_countable & (expected < SURE_PIXELS)):
         count[index] = _count_full_pixels(in_metres[index])
     return count
 

@@ -159,6 +159,13 @@ def test_an_outline_that_would_take_minutes_is_refused(outline: shapely.Polygon,
     assert time.monotonic() - begun < 20  # 0.5 s; without limits minutes
 
 
+def test_a_sliver_across_a_country_is_not_counted_pixel_by_pixel() -> None:
+    astray = shapely.Polygon([(EAST, NORTH), (EAST + 30, NORTH), (EAST + 150_000, NORTH + 400_000)])
+    begun = time.monotonic()
+    assert list(measure(wkb(astray, square(100)), UTM31).reason)[1] is None
+    assert time.monotonic() - begun < 2  # a grid of 600 million pixels otherwise
+
+
 def test_many_costly_outlines_share_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest.parcel_geometry, "BATCH_CROSSINGS", 12_000)
     star = spiky(101, 999, 1000, turns=50)  # some 5,000 crossings
