@@ -6,7 +6,6 @@ A file that crashes a library, or makes it take memory without end, ends this pr
 only the drivers named here and has no network: a parcel file is never a way to other files or to addresses.
 """
 
-import contextlib
 import json
 import os
 import re
@@ -18,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
 
+from db.geopackage import read_schema
 from ingest.errors import ReadError
 from ingest.geojson import feature_id, features_of, first_feature, geojson_crs, has_ids
 from ingest.parcel_crs import usable_crs
@@ -199,19 +198,15 @@ def _refuse_active_schema(source: str) -> None:
 
     Raises ReadError, also where it is no database.
     """
-    where = f"file:{quote(source)}?mode=ro"
     try:
-        with contextlib.closing(sqlite3.connect(where, uri=True)) as database:
-            database.execute("pragma trusted_schema = off")
-            objects = database.execute("select type, name, coalesce(sql, '') from sqlite_master").fetchall()
-            layers = {name for (name,) in database.execute("select table_name from gpkg_contents")}
+        schema = read_schema(source)
     except sqlite3.Error as error:
         raise ReadError(f"not a readable parcel file: {error}") from error
-    for kind, name, sql in objects:
+    for kind, name, sql in schema.objects:
         is_module = re.match(r"\s*create\s+virtual\s+table\b", sql, re.IGNORECASE)
         if is_module and not re.search(r"\busing\s+[\"\[`]?rtree\b", sql, re.IGNORECASE):
             raise ReadError(f"its table {name} is a virtual table, which could read other files; export it as a table")
-        if kind == "view" and (name in layers or str(name).lower().startswith(("gpkg_", "sqlite_"))):
+        if kind == "view" and (name in schema.layers or str(name).lower().startswith(("gpkg_", "sqlite_"))):
             raise ReadError(f"its layer {name} is a view; export it as a table")
         if ACTIVE_SQL.search(sql):
             raise ReadError(f"its {kind} {name} calls functions that could read other files")
