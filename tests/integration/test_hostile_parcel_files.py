@@ -25,7 +25,7 @@ from ingest.parcel_reader import environment
 from ingest.parcels import ImportOptions, import_parcels
 from tests.mutated_parcel_files import mutated_file
 
-N_FILES = int(os.environ.get("PARCELWATCH_FUZZ") or 300)
+N_FILES = int(os.environ.get("PARCELWATCH_FUZZ") or 150)
 """Files that are tried; PARCELWATCH_FUZZ=10000 for as many as the issue asks."""
 SEED = 20_240_501
 MEMORY = 1 << 30
