@@ -56,13 +56,14 @@ scene_sources: Final = _table(
     rejected=sa.BigInteger, last_rejection=sa.Text, errors_in_row=sa.Integer, last_error=sa.Text, last_error_at=_time,
     next_at=_time,
 )  # fmt: skip
+scene_places: Final = _table("scene_places", place=sa.Text, named_at=_time)
 scene_passes: Final = _table("scene_passes", datatake=sa.Text, observed_at=_time, known_tiles=sa.Integer)
 found_scenes: Final = _table(
     "found_scenes", scene_id=sa.Text, sensor=sensor, state=scene_state, record=JSONB, found_at=_time, recorded_at=_time,
     published_at=_time, attempts=sa.SmallInteger, worker=sa.Text, lease_until=_time, next_try_at=_time, begun_at=_time,
     ended_at=_time, cause=sa.Text, told=sa.Text, datatake=sa.Text, family=sa.Text, part=_time, baseline=sa.Text,
     processed_at=_time, revision=sa.SmallInteger, superseded_by=sa.Text, expected=sa.BigInteger, emitted=sa.BigInteger,
-    withdrawn=sa.BigInteger, skipped=sa.BigInteger, homes=JSONB,
+    withdrawn=sa.BigInteger, skipped=sa.BigInteger, homes=JSONB, told_digest=BYTEA, told_as=sa.SmallInteger,
 )  # fmt: skip
 s2_observations: Final = _table(
     "s2_observations", parcel_key=sa.BigInteger, observed_at=_time, relative_orbit=sa.SmallInteger,

@@ -11,6 +11,7 @@ import pytest
 import rasterio
 
 from db import scenes
+from ingest.scenes.items import NotAScene
 from tests.made_scenes import GRID, START, World, check_optical, inside, optical, s2_item, s2_name, world
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -73,17 +74,18 @@ def test_broken_scenes_are_marked_and_others_go_on(chain: World, tmp_path: Path)
         file.write(np.zeros((32, 32), np.uint8), 1)
     elsewhere = type(GRID)(GRID.crs, GRID.left + 100_000, GRID.top, 10.0, 64, 64)
     beyond = s2_item(tmp_path, optical(9), start=START + timedelta(days=9), grid=elsewhere, tile="31UFS")
-    chain.add(truncated, bandless, placeless, unclassified, beyond, good)
+    with pytest.raises(NotAScene, match="lacks asset B05"):
+        chain.add(bandless)
+    chain.add(truncated, placeless, unclassified, beyond, good)
     chain.work()
     rows = chain.ledger()
     told = {name: (row.state, row.cause) for name, row in rows.items()}
-    assert [told[path.parent.name] for path in (truncated, bandless, placeless, unclassified, beyond, good)] == [
-        ("failed", "unreadable"), ("failed", "missing_band"), ("failed", "unknown_crs"), ("failed", "empty_scl"),
+    assert [told[path.parent.name] for path in (truncated, placeless, unclassified, beyond, good)] == [
+        ("failed", "unreadable"), ("failed", "unknown_crs"), ("failed", "empty_scl"),
         ("empty", "no_parcels"), ("cut", None),
     ]  # fmt: skip
     assert rows[good.parent.name].is_stored
     assert "B08.tif cannot be read" in str(rows[truncated.parent.name].told)
-    assert "no B05" in str(rows[bandless.parent.name].told)
     retried = rows[truncated.parent.name].next_try_at
     assert retried is not None
     assert all(row.next_try_at is None for row in rows.values() if row.cause != "unreadable")

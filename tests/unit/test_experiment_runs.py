@@ -97,6 +97,8 @@ def test_fusion_writes_its_files_and_trains_nothing_twice(
 
 def test_a_folder_of_other_settings_is_refused(grid: Grid) -> None:
     model, training = COMMON
+    (grid.folder / "a-run").mkdir(exist_ok=True)
+    (grid.folder / "a-run" / "last.pt").touch()  # a run that has learnt something
     with pytest.raises(ExperimentError, match=r"other settings \(training epochs\)"):
         replace(grid, common=(model, training.model_copy(update={"epochs": 3}))).open()
     with pytest.raises(ExperimentError, match="data name"):

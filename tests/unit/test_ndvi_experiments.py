@@ -202,6 +202,7 @@ def test_a_run_is_trained_once_and_sees_nothing_of_who_is_held_back(
 def test_a_folder_of_other_settings_is_refused_and_takes_further_models(tmp_path: Path) -> None:
     data, three = season(), small()
     Runs(tmp_path, data, {"cnn": three["cnn"]}).open()
+    (tmp_path / "last.pt").touch()  # a run that has learnt something
     Runs(tmp_path, data, three).open()
     Runs(tmp_path, data, small(seed=3)).open()  # a seed is of a run
     with pytest.raises(ExperimentError, match="cnn n_updates"):
