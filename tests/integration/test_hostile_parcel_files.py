@@ -102,6 +102,7 @@ def test_every_mutated_file_is_stored_or_refused_in_a_line(forked: type[Forked],
     chance = random.Random(SEED)
     counts: Counter[str] = Counter()
     lines: list[str] = []
+    before_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     slowest, begun = 0.0, time.monotonic()
     database = engine(dsn)
     with database.begin() as connection:
@@ -134,7 +135,8 @@ def test_every_mutated_file_is_stored_or_refused_in_a_line(forked: type[Forked],
     )
     assert [line for line in lines if not line.isprintable() or len(line) > 5_000] == []
     assert slowest < SECONDS
-    assert memory_gb < 1.5
+    # What other tests of this process took before does not count.
+    assert memory_gb - before_gb < 0.75
     assert forked.memory_kb < 1.5 * 2**20
     assert counts["stored"] > N_FILES / 10
     assert counts["refused"] > N_FILES / 10
