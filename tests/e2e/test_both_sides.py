@@ -4,7 +4,8 @@ Two stores are filled from the same topics. One is ingested whole and then looke
 monitors run at the same time as processes of their own, and some are killed. At the end both must believe the same, and what was
 answered "as known at" random times meanwhile must be answered again.
 
-PARCELWATCH_BOTH_SIDES_PARCELS, _MONITORS and _SECONDS make it larger (60 parcels, 2 monitors, half a minute by default).
+PARCELWATCH_BOTH_SIDES_PARCELS, _MONITORS, _SECONDS and _KILLS make it larger (60 parcels, 2 monitors, half a minute and
+3 kills by default); PARCELWATCH_TEST_BOOTSTRAP names another broker.
 """
 
 import os
@@ -52,6 +53,7 @@ N_PARCELS = int(os.environ.get("PARCELWATCH_BOTH_SIDES_PARCELS", "60"))
 N_MONITORS = int(os.environ.get("PARCELWATCH_BOTH_SIDES_MONITORS", "2"))
 SECONDS = float(os.environ.get("PARCELWATCH_BOTH_SIDES_SECONDS", "30"))
 SKEW_S = 30
+N_KILLS = int(os.environ.get("PARCELWATCH_BOTH_SIDES_KILLS", "3"))
 PATIENCE_S = 60 + 4 * SECONDS
 COLLECTION = "simulated"
 
@@ -63,10 +65,11 @@ from db.connect import engine
 from ingest.consumer import Consumer
 from ingest.settings import IngestSettings
 logging.basicConfig(level=logging.INFO)
-dsn, bootstrap, skew = sys.argv[1:]
+dsn, bootstrap, group, skew = sys.argv[1:]
+settings = IngestSettings(group_id=group)
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
-Consumer(engine(dsn), bootstrap, IngestSettings(), lambda: datetime.now(UTC) + timedelta(seconds=int(skew))).run(stop)
+Consumer(engine(dsn), bootstrap, settings, lambda: datetime.now(UTC) + timedelta(seconds=int(skew))).run(stop)
 """
 MONITOR = """
 import logging, sys
@@ -307,7 +310,10 @@ def test_both_sides_at_once_believe_what_they_believe_one_after_the_other(
         "PYTHONPATH": str(ROOT),
     }  # fmt: skip
     with store(dsn, season, models, tmp_path / "a"), store(second_dsn, season, models, tmp_path / "b"):
-        commands = {"consumer": [CONSUMER, second_dsn, bootstrap, str(-SKEW_S)]} | {
+        commands = {
+            f"consumer-{nr}": [CONSUMER, second_dsn, bootstrap, topic_prefix, str((-SKEW_S, SKEW_S)[nr])]
+            for nr in range(2)
+        } | {
             f"monitor-{nr}": [MONITOR, second_dsn, str((-SKEW_S, SKEW_S, 0, SKEW_S)[nr % 4])]
             for nr in range(N_MONITORS)
         }
@@ -322,7 +328,7 @@ def test_both_sides_at_once_believe_what_they_believe_one_after_the_other(
                 for name in commands:
                     processes.begin(name)
                 asking.start()
-                n_sent, kills = 0, sorted(chance.sample(range(len(acquisitions)), 3))
+                n_sent, kills = 0, sorted(chance.sample(range(len(acquisitions)), N_KILLS))
                 for nr, acquisition in enumerate(acquisitions):
                     producer.send(acquisition.table)
                     producer.flush()
@@ -351,7 +357,7 @@ def test_both_sides_at_once_believe_what_they_believe_one_after_the_other(
         largest = same(dsn, second_dsn)
         assert max(largest.values()) <= 1e-5, largest
         assert asker.check() > 20
-        assert processes.n_killed == 3
+        assert processes.n_killed == N_KILLS
 
 
 def test_a_store_that_takes_seconds_to_commit_is_waited_for(dsn: str) -> None:
