@@ -161,8 +161,12 @@ def _posteriors(axis: Axes, rows: Sequence[HistoryRow]) -> bool:
     if not recorded:
         return False
     classes: Sequence[str] = recorded[-1].detail["classes"]
-    # An older model may know other classes; of what was computed again for an acquisition the newest counts.
-    of_pass = {row.at: row for row in recorded if row.detail["classes"] == classes}
+    # An older model may know other classes; of what was computed again for an acquisition the newest counts; of one that was
+    # withdrawn since, the posterior stays on record and is no longer part of the course.
+    observed = {row.at for row in rows if row.kind in ("s1", "s2")}
+    of_pass = {row.at: row for row in recorded if row.detail["classes"] == classes and row.at in observed}
+    if not of_pass:
+        return False
     lines = [of_pass[at] for at in sorted(of_pass)]
     days, values = _times(lines), np.array([row.detail["probabilities"] for row in lines])
     declared = next((row.crop for row in reversed(rows) if row.kind == "declaration"), None)

@@ -240,9 +240,15 @@ BELIEFS = {
     "posteriors": """
         select source_id, observed_to::text, n_s2, n_s1a, n_s1d, probabilities from parcels cross join lateral (
             select * from posteriors p where p.parcel_key = parcels.parcel_key order by recorded_at desc limit 1) newest""",
+    # The posterior of an acquisition that was withdrawn later stays on record where it was known in between.
     "courses": """
+        with observed as (
+            select distinct parcel_key, observed_at from parcels cross join lateral (
+                select observed_at from s1_known(parcel_key, '1900-01-01', '2100-01-01')
+                union all select observed_at from s2_known(parcel_key, '1900-01-01', '2100-01-01')) o)
         select distinct on (source_id, observed_to) source_id, observed_to::text, n_s2, n_s1a, n_s1d, probabilities
-        from parcels join posteriors using (parcel_key) order by source_id, observed_to, posteriors.recorded_at desc""",
+        from parcels join posteriors p using (parcel_key) join observed o on (o.parcel_key, o.observed_at) = (p.parcel_key, p.observed_to)
+        order by source_id, observed_to, p.recorded_at desc""",
     "curves": """
         select source_id, day::text, origin::text, mode::text, array[ndvi, ndvi_sd] from parcels
         cross join lateral ndvi_known(parcel_key, '1900-01-01', '2100-01-01')""",

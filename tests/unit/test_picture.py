@@ -30,8 +30,15 @@ def row(kind: str, day: int, **values: Any) -> HistoryRow:
 
 def posteriors(classes: list[str], n: int = 4) -> list[HistoryRow]:
     share = 1 / len(classes)
-    return [row("posterior", 10 * nr, crop=classes[0], probability=share,
-                detail={"classes": classes, "probabilities": [share] * len(classes)}) for nr in range(n)]  # fmt: skip
+    detail = {"classes": classes, "probabilities": [share] * len(classes)}
+    return [
+        one
+        for nr in range(n)
+        for one in (
+            row("posterior", 10 * nr, crop=classes[0], probability=share, detail=detail),
+            row("s2", 10 * nr, ndvi=0.5),
+        )
+    ]
 
 
 def alert(event: str, evidence: dict[str, Any], at: datetime = LONG_AFTER) -> HistoryRow:
@@ -69,19 +76,26 @@ def test_the_declared_crop_is_drawn_and_named_even_where_it_is_unlikely() -> Non
     classes = [f"crop {nr}" for nr in range(9)]
     probabilities = [0.2, 0.19, 0.18, 0.17, 0.16, 0.05, 0.03, 0.02, 0.0]
     rows = [row("declaration", -30, crop="crop 8", detail={"crop_code": "8"})]
-    rows += [row("posterior", 1, detail={"classes": classes, "probabilities": probabilities})]
+    rows += [row("s2", 1), row("posterior", 1, detail={"classes": classes, "probabilities": probabilities})]
     legend = season_figure(rows, "p", SEASON).axes[2].get_legend()
     assert legend is not None
     assert [text.get_text().strip() for text in legend.get_texts()] == [*classes[:5], "crop 8 (declared)"]
 
 
 def test_of_posteriors_of_one_acquisition_the_newest_counts() -> None:
-    first, again = posteriors(["a", "b"], 1)[0], posteriors(["a", "b"], 1)[0]
+    (first, view), again = posteriors(["a", "b"], 1), posteriors(["a", "b"], 1)[0]
     newer = HistoryRow(
         **again.__dict__ | {"recorded_at": LONG_AFTER, "detail": {"classes": ["a", "b"], "probabilities": [0.9, 0.1]}}
     )
-    line = season_figure([newer, first], "p", SEASON).axes[2].lines[0]
+    line = season_figure([newer, first, view], "p", SEASON).axes[2].lines[0]
     assert list(line.get_ydata()) == [0.9]  # type: ignore[arg-type]
+
+
+def test_the_posterior_of_a_withdrawn_acquisition_is_not_in_the_course() -> None:
+    rows = posteriors(["a", "b"], 3)
+    rows.remove(next(one for one in rows if one.kind == "s2"))
+    line = season_figure(rows, "p", SEASON).axes[2].lines[0]
+    assert len(list(line.get_xdata())) == 2  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", HOSTILE)
