@@ -7,7 +7,7 @@ TORCH_INDEX ?=# a package index with PyTorch's CPU builds, where the usual one h
 WORKERS ?= 2# processes of `make test`; 0 runs the tests in one
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types contracts bench lock serve clean
+.PHONY: help setup demo test coverage check lint types contracts bench lock serve clean
 
 help: ## list the habits
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -26,7 +26,10 @@ setup: $(VENV)/.ready ## install everything the project needs into .venv
 demo: setup ## simulate, train, stream and watch a season; ends with a report
 	$(BIN)/parcelwatch demo
 
-test: setup ## run every test, with line coverage
+test: setup ## run every test
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+coverage: setup ## run every test with line coverage, which takes longer
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term
 
 check: lint types contracts test ## what must pass before a change lands
