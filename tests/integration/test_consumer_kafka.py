@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from confluent_kafka import Producer
 from kafka import KafkaProducer, TopicPartition
 from kafka.admin import (
     ACL,
@@ -24,9 +25,9 @@ from kafka.admin import (
 from db.connect import engine
 from ingest.consumer import Consumer
 from ingest.errors import BrokerRefuses, RecordsLost
-from ingest.messages import encode_arrow
+from ingest.messages import encode_arrow, encode_json
 from ingest.producer import ObservationProducer
-from ingest.schemas import CONTENT_TYPE_ARROW
+from ingest.schemas import CONTENT_TYPE_ARROW, CONTENT_TYPE_JSON, S2
 from ingest.settings import IngestSettings
 from tests.kafka_server import USERS, KafkaServer
 from tests.observations import N_PARCELS, NOW, one_pass, running, season_of_parcels, stored, wait_until
@@ -105,6 +106,36 @@ def caught_up(consumer: Consumer) -> int:
         return consumer.catch_up()["stored"]
     finally:
         consumer.close()
+
+
+@pytest.mark.parametrize("codec", ["none", "gzip", "snappy", "lz4", "zstd"])
+@pytest.mark.parametrize("form", [CONTENT_TYPE_ARROW, CONTENT_TYPE_JSON])
+def test_batches_that_librdkafka_compresses_are_stored(
+    season_dsn: str, apache_kafka: KafkaServer, settings: IngestSettings, codec: str, form: str
+) -> None:
+    n_passes = 30
+    # Lingering in one partition: several records in a batch.
+    with Producer({"bootstrap.servers": apache_kafka.plain, "compression.type": codec, "linger.ms": 100}) as producer:
+        for number in range(n_passes):
+            rows = one_pass(number)
+            values = [encode_arrow(rows)] if form == CONTENT_TYPE_ARROW else encode_json(S2, rows.to_pylist())
+            for value in values:
+                producer.produce(settings.s2_topic, value, headers=[("content-type", form.encode())], partition=0)
+    assert codec in codecs_on(apache_kafka, settings.s2_topic)
+    consumer = consumer_of(season_dsn, apache_kafka.plain, settings)
+    assert caught_up(consumer) == n_passes * N_PARCELS == stored(season_dsn)
+    assert consumer.counts["dead_letters"] == 0
+
+
+def codecs_on(server: KafkaServer, topic: str) -> set[str]:
+    """The codecs of the batches in the broker's own files of a topic's first partition."""
+    names, found = ["none", "gzip", "snappy", "lz4", "zstd"], set()
+    for path in (server.folder / "data" / f"{topic}-0").glob("*.log"):
+        data, place = path.read_bytes(), 0
+        while place + 61 <= len(data) and (size := int.from_bytes(data[place + 8 : place + 12], "big")):
+            found.add(names[data[place + 22] & 7])
+            place += 12 + size
+    return found
 
 
 def test_rows_of_an_aborted_transaction_are_not_stored(
