@@ -38,7 +38,9 @@ def run(
         str | None, typer.Option(help="A name in the group, kept over restarts: its partitions wait for it for 10 s.")
     ] = None,
     topic_prefix: Annotated[str | None, typer.Option(help="First part of the topics' names.")] = None,
-    accept_gap: Annotated[bool, typer.Option(help="Go on where the broker deleted records unread.")] = False,
+    accept_gap: Annotated[
+        bool, typer.Option(help="Go on behind records that the broker deleted unread or whose codec is unknown.")
+    ] = False,
     until_end: Annotated[bool, typer.Option(help="Store what the topics hold now, then stop.")] = False,
 ) -> None:
     """Stores observations until it is stopped (SIGTERM or Ctrl-C: the batch in hand is committed first).

@@ -111,7 +111,10 @@ def refusal(error: BaseException) -> str:
         case errors.AuthorizationError():
             return f"access is denied ({said}); grant this user the right"
         case errors.UnsupportedCodecError():
-            return f"{said}: the producers of that topic must use gzip, snappy, lz4, zstd or none"
+            return (
+                f"{named}: have the producers use gzip, snappy, lz4, zstd or none; "
+                "run once with --accept-gap to make the batch a dead letter and go on"
+            )
         case errors.InconsistentGroupProtocolError():
             return "members of the group use another way of assignment; stop the older ones, or use another --group"
         case errors.FencedInstanceIdError():

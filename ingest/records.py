@@ -15,7 +15,7 @@ import zstandard
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord, Fetcher
 from kafka.coordinator.consumer import ConsumerCoordinator
-from kafka.errors import CorruptRecordError, UnsupportedCodecError
+from kafka.errors import CorruptRecordError, KafkaError, UnsupportedCodecError
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.util import decode_varint
 
@@ -105,7 +105,7 @@ def decompress(codec: int, data: bytes, limit: int) -> bytes:
     Raises TooLarge, UnsupportedCodecError, or one of `_BROKEN`.
     """
     if codec not in _CODECS:
-        raise UnsupportedCodecError(f"compression codec {codec}, which no version of Kafka so far has")
+        raise UnsupportedCodecError(f"compression codec {codec} is none that this version knows")
     found = {1: _gzip, 2: _snappy, 3: _lz4, 4: _zstd}[codec](data, limit)
     if len(found) > limit:
         raise TooLarge(f"the batch has more than {limit} bytes when its {_CODECS[codec]} is undone")
@@ -166,8 +166,8 @@ def _zstd(data: bytes, limit: int) -> bytes:
 class _Batch:
     """One batch, record by record; what cannot be read is said in its place."""
 
-    def __init__(self, batch: DefaultRecordBatch, limit: int) -> None:
-        self._batch, self._limit = batch, limit
+    def __init__(self, batch: DefaultRecordBatch, limit: int, tolerated: tuple[type[Exception], ...] = _BROKEN) -> None:
+        self._batch, self._limit, self._tolerated = batch, limit, tolerated
         self._raw = bytes(batch._buffer)
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
@@ -181,7 +181,7 @@ class _Batch:
                 batch._buffer = bytearray(decompress(batch.compression_type, self._raw[batch._pos :], self._limit))
                 batch._pos = 0
             batch._decompressed = True
-        except _BROKEN as error:
+        except self._tolerated as error:
             yield batch.last_offset, self._whole(_line(error))
             return
         yield from self._records(batch)
@@ -238,13 +238,15 @@ class _Batch:
 
 
 def _line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]
+    told = error.args[0] if isinstance(error, KafkaError) and error.args else error  # without the class's name
+    return (str(told) or type(error).__name__).splitlines()[0][:200]
 
 
 class _Records(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-python is untyped
     """What a fetch brought of one partition, without the stops of its base class."""
 
     max_batch_bytes = max_take_bytes = 0  # set by `bound`
+    tolerated = _BROKEN
     next_fetch_offset: int
     records_read: int
     bytes_read: int
@@ -269,9 +271,12 @@ class _Records(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-python 
         try:
             while (batch := records.next_batch()) is not None:
                 yield from self._of_batch(tp, batch)
-        except _BROKEN as error:  # the fetch itself is broken, or a message set of Kafka before 0.11
+        except self.tolerated as error:  # the fetch itself is broken, or a message set of Kafka before 0.11
             why = f"what follows offset {self.next_fetch_offset} cannot be read: {_line(error)}"
             yield self._made(tp, self.next_fetch_offset, Unreadable(b"", why))
+        except UnsupportedCodecError as error:
+            where = f"{tp.topic}/{tp.partition}, offset {self.next_fetch_offset}"
+            raise UnsupportedCodecError(f"{where}: {_line(error)}") from error
         self.drain()
 
     def _of_batch(self, tp: Any, batch: Any) -> Iterator[ConsumerRecord]:
@@ -281,7 +286,7 @@ class _Records(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-python 
             return
         self.leader_epoch = batch.leader_epoch
         if not self._is_aborted(batch) and not batch.is_control_batch:
-            for offset, record in _Batch(batch, self.max_batch_bytes):
+            for offset, record in _Batch(batch, self.max_batch_bytes, self.tolerated):
                 yield self._made(tp, offset, record)
         # The batch keeps its last offset when its last records are compacted away. Never back: that would go round.
         self.next_fetch_offset = max(self.next_fetch_offset, batch.next_offset)
@@ -328,12 +333,17 @@ class _Fetcher(Fetcher):  # type: ignore[misc]
         return max_records if is_full else int(taken)
 
 
-def bound(kafka: KafkaConsumer, max_batch_bytes: int, max_poll_bytes: int) -> None:
+def bound(kafka: KafkaConsumer, max_batch_bytes: int, max_poll_bytes: int, skips_unknown_codecs: bool) -> None:
     """Make a consumer read batches of at most so many bytes, decompressed, and end a poll after so many bytes of values.
 
-    A poll may overshoot by one record.
+    A poll may overshoot by one record. A batch in an unknown codec is one `Unreadable` where `skips_unknown_codecs`, else
+    it raises UnsupportedCodecError once all before it was taken: another version may be able to read it.
     """
-    limits = {"max_batch_bytes": max_batch_bytes, "max_take_bytes": max_poll_bytes}
+    limits = {
+        "max_batch_bytes": max_batch_bytes,
+        "max_take_bytes": max_poll_bytes,
+        "tolerated": (*_BROKEN, UnsupportedCodecError) if skips_unknown_codecs else _BROKEN,
+    }
     fetcher = type("_BoundFetcher", (_Fetcher,), {"PartitionRecords": type("_BoundRecords", (_Records,), limits)})
     kafka._fetcher.__class__ = fetcher
     kafka._fetcher.stable = {}

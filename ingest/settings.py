@@ -84,7 +84,7 @@ class IngestSettings(BaseSettings):
     reject_cap: Annotated[float, Field(gt=0, le=1)] = 0.5
     """The share of bad rows above which the consumer stops."""
     accept_gap: bool = False
-    """Go on where the broker has deleted records that were never consumed."""
+    """Go on where the broker has deleted records that were never consumed, or has a batch in an unknown codec: a dead letter then."""
 
     @property
     def s2_topic(self) -> str:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import OffsetOutOfRangeError, UnsupportedCodecError
+from kafka.errors import OffsetOutOfRangeError
 
 from ingest import records
-from ingest.connection import broker_errors, client_options, connecting, group_options, refusal
-from ingest.errors import BrokerRefuses, RecordsLost, StreamReplaced
+from ingest.connection import broker_errors, client_options, connecting, group_options
+from ingest.errors import RecordsLost, StreamReplaced
 from ingest.judge import Message
 from ingest.membership import Member
 from ingest.settings import IngestSettings
@@ -52,7 +52,7 @@ class Source(Member):
                 fetch_max_bytes=settings.flush_bytes,  # a poll then overshoots a batch by one batch at most
                 max_partition_fetch_bytes=settings.max_message_bytes,
             )
-            records.bound(self._kafka, settings.max_batch_bytes, settings.flush_bytes)
+            records.bound(self._kafka, settings.max_batch_bytes, settings.flush_bytes, settings.accept_gap)
             if settings.group_id is None:
                 partitions = [
                     TopicPartition(name, number)
@@ -73,8 +73,6 @@ class Source(Member):
             except OffsetOutOfRangeError as error:
                 self.verify()
                 raise RecordsLost(missing(self.positions(), self.bounds()) or f"{error}; {AFTER_A_LOSS}") from error
-            except UnsupportedCodecError as error:
-                raise BrokerRefuses(f"broker: topics {', '.join(self._names)}: {refusal(error)}") from error
         if self._failure is not None:
             raise self._failure
         return [records.message_of(record) for of_partition in found.values() for record in of_partition]

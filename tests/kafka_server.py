@@ -38,6 +38,10 @@ class KafkaServer:
         while process.is_alive(found.pid):
             pass
 
+    def stop(self) -> None:
+        """Ends it in order."""
+        kafka.stop(self.folder)
+
     def start(self) -> None:
         """Starts it again on the same port with the same records."""
         port = int(self.plain.rpartition(":")[2])

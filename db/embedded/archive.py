@@ -1,4 +1,4 @@
-"""The Debian packages of the database server: which ones, from where, and how they are fetched.
+"""Debian packages: which ones the database server comes in, from where, and how any are fetched.
 
 `apt-get` does the work with folders of its own, so the machine's package state is neither read nor
 changed: an empty status file, its own lists and cache, one source. It checks the archive's signature
@@ -34,6 +34,19 @@ LEFT_OUT = re.compile(
     r"libllvm|libgdal|libsfcgal|perl|postgresql-common|postgresql-client-common|ssl-cert|debconf|locales"
     r"|libpam-modules|tzdata|sensible-utils|readline-common|gcc-\d+-base"
 )
+
+
+@dataclass(frozen=True)
+class Packages:
+    """What is fetched: packages with all they depend on, save what a pattern leaves out."""
+
+    what: str
+    """For people."""
+    wanted: tuple[str, ...]
+    left_out: re.Pattern[str]
+
+
+SERVER = Packages("the database server", WANTED, LEFT_OUT)
 # An archive of Debian itself: its address ends in /debian, or is the mirror list of Debian's cloud images.
 _DEBIAN_ARCHIVE = re.compile(r"(/debian/?|/debian\.list)$")
 
@@ -114,26 +127,28 @@ class Apt:
         return text
 
 
-def fetch(apt: Apt, progress: Progress) -> list[Path]:
-    """The downloaded packages of the server, leaving out what it never loads.
+def fetch(apt: Apt, packages: Packages, progress: Progress) -> list[Path]:
+    """The downloaded packages, without what is left out.
 
     Errors: ProvisionError if the archive does not answer, is not signed by Debian or lacks a package.
     """
     apt.prepare()
     progress("reading Debian's package index", None)
     apt.run("update", progress=lambda done: progress("reading Debian's package index", done))
-    simulated = apt.run("install", "--simulate", "--no-install-recommends", *WANTED)
+    simulated = apt.run("install", "--simulate", "--no-install-recommends", *packages.wanted)
     candidates = re.findall(r"^Inst (\S+)", simulated, re.MULTILINE)
     records = list(parse_records(apt.run("show", "--no-all-versions", *candidates, program="apt-cache")))
-    names = closure(WANTED, records)
+    names = closure(packages.wanted, records, packages.left_out)
     megabytes = sum(int(record["Size"]) for record in records if record["Package"] in names) / 1e6
     what = f"downloading {len(names)} Debian packages ({megabytes:.0f} MB)"
     apt.run("download", *sorted(names), progress=lambda done: progress(what, done))
     return sorted((apt.folder / "debs").glob("*.deb"))
 
 
-def closure(wanted: Iterable[str], records: Iterable[Mapping[str, str]]) -> set[str]:
-    """The names of the wanted packages and of all they depend on, not passing through `LEFT_OUT`."""
+def closure(
+    wanted: Iterable[str], records: Iterable[Mapping[str, str]], left_out: re.Pattern[str] = LEFT_OUT
+) -> set[str]:
+    """The names of the wanted packages and of all they depend on, not passing through `left_out`."""
     by_name = {record["Package"]: record for record in records}
     provider = {name: name for name in by_name}
     for name, record in by_name.items():
@@ -143,7 +158,7 @@ def closure(wanted: Iterable[str], records: Iterable[Mapping[str, str]]) -> set[
     waiting = list(wanted)
     while waiting:
         name = waiting.pop()
-        if name in found or LEFT_OUT.match(name):
+        if name in found or left_out.match(name):
             continue
         found.add(name)
         for field in ("Pre-Depends", "Depends"):

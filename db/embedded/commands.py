@@ -40,9 +40,7 @@ def up(
     fast: Annotated[bool, typer.Option("--fast", help="Force nothing to disk: for data nobody will miss.")] = False,
     kind: Annotated[
         stack.Kind | None,
-        typer.Option(
-            "--broker", help="kafka keeps its records (Java, Maven); memory forgets them.  [default: as before]"
-        ),
+        typer.Option("--broker", help="kafka keeps its records, memory forgets them.  [default: as before]"),
     ] = None,
 ) -> None:
     """Start the servers; the first time, fetch their programs and make the database."""

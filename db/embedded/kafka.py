@@ -8,7 +8,6 @@ HOME/stack/kafka/data/            topics and their records; they survive `stack 
 from __future__ import annotations
 
 import base64
-import os
 import re
 import shutil
 import signal
@@ -20,17 +19,18 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from db.embedded import process
+from db.embedded import java, process
 from db.embedded.archive import Progress
 from db.embedded.errors import ProvisionError, ServerError
-from db.embedded.folders import Account, locked, make_for, write_for
+from db.embedded.folders import Account, make_for, write_for
+from db.embedded.java import ALTERNATIVES
+from db.embedded.provision import writing
 
 VERSION = "4.4.0"
-MIN_JAVA = 17  # of Kafka 4's broker
+COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.7.0:copy-dependencies"
 START_S = 60.0  # a start takes 4 s on 2 cores; the rest is for recovery after a kill and for a machine under load
 STOP_S = 30.0  # flushes what is open
 HEAP = ("-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")  # small, and quick to start
-ALTERNATIVES = "use the broker in memory (`stack up --broker memory`) or one of your own (PARCELWATCH_BOOTSTRAP)"
 _ONE_NODE = {
     "process.roles": "broker,controller",
     "node.id": "1",
@@ -73,48 +73,33 @@ def provision(cache: Path, environ: Mapping[str, str], progress: Progress) -> Pr
 
     Errors: ProvisionError saying what is missing on this machine and what can be used instead.
     """
-    java, jars = find_java(environ), cache / f"kafka-{VERSION}"
-    if not jars.is_dir():
-        maven = shutil.which("mvn", path=environ.get("PATH", os.defpath))
-        if maven is None:
-            raise ProvisionError(f"Apache Kafka comes by Maven, and mvn is missing: install maven, or {ALTERNATIVES}")
-        with locked(cache, lambda: progress("waiting for another process that fetches the programs", None)):
-            cache.chmod(0o755)
+    jars = cache / f"kafka-{VERSION}"
+    tools = java.provide(cache, environ, progress, needs_maven=not jars.is_dir())
+    if tools.maven is not None:
+        with writing(cache, progress):
             if not jars.is_dir():
                 progress(f"fetching Apache Kafka {VERSION} by Maven (43 MB)", None)
-                _fetch(maven, jars, environ)
-    return Programs(java, jars)
+                _fetch(tools.maven, jars, tools.environment)
+    return Programs(tools.java, jars)
 
 
-def find_java(environ: Mapping[str, str]) -> Path:
-    """Return the Java on the path. Errors: ProvisionError if there is none, or one that is too old."""
-    found = shutil.which("java", path=environ.get("PATH", os.defpath))
-    if found is None:
-        raise ProvisionError(
-            f"Apache Kafka needs Java {MIN_JAVA} or later and java is missing: "
-            f"install default-jre-headless, or {ALTERNATIVES}"
-        )
-    said = subprocess.run([found, "-version"], capture_output=True, text=True, check=False)
-    version = re.search(r'version "(\d+)', said.stderr + said.stdout)
-    if version is None or int(version[1]) < MIN_JAVA:
-        raise ProvisionError(f"Apache Kafka needs Java {MIN_JAVA} or later and {found} is older: {ALTERNATIVES}")
-    return Path(found).resolve()
-
-
-def _fetch(maven: str, jars: Path, environ: Mapping[str, str]) -> None:
+def _fetch(maven: Path, jars: Path, environ: Mapping[str, str]) -> None:
     """Copy the jars under another name until they are whole."""
     partial = jars.with_name(jars.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     pom = partial / "pom.xml"
     pom.write_text((resources.files("db.embedded") / "kafka.pom.xml").read_text())
-    command = [maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", "-DincludeScope=runtime"]
+    command = [str(maven), "-q", "-B", "-f", str(pom), COPY, "-DincludeScope=runtime"]
     result = subprocess.run(
         [*command, f"-DoutputDirectory={partial}"], env=dict(environ), capture_output=True, text=True, check=False
     )
     if result.returncode:
-        said = next((line for line in (result.stdout + result.stderr).splitlines() if "ERROR" in line), "no message")
-        raise ProvisionError(f"Maven could not fetch Apache Kafka ({said[:300]}); {ALTERNATIVES}")
+        lines = [line.split("]", 1) for line in (result.stdout + result.stderr).splitlines()]
+        said = " ".join(
+            text[0].strip() for level, *text in lines if level == "[ERROR" and text
+        )  # the reason comes last
+        raise ProvisionError(f"Maven could not fetch Apache Kafka ({said[:600] or 'no message'}); {ALTERNATIVES}")
     for path in partial.iterdir():
         path.chmod(0o644)
     partial.chmod(0o755)
@@ -159,9 +144,9 @@ def start(
     write_for(account, path, "".join(f"{name}={value}\n" for name, value in properties.items()))
     log = folder.with_name("kafka.log")
     cluster = _cluster_id(folder) or _format(programs, folder, account, path)
-    java = [str(programs.java), *HEAP, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
+    program = [str(programs.java), *HEAP, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
     named = [_mark(folder), f"-Dparcelwatch.port={port}", f"-Dparcelwatch.cluster={cluster}"]
-    command = [*java, *named, "-cp", f"{programs.jars}/*", "kafka.Kafka", str(path)]
+    command = [*program, *named, "-cp", f"{programs.jars}/*", "kafka.Kafka", str(path)]
     pid = process.launch(command, folder, account, log, {"LC_ALL": "C.UTF-8"}, folder / "broker.pid")
     if not process.listens(pid, port, time.monotonic() + START_S):
         raise ServerError(f"the broker did not start; the end of {log}: {process.last_lines(log)}")

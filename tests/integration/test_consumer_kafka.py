@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from confluent_kafka import Producer
 from kafka import KafkaProducer, TopicPartition
 from kafka.admin import (
     ACL,
@@ -20,13 +21,15 @@ from kafka.admin import (
     ResourcePattern,
     ResourceType,
 )
+from kafka.record.util import calc_crc32c
 
 from db.connect import engine
+from db.dead_letters import newest
 from ingest.consumer import Consumer
 from ingest.errors import BrokerRefuses, RecordsLost
-from ingest.messages import encode_arrow
+from ingest.messages import encode_arrow, encode_json
 from ingest.producer import ObservationProducer
-from ingest.schemas import CONTENT_TYPE_ARROW
+from ingest.schemas import CONTENT_TYPE_ARROW, CONTENT_TYPE_JSON, S2
 from ingest.settings import IngestSettings
 from tests.kafka_server import USERS, KafkaServer
 from tests.observations import N_PARCELS, NOW, one_pass, running, season_of_parcels, stored, wait_until
@@ -105,6 +108,78 @@ def caught_up(consumer: Consumer) -> int:
         return consumer.catch_up()["stored"]
     finally:
         consumer.close()
+
+
+@pytest.mark.parametrize("codec", ["none", "gzip", "snappy", "lz4", "zstd"])
+@pytest.mark.parametrize("form", [CONTENT_TYPE_ARROW, CONTENT_TYPE_JSON])
+def test_batches_that_librdkafka_compresses_are_stored(
+    season_dsn: str, apache_kafka: KafkaServer, settings: IngestSettings, codec: str, form: str
+) -> None:
+    n_passes = 30
+    # Lingering in one partition: several records in a batch.
+    with Producer({"bootstrap.servers": apache_kafka.plain, "compression.type": codec, "linger.ms": 100}) as producer:
+        for number in range(n_passes):
+            rows = one_pass(number)
+            values = [encode_arrow(rows)] if form == CONTENT_TYPE_ARROW else encode_json(S2, rows.to_pylist())
+            for value in values:
+                producer.produce(settings.s2_topic, value, headers=[("content-type", form.encode())], partition=0)
+    assert codec in codecs_on(apache_kafka, settings.s2_topic)
+    consumer = consumer_of(season_dsn, apache_kafka.plain, settings)
+    assert caught_up(consumer) == n_passes * N_PARCELS == stored(season_dsn)
+    assert consumer.counts["dead_letters"] == 0
+
+
+def codecs_on(server: KafkaServer, topic: str) -> set[str]:
+    """The codecs of the batches that the broker holds of a topic's first partition."""
+    data = segment(server, topic).read_bytes()
+    return {["none", "gzip", "snappy", "lz4", "zstd"][data[place + 22] & 7] for place, _ in batches(data)}
+
+
+def segment(server: KafkaServer, topic: str) -> Path:
+    """The broker's own file of a topic's first partition."""
+    (path,) = (server.folder / "data" / f"{topic}-0").glob("*.log")
+    return path
+
+
+def batches(data: bytes | bytearray) -> Iterator[tuple[int, int]]:
+    """Where each batch of a file begins and ends."""
+    place = 0
+    while place + 61 <= len(data) and (size := int.from_bytes(data[place + 8 : place + 12], "big")):
+        yield place, place + 12 + size
+        place += 12 + size
+
+
+def test_unknown_codecs_end_the_consumer_in_one_line_and_can_be_passed(
+    season_dsn: str, apache_kafka: KafkaServer, settings: IngestSettings
+) -> None:
+    producer = KafkaProducer(bootstrap_servers=apache_kafka.plain)
+    for number in range(5):
+        producer.send(settings.s2_topic, encode_arrow(one_pass(number)), headers=HEADERS, partition=0)
+        producer.flush()  # a batch each
+    producer.close()
+    apache_kafka.stop()
+    path = segment(apache_kafka, settings.s2_topic)  # no broker takes such a batch from a client
+    data = bytearray(path.read_bytes())
+    for codec, (begin, end) in zip((5, 6, 7), list(batches(data))[1:4], strict=True):
+        data[begin + 22] |= codec
+        data[begin + 17 : begin + 21] = calc_crc32c(memoryview(data)[begin + 21 : end]).to_bytes(4, "big")
+    path.write_bytes(data)
+    apache_kafka.start()
+    for _ in range(2):  # also when it is started again
+        consumer = consumer_of(season_dsn, apache_kafka.plain, settings)
+        with pytest.raises(
+            BrokerRefuses, match=rf"{settings.s2_topic}/0, offset 1: compression codec 5 .*--accept-gap"
+        ):
+            consumer.run(threading.Event())
+        consumer.close()
+        assert stored(season_dsn) == N_PARCELS, "what came before it"
+    consumer = consumer_of(season_dsn, apache_kafka.plain, settings, accept_gap=True, reject_cap=1.0)
+    assert caught_up(consumer) == N_PARCELS
+    with engine(season_dsn).begin() as connection:
+        letters = {letter.letter.message_offset: letter.letter.reason for letter in newest(connection, 10)}
+    assert set(letters) == {1, 2, 3}
+    for offset, reason in letters.items():
+        assert f"offsets {offset} to {offset} cannot be read: compression codec {offset + 4}" in reason
 
 
 def test_rows_of_an_aborted_transaction_are_not_stored(

@@ -57,6 +57,16 @@ def test_an_unknown_codec_stops() -> None:
         list(read(signed(data)))
 
 
+@pytest.mark.parametrize("codec", [5, 6, 7])
+def test_an_unknown_codec_may_be_passed_by(codec: int) -> None:
+    data = batch(0)
+    data[22] |= codec
+    ((offset, found),) = _Batch(DefaultRecordBatch(signed(data)), LIMIT, (UnsupportedCodecError,))
+    assert offset == 19
+    assert isinstance(found, Unreadable)
+    assert f"codec {codec}" in found.why
+
+
 def test_a_header_key_that_is_no_text_costs_one_record() -> None:
     data = batch(0)
     place = data.index(b"content-type", data.index(b"content-type") + 1)
