@@ -37,7 +37,7 @@ from pg_type t left join pg_depend d on d.objid = t.oid and d.deptype = 'e'
 where typnamespace = 'public'::regnamespace and typtype = 'e' and d.objid is null
 union all
 select 'hypertable', hypertable_name, column_name, time_interval::text from timescaledb_information.dimensions
-order by 1, 2, 3
+order by 1, 2, 3, 4
 """  # noqa: E501
 
 OURS = """
