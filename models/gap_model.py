@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.checkpoint import content_hash
+from models.checkpoint import Checkpoint, CheckpointError, content_hash, unpack
 from models.gap_carried import Carried
 from models.gap_network import GapConfig, GapNetwork
 from models.gap_queries import (
@@ -33,6 +33,8 @@ from models.gap_queries import (
 from models.ndvi_inputs import NEVER, Floats, Ints, OrbitScale, SarSeries
 from models.ndvi_views import Mode, Prior
 
+KIND = "gap-filling"
+"""What the description of a checkpoint of this model says that it is."""
 SCALE_DAYS = (4.0, 10.0, 20.0, 40.0)
 """Distances to the nearest view at which sd is calibrated, linear between (the gaps it is judged by end 5 to 45 days off)."""
 SERIES_AT_ONCE = 1024
@@ -191,6 +193,17 @@ class GapModel:
         prior = Prior(**{name: np.array(values, dtype=np.float64) for name, values in data["prior"].items()})
         sd_scale = {mode: np.array(values, dtype=np.float64) for mode, values in data["sd_scale"].items()}
         return cls(members, OrbitScale.from_json(data["scale"]), prior, float(data["view_sd"]), sd_scale)
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint) -> "GapModel":
+        """Return the model of a checkpoint; raises CheckpointError for a network that knows radar alone."""
+        weights, description = unpack(checkpoint)
+        if (kind := description["kind"]) != KIND:
+            raise CheckpointError(
+                f"NDVI model {checkpoint.model[:12]} is {kind}, of radar alone, and draws no curve; activate one that "
+                "`parcelwatch models train ndvi` made without --model"
+            )
+        return cls.from_state(description["config"], weights)
 
 
 def places(

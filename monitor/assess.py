@@ -1,18 +1,19 @@
-"""From posteriors and clear views to alerts: loads what the rules need, decides with `rules` and `alerts`, saves what changed."""
+"""Markers: every rule on what is known of each claimed parcel, and the findings that changed."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from db import alerts as store
 from db.alerts import FindingRow
-from db.parcels import Parcel
-from monitor.alerts import OpenAlert, events
+from db.beliefs import PosteriorRow
+from db.parcels import previous_season
+from db.progress import ProgressRow, with_another_crop_before
+from db.progress import load as load_progress
+from monitor.batch import BatchContext
+from monitor.progress import neighbours
 from monitor.rules import (
     RULES,
     VERSION,
@@ -20,7 +21,6 @@ from monitor.rules import (
     Finding,
     Neighbours,
     Posterior,
-    RuleSettings,
     crop_mismatch,
     early_loss,
     no_emergence,
@@ -28,65 +28,59 @@ from monitor.rules import (
 )
 
 
-@dataclass(frozen=True)
-class Known:
-    """What the rules look at besides clear views; by parcel key."""
-
-    courses: Mapping[int, Sequence[Posterior]]
-    """Posteriors since the last finding in order of acquisition, or the whole season's; absent: nothing new."""
-    rebuilt: Collection[int]
-    """Parcels whose course is the whole season's."""
-    declared_class: Mapping[int, str | None]
-    neighbours: Mapping[int, Neighbours | None]
-    new_stands: Collection[int]
-    """Parcels that bore another crop last season."""
-    is_classified: bool
-    """Whether a classifier watches the season."""
-
-
-def assess(
-    connection: sa.Connection, parcels: Sequence[Parcel], s2: NDArray[np.void], known: Known, settings: RuleSettings,
-    recorded_at: datetime,
-) -> int:  # fmt: skip
-    """Run every rule on parcels, store findings that changed and move their alerts; return the number of alert events.
-
-    Args:
-        s2: all that is known of the parcels, sorted by parcel and time.
-    """
-    keys = np.array([parcel.parcel_key for parcel in parcels], np.int64)
-    previous = store.latest_findings(connection, keys)
-    alerts = store.open_alerts(connection, keys)
-    changed: list[FindingRow] = []
-    n_events = 0
-    for parcel in parcels:
+def evaluate(batch: BatchContext) -> None:
+    """Run every rule on the claimed parcels and store the findings that changed."""
+    connection, rules, s2 = batch.connection, batch.settings.rules, batch.s2
+    previous = store.latest_findings(connection, batch.claim.parcel_keys)
+    stands, stood = _progress(batch)
+    new_stands = with_another_crop_before(connection, batch.claim.parcel_keys)
+    for parcel in batch.parcels:
         key = parcel.parcel_key
-        near = known.neighbours.get(key)
+        near = neighbours(stands, stood, parcel.region, parcel.crop_code, batch.season.starts_on, rules)
         views = clear_views(s2[slice(*np.searchsorted(s2["parcel_key"], [key, key + 1]))], near)
         before = {rule: _finding(previous.get((key, rule))) for rule in RULES}
-        found = [no_emergence(views, near, settings), early_loss(views, near, key in known.new_stands, settings)]
-        if key in known.courses or key in known.rebuilt or not known.is_classified:
-            found.insert(0, _mismatch(key, known, before["crop_mismatch"], settings))
-        for finding in found:
-            old, row = before[finding.rule], _row(key, finding)
-            if _is_same(old, finding):
-                continue
-            changed.append(row)
-            n_events += _move(connection, alerts, row, finding, recorded_at)
-    store.save_findings(connection, changed, VERSION, recorded_at)
-    return n_events
+        found = [no_emergence(views, near, rules), early_loss(views, near, key in new_stands, rules)]
+        if batch.classified is None or key in batch.classified.courses or key in batch.classified.rebuilt:
+            found.insert(0, _mismatch(batch, key, parcel.crop_code, before["crop_mismatch"]))
+        batch.findings += [
+            (FindingRow(key, **finding.__dict__), finding)
+            for finding in found
+            if not _is_same(before[finding.rule], finding)
+        ]
+    if batch.recorded_at is not None:
+        store.save_findings(connection, [row for row, _ in batch.findings], VERSION, batch.recorded_at)
 
 
-def _mismatch(key: int, known: Known, before: Finding | None, settings: RuleSettings) -> Finding:
+Progress = Mapping[tuple[str, str], ProgressRow]
+
+
+def _progress(batch: BatchContext) -> tuple[Progress, Progress]:
+    """How the crops stand this season, and how they stood in the season before."""
+    connection, season, collection = batch.connection, batch.season, batch.claim.collection
+    earlier = previous_season(connection, collection, season)
+    before = {} if earlier is None else load_progress(connection, earlier.season_key, collection)
+    return load_progress(connection, season.season_key, collection), before
+
+
+def _mismatch(batch: BatchContext, key: int, crop_code: str | None, before: Finding | None) -> Finding:
     """The rule along the course of posteriors, so that it finds the same after a pause as acquisition by acquisition."""
-    declared = known.declared_class.get(key)
-    if not known.is_classified:
-        return crop_mismatch(declared, None, before, settings)
-    finding = None if key in known.rebuilt else before
-    course = known.courses.get(key, ())
+    rules = batch.settings.rules
+    if batch.classifier is None or batch.classified is None:
+        return crop_mismatch(None, None, before, rules)
+    model = batch.classifier.model
+    declared = model.about.get("class_of", {}).get(crop_code)
+    finding = None if key in batch.classified.rebuilt else before
+    course = [_posterior(row, model.config.classes) for row in batch.classified.courses.get(key, ())]
     for posterior in course:
-        finding = crop_mismatch(declared, posterior, finding, settings)
+        finding = crop_mismatch(declared, posterior, finding, rules)
     # Rebuilt and without a course: all that was observed has been withdrawn.
-    return finding if course and finding is not None else nothing_observed(declared, settings)
+    return finding if course and finding is not None else nothing_observed(declared, rules)
+
+
+def _posterior(row: PosteriorRow, classes: Sequence[str]) -> Posterior:
+    """A posterior as the rule takes it."""
+    n_observations = sum(row.n_observations.values())
+    return Posterior(classes, np.asarray(row.probabilities, np.float32), n_observations, row.observed_to.date())
 
 
 def clear_views(rows: NDArray[np.void], neighbours: Neighbours | None) -> ClearViews:
@@ -102,24 +96,6 @@ def clear_views(rows: NDArray[np.void], neighbours: Neighbours | None) -> ClearV
     return ClearViews(days, np.maximum.reduceat(rows["ndvi"], first) if len(first) else rows["ndvi"])
 
 
-def _move(
-    connection: sa.Connection, alerts: Mapping[tuple[int, str], store.AlertRow], row: FindingRow, finding: Finding,
-    now: datetime,
-) -> int:  # fmt: skip
-    """Moves the alert of a parcel and rule; returns the number of events."""
-    alert = alerts.get((row.parcel_key, row.rule))
-    is_open = None if alert is None else OpenAlert(alert.alert_key, alert.colour, alert.is_confirmed)  # type: ignore[arg-type]
-    happened = events(is_open, finding)
-    if not happened and alert is not None and finding.departed_on is not None:
-        happened = ("changed",)  # the same colour resting on something else: the alert shows what it rests on now
-    if not happened:
-        return 0
-    alert_key = alert.alert_key if alert is not None else store.open_alert(connection, row, now)
-    for event in happened:
-        store.record_event(connection, alert_key, event, row, now)
-    return len(happened)
-
-
 def _is_same(old: Finding | None, new: Finding) -> bool:
     """Findings are appended when outcome, colour or first departure change, of a departure also when its evidence does."""
     if old is None or (old.outcome, old.colour, old.departed_on) != (new.outcome, new.colour, new.departed_on):
@@ -129,7 +105,3 @@ def _is_same(old: Finding | None, new: Finding) -> bool:
 
 def _finding(row: FindingRow | None) -> Finding | None:
     return None if row is None else Finding(**{k: v for k, v in row.__dict__.items() if k != "parcel_key"})
-
-
-def _row(parcel_key: int, finding: Finding) -> FindingRow:
-    return FindingRow(parcel_key, **finding.__dict__)

@@ -99,7 +99,7 @@ def activate(
                 f"model {found.model_id[:12]} cannot watch a season: {why}; it classifies whole ones only"
             )
         if found.task == "ndvi":
-            train.curve_model(Checkpoint(*registry.checkpoint(connection, found.model_key)))
+            GapModel.from_checkpoint(Checkpoint(*registry.checkpoint(connection, found.model_key)))
         stored = season_by_name(connection, season)
         registry.activate(connection, stored.season_key, collection, found.model_key, now)
         n = work.mark_season(connection, stored.season_key, collection, found.task, now)

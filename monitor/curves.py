@@ -35,6 +35,7 @@ from models.gap_model import GapModel
 from models.gap_streaming import begin
 from models.ndvi_inputs import ClearSeries, SarSeries
 from models.ndvi_views import MODES, Mode
+from monitor.batch import BatchContext
 from monitor.features import means, season_days
 
 Ints = NDArray[np.int64]
@@ -52,20 +53,19 @@ SAME: Final = 2e-6
 """NDVI values that differ by less are the same: the order of float32 sums changes them by 1e-7."""
 
 
-def draw(
-    connection: sa.Connection, model_key: int, model: GapModel, claim: Claim, season: Season, s2: NDArray[np.void],
-    s1: NDArray[np.void],
-) -> NdviRows:  # fmt: skip
-    """Return the rows that the claim's new observations inform and that are not stored like that; store the networks' states.
+def reconstruct(batch: BatchContext) -> None:
+    """Find the days of the curves that new observations inform and that are not stored like that; without a model, nothing.
 
-    Args:
-        s2, s1: all that is known of the claimed parcels, sorted by parcel and time.
+    Stores the networks' states, which are a cache, and leaves the days to `save`.
     """
-    keys = claim.parcel_keys
-    sar, clear = curve_series(s2, s1, keys, season)
-    observed = _observed(claim, season, s2, s1, sar, clear)
+    if batch.curve_model is None:
+        return
+    connection, claim, season = batch.connection, batch.claim, batch.season
+    keys, model = claim.parcel_keys, batch.curve_model.model
+    sar, clear = curve_series(batch.s2, batch.s1, keys, season)
+    observed = _observed(batch, sar, clear)
     first, is_redrawn = _first_informed(connection, claim, season, observed)
-    before = _carried(connection, model_key, model, keys)
+    before = _carried(connection, batch.curve_model.key, model, keys)
     carried, parts = before, [_NO_ROWS]
     for step in _steps(first, observed):
         some_sar, some_clear = _of(sar, step.parcel, len(keys)), _of(clear, step.parcel, len(keys))
@@ -80,8 +80,14 @@ def draw(
             rows.ndvi[kept], rows.sd[kept],
         ))  # fmt: skip
     if len(parts) > 1:
-        _save_carried(connection, model_key, before, carried, sar, clear, claim, season)
-    return _changed(connection, NdviRows.joined(parts), keys[is_redrawn])
+        beliefs.save_states(connection, batch.curve_model.key, _carried_rows(batch, before, carried, sar, clear))
+    batch.curve = _changed(connection, NdviRows.joined(parts), keys[is_redrawn])
+
+
+def save(batch: BatchContext) -> None:
+    """Store the days of the curves that changed."""
+    if batch.curve_model is not None and batch.curve is not None and batch.recorded_at is not None:
+        beliefs.save_ndvi(batch.connection, batch.curve, batch.curve_model.key, batch.recorded_at)
 
 
 _NO_ROWS: Final = NdviRows(
@@ -142,12 +148,16 @@ def _carried(
     }
 
 
-def _save_carried(
-    connection: sa.Connection, model_key: int, before: Mapping[Mode, Carried], after: Mapping[Mode, Carried],
-    sar: SarSeries, clear: ClearSeries, claim: Claim, season: Season,
-) -> None:  # fmt: skip
-    """Stores the states that have read something, of parcels that anything is known of."""
-    midnight = datetime(season.starts_on.year, season.starts_on.month, season.starts_on.day, tzinfo=UTC)
+def _carried_rows(
+    batch: BatchContext,
+    before: Mapping[Mode, Carried],
+    after: Mapping[Mode, Carried],
+    sar: SarSeries,
+    clear: ClearSeries,
+) -> list[StateRow]:
+    """The states that have read something, of parcels that anything is known of."""
+    starts_on, keys = batch.season.starts_on, batch.claim.parcel_keys
+    midnight = datetime(starts_on.year, starts_on.month, starts_on.day, tzinfo=UTC)
     rows: list[StateRow] = []
     for mode, one in after.items():
         old, n_read = before[mode], np.zeros(len(one.day), np.int64)
@@ -156,11 +166,10 @@ def _save_carried(
         is_new = (one.steps_sum != old.steps_sum) | (one.views_sum != old.views_sum)
         some = np.flatnonzero(is_new & (n_read > 0))
         rows += [
-            StateRow(int(claim.parcel_keys[p]), SEQUENCE[mode], int(n_read[p]), midnight + timedelta(int(one.day[p]) + 1), state)
+            StateRow(int(keys[p]), SEQUENCE[mode], int(n_read[p]), midnight + timedelta(int(one.day[p]) + 1), state)
             for p, state in zip(some, to_bytes(one.rows(some)), strict=True)
-        ]  # fmt: skip
-    if rows:
-        beliefs.save_states(connection, model_key, rows)
+        ]
+    return rows
 
 
 @dataclass(frozen=True)
@@ -179,9 +188,8 @@ class _Observed:
     """(P,) whether a clear view is pending, or a revision that may have made or unmade one."""
 
 
-def _observed(
-    claim: Claim, season: Season, s2: NDArray[np.void], s1: NDArray[np.void], sar: SarSeries, clear: ClearSeries
-) -> _Observed:  # fmt: skip
+def _observed(batch: BatchContext, sar: SarSeries, clear: ClearSeries) -> _Observed:
+    claim, season, s2, s1 = batch.claim, batch.season, batch.s2, batch.s1
     n = len(claim.parcel_keys)
     of_view, of_sar = np.floor(clear.day).astype(np.int64), np.floor(sar.day).astype(np.int64)
     new_view, new_sar = claim.is_among(s2[np.isfinite(s2["ndvi"])], True), claim.is_among(s1, False)

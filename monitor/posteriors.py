@@ -1,4 +1,4 @@
-"""Incremental posteriors: what is new of each claimed parcel, folded into its encoder states acquisition by acquisition.
+"""Classification: new acquisitions of each claimed parcel, folded into its cached encoder states one by one.
 
     in order      state before ── acquisition ── posterior ── acquisition ── posterior ... state after
     anything else the parcel's states are made anew from all its current observations, and so is its course of posteriors
@@ -10,7 +10,7 @@ all (mid fusion).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Final
 
@@ -26,24 +26,14 @@ from db.series import pixel_sets
 from db.work import Claim
 from models import streaming
 from models.crop_model import CropModel
+from models.normalise import Observations
 from models.streaming import State
-from monitor.features import packed, season_days, sensor_of
+from monitor.batch import Active, BatchContext, Classified
+from monitor.features import geometry, packed, season_days, sensor_of, split_modalities
 
 SAME: Final = 2e-6
 """Probabilities that differ by less are the same: the order of float32 sums changes them by some 1e-7."""
 NEVER: Final = np.datetime64("0001-01-01", "us")
-
-
-@dataclass(frozen=True)
-class Folded:
-    """The posteriors that the claimed parcels' new acquisitions make."""
-
-    courses: Mapping[int, list[PosteriorRow]]
-    """By parcel key, in order of acquisition; parcels without a new acquisition are absent, a rebuilt one has all of its own."""
-    rebuilt: frozenset[int]
-    """Parcels whose course begins at the season's start."""
-    n_folded: int
-    """Observations that went through the network."""
 
 
 @dataclass(frozen=True)
@@ -86,43 +76,54 @@ class _Rows:
         return oldest_new <= newest_old
 
 
-def fold(
-    connection: sa.Connection, model_key: int, model: CropModel, claim: Claim, series: Mapping[str, NDArray[np.void]],
-    geometry: NDArray[np.float64], starts_on: date,
-) -> Folded:  # fmt: skip
-    """Fold what is new into the states of the claimed parcels, store the states (a cache), return the posteriors.
+def classify(batch: BatchContext) -> None:
+    """Fold new acquisitions into the parcels' cached states and find the posterior after each; without a classifier, nothing.
 
-    Args:
-        series: rows by modality (newest revisions, sorted by parcel and time), all that is known of the claimed parcels.
-        geometry: (P, 4) of the claimed parcels.
+    Stores the states, which are a cache, and leaves the posteriors to `save`.
     """
-    n = len(claim.parcel_keys)
+    if batch.classifier is None:
+        return
+    classified = fold(batch, batch.classifier)
+    batch.classified = replace(classified, changed=_changed(batch.connection, batch.classifier.key, classified))
+
+
+def save(batch: BatchContext) -> None:
+    """Store the posteriors that changed."""
+    if batch.classifier is not None and batch.classified is not None and batch.recorded_at is not None:
+        beliefs.save_posteriors(batch.connection, batch.classifier.key, batch.classified.changed, batch.recorded_at)
+
+
+def fold(batch: BatchContext, classifier: Active[CropModel]) -> Classified:
+    """Fold what is new into the states of the claimed parcels, store the states, return the posteriors."""
+    connection, claim, model, starts_on = batch.connection, batch.claim, classifier.model, batch.season.starts_on
+    shape = geometry(*zip(*((p.perimeter_m, p.area_ha, p.bbox_fill) for p in batch.parcels), strict=True))
+    series = split_modalities(batch.s2, batch.s1)
     members = {name: model.config.members(name) for name in model.config.sequences}
     known = _Rows.of(claim, {one.name: series[one.name] for one in model.config.modalities})
     stored = {
-        (row.parcel_key, row.modality): row for row in beliefs.load_states(connection, claim.parcel_keys, model_key)
+        (row.parcel_key, row.modality): row
+        for row in beliefs.load_states(connection, claim.parcel_keys, classifier.key)
     }
     is_rebuilt = _rebuilt(claim, members, known, stored)
     new = {name: known.is_new[name] | is_rebuilt[known.index[name]] for name in known.all}
-    parcel, time, row_of = _acquisitions(known, new)
+    acquired = _Acquisitions.of(known, new)
     start = _states(claim, stored, is_rebuilt, model)
-    after = _after_each(connection, model, known, new, row_of, geometry[parcel], starts_on, start, parcel)
-    last = np.flatnonzero(np.append(parcel[1:] != parcel[:-1], True)) if len(parcel) else np.empty(0, np.int64)
-    _save(connection, model_key, claim, members, known, is_rebuilt, start, after, parcel[last], last)
-    courses: dict[int, list[PosteriorRow]] = {}
-    if len(parcel):
-        probabilities = model.posteriors(after, season_days(time, starts_on))
-        counts = _counts(known, is_rebuilt, row_of, parcel, n)
-        for g, (p, row) in enumerate(zip(parcel.tolist(), probabilities, strict=True)):
-            seen = {name: int(count[g]) for name, count in counts.items()}
-            key = int(claim.parcel_keys[p])
-            courses.setdefault(key, []).append(PosteriorRow(key, to_utc(time[g]), seen, row.tolist()))
-    return Folded(
-        courses, frozenset(claim.parcel_keys[is_rebuilt].tolist()), sum(int(one.sum()) for one in new.values())
+    observations = _packed(connection, model, known, new, acquired, starts_on)
+    each = model.encode(
+        model.batch(observations, shape[acquired.parcel]).to(model.device),
+        model.network.initial_states(len(acquired.parcel), model.device),
     )
+    of = _tensor(acquired.parcel).to(model.device)
+    after = {name: streaming.prefixes(start[name], state, of) for name, state in each.items()}
+    beliefs.save_states(
+        connection, classifier.key, _state_rows(claim, members, known, is_rebuilt, start, after, acquired)
+    )
+    courses = _courses(claim, model, known, is_rebuilt, acquired, after, starts_on)
+    rebuilt = frozenset(claim.parcel_keys[is_rebuilt].tolist())
+    return Classified(courses, rebuilt, sum(int(one.sum()) for one in new.values()), {})
 
 
-def changed(connection: sa.Connection, model_key: int, folded: Folded) -> dict[int, list[PosteriorRow]]:
+def _changed(connection: sa.Connection, model_key: int, folded: Classified) -> dict[int, list[PosteriorRow]]:
     """Return the posteriors that are not stored like that: of a rebuilt parcel those that differ, and then its last one too.
 
     The last one is in force because it is recorded last, so it follows whatever is written.
@@ -166,39 +167,47 @@ def _rebuilt(
     return is_rebuilt
 
 
-def _acquisitions(
-    known: _Rows, new: Mapping[str, NDArray[np.bool_]]
-) -> tuple[NDArray[np.int64], NDArray[np.datetime64], dict[str, NDArray[np.int64]]]:
-    """Parcel (G,) and time (G,) of what is folded, by parcel and time, and by modality the acquisition of each row."""
-    names = list(known.all)
-    parcel = np.concatenate([known.index[name][new[name]] for name in names])
-    time = np.concatenate([known.all[name]["observed_at"][new[name]] for name in names])
-    both = np.stack([parcel, time.astype(np.int64)])
-    unique, which = np.unique(both, axis=1, return_inverse=True)
-    bounds = np.cumsum([int(new[name].sum()) for name in names])[:-1]
-    return (
-        np.ascontiguousarray(unique[0]),
-        unique[1].astype("M8[us]"),
-        dict(zip(names, np.split(which.reshape(-1), bounds), strict=True)),
-    )
+@dataclass(frozen=True)
+class _Acquisitions:
+    """What is folded, by parcel and time."""
+
+    parcel: NDArray[np.int64]
+    """(G,) ascending, the place in the claim."""
+    time: NDArray[np.datetime64]
+    """(G,) ascending for each parcel."""
+    of_row: Mapping[str, NDArray[np.int64]]
+    """By modality, the acquisition of each new row."""
+
+    @classmethod
+    def of(cls, known: _Rows, new: Mapping[str, NDArray[np.bool_]]) -> "_Acquisitions":
+        names = list(known.all)
+        parcel = np.concatenate([known.index[name][new[name]] for name in names])
+        time = np.concatenate([known.all[name]["observed_at"][new[name]] for name in names])
+        unique, which = np.unique(np.stack([parcel, time.astype(np.int64)]), axis=1, return_inverse=True)
+        bounds = np.cumsum([int(new[name].sum()) for name in names])[:-1]
+        return cls(
+            np.ascontiguousarray(unique[0]),
+            unique[1].astype("M8[us]"),
+            dict(zip(names, np.split(which.reshape(-1), bounds), strict=True)),
+        )
+
+    @property
+    def last(self) -> NDArray[np.int64]:
+        """The last acquisition of each parcel that has one."""
+        return np.flatnonzero(np.diff(self.parcel, append=-1) != 0)
 
 
-def _after_each(
+def _packed(
     connection: sa.Connection, model: CropModel, known: _Rows, new: Mapping[str, NDArray[np.bool_]],
-    row_of: Mapping[str, NDArray[np.int64]], geometry: NDArray[np.float64], starts_on: date, start: Mapping[str, State],
-    parcel: NDArray[np.int64],
-) -> dict[str, State]:  # fmt: skip
-    """The states (G) after each acquisition."""
+    acquired: _Acquisitions, starts_on: date,
+) -> dict[str, Observations]:  # fmt: skip
+    """The new observations by modality, each acquisition as if of a parcel of its own."""
     observations = {}
     for one in model.config.modalities:
         rows = known.all[one.name][new[one.name]]
         sets = pixel_sets(connection, sensor_of(one.name), rows) if one.pixels > 1 else None
-        observations[one.name] = packed(one, rows, row_of[one.name], starts_on, sets)
-    each = model.encode(
-        model.batch(observations, geometry).to(model.device), model.network.initial_states(len(geometry), model.device)
-    )
-    of = _tensor(parcel).to(model.device)
-    return {name: streaming.prefixes(start[name], state, of) for name, state in each.items()}
+        observations[one.name] = packed(one, rows, acquired.of_row[one.name], starts_on, sets)
+    return observations
 
 
 def _states(
@@ -217,27 +226,44 @@ def _states(
     return states
 
 
+def _courses(
+    claim: Claim, model: CropModel, known: _Rows, is_rebuilt: NDArray[np.bool_], acquired: _Acquisitions,
+    after: Mapping[str, State], starts_on: date,
+) -> dict[int, list[PosteriorRow]]:  # fmt: skip
+    """The posterior after each acquisition, by parcel key."""
+    courses: dict[int, list[PosteriorRow]] = {}
+    if len(acquired.parcel) == 0:
+        return courses
+    probabilities = model.posteriors(after, season_days(acquired.time, starts_on))
+    counts = _counts(known, is_rebuilt, acquired, len(claim.parcel_keys))
+    for g, (p, row) in enumerate(zip(acquired.parcel.tolist(), probabilities, strict=True)):
+        seen = {name: int(count[g]) for name, count in counts.items()}
+        key = int(claim.parcel_keys[p])
+        courses.setdefault(key, []).append(PosteriorRow(key, to_utc(acquired.time[g]), seen, row.tolist()))
+    return courses
+
+
 def _counts(
-    known: _Rows, is_rebuilt: NDArray[np.bool_], row_of: Mapping[str, NDArray[np.int64]], parcel: NDArray[np.int64],
-    n_parcels: int,
-) -> dict[str, NDArray[np.int64]]:  # fmt: skip
+    known: _Rows, is_rebuilt: NDArray[np.bool_], acquired: _Acquisitions, n_parcels: int
+) -> dict[str, NDArray[np.int64]]:
     """By modality (G,) the observations that each posterior has seen."""
+    parcel = acquired.parcel
     first = np.searchsorted(parcel, parcel)
     counts = {}
     for name in known.all:
-        here = np.cumsum(np.bincount(row_of[name], minlength=len(parcel)))
+        here = np.cumsum(np.bincount(acquired.of_row[name], minlength=len(parcel)))
         before = np.where(is_rebuilt, 0, known.count([name], n_parcels, is_new=False))
         counts[name] = before[parcel] + here - np.where(first > 0, here[first - 1], 0)
     return counts
 
 
-def _save(
-    connection: sa.Connection, model_key: int, claim: Claim, members: Mapping[str, tuple[str, ...]], known: _Rows,
-    is_rebuilt: NDArray[np.bool_], start: Mapping[str, State], after: Mapping[str, State], parcel: NDArray[np.int64],
-    last: NDArray[np.int64],
-) -> None:  # fmt: skip
-    """Stores the states of parcels (parcel, after their last acquisition) and of those rebuilt to nothing."""
-    n = len(claim.parcel_keys)
+def _state_rows(
+    claim: Claim, members: Mapping[str, tuple[str, ...]], known: _Rows, is_rebuilt: NDArray[np.bool_],
+    start: Mapping[str, State], after: Mapping[str, State], acquired: _Acquisitions,
+) -> list[StateRow]:  # fmt: skip
+    """The states after each parcel's last acquisition, and those of parcels rebuilt to nothing."""
+    n, last = len(claim.parcel_keys), acquired.last
+    parcel = acquired.parcel[last]
     # A rebuilt state is stored even if it is empty now: all its observations may have been withdrawn.
     emptied = np.setdiff1d(np.flatnonzero(is_rebuilt), parcel)
     rows: list[StateRow] = []
@@ -248,8 +274,7 @@ def _save(
                 StateRow(int(claim.parcel_keys[p]), name, int(n_folded[p]), to_utc(newest[p]), one)
                 for p, one in zip(which.tolist(), streaming.to_bytes(state), strict=True)
             ]
-    if rows:
-        beliefs.save_states(connection, model_key, rows)
+    return rows
 
 
 def _tensor(index: NDArray[np.int64]) -> torch.Tensor:

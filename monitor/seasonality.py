@@ -1,36 +1,28 @@
 """Start, peak and end of season of parcels whose curves changed, from their stored daily curves."""
 
-from collections.abc import Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Final
 
 import numpy as np
-import sqlalchemy as sa
-from numpy.typing import NDArray
 
 from db import beliefs
 from db.beliefs import PhenologyRow
-from db.parcels import Parcel, Season
+from db.parcels import Season
 from models.phenology import CROP, GRASS, PhenologyDate, phenology
+from monitor.batch import BatchContext
 
 HCAT_GRASS: Final = "3302"
 """EuroCrops HCAT codes of pasture and meadow begin with it."""
 
 
-def date_seasons(
-    connection: sa.Connection, keys: NDArray[np.int64], parcels: Sequence[Parcel], season: Season, now: datetime,
-    recorded_at: datetime,
-) -> None:  # fmt: skip
-    """Store SOS, POS and EOS where they changed, of parcels (keys, ascending) whose curves changed.
-
-    Args:
-        now: the season's end is known from the day after it.
-    """
-    if len(keys) == 0:
+def date_seasons(batch: BatchContext) -> None:
+    """Store SOS, POS and EOS, where they changed, of parcels whose curves changed; the season's end is known from the day after it."""
+    if batch.curve is None or len(batch.curve.day) == 0 or batch.recorded_at is None:
         return
-    curves = beliefs.ndvi_curves(connection, keys, season.starts_on, season.ends_on)
-    is_complete = now.date() > season.ends_on
-    grass = {p.parcel_key for p in parcels if (p.hcat_code or "").startswith(HCAT_GRASS)}
+    season, keys = batch.season, np.unique(batch.curve.parcel_key)
+    curves = beliefs.ndvi_curves(batch.connection, keys, season.starts_on, season.ends_on)
+    is_complete = batch.now.date() > season.ends_on
+    grass = {p.parcel_key for p in batch.parcels if (p.hcat_code or "").startswith(HCAT_GRASS)}
     rows = []
     for key in keys.tolist():
         own = curves[slice(*np.searchsorted(curves["parcel_key"], [key, key + 1]))]
@@ -40,7 +32,7 @@ def date_seasons(
         dates = (_date(one, season) for one in (found.sos, found.pos, found.eos))
         outcome, reason = ("OK", None) if found.reason is None else ("NOT_VALID", str(found.reason))
         rows.append(PhenologyRow(key, outcome, reason, *dates))
-    beliefs.save_phenology(connection, rows, recorded_at)
+    beliefs.save_phenology(batch.connection, rows, batch.recorded_at)
 
 
 def _date(found: PhenologyDate | None, season: Season) -> date | None:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from db import registry
 from db.parcels import Season
 from db.registry import Task
-from models.checkpoint import Checkpoint, pack, unpack
+from models import gap_model
+from models.checkpoint import Checkpoint, pack
 from models.classifier import ClassifierConfig
 from models.classifier_training import Inputs, Progress, train_calibrated
 from models.crop_model import CropModel
@@ -26,13 +27,12 @@ from models.ndvi_networks import network_name
 from models.ndvi_reconstruction import NdviTrainingConfig, SarToNdvi
 from models.ndvi_training import train_ndvi
 from monitor.curves import curve_series
-from monitor.errors import CannotWatch
 from monitor.training_data import TrainingData, hold_out
 
+GAP_FILLING = gap_model.KIND
 EVALUATION_SHARES = (0.35, 0.5, 0.65, 0.8, 1.0)
 """Shares of the season at which a classifier is scored when no dates are given."""
 VALIDATION_SHARE = 0.2
-GAP_FILLING = "gap-filling"
 """The NDVI model that draws curves, beside the paper's networks of radar alone."""
 
 
@@ -125,17 +125,6 @@ def ndvi_checkpoint(
 def ndvi_choices(model: str, choices: Mapping[str, Any]) -> GapTrainingConfig | NdviTrainingConfig:
     """How an NDVI model is trained: the defaults of its name with a file's choices; ValueError or TypeError names what is wrong."""
     return GapTrainingConfig.chosen(choices) if model == GAP_FILLING else NdviTrainingConfig.chosen(model, choices)
-
-
-def curve_model(checkpoint: Checkpoint) -> GapModel:
-    """The gap filler of a checkpoint; CannotWatch for a network that knows radar alone."""
-    weights, description = unpack(checkpoint)
-    if (kind := description["kind"]) != GAP_FILLING:
-        raise CannotWatch(
-            f"NDVI model {checkpoint.model[:12]} is {kind}, of radar alone, and draws no curve; activate one that "
-            "`parcelwatch models train ndvi` made without --model"
-        )
-    return GapModel.from_state(description["config"], weights)
 
 
 def about(data: TrainingData, **counts: int) -> dict[str, object]:

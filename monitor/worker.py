@@ -8,39 +8,26 @@ tried: that is no poisoned parcel but a broken model, or a full disk.
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-import numpy as np
 import psycopg
 import sqlalchemy as sa
-import torch
-from numpy.typing import NDArray
 
-from db import beliefs, recording, registry, work
-from db.beliefs import NdviRows, PosteriorRow
+from db import recording, work
 from db.connect import engine, is_away
-from db.parcels import Parcel, Season, load_parcels, previous_season, season_by_key
-from db.progress import ProgressRow, with_another_crop_before
-from db.progress import load as load_progress
-from db.series import s1_series, s2_series
 from db.work import Claim
-from models.checkpoint import Checkpoint
-from models.crop_model import CropModel
-from models.gap_model import GapModel
-from monitor import curves, posteriors
-from monitor.assess import Known, assess
+from monitor import assess as markers
+from monitor import curves as reconstruct_ndvi
+from monitor import posteriors as classify
+from monitor import raise_alerts as alerts
+from monitor import seasonality as phenology
+from monitor.batch import ActiveModels, BatchContext
 from monitor.errors import NothingWorks
-from monitor.features import geometry, split_modalities
-from monitor.posteriors import Folded
-from monitor.progress import neighbours
-from monitor.rules import Posterior
-from monitor.seasonality import date_seasons
 from monitor.settings import MonitorSettings
-from monitor.train import curve_model
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +48,18 @@ class Counts:
     alert_events: int = 0
     postponed: int = 0
 
+    @classmethod
+    def of(cls, batch: BatchContext) -> "Counts":
+        """Count what a batch did."""
+        classified, curve = batch.classified, batch.curve
+        return cls(
+            parcels=len(batch.parcels),
+            observations=classified.n_observations if classified else 0,
+            posteriors=sum(map(len, classified.changed.values())) if classified else 0,
+            ndvi_days=len(curve.day) if curve is not None else 0,
+            alert_events=batch.n_alert_events,
+        )
+
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(*(a + b for a, b in zip(self.__dict__.values(), other.__dict__.values(), strict=True)))
 
@@ -71,13 +70,15 @@ class Worker:
 
     dsn: str
     settings: MonitorSettings
-    _classifiers: dict[int, CropModel] = field(default_factory=dict)
-    _ndvi: dict[int, GapModel] = field(default_factory=dict)
+    _models: ActiveModels = field(init=False)
     _last: datetime | None = None
     _claimed: tuple[int, str] | None = None
     """Season and collection of the batch before."""
     _seen: set[int] = field(default_factory=set)
     """Parcels worked on since `look` began, so that none is counted twice."""
+
+    def __post_init__(self) -> None:
+        self._models = ActiveModels(self.settings)
 
     def look(self, now: datetime, stop: threading.Event | None = None) -> Counts:
         """Work until nothing that can be claimed is left, or until `stop` after the batch in hand.
@@ -194,113 +195,18 @@ class Worker:
         return self._last
 
     def _process(self, connection: sa.Connection, claim: Claim, now: datetime) -> Counts:
-        season = season_by_key(connection, claim.season_key)
-        parcels = load_parcels(connection, season, claim.collection, None, claim.parcel_keys.tolist())
-        s2, s1 = s2_series(connection, claim.parcel_keys, None), s1_series(connection, claim.parcel_keys, None)
-        shape = geometry(*zip(*((p.perimeter_m, p.area_ha, p.bbox_fill) for p in parcels), strict=True))
-        classified = self._classified(connection, claim, season, split_modalities(s2, s1), shape)
-        drawn = self._drawn(connection, claim, season, s2, s1)
+        batch = BatchContext.load(connection, claim, now, self._models)
+        classify.classify(batch)
+        reconstruct_ndvi.reconstruct(batch)
         # From here on who asks as known later waits for the commit: everything that takes long is done.
-        longest = max((len(course) for course in classified.rows.values()), default=1) if classified else 1
-        recorded_at = self._recorded_at(connection, now, longest)
-        if classified:
-            beliefs.save_posteriors(connection, classified.model_key, classified.rows, recorded_at)
-        n_days = 0
-        if drawn is not None and len(drawn[1].day):
-            model_key, rows = drawn
-            beliefs.save_ndvi(connection, rows, model_key, recorded_at)
-            date_seasons(connection, np.unique(rows.parcel_key), parcels, season, now, recorded_at)
-            n_days = len(rows.day)
-        n_events = self._assessed(connection, claim, season, parcels, s2, classified, recorded_at)
+        batch.recorded_at = self._recorded_at(connection, now, batch.longest_course)
+        classify.save(batch)
+        reconstruct_ndvi.save(batch)
+        phenology.date_seasons(batch)
+        markers.evaluate(batch)
+        alerts.move(batch)
         work.done(connection, claim)
-        n_posteriors = sum(map(len, classified.rows.values())) if classified else 0
-        return Counts(len(parcels), classified.folded.n_folded if classified else 0, n_posteriors, n_days, n_events)
-
-    def _classified(
-        self, connection: sa.Connection, claim: Claim, season: Season, series: Mapping[str, NDArray[np.void]],
-        shape: NDArray[np.float64],
-    ) -> "_Classified | None":  # fmt: skip
-        row = registry.active(connection, season.season_key, claim.collection, "classifier")
-        if row is None:
-            return None
-        if row.model_key not in self._classifiers:
-            checkpoint = Checkpoint(*registry.checkpoint(connection, row.model_key))
-            dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.settings.precision]
-            made = CropModel.from_checkpoint(checkpoint).for_inference(self.settings.device, dtype)
-            self._classifiers[row.model_key] = made
-        model = self._classifiers[row.model_key]
-        folded = posteriors.fold(connection, row.model_key, model, claim, series, shape, season.starts_on)
-        return _Classified(row.model_key, model, folded, posteriors.changed(connection, row.model_key, folded))
-
-    def _drawn(
-        self, connection: sa.Connection, claim: Claim, season: Season, s2: NDArray[np.void], s1: NDArray[np.void]
-    ) -> tuple[int, NdviRows] | None:
-        row = registry.active(connection, season.season_key, claim.collection, "ndvi")
-        if row is None:
-            return None
-        if row.model_key not in self._ndvi:
-            checkpoint = Checkpoint(*registry.checkpoint(connection, row.model_key))
-            self._ndvi[row.model_key] = curve_model(checkpoint).to(self.settings.device)
-        return row.model_key, curves.draw(connection, row.model_key, self._ndvi[row.model_key], claim, season, s2, s1)
-
-    def _assessed(
-        self, connection: sa.Connection, claim: Claim, season: Season, parcels: list[Parcel], s2: NDArray[np.void],
-        classified: "_Classified | None", recorded_at: datetime,
-    ) -> int:  # fmt: skip
-        rules = self.settings.rules
-        standing, before = self._progress(connection, season, claim.collection)
-        near = {
-            p.parcel_key: neighbours(standing, before, p.region, p.crop_code, season.starts_on, rules) for p in parcels
-        }
-        known = Known(
-            courses={} if classified is None else classified.courses(),
-            rebuilt=frozenset() if classified is None else classified.folded.rebuilt,
-            declared_class=_declared(parcels, classified),
-            neighbours=near,
-            new_stands=with_another_crop_before(connection, claim.parcel_keys),
-            is_classified=classified is not None,
-        )
-        return assess(connection, parcels, s2, known, rules, recorded_at)
-
-    def _progress(
-        self, connection: sa.Connection, season: Season, collection: str
-    ) -> tuple[Mapping[tuple[str, str], ProgressRow], Mapping[tuple[str, str], ProgressRow]]:
-        """How the crops stand this season, and how they stood in the season before."""
-        earlier = previous_season(connection, collection, season)
-        before = {} if earlier is None else load_progress(connection, earlier.season_key, collection)
-        return load_progress(connection, season.season_key, collection), before
-
-
-@dataclass(frozen=True)
-class _Classified:
-    """What the classifier says of a claim."""
-
-    model_key: int
-    model: CropModel
-    folded: Folded
-    rows: Mapping[int, list[PosteriorRow]]
-    """Those to be stored."""
-
-    def courses(self) -> dict[int, list[Posterior]]:
-        """The posteriors as rules take them."""
-        return {
-            key: [
-                Posterior(
-                    self.model.config.classes, np.asarray(row.probabilities, np.float32),
-                    sum(row.n_observations.values()), row.observed_to.date(),
-                )
-                for row in course
-            ]
-            for key, course in self.folded.courses.items()
-        }  # fmt: skip
-
-
-def _declared(parcels: list[Parcel], classified: _Classified | None) -> dict[int, str | None]:
-    """The class of each parcel's declared crop, None where the model has none."""
-    if classified is None:
-        return {}
-    class_of = classified.model.about.get("class_of", {})
-    return {p.parcel_key: class_of.get(p.crop_code) for p in parcels}
+        return Counts.of(batch)
 
 
 def _line(error: Exception) -> str:

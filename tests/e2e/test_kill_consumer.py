@@ -88,9 +88,7 @@ def consumed(dsn: str) -> int:
         )
 
 
-def test_killed_at_ten_random_moments(
-    dsn: str, bootstrap: str, topic_prefix: str, environment: dict[str, str]
-) -> None:
+def test_killed_at_ten_random_moments(dsn: str, bootstrap: str, topic_prefix: str, environment: dict[str, str]) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")  # shown when the test fails
     chance = random.Random(seed)

@@ -23,6 +23,7 @@ from models.gap_training import GapTrainingConfig, fit_gaps
 from models.ndvi_inputs import ClearSeries, SarSeries
 from models.normalise import Normaliser, Observations
 from monitor import schedule, train
+from monitor.batch import BatchContext
 from monitor.errors import NothingWorks
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker
@@ -189,9 +190,9 @@ def test_a_time_out_is_no_server_that_is_away(
     world.store(["p"], {10: 0.3})
     worker = Worker(world.dsn, MonitorSettings())
 
-    def times_out(connection: sa.Connection, *_: object) -> None:
-        connection.execute(sa.text("set local statement_timeout = 50"))
-        connection.execute(sa.text("select pg_sleep(5)"))
+    def times_out(batch: BatchContext, *_: object) -> None:
+        batch.connection.execute(sa.text("set local statement_timeout = 50"))
+        batch.connection.execute(sa.text("select pg_sleep(5)"))
 
     with monkeypatch.context() as patch:
         patch.setattr("monitor.posteriors.fold", times_out)

@@ -17,10 +17,11 @@ from experiments.ndvi.patches import pixels
 from experiments.ndvi.sources import Source, open_series
 from experiments.schemes import ExperimentError
 from models.checkpoint import Checkpoint, unpack
+from models.gap_model import GapModel
 from models.mcnn_seq import McnnSeqConfig
 from models.ndvi_inputs import TrainingDataError
 from models.ndvi_reconstruction import NdviTrainingConfig, SarToNdvi
-from monitor.train import GAP_FILLING, curve_model
+from monitor.train import GAP_FILLING
 from seasons.playable import SeasonDataError
 
 SIZE, BEGIN = 8, datetime(2018, 11, 3, 10, 50, tzinfo=UTC)
@@ -173,7 +174,7 @@ def test_the_gap_filler_is_trained_on_pixels_too(run: Callable[..., Result]) -> 
     assert run(text, "--out", "kept").exit_code == 0
     kept = Checkpoint(Path("kept/weights.pt").read_bytes(), Path("kept/model.json").read_text())
     assert kept.describe()["kind"] == GAP_FILLING
-    assert curve_model(kept).members
+    assert GapModel.from_checkpoint(kept).members
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,120 @@
+"""A batch of claimed parcels on its way through the stages: what is known of them, the active models, what the stages found."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Generic, TypeVar
+
+import numpy as np
+import sqlalchemy as sa
+import torch
+from numpy.typing import NDArray
+
+from db import registry
+from db.alerts import FindingRow
+from db.beliefs import NdviRows, PosteriorRow
+from db.parcels import Parcel, Season, load_parcels, season_by_key
+from db.series import s1_series, s2_series
+from db.work import Claim
+from models.checkpoint import Checkpoint
+from models.crop_model import CropModel
+from models.gap_model import GapModel
+from monitor.rules import Finding
+from monitor.settings import MonitorSettings
+
+Model = TypeVar("Model")
+
+
+@dataclass(frozen=True)
+class Active(Generic[Model]):
+    """A model that watches the season, under its key in the registry."""
+
+    key: int
+    model: Model
+
+
+@dataclass
+class ActiveModels:
+    """Models that are active for collections and seasons, loaded once."""
+
+    settings: MonitorSettings
+    _classifiers: dict[int, CropModel] = field(default_factory=dict)
+    _curve_models: dict[int, GapModel] = field(default_factory=dict)
+
+    def classifier(self, connection: sa.Connection, claim: Claim) -> Active[CropModel] | None:
+        """Return the classifier of the claim's season, None where there is none."""
+        row = registry.active(connection, claim.season_key, claim.collection, "classifier")
+        if row is None:
+            return None
+        if row.model_key not in self._classifiers:
+            dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.settings.precision]
+            model = CropModel.from_checkpoint(Checkpoint(*registry.checkpoint(connection, row.model_key)))
+            self._classifiers[row.model_key] = model.for_inference(self.settings.device, dtype)
+        return Active(row.model_key, self._classifiers[row.model_key])
+
+    def curve_model(self, connection: sa.Connection, claim: Claim) -> Active[GapModel] | None:
+        """Return the model of the daily curve of the claim's season, None where there is none."""
+        row = registry.active(connection, claim.season_key, claim.collection, "ndvi")
+        if row is None:
+            return None
+        if row.model_key not in self._curve_models:
+            model = GapModel.from_checkpoint(Checkpoint(*registry.checkpoint(connection, row.model_key)))
+            self._curve_models[row.model_key] = model.to(self.settings.device)
+        return Active(row.model_key, self._curve_models[row.model_key])
+
+
+@dataclass(frozen=True)
+class Classified:
+    """The posteriors that the claimed parcels' new acquisitions make."""
+
+    courses: Mapping[int, list[PosteriorRow]]
+    """By parcel key, in order of acquisition; parcels without a new acquisition are absent, a rebuilt one has all of its own."""
+    rebuilt: frozenset[int]
+    """Parcels whose course begins at the season's start."""
+    n_observations: int
+    """Observations that went through the network."""
+    changed: Mapping[int, list[PosteriorRow]]
+    """Those of `courses` that are to be stored."""
+
+
+@dataclass
+class BatchContext:
+    """One transaction's batch. Stages read what is known and what stages before them found, and add what they find."""
+
+    connection: sa.Connection
+    claim: Claim
+    now: datetime
+    """The worker's clock: says whether the season is over, never when something became known."""
+    settings: MonitorSettings
+    season: Season
+    parcels: Sequence[Parcel]
+    """(P) in the order of the claim."""
+    s2: NDArray[np.void]
+    s1: NDArray[np.void]
+    """All that is known of the claimed parcels, sorted by parcel and time."""
+    classifier: Active[CropModel] | None
+    curve_model: Active[GapModel] | None
+    recorded_at: datetime | None = None
+    """When what the batch stores becomes known; from then on who asks as known later waits for the commit."""
+    classified: Classified | None = None
+    curve: NdviRows | None = None
+    """Days of the curves that are to be stored."""
+    findings: list[tuple[FindingRow, Finding]] = field(default_factory=list)
+    """Findings that changed."""
+    n_alert_events: int = 0
+
+    @classmethod
+    def load(cls, connection: sa.Connection, claim: Claim, now: datetime, models: ActiveModels) -> "BatchContext":
+        """Read what is known of the claimed parcels."""
+        season = season_by_key(connection, claim.season_key)
+        return cls(
+            connection, claim, now, models.settings, season,
+            load_parcels(connection, season, claim.collection, None, claim.parcel_keys.tolist()),
+            s2_series(connection, claim.parcel_keys, None), s1_series(connection, claim.parcel_keys, None),
+            models.classifier(connection, claim), models.curve_model(connection, claim),
+        )  # fmt: skip
+
+    @property
+    def longest_course(self) -> int:
+        """The most posteriors that are to be stored of one parcel: as many microseconds apart are they recorded."""
+        return max(map(len, self.classified.changed.values()), default=1) if self.classified else 1
