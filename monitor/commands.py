@@ -19,9 +19,10 @@ from db.terminal import console, plain, progress, table
 from models.checkpoint import Checkpoint
 from models.classifier import ClassifierConfig
 from models.gap_model import GapModel
-from models.gap_training import GAPS_DAYS, MODES, GapTrainingConfig
+from models.gap_training import GAPS_DAYS, GapTrainingConfig
 from models.ndvi_inputs import TrainingDataError
 from models.ndvi_reconstruction import NdviTrainingConfig, SarToNdvi
+from models.ndvi_views import MODES
 from monitor import asked, schedule, train, training_data
 from monitor.errors import CannotWatch, NotFound
 from monitor.records import records

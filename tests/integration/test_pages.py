@@ -173,7 +173,8 @@ def _commands(page: Path) -> list[str]:
 def _parse(line: str) -> None:
     """Parse a command as the program does, without running it; raises what typer says of a wrong one."""
     command: Any = typer.main.get_command(app)  # typer's own copy of click has no public names
-    context, name, arguments = None, "parcelwatch", shlex.split(line.replace(" DAY", " 2025-01-01"))
+    name: str | None = "parcelwatch"
+    context, arguments = None, shlex.split(line.replace(" DAY", " 2025-01-01"))
     while True:
         context = command.make_context(name, arguments, parent=context)
         arguments = [*context._protected_args, *context.args]
