@@ -110,7 +110,9 @@ def test_the_operating_page_goes_from_an_empty_store_to_alerts(
     Path("ndvi.toml").write_text("n_members = 1\nn_updates = 30\n")
     said = {line: _run(line) for line in _season()}
     for line, text in said.items():
-        if line.startswith("simulate") and "--send" not in line:
+        if line.startswith("simulate") and "--send" in line:
+            assert "import them" not in text  # they are imported
+        elif line.startswith("simulate"):
             assert any(f"import them: parcelwatch {other}" in text.splitlines() for other in said), line  # it pastes
     assert "no open alerts" not in said["alerts --season 2025"]
     with engine(dsn).connect() as connection:
