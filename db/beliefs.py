@@ -39,7 +39,9 @@ def load_states(connection: sa.Connection, parcels: Keys, model_key: int) -> lis
 
 
 def save_states(connection: sa.Connection, model_key: int, states: Sequence[StateRow]) -> None:
-    """Writes encoder states, newest over older."""
+    """Write encoder states, newest over older."""
+    if not states:
+        return
     driver(connection).execute(
         """insert into encoder_states (parcel_key, model_key, modality, n_folded, observed_to, state)
            select parcel_key, %s, modality, n_folded, observed_to, state

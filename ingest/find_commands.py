@@ -29,7 +29,10 @@ from ingest.scenes.terminal import AsJson, Prefix, ProfileOption, json_line, lin
 from ingest.schemas import Sensor
 
 Every = Annotated[
-    float | None, typer.Option(min=0.05, help="Minutes between looks, until SIGTERM or Ctrl-C; default: look once.")
+    float | None,
+    typer.Option(
+        min=0.05, metavar="MINUTES", help="Minutes between looks, until SIGTERM or Ctrl-C; default: look once."
+    ),
 ]
 BoundingBox = Annotated[str | None, typer.Option("--bbox", help="WEST,SOUTH,EAST,NORTH in degrees.")]
 Region = Annotated[str | None, typer.Option(help="The box around this region's parcels; default: around all parcels.")]

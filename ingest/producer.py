@@ -6,12 +6,13 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from ingest.connection import client_options, connecting, is_refusal, refusal
-from ingest.errors import BrokerRefuses, DeliveryFailed
-from ingest.messages import encode_arrow, encode_json, schema_of
+from ingest.errors import BrokerRefuses, DeliveryFailed, MessageRejected
+from ingest.messages import MODELS, decode_json, encode_arrow, encode_json, schema_of
 from ingest.schemas import CONTENT_TYPE_ARROW, CONTENT_TYPE_JSON, S2, ObservationSchema
 from ingest.settings import IngestSettings
 from ingest.topics import Topics
@@ -91,20 +92,33 @@ class ObservationProducer:
         self._sender = Sender(bootstrap, settings.producer_bytes)
 
     def send(self, table: pa.Table) -> int:
-        """Queues a table of one of the schemas as Arrow batches within the size limit; returns how many messages.
+        """Queue a table of one of the schemas as Arrow batches within the size limit; return how many messages.
 
-        Raises MessageRejected when its metadata names no known schema, DeliveryFailed when the queue takes no more.
+        `revision` and `is_withdrawn` may be left out or null, as in JSON.
+
+        Raises:
+            MessageRejected: its metadata names no known schema, or a required column is not there or has nulls; nothing is sent.
+            DeliveryFailed: the queue takes no more.
         """
-        topic, n_messages = self._topic(schema_of(table)), 0
+        schema, n_messages = schema_of(table), 0
+        topic, table = self._topic(schema), filled(table, schema)
         for message in batches(table, self._settings.producer_bytes):
             self._sender.send(topic, message, [("content-type", CONTENT_TYPE_ARROW.encode())])
             n_messages += 1
         return n_messages
 
     def send_records(self, schema: ObservationSchema, rows: Sequence[Mapping[str, Any]]) -> int:
-        """Queues rows (as `Table.to_pylist` gives them) as JSON, one message each; returns how many."""
+        """Queue rows (as `Table.to_pylist` gives them) as JSON, one message each; return how many.
+
+        `revision` and `is_withdrawn` may be left out or None.
+
+        Raises:
+            MessageRejected: a row is none of the schema's; nothing is sent.
+            DeliveryFailed: the queue takes no more.
+        """
         headers = [("content-type", CONTENT_TYPE_JSON.encode())]
-        for row, message in zip(rows, encode_json(schema, rows), strict=True):
+        messages = [_record(schema, row, nr) for nr, row in enumerate(rows)]
+        for row, message in zip(rows, messages, strict=True):
             self._sender.send(self._topic(schema), message, headers, key=str(row["parcel_id"]).encode())
         return len(rows)
 
@@ -130,6 +144,45 @@ class ObservationProducer:
 
     def _topic(self, schema: ObservationSchema) -> str:
         return self._settings.s2_topic if schema is S2 else self._settings.s1_topic
+
+
+def filled(table: pa.Table, schema: ObservationSchema) -> pa.Table:
+    """Return the table with the defaults of what may be left out; raise MessageRejected where another value lacks."""
+    defaults = _defaults(schema)
+    for name in schema.required:
+        is_there = name in table.column_names
+        if is_there and not (n_null := table[name].null_count):
+            continue
+        if name not in defaults:
+            found = f"null in {n_null} of {len(table)} rows" if is_there else "not there"
+            raise MessageRejected("missing_value", f"column {name}: {found}, and every row needs it; nothing was sent")
+        field = schema.arrow.field(name)
+        if not is_there:
+            table = table.append_column(field, pa.repeat(pa.scalar(defaults[name], field.type), len(table)))
+            continue
+        column = table[name].cast(field.type) if pa.types.is_null(table[name].type) else table[name]
+        table = table.set_column(table.column_names.index(name), name, pc.fill_null(column, defaults[name]))
+    return table
+
+
+def _record(schema: ObservationSchema, row: Mapping[str, Any], nr: int) -> bytes:
+    """Return a row as a JSON record that the consumer can read, without nulls where a default stands for them."""
+    defaults = _defaults(schema)
+    try:
+        given = {name: value for name, value in row.items() if value is not None or name not in defaults}
+        (message,) = encode_json(schema, [given])
+        decode_json(message)
+    except MessageRejected as error:
+        raise MessageRejected(error.code, f"row {nr}: {error.reason}; nothing was sent") from None
+    except (TypeError, ValueError) as error:  # what is no JSON: NaN, a date, pixels of another length
+        raise MessageRejected("malformed", f"row {nr}: {_told(error)}; nothing was sent") from None
+    return message
+
+
+def _defaults(schema: ObservationSchema) -> dict[str, Any]:
+    """Return the values of required columns that JSON may leave out."""
+    fields = MODELS[schema.id].model_fields
+    return {name: fields[name].default for name in schema.required if not fields[name].is_required()}
 
 
 def batches(table: pa.Table, max_bytes: int) -> Iterator[bytes]:

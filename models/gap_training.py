@@ -113,6 +113,10 @@ class GapScores:
     """By mode and days of the gap."""
     radar_alone_r2: float
     """Of the retrospective network without any view."""
+    n_views: int
+    """Clear views, each hidden once in a gap of each length and mode."""
+    n_fields: int
+    """Fields that they are of."""
 
     def flat(self) -> dict[str, float]:
         """The scores by name, for a registry."""
@@ -152,7 +156,7 @@ def fit_gaps(
     sd_scale: dict[Mode, Floats] = {}
     scores: dict[Mode, dict[int, float]] = {}
     alone = float("nan")
-    done = 0
+    done, is_answered = 0, np.zeros(n_parcels, dtype=bool)
     for mode in MODES:
         networks, held = [], []
         for k in range(config.n_members):
@@ -165,7 +169,9 @@ def fit_gaps(
             one = GapModel(
                 {mode: (networks[-1],)}, scale, season.prior, season.view_sd, {mode: np.ones(len(SCALE_DAYS))}
             )
-            held.append(_held_out(one, season, np.flatnonzero(is_held if is_held.any() else learn), mode))
+            asked = is_held if is_held.any() else learn
+            is_answered |= asked
+            held.append(_held_out(one, season, np.flatnonzero(asked), mode))
         members[mode] = tuple(networks)
         error, sd, nearest, gap, target = (np.concatenate(values) for values in zip(*held, strict=True))
         sd_scale[mode] = _calibrated(error, sd, nearest, season.view_sd)
@@ -173,7 +179,8 @@ def fit_gaps(
         if mode == "retrospective":
             y, e = target[gap == 0], error[gap == 0]
             alone = 1 - float((e**2).sum() / max(((y - y.mean()) ** 2).sum(), 1e-9))
-    return GapModel(members, scale, season.prior, season.view_sd, sd_scale), GapScores(scores, alone)
+    measured = GapScores(scores, alone, int((gap == 0).sum()), int(is_answered.sum()))
+    return GapModel(members, scale, season.prior, season.view_sd, sd_scale), measured
 
 
 def _season(

@@ -19,9 +19,10 @@ from db.terminal import console, plain, progress, table
 from models.checkpoint import Checkpoint
 from models.classifier import ClassifierConfig
 from models.gap_model import GapModel
-from models.gap_training import GapTrainingConfig
+from models.gap_training import GAPS_DAYS, GapTrainingConfig
 from models.ndvi_inputs import TrainingDataError
 from models.ndvi_reconstruction import NdviTrainingConfig, SarToNdvi
+from models.ndvi_views import MODES
 from monitor import asked, schedule, train, training_data
 from monitor.errors import CannotWatch, NotFound
 from monitor.records import records
@@ -191,6 +192,7 @@ def train_ndvi(
                 model, scores = train.radar_alone(data, config=config, seed=seed, device=device, progress=told)
         checkpoint = train.ndvi_checkpoint(model, scores, train.about(data))
         _registered(connection, "ndvi", checkpoint, scores, out)
+    _print_gap_scores(scores)
 
 
 def _ndvi_choices(model: str, file: Path | None, seed: int) -> GapTrainingConfig | NdviTrainingConfig:
@@ -238,8 +240,31 @@ def _print_scores(scores: Mapping[str, Any], season: Season) -> None:
     console.print(table(("as known on", "macro-F1", "accuracy", "held-out parcels"), rows))
 
 
+def _print_gap_scores(scores: Mapping[str, float]) -> None:
+    """Print a gap filler's errors by the days around a view that were hidden, and on how many views."""
+    if "n_views" not in scores:
+        return
+    rows = [
+        (
+            f"{gap} days",
+            *(f"{scores[f'rmse_{mode}_{gap}']:.3f}" for mode in MODES),
+            f"{scores['n_views']:,}",
+            scores["n_fields"],
+        )
+        for gap in GAPS_DAYS
+    ]
+    names = {"causal": "RMSE as known on the day", "retrospective": "RMSE afterwards"}
+    console.print(
+        table(("NDVI hidden in gaps of", *(names[mode] for mode in MODES), "views", "held-out parcels"), rows)
+    )
+
+
 def _scores(scores: Mapping[str, Any]) -> str:
-    """Validation scores in a few words."""
+    """Return validation scores in a few words."""
     if "macro_f1" in scores:
-        return f"macro-F1 {', '.join(f'{one:.2f}' for one in scores['macro_f1'])} over the season"
+        counted = f", {scores['parcels']} parcels" if "parcels" in scores else ""
+        return f"macro-F1 {scores['macro_f1'][-1]:.2f} as known on the last scored day{counted}"
+    if "rmse_retrospective_30" in scores:
+        counted = f", {scores['n_views']:,} views" if "n_views" in scores else ""
+        return f"NDVI RMSE {scores['rmse_retrospective_30']:.3f} in gaps of 30 days{counted}"
     return ", ".join(f"{name} {scores[name]:.3f}" for name in ("r2", "rmse") if name in scores) or "none"

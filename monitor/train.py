@@ -75,7 +75,9 @@ def ndvi(
     data: TrainingData, *, is_usable: NDArray[np.bool_] | None = None, config: GapTrainingConfig | None = None,
     progress: Callable[[int, float], None] | None = None, device: str = "cpu",
 ) -> tuple[GapModel, dict[str, float]]:  # fmt: skip
-    """The gap filler of a season's NDVI, and its scores on blocks that the answering network left out.
+    """Train the gap filler of a season's NDVI; return it, and its scores on blocks that the answering network left out.
+
+    The scores are those of `GapScores`, with the counts `n_views` and `n_fields` that they were taken on.
 
     Args:
         is_usable: (P,) parcels that may be trained and validated on; the others are not looked at (a test fold).
@@ -86,7 +88,7 @@ def ndvi(
     """
     sar, clear = _series(data, is_usable)
     model, scores = fit_gaps(sar, clear, data.blocks, config, progress, device)
-    return model, scores.flat()
+    return model, scores.flat() | {"n_views": scores.n_views, "n_fields": scores.n_fields}
 
 
 def radar_alone(

@@ -107,10 +107,11 @@ def simulate(
         f"--starts-on {season.starts_on} --ends-on {season.ends_on}"
     )
     typer.echo(f"{len(season.parcels)} parcels: {path}; injected events: {events}")
-    typer.echo(f"import them: {importing}")  # never wrapped: it is pasted
-    if send:
-        _require_imported(season, importing)
-        typer.echo(f"{_send(season):,} observations sent")
+    if not send:
+        typer.echo(f"import them: {importing}")  # never wrapped: it is pasted
+        return
+    _require_imported(season, importing)
+    typer.echo(f"{_send(season):,} observations sent; `parcelwatch ingest run` stores them")
 
 
 def _require_imported(season: Season, importing: str) -> None:

@@ -1,9 +1,12 @@
 """The SQL page: every statement runs and finds something, and what it says of functions and views is so."""
 
 import re
+import subprocess
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
+import geopandas
 import pytest
 import sqlalchemy as sa
 
@@ -107,3 +110,46 @@ def test_an_unknown_parcel_is_an_error_that_names_what_is_stored(connection: sa.
     assert "no parcel '10984' in collection 'nl_brp', season '2025'" in str(refused.value)
     assert "nl-brp / 2025" in str(refused.value)
     assert connection.execute(sa.text("select parcel_key_of('x', 'y', null, missing_ok => true)")).scalar_one() is None
+
+
+PYTHON = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def test_the_lines_for_geopandas_write_the_open_alerts(
+    dsn: str, connection: sa.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert connection is not None  # its rows are stored
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "check_output", lambda *_, **__: f"{dsn}\n")
+    exec(compile(PYTHON[0], "sql.md", "exec"), {})  # the page is ours
+    written = geopandas.read_file("alerts.gpkg")
+    assert sorted(zip(written["source_id"], written["declared_crop"], strict=True)) == [
+        ("10984", "maize"),
+        ("10985", "hemp"),
+    ]
+    assert written.total_bounds == pytest.approx((5, 52, 5.01, 52.01))
+
+
+def test_the_lines_for_qgis_name_the_server_and_the_view() -> None:
+    asked: dict[str, tuple[str, ...]] = {}
+
+    class Source:
+        """What the lines use of QGIS' class of that name."""
+
+        def setConnection(self, *server: str) -> None:  # noqa: N802
+            asked["server"] = server
+
+        def setDataSource(self, *layer: str) -> None:  # noqa: N802
+            asked["layer"] = layer
+
+        def uri(self, _: bool) -> str:
+            return "uri"
+
+    interface = types.SimpleNamespace(addVectorLayer=lambda *layer: asked.update(shown=layer))
+    exec(
+        compile(PYTHON[1].replace("ADDRESS", "postgresql://anna:p%40ss@127.0.0.1:5433/fields"), "sql.md", "exec"),
+        {"QgsDataSourceUri": Source, "iface": interface},
+    )
+    assert asked["server"] == ("127.0.0.1", "5433", "fields", "anna", "p@ss")
+    assert asked["layer"] == ("public", "open_alerts", "geom", "", "alert_key")
+    assert asked["shown"] == ("uri", "open alerts", "postgres")

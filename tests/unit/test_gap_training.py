@@ -49,6 +49,8 @@ def test_it_learns_scores_what_was_left_out_and_tells_of_every_update() -> None:
     assert [update for update, _ in told] == list(range(1, CONFIG.all_updates + 1))
     assert np.isfinite([loss for _, loss in told]).all()
     assert set(scores.flat()) == {f"rmse_{mode}_{g}" for mode in model.members for g in GAPS_DAYS} | {"radar_alone_r2"}
+    assert scores.n_fields in range(6, 11)  # those of two of five parts
+    assert scores.n_views == 24 * scores.n_fields
     _, untrained = fit_gaps(*season(), np.arange(N), replace(CONFIG, n_updates=1))
     for mode in model.members:
         assert all(scores.rmse[mode][gap] < untrained.rmse[mode][gap] for gap in GAPS_DAYS[1:])

@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from ingest.errors import MessageRejected
 from ingest.json_schemas import json_schema
 from ingest.judge import Message, judge
 from ingest.messages import decode_json, encode_arrow, encode_json, rows_to_table
-from ingest.producer import batches
+from ingest.producer import ObservationProducer, batches, filled
 from ingest.schemas import CONTENT_TYPE_ARROW, S1, S2, SCHEMA_KEY, SCHEMAS, ObservationSchema
 from ingest.settings import IngestSettings
 
@@ -229,3 +230,72 @@ def test_published_schemas_are_those_of_the_models(schema: ObservationSchema) ->
 
 def test_schemas_say_in_arrow_who_they_are() -> None:
     assert {schema.arrow.metadata[SCHEMA_KEY].decode() for schema in (S1, S2)} == set(SCHEMAS)
+
+
+WHEN = datetime(2023, 5, 1, tzinfo=UTC)
+ROW = {
+    "collection": "nl-brp", "season": "2023", "parcel_id": "1", "observed_at": WHEN, "available_at": WHEN, "scene_id": "s",
+    "platform": "S2A", "relative_orbit": 94, "NDVI": 0.5, "n_clear": 9,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("given", [{}, {"revision": None, "is_withdrawn": None}])
+def test_what_json_may_leave_out_is_filled_before_arrow_is_sent(given: dict[str, None]) -> None:
+    schema = S2.arrow if given else pa.schema([S2.arrow.field(name) for name in ROW], metadata=S2.arrow.metadata)
+    table = filled(pa.Table.from_pylist([ROW | given, ROW | given], schema=schema), S2)
+    sent, decoded = decode_arrow(encode_arrow(table), 10)[:2]
+    assert sent is S2
+    assert decoded["revision"].to_pylist() == [0, 0]
+    assert decoded["is_withdrawn"].to_pylist() == [False, False]
+
+
+def test_a_column_of_nulls_without_a_type_is_filled() -> None:
+    table = pa.Table.from_pylist([ROW | {"revision": None}]).replace_schema_metadata(S2.arrow.metadata)
+    assert filled(table, S2)["revision"].to_pylist() == [0]
+
+
+@pytest.mark.parametrize("change", [{"n_clear": None}, {"scene_id": None}])
+def test_an_arrow_table_without_a_required_value_is_refused_in_one_line(change: dict[str, None]) -> None:
+    (name,) = change
+    table = pa.Table.from_pylist([ROW, ROW | change], schema=S2.arrow)
+    with pytest.raises(MessageRejected, match=f"^column {name}: null in 1 of 2 rows, and every row needs it"):
+        filled(table, S2)
+    with pytest.raises(MessageRejected, match=f"^column {name}: not there"):
+        filled(table.drop_columns([name]), S2)
+
+
+class Kept(ObservationProducer):
+    """A producer whose messages go nowhere."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[Any, ...]] = []
+        self._settings, self._sender = IngestSettings(), self  # type: ignore[assignment]
+
+    def send(self, *message: Any, **_: Any) -> None:  # type: ignore[override]
+        """Keep a message: topic, value, headers."""
+        self.sent.append(message)
+
+
+def test_records_may_leave_out_or_null_what_has_a_default() -> None:
+    producer = Kept()
+    assert producer.send_records(S2, [ROW, ROW | {"revision": None, "is_withdrawn": None, "B02": None}]) == 2
+    assert [decode_json(value)[1]["revision"] for _, value, _ in producer.sent] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"n_clear": None}, "missing_value"),
+        ({"observed_at": datetime(2023, 5, 1)}, "naive_timestamp"),  # noqa: DTZ001
+        ({"ndvi": 0.5}, "malformed"),
+        ({"NDVI": float("nan")}, "malformed"),
+        ({"observed_at": WHEN.date()}, "malformed"),
+        ({"pixels": b"\0" * 7}, "malformed"),
+    ],
+)
+def test_a_record_that_cannot_be_read_is_refused_before_any_is_sent(change: dict[str, object], code: str) -> None:
+    producer = Kept()
+    with pytest.raises(MessageRejected, match=r"^row 1: [^\n]+; nothing was sent$") as refused:
+        producer.send_records(S2, [ROW, ROW | change])
+    assert refused.value.code == code
+    assert producer.sent == []

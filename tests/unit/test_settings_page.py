@@ -27,6 +27,8 @@ CLASSES: dict[type, str] = {
 }
 HEAD = """# Settings
 
+A bare `parcelwatch` is `.venv/bin/parcelwatch`, run in the project's folder; relative paths are relative to it.
+
 Environment variables, read when a command starts. Units are in the name (`_S` seconds, `_DAYS`, `_BYTES`, `_HA`, `_DB`) or in the meaning;
 shares and probabilities are from 0 to 1. Made from the settings' classes: a test fails where this page is stale.
 """
