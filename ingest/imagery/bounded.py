@@ -1,6 +1,7 @@
 """Metadata files from outside, read within bounds: regular files only, so many bytes, and what parsing makes of them."""
 
 import errno
+import hashlib
 import json
 import os
 import stat
@@ -19,6 +20,8 @@ LARGEST_XML: Final = 8 * 2**20
 """Bytes of a product's metadata: MTD_TL.xml has 0.6 MB; the tree of elements takes some 30 times as much memory."""
 _LARGEST_DIRECTORY: Final = 4 * 2**20
 """Bytes of a zip's directory: a product has some 150 members."""
+_LARGEST_IMAGE: Final = 2**30
+"""Bytes that a zip's member may unpack to: a whole tile of one band takes 241 MB uncompressed."""
 _TAIL: Final = 2**16 + 22
 """Where a zip's end record lies: 22 bytes and a comment."""
 ZIP_ERRORS: Final = (zipfile.BadZipFile, KeyError, RuntimeError, EOFError, zlib.error, struct.error)
@@ -47,7 +50,7 @@ def parsed_json(text: bytes | str) -> Any:
 
 def parsed_xml(text: bytes) -> ElementTree.Element:
     """Return the root of an XML text without a document type, whose entities may grow. Raises ElementTree.ParseError."""
-    if b"<!DOCTYPE" in text:
+    if b"<!DOCTYPE" in text.replace(b"\0", b""):  # in UTF-16, every other byte of it is zero
         raise ElementTree.ParseError("holds a document type, which metadata of a product do not")
     return ElementTree.fromstring(text)
 
@@ -62,6 +65,20 @@ def read_member(path: Path, member: str, most: int) -> bytes:
     """Return the bytes of a zip's member; no more than `most` are unpacked. Raises OSError, ZIP_ERRORS."""
     with _zip(path) as archive, archive.open(member) as file:
         return _bounded(file, most, member)
+
+
+def digest(path: Path, member: str | None, algorithm: str) -> str:
+    """Return the digest in hexadecimal of a regular file, or of a zip's member. Raises OSError, ZIP_ERRORS."""
+    if member is not None:
+        with _zip(path) as archive, archive.open(member) as file:
+            if archive.getinfo(member).file_size > _LARGEST_IMAGE:
+                raise zipfile.BadZipFile(f"{member} unpacks to more than {_LARGEST_IMAGE:,} bytes")
+            return hashlib.file_digest(file, algorithm).hexdigest()  # type: ignore[arg-type]  # typeshed wants getbuffer
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as whole:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return hashlib.file_digest(whole, algorithm).hexdigest()
 
 
 def _bounded(file: IO[bytes], most: int, name: str) -> bytes:

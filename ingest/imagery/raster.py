@@ -19,6 +19,7 @@ from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError, Ra
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
+from ingest.imagery.checksums import require
 from ingest.imagery.errors import SceneError
 from ingest.imagery.index import CHUNK, Chunk
 from ingest.imagery.scene import Band, Grid, Scene
@@ -50,7 +51,7 @@ _DRIVERS: Final = ("GTiff", "JP2OpenJPEG")
 """All that imagery comes in. Any other driver may open other files and addresses (VRT, GTI, WMS) or run what a file says."""
 _LARGEST_BLOCK: Final = 512 * 2**20
 """Bytes that decoding one block may take: a whole tile in one strip takes 241 MB."""
-_FAULTS: Final = (RasterioError, CPLE_BaseError, CRSError, ValueError, ArithmeticError)
+_FAULTS: Final = (RasterioError, CPLE_BaseError, CRSError, ValueError, ArithmeticError, OSError)
 """What opening and reading a damaged file raises: rasterio's errors, GDAL's own where rasterio passes them on, and what
 transforms of no sense give."""
 _SAMPLE_BYTES: Final = 2
@@ -95,6 +96,8 @@ class Raster:
         self._scene_id, self._name, self._href = scene.scene_id, name, band.href
         self._lock = threading.Lock()
         try:
+            if band.checksum is not None:
+                require(band.href, band.checksum)
             with gdal():
                 self._file = opened(band.href)
                 self.dtype = np.dtype(self._file.dtypes[0])

@@ -19,6 +19,7 @@ from xml.etree import ElementTree
 
 from db.series import S2_BANDS
 from ingest.imagery.bounded import LARGEST_XML, ZIP_ERRORS, parsed_xml, read_file, read_member, zip_members
+from ingest.imagery.checksums import Checksum, from_manifest
 from ingest.imagery.errors import SceneError
 from ingest.imagery.scene import SCL, Band, Grid, Scene
 from ingest.imagery.stac import LONGEST_SIDE
@@ -59,6 +60,11 @@ def scene_from_safe(path: Path, revision: int = 0, available_at: datetime | None
         granule = PurePosixPath(next(iter(files.values()), "")).parents[2]
         tile = parsed_xml(read(str(granule / "MTD_TL.xml")))
         scene = _scene(name, root, product, tile, files, revision, available_at)
+        published = _checksums(root, read)
+        scene = replace(
+            scene,
+            bands={band: replace(its, checksum=published.get(its.href)) for band, its in scene.bands.items()},
+        )
         strip = _GRANULE.search(granule.name)
         return replace(scene, part=_time(strip[1])) if strip else scene
     except (OSError, *ZIP_ERRORS) as error:
@@ -79,6 +85,23 @@ def _zipped(path: Path) -> tuple[str, Callable[[str], bytes]]:
         return read_member(path, f"{folder}/{member}", LARGEST_XML)
 
     return f"/vsizip/{path}/{folder}", read
+
+
+def _checksums(root: str, read: Callable[[str], bytes]) -> dict[str, Checksum]:
+    """Return the checksums that the manifest says, by address; none where a product came without its manifest."""
+    try:
+        manifest = parsed_xml(read("manifest.safe"))
+    except (FileNotFoundError, KeyError):
+        return {}
+    published = {}
+    for stream in manifest.iterfind(".//{*}byteStream"):
+        place, said = stream.find("{*}fileLocation"), stream.find("{*}checksum")
+        if place is not None and said is not None:
+            member = place.get("href", "").removeprefix("./")
+            checksum = from_manifest(said.get("checksumName", ""), said.text or "")
+            if checksum:
+                published[f"{root}/{member}"] = checksum
+    return published
 
 
 def _scene(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal
 
+from ingest.imagery.checksums import Checksum
 from ingest.schemas import Sensor
 
 Unit = Literal["reflectance", "class", "linear", "amplitude", "dB", "coherence"]
@@ -43,6 +44,8 @@ class Band:
     offset: float = 0.0
     nodata: float | None = None
     """The number that means no value; None: as the file says."""
+    checksum: Checksum | None = None
+    """What the catalogue or the product says of the file's bytes."""
 
 
 @dataclass(frozen=True, slots=True)

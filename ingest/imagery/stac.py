@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from math import isfinite
 from typing import Any, Final, cast, get_args
 
+from ingest.imagery.checksums import from_multihash
 from ingest.imagery.errors import SceneError
 from ingest.imagery.scene import SCL, Band, Direction, Grid, Radiometry, Scene, Unit
 from ingest.schemas import Sensor
@@ -176,17 +177,20 @@ def _band(name: str, asset: Item, properties: Item, profile: Profile, baseline: 
         **{f"raster:{key}": value for key, value in (asset.get("raster:bands") or [{}])[0].items()},
         **asset,
     }
+    checksum = from_multihash(_first(asset, ("file:checksum", "checksum:multihash")))
     href, nodata = str(asset["href"]), _number(raster.get("raster:nodata", raster.get("nodata")))
     scale, offset = _number(raster.get("raster:scale")), _number(raster.get("raster:offset"))
     if scale == 0 or not all(isfinite(one) for one in (scale, offset) if one is not None):
         raise ValueError(f"{name}: scale {scale} and offset {offset} give no values")
     if name == SCL:
-        return Band(href, "class", nodata=0.0)
+        return Band(href, "class", nodata=0.0, checksum=checksum)
     if name.startswith("coherence"):
-        return Band(href, "coherence", scale or 1.0, offset or 0.0, nodata)
+        return Band(href, "coherence", scale or 1.0, offset or 0.0, nodata, checksum)
     if profile.sensor == "S1":
-        return Band(href, _unit(name, asset, properties, profile), scale or 1.0, offset or 0.0, nodata)
-    return Band(href, "reflectance", scale or 1 / QUANTIFICATION, _offset(offset, properties, profile, baseline), 0.0)
+        unit = _unit(name, asset, properties, profile)
+        return Band(href, unit, scale or 1.0, offset or 0.0, nodata, checksum)
+    offset = _offset(offset, properties, profile, baseline)
+    return Band(href, "reflectance", scale or 1 / QUANTIFICATION, offset, 0.0, checksum)
 
 
 def _unit(name: str, asset: Item, properties: Item, profile: Profile) -> Unit:

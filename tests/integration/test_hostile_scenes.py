@@ -40,7 +40,14 @@ BOX = (4.2, 4.2, 60.2, 60.2)
 PARCELS = Parcels("c", "2023", ["one"], [outline(BOX)], np.array([True]))
 INDEX = build(PARCELS, GRID, 5.0, 8, 64)
 KINDS: dict[str, dict[str, Any]] = {
-    "jp2": {"driver": "JP2OpenJPEG", "REVERSIBLE": "YES", "QUALITY": "100", "BLOCKXSIZE": "64", "BLOCKYSIZE": "64"},
+    "jp2": {
+        "driver": "JP2OpenJPEG",
+        "CODEC": "JP2",
+        "REVERSIBLE": "YES",
+        "QUALITY": "100",
+        "BLOCKXSIZE": "64",
+        "BLOCKYSIZE": "64",
+    },
     "deflate": {"tiled": True, "blockxsize": 16, "blockysize": 16, "compress": "deflate", "predictor": 2},
     "lzw": {"tiled": True, "blockxsize": 16, "blockysize": 16, "compress": "lzw"},
     "raw": {},

@@ -40,7 +40,7 @@ def test_only_db_holds_sql(package: str) -> None:
             assert sign not in source, f"{path.relative_to(ROOT)} speaks SQL: move it to db/"
 
 
-@pytest.mark.parametrize("package", ["db", "models", "monitor", "seasons", "experiments", "bench"])
+@pytest.mark.parametrize("package", ["db", "ingest", "models", "monitor", "seasons", "experiments", "bench"])
 def test_commands_print_through_one_console(package: str) -> None:
     """Others cut tables in files, obey markup in names, or both."""
     for path in (ROOT / package).rglob("*.py"):
