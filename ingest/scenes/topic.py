@@ -66,7 +66,7 @@ class ScenesTopic(Member):
                 max_poll_interval_ms=_LONGEST_SCENE_MS, fetch_max_wait_ms=25,
                 max_partition_fetch_bytes=settings.max_message_bytes,
             )  # fmt: skip
-            records.bound(self._kafka, settings.max_batch_bytes, settings.flush_bytes)
+            records.bound(self._kafka, settings.max_batch_bytes, settings.flush_bytes, settings.accept_gap)
             if scenes.group_id is None:
                 partitions = [TopicPartition(self._name, number) for number in range(self._life.n_partitions)]
                 self._kafka.assign(partitions)

@@ -77,7 +77,7 @@ class Chain:
             bootstrap_servers=self.bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=2_000,
             max_partition_fetch_bytes=8 * 2**20,
         )  # fmt: skip
-        records.bound(kafka, self.settings.max_batch_bytes, self.settings.flush_bytes)
+        records.bound(kafka, self.settings.max_batch_bytes, self.settings.flush_bytes, True)
         kafka.assign([TopicPartition(topic, 0) for topic in self.settings.observation_topics])
         yield from map(message_of, kafka)
         kafka.close()
