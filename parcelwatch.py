@@ -12,38 +12,38 @@ import typer
 from pydantic_settings import SettingsError
 
 import db.commands
-import db.embedded.commands
-import experiments.experiment_commands
-import experiments.ndvi.train
-import experiments.published_commands
-import experiments.train_commands
-import ingest.commands
-import ingest.parcel_commands
-import ingest.scene_commands
-import monitor.alert_commands
+import devstack.commands
+import ingest.parcels.commands
+import ingest.scenes.commands
+import ingest.stream.commands
 import monitor.commands
-import monitor.history_command
-import seasons.commands
-import seasons.replay_commands
+import monitor.inspection.alert_commands
+import monitor.inspection.history_command
+import research.experiments.experiment_commands
+import research.seasons.commands
+import research.seasons.replay_commands
+import training.commands
+import training.ndvi_commands
+import training.published_commands
 from db.connect import DatabaseUnavailable, InvalidAddress, name_process
-from db.embedded.errors import StackError
-from db.environment import setting_errors, unknown_variables
 from db.fresh import NoFreshDatabase
 from db.parcels import SeasonDiffers, UnknownSeason
-from db.terminal import printable
-from experiments.config import RunConfigError
-from experiments.pastis_metadata import PastisError
-from experiments.schemes import ExperimentError
+from devstack.errors import StackError
 from ingest.errors import IngestError
-from ingest.parcel_files import ParcelFileError
+from ingest.parcels.files import ParcelFileError
 from models.checkpoint import CheckpointError
-from models.classifier import ConfigError
-from models.ndvi_inputs import TrainingDataError
-from models.published import PublishedError
+from models.classifier.network import ConfigError
+from models.classifier.published import PublishedError
+from models.ndvi.inputs import TrainingDataError
 from monitor.errors import CannotWatch, NotFound
 from monitor.settings import MonitorSettings
-from monitor.training_data import NothingToLearn
-from seasons.playable import SeasonDataError
+from research.experiments.pastis_metadata import PastisError
+from research.experiments.schemes import ExperimentError
+from research.seasons.playable import SeasonDataError
+from terminal.environment import setting_errors, unknown_variables
+from terminal.output import printable
+from training.config import RunConfigError
+from training.stored_season import NothingToLearn
 
 TRACE = "PARCELWATCH_TRACE"
 SHOWN = (
@@ -60,24 +60,24 @@ app = typer.Typer(
     add_completion=False,
     help="Watch every declared field of a region through a growing season.",
 )
-app.add_typer(db.embedded.commands.app, name="stack")
+app.add_typer(devstack.commands.app, name="stack")
 app.add_typer(db.commands.app, name="db")
-app.add_typer(ingest.parcel_commands.app, name="parcels")
-app.add_typer(ingest.commands.app, name="ingest")
-app.add_typer(ingest.scene_commands.app, name="scenes")
+app.add_typer(ingest.parcels.commands.app, name="parcels")
+app.add_typer(ingest.stream.commands.app, name="ingest")
+app.add_typer(ingest.scenes.commands.app, name="scenes")
 app.add_typer(monitor.commands.models, name="models")
-monitor.commands.train_app.command("classifier")(experiments.train_commands.classifier)
-monitor.commands.train_app.command("ndvi")(experiments.ndvi.train.ndvi)
-monitor.commands.models.command()(experiments.published_commands.import_published)
-monitor.commands.models.command()(experiments.published_commands.verify)
+monitor.commands.train_app.command("classifier")(training.commands.classifier)
+monitor.commands.train_app.command("ndvi")(training.ndvi_commands.ndvi)
+monitor.commands.models.command()(training.published_commands.import_published)
+monitor.commands.models.command()(training.published_commands.verify)
 app.add_typer(monitor.commands.monitor, name="monitor")
-app.add_typer(experiments.experiment_commands.app, name="experiments")
-app.command()(monitor.history_command.history)
-app.add_typer(monitor.alert_commands.app, name="alerts")
+app.add_typer(research.experiments.experiment_commands.app, name="experiments")
+app.command()(monitor.inspection.history_command.history)
+app.add_typer(monitor.inspection.alert_commands.app, name="alerts")
 app.command()(monitor.commands.status)
-app.command()(seasons.commands.demo)
-app.command("replay")(seasons.replay_commands.replay_season)
-app.command()(seasons.replay_commands.simulate)
+app.command()(research.seasons.commands.demo)
+app.command("replay")(research.seasons.replay_commands.replay_season)
+app.command()(research.seasons.replay_commands.simulate)
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from db import migrate
-from db.settings import resolve_dsn
+from devstack.addresses import resolve_dsn
 
 app = typer.Typer(no_args_is_help=True, help="The store's schema.")
 

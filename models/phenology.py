@@ -17,7 +17,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from models.ndvi_inputs import Bools, Floats, Ints
+from models.ndvi.inputs import Bools, Floats, Ints
 
 
 class PhenologyReason(StrEnum):

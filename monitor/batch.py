@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from db import registry
 from db.alerts import FindingRow
-from db.beliefs import NdviRows, PosteriorRow
 from db.parcels import Parcel, Season, load_parcels, season_by_key
+from db.predictions import NdviRows, PosteriorRow
 from db.series import s1_series, s2_series
 from db.work import Claim
 from models.checkpoint import Checkpoint
-from models.crop_model import CropModel
-from models.gap_model import GapModel
-from monitor.rules import Finding
+from models.classifier.crop_model import CropModel
+from models.ndvi.gap_model import GapModel
+from monitor.alerts.rules import Finding
 from monitor.settings import MonitorSettings
 
 Model = TypeVar("Model")

@@ -14,20 +14,22 @@ from db import registry, work
 from db import status as store
 from db.connect import engine
 from db.parcels import Parcel, Season, season_by_name
-from db.settings import resolve_dsn
-from db.terminal import console, plain, progress, table
+from devstack.addresses import resolve_dsn
 from models.checkpoint import Checkpoint
-from models.classifier import ClassifierConfig
-from models.gap_model import GapModel
-from models.gap_training import GAPS_DAYS, GapTrainingConfig
-from models.ndvi_inputs import TrainingDataError
-from models.ndvi_reconstruction import NdviTrainingConfig, SarToNdvi
-from models.ndvi_views import MODES
-from monitor import asked, schedule, train, training_data
+from models.classifier.network import ClassifierConfig
+from models.ndvi.gap_model import GapModel
+from models.ndvi.inputs import TrainingDataError
+from models.ndvi.published.reconstruction import NdviTrainingConfig, SarToNdvi
+from models.ndvi.training import GAPS_DAYS, GapTrainingConfig
+from models.ndvi.views import MODES
+from monitor import schedule
 from monitor.errors import CannotWatch, NotFound
-from monitor.records import records
+from monitor.inspection import arguments
+from monitor.inspection.listing import records
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker
+from terminal.output import console, plain, progress, table
+from training import season_models, stored_season
 
 monitor = typer.Typer(no_args_is_help=True, help="Fold what is new into beliefs and alerts.")
 models = typer.Typer(no_args_is_help=True, help="Train, list and activate models.")
@@ -94,7 +96,7 @@ def activate(
     now = datetime.now(UTC)
     with engine(resolve_dsn()).begin() as connection:
         found = _the_model(connection, model)
-        asked.groups(connection, season, collection)
+        arguments.groups(connection, season, collection)
         if found.task == "classifier" and (why := ClassifierConfig.from_json(found.config).coupling):
             raise CannotWatch(
                 f"model {found.model_id[:12]} cannot watch a season: {why}; it classifies whole ones only"
@@ -104,7 +106,7 @@ def activate(
         stored = season_by_name(connection, season)
         registry.activate(connection, stored.season_key, collection, found.model_key, now)
         n = work.mark_season(connection, stored.season_key, collection, found.task, now)
-        (group,) = asked.groups(connection, season, collection)
+        (group,) = arguments.groups(connection, season, collection)
     console.print(plain(f"model {found.model_id[:12]} watches {collection} in {season}; {n} parcels will be rebuilt"))
     if not group.has_classifier:
         console.print("no classifier is active for it yet, so crop_mismatch is not checked: activate one, too")
@@ -142,14 +144,14 @@ def train_classifier(
         return parcel.crop_name if (parcel.area_ha or 0) >= min_area_ha else None
 
     with engine(resolve_dsn()).begin() as connection:
-        data = training_data.load(
+        data = stored_season.load(
             connection, season_by_name(connection, season), collection, now, label_of=label_of, min_parcels=min_parcels
         )
         console.print(f"{len(data.labels)} parcels of {len(data.classes)} crops, {', '.join(data.observations)}")
         if data.left_out:
             console.print(f"left out: {plain(_left_out(data.left_out, min_parcels))}")
         with progress("training") as steps:
-            model = train.classifier(
+            model = season_models.classifier(
                 data, epochs=epochs, seed=seed, device=device,
                 progress=lambda epoch, of, loss: steps.to(epoch, of, f"epochs, loss {loss:.3f}"),
             )  # fmt: skip
@@ -164,7 +166,7 @@ def train_ndvi(
     out: Annotated[Path, typer.Option(help="folder for the checkpoint")] = Path("reports/models"),
     model_name: Annotated[
         str, typer.Option("--model", help="gap-filling (draws curves), or of radar alone: mcnn-seq, rnn, cnn")
-    ] = train.GAP_FILLING,
+    ] = season_models.GAP_FILLING,
     config_file: Annotated[
         Path | None, typer.Option("--config", help="TOML file of choices: n_updates, learning_rate, [network] ...")
     ] = None,
@@ -175,7 +177,7 @@ def train_ndvi(
     """Train the model of the gap-free NDVI curve, or a network of the paper to compare; spatial blocks are held out."""
     config = _ndvi_choices(model_name, config_file, seed)
     with engine(resolve_dsn()).begin() as connection:
-        data = training_data.load(
+        data = stored_season.load(
             connection, season_by_name(connection, season), collection, datetime.now(UTC), pixels=0,
             label_of=lambda parcel: "field" if (parcel.area_ha or 0) >= min_area_ha else None, min_classes=1,
         )  # fmt: skip
@@ -187,10 +189,10 @@ def train_ndvi(
                 steps.to(update, config.all_updates, f"updates, loss {loss:.4f}")
 
             if isinstance(config, GapTrainingConfig):
-                model, scores = train.ndvi(data, config=config, device=device, progress=told)
+                model, scores = season_models.ndvi(data, config=config, device=device, progress=told)
             else:
-                model, scores = train.radar_alone(data, config=config, seed=seed, device=device, progress=told)
-        checkpoint = train.ndvi_checkpoint(model, scores, train.about(data))
+                model, scores = season_models.radar_alone(data, config=config, seed=seed, device=device, progress=told)
+        checkpoint = season_models.ndvi_checkpoint(model, scores, season_models.about(data))
         _registered(connection, "ndvi", checkpoint, scores, out)
     _print_gap_scores(scores)
 
@@ -199,7 +201,7 @@ def _ndvi_choices(model: str, file: Path | None, seed: int) -> GapTrainingConfig
     """How a model is trained: the defaults of its name with a file's choices."""
     try:
         choices = {} if file is None else tomllib.loads(file.read_text(encoding="utf-8"))
-        return train.ndvi_choices(model, {"seed": seed} | choices)
+        return season_models.ndvi_choices(model, {"seed": seed} | choices)
     except (OSError, ValueError, TypeError) as error:
         raise TrainingDataError(f"{file or '--model'}: {error}") from error
 
@@ -216,7 +218,7 @@ def _registered(
     connection: sa.Connection, task: registry.Task, checkpoint: Checkpoint, scores: Mapping[str, Any], out: Path
 ) -> None:
     folder = out / checkpoint.model[:12]
-    key = train.save(connection, task, checkpoint, folder, datetime.now(UTC))
+    key = season_models.save(connection, task, checkpoint, folder, datetime.now(UTC))
     console.print(f"model {key} ({checkpoint.model[:12]}) on held-out blocks: {_scores(scores)}; in {folder}")
 
 

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from db.series import DIRECTIONS, INVALID_PIXEL, POLARISATIONS, S2_BANDS, pixel_sets
-from models.classifier import ModalityConfig
-from models.normalise import Observations
+from models.classifier.network import ModalityConfig
+from models.classifier.normalisation import Observations
 
 _MODALITY_OF_DIRECTION: Final = dict(zip(DIRECTIONS, ("s1a", "s1d", "s1"), strict=True))
 

@@ -20,7 +20,7 @@ from db import work
 from db.connect import DatabaseUnavailable, drop_pooled, engine, is_away
 from db.leader import Leadership
 from db.parcels import previous_season, season_by_name
-from monitor import progress
+from monitor import crop_progress
 from monitor.errors import NothingWorks
 from monitor.settings import MonitorSettings
 from monitor.worker import Counts, Worker
@@ -41,8 +41,8 @@ def lead(dsn: str, settings: MonitorSettings, now: datetime) -> int:
             season = season_by_name(connection, name)
             earlier = previous_season(connection, collection, season)
             if earlier is not None:  # once: its harvest says what is early in this season
-                groups += progress.settle(connection, earlier, collection, settings.rules, now)
-            groups += progress.refresh(connection, season, collection, settings.rules, now)
+                groups += crop_progress.settle(connection, earlier, collection, settings.rules, now)
+            groups += crop_progress.refresh(connection, season, collection, settings.rules, now)
         return groups
 
 

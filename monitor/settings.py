@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from monitor.rules import RuleSettings
+from monitor.alerts.rules import RuleSettings
 
 
 class MonitorSettings(BaseSettings):

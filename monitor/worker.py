@@ -20,14 +20,10 @@ import sqlalchemy as sa
 from db import recording, work
 from db.connect import engine, is_away
 from db.work import Claim
-from monitor import assess as markers
-from monitor import curves as reconstruct_ndvi
-from monitor import posteriors as classify
-from monitor import raise_alerts as alerts
-from monitor import seasonality as phenology
 from monitor.batch import ActiveModels, BatchContext
 from monitor.errors import NothingWorks
 from monitor.settings import MonitorSettings
+from monitor.stages import alerts, classify, markers, phenology, reconstruct_ndvi
 
 log = logging.getLogger(__name__)
 

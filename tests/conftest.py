@@ -34,9 +34,9 @@ from psycopg.conninfo import make_conninfo
 
 from db import connect
 from db.connect import close_engines, engine
-from db.embedded import process, stack
-from db.embedded.errors import ProvisionError
 from db.recording import take_the_callers_clock
+from devstack import process, stack
+from devstack.errors import ProvisionError
 from tests import kafka_server
 from tests.kafka_server import KafkaServer
 

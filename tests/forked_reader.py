@@ -14,16 +14,16 @@ import pyogrio  # noqa: F401
 import pyproj  # noqa: F401
 import shapely  # noqa: F401
 
-from ingest import parcel_reader
+from ingest.parcels import reader
 
 
 def _read(asked: dict[str, str | int]) -> None:
     for path, number in ((asked["out"], 1), (asked["errors"], 2)):
         os.dup2(os.open(str(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     sys.stdin = io.StringIO(str(asked["request"]))
-    parcel_reader.MAX_MEMORY = int(asked["memory"])  # type: ignore[misc]
+    reader.MAX_MEMORY = int(asked["memory"])  # type: ignore[misc]
     signal.alarm(int(asked["seconds"]))
-    parcel_reader.main()
+    reader.main()
     sys.stdout.flush()
 
 

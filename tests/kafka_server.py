@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from db.embedded import folders, kafka, process
-from db.embedded.archive import Progress
+from devstack import folders, kafka, process
+from devstack.archive import Progress
 
 USERS = {"reader": "reader-secret"}
 _STORE_PASSWORD = "of-a-test"

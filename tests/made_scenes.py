@@ -23,7 +23,6 @@ from db.connect import engine
 from db.parcels import ParcelRow, ensure_season, upsert_parcels
 from db.scenes import LedgerRow, ledger, name_places, named_places
 from db.series import S2_BANDS
-from ingest.consumer import Consumer
 from ingest.imagery.scene import Grid
 from ingest.imagery.settings import ImagerySettings
 from ingest.scenes.adding import scenes_at
@@ -33,7 +32,8 @@ from ingest.scenes.publish import Published, ScenePublisher
 from ingest.scenes.retrying import Clock, Http, Patience
 from ingest.scenes.settings import SceneSettings
 from ingest.scenes.worker import Settings, Worker
-from ingest.settings import IngestSettings
+from ingest.stream.consumer import Consumer
+from ingest.stream.settings import IngestSettings
 
 GRID = Grid("EPSG:32631", 574_680.0, 5_622_440.0, 10.0, 64, 64)
 START = datetime(2023, 5, 1, 10, 56, 21, tzinfo=UTC)

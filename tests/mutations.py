@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from ingest.messages import encode_json
-from ingest.schemas import CONTENT_TYPE_ARROW, CONTENT_TYPE_JSON, S1, S2, SCHEMA_KEY, ObservationSchema
+from ingest.stream.messages import encode_json
+from ingest.stream.schemas import CONTENT_TYPE_ARROW, CONTENT_TYPE_JSON, S1, S2, SCHEMA_KEY, ObservationSchema
 from tests.raw_headers import NULL, RawKey
 
 N_PARCELS: Final = 50

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 
 from db.connect import engine
 from db.parcels import ParcelRow, ensure_season, upsert_parcels
-from ingest.consumer import Consumer
-from ingest.schemas import S2
+from ingest.stream.consumer import Consumer
+from ingest.stream.schemas import S2
 
 NOW = datetime(2023, 9, 1, tzinfo=UTC)
 N_PARCELS = 50

@@ -27,7 +27,7 @@ from ingest.imagery.raster import Picks, Raster
 from ingest.imagery.scene import SCL, Grid, Scene
 from ingest.imagery.settings import ImagerySettings
 from ingest.imagery.sums import Columns
-from ingest.schemas import S1, S2
+from ingest.stream.schemas import S1, S2
 
 Outcome = Literal["stored", "not_monitorable", "too_few_pixels", "outside", "no_data", "cloud"]
 """What became of a parcel; the first that holds, in this order after `stored`."""

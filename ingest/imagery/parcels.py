@@ -10,7 +10,7 @@ import shapely
 from numpy.typing import NDArray
 
 from ingest.imagery.scene import Grid
-from ingest.parcel_geometry import WGS84
+from ingest.parcels.geometry import WGS84
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final, Literal
 
 from ingest.imagery.checksums import Checksum
-from ingest.schemas import Sensor
+from ingest.stream.schemas import Sensor
 
 Unit = Literal["reflectance", "class", "linear", "amplitude", "dB", "coherence"]
 Direction = Literal["ascending", "descending"]

@@ -13,7 +13,7 @@ from db.scenes import Claim
 from ingest.imagery.errors import SceneError
 from ingest.imagery.scene import Grid
 from ingest.scenes.cutting import Place
-from ingest.scenes.homes import TAKEN_OVER_AFTER
+from ingest.scenes.home_tiles import TAKEN_OVER_AFTER
 from ingest.scenes.opening import Opened, Opener
 from ingest.scenes.passes import datatake_of, family_of, standing
 from ingest.scenes.record import FoundScene

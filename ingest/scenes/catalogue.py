@@ -11,7 +11,7 @@ from pystac_client.stac_api_io import StacApiIO
 
 from ingest.scenes.profiles import CatalogueProfile
 from ingest.scenes.retrying import Http, SourceUnavailable
-from ingest.schemas import Sensor
+from ingest.stream.schemas import Sensor
 
 Box = tuple[float, float, float, float]
 """West, south, east, north in degrees."""

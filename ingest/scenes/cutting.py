@@ -37,10 +37,10 @@ from ingest.imagery.parcels import Parcels
 from ingest.imagery.scene import Grid
 from ingest.imagery.settings import ImagerySettings
 from ingest.scenes.access import unsigned
-from ingest.scenes.homes import home_of, outline
+from ingest.scenes.home_tiles import home_of, outline
 from ingest.scenes.opening import Opened
 from ingest.scenes.passes import Standing
-from ingest.schemas import Sensor
+from ingest.stream.schemas import Sensor
 
 _TOLD: Final = 0
 _CLOUD: Final = OUTCOMES.index("cloud")

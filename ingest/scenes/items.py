@@ -15,7 +15,7 @@ from ingest.imagery.stac import Profile, lacks
 from ingest.scenes.access import unsigned
 from ingest.scenes.profiles import CatalogueProfile, reading_of
 from ingest.scenes.record import FoundScene
-from ingest.schemas import Sensor
+from ingest.stream.schemas import Sensor
 
 _LONGEST_NAME: Final = 200
 """As the record allows."""

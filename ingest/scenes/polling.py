@@ -20,7 +20,7 @@ from ingest.scenes.profiles import CatalogueProfile
 from ingest.scenes.publish import Published
 from ingest.scenes.record import FoundScene
 from ingest.scenes.retrying import Http, SourceUnavailable, Stopped
-from ingest.schemas import Sensor
+from ingest.stream.schemas import Sensor
 
 T = TypeVar("T")
 FIRST_SINCE: Final = timedelta(days=10)

@@ -16,11 +16,11 @@ import sqlalchemy as sa
 from db import scenes as ledger
 from db.scenes import NewScene
 from ingest.errors import BrokerUnavailable, DeliveryFailed
-from ingest.producer import Sender
 from ingest.scenes.record import CONTENT_TYPE, FoundScene, datatake_named, pass_key
 from ingest.scenes.settings import scenes_topic
-from ingest.settings import IngestSettings
-from ingest.topics import Topics
+from ingest.stream.producer import Sender
+from ingest.stream.settings import IngestSettings
+from ingest.stream.topics import Topics
 
 _AT_ONCE: Final = 500
 """Records sent before the broker is waited for: 20 MB of items with all their assets."""

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from ingest.errors import MessageRejected
-from ingest.schemas import Sensor
+from ingest.stream.schemas import Sensor
 
 SCHEMA: Final = "parcelwatch.scene/1"
 CONTENT_TYPE: Final = "application/json"

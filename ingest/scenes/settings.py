@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from ingest.settings import IngestSettings
+from ingest.stream.settings import IngestSettings
 
 
 class SceneSettings(BaseSettings):

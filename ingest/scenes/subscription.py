@@ -25,7 +25,7 @@ from ingest.scenes.polling import Outcome, Publish, Rejections
 from ingest.scenes.profiles import CatalogueProfile
 from ingest.scenes.record import FoundScene
 from ingest.scenes.retrying import Bearer, Http, SourceRefused, SourceUnavailable
-from ingest.schemas import Sensor
+from ingest.stream.schemas import Sensor
 
 ODATA: Final = "https://catalogue.dataspace.copernicus.eu/odata/v1"
 TOKENS: Final = "https://identity.dataspace.copernicus.eu/auth/realms/CDSE/protocol/openid-connect/token"

@@ -12,15 +12,15 @@ import typer
 
 from db import scenes as ledger
 from db.connect import engine
-from db.settings import resolve_broker, resolve_dsn
-from db.terminal import console, printable
+from devstack.addresses import resolve_broker, resolve_dsn
 from ingest.scenes.access import unsigned
 from ingest.scenes.places import Places, named
 from ingest.scenes.publish import ScenePublisher
 from ingest.scenes.retrying import Clock, Http, Patience
 from ingest.scenes.settings import SceneSettings
-from ingest.settings import IngestSettings
-from ingest.signals import stop_on_signals
+from ingest.stream.settings import IngestSettings
+from terminal.output import console, printable
+from terminal.signals import stop_on_signals
 
 Prefix = Annotated[str | None, typer.Option(help="First part of the topics' names.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]

@@ -17,16 +17,16 @@ from kafka.consumer.fetcher import ConsumerRecord
 from db import dead_letters as letters
 from db import offsets
 from db.dead_letters import WHOLE_MESSAGE, Letter
-from ingest import dead_letters, records
-from ingest.connection import broker_errors, client_options, connecting, group_options
 from ingest.errors import MessageRejected, StreamReplaced
-from ingest.judge import Message
-from ingest.membership import Member
-from ingest.producer import Sender
 from ingest.scenes.record import CONTENT_TYPE, FoundScene
 from ingest.scenes.settings import SceneSettings, scenes_topic
-from ingest.settings import IngestSettings
-from ingest.topics import Topics
+from ingest.stream import dead_letters, record_batches
+from ingest.stream.connection import broker_errors, client_options, connecting, group_options
+from ingest.stream.membership import Member
+from ingest.stream.producer import Sender
+from ingest.stream.settings import IngestSettings
+from ingest.stream.topics import Topics
+from ingest.stream.validation import Message
 
 log = logging.getLogger(__name__)
 
@@ -66,13 +66,13 @@ class ScenesTopic(Member):
                 max_poll_interval_ms=_LONGEST_SCENE_MS, fetch_max_wait_ms=25,
                 max_partition_fetch_bytes=settings.max_message_bytes,
             )  # fmt: skip
-            records.bound(self._kafka, settings.max_batch_bytes, settings.flush_bytes, settings.accept_gap)
+            record_batches.bound(self._kafka, settings.max_batch_bytes, settings.flush_bytes, settings.accept_gap)
             if scenes.group_id is None:
                 partitions = [TopicPartition(self._name, number) for number in range(self._life.n_partitions)]
                 self._kafka.assign(partitions)
                 self._seek(partitions)
             else:
-                records.keep_fetching(self._kafka)
+                record_batches.keep_fetching(self._kafka)
                 self._kafka.subscribe(topics=[self._name], listener=self)
 
     def poll(self, timeout_s: float) -> list[Record]:
@@ -94,7 +94,7 @@ class ScenesTopic(Member):
     def is_at_end(self) -> bool:
         """Says whether every record of the assigned partitions was polled."""
         with broker_errors("position"):
-            ends = records.stable_ends(self._kafka)
+            ends = record_batches.stable_ends(self._kafka)
             return all(
                 partition in ends and self._kafka.position(partition) >= ends[partition]
                 for partition in self._kafka.assignment()
@@ -119,7 +119,7 @@ class ScenesTopic(Member):
         return starts
 
     def _record(self, record: ConsumerRecord) -> Record:
-        message = records.message_of(record)
+        message = record_batches.message_of(record)
         try:
             if message.fault:
                 raise MessageRejected("malformed", message.fault)

@@ -29,7 +29,6 @@ from ingest.errors import BrokerRefuses, BrokerUnavailable, DeliveryFailed, Inge
 from ingest.imagery.errors import SceneError
 from ingest.imagery.scene import Scene
 from ingest.imagery.settings import ImagerySettings
-from ingest.producer import ObservationProducer
 from ingest.scenes import cutting
 from ingest.scenes.access import unsigned
 from ingest.scenes.begin import Begun, InTheWay, Superseded, begin
@@ -39,7 +38,8 @@ from ingest.scenes.publish import enter
 from ingest.scenes.record import FoundScene
 from ingest.scenes.settings import SceneSettings
 from ingest.scenes.topic import ScenesTopic
-from ingest.settings import IngestSettings
+from ingest.stream.producer import ObservationProducer
+from ingest.stream.settings import IngestSettings
 
 log = logging.getLogger(__name__)
 

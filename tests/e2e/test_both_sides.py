@@ -32,21 +32,21 @@ from psycopg import sql
 
 from db import recording, registry, work
 from db.connect import engine
-from ingest.consumer import Consumer
-from ingest.producer import ObservationProducer
-from ingest.settings import IngestSettings
-from models.classifier import ClassifierConfig, ModalityConfig, PseLtae
-from models.crop_model import CropModel
-from models.gap_network import GapConfig
-from models.gap_training import GapTrainingConfig, fit_gaps
-from models.ndvi_inputs import ClearSeries, SarSeries
-from models.normalise import Normaliser, Observations
-from monitor import train
+from ingest.stream.consumer import Consumer
+from ingest.stream.producer import ObservationProducer
+from ingest.stream.settings import IngestSettings
+from models.classifier.crop_model import CropModel
+from models.classifier.network import ClassifierConfig, ModalityConfig, PseLtae
+from models.classifier.normalisation import Normaliser, Observations
+from models.ndvi.inputs import ClearSeries, SarSeries
+from models.ndvi.network import GapConfig
+from models.ndvi.training import GapTrainingConfig, fit_gaps
 from monitor.schedule import once
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker
-from seasons.play import Chain, import_season
-from seasons.simulator import Season, SimulatorConfig, simulate_season
+from research.seasons.play import Chain, import_season
+from research.simulator import Season, SimulatorConfig, simulate_season
+from training import season_models
 
 ROOT = Path(__file__).parents[2]
 N_PARCELS = int(os.environ.get("PARCELWATCH_BOTH_SIDES_PARCELS", "60"))
@@ -62,8 +62,8 @@ CONSUMER = """
 import logging, signal, sys, threading
 from datetime import UTC, datetime, timedelta
 from db.connect import engine
-from ingest.consumer import Consumer
-from ingest.settings import IngestSettings
+from ingest.stream.consumer import Consumer
+from ingest.stream.settings import IngestSettings
 logging.basicConfig(level=logging.INFO)
 dsn, bootstrap, group, skew = sys.argv[1:]
 settings = IngestSettings(group_id=group)
@@ -140,9 +140,9 @@ def store(dsn: str, season: Season, models: tuple[CropModel, Any], folder: Path)
     with engine(dsn).begin() as connection:
         for task, checkpoint in (
             ("classifier", classifier.to_checkpoint()),
-            ("ndvi", train.ndvi_checkpoint(curve, {}, {})),
+            ("ndvi", season_models.ndvi_checkpoint(curve, {}, {})),
         ):
-            key = train.save(connection, task, checkpoint, folder / task, now)  # type: ignore[arg-type]
+            key = season_models.save(connection, task, checkpoint, folder / task, now)  # type: ignore[arg-type]
             registry.activate(connection, stored.season_key, COLLECTION, key, now)
     yield dsn
 

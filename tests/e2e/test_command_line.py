@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import parcelwatch
-from db.terminal import console
+from terminal.output import console
 
 
 class Terminal:

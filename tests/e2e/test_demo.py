@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from seasons import report
-from seasons.demo import Servers, demonstrate
-from seasons.outcome import DemoSettings, versions
-from seasons.stages import Stages
+from research.seasons import report
+from research.seasons.demo import Servers, demonstrate
+from research.seasons.outcome import DemoSettings, versions
+from research.seasons.stages import Stages
 
 # Chosen because this is the least that learns something in about a minute on a shared machine.
 SETTINGS = DemoSettings(parcels=60, epochs=25, ndvi_updates=60, pixels=8, min_parcels=4)

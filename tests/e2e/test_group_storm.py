@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ingest.producer import ObservationProducer
-from ingest.schemas import S2
-from ingest.settings import IngestSettings
+from ingest.stream.producer import ObservationProducer
+from ingest.stream.schemas import S2
+from ingest.stream.settings import IngestSettings
 from tests.kafka_server import KafkaServer
 from tests.observations import one_pass, season_of_parcels, stored, wait_until
 

@@ -23,13 +23,13 @@ from kafka import KafkaConsumer, TopicPartition
 
 from db.connect import engine
 from db.parcels import ParcelRow, ensure_season, upsert_parcels
-from ingest import records
-from ingest.judge import Message, judge
-from ingest.producer import Sender
-from ingest.records import message_of
-from ingest.schemas import CONTENT_TYPE_ARROW, S2
-from ingest.settings import IngestSettings
-from ingest.topics import Topics
+from ingest.stream import record_batches
+from ingest.stream.producer import Sender
+from ingest.stream.record_batches import message_of
+from ingest.stream.schemas import CONTENT_TYPE_ARROW, S2
+from ingest.stream.settings import IngestSettings
+from ingest.stream.topics import Topics
+from ingest.stream.validation import Message, judge
 from tests.mutations import N_PARCELS, PASS, arrow_table, message
 from tests.raw_headers import null_values
 
@@ -37,7 +37,7 @@ N_MESSAGES = int(os.environ.get("PARCELWATCH_FUZZ", "3000"))
 AT_ONCE = 2_000
 MOST_MEMORY_MB = 1_000
 PATIENCE_S = 120.0
-COMMAND = [sys.executable, "-c", "import sys; from ingest.commands import app; app()", "run"]
+COMMAND = [sys.executable, "-c", "import sys; from ingest.stream.commands import app; app()", "run"]
 NOW = datetime(2023, 1, 1, tzinfo=UTC)
 
 
@@ -77,7 +77,7 @@ class Chain:
             bootstrap_servers=self.bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=2_000,
             max_partition_fetch_bytes=8 * 2**20,
         )  # fmt: skip
-        records.bound(kafka, self.settings.max_batch_bytes, self.settings.flush_bytes, True)
+        record_batches.bound(kafka, self.settings.max_batch_bytes, self.settings.flush_bytes, True)
         kafka.assign([TopicPartition(topic, 0) for topic in self.settings.observation_topics])
         yield from map(message_of, kafka)
         kafka.close()

@@ -19,16 +19,16 @@ from kafka import TopicPartition
 
 from db.connect import engine
 from db.parcels import ParcelRow, ensure_season, upsert_parcels
-from ingest.producer import ObservationProducer
-from ingest.schemas import S1, S2
-from ingest.settings import IngestSettings
-from ingest.topics import Topics
+from ingest.stream.producer import ObservationProducer
+from ingest.stream.schemas import S1, S2
+from ingest.stream.settings import IngestSettings
+from ingest.stream.topics import Topics
 
 N_PARCELS, N_PASSES, N_KILLS = 500, 40, 10
 ROWS_PER_MESSAGE = 20
 PATIENCE_S = 60.0
 # The command by itself: the whole command line also imports the networks, seconds for each of the starts.
-COMMAND = [sys.executable, "-c", "import sys; from ingest.commands import app; app()", "run"]
+COMMAND = [sys.executable, "-c", "import sys; from ingest.stream.commands import app; app()", "run"]
 NOW = datetime(2023, 1, 1, tzinfo=UTC)
 
 

@@ -26,7 +26,7 @@ BOXES = {
 N_SCENES, N_KILLS = 6, 5
 PATIENCE_S = 60.0
 # The commands by themselves: the whole command line also imports the networks.
-COMMAND = [sys.executable, "-c", "from ingest.scene_commands import app; app()", "work"]
+COMMAND = [sys.executable, "-c", "from ingest.scenes.commands import app; app()", "work"]
 
 
 @pytest.fixture

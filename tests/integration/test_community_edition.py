@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from db.embedded.folders import cache_folder
+from devstack.folders import cache_folder
 from migrations.script import SQL_FOLDER
 
 PACKAGE_FOLDER = Path(__file__).parents[1] / "community"

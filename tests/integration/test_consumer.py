@@ -14,14 +14,14 @@ from kafka.admin import KafkaAdminClient
 
 from db.connect import engine
 from db.parcels import ParcelRow, ensure_season, upsert_parcels, widen_season
-from ingest.consumer import Consumer
-from ingest.dead_letters import redrive
 from ingest.errors import FencedOut, RecordsLost, TooManyRejected
-from ingest.messages import encode_arrow
-from ingest.producer import ObservationProducer, Sender
-from ingest.schemas import CONTENT_TYPE_ARROW, CONTENT_TYPE_JSON, S1, S2, ObservationSchema
-from ingest.settings import IngestSettings
-from ingest.topics import Topics
+from ingest.stream.consumer import Consumer
+from ingest.stream.dead_letters import redrive
+from ingest.stream.messages import encode_arrow
+from ingest.stream.producer import ObservationProducer, Sender
+from ingest.stream.schemas import CONTENT_TYPE_ARROW, CONTENT_TYPE_JSON, S1, S2, ObservationSchema
+from ingest.stream.settings import IngestSettings
+from ingest.stream.topics import Topics
 
 NOW = datetime(2023, 9, 1, tzinfo=UTC)
 PASS = datetime(2023, 5, 1, 10, 56, 21, tzinfo=UTC)

@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 from db import dead_letters
 from db.connect import engine
 from db.parcels import ParcelRow, ensure_season, upsert_parcels
-from ingest.commands import app
 from ingest.errors import ReasonCode, TooManyRejected
-from ingest.producer import ObservationProducer
-from ingest.schemas import S2
-from ingest.settings import IngestSettings
+from ingest.stream.commands import app
+from ingest.stream.producer import ObservationProducer
+from ingest.stream.schemas import S2
+from ingest.stream.settings import IngestSettings
 
 NOW = datetime(2023, 1, 1, tzinfo=UTC)
 ROW = {

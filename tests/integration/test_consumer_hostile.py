@@ -16,14 +16,14 @@ from db import dead_letters
 from db.connect import engine
 from db.dead_letters import StoredLetter
 from db.parcels import ParcelRow, ensure_season, upsert_parcels
-from ingest import judge
-from ingest.consumer import Consumer
-from ingest.dead_letters import redrive
-from ingest.messages import encode_arrow, encode_json
-from ingest.producer import Sender
-from ingest.schemas import CONTENT_TYPE_ARROW, CONTENT_TYPE_JSON, S2
-from ingest.settings import IngestSettings
-from ingest.topics import Topics
+from ingest.stream import validation
+from ingest.stream.consumer import Consumer
+from ingest.stream.dead_letters import redrive
+from ingest.stream.messages import encode_arrow, encode_json
+from ingest.stream.producer import Sender
+from ingest.stream.schemas import CONTENT_TYPE_ARROW, CONTENT_TYPE_JSON, S2
+from ingest.stream.settings import IngestSettings
+from ingest.stream.topics import Topics
 from tests.raw_headers import NULL, RawKey, null_values
 
 NOW = datetime(2023, 9, 1, tzinfo=UTC)
@@ -117,7 +117,7 @@ def test_hostile_headers_and_values_hold_nothing(world: World) -> None:
 
 
 def test_what_only_the_database_refuses_is_a_letter_of_its_own(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge, "faults", lambda *_: [])
+    monkeypatch.setattr(validation, "faults", lambda *_: [])
     rows = table({"parcel_id": "5"})
     never = pa.array([-(2**63)], S2.arrow.field("observed_at").type)
     for number in range(9):

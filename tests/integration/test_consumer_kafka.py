@@ -25,12 +25,12 @@ from kafka.record.util import calc_crc32c
 
 from db.connect import engine
 from db.dead_letters import newest
-from ingest.consumer import Consumer
 from ingest.errors import BrokerRefuses, RecordsLost
-from ingest.messages import encode_arrow, encode_json
-from ingest.producer import ObservationProducer
-from ingest.schemas import CONTENT_TYPE_ARROW, CONTENT_TYPE_JSON, S2
-from ingest.settings import IngestSettings
+from ingest.stream.consumer import Consumer
+from ingest.stream.messages import encode_arrow, encode_json
+from ingest.stream.producer import ObservationProducer
+from ingest.stream.schemas import CONTENT_TYPE_ARROW, CONTENT_TYPE_JSON, S2
+from ingest.stream.settings import IngestSettings
 from tests.kafka_server import USERS, KafkaServer
 from tests.observations import N_PARCELS, NOW, one_pass, running, season_of_parcels, stored, wait_until
 

@@ -17,12 +17,12 @@ from kafka.admin import KafkaAdminClient
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from db.connect import DatabaseUnavailable, engine
-from db.embedded.process import free_port
-from ingest.consumer import Consumer
+from devstack.process import free_port
 from ingest.errors import BrokerUnavailable
-from ingest.producer import ObservationProducer
-from ingest.schemas import S2
-from ingest.settings import IngestSettings
+from ingest.stream.consumer import Consumer
+from ingest.stream.producer import ObservationProducer
+from ingest.stream.schemas import S2
+from ingest.stream.settings import IngestSettings
 from tests.observations import N_PARCELS, NOW, PATIENCE_S, one_pass, running, season_of_parcels, stored, wait_until
 
 

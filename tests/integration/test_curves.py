@@ -10,19 +10,19 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
-from db import beliefs, observations, registry, work
+from db import observations, predictions, registry, work
 from db.connect import engine
 from db.parcels import ParcelRow, Season, ensure_season, upsert_parcels
-from ingest.schemas import S1, S2, ObservationSchema
-from models.gap_carried import HEAD
-from models.gap_model import GapModel
-from models.gap_network import GapConfig
-from models.gap_streaming import DELAY_DAYS
-from models.gap_training import GapTrainingConfig, fit_gaps
-from models.ndvi_inputs import ClearSeries, SarSeries
-from monitor import train
+from ingest.stream.schemas import S1, S2, ObservationSchema
+from models.ndvi.cached_state import HEAD
+from models.ndvi.gap_model import GapModel
+from models.ndvi.inputs import ClearSeries, SarSeries
+from models.ndvi.network import GapConfig
+from models.ndvi.state import DELAY_DAYS
+from models.ndvi.training import GapTrainingConfig, fit_gaps
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker
+from training import season_models
 
 START = date(2025, 1, 1)
 WORKERS: dict[str, Worker] = {}
@@ -54,8 +54,8 @@ def season(dsn: str, model: GapModel, tmp_path: object) -> tuple[str, Season, in
         stored = ensure_season(connection, "2025", START, date(2025, 12, 31))
         wheat = [ParcelRow(name, "r", None, 1.0, 400.0, 0.9, None, "1", "wheat") for name in ("p", "q")]
         upsert_parcels(connection, "test", stored, wheat, now, now)
-        checkpoint = train.ndvi_checkpoint(model, {}, {})
-        key = train.save(connection, "ndvi", checkpoint, tmp_path, now)  # type: ignore[arg-type]
+        checkpoint = season_models.ndvi_checkpoint(model, {}, {})
+        key = season_models.save(connection, "ndvi", checkpoint, tmp_path, now)  # type: ignore[arg-type]
         registry.activate(connection, stored.season_key, "test", key, now)
         parcel = connection.execute(sa.text("select parcel_key from parcels where source_id = 'p'")).scalar_one()
     return dsn, stored, parcel
@@ -241,7 +241,7 @@ def test_rows_drawn_from_stored_states_are_those_of_reading_everything_each_time
             connection.execute(sa.text("delete from encoder_states where parcel_key = :q"), {"q": q})
         if look % 9 == 4 and many:
             with monkeypatch.context() as patch:
-                patch.setattr(beliefs, "save_ndvi", dies)
+                patch.setattr(predictions, "save_ndvi", dies)
                 with pytest.raises(sa.exc.OperationalError):
                     worker.look(now)
             kept = {key: state for key, state in before.items() if key[0] == p}

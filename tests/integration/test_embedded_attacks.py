@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from db.embedded import folders, process, stack
-from db.embedded.archive import silent
-from db.embedded.errors import StackError
+from devstack import folders, process, stack
+from devstack.archive import silent
+from devstack.errors import StackError
 
 STRANGER = 65534
 

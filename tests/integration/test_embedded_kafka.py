@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from db.connect import engine
-from db.embedded import folders, java, kafka, process, stack
-from db.embedded.archive import silent
-from db.embedded.errors import ProvisionError, StackError
-from ingest.consumer import Consumer
-from ingest.producer import ObservationProducer
-from ingest.settings import IngestSettings
+from devstack import folders, java, kafka, process, stack
+from devstack.archive import silent
+from devstack.errors import ProvisionError, StackError
+from ingest.stream.consumer import Consumer
+from ingest.stream.producer import ObservationProducer
+from ingest.stream.settings import IngestSettings
 from tests.observations import N_PARCELS, NOW, one_pass, season_of_parcels, stored
 
 SETTINGS = IngestSettings(topic_prefix="kept", partitions=2)

@@ -18,10 +18,10 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from db.connect import DatabaseUnavailable
-from db.embedded import process, stack
-from db.embedded.archive import silent
-from db.embedded.errors import StackError
-from db.settings import Broker, resolve_broker, resolve_dsn
+from devstack import process, stack
+from devstack.addresses import Broker, resolve_broker, resolve_dsn
+from devstack.archive import silent
+from devstack.errors import StackError
 
 REPOSITORY = Path(__file__).parents[2]
 UP = "import os, pathlib, sys; from db.embedded import stack, archive; "
@@ -54,7 +54,7 @@ def run(code: str, *arguments: str, **environment: str) -> subprocess.Popen[str]
 
 def stackline(home: Path, *arguments: str) -> tuple[int, str]:
     """The exit code and the output of `parcelwatch stack` with this home."""
-    ran = run("from db.embedded.commands import app; app()", *arguments, PARCELWATCH_HOME=str(home))
+    ran = run("from devstack.commands import app; app()", *arguments, PARCELWATCH_HOME=str(home))
     output, _ = ran.communicate(timeout=120)
     return ran.returncode, output
 

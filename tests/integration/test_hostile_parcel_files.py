@@ -16,13 +16,13 @@ from typing import Any, ClassVar
 
 import pytest
 
-import ingest.parcel_files
+import ingest.parcels.files
 from db.connect import engine
 from db.parcels import ensure_season
-from ingest.parcel_columns import ParcelColumns
-from ingest.parcel_files import ParcelFileError
-from ingest.parcel_reader import environment
-from ingest.parcels import ImportOptions, import_parcels
+from ingest.parcels.columns import ParcelColumns
+from ingest.parcels.files import ParcelFileError
+from ingest.parcels.importer import ImportOptions, import_parcels
+from ingest.parcels.reader import environment
 from tests.mutated_parcel_files import mutated_file
 
 N_FILES = int(os.environ.get("PARCELWATCH_FUZZ") or 150)
@@ -91,7 +91,7 @@ def forked(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
         command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
     ) as server:
         Forked.server = server
-        monkeypatch.setattr(ingest.parcel_files, "Popen", Forked)
+        monkeypatch.setattr(ingest.parcels.files, "Popen", Forked)
         yield Forked
         assert server.stdin is not None
         server.stdin.close()

@@ -19,7 +19,6 @@ from rasterio.features import shapes
 from shapely.geometry import shape
 
 from db.series import INVALID_PIXEL, S2_BANDS
-from ingest.arrow_batches import decode_arrow
 from ingest.imagery.cut import Extraction, extract
 from ingest.imagery.index import build
 from ingest.imagery.parcels import Parcels
@@ -28,9 +27,10 @@ from ingest.imagery.safe import scene_from_safe
 from ingest.imagery.scene import Grid, Scene
 from ingest.imagery.settings import ImagerySettings
 from ingest.imagery.stac import S1_PROFILE, S2_PROFILE, scene_from_item
-from ingest.messages import encode_arrow
-from ingest.schemas import S1, S2, ObservationSchema
-from ingest.validate import faults
+from ingest.stream.arrow_batches import decode_arrow
+from ingest.stream.messages import encode_arrow
+from ingest.stream.row_checks import faults
+from ingest.stream.schemas import S1, S2, ObservationSchema
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 GRID = Grid("EPSG:32631", 574_680.0, 5_622_440.0, 10.0, 64, 64)

@@ -7,10 +7,10 @@ import torch
 
 from db import registry
 from db.connect import close_engines, engine
-from experiments.published_commands import import_published
-from experiments.published_form import PublishedForm, trained_like
 from models.checkpoint import Checkpoint
-from models.crop_model import CropModel
+from models.classifier.crop_model import CropModel
+from research.experiments.published_form import PublishedForm, trained_like
+from training.published_commands import import_published
 
 
 def test_published_weights_are_registered_once(

@@ -15,19 +15,19 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from db import observations, registry, work
-from db.beliefs import latest_posteriors
 from db.connect import engine
 from db.parcels import ParcelRow, Season, ensure_season, upsert_parcels
+from db.predictions import latest_posteriors
 from db.series import s1_series, s2_series
-from ingest.schemas import S1, S2, ObservationSchema
-from models.classifier import ClassifierConfig, ModalityConfig, PseLtae
-from models.crop_model import CropModel
-from models.normalise import Normaliser, Observations
+from ingest.stream.schemas import S1, S2, ObservationSchema
+from models.classifier.crop_model import CropModel
+from models.classifier.network import ClassifierConfig, ModalityConfig, PseLtae
+from models.classifier.normalisation import Normaliser, Observations
 
 from monitor.features import geometry, observations as features, season_days, split_modalities  # isort: skip
 from monitor.settings import MonitorSettings
-from monitor.train import save
 from monitor.worker import Worker
+from training.season_models import save
 
 START, NOW = date(2025, 1, 1), datetime(2025, 12, 1, tzinfo=UTC)
 N_PARCELS = 5

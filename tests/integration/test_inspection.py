@@ -22,12 +22,12 @@ from db.history import AlertFilter, known_alerts
 from db.parcels import load_parcels, season_by_name
 from db.series import available_series, s1_series, s2_series
 from db.status import live_processes
-from models.classifier import ClassifierConfig, ModalityConfig, PseLtae
-from models.crop_model import CropModel
-from models.normalise import Normaliser, Observations
+from models.classifier.crop_model import CropModel
+from models.classifier.network import ClassifierConfig, ModalityConfig, PseLtae
+from models.classifier.normalisation import Normaliser, Observations
 from monitor.commands import _the_model
-from monitor.course import posterior_course
 from monitor.errors import NotFound
+from monitor.inspection.posterior_course import posterior_course
 
 ROOT = Path(__file__).parents[2]
 OBSERVED = datetime(2025, 5, 1, 10, 30, tzinfo=UTC)

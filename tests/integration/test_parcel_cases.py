@@ -8,9 +8,9 @@ import pytest
 
 from db.connect import engine
 from db.parcels import Parcel, ensure_season, load_parcels
-from ingest.parcel_columns import ParcelColumns
-from ingest.parcel_files import ParcelFileError
-from ingest.parcels import ImportOptions, ImportReport, import_parcels
+from ingest.parcels.columns import ParcelColumns
+from ingest.parcels.files import ParcelFileError
+from ingest.parcels.importer import ImportOptions, ImportReport, import_parcels
 
 CASES = Path(__file__).parents[3] / "shared" / "cases" / "parcels"
 NOW = datetime(2024, 5, 1, tzinfo=UTC)

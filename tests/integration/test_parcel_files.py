@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 
-from ingest.parcel_files import ParcelFileError, open_parcel_file, read_features
+from ingest.parcels.files import ParcelFileError, open_parcel_file, read_features
 
 FIELDS = gpd.GeoDataFrame(
     {"id": [7.0, 8.0, 9.0], "crop": ["Wheat ", "", None], "year": [2023, 2023, 2023]},

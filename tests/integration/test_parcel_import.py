@@ -25,8 +25,8 @@ from db.parcels import (
     season_by_name,
     widen_season,
 )
-from ingest.parcel_columns import load_agency
-from ingest.parcels import ImportOptions, ImportReport, import_parcels
+from ingest.parcels.columns import load_agency
+from ingest.parcels.importer import ImportOptions, ImportReport, import_parcels
 
 MARCH, JUNE, JULY = (datetime(2023, month, 1, tzinfo=UTC) for month in (3, 6, 7))
 EAST, NORTH = 600_000.0, 5_700_000.0

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from db.series import S2_BANDS
 from db.status import status
 from ingest.errors import IngestError
-from ingest.scene_commands import app
 from ingest.scenes import terminal
+from ingest.scenes.commands import app
 from tests.integration.test_imagery_flanders import GRID, Patch, as_safe, on_grid, patch, shifted
 from tests.made_scenes import START, World, check_optical, optical, s2_item, world
 

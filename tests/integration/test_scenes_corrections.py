@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from db import scenes
-from ingest.producer import ObservationProducer
+from ingest.stream.producer import ObservationProducer
 from tests.integration.test_scenes_work import Killed, half_sent, killing
 from tests.made_scenes import START, World, blanked, check_optical, inside, optical, s1_item, s2_item, world
 

@@ -22,9 +22,8 @@ from db import scene_sources
 from db.connect import engine
 from db.parcels import ParcelRow, ensure_season, upsert_parcels
 from db.series import S2_BANDS
-from ingest import find_commands
 from ingest.errors import IngestError
-from ingest.scenes import terminal
+from ingest.scenes import find_commands, terminal
 from ingest.scenes.polling import BACK_OFFS
 from ingest.scenes.subscription import TOKEN, Subscription
 from tests.stac_server import Answer, Asked, Fault, StacServer

@@ -12,13 +12,13 @@ import pytest
 
 from db.scenes import LedgerRow
 from ingest.errors import DeliveryFailed
-from ingest.producer import ObservationProducer, Sender
 from ingest.scenes import cutting, worker
 from ingest.scenes.adding import scenes_at
 from ingest.scenes.begin import begin
 from ingest.scenes.record import FoundScene
 from ingest.scenes.settings import scenes_topic
 from ingest.scenes.worker import Worker
+from ingest.stream.producer import ObservationProducer, Sender
 from tests.made_scenes import START, World, blanked, check_optical, inside, optical, s2_item, world
 from tests.raw_headers import RawKey
 

@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from db import observations, registry
 from db.connect import engine
 from db.parcels import load_parcels, season_by_name
-from experiments.config import DatabaseData
-from experiments.labelled import LabelledParcels
-from experiments.playable import labelled
-from experiments.sources import open_source
-from experiments.train_commands import classifier
-from ingest.settings import IngestSettings
+from ingest.stream.settings import IngestSettings
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker
-from seasons.play import Chain, import_season
-from seasons.simulator import Season, SimulatorConfig, simulate_season
+from research.experiments.playable import labelled
+from research.seasons.play import Chain, import_season
+from research.simulator import Season, SimulatorConfig, simulate_season
+from training.commands import classifier
+from training.config import DatabaseData
+from training.labelled import LabelledParcels
+from training.sources import open_source
 
 NOW = datetime(2025, 12, 1, tzinfo=UTC)
 CONFIG = """

@@ -15,18 +15,19 @@ import sqlalchemy as sa
 from db import observations, registry, work
 from db.connect import engine
 from db.parcels import ParcelRow, ensure_season, upsert_parcels
-from ingest.schemas import S2
-from models.classifier import ClassifierConfig, ModalityConfig, PseLtae
-from models.crop_model import CropModel
-from models.gap_network import GapConfig
-from models.gap_training import GapTrainingConfig, fit_gaps
-from models.ndvi_inputs import ClearSeries, SarSeries
-from models.normalise import Normaliser, Observations
-from monitor import schedule, train
+from ingest.stream.schemas import S2
+from models.classifier.crop_model import CropModel
+from models.classifier.network import ClassifierConfig, ModalityConfig, PseLtae
+from models.classifier.normalisation import Normaliser, Observations
+from models.ndvi.inputs import ClearSeries, SarSeries
+from models.ndvi.network import GapConfig
+from models.ndvi.training import GapTrainingConfig, fit_gaps
+from monitor import schedule
 from monitor.batch import BatchContext
 from monitor.errors import NothingWorks
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker
+from training import season_models
 
 START = date(2025, 1, 1)
 N_NEIGHBOURS = 30
@@ -85,9 +86,9 @@ class World:
     def activate(self, task: registry.Task, model: Any) -> None:
         """Activate a model and ask for what it makes, as `models activate` does."""
         now = datetime.now(UTC)
-        checkpoint = model.to_checkpoint() if task == "classifier" else train.ndvi_checkpoint(model, {}, {})
+        checkpoint = model.to_checkpoint() if task == "classifier" else season_models.ndvi_checkpoint(model, {}, {})
         with engine(self.dsn).begin() as connection:
-            key = train.save(connection, task, checkpoint, self.folder / task, now)
+            key = season_models.save(connection, task, checkpoint, self.folder / task, now)
             registry.activate(connection, self.season_key, "test", key, now)
             work.mark_season(connection, self.season_key, "test", task, now)
 
@@ -167,7 +168,7 @@ def test_a_broken_model_stops_after_some_parcels_and_loses_nothing(
     world.store(names, {10: 0.3})
     worker = Worker(world.dsn, MonitorSettings())
     with monkeypatch.context() as patch:
-        patch.setattr("monitor.posteriors.fold", breaks)
+        patch.setattr("monitor.stages.classify.fold", breaks)
         with pytest.raises(NothingWorks, match="5 parcels of 5 failed, the last: ValueError: nan in the weights"):
             worker.look(datetime.now(UTC))
     waiting = world.query(
@@ -195,7 +196,7 @@ def test_a_time_out_is_no_server_that_is_away(
         batch.connection.execute(sa.text("select pg_sleep(5)"))
 
     with monkeypatch.context() as patch:
-        patch.setattr("monitor.posteriors.fold", times_out)
+        patch.setattr("monitor.stages.classify.fold", times_out)
         assert worker.look(datetime.now(UTC)).postponed == 1
     assert "statement timeout" in world.query("select last_error from pending_work where attempts > 0 limit 1")[0][0]
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from monitor.alerts import Event, OpenAlert, events
-from monitor.rules import Colour, Finding
+from monitor.alerts.lifecycle import Event, OpenAlert, events
+from monitor.alerts.rules import Colour, Finding
 
 
 def finding(colour: Colour | None) -> Finding:

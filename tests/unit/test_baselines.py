@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from seasons.baselines import Observations, forest, hidden_ndvi, observations
-from seasons.recorded import classes_of, labels_frame, open_season
-from seasons.score import pooled, score_classes, score_ndvi
+from research.seasons.baselines import Observations, forest, hidden_ndvi, observations
+from research.seasons.recorded import classes_of, labels_frame, open_season
+from training.metrics import pooled, score_classes, score_ndvi
 
 START = datetime(2023, 1, 1, tzinfo=UTC)
 N = 40

@@ -1,14 +1,14 @@
-"""The peer of `bench.mcnn_seq` is the paper's network with our weights, and the figures are of both at the same output."""
+"""The peer of `research.bench.mcnn_seq` is the paper's network with our weights, and the figures are of both at the same output."""
 
 import random
 
 import pytest
 import torch
 
-from bench.mcnn_seq import compare, in_batches, least_s
-from bench.published_mcnn import PublishedMcnn
-from models.mcnn_inference import McnnInference
-from models.mcnn_seq import McnnSeq, McnnSeqConfig
+from models.ndvi.published.inference import McnnInference
+from models.ndvi.published.mcnn_seq import McnnSeq, McnnSeqConfig
+from research.bench.mcnn_seq import compare, in_batches, least_s
+from research.bench.published_mcnn import PublishedMcnn
 
 
 def any_shape(seed: int) -> McnnSeqConfig:

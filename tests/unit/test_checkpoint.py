@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from models.calibrate import Temperature
 from models.checkpoint import Checkpoint, CheckpointError, content_hash, pack, unpack
-from models.classifier import ClassifierConfig, ModalityConfig, PseLtae
-from models.crop_model import CropModel
-from models.normalise import ChannelStatistics, ModalityStatistics, Normaliser, Observations
-from models.streaming import StateModelError
+from models.classifier.attention_state import StateModelError
+from models.classifier.calibration import Temperature
+from models.classifier.crop_model import CropModel
+from models.classifier.network import ClassifierConfig, ModalityConfig, PseLtae
+from models.classifier.normalisation import ChannelStatistics, ModalityStatistics, Normaliser, Observations
 
 WEIGHTS = {"b": torch.arange(6.0).view(2, 3).t(), "a": torch.tensor(3)}
 GEOMETRY = np.array([[400.0, 1e4, 0.04, 1.0], [800.0, 4e4, 0.02, 0.8]])

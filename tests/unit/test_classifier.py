@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models import streaming
-from models.classifier import ClassifierConfig, ConfigError, ModalityConfig, PseLtae
-from models.ltae import LtaeConfig
-from models.series import Batch, Series
-from models.streaming import State, StateModelError
+from models.classifier import attention_state
+from models.classifier.attention_state import State, StateModelError
+from models.classifier.ltae import LtaeConfig
+from models.classifier.network import ClassifierConfig, ConfigError, ModalityConfig, PseLtae
+from models.classifier.packed_series import Batch, Series
 
 MODALITIES = (
     ModalityConfig("s2", ("B02", "B03", "B04", "B08"), 0.4),
@@ -84,7 +84,9 @@ def test_merged_states_equal_forward(network: PseLtae, seed: int, day: float) ->
     batch = season(seed, 4)
     early = network.encode(batch.until(day))
     late = network.encode(Batch({n: one.take(one.day > day) for n, one in batch.series.items()}, batch.geometry))
-    close(network.decode({name: streaming.merge(early[name], late[name]) for name in early}), network(batch).logits)
+    close(
+        network.decode({name: attention_state.merge(early[name], late[name]) for name in early}), network(batch).logits
+    )
 
 
 def test_the_folded_network_continues_states_of_the_unfolded_one(network: PseLtae) -> None:
@@ -124,8 +126,8 @@ def test_an_observation_without_a_valid_pixel_leaves_the_state_unchanged(network
 
 def test_stored_states_continue(network: PseLtae) -> None:
     batch = season(5, 4)
-    stored = {name: streaming.to_bytes(one) for name, one in network.encode(batch.until(100)).items()}
-    states = {name: streaming.from_bytes(one, 16, 16, model="here") for name, one in stored.items()}
+    stored = {name: attention_state.to_bytes(one) for name, one in network.encode(batch.until(100)).items()}
+    states = {name: attention_state.from_bytes(one, 16, 16, model="here") for name, one in stored.items()}
     late = Batch({name: one.take(one.day > 100) for name, one in batch.series.items()}, batch.geometry)
     close(network.decode(network.encode(late, states)), network(batch).logits)
 

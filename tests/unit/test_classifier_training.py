@@ -7,13 +7,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from models.classifier import ClassifierConfig, Fusion, ModalityConfig
-from models.classifier_training import Inputs, TrainingConfig, train_calibrated, train_classifier
-from models.crop_model import CropModel
-from models.fitting import Session, _schedule
-from models.ltae import LtaeConfig, Norm
-from models.normalise import Observations
-from models.predictions import logits_at, macro_f1, mean_iou, newest_days
+from models.classifier.crop_model import CropModel
+from models.classifier.fitting import Session, _schedule
+from models.classifier.ltae import LtaeConfig, Norm
+from models.classifier.network import ClassifierConfig, Fusion, ModalityConfig
+from models.classifier.normalisation import Observations
+from models.classifier.scoring import logits_at, macro_f1, mean_iou, newest_days
+from models.classifier.training import Inputs, TrainingConfig, train_calibrated, train_classifier
 
 PARCELS, DAYS = 60, (100.0, 200.0)
 CONFIG = ClassifierConfig(

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from models.classifier.normalisation import Normaliser, Observations
 from models.climatology import KERNEL_D, STEP_D, Climatology, DaySums, nearest_knot
-from models.normalise import Normaliser, Observations
 
 DAYS = np.arange(0.0, 200.0, 2.0)
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from ingest.consumer import should_flush
-from ingest.settings import IngestSettings
-from ingest.store import RejectWindow
+from ingest.stream.consumer import should_flush
+from ingest.stream.settings import IngestSettings
+from ingest.stream.store import RejectWindow
 
 SETTINGS = IngestSettings(
     flush_messages=100,

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from models.calibrate import Temperature
 from models.checkpoint import CheckpointError, pack, unpack
-from models.classifier import ClassifierConfig, ConfigError, Fusion, ModalityConfig, PseLtae
-from models.crop_model import CropModel
-from models.ltae import LtaeConfig, Norm
-from models.normalise import ChannelStatistics, ModalityStatistics, Normaliser, Observations
+from models.classifier.calibration import Temperature
+from models.classifier.crop_model import CropModel
+from models.classifier.ltae import LtaeConfig, Norm
+from models.classifier.network import ClassifierConfig, ConfigError, Fusion, ModalityConfig, PseLtae
+from models.classifier.normalisation import ChannelStatistics, ModalityStatistics, Normaliser, Observations
 
 MODALITIES = (ModalityConfig("s2", ("NDVI",)), ModalityConfig("s1a", ("VV", "VH"), is_per_orbit=True))
 GEOMETRY = np.array([[400.0, 1e4, 0.04, 1.0], [800.0, 4e4, 0.02, 0.8]])

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from db.embedded.archive import closure, find_keyrings, find_mirror, parse_records
-from db.embedded.errors import ProvisionError
+from devstack.archive import closure, find_keyrings, find_mirror, parse_records
+from devstack.errors import ProvisionError
 
 DEB822 = """\
 Types: deb

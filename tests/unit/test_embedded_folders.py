@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from db.embedded import folders
+from devstack import folders
 
 
 def test_home_is_chosen_by_the_environment_first() -> None:

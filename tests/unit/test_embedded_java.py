@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from db.embedded import java, kafka
-from db.embedded.archive import silent
-from db.embedded.errors import ProvisionError
+from devstack import java, kafka
+from devstack.archive import silent
+from devstack.errors import ProvisionError
 
 
 def program(folder: Path, name: str, printed: str = "") -> Path:

@@ -9,8 +9,8 @@ import pytest
 from db.history import HistoryRow
 from db.parcels import Parcel, Season
 from db.season_results import RaisedAlertRow
-from seasons import curve_scores, evaluate
-from seasons.evaluate import Watched
+from research.seasons import curve_scores, evaluate
+from research.seasons.evaluate import Watched
 
 DAYS = np.arange("2025-03-01", "2025-03-06", dtype="M8[D]")
 CURVE = [("parcel_key", "i8"), ("day", "M8[D]"), ("is_observed", "?"), ("ndvi", "f4"), ("ndvi_sd", "f4")]

@@ -8,12 +8,12 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from experiments import experiment_commands
-from experiments.config import RunConfigError
-from experiments.labelled import LabelledParcels
-from experiments.schemes import ExperimentError
-from models.classifier import ModalityConfig
-from models.normalise import Observations
+from models.classifier.network import ModalityConfig
+from models.classifier.normalisation import Observations
+from research.experiments import experiment_commands
+from research.experiments.schemes import ExperimentError
+from training.config import RunConfigError
+from training.labelled import LabelledParcels
 
 N = 30
 
@@ -33,7 +33,7 @@ def tiny(_config: object, _progress: object) -> LabelledParcels:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):  # type: ignore[no-untyped-def]  # a function of words
     monkeypatch.setattr(experiment_commands, "open_source", tiny)
-    monkeypatch.setattr("experiments.forest.N_TREES", 5)
+    monkeypatch.setattr("research.experiments.forest.N_TREES", 5)
     monkeypatch.chdir(tmp_path)
 
     def invoke(*words: str) -> Result:

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from experiments import clouds, fusion, gradient_flow, in_season, timing
-from experiments.calibration import measured
-from experiments.config import ModelConfig, TrainingSection
-from experiments.forest import averaged, features, forest, parcel_means
-from experiments.grid import Grid, Run, n_parameters
-from experiments.labelled import NO_LABEL, LabelledParcels
-from experiments.schemes import ENHANCEMENTS, ExperimentError, Scheme, chosen, rows, schemes
-from experiments.tables import read_csv
-from models.classifier import ModalityConfig
-from models.normalise import Observations
+from models.classifier.network import ModalityConfig
+from models.classifier.normalisation import Observations
+from research.experiments import clouds, fusion, gradient_flow, in_season, timing
+from research.experiments.calibration import measured
+from research.experiments.forest import averaged, features, forest, parcel_means
+from research.experiments.grid import Grid, Run, n_parameters
+from research.experiments.schemes import ENHANCEMENTS, ExperimentError, Scheme, chosen, rows, schemes
+from research.experiments.tables import read_csv
+from training.config import ModelConfig, TrainingSection
+from training.labelled import NO_LABEL, LabelledParcels
 
 N, DAYS = 60, (100.0, 200.0)
 MODALITIES = (
@@ -53,7 +53,7 @@ COMMON = ModelConfig(pixel_widths=(4, 8), decoder=(8,)), TrainingSection(epochs=
 
 @pytest.fixture(autouse=True)
 def small_and_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("experiments.forest.N_TREES", 15)
+    monkeypatch.setattr("research.experiments.forest.N_TREES", 15)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -90,7 +90,7 @@ def test_fusion_writes_its_files_and_trains_nothing_twice(
     assert "| decision | both |" in (tmp_path / "fusion.md").read_text()
     assert (tmp_path / "fusion.png").stat().st_size > 10_000
 
-    monkeypatch.setattr("experiments.grid.train_fold", None)
+    monkeypatch.setattr("research.experiments.grid.train_fold", None)
     again = Grid(grid.folder, grid.data, COMMON).open()
     assert fusion.measure(again, asked, [BOTH], [0, 1], [1, 2]) == found
 

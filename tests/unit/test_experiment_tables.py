@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.tables import (
+from research.experiments.tables import (
     Cell,
     Measurement,
     cells,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from experiments.config import RunConfigError, parse, read, to_toml
+from training.config import RunConfigError, parse, read, to_toml
 
 LEAST: dict[str, Any] = {"data": {"kind": "nl", "path": "somewhere"}, "run": {"folder": "there"}}
 DATA = [

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from experiments.config import ModelConfig, RunConfigError, TrainingSection
-from experiments.crossval import answer, cross_validate, split, train_fold
-from experiments.labelled import NO_LABEL, LabelledParcels
-from models.classifier import Fusion, ModalityConfig
-from models.normalise import Observations
+from models.classifier.network import Fusion, ModalityConfig
+from models.classifier.normalisation import Observations
+from training.config import ModelConfig, RunConfigError, TrainingSection
+from training.cross_validation import answer, cross_validate, split, train_fold
+from training.labelled import NO_LABEL, LabelledParcels
 
 PARCELS = 80
 SMALL = ModelConfig(pixel_widths=(4,), decoder=(8,))

@@ -7,10 +7,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from experiments.labelled import LabelledParcels
-from experiments.playable import labelled, simulated
-from seasons.outcome import GROWN_NAME
-from seasons.simulator import Acquisition, Season, SimulatorConfig, simulate_season
+from research.experiments.playable import labelled, simulated
+from research.seasons.outcome import GROWN_NAME
+from research.simulator import Acquisition, Season, SimulatorConfig, simulate_season
+from training.labelled import LabelledParcels
 
 CONFIG = SimulatorConfig(n_parcels=60, n_pixels=4, s1_every_d=12, s1_orbits=1, lost=0.0)
 

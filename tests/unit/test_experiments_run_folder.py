@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.config import RunConfig, RunConfigError, parse, read
-from experiments.crossval import CrossValidation, cross_validate
-from experiments.labelled import LabelledParcels
-from experiments.run_folder import RunFolder, write
-from experiments.scores import score
-from experiments.training_run import write_results
-from models.classifier import ModalityConfig
-from models.fitting import Epoch
-from models.normalise import Observations
+from models.classifier.fitting import Epoch
+from models.classifier.network import ModalityConfig
+from models.classifier.normalisation import Observations
+from training.config import RunConfig, RunConfigError, parse, read
+from training.cross_validation import CrossValidation, cross_validate
+from training.labelled import LabelledParcels
+from training.run import write_results
+from training.run_folder import RunFolder, write
+from training.scores import score
 
 PARCELS = 40
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from experiments.crossval import CrossValidation
-from experiments.run_plots import curves, reliabilities
-from experiments.scores import confusion_csv, markdown, score, to_json
-from models.fitting import Epoch
-from models.predictions import Predictions
+from models.classifier.fitting import Epoch
+from models.classifier.scoring import Predictions
+from training.cross_validation import CrossValidation
+from training.run_plots import curves, reliabilities
+from training.scores import confusion_csv, markdown, score, to_json
 
 TRUTH = np.array([0, 0, 0, 1, 1])
 SAID = np.array([[0, 0, 1, 1, 1], [0, 0, 0, 1, 1]])

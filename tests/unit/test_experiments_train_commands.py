@@ -7,8 +7,8 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from experiments.config import RunConfigError, read
-from experiments.train_commands import classifier, session
+from training.commands import classifier, session
+from training.config import RunConfigError, read
 
 DATA_AND_SEED = '[data]\nkind = "nl"\npath = "x"\n[training]\nseed = 5\n'
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ingest.schemas import S1, S2
-from ingest.validate import faults
-from seasons import fr
-from seasons.playable import SeasonDataError
-from seasons.recorded import classes_of, labels_frame, open_season
+from ingest.stream.row_checks import faults
+from ingest.stream.schemas import S1, S2
+from research.seasons import fr
+from research.seasons.playable import SeasonDataError
+from research.seasons.recorded import classes_of, labels_frame, open_season
 
 SCHEMA = {"S1": S1, "S2": S2}
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import early_fusion
-from models.classifier import ClassifierConfig, ConfigError, Fusion, ModalityConfig, PseLtae
-from models.ltae import LtaeConfig, Norm
-from models.series import Batch, Series
+from models.classifier import early_fusion
+from models.classifier.ltae import LtaeConfig, Norm
+from models.classifier.network import ClassifierConfig, ConfigError, Fusion, ModalityConfig, PseLtae
+from models.classifier.packed_series import Batch, Series
 
 MODALITIES = (
     ModalityConfig("s2", ("B02", "B04", "B08")),

@@ -9,11 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.gap_curve import DIP_DEPTH, OBSERVED, PRIOR, RECONSTRUCTED, CurveRows, draw_curve
-from models.gap_model import GapModel
-from models.gap_network import GapConfig
-from models.gap_training import GapTrainingConfig, fit_gaps
-from models.ndvi_inputs import ClearSeries, Floats, Ints, SarSeries
+from models.ndvi.daily_curve import DIP_DEPTH, OBSERVED, PRIOR, RECONSTRUCTED, CurveRows, draw_curve
+from models.ndvi.gap_model import GapModel
+from models.ndvi.inputs import ClearSeries, Floats, Ints, SarSeries
+from models.ndvi.network import GapConfig
+from models.ndvi.training import GapTrainingConfig, fit_gaps
 
 N, LAST = 24, 299
 TINY = GapConfig(is_causal=False, hidden=12, view_hidden=8, head=16, branch_channels=(4, 6), n_harmonics=2)
@@ -313,7 +313,7 @@ def test_a_season_sown_the_autumn_before_its_name(world: World) -> None:
 
 
 def test_a_view_says_little_of_days_before_the_two_views_before_it(world: World) -> None:
-    """Rows that the chain does not draw anew (`monitor.curves`) are not what they would be, but nearly."""
+    """Rows that the chain does not draw anew (`monitor.stages.reconstruct_ndvi`) are not what they would be, but nearly."""
     fewer = world.clear.rows((world.clear.parcel != 3) | (world.clear.day != 230))
     changed = np.abs(world.curve(150, 230).ndvi - world.curve(150, 230, clear=fewer).ndvi)
     rows = world.curve(150, 230)

@@ -9,13 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import gap_model
-from models.gap_model import SCALE_DAYS, Filled, GapModel
-from models.gap_network import GapConfig
-from models.gap_queries import GapQueries, Series, Steps
-from models.gap_training import GapTrainingConfig, fit_gaps
-from models.ndvi_inputs import ClearSeries, Floats, Ints, SarSeries
-from models.ndvi_views import MODES, Mode
+from models.ndvi import gap_model
+from models.ndvi.gap_model import SCALE_DAYS, Filled, GapModel
+from models.ndvi.inputs import ClearSeries, Floats, Ints, SarSeries
+from models.ndvi.network import GapConfig
+from models.ndvi.queries import GapQueries, Series, Steps
+from models.ndvi.training import GapTrainingConfig, fit_gaps
+from models.ndvi.views import MODES, Mode
 
 N, LAST = 24, 299
 TINY = GapConfig(is_causal=False, hidden=12, view_hidden=8, head=16, branch_channels=(4, 6), n_harmonics=2)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.gap_network import GapConfig, GapNetwork
+from models.ndvi.network import GapConfig, GapNetwork
 
 P, T, M = 3, 9, 5
 STEPS, VIEWS = torch.tensor([9, 4, 0]), torch.tensor([5, 2, 0])

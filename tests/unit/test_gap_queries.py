@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.gap_network import GapConfig
-from models.gap_queries import (
+from models.ndvi.inputs import NEVER, Floats, Ints, OrbitScale, SarSeries
+from models.ndvi.network import GapConfig
+from models.ndvi.queries import (
     HISTORY_DAYS,
     TAU_DAYS,
     GapQueries,
@@ -17,8 +18,7 @@ from models.gap_queries import (
     next_step,
     view_inputs,
 )
-from models.ndvi_inputs import NEVER, Floats, Ints, OrbitScale, SarSeries
-from models.ndvi_views import Prior
+from models.ndvi.views import Prior
 
 BOTH, CAUSAL = GapConfig(is_causal=False), GapConfig(is_causal=True)
 FLAT = Prior(np.array([0.0]), np.array([0.4]), np.array([0.2]))

@@ -9,14 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.gap_carried import HEAD, Carried, from_bytes, to_bytes
-from models.gap_curve import draw_curve
-from models.gap_model import GapModel
-from models.gap_network import GapConfig, GapNetwork
-from models.gap_queries import STEP_DAYS, GapQueries, Series, Steps, next_step
-from models.gap_streaming import DELAY_DAYS, advance, begin, holding
-from models.ndvi_inputs import NEVER, ClearSeries, Floats, Ints, OrbitScale, SarSeries
-from models.ndvi_views import MODES, Mode, Prior
+from models.ndvi.cached_state import HEAD, Carried, from_bytes, to_bytes
+from models.ndvi.daily_curve import draw_curve
+from models.ndvi.gap_model import GapModel
+from models.ndvi.inputs import NEVER, ClearSeries, Floats, Ints, OrbitScale, SarSeries
+from models.ndvi.network import GapConfig, GapNetwork
+from models.ndvi.queries import STEP_DAYS, GapQueries, Series, Steps, next_step
+from models.ndvi.state import DELAY_DAYS, advance, begin, holding
+from models.ndvi.views import MODES, Mode, Prior
 
 P, FIRST, LAST = 6, -60, 260
 TINY = GapConfig(is_causal=False, hidden=7, view_hidden=5, head=9, branch_channels=(3, 4), n_harmonics=2)

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from models import gap_training
-from models.gap_model import SCALE_DAYS
-from models.gap_network import GapConfig, GapNetwork
-from models.gap_queries import Series
-from models.gap_training import GAPS_DAYS, PARTS, GapTrainingConfig, fit_gaps
-from models.ndvi_inputs import ClearSeries, Floats, Ints, SarSeries, TrainingDataError
+from models.ndvi import training
+from models.ndvi.gap_model import SCALE_DAYS
+from models.ndvi.inputs import ClearSeries, Floats, Ints, SarSeries, TrainingDataError
+from models.ndvi.network import GapConfig, GapNetwork
+from models.ndvi.queries import Series
+from models.ndvi.training import GAPS_DAYS, PARTS, GapTrainingConfig, fit_gaps
 
 N = 20
 TINY = GapConfig(is_causal=False, hidden=8, view_hidden=6, head=8, branch_channels=(4, 4), n_harmonics=1)
@@ -75,7 +75,7 @@ def test_the_same_seed_gives_the_same_model() -> None:
 def test_members_leave_out_different_blocks_and_no_block_is_split(monkeypatch: pytest.MonkeyPatch) -> None:
     learned: list[set[int]] = []
     held: list[set[int]] = []
-    fit, hold = gap_training._fit, gap_training._held_out
+    fit, hold = training._fit, training._held_out
 
     def told_fit(*args: object) -> GapNetwork:
         learned.append(set(args[3].tolist()))  # type: ignore[attr-defined]
@@ -85,8 +85,8 @@ def test_members_leave_out_different_blocks_and_no_block_is_split(monkeypatch: p
         held.append(set(args[2].tolist()))  # type: ignore[attr-defined]
         return hold(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(gap_training, "_fit", told_fit)
-    monkeypatch.setattr(gap_training, "_held_out", told_hold)
+    monkeypatch.setattr(training, "_fit", told_fit)
+    monkeypatch.setattr(training, "_held_out", told_hold)
     block = np.arange(N) // 3
     fit_gaps(*season(), block, replace(CONFIG, n_members=3, n_updates=1))
     assert len(held) == 6
@@ -102,7 +102,7 @@ def test_members_leave_out_different_blocks_and_no_block_is_split(monkeypatch: p
 @pytest.mark.parametrize("sizes", [[1] * 40, [30, 5, 5, 5, 5, 1, 1], [7, 7, 7], [100]])
 def test_parts_are_even_as_far_as_blocks_allow(sizes: list[int]) -> None:
     block = np.repeat(np.arange(len(sizes)), sizes)
-    part = gap_training._parts(block, np.ones(len(block), bool), 0)
+    part = training._parts(block, np.ones(len(block), bool), 0)
     assert all(len(np.unique(part[block == b])) == 1 for b in range(len(sizes)))
     counts = np.bincount(part, minlength=PARTS)
     assert len(counts) == PARTS
@@ -150,7 +150,7 @@ def test_sd_is_scaled_until_it_holds_95_percent_at_every_distance() -> None:
     nearest = rng.uniform(0, 60, 20_000)
     sd = 0.02 + 0.002 * nearest
     error = rng.normal(0, np.hypot(0.01, sd * (1.5 - nearest / 60)))  # too sure near views, too unsure far from them
-    scale = gap_training._calibrated(error, np.hypot(0.01, sd), nearest, 0.01)
+    scale = training._calibrated(error, np.hypot(0.01, sd), nearest, 0.01)
     scaled = np.hypot(0.01, sd * np.interp(nearest, SCALE_DAYS, scale))
     for low, high in ((2, 8), (8, 15), (15, 30), (30, 60)):
         inside = (nearest > low) & (nearest <= high)
@@ -158,7 +158,7 @@ def test_sd_is_scaled_until_it_holds_95_percent_at_every_distance() -> None:
 
 
 def test_a_handful_of_views_does_not_make_it_sure() -> None:
-    scale = gap_training._calibrated(np.full(5, 1e-6), np.full(5, 0.1), np.full(5, 3.0), 0.02)
+    scale = training._calibrated(np.full(5, 1e-6), np.full(5, 0.1), np.full(5, 3.0), 0.02)
     np.testing.assert_array_equal(scale, 0.5)
 
 
@@ -166,7 +166,7 @@ def test_what_a_field_is_given_ends_where_its_season_is_cut_and_stays_in_order()
     rng = np.random.default_rng(0)
     views = Series(np.arange(50), np.tile(np.arange(0, 200, 10.0), (50, 1)), np.full((50, 20), 0.5))
     end = rng.integers(20, 200, 50)
-    given = gap_training._spoiled(views, end, GapTrainingConfig(), rng)
+    given = training._spoiled(views, end, GapTrainingConfig(), rng)
     n = given.n_views
     assert (np.nanmax(given.day, axis=1, initial=-1) <= end).all()
     assert all((np.diff(given.day[i, : n[i]]) > 0).all() and np.isnan(given.day[i, n[i] :]).all() for i in range(50))

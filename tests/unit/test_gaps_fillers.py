@@ -7,13 +7,13 @@ from functools import partial
 import numpy as np
 import pytest
 
-from bench.gapfill import METHODS
-from experiments.gaps import boosting, gaussian_process, ours
-from experiments.gaps.filler import MODES, Filler, Mode
-from experiments.gaps.hiding import hide
-from experiments.gaps.residual_sd import ResidualSd
-from models.gap_training import GapTrainingConfig
-from models.ndvi_inputs import ClearSeries, Floats, Ints, SarSeries
+from models.ndvi.inputs import ClearSeries, Floats, Ints, SarSeries
+from models.ndvi.training import GapTrainingConfig
+from research.bench.gapfill import METHODS
+from research.experiments.gaps import boosting, gaussian_process, ours
+from research.experiments.gaps.filler import MODES, Filler, Mode
+from research.experiments.gaps.hiding import hide
+from research.experiments.gaps.residual_sd import ResidualSd
 
 N = 30
 LAST = 300

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-import bench.gapfill
-from experiments.gaps.filler import Filler, Mode, Views
-from experiments.gaps.harness import Asked, folds, run, score, transfer
-from experiments.gaps.series import GapSeries, calendar_year, is_grass, simulated
-from models.ndvi_inputs import ClearSeries, Floats, Ints, SarSeries
+import research.bench.gapfill
+from models.ndvi.inputs import ClearSeries, Floats, Ints, SarSeries
+from research.experiments.gaps.filler import Filler, Mode, Views
+from research.experiments.gaps.harness import Asked, folds, run, score, transfer
+from research.experiments.gaps.series import GapSeries, calendar_year, is_grass, simulated
 
 N, N_DAYS = 10, 366
 
@@ -130,7 +130,7 @@ def test_a_simulated_calendar_year_knows_its_truth() -> None:
 
 def test_keys_of_the_benchmark() -> None:
     makers: list[type[Filler] | Any] = [lambda: Known(name="peer", value=0.6), lambda: Known(name="ours")]
-    found = json.loads(json.dumps(bench.gapfill.summary(*run(folds(series()), makers))))
+    found = json.loads(json.dumps(research.bench.gapfill.summary(*run(folds(series()), makers))))
     best = found["best_peer"]["causal"]["gap_30"]
     assert best["method"] == "peer"
     assert found["methods"]["ours_causal"]["gap_90"].keys() >= {"rmse", "bias", "coverage", "n"}
@@ -144,7 +144,7 @@ def test_an_unknown_method_is_named() -> None:
     from typer.testing import CliRunner
 
     app = typer.Typer()
-    app.command()(bench.gapfill.main)
+    app.command()(research.bench.gapfill.main)
     result = CliRunner().invoke(app, ["--methods", "magic"])
     assert result.exit_code == 2
     assert "magic" in result.output

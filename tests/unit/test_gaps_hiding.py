@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from experiments.gaps.filler import Mode, Views
-from experiments.gaps.hiding import hide, known_views
-from models.ndvi_inputs import ClearSeries
+from models.ndvi.inputs import ClearSeries
+from research.experiments.gaps.filler import Mode, Views
+from research.experiments.gaps.hiding import hide, known_views
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy.signal import savgol_filter
 
-from experiments.gaps.boosting import inner_fold, nearest
-from experiments.gaps.filler import Views
-from experiments.gaps.gaussian_process import posterior
-from experiments.gaps.interpolation import SavitzkyGolay, Whittaker, lines_at
-from models.ndvi_inputs import Floats
+from models.ndvi.inputs import Floats
+from research.experiments.gaps.boosting import inner_fold, nearest
+from research.experiments.gaps.filler import Views
+from research.experiments.gaps.gaussian_process import posterior
+from research.experiments.gaps.interpolation import SavitzkyGolay, Whittaker, lines_at
 
 DAYS = np.array([3.0, 10.0, 14.0, 40.0, 41.0])
 NDVI = np.array([0.2, 0.6, 0.5, 0.9, 0.1])

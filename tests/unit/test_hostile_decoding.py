@@ -9,14 +9,14 @@ import pyarrow as pa
 import pytest
 
 from db.dead_letters import WHOLE_MESSAGE, Letter
-from ingest import judge as judging
-from ingest import validate
-from ingest.arrow_batches import decode_arrow
-from ingest.ipc_size import stream_size
-from ingest.judge import Judged, Message, judge, judge_in_parts
-from ingest.messages import encode_arrow, encode_json
-from ingest.schemas import CONTENT_TYPE_ARROW, CONTENT_TYPE_JSON, S2, SCHEMA_KEY
-from ingest.settings import IngestSettings
+from ingest.stream import row_checks
+from ingest.stream import validation as judging
+from ingest.stream.arrow_batches import decode_arrow
+from ingest.stream.ipc_size import stream_size
+from ingest.stream.messages import encode_arrow, encode_json
+from ingest.stream.schemas import CONTENT_TYPE_ARROW, CONTENT_TYPE_JSON, S2, SCHEMA_KEY
+from ingest.stream.settings import IngestSettings
+from ingest.stream.validation import Judged, Message, judge, judge_in_parts
 
 NOW = datetime(2023, 9, 1, tzinfo=UTC)
 PASS = datetime(2023, 5, 1, 10, 56, 21, tzinfo=UTC)
@@ -241,7 +241,7 @@ def test_texts_of_letters_are_storable_whoever_wrote_them() -> None:
 
 
 def test_the_one_that_nobody_thought_of_is_rejected_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = validate.faults
+    real = row_checks.faults
 
     def faults(*arguments: object) -> object:
         if "17" in arguments[1]["parcel_id"].to_pylist():  # type: ignore[index]

@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("parcelwatch", "ingest", "models", "monitor", "seasons", "db", "migrations")
+PACKAGES = (
+    "db",
+    "devstack",
+    "ingest",
+    "migrations",
+    "models",
+    "monitor",
+    "parcelwatch",
+    "research",
+    "terminal",
+    "training",
+)
 
 
 @pytest.mark.parametrize("name", PACKAGES)
@@ -32,7 +43,7 @@ def test_every_dependency_is_locked() -> None:
         assert name in locked, f"{name} is not in requirements.lock"
 
 
-@pytest.mark.parametrize("package", ["ingest", "models", "monitor", "seasons"])
+@pytest.mark.parametrize("package", ["devstack", "ingest", "models", "monitor", "research", "terminal", "training"])
 def test_only_db_holds_sql(package: str) -> None:
     for path in (ROOT / package).rglob("*.py"):
         source = path.read_text()
@@ -40,8 +51,10 @@ def test_only_db_holds_sql(package: str) -> None:
             assert sign not in source, f"{path.relative_to(ROOT)} speaks SQL: move it to db/"
 
 
-@pytest.mark.parametrize("package", ["db", "ingest", "models", "monitor", "seasons", "experiments", "bench"])
+@pytest.mark.parametrize(
+    "package", ["db", "devstack", "ingest", "models", "monitor", "research", "terminal", "training"]
+)
 def test_commands_print_through_one_console(package: str) -> None:
     """Others cut tables in files, obey markup in names, or both."""
     for path in (ROOT / package).rglob("*.py"):
-        assert path == ROOT / "db/terminal.py" or not re.search(r"(?<!Wide)\bConsole\(", path.read_text()), path
+        assert path == ROOT / "terminal/output.py" or not re.search(r"(?<!Wide)\bConsole\(", path.read_text()), path

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from experiments.published_form import trained_like
-from models import inference, pse, streaming
-from models.classifier import ClassifierConfig, ConfigError, Fusion, ModalityConfig, PseLtae
-from models.inference import InferenceNetwork, sent_ahead
-from models.ltae import LtaeConfig, Norm
-from models.series import Batch, Series
+from models.classifier import attention_state, inference, pixel_set_encoder
+from models.classifier.inference import InferenceNetwork, sent_ahead
+from models.classifier.ltae import LtaeConfig, Norm
+from models.classifier.network import ClassifierConfig, ConfigError, Fusion, ModalityConfig, PseLtae
+from models.classifier.packed_series import Batch, Series
+from research.experiments.published_form import trained_like
 
 MODALITIES = (ModalityConfig("s2", ("B04", "B08", "NDVI")), ModalityConfig("s1a", ("VV", "VH")))
 PIXELS = 6
@@ -57,7 +57,7 @@ def logits(of: PseLtae, batch: Batch) -> Tensor:
 @pytest.fixture
 def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything takes the path of tensors on a GPU."""
-    for module in (streaming, pse, inference):
+    for module in (attention_state, pixel_set_encoder, inference):
         monkeypatch.setattr(module, "is_remote", lambda _: True)
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from models.ltae import Attention, ConfigError, Ltae, LtaeConfig, Norm, SeasonNorm, positional_code
+from models.classifier.ltae import Attention, ConfigError, Ltae, LtaeConfig, Norm, SeasonNorm, positional_code
 
 
 def test_positional_code_is_the_published_formula() -> None:

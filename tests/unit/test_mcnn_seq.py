@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import mcnn_inference
-from models.mcnn_inference import BranchTable, McnnInference
-from models.mcnn_seq import Branch, Lstm, McnnSeq, McnnSeqConfig, count_parameters
+from models.ndvi.published import inference
+from models.ndvi.published.inference import BranchTable, McnnInference
+from models.ndvi.published.mcnn_seq import Branch, Lstm, McnnSeq, McnnSeqConfig, count_parameters
 
 SHAPES = [
     McnnSeqConfig(n_segments=5, hidden=7, branch_channels=(3, 4)),
@@ -191,7 +191,7 @@ def test_folded_in_single_precision_and_in_chunks(scale: float, monkeypatch: pyt
     with torch.inference_mode():
         want = model(sar)
         exact = McnnInference(model.double())(sar.double())
-    monkeypatch.setattr(mcnn_inference, "CHUNK", 4)
+    monkeypatch.setattr(inference, "CHUNK", 4)
     for got in (folded(sar), exact.float()):
         torch.testing.assert_close(got, want, rtol=0, atol=1e-6 * scale)
     assert folded(sar[:0]).shape == (0, 9)

@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from db.series import INVALID_PIXEL
-from ingest.arrow_batches import decode_arrow
 from ingest.errors import MessageRejected
-from ingest.json_schemas import json_schema
-from ingest.judge import Message, judge
-from ingest.messages import decode_json, encode_arrow, encode_json, rows_to_table
-from ingest.producer import ObservationProducer, batches, filled
-from ingest.schemas import CONTENT_TYPE_ARROW, S1, S2, SCHEMA_KEY, SCHEMAS, ObservationSchema
-from ingest.settings import IngestSettings
+from ingest.stream.arrow_batches import decode_arrow
+from ingest.stream.json_schemas import json_schema
+from ingest.stream.messages import decode_json, encode_arrow, encode_json, rows_to_table
+from ingest.stream.producer import ObservationProducer, batches, filled
+from ingest.stream.schemas import CONTENT_TYPE_ARROW, S1, S2, SCHEMA_KEY, SCHEMAS, ObservationSchema
+from ingest.stream.settings import IngestSettings
+from ingest.stream.validation import Message, judge
 
 PUBLISHED = Path(__file__).parents[2] / "docs" / "schemas"
 
@@ -222,7 +222,7 @@ def test_batches_keep_every_row_within_the_limit(sizes: list[int], max_bytes: in
 @pytest.mark.parametrize("schema", SCHEMAS.values(), ids=lambda schema: schema.name)
 def test_published_schemas_are_those_of_the_models(schema: ObservationSchema) -> None:
     published = json.loads((PUBLISHED / f"{schema.name}.{schema.version}.json").read_text())
-    assert published == json_schema(schema), "run `python -m ingest.json_schemas docs/schemas`"
+    assert published == json_schema(schema), "run `python -m ingest.stream.json_schemas docs/schemas`"
     assert set(published["properties"]) == {"schema", *schema.arrow.names}
     assert set(published["required"]) == {"schema", *schema.required} - {"revision", "is_withdrawn"}
     assert published["properties"]["relative_orbit"]["maximum"] == 175

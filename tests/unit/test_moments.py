@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 import typer
 
-from monitor.moments import moment, shown
+from terminal.times import moment, shown
 
 
 @pytest.fixture

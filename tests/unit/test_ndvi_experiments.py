@@ -10,20 +10,20 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from experiments import experiment_commands
-from experiments.gaps.series import GapSeries
-from experiments.ndvi import clouds, crops, dates, runs, settings
-from experiments.ndvi.haze import hazy_days
-from experiments.ndvi.runs import Answer, Runs, within
-from experiments.ndvi.scores import Views, by_date, difference, pooled
-from experiments.ndvi.sources import ScoredSeries
-from experiments.ndvi.splits import clouded, fold_trials, folds, held_back
-from experiments.schemes import ExperimentError
-from models.mcnn_seq import McnnSeqConfig
-from models.ndvi_inputs import ClearSeries, SarSeries
-from models.ndvi_networks import CnnConfig, RnnConfig
-from models.ndvi_reconstruction import NdviTrainingConfig
-from models.ndvi_training import train_ndvi
+from models.ndvi.inputs import ClearSeries, SarSeries
+from models.ndvi.published.mcnn_seq import McnnSeqConfig
+from models.ndvi.published.networks import CnnConfig, RnnConfig
+from models.ndvi.published.reconstruction import NdviTrainingConfig
+from models.ndvi.published.training import train_ndvi
+from research.experiments import experiment_commands
+from research.experiments.gaps.series import GapSeries
+from research.experiments.ndvi import clouds, crops, dates, runs, settings
+from research.experiments.ndvi.haze import hazy_days
+from research.experiments.ndvi.runs import Answer, Runs, within
+from research.experiments.ndvi.scores import Views, by_date, difference, pooled
+from research.experiments.ndvi.sources import ScoredSeries
+from research.experiments.ndvi.splits import clouded, fold_trials, folds, held_back
+from research.experiments.schemes import ExperimentError
 
 N, YEAR = 60, 2023
 GROUPS = np.array(["beet", "grass", "wheat"])
@@ -327,7 +327,7 @@ def test_crops_have_scores_and_curves(grid: Runs, tmp_path: Path) -> None:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
-    monkeypatch.setattr("experiments.ndvi.commands.open_series", lambda _source: season())
+    monkeypatch.setattr("research.experiments.ndvi.commands.open_series", lambda _source: season())
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "small.toml"
     network = "[all.network]\nn_segments = 12\n"

@@ -10,19 +10,19 @@ import torch
 import typer
 from typer.testing import CliRunner, Result
 
-import experiments.ndvi.train as train_source
-from experiments.gaps.series import GapSeries
-from experiments.ndvi import patches
-from experiments.ndvi.patches import pixels
-from experiments.ndvi.sources import Source, open_series
-from experiments.schemes import ExperimentError
+import training.ndvi_commands as train_source
 from models.checkpoint import Checkpoint, unpack
-from models.gap_model import GapModel
-from models.mcnn_seq import McnnSeqConfig
-from models.ndvi_inputs import TrainingDataError
-from models.ndvi_reconstruction import NdviTrainingConfig, SarToNdvi
-from monitor.train import GAP_FILLING
-from seasons.playable import SeasonDataError
+from models.ndvi.gap_model import GapModel
+from models.ndvi.inputs import TrainingDataError
+from models.ndvi.published.mcnn_seq import McnnSeqConfig
+from models.ndvi.published.reconstruction import NdviTrainingConfig, SarToNdvi
+from research.experiments.gaps.series import GapSeries
+from research.experiments.ndvi import patches
+from research.experiments.ndvi.patches import pixels
+from research.experiments.ndvi.sources import Source, open_series
+from research.experiments.schemes import ExperimentError
+from research.seasons.playable import SeasonDataError
+from training.season_models import GAP_FILLING
 
 SIZE, BEGIN = 8, datetime(2018, 11, 3, 10, 50, tzinfo=UTC)
 S2_AT = [BEGIN + timedelta(days=20 * nr) for nr in range(12)]
@@ -136,7 +136,7 @@ def test_a_simulated_season_has_arable_crops_and_grass_over_a_calendar_year() ->
 @pytest.fixture
 def run(variables: Variables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     del variables
-    monkeypatch.setattr("experiments.ndvi.sources._splittable", lambda found: found)
+    monkeypatch.setattr("research.experiments.ndvi.sources._splittable", lambda found: found)
     monkeypatch.chdir(tmp_path)
 
     def invoke(text: str, *words: str) -> Result:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.mcnn_seq import Lstm, McnnSeqConfig, count_parameters
-from models.ndvi_inputs import ClearSeries, SarSeries
-from models.ndvi_networks import (
+from models.ndvi.inputs import ClearSeries, SarSeries
+from models.ndvi.published.mcnn_seq import Lstm, McnnSeqConfig, count_parameters
+from models.ndvi.published.networks import (
     NETWORKS,
     Cnn,
     CnnConfig,
@@ -22,8 +22,8 @@ from models.ndvi_networks import (
     network_config,
     network_name,
 )
-from models.ndvi_reconstruction import PAPER, NdviTrainingConfig, SarToNdvi
-from models.ndvi_training import train_ndvi
+from models.ndvi.published.reconstruction import PAPER, NdviTrainingConfig, SarToNdvi
+from models.ndvi.published.training import train_ndvi
 
 SMALL: list[NetworkConfig] = [
     McnnSeqConfig(n_segments=5, hidden=6, branch_channels=(9, 12), n_extra=2),

@@ -8,10 +8,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from models.mcnn_seq import McnnSeqConfig
-from models.ndvi_inputs import ClearSeries, DailySar, OrbitScale, SarSeries, TrainingDataError
-from models.ndvi_reconstruction import NdviTrainingConfig, SarToNdvi
-from models.ndvi_training import r2, train_ndvi
+from models.ndvi.inputs import ClearSeries, DailySar, OrbitScale, SarSeries, TrainingDataError
+from models.ndvi.published.mcnn_seq import McnnSeqConfig
+from models.ndvi.published.reconstruction import NdviTrainingConfig, SarToNdvi
+from models.ndvi.published.training import r2, train_ndvi
 
 N = 40
 HELD = np.arange(N) % 4 == 0

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 import shapely
 
-from ingest.schemas import S1, S2
-from ingest.validate import faults
-from seasons import nl
-from seasons.playable import SeasonDataError
-from seasons.recorded import labels_frame, open_season
+from ingest.stream.row_checks import faults
+from ingest.stream.schemas import S1, S2
+from research.seasons import nl
+from research.seasons.playable import SeasonDataError
+from research.seasons.recorded import labels_frame, open_season
 
 EAST, NORTH = 180_000.0, 520_000.0  # a place in the Noordoostpolder, EPSG:28992
 SCHEMA = {"S1": S1, "S2": S2}

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import normalise
-from models.normalise import LEAST_PIXELS_OF_ORBIT, Normaliser, Observations
+from models.classifier import normalisation
+from models.classifier.normalisation import LEAST_PIXELS_OF_ORBIT, Normaliser, Observations
 
 PARCELS, EACH = 4, 200
 
@@ -108,7 +108,7 @@ def stored_radar() -> Observations:
 
 @pytest.mark.parametrize("chunk", [2**24, 300])
 def test_stored_integers_are_standardised_as_their_physical_values(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(normalise, "CHUNK", chunk)
+    monkeypatch.setattr(normalisation, "CHUNK", chunk)
     stored = stored_radar()
     physical = replace(stored, pixels=stored.physical(), scale=1.0, nodata=None)
     assert np.isnan(physical.pixels[::9]).any(axis=1).all()
@@ -121,7 +121,7 @@ def test_stored_integers_are_standardised_as_their_physical_values(chunk: int, m
 
 def test_statistics_do_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = fitted(True)
-    monkeypatch.setattr(normalise, "CHUNK", 70)
+    monkeypatch.setattr(normalisation, "CHUNK", 70)
     for one, other in zip(
         whole.modalities["s1a"].orbits.values(), fitted(True).modalities["s1a"].orbits.values(), strict=True
     ):

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely import affinity
 
-import ingest.parcel_geometry
-from ingest.parcel_geometry import (
+import ingest.parcels.geometry
+from ingest.parcels.geometry import (
     LONG_VERTICES,
     MIN_FULL_PIXELS,
     SURE_PIXELS,
@@ -167,11 +167,11 @@ def test_a_sliver_across_a_country_is_not_counted_pixel_by_pixel() -> None:
 
 
 def test_many_costly_outlines_share_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest.parcel_geometry, "BATCH_CROSSINGS", 12_000)
+    monkeypatch.setattr(ingest.parcels.geometry, "BATCH_CROSSINGS", 12_000)
     star = spiky(101, 999, 1000, turns=50)  # some 5,000 crossings
     reasons = list(measure(wkb(*[star] * 4, square(100)), UTM31).reason)
     assert reasons == [None, None, "too_complex", "too_complex", None]
-    monkeypatch.setattr(ingest.parcel_geometry, "BATCH_BUFFER_COST", 2.5e6)
+    monkeypatch.setattr(ingest.parcels.geometry, "BATCH_BUFFER_COST", 2.5e6)
     reasons = list(measure(wkb(*[spiky(1_000, 500, 2000)] * 4, square(100)), UTM31).reason)
     assert [reason == "too_complex" for reason in reasons] == [False, False, True, True, False]
 
@@ -229,7 +229,7 @@ def test_overlap_is_the_share_of_each_parcels_own_area() -> None:
 
 
 def test_stacked_outlines_are_refused_by_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest.parcel_geometry, "MAX_PAIRS", 1_000)
+    monkeypatch.setattr(ingest.parcels.geometry, "MAX_PAIRS", 1_000)
     stacked = array(*[shapely.box(i, 0, i + 1_000, 1_000) for i in range(300)])
     with pytest.raises(ValueError, match="outlines lie on others"):
         overlap_share(stacked)
@@ -239,7 +239,7 @@ def test_stacked_outlines_are_refused_by_their_number(monkeypatch: pytest.Monkey
 def test_spiky_outlines_that_cross_are_taken_for_covered_when_it_takes_too_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ingest.parcel_geometry, "SPIKY_PAIR_COST", 1.5e6)
+    monkeypatch.setattr(ingest.parcels.geometry, "SPIKY_PAIR_COST", 1.5e6)
     turned = [affinity.rotate(spiky(1_000, 500, 2000), angle, origin=(EAST, NORTH)) for angle in (0, 0.1, 0.2)]
     share = overlap_share(array(*turned, shapely.box(0, 0, 1, 1)))
     assert share == pytest.approx([1, 1, 1, 0])

@@ -4,11 +4,11 @@ import pyproj
 import pytest
 import shapely
 
-from ingest.parcel_columns import ParcelColumns, load_agency, recognise, shipped_agencies
-from ingest.parcel_files import ParcelFileError
-from ingest.parcel_geometry import MAX_OVERLAP, Outlines, measure
-from ingest.parcel_texts import id_part, storable
-from ingest.parcels import judge
+from ingest.parcels.columns import ParcelColumns, load_agency, recognise, shipped_agencies
+from ingest.parcels.files import ParcelFileError
+from ingest.parcels.geometry import MAX_OVERLAP, Outlines, measure
+from ingest.parcels.importer import judge
+from ingest.parcels.texts import id_part, storable
 
 EAST, NORTH = 600_000.0, 5_700_000.0
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import pastis
-from experiments.labelled import NO_LABEL, masks
-from experiments.pastis_metadata import CLASSES, INVALID, PastisError, published_normaliser
-from experiments.pastis_store import Options
-from experiments.pastis_synthetic import FIRST_ID, Landscape, write_patches
-from models.normalise import Normaliser
+from models.classifier.normalisation import Normaliser
+from research.experiments import pastis
+from research.experiments.pastis_metadata import CLASSES, INVALID, PastisError, published_normaliser
+from research.experiments.pastis_store import Options
+from research.experiments.pastis_synthetic import FIRST_ID, Landscape, write_patches
+from training.labelled import NO_LABEL, masks
 
 SMALL = Landscape(patches=3, side=24, fields=3, dates=(6, 7, 8), classes=(1, 3))
 ALL = Options(pixels=24 * 24)

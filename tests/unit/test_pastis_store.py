@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import pastis
-from experiments.pastis_metadata import PastisError
-from experiments.pastis_store import CACHE
-from experiments.pastis_synthetic import FIRST_ID, Landscape, write_patches
+from research.experiments import pastis
+from research.experiments.pastis_metadata import PastisError
+from research.experiments.pastis_store import CACHE
+from research.experiments.pastis_synthetic import FIRST_ID, Landscape, write_patches
 
 SMALL = Landscape(patches=3, side=24, fields=3, dates=(6, 7, 8), classes=(1, 3))
 
@@ -76,7 +76,7 @@ def test_store_goes_to_the_users_cache_where_the_folder_is_not_to_be_written(
 
 def test_no_room_is_said_before_the_cutting(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr("experiments.pastis_store.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("research.experiments.pastis_store.shutil.disk_usage", lambda _: usage)
     with pytest.raises(PastisError, match=r"0\.0 GB of pixel sets, 0\.0 GB free; make room"):
         pastis.read(folder, progress=lambda *_: pytest.fail("cut"))
 

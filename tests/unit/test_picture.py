@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from matplotlib.dates import date2num
 
 from db.history import HistoryRow
-from monitor.history_command import file_name
-from monitor.picture import EMPTY, Setting, save, season_figure, short
+from monitor.inspection.figure import EMPTY, Setting, save, season_figure, short
+from monitor.inspection.history_command import file_name
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 LONG_AFTER = datetime(2026, 11, 28, tzinfo=UTC)

@@ -4,8 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import pse
-from models.pse import FoldedPixelSetEncoder, PixelSetEncoder, RowNorm, linear, packed_mean_sd
+from models.classifier import pixel_set_encoder
+from models.classifier.pixel_set_encoder import (
+    FoldedPixelSetEncoder,
+    PixelSetEncoder,
+    RowNorm,
+    linear,
+    packed_mean_sd,
+)
 
 CHANNELS = 6
 
@@ -42,8 +48,8 @@ def test_mean_and_sd_are_those_of_the_valid_pixels(kept: int) -> None:
 def test_folded_equals_unfolded_whatever_is_valid(
     monkeypatch: pytest.MonkeyPatch, dense: float, chunk: int, share: float
 ) -> None:
-    monkeypatch.setattr(pse, "LEAST_DENSE", dense)
-    monkeypatch.setattr(pse, "CPU_CHUNK", chunk)
+    monkeypatch.setattr(pixel_set_encoder, "LEAST_DENSE", dense)
+    monkeypatch.setattr(pixel_set_encoder, "CPU_CHUNK", chunk)
     encoder = trained_encoder()
     pixels, valid, geometry = pixel_sets(37, 11)
     valid = torch.rand(37, 11) < share
@@ -70,9 +76,9 @@ def test_bfloat16_products_cost_digits_and_no_more() -> None:
 
 
 @pytest.mark.parametrize("rows", [0, 3, 5000])
-@pytest.mark.parametrize("has_onednn", [pse.HAS_ONEDNN, False])
+@pytest.mark.parametrize("has_onednn", [pixel_set_encoder.HAS_ONEDNN, False])
 def test_linear_is_linear(monkeypatch: pytest.MonkeyPatch, rows: int, has_onednn: bool) -> None:
-    monkeypatch.setattr(pse, "HAS_ONEDNN", has_onednn)
+    monkeypatch.setattr(pixel_set_encoder, "HAS_ONEDNN", has_onednn)
     x, weight, bias = torch.randn(rows, 17), torch.randn(33, 17), torch.randn(33)
     torch.testing.assert_close(linear(x, weight, bias), x @ weight.t() + bias, atol=1e-5, rtol=0)
     torch.testing.assert_close(linear(x, weight, bias, relu=True), (x @ weight.t() + bias).relu(), atol=1e-5, rtol=0)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.ltae import ConfigError, positional_code
-from models.published import (
+from models.classifier.ltae import ConfigError, positional_code
+from models.classifier.packed_series import Batch, Series
+from models.classifier.published import (
     OUTPUTS,
     POSITION_TABLE,
     PublishedError,
@@ -20,7 +21,6 @@ from models.published import (
     largest_differences,
     load_published,
 )
-from models.series import Batch, Series
 
 REFERENCE = Path(os.environ.get("PARCELWATCH_REFERENCE", Path(__file__).parents[3] / "shared" / "reference"))
 FILE = REFERENCE / "parcel_s2_t24.npz"

@@ -11,11 +11,11 @@ import typer
 from numpy.typing import NDArray
 from torch import Tensor
 
-from experiments.published_commands import import_published, verify
-from experiments.published_form import PublishedForm, trained_like
 from models.checkpoint import Checkpoint
-from models.crop_model import CropModel
-from models.published import PublishedError, load_published
+from models.classifier.crop_model import CropModel
+from models.classifier.published import PublishedError, load_published
+from research.experiments.published_form import PublishedForm, trained_like
+from training.published_commands import import_published, verify
 
 Arrays = dict[str, NDArray[Any]]
 

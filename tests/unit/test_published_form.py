@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from bench.encoder import packed
-from experiments.published_form import PublishedForm, trained_like
-from models.inference import InferenceNetwork
-from models.published import load_published
+from models.classifier.inference import InferenceNetwork
+from models.classifier.published import load_published
+from research.bench.encoder import packed
+from research.experiments.published_form import PublishedForm, trained_like
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.record import MemoryRecords, MemoryRecordsBuilder
 
-from ingest.records import _Batch, message_of
+from ingest.stream.record_batches import _Batch, message_of
 from tests.raw_headers import RawKey
 
 

@@ -4,8 +4,8 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from seasons.folds import blocked_folds
-from seasons.overpass import direction, sentinel1_pass, sentinel1_platform, sentinel2_pass
+from research.seasons.overpass import direction, sentinel1_pass, sentinel1_platform, sentinel2_pass
+from training.folds import blocked_folds
 
 
 @pytest.mark.parametrize(

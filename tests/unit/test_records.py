@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from db.terminal import plain
-from monitor.records import records
+from monitor.inspection.listing import records
+from terminal.output import plain
 
 IDS = ["FR25-000041", "28079000100000017"]
 COLUMNS = {"id": IDS, "crop": ["winter wheat", "x"], "why": [plain("[/red] " + "because it rained " * 9)] * 2}

@@ -13,13 +13,13 @@ from db.parcels import Parcel
 from db.parcels import Season as StoredSeason
 from db.registry import ModelRow
 from db.season_results import RaisedAlertRow
-from seasons import evaluate, plots, report
-from seasons.curve_scores import CurveScores
-from seasons.evaluate import Watched
-from seasons.examples import choose
-from seasons.outcome import GROWN_NAME, Counted, DemoSettings, Outcome, Run
-from seasons.score import score_classes
-from seasons.simulator import SimulatorConfig, simulate_season
+from research.seasons import evaluate, plots, report
+from research.seasons.curve_scores import CurveScores
+from research.seasons.evaluate import Watched
+from research.seasons.examples import choose
+from research.seasons.outcome import GROWN_NAME, Counted, DemoSettings, Outcome, Run
+from research.simulator import SimulatorConfig, simulate_season
+from training.metrics import score_classes
 
 SETTINGS = DemoSettings(parcels=44, pixels=4)
 VOID = np.dtype([("parcel_key", "i8")])

@@ -5,7 +5,7 @@ from datetime import date, timedelta
 import numpy as np
 import pytest
 
-from monitor.rules import (
+from monitor.alerts.rules import (
     ClearViews,
     Finding,
     Neighbours,

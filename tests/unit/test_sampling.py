@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.classifier import ModalityConfig
-from models.normalise import Normaliser, Observations
-from models.sampling import PackedParcels, Thinning, ahead, draw
+from models.classifier.network import ModalityConfig
+from models.classifier.normalisation import Normaliser, Observations
+from models.classifier.sampling import PackedParcels, Thinning, ahead, draw
 
 PARCELS = 20
 MODALITIES = (ModalityConfig("s2", ("a", "b"), 0.4, pixels=3), ModalityConfig("s1a", ("VV",), 0.2, True, pixels=1))

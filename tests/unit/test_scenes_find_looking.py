@@ -8,7 +8,7 @@ import pytest
 
 from db.connect import DatabaseUnavailable
 from db.scene_sources import SceneSource
-from ingest.scenes.looking import keep_looking, look_once
+from ingest.scenes.due_sources import keep_looking, look_once
 from ingest.scenes.polling import BACK_OFFS, Bookmark, Outcome
 from ingest.scenes.retrying import SourceUnavailable, Stopped
 

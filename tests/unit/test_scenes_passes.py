@@ -10,7 +10,7 @@ import pytest
 import shapely
 
 from ingest.imagery.scene import Grid, Scene
-from ingest.scenes.homes import home_of, outline
+from ingest.scenes.home_tiles import home_of, outline
 from ingest.scenes.passes import datatake_of, family_of, is_newer, is_same_part, standing
 from ingest.scenes.settings import SceneSettings
 

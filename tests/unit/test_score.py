@@ -12,16 +12,8 @@ import pytest
 from rich.console import Console
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, r2_score
 
-from seasons.score import (
-    Event,
-    Pooled,
-    Raised,
-    pooled,
-    score_alerts,
-    score_classes,
-    score_ndvi,
-)
-from seasons.scoreboard import Scores, append_log, write_json
+from research.seasons.scoreboard import Scores, append_log, write_json
+from training.metrics import Event, Pooled, Raised, pooled, score_alerts, score_classes, score_ndvi
 
 CLASSES = ("maize", "oats", "wheat")
 LABELS = pd.DataFrame(

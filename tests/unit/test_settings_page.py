@@ -8,11 +8,11 @@ from pathlib import Path
 
 from pydantic_settings import BaseSettings
 
-from db.settings import ServerSettings
+from devstack.addresses import ServerSettings
 from ingest.imagery.settings import ImagerySettings
 from ingest.scenes.settings import SceneSettings
-from ingest.settings import IngestSettings, KafkaSettings
-from monitor.rules import RuleSettings
+from ingest.stream.settings import IngestSettings, KafkaSettings
+from monitor.alerts.rules import RuleSettings
 from monitor.settings import MonitorSettings
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from seasons.simulator import SimulatorConfig, optics, radar
-from seasons.simulator.crops import BY_KEY, CROPS, INDEX, STAGES, day
-from seasons.simulator.growth import FieldStates
-from seasons.simulator.landscape import Landscape, build_landscape
-from seasons.simulator.plan import NEVER, make_plan
-from seasons.simulator.radar import FieldRadar
-from seasons.simulator.randomness import smooth_field, stream
-from seasons.simulator.regions import REGIONS
-from seasons.simulator.schedule import products
-from seasons.simulator.weather import simulate_weather
+from research.simulator import SimulatorConfig, optics, radar
+from research.simulator.crops import BY_KEY, CROPS, INDEX, STAGES, day
+from research.simulator.growth import FieldStates
+from research.simulator.landscape import Landscape, build_landscape
+from research.simulator.plan import NEVER, make_plan
+from research.simulator.radar import FieldRadar
+from research.simulator.randomness import smooth_field, stream
+from research.simulator.regions import REGIONS
+from research.simulator.schedule import products
+from research.simulator.weather import simulate_weather
 
 pytestmark = pytest.mark.unit
 

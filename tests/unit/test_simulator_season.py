@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
-from seasons.simulator import S1_SCHEMA, S2_SCHEMA, Acquisition, Season, SimulatorConfig, simulate_season
-from seasons.simulator.crops import BY_KEY
-from seasons.simulator.observe import LEAST_CLEAR
+from research.simulator import S1_SCHEMA, S2_SCHEMA, Acquisition, Season, SimulatorConfig, simulate_season
+from research.simulator.crops import BY_KEY
+from research.simulator.observe import LEAST_CLEAR
 
 pytestmark = pytest.mark.unit
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from db.embedded import commands
+from devstack import commands
 
 
 @pytest.mark.parametrize("is_up", [True, False])
@@ -15,7 +15,7 @@ def test_the_address_alone_is_on_standard_output(is_up: bool, monkeypatch: pytes
     found = SimpleNamespace(
         stack=SimpleNamespace(dsn=dsn) if is_up else None, database=None, broker=None, kind=kind, home="here"
     )
-    monkeypatch.setattr("db.embedded.stack.status", lambda _home: found)
+    monkeypatch.setattr("devstack.stack.status", lambda _home: found)
     result = CliRunner().invoke(commands.app, ["status", "--dsn"])
     assert result.stdout == (f"{dsn}\n" if is_up else "")
     assert result.exit_code == (0 if is_up else 1)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models import streaming
-from models.streaming import State, StateModelError
+from models.classifier import attention_state
+from models.classifier.attention_state import State, StateModelError
 
 PARCELS, HEADS, WIDTH = 4, 3, 5
 
@@ -47,24 +47,24 @@ def close(a: Tensor, b: Tensor) -> bool:
 def test_any_order_and_split_equals_the_plain_softmax(seed: int, count: int, spread: float, cuts: list[int]) -> None:
     logits, values, parcel = observations(seed, count, spread)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    state = streaming.init(PARCELS, HEADS, WIDTH)
+    state = attention_state.init(PARCELS, HEADS, WIDTH)
     edges = sorted({0, count, *(min(cut, count) for cut in cuts)})
     for start, stop in pairwise(edges):
         rows = order[start:stop]
-        state = streaming.update(state, logits[rows], values[rows], parcel[rows])
-    assert close(streaming.finish(state), plain_attention(logits, values, parcel))
+        state = attention_state.update(state, logits[rows], values[rows], parcel[rows])
+    assert close(attention_state.finish(state), plain_attention(logits, values, parcel))
 
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**31), count=st.integers(1, 40), cut=st.integers(0, 40))
 def test_merged_states_equal_one_state(seed: int, count: int, cut: int) -> None:
     logits, values, parcel = observations(seed, count, 5.0)
-    parts = [streaming.init(PARCELS, HEADS, WIDTH)] * 2
+    parts = [attention_state.init(PARCELS, HEADS, WIDTH)] * 2
     for index, rows in enumerate((slice(0, cut), slice(cut, None))):
-        parts[index] = streaming.update(parts[index], logits[rows], values[rows], parcel[rows])
+        parts[index] = attention_state.update(parts[index], logits[rows], values[rows], parcel[rows])
     expected = plain_attention(logits, values, parcel)
-    assert close(streaming.finish(streaming.merge(*parts)), expected)
-    assert close(streaming.finish(streaming.merge(*parts[::-1])), expected)
+    assert close(attention_state.finish(attention_state.merge(*parts)), expected)
+    assert close(attention_state.finish(attention_state.merge(*parts[::-1])), expected)
 
 
 @pytest.mark.parametrize("each", [1, 4])
@@ -75,26 +75,26 @@ def test_as_many_observations_of_every_parcel_are_folded_as_any_others(
     """Parcels with the same number of observations, in order, take a shorter way: to the same state."""
     logits, values, _ = observations(7, PARCELS * each, spread)
     parcel = torch.arange(PARCELS).repeat_interleave(each)
-    before = streaming.update(streaming.init(PARCELS, HEADS, WIDTH), *observations(8, 9, spread))
-    assert streaming.dates_each(parcel, PARCELS) == each
-    short = streaming.update(before, logits, values, parcel)
-    monkeypatch.setattr(streaming, "dates_each", lambda *_: 0)
-    long = streaming.update(before, logits, values, parcel)
+    before = attention_state.update(attention_state.init(PARCELS, HEADS, WIDTH), *observations(8, 9, spread))
+    assert attention_state.dates_each(parcel, PARCELS) == each
+    short = attention_state.update(before, logits, values, parcel)
+    monkeypatch.setattr(attention_state, "dates_each", lambda *_: 0)
+    long = attention_state.update(before, logits, values, parcel)
     assert short.m.equal(long.m)
-    assert close(streaming.finish(short), streaming.finish(long))
+    assert close(attention_state.finish(short), attention_state.finish(long))
 
 
 def test_parcels_are_not_taken_for_equal_if_they_are_not() -> None:
     for parcel, parcels in (([0, 0, 1], 2), ([1, 0], 2), ([0, 0], 2), ([], 2), ([0, 1, 0, 1], 2), ([0, 1], 0)):
-        assert streaming.dates_each(torch.tensor(parcel, dtype=torch.int64), parcels) == 0
+        assert attention_state.dates_each(torch.tensor(parcel, dtype=torch.int64), parcels) == 0
 
 
 def test_an_observation_of_no_weight_changes_nothing() -> None:
     logits, values, parcel = observations(2, 12, 1.0)
-    state = streaming.update(streaming.init(PARCELS, HEADS, WIDTH), logits, values, parcel)
+    state = attention_state.update(attention_state.init(PARCELS, HEADS, WIDTH), logits, values, parcel)
     nothing = torch.full((PARCELS, HEADS), -torch.inf)
     for rows in (torch.arange(PARCELS), torch.tensor([3, 1, 1, 0])):  # each parcel once, and any
-        after = streaming.update(state, nothing, torch.randn(PARCELS, HEADS, WIDTH), rows)
+        after = attention_state.update(state, nothing, torch.randn(PARCELS, HEADS, WIDTH), rows)
         assert after.m.equal(state.m)
         assert after.v.equal(state.v)
         assert after.is_seen.tolist() == state.is_seen.tolist()
@@ -102,52 +102,58 @@ def test_an_observation_of_no_weight_changes_nothing() -> None:
 
 def test_a_parcel_without_observations_is_zeros_and_not_seen() -> None:
     logits, values, parcel = observations(0, 20, 1.0)
-    state = streaming.update(streaming.init(PARCELS, HEADS, WIDTH), logits, values, parcel)
+    state = attention_state.update(attention_state.init(PARCELS, HEADS, WIDTH), logits, values, parcel)
     assert state.is_seen.tolist() == [True, True, True, False]
-    assert streaming.finish(state)[-1].eq(0).all()
-    both = streaming.merge(streaming.init(PARCELS, HEADS, WIDTH), streaming.init(PARCELS, HEADS, WIDTH))
+    assert attention_state.finish(state)[-1].eq(0).all()
+    both = attention_state.merge(
+        attention_state.init(PARCELS, HEADS, WIDTH), attention_state.init(PARCELS, HEADS, WIDTH)
+    )
     assert not both.is_seen.any()
-    assert streaming.finish(both).eq(0).all()
+    assert attention_state.finish(both).eq(0).all()
 
 
 def test_gradients_are_those_of_the_plain_softmax() -> None:
     logits, values, parcel = observations(3, 25, 2.0)
     leaf = logits.clone().requires_grad_()
-    state = streaming.update(streaming.init(PARCELS, HEADS, WIDTH), leaf, values, parcel)
-    (got,) = torch.autograd.grad(streaming.finish(state).square().sum(), leaf)
+    state = attention_state.update(attention_state.init(PARCELS, HEADS, WIDTH), leaf, values, parcel)
+    (got,) = torch.autograd.grad(attention_state.finish(state).square().sum(), leaf)
     (expected,) = torch.autograd.grad(plain_attention(leaf, values, parcel).square().sum(), leaf)
     assert close(got, expected)
 
 
 def test_stored_states_come_back_bit_by_bit() -> None:
-    state = streaming.init(2, 16, 16, model="a")
-    state = streaming.update(state, torch.randn(3, 16), torch.randn(3, 16, 16), torch.tensor([1, 1, 1]), model="a")
-    stored = streaming.to_bytes(state)
+    state = attention_state.init(2, 16, 16, model="a")
+    state = attention_state.update(
+        state, torch.randn(3, 16), torch.randn(3, 16, 16), torch.tensor([1, 1, 1]), model="a"
+    )
+    stored = attention_state.to_bytes(state)
     assert [len(one) for one in stored] == [288 * 4] * 2
-    back = streaming.from_bytes(stored, 16, 16, model="a")
+    back = attention_state.from_bytes(stored, 16, 16, model="a")
     assert back.m.equal(state.m)
     assert back.s.equal(state.s)
     assert back.v.equal(state.v)
     assert back.model == "a"
-    assert streaming.from_bytes([], 16, 16).m.shape == (0, 16)
+    assert attention_state.from_bytes([], 16, 16).m.shape == (0, 16)
     with pytest.raises(ValueError, match="has 1152 bytes"):
-        streaming.from_bytes([stored[0][:-4]], 16, 16)
+        attention_state.from_bytes([stored[0][:-4]], 16, 16)
 
 
 def test_a_state_refuses_another_model() -> None:
-    one, other = (streaming.init(1, 1, 1, model=name) for name in ("one", "other"))
+    one, other = (attention_state.init(1, 1, 1, model=name) for name in ("one", "other"))
     with pytest.raises(StateModelError, match="'one', not to 'other'"):
-        streaming.merge(one, other)
+        attention_state.merge(one, other)
     with pytest.raises(StateModelError, match="rebuild it"):
-        streaming.update(one, torch.zeros(1, 1), torch.zeros(1, 1, 1), torch.zeros(1, dtype=torch.int64), model="other")
+        attention_state.update(
+            one, torch.zeros(1, 1), torch.zeros(1, 1, 1), torch.zeros(1, dtype=torch.int64), model="other"
+        )
     with pytest.raises(StateModelError):
-        streaming.finish(one, model="other")
+        attention_state.finish(one, model="other")
     with pytest.raises(StateModelError):
-        streaming.concatenate([one, other])
+        attention_state.concatenate([one, other])
 
 
 def test_states_are_cut_and_joined_by_parcel() -> None:
     logits, values, parcel = observations(1, 20, 1.0)
-    state = streaming.update(streaming.init(PARCELS, HEADS, WIDTH), logits, values, parcel)
-    joined: State = streaming.concatenate([state.take(torch.tensor([0, 1])), state.take(torch.tensor([2, 3]))])
-    assert streaming.finish(joined).equal(streaming.finish(state))
+    state = attention_state.update(attention_state.init(PARCELS, HEADS, WIDTH), logits, values, parcel)
+    joined: State = attention_state.concatenate([state.take(torch.tensor([0, 1])), state.take(torch.tensor([2, 3]))])
+    assert attention_state.finish(joined).equal(attention_state.finish(state))

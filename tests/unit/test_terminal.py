@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.terminal import WideConsole, plain, printable, progress, table
+from terminal.output import WideConsole, plain, printable, progress, table
 
 pytestmark = pytest.mark.unit
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from db.parcels import Parcel, Season
-from models.classifier import ModalityConfig
-from models.normalise import Observations
-from monitor import train
-from monitor.training_data import TrainingData, blocks, hold_out
+from models.classifier.network import ModalityConfig
+from models.classifier.normalisation import Observations
+from training import season_models
+from training.stored_season import TrainingData, blocks, hold_out
 
 
 def test_near_parcels_share_a_block_and_far_ones_do_not() -> None:
@@ -52,7 +52,7 @@ def season_of_two_crops() -> TrainingData:
 def test_the_product_trains_without_some_blocks_and_then_once_more_with_them() -> None:
     told: list[tuple[int, int]] = []
     data, usable = season_of_two_crops(), np.arange(40) < 36
-    model = train.classifier(
+    model = season_models.classifier(
         data, evaluation_dates=(date(2025, 4, 30),), is_usable=usable, epochs=3,
         progress=lambda epoch, of, _: told.append((epoch, of)),
     )  # fmt: skip
@@ -60,6 +60,6 @@ def test_the_product_trains_without_some_blocks_and_then_once_more_with_them() -
     assert model.temperature.day == (120.0,)
     assert model.about["n_training"] == 36
     assert model.scores["parcels"] == model.about["n_validation"] > 0
-    once = train.classifier(data, is_usable=usable, epochs=3, is_refitted=False)
+    once = season_models.classifier(data, is_usable=usable, epochs=3, is_refitted=False)
     assert once.about["n_training"] == 36 - model.about["n_validation"]
     assert once.scores["days"] == [127.0, 182.0, 237.0, 291.0, 364.0]  # 35 % to all of 364 days

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from db.dead_letters import WHOLE_MESSAGE
-from ingest.arrow_batches import decode_arrow
-from ingest.judge import Judged, Message, judge
-from ingest.messages import encode_arrow, encode_json
-from ingest.schemas import CONTENT_TYPE_ARROW, CONTENT_TYPE_JSON, S1, S2, ObservationSchema
-from ingest.settings import IngestSettings
-from ingest.validate import Fault, faults
+from ingest.stream.arrow_batches import decode_arrow
+from ingest.stream.messages import encode_arrow, encode_json
+from ingest.stream.row_checks import Fault, faults
+from ingest.stream.schemas import CONTENT_TYPE_ARROW, CONTENT_TYPE_JSON, S1, S2, ObservationSchema
+from ingest.stream.settings import IngestSettings
+from ingest.stream.validation import Judged, Message, judge
 
 NOW = datetime(2023, 6, 1, tzinfo=UTC)
 SETTINGS = IngestSettings()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from monitor.words import as_of, percent, why
+from monitor.alerts.evidence import as_of, percent, why
 
 MISMATCH = {
     "declared": "silage maize", "probability_of_declared": 0.004, "most_likely": "potato", "probability_of_most_likely": 0.98,

@@ -1,0 +1,1 @@
+"""Declared parcels: agencies' files read, outlines made measurable, collections imported."""

@@ -1,0 +1,1 @@
+"""The stream of observations: contract, producer, exactly-once consumer, validation, dead letters."""

@@ -1,0 +1,323 @@
+"""The consumer: poll, decode and validate, store; each batch once, whatever dies in between.
+
+    Source.poll ── messages ──► judge ── rows and rejections ──► Store.write ── one transaction ──► database
+        ▲                                                            │
+        └──────────── offsets, from the database ◄───────────────────┘
+
+The offsets that a batch begins with are checked in its transaction, so a consumer that was believed dead cannot store a
+batch a second time; after any trouble the consumer begins again from what is committed.
+"""
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Final
+
+import psycopg
+import pyarrow as pa
+import sqlalchemy as sa
+from kafka import TopicPartition
+
+from db import offsets
+from db.connect import DatabaseUnavailable, is_away
+from db.dead_letters import Letter
+from db.leader import Presence
+from db.offsets import Step
+from ingest.errors import BrokerRefuses, BrokerUnavailable, DeliveryFailed, FencedOut, RecordsLost, StreamReplaced
+from ingest.stream import dead_letters
+from ingest.stream.metrics import Counts, told
+from ingest.stream.producer import Sender
+from ingest.stream.settings import IngestSettings
+from ingest.stream.source import Source, missing
+from ingest.stream.store import Store
+from ingest.stream.validation import Judged, Message, apart, judge_in_parts
+
+log = logging.getLogger(__name__)
+
+Clock = Callable[[], datetime]
+_REFUSED: Final = (
+    sa.exc.DataError, psycopg.DataError, psycopg.errors.CheckViolation, pa.ArrowException, ArithmeticError, ValueError,
+)  # fmt: skip
+"""What says of values, on their way into the database, that they cannot be; never that something is away."""
+
+_POLL_S: Final = 0.25
+"""Longest wait for messages, and so for a stop or for the age of a batch to be noticed."""
+_IDLE_CHECK_S: Final = 5.0
+"""How often a silent broker is asked whether it is there: kafka-python keeps silent about one that is away."""
+_LONGEST_WAIT_S: Final = 30.0
+_REPORT_S: Final = 60.0
+
+
+def should_flush(n_messages: int, n_bytes: int, age_s: float, settings: IngestSettings) -> bool:
+    """Says whether a batch is due: full by messages or bytes, or old enough."""
+    if not n_messages:
+        return False
+    return n_messages >= settings.flush_messages or n_bytes >= settings.flush_bytes or age_s >= settings.flush_seconds
+
+
+class Consumer:
+    """Stores what the observation topics bring; one thread's, opened on first use, closed by `close`."""
+
+    def __init__(self, engine: sa.Engine, bootstrap: str, settings: IngestSettings, now: Clock) -> None:
+        """Connects to nothing yet.
+
+        Args:
+            engine: the database, migrated.
+            bootstrap: host:port of the broker, several separated by commas.
+            settings: how to batch and judge.
+            now: the time, aware; rows are recorded at it and "future" is judged by it.
+        """
+        self._engine, self._bootstrap, self._settings, self._now = engine, bootstrap, settings, now
+        self._store = Store(settings, self._publish)
+        self._source: Source | None = None
+        self._sender: Sender | None = None
+        self._starts: dict[TopicPartition, int] = {}
+        """Committed offsets: where the batch in hand begins."""
+        self._presence: Presence | None = None
+        self._seen: dict[tuple[str, TopicPartition], int] = {}
+        """The farthest end that each partition of each life of a topic was seen to have."""
+        self._batch: list[Message] = []
+        self._batch_bytes, self._begun = 0, 0.0
+        self.counts: Counts = Counter()
+
+    def run(self, stop: threading.Event) -> Counts:
+        """Consumes until `stop`, then commits the batch in hand; waits for a database or broker that is away.
+
+        Raises what no waiting mends: BrokerRefuses, RecordsLost and TooManyRejected.
+        """
+        trouble = _Trouble(stop)
+        while not stop.is_set():
+            try:
+                self._consume(stop, trouble)
+            except FencedOut as error:
+                self.counts["fenced"] += 1
+                log.warning("%s; beginning again from the database's offsets", str(error))
+                stop.wait(1.0)
+            except StreamReplaced as error:
+                log.warning("%s; beginning with its new life", str(error))
+            except DatabaseUnavailable as error:
+                self.counts["database_waits"] += trouble.wait("database", error)
+            except (BrokerUnavailable, DeliveryFailed) as error:
+                self.counts["broker_waits"] += trouble.wait("broker", error)
+        return self.counts
+
+    def catch_up(self) -> Counts:
+        """Consumes what the topics hold now, up to their ends at this moment, and returns what that was.
+
+        Raises what `run` waits for; the next call begins again from what is committed.
+        """
+        before = self.counts.copy()
+        try:
+            source = self._opened()
+            patience = time.monotonic() + _LONGEST_WAIT_S
+            while not source.knows_ends() and time.monotonic() < patience:
+                self._take_and_flush(source, _POLL_S)
+            ends = source.ends()  # the last stable offsets: behind them are transactions that are open
+            while any(position < ends[partition] for partition, position in source.positions().items()):
+                self._take_and_flush(source, _POLL_S)
+            while self._take_and_flush(source, 0.0):  # the rest of a batch that was fetched
+                pass
+            self._flush(source)
+        except BaseException:
+            self.close()
+            raise
+        return self.counts - before
+
+    def close(self) -> None:
+        """Lets go of the broker; a batch in hand is left to whoever consumes next."""
+        self._let_go()
+        presence, self._presence = self._presence, None
+        if presence:
+            presence.release()
+
+    def _let_go(self) -> None:
+        """Lets go of the broker, to begin again from what is committed."""
+        source, self._source, sender, self._sender = self._source, None, self._sender, None
+        self._batch, self._batch_bytes, self._starts = [], 0, {}
+        if source:
+            source.close()
+        if sender:
+            sender.close()
+
+    def _consume(self, stop: threading.Event, trouble: "_Trouble") -> None:
+        """Consumes until `stop`; whatever is raised, the source is closed and nothing is in hand."""
+        checked = reported = time.monotonic()
+        told_before = self.counts.copy()
+        try:
+            source = self._opened()
+            self._look_for_others()
+            while not stop.is_set():
+                stored_before = self.counts["transactions"]
+                try:
+                    self._take_and_flush(source, _POLL_S)
+                except (BrokerRefuses, RecordsLost):
+                    self._flush(source)  # what came before it
+                    raise
+                now = time.monotonic()
+                if not self._batch and now - checked >= _IDLE_CHECK_S:
+                    source.verify()
+                    checked = now
+                if checked == now or self.counts["transactions"] > stored_before:
+                    checked = now
+                    trouble.over()
+                if now - reported >= _REPORT_S:
+                    log.info("last minute: %s", told(self.counts - told_before))
+                    told_before, reported = self.counts.copy(), now
+            self._flush(source)
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _take_and_flush(self, source: Source, timeout_s: float) -> bool:
+        """Polls once and stores the batch if it is due; False when no message came."""
+        messages = source.poll(timeout_s)
+        for move in source.moves():
+            self._apply(move)
+        for tp, end in source.seen_ends().items():
+            key = source.lives[tp.topic].stream, tp
+            self._seen[key] = max(end, self._seen.get(key, 0))
+        self._take(messages)
+        if self._is_due():
+            self._flush(source)
+        return bool(messages)
+
+    def _apply(self, move: Mapping[TopicPartition, int | None]) -> None:
+        """Takes over where partitions go on; what is in hand of them is dropped and comes again to their owner."""
+        self._batch = [m for m in self._batch if TopicPartition(m.topic, m.partition) not in move]
+        self._batch_bytes = sum(len(message.value) for message in self._batch)
+        for tp, start in move.items():
+            if start is None:
+                self._starts.pop(tp, None)
+            else:
+                self._starts[tp] = start
+
+    def _take(self, messages: Sequence[Message]) -> None:
+        if messages and not self._batch:
+            self._begun = time.monotonic()
+        self._batch += messages
+        self._batch_bytes += sum(len(message.value) for message in messages)
+
+    def _is_due(self) -> bool:
+        return should_flush(len(self._batch), self._batch_bytes, time.monotonic() - self._begun, self._settings)
+
+    def _flush(self, source: Source) -> None:
+        """Judges and stores the batch in hand, in several transactions where it is large once decoded."""
+        now = self._now()
+        for judged in judge_in_parts(self._batch, self._settings, now):
+            self._store_part(source, judged, now)
+        self._batch, self._batch_bytes = [], 0
+
+    def _store_part(self, source: Source, judged: Judged, now: datetime) -> None:
+        """Stores a part, without a message whose values the database refuses although they were judged good."""
+        try:
+            self._commit(source, judged, now)
+        except _REFUSED as error:
+            for part in apart(judged, error, self._settings, now):
+                self._store_part(source, part, now)
+
+    def _commit(self, source: Source, judged: Judged, now: datetime) -> None:
+        after = {TopicPartition(message.topic, message.partition): message.offset + 1 for message in judged.messages}
+        streams = {topic: life.stream for topic, life in source.lives.items()}
+        steps = [
+            Step(streams[tp.topic], tp.topic, tp.partition, self._starts[tp], end) for tp, end in sorted(after.items())
+        ]
+        source.verify()
+        with self._database_errors():
+            self.counts += self._store.write(self._engine, judged, streams, steps, now)
+        self.counts["messages"] += len(judged.messages)
+        self._starts |= after
+
+    def _opened(self) -> Source:
+        if self._source is None:
+            self._source = Source(self._bootstrap, self._settings, self._position)
+            log.info("consuming %s", ", ".join(self._settings.observation_topics))
+        return self._source
+
+    def _look_for_others(self) -> None:
+        """Warns where another consumer, without a group as this one, takes the same partitions."""
+        if self._settings.group_id is not None or self._presence is not None:
+            return
+        with self._database_errors():
+            self._presence = Presence(self._engine, f"parcelwatch.consumer {self._settings.topic_prefix}")
+        if not self._presence.is_first:
+            log.warning(
+                "another consumer takes these partitions, and without a group each of you takes all: every row is stored "
+                "once, but each fences the other out; stop one of them, or give all the same --group"
+            )
+
+    def _position(self, source: Source, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """Where partitions go on, from the database. Called on the group's thread: changes nothing of the consumer's own."""
+        bounds = source.bounds(partitions)
+        with self._database_errors(), self._engine.begin() as connection:
+            now, starts = self._now(), dict[TopicPartition, int]()
+            for topic in {partition.topic for partition in partitions}:
+                first = {tp.partition: bounds[tp][0] for tp in partitions if tp.topic == topic}
+                found = offsets.begin(connection, source.lives[topic].stream, topic, first, now)
+                starts |= {TopicPartition(topic, number): offset for number, offset in found.items()}
+            if not self._settings.accept_gap and any(start < bounds[tp][0] for tp, start in starts.items()):
+                raise RecordsLost(missing(starts, bounds))
+            for tp, start in starts.items():
+                # A start beyond the told end is no proof of a loss (see Source.ends); poll says it if it is one.
+                nearest = min(max(start, bounds[tp][0]), bounds[tp][1]) if self._settings.accept_gap else start
+                if nearest != start:
+                    starts[tp] = nearest
+                    offsets.move(connection, source.lives[tp.topic].stream, tp.topic, tp.partition, nearest, now)
+            self._report_gone(connection, source, now)
+        return starts
+
+    def _report_gone(self, connection: sa.Connection, source: Source, now: datetime) -> None:
+        """Says which records of an earlier life of a topic the broker had, and nobody stored."""
+        gone = [key for key in self._seen if key[0] != source.lives[key[1].topic].stream]
+        for stream, tp in gone:
+            end = self._seen.pop((stream, tp))
+            stored = offsets.begin(connection, stream, tp.topic, {tp.partition: end}, now)[tp.partition]
+            if stored < end:
+                log.error(
+                    "%s/%d: at least %d records that the broker had acknowledged are gone with the topic's earlier life "
+                    "(offsets %d to %d); have their producers send them again",
+                    tp.topic, tp.partition, end - stored, stored, end - 1,
+                )  # fmt: skip
+
+    @contextmanager
+    def _database_errors(self) -> Iterator[None]:
+        """A database that cannot be had, in whatever form, as DatabaseUnavailable in one line."""
+        try:
+            yield
+        except Exception as error:
+            if not is_away(error):
+                raise
+            self._engine.dispose()  # after a failover the pool's connections still lead to the old, read-only server
+            raise DatabaseUnavailable(str(getattr(error, "orig", None) or error).strip().splitlines()[0]) from error
+
+    def _publish(self, letters: Sequence[Letter]) -> None:
+        if letters:
+            if self._sender is None:
+                self._sender = Sender(self._bootstrap, self._settings.producer_bytes)
+            dead_letters.publish(self._sender, self._settings.dead_letter_topic, letters, self._settings.producer_bytes)
+
+
+class _Trouble:
+    """Waits that grow while something is away, told once when it goes and once when it is back."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop, self._what, self._wait_s = stop, "", 1.0
+
+    def wait(self, what: str, error: Exception) -> bool:
+        """Waits before the next try; True if this is the first one of this trouble."""
+        is_new = self._what != what
+        if is_new:
+            log.warning("waiting for the %s, offsets stay where they are: %s", what, str(error))  # not its frames
+            self._what, self._wait_s = what, 1.0
+        self._stop.wait(self._wait_s)
+        self._wait_s = min(2 * self._wait_s, _LONGEST_WAIT_S)
+        return is_new
+
+    def over(self) -> None:
+        """Says that all is well again."""
+        if self._what:
+            log.warning("the %s is back", self._what)
+            self._what = ""

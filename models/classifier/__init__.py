@@ -1,0 +1,1 @@
+"""The crop classifier: pixel-set encoder, L-TAE with a state that acquisitions are folded into, training, inference."""

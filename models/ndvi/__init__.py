@@ -1,0 +1,1 @@
+"""The gap-free daily NDVI: networks conditioned on clear views, their cached states, curves, training."""

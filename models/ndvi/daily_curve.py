@@ -1,0 +1,176 @@
+"""The gap-free daily NDVI of parcels: clear views, and between them what radar and the views around say.
+
+    value(t) = v_i                       on a day with a clear view that is no dip     origin "observed"
+             = gap filler(t)             else (models.ndvi.gap_model)                       origin "reconstructed"
+             = prior(t)                  without radar around and without any view     origin "prior"
+
+A curve is drawn as known on a day. The row of that day is causal: nothing after it informed it. Earlier rows are retrospective,
+and revised when news inform them. A residual cloud dip is a view far below both neighbours and below what the gap filler says
+without it, with recovery within weeks; it is not followed. Until the recovery is seen it cannot be told from a harvest: the
+rows since follow it with a standard deviation that covers both readings.
+Source: DESIGN sections 3, 6 and 7; dips, Chen et al. 2004 (a sudden fall of NDVI that recovers is cloud).
+Shapes: P parcels; R = sum over parcels of known_day - first_day + 1 rows.
+Units:  days since the season's start (whole days); NDVI dimensionless.
+Errors: none for bad series (NaN, infinite, duplicates, disorder, nothing at all): the prior with its wide sd answers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.ndvi.cached_state import Carried
+from models.ndvi.gap_model import GapModel
+from models.ndvi.inputs import NEVER, Bools, ClearSeries, Floats, Ints, SarSeries
+from models.ndvi.queries import STEP_DAYS, GapQueries, Series, Steps
+from models.ndvi.state import DELAY_DAYS, advance, holding
+from models.ndvi.views import MODES, Mode
+
+Origin = Literal["observed", "reconstructed", "prior"]
+ORIGINS: tuple[Origin, ...] = ("observed", "reconstructed", "prior")
+OBSERVED, RECONSTRUCTED, PRIOR = range(3)
+
+SAR_REACH_DAYS = 18
+"""SAR farther from a day than this says nothing of it (chosen as 1.5 repeats of one satellite)."""
+VIEW_REACH_DAYS = 120
+"""Views farther from a day than this say nothing of it (chosen as six ranges of the kriging)."""
+DIP_DEPTH = 0.12
+"""NDVI a dip lies below both neighbours (the drop that Sen4CAP takes for a mowing, DESIGN section 8)."""
+DIP_BELOW_FILLED = 0.10
+"""NDVI a dip lies below what is said without it: one error of a good reconstruction."""
+DIP_RECOVERY_DAYS = 25
+"""Days between a dip's neighbours at most: regrowth after a cut takes longer (Sen4CAP: at most 30)."""
+DOUBT_DAYS = 20.0
+"""Days over which the doubt about a fall that nothing has confirmed fades: the range of the kriging."""
+
+
+@dataclass(frozen=True)
+class CurveRows:
+    """Rows of daily curves, ordered by parcel and day."""
+
+    parcel: Ints
+    """(R,)"""
+    day: Ints
+    """(R,)"""
+    ndvi: Floats
+    """(R,) finite everywhere; a row of origin "prior" says nothing of the parcel itself."""
+    sd: Floats
+    """(R,) predictive standard deviation of a clear view on the day."""
+    origin: NDArray[np.int8]
+    """(R,) index into `ORIGINS`."""
+    is_causal: Bools
+    """(R,) whether nothing after the day informed the row."""
+    carried: Mapping[Mode, Carried]
+    """The states of the parcels as the next curve may go on from; nothing where none were given."""
+
+
+def draw_curve(
+    model: GapModel, sar: SarSeries, clear: ClearSeries, first_day: Ints, known_day: Ints,
+    carried: Mapping[Mode, Carried] | None = None,
+) -> CurveRows:  # fmt: skip
+    """The rows from `first_day` to `known_day` of each parcel, as known on `known_day`.
+
+    Args:
+        model: of `fit_gaps`.
+        sar: backscatter of the season and of the time before it; rows after the known day are not looked at.
+        clear: clear NDVI of the season; rows after the known day are not looked at.
+        first_day: (P,) whole days; a parcel whose first day is after its known day has no row.
+        known_day: (P,) whole days.
+        carried: states of the parcels of both modes, from `begin` or an earlier curve: what they hold is not read again.
+    """
+    n_parcels = len(known_day)
+    sar, clear = sar.cleaned(), clear.cleaned()
+    known = np.append(known_day, -NEVER)  # of a parcel that is not asked for nothing is known
+    sar = sar.rows(np.floor(sar.day) <= known[np.minimum(sar.parcel, n_parcels)])
+    clear = clear.rows(np.floor(clear.day) <= known[np.minimum(clear.parcel, n_parcels)])
+    steps, (day, ndvi) = model.steps(sar, n_parcels), clear.padded(n_parcels)
+    series = _without_dips(model, steps, Series(np.arange(n_parcels), np.floor(day), ndvi), known_day)
+    n_rows = np.maximum(known_day - first_day + 1, 0)
+    parcel = np.repeat(np.arange(n_parcels), n_rows)
+    days = np.arange(len(parcel)) - np.repeat(np.cumsum(n_rows) - n_rows, n_rows) + first_day[parcel]
+    is_causal = days == known_day[parcel]
+    queries = GapQueries.at(series, parcel, days)
+    value, sd, nearest = np.zeros(len(days)), np.zeros(len(days)), np.zeros(len(days))
+    kept: dict[Mode, Carried] = {}
+    for mode in MODES:
+        if carried is not None:
+            held = holding(carried[mode], steps, series, known_day)
+            kept[mode] = advance(model, mode, held, steps, series, known_day - DELAY_DAYS)
+        rows = np.flatnonzero(is_causal == (mode == "causal"))
+        first = known_day if mode == "causal" else first_day
+        filled = _filled(model, steps, series, queries.rows(rows), mode, known_day, kept.get(mode), first)
+        value[rows], sd[rows], nearest[rows] = filled
+    ahead = np.minimum(days + SAR_REACH_DAYS - 1, known_day[parcel])
+    has_sar = steps.is_near(parcel, days - SAR_REACH_DAYS + 1, ahead)
+    is_prior = ~has_sar & (nearest > VIEW_REACH_DAYS)
+    sd = np.hypot(sd, _doubt(model, steps, series, queries, known_day, kept.get("causal")) / 1.96)
+    day_of_season = days.astype(np.float64)
+    value = np.where(is_prior, model.prior.at(day_of_season), value)
+    sd = np.where(is_prior, model.prior.sd_at(day_of_season), sd)
+    origin = np.where(is_prior, PRIOR, np.where(nearest == 0, OBSERVED, RECONSTRUCTED)).astype(np.int8)
+    return CurveRows(parcel, days, value, sd, origin, is_causal, kept)
+
+
+def _filled(
+    model: GapModel, steps: Steps, series: Series, queries: GapQueries, mode: Mode, known_day: Ints,
+    carried: Carried | None, first: Ints,
+) -> tuple[Floats, Floats, Floats]:  # fmt: skip
+    """NDVI, sd and nearest view of queries, of the parcels whose state lies before their first query (P,) from it."""
+    value, sd, nearest = (np.zeros(len(queries.day)) for _ in range(3))
+    is_carried = np.zeros(len(first), bool) if carried is None else carried.day <= first
+    for state, some in ((carried, is_carried[queries.series]), (None, ~is_carried[queries.series])):
+        filled = model.fill(steps, series, queries.rows(some), mode, known_day, state)
+        value[some], sd[some], nearest[some] = filled.ndvi, filled.sd, filled.nearest
+    return value, sd, nearest
+
+
+def _without_dips(model: GapModel, steps: Steps, series: Series, known_day: Ints) -> Series:
+    """The series less the views that are residual cloud."""
+    day, ndvi = series.day, series.ndvi
+    if day.shape[1] < 3:
+        return series
+    before, at, after = slice(None, -2), slice(1, -1), slice(2, None)
+    suspect = np.zeros(day.shape, dtype=bool)
+    suspect[:, at] = (day[:, after] - day[:, before] <= DIP_RECOVERY_DAYS) & (
+        ndvi[:, at] < np.minimum(ndvi[:, before], ndvi[:, after]) - DIP_DEPTH
+    )  # NaN compares false
+    row, column = np.nonzero(suspect)
+    if len(row) == 0:
+        return series
+    # Each is judged by the weeks around it alone: the same work in any season, and a verdict that later news leave alone.
+    on, networks = day[row, column].astype(np.int64), model.members["retrospective"]
+    until = on + DIP_RECOVERY_DAYS
+    around = Series(row, np.where(day[row] <= until[:, None], day[row], np.nan), ndvi[row])
+    unread = replace(Carried.nothing(networks, len(row)), day=on - STEP_DAYS * networks[0].config.steps_back)
+    queries = GapQueries(np.arange(len(row)), on, column, column + 1)
+    said = model.fill(steps, around, queries, "retrospective", np.minimum(until, known_day[row]), unread).ndvi
+    is_dip = np.zeros(day.shape, dtype=bool)
+    is_dip[row, column] = ndvi[row, column] < said - DIP_BELOW_FILLED
+    kept = np.where(is_dip, np.nan, day)
+    order = np.argsort(np.where(is_dip, np.inf, np.nan_to_num(day, nan=np.inf)), axis=1, kind="stable")
+    return replace(
+        series, day=np.take_along_axis(kept, order, axis=1),
+        ndvi=np.take_along_axis(np.where(is_dip, np.nan, ndvi), order, axis=1),
+    )  # fmt: skip
+
+
+def _doubt(
+    model: GapModel, steps: Steps, series: Series, queries: GapQueries, known_day: Ints, carried: Carried | None
+) -> Floats:  # fmt: skip
+    """(Q,) how far the newest view fell below what was said before it, where no later view has confirmed it; else 0."""
+    n = series.n_views
+    row = np.flatnonzero(n >= 2)
+    last, one_before = n[row] - 1, n[row] - 2
+    fell = series.ndvi[row, one_before] - series.ndvi[row, last] > DIP_DEPTH
+    row, last = row[fell], last[fell]
+    drop, since = np.zeros(len(n)), np.zeros(len(n), np.int64)
+    since[row] = series.day[row, last]
+    asked = GapQueries(row, since[row], last, np.full(len(row), series.day.shape[1]))
+    # since - 1: a state that has read this view cannot say what was expected before it.
+    said, *_ = _filled(model, steps, series, asked, "causal", known_day, carried, since - 1)
+    below = said - series.ndvi[row, last]
+    drop[row] = np.where(below > DIP_BELOW_FILLED, below, 0.0)
+    age = queries.day - since[queries.series]
+    return np.where(age >= 0, drop[queries.series] * np.exp(-np.maximum(age, 0) / DOUBT_DAYS), 0.0)

@@ -1,0 +1,120 @@
+"""The leader's work: how the parcels of each region and declared crop stand, stored for all workers.
+
+Computed again when other observations are stored than it was computed from. Parcels whose findings may change with it are
+marked, so that findings follow from what is known and not from whether the leader or a worker came by first.
+"""
+
+from collections.abc import Mapping
+from datetime import date, datetime, timedelta
+from typing import Final
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from db import crop_progress, recording, work
+from db.crop_progress import ProgressRow
+from db.parcels import Season
+from monitor.alerts.rules import Neighbours, RuleSettings, harvest_day, neighbours_of
+
+SAMPLE: Final = 200
+"""Parcels looked at for each region and crop: a share is then known to 3.5 % (binomial standard error at 0.5)."""
+SAME_NDVI: Final = 0.01
+"""Medians that differ by less change no finding that a single view's noise (0.03 to 0.05) would not change too."""
+
+
+def refresh(connection: sa.Connection, season: Season, collection: str, settings: RuleSettings, now: datetime) -> int:
+    """Recompute the progress of a season when other observations are stored or a day has begun; return the groups stored."""
+    last = crop_progress.last_computed(connection, season.season_key, collection)
+    n = crop_progress.count_observations(connection, season.starts_on, season.ends_on)
+    until = min(now.date(), season.ends_on)
+    if last is not None and last.n_observations == n and last.recorded_at.date() >= until:
+        return 0
+    before = crop_progress.load(connection, season.season_key, collection)
+    rows = _computed(connection, season, collection, settings, until)
+    if not rows:
+        return 0
+    recorded_at = recording.begin(connection, now)
+    crop_progress.save(connection, season.season_key, collection, rows, n, recorded_at)
+    _mark(connection, season, collection, before, rows, settings, recorded_at)
+    return len(rows)
+
+
+def settle(connection: sa.Connection, season: Season, collection: str, settings: RuleSettings, now: datetime) -> int:
+    """Compute the progress of a season that is over, once; return the groups stored."""
+    last = crop_progress.last_computed(connection, season.season_key, collection)
+    if last is not None and last.recorded_at.date() > season.ends_on:
+        return 0
+    rows = _computed(connection, season, collection, settings, season.ends_on)
+    n = crop_progress.count_observations(connection, season.starts_on, season.ends_on)
+    crop_progress.save(connection, season.season_key, collection, rows, n, recording.begin(connection, now))
+    return len(rows)
+
+
+def _computed(
+    connection: sa.Connection, season: Season, collection: str, settings: RuleSettings, until: date
+) -> list[ProgressRow]:  # fmt: skip
+    views = crop_progress.clear_views(connection, season.season_key, collection, SAMPLE)
+    if len(views) == 0:
+        return []
+    crops = crop_progress.crop_of(connection, np.unique(views["parcel_key"]).tolist())
+    crop = np.array([crops[key] for key in views["parcel_key"].tolist()])
+    rows = []
+    for region in np.unique(views["region_key"]):
+        for code in np.unique(crop[views["region_key"] == region]):
+            group = views[(views["region_key"] == region) & (crop == code)]
+            of = neighbours_of(group["parcel_key"], group["day"], group["ndvi"], season.starts_on, until, settings)
+            rows.append(ProgressRow(int(region), str(code), of.n, of.first_day, of.standing_share, of.median_ndvi))
+    return rows
+
+
+def _mark(
+    connection: sa.Connection, season: Season, collection: str, before: Mapping[tuple[str, str], ProgressRow],
+    rows: list[ProgressRow], settings: RuleSettings, recorded_at: datetime,
+) -> None:  # fmt: skip
+    """Marks parcels whose findings may change: of groups that stand otherwise, or seen on days not known of the neighbours before."""
+    old = {(row.region_key, row.crop_code): row for row in before.values()}
+    moved = [
+        (row.region_key, row.crop_code) for row in rows if differs(old.get((row.region_key, row.crop_code)), row, settings)
+    ]  # fmt: skip
+    keys = set(crop_progress.parcels_of(connection, season.season_key, collection, moved)) if moved else set()
+    if old:
+        known_to = min(row.first_day + timedelta(days=len(row.standing_share) - 1) for row in old.values())
+        last = rows[0].first_day + timedelta(days=len(rows[0].standing_share) - 1)
+        if last > known_to:
+            first = known_to + timedelta(days=1)
+            keys |= set(crop_progress.parcels_viewed(connection, season.season_key, collection, first, last))
+    work.mark(connection, sorted(keys), "rules", recorded_at)
+
+
+def differs(before: ProgressRow | None, after: ProgressRow, settings: RuleSettings) -> bool:
+    """Say whether rules may find something else among neighbours that stand like this.
+
+    Days that are new say nothing else as long as they go on like the last day known before: rules take that for later ones.
+    """
+    if before is None or (before.n_parcels >= settings.neighbours_min) != (after.n_parcels >= settings.neighbours_min):
+        return True
+    n = min(len(before.standing_share), len(after.standing_share))
+    was, now = _classes(before.standing_share, settings), _classes(after.standing_share, settings)
+    medians = np.abs(np.nan_to_num(before.median_ndvi[:n], nan=-1) - np.nan_to_num(after.median_ndvi[:n], nan=-1))
+    return bool(n == 0 or np.any(was[:n] != now[:n]) or np.any(now[n:] != was[n - 1]) or np.any(medians > SAME_NDVI))
+
+
+def _classes(share: NDArray[np.float32], settings: RuleSettings) -> NDArray[np.int64]:
+    """(D,) what the rules make of a share of standing parcels: unknown, bare, between, standing."""
+    levels = np.array([settings.seedbed_share, settings.standing_share], np.float32)
+    # As the rules compare: bare at or below the one, standing at or above the other.
+    return np.where(np.isfinite(share), (share > levels[0]).astype(int) + (share >= levels[1]) + 1, 0)
+
+
+def neighbours(
+    stored: Mapping[tuple[str, str], ProgressRow], before: Mapping[tuple[str, str], ProgressRow],
+    region: str, crop_code: str | None, starts_on: date, settings: RuleSettings,
+) -> Neighbours | None:  # fmt: skip
+    """Return the stored progress of a region and crop as the rules take it, with the harvest of the season before."""
+    row, last = (rows.get((region, crop_code)) if crop_code is not None else None for rows in (stored, before))
+    if row is None:
+        return None
+    harvest = harvest_day(last.standing_share, settings) if last is not None else None
+    harvest_from = None if harvest is None else starts_on + timedelta(days=harvest)
+    return Neighbours(row.n_parcels, row.first_day, row.standing_share, row.median_ndvi, harvest_from)

@@ -1,0 +1,77 @@
+"""What people ask for at the command line, checked: names that are stored, times, text that can be stored."""
+
+import getpass
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated
+
+import sqlalchemy as sa
+import typer
+
+from db.parcels import season_by_name
+from db.status import Group, season_groups
+from monitor.alerts.rules import RULES
+from monitor.errors import NotFound
+from terminal.times import moment
+
+LONGEST_NOTE = 2000
+"""Characters of a note; chosen because a page is enough to say why."""
+
+
+def storable(text: str | None) -> str | None:
+    """Return text as UTF-8 can hold it: what a terminal gave in another encoding becomes question marks."""
+    return None if text is None else text.encode("utf-8", "replace").decode("utf-8")
+
+
+def rule(name: str | None) -> str | None:
+    """Return the name of a rule; raises BadParameter for one that there is not."""
+    if name is not None and name not in RULES:
+        raise typer.BadParameter(f"{storable(name)!r} is no rule; known: {', '.join(RULES)}")
+    return name
+
+
+def note(text: str | None) -> str | None:
+    """Return a note as it is stored; raises BadParameter where nothing is said or too much."""
+    clean = None if text is None else (storable(text) or "").strip()
+    if clean is not None and not 0 < len(clean) <= LONGEST_NOTE:
+        raise typer.BadParameter(f"1 to {LONGEST_NOTE} characters are needed, {len(clean)} are given")
+    return clean
+
+
+def operator() -> str:
+    """Return who runs this command, as the operating system knows them."""
+    try:
+        return storable(getpass.getuser()) or "unknown"
+    except (KeyError, OSError):  # a number without an account, as in containers
+        return f"user {os.geteuid()}"
+
+
+def groups(connection: sa.Connection, season: str | None, collection: str | None) -> Sequence[Group]:
+    """Return the stored collections by season that are asked for.
+
+    Raises:
+        UnknownSeason: no such season.
+        NotFound: the collection has no parcels, or none in that season.
+    """
+    if season is not None:
+        season_by_name(connection, season)
+    found = season_groups(connection)
+    asked = [one for one in found if season in (None, one.season) and collection in (None, one.collection)]
+    if not asked and (season is not None or collection is not None):
+        stored = ", ".join(f"{one.collection} in {one.season}" for one in found) or "none"
+        whose = "no collection has parcels" if collection is None else f"collection {collection!r} has no parcels"
+        raise NotFound(f"{whose}{f' in season {season}' if season else ''}; stored: {stored}")
+    return asked
+
+
+SeasonOption = Annotated[str | None, typer.Option(help="only this season", callback=storable)]
+CollectionOption = Annotated[str | None, typer.Option(help="only this collection", callback=storable)]
+RuleOption = Annotated[str | None, typer.Option(help=", ".join(RULES), callback=rule)]
+AsJson = Annotated[bool, typer.Option("--json", help="one JSON object a line")]
+TimeOption = Annotated[
+    datetime | None,
+    typer.Option(
+        parser=moment, metavar="TIME", help="as it was recorded by then; ISO 8601, UTC unless it says otherwise"
+    ),
+]

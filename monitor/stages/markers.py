@@ -1,0 +1,107 @@
+"""Markers: every rule on what is known of each claimed parcel, and the findings that changed."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from db import alerts as store
+from db.alerts import FindingRow
+from db.crop_progress import ProgressRow, with_another_crop_before
+from db.crop_progress import load as load_progress
+from db.parcels import previous_season
+from db.predictions import PosteriorRow
+from monitor.alerts.rules import (
+    RULES,
+    VERSION,
+    ClearViews,
+    Finding,
+    Neighbours,
+    Posterior,
+    crop_mismatch,
+    early_loss,
+    no_emergence,
+    nothing_observed,
+)
+from monitor.batch import BatchContext
+from monitor.crop_progress import neighbours
+
+
+def evaluate(batch: BatchContext) -> None:
+    """Run every rule on the claimed parcels and store the findings that changed."""
+    connection, rules, s2 = batch.connection, batch.settings.rules, batch.s2
+    previous = store.latest_findings(connection, batch.claim.parcel_keys)
+    stands, stood = _progress(batch)
+    new_stands = with_another_crop_before(connection, batch.claim.parcel_keys)
+    for parcel in batch.parcels:
+        key = parcel.parcel_key
+        near = neighbours(stands, stood, parcel.region, parcel.crop_code, batch.season.starts_on, rules)
+        views = clear_views(s2[slice(*np.searchsorted(s2["parcel_key"], [key, key + 1]))], near)
+        before = {rule: _finding(previous.get((key, rule))) for rule in RULES}
+        found = [no_emergence(views, near, rules), early_loss(views, near, key in new_stands, rules)]
+        if batch.classified is None or key in batch.classified.courses or key in batch.classified.rebuilt:
+            found.insert(0, _mismatch(batch, key, parcel.crop_code, before["crop_mismatch"]))
+        batch.findings += [
+            (FindingRow(key, **finding.__dict__), finding)
+            for finding in found
+            if not _is_same(before[finding.rule], finding)
+        ]
+    if batch.recorded_at is not None:
+        store.save_findings(connection, [row for row, _ in batch.findings], VERSION, batch.recorded_at)
+
+
+Progress = Mapping[tuple[str, str], ProgressRow]
+
+
+def _progress(batch: BatchContext) -> tuple[Progress, Progress]:
+    """How the crops stand this season, and how they stood in the season before."""
+    connection, season, collection = batch.connection, batch.season, batch.claim.collection
+    earlier = previous_season(connection, collection, season)
+    before = {} if earlier is None else load_progress(connection, earlier.season_key, collection)
+    return load_progress(connection, season.season_key, collection), before
+
+
+def _mismatch(batch: BatchContext, key: int, crop_code: str | None, before: Finding | None) -> Finding:
+    """The rule along the course of posteriors, so that it finds the same after a pause as acquisition by acquisition."""
+    rules = batch.settings.rules
+    if batch.classifier is None or batch.classified is None:
+        return crop_mismatch(None, None, before, rules)
+    model = batch.classifier.model
+    declared = model.about.get("class_of", {}).get(crop_code)
+    finding = None if key in batch.classified.rebuilt else before
+    course = [_posterior(row, model.config.classes) for row in batch.classified.courses.get(key, ())]
+    for posterior in course:
+        finding = crop_mismatch(declared, posterior, finding, rules)
+    # Rebuilt and without a course: all that was observed has been withdrawn.
+    return finding if course and finding is not None else nothing_observed(declared, rules)
+
+
+def _posterior(row: PosteriorRow, classes: Sequence[str]) -> Posterior:
+    """A posterior as the rule takes it."""
+    n_observations = sum(row.n_observations.values())
+    return Posterior(classes, np.asarray(row.probabilities, np.float32), n_observations, row.observed_to.date())
+
+
+def clear_views(rows: NDArray[np.void], neighbours: Neighbours | None) -> ClearViews:
+    """Return the clear views of one parcel; two passes on a day count as one, the greener one: cloud only lowers NDVI.
+
+    Views later than what is known of the neighbours wait until they are known (then the leader asks for the rules again).
+    """
+    rows = rows[np.isfinite(rows["ndvi"])]
+    if neighbours is not None:
+        until = np.datetime64(neighbours.first_day) + len(neighbours.standing_share)
+        rows = rows[rows["observed_at"] < until]
+    days, first = np.unique(rows["observed_at"].astype("M8[D]"), return_index=True)
+    return ClearViews(days, np.maximum.reduceat(rows["ndvi"], first) if len(first) else rows["ndvi"])
+
+
+def _is_same(old: Finding | None, new: Finding) -> bool:
+    """Findings are appended when outcome, colour or first departure change, of a departure also when its evidence does."""
+    if old is None or (old.outcome, old.colour, old.departed_on) != (new.outcome, new.colour, new.departed_on):
+        return False
+    return new.departed_on is None or old.evidence == json.loads(json.dumps(dict(new.evidence)))
+
+
+def _finding(row: FindingRow | None) -> Finding | None:
+    return None if row is None else Finding(**{k: v for k, v in row.__dict__.items() if k != "parcel_key"})

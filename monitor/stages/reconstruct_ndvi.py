@@ -1,0 +1,275 @@
+"""Daily NDVI of parcels: which days new observations inform, and their rows.
+
+    row of day d = what is said of d with everything observed up to the day c(d) that last informs it:
+        c(d) = the second clear view on or after d      (two, because it may show that the first was a residual cloud dip)
+             = the first, where there is no second      (neither more than REACH_D days later: a view says nothing so far back)
+             = the first observation on or after d      where there is no clear view
+
+    a radar pass, in order         the days since the last row
+    a clear view, in order         also the days back to the two clear views before it, as revisions
+    late, revised or withdrawn     the days from two clear views before it, each with its own c(d)
+
+So the newest row of each day is a function of what is known, however the observations came and whenever a worker looked at them.
+Nothing else is rewritten, and what the networks read up to `DELAY_DAYS` ago is stored with them (models.ndvi.state): the
+work for an acquisition does not grow with the season. A stored state is a cache: one that is missing, of another model or
+no longer what is known is made anew, and the rows are the same.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypeVar
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from db import predictions
+from db.parcels import Season
+from db.predictions import NdviRows, StateRow
+from db.series import DIRECTIONS
+from db.work import Claim
+from models.ndvi.cached_state import Carried, from_bytes, to_bytes
+from models.ndvi.daily_curve import ORIGINS, draw_curve
+from models.ndvi.gap_model import GapModel
+from models.ndvi.inputs import ClearSeries, SarSeries
+from models.ndvi.state import begin
+from models.ndvi.views import MODES, Mode
+from monitor.batch import BatchContext
+from monitor.features import means, season_days
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Packed = TypeVar("Packed", SarSeries, ClearSeries)
+
+SEQUENCE: Final[Mapping[Mode, str]] = {mode: f"ndvi {mode}" for mode in MODES}
+"""Under which the networks' states are stored, beside those of the classifier's modalities."""
+REACH_D: Final = 120
+"""A clear view informs no day further back: the reach of a view in the curve's own model."""
+VIEWS_BACK: Final = 2
+NOTHING: Final = 10**6
+"""A first day after every season: nothing to draw."""
+SAME: Final = 2e-6
+"""NDVI values that differ by less are the same: the order of float32 sums changes them by 1e-7."""
+
+
+def reconstruct(batch: BatchContext) -> None:
+    """Find the days of the curves that new observations inform and that are not stored like that; without a model, nothing.
+
+    Stores the networks' states, which are a cache, and leaves the days to `save`.
+    """
+    if batch.curve_model is None:
+        return
+    connection, claim, season = batch.connection, batch.claim, batch.season
+    keys, model = claim.parcel_keys, batch.curve_model.model
+    sar, clear = curve_series(batch.s2, batch.s1, keys, season)
+    observed = _observed(batch, sar, clear)
+    first, is_redrawn = _first_informed(connection, claim, season, observed)
+    before = _carried(connection, batch.curve_model.key, model, keys)
+    carried, parts = before, [_NO_ROWS]
+    for step in _steps(first, observed):
+        some_sar, some_clear = _of(sar, step.parcel, len(keys)), _of(clear, step.parcel, len(keys))
+        states = {mode: one.rows(step.parcel) for mode, one in carried.items()}
+        rows = draw_curve(model, some_sar, some_clear, step.begin, step.known, states)
+        carried = {mode: one.put(step.parcel, rows.carried[mode]) for mode, one in carried.items()}
+        # Rows of which nothing is known but the season are no statement about the parcel: they are not stored.
+        kept = np.flatnonzero((rows.origin != ORIGINS.index("prior")) & (rows.day <= step.end[rows.parcel]))
+        day, is_observed = rows.day[kept], rows.origin[kept] == ORIGINS.index("observed")
+        parts.append(NdviRows(
+            keys[step.parcel[rows.parcel[kept]]], np.datetime64(season.starts_on) + day, rows.is_causal[kept], is_observed,
+            rows.ndvi[kept], rows.sd[kept],
+        ))  # fmt: skip
+    if len(parts) > 1:
+        predictions.save_states(connection, batch.curve_model.key, _carried_rows(batch, before, carried, sar, clear))
+    batch.curve = _changed(connection, NdviRows.joined(parts), keys[is_redrawn])
+
+
+def save(batch: BatchContext) -> None:
+    """Store the days of the curves that changed."""
+    if batch.curve_model is not None and batch.curve is not None and batch.recorded_at is not None:
+        predictions.save_ndvi(batch.connection, batch.curve, batch.curve_model.key, batch.recorded_at)
+
+
+_NO_ROWS: Final = NdviRows(
+    np.empty(0, np.int64), np.empty(0, "M8[D]"), np.empty(0, bool), np.empty(0, bool), np.empty(0), np.empty(0)
+)  # fmt: skip
+
+
+def _of(series: Packed, parcels: Ints, n_parcels: int) -> Packed:
+    """The rows of some parcels, whose indices become places in `parcels`."""
+    place = np.full(n_parcels, -1)
+    place[parcels] = np.arange(len(parcels))
+    some = series.rows(place[series.parcel] >= 0)
+    return replace(some, parcel=place[some.parcel])
+
+
+def _changed(connection: sa.Connection, rows: NdviRows, keys: Ints) -> NdviRows:
+    """The rows less those of parcels (keys) that are stored with the same values."""
+    asked = np.flatnonzero(np.isin(rows.parcel_key, keys))
+    if len(asked) == 0:
+        return rows
+    first, last = rows.day[asked].min().item(), rows.day[asked].max().item()
+    stored = {
+        (row["parcel_key"], row["day"]): row for row in predictions.ndvi_curves(connection, keys, first, last)
+    }  # fmt: skip
+    is_changed = np.ones(len(rows.day), bool)
+    for i in asked.tolist():
+        old = stored.get((rows.parcel_key[i], rows.day[i]))
+        is_changed[i] = old is None or not (
+            (old["is_causal"], old["is_observed"]) == (rows.is_causal[i], rows.is_observed[i])
+            and abs(old["ndvi"] - rows.ndvi[i]) <= SAME
+            and abs(old["ndvi_sd"] - rows.ndvi_sd[i]) <= SAME
+        )
+    return rows.where(is_changed)
+
+
+def curve_series(
+    s2: NDArray[np.void], s1: NDArray[np.void], keys: NDArray[np.int64], season: Season
+) -> tuple[SarSeries, ClearSeries]:
+    """Stored rows, sorted by parcel and time, as the curve's model takes them."""
+    clear = s2[np.isfinite(s2["ndvi"])]
+    vv, vh = means(s1, ("VV", "VH")).T.astype(np.float64)
+    sar = SarSeries(
+        np.searchsorted(keys, s1["parcel_key"]), season_days(s1["observed_at"], season.starts_on).astype(np.float64),
+        s1["relative_orbit"].astype(np.int64), s1["direction_nr"] != DIRECTIONS.index("descending") + 1, vv, vh,
+    )  # fmt: skip
+    days = season_days(clear["observed_at"], season.starts_on).astype(np.float64)
+    return sar, ClearSeries(np.searchsorted(keys, clear["parcel_key"]), days, clear["ndvi"].astype(np.float64))
+
+
+def _carried(
+    connection: sa.Connection, model_key: int, model: GapModel, keys: NDArray[np.int64]
+) -> dict[Mode, Carried]:  # fmt: skip
+    """The states that the last look left behind, empty where there is none."""
+    stored = {(row.parcel_key, row.modality): row.state for row in predictions.load_states(connection, keys, model_key)}
+    return {
+        mode: from_bytes([stored.get((int(key), SEQUENCE[mode])) for key in keys], begin(model, mode, len(keys)))
+        for mode in MODES
+    }
+
+
+def _carried_rows(
+    batch: BatchContext,
+    before: Mapping[Mode, Carried],
+    after: Mapping[Mode, Carried],
+    sar: SarSeries,
+    clear: ClearSeries,
+) -> list[StateRow]:
+    """The states that have read something, of parcels that anything is known of."""
+    starts_on, keys = batch.season.starts_on, batch.claim.parcel_keys
+    midnight = datetime(starts_on.year, starts_on.month, starts_on.day, tzinfo=UTC)
+    rows: list[StateRow] = []
+    for mode, one in after.items():
+        old, n_read = before[mode], np.zeros(len(one.day), np.int64)
+        for series in (sar, clear):
+            n_read += np.bincount(series.parcel[series.day < one.day[series.parcel] + 1], minlength=len(n_read))
+        is_new = (one.steps_sum != old.steps_sum) | (one.views_sum != old.views_sum)
+        some = np.flatnonzero(is_new & (n_read > 0))
+        rows += [
+            StateRow(int(keys[p]), SEQUENCE[mode], int(n_read[p]), midnight + timedelta(int(one.day[p]) + 1), state)
+            for p, state in zip(some, to_bytes(one.rows(some)), strict=True)
+        ]
+    return rows
+
+
+@dataclass(frozen=True)
+class _Observed:
+    """The days on which the claimed parcels were observed."""
+
+    views: list[Ints]
+    """(P) days of clear views, each parcel's ascending."""
+    all: list[Ints]
+    """(P) days of clear views and radar, likewise."""
+    newest_before: Ints
+    """(P,) the newest day that is not pending; -`NOTHING` where there is none."""
+    oldest_new: Ints
+    """(P,) the oldest day of which pending rows say something, `NOTHING` where they say nothing (all cloud)."""
+    has_new_view: Bools
+    """(P,) whether a clear view is pending, or a revision that may have made or unmade one."""
+
+
+def _observed(batch: BatchContext, sar: SarSeries, clear: ClearSeries) -> _Observed:
+    claim, season, s2, s1 = batch.claim, batch.season, batch.s2, batch.s1
+    n = len(claim.parcel_keys)
+    of_view, of_sar = np.floor(clear.day).astype(np.int64), np.floor(sar.day).astype(np.int64)
+    new_view, new_sar = claim.is_among(s2[np.isfinite(s2["ndvi"])], True), claim.is_among(s1, False)
+    newest_before, oldest_new, has_new_view = np.full(n, -NOTHING), np.full(n, NOTHING), np.zeros(n, bool)
+    for parcel, day, is_new in ((clear.parcel, of_view, new_view), (sar.parcel, of_sar, new_sar)):
+        np.maximum.at(newest_before, parcel[~is_new], day[~is_new])
+        np.minimum.at(oldest_new, parcel[is_new], day[is_new])
+    has_new_view[clear.parcel[new_view]] = True
+    # What a revision or a withdrawal replaced informed rows too, and is in no series any more.
+    revised = claim.observations[claim.observations["revision"] > 0]
+    index = np.searchsorted(claim.parcel_keys, revised["parcel_key"])
+    np.minimum.at(oldest_new, index, np.floor(season_days(revised["observed_at"], season.starts_on)).astype(np.int64))
+    has_new_view[index] = True
+    both = np.concatenate([clear.parcel, sar.parcel]), np.concatenate([of_view, of_sar])
+    return _Observed(_days(clear.parcel, of_view, n), _days(*both, n), newest_before, oldest_new, has_new_view)
+
+
+def _days(parcel: Ints, day: Ints, n_parcels: int) -> list[Ints]:
+    """(P) the different days of each parcel, ascending."""
+    unique = np.unique(np.stack([parcel, day]), axis=1)
+    return np.split(unique[1], np.searchsorted(unique[0], np.arange(1, n_parcels)))
+
+
+def _first_informed(connection: sa.Connection, claim: Claim, season: Season, observed: _Observed) -> tuple[Ints, Bools]:
+    """(P,) the first day whose row may change, `NOTHING` for none, and whether rows after it may be stored already as they are."""
+    n = len(claim.parcel_keys)
+    last_row = predictions.last_days(connection, claim.parcel_keys)
+    is_late = observed.oldest_new <= observed.newest_before
+    anew = claim.is_due("ndvi")
+    first = np.full(n, NOTHING)
+    for p in range(n):
+        if len(observed.all[p]) == 0:
+            continue
+        start, oldest = max(int(observed.all[p][0]), 0), int(observed.oldest_new[p])
+        last = last_row.get(int(claim.parcel_keys[p]))
+        if anew[p] or (last is None and oldest < NOTHING):
+            first[p] = start
+        elif oldest < NOTHING and last is not None:
+            first[p] = (last - season.starts_on).days + 1
+            if is_late[p] or observed.has_new_view[p]:
+                before = observed.views[p][observed.views[p] < oldest]
+                back = int(before[-VIEWS_BACK]) + 1 if len(before) >= VIEWS_BACK else start
+                first[p] = max(min(first[p], max(back, oldest - REACH_D)), start)
+    return first, anew | is_late
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Days of some parcels that were last informed on one day of each."""
+
+    parcel: Ints
+    """(Q,) place in the claim."""
+    begin: Ints
+    end: Ints
+    known: Ints
+    """(Q,) first and last day, and the day that informs them; nothing observed after it counts."""
+
+
+def _steps(first: Ints, observed: _Observed) -> Iterator[_Step]:
+    """Yield the days from `first` (P,) on, what is informed earlier before what is informed later."""
+    of_parcel = [
+        _informed(int(day), views, everything)
+        for day, views, everything in zip(first, observed.views, observed.all, strict=True)
+    ]
+    for nth in range(max(map(len, of_parcel), default=0)):
+        parcel = np.array([p for p, steps in enumerate(of_parcel) if len(steps) > nth])
+        begin_day, end_day, known = np.array([of_parcel[p][nth] for p in parcel]).T
+        yield _Step(parcel, begin_day, end_day, known)
+
+
+def _informed(first: int, views: Ints, everything: Ints) -> list[tuple[int, int, int]]:
+    """First and last day of each run of days that one day informs last, and that day (c of the module's docstring)."""
+    if len(everything) == 0 or first > everything[-1]:
+        return []
+    days = np.arange(first, int(everything[-1]) + 1)
+    far = np.append(views, [NOTHING, NOTHING])
+    nth = np.searchsorted(views, days)
+    informed = everything[np.searchsorted(everything, days)]
+    for view in (far[nth], far[nth + 1]):
+        informed = np.where(view - days <= REACH_D, view, informed)
+    begins = np.flatnonzero(np.diff(informed, prepend=-1))
+    ends = np.append(begins[1:], len(days)) - 1
+    return list(zip(days[begins].tolist(), days[ends].tolist(), informed[begins].tolist(), strict=True))

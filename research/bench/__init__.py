@@ -1,0 +1,1 @@
+"""Benchmarks, each beside a peer or a limit of the same run."""

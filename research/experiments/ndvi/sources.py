@@ -1,0 +1,100 @@
+"""What the experiments reconstruct: a recorded or simulated season's parcels, or the pixels of raster patches.
+
+Errors: SeasonDataError for a folder that holds no such thing, ExperimentError for one that is too small to split.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from models.ndvi.inputs import Bools
+from research.experiments.gaps.series import GapSeries, calendar_year, dutch, is_grass, simulated
+from research.experiments.ndvi.patches import pixels
+from research.experiments.schemes import ExperimentError
+from research.seasons.nl import NEEDED
+from research.seasons.tabular import existing, read_parquet
+
+Kind = Literal["nl", "simulator", "patches"]
+PIXELS_OF_A_SET = 4
+"""Pixels simulated of a set: only its mean is looked at (chosen because four average speckle enough and are quick)."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where series come from."""
+
+    kind: Kind
+    folder: Path | None = None
+    """Of nl and patches."""
+    parcels: int = 360
+    """Fields of the simulator (chosen as its demonstration has them)."""
+    pixels: int | None = 1000
+    """Pixels drawn of patches; None: all with a crop code."""
+    year: int = 2025
+    """Of the simulator."""
+    seed: int = 1
+    """Of the simulated landscape and of the draw of pixels."""
+
+
+@dataclass(frozen=True)
+class ScoredSeries:
+    """Series with what their pages say: whose season it is, which are arable."""
+
+    series: GapSeries
+    starts_on: date
+    """Day 0."""
+    unit: Literal["parcels", "pixels"]
+
+    @property
+    def is_arable(self) -> Bools:
+        """(P,) scored and not grass."""
+        return self.series.is_scored & ~is_grass(self.series.group)
+
+    @property
+    def is_grass(self) -> Bools:
+        """(P,) scored and grass."""
+        return self.series.is_scored & is_grass(self.series.group)
+
+    @property
+    def kinds(self) -> dict[str, Bools]:
+        """The parcels that are reported apart, those that there are."""
+        return {name: who for name, who in (("arable", self.is_arable), ("grass", self.is_grass)) if who.any()}
+
+    def on(self, day: int) -> date:
+        """The calendar day of a day of the season."""
+        return self.starts_on + timedelta(days=int(day))
+
+
+def open_series(source: Source) -> ScoredSeries:
+    """The series of a source.
+
+    Raises:
+        SeasonDataError: its folder does not hold what it should.
+        ExperimentError: it names no folder, or has too few scored parcels to be split.
+    """
+    if source.kind == "simulator":
+        config = calendar_year(source.year, source.seed, source.parcels, PIXELS_OF_A_SET)
+        return _splittable(ScoredSeries(simulated(config), date(source.year, 1, 1), "parcels"))
+    if source.folder is None:
+        raise ExperimentError(f"source {source.kind}: name its folder")
+    if source.kind == "patches":
+        series, starts_on = pixels(source.folder, source.pixels, source.seed)
+        return _splittable(ScoredSeries(series, starts_on, "pixels"))
+    dates = [
+        read_parquet(existing(source.folder, name, NEEDED), [], dates=["date"])["date"].min()
+        for name in ("s1_backscatter.parquet", "s2_indices.parquet")
+    ]
+    return _splittable(ScoredSeries(dutch(source.folder), date(min(dates).year, 1, 1), "parcels"))
+
+
+def _splittable(found: ScoredSeries) -> ScoredSeries:
+    """The series, if each of five folds can have a scored parcel."""
+    n = int(np.isin(np.flatnonzero(found.series.is_scored), found.series.clear.parcel).sum())
+    if n < 5 or len(np.unique(found.series.block[found.series.is_scored])) < 5:
+        raise ExperimentError(f"{found.series.name}: {n} scored {found.unit} in too few blocks for five folds")
+    return found

@@ -1,0 +1,186 @@
+"""A small PASTIS-R folder in either published form, for a trial run without the 54 GB: made-up fields, true formats.
+
+Fields are rectangles between paths; each class has a peak of its own, which greens reflectance and raises backscatter; on
+some dates a patch is cloudy. A void parcel lies at each patch's border. The classes are easy to tell apart on purpose.
+Shapes: as in research.experiments.pastis and research.experiments.pastis_pixelset.
+Units:  reflectance x 10000, dB.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from research.experiments.pastis import shapes
+from research.experiments.pastis_metadata import FOLDS, SENSORS, STARTS_ON, VOID, Sensor
+
+FIRST_ID = 10_000  # as the published ids
+SPAN_D = 430
+"""September 2018 to early November 2019, as published."""
+BARE = np.array([0.08, 0.10, 0.12, 0.15, 0.19, 0.21, 0.23, 0.24, 0.30, 0.25])
+GREEN = np.array([0.03, 0.06, 0.03, 0.09, 0.30, 0.38, 0.41, 0.43, 0.20, 0.10])
+"""Reflectance of bare soil and of a closed canopy in the ten bands, as field spectra have it."""
+CLOUD = 0.6
+CLOUDY = 0.3
+"""Share of Sentinel-2 dates under cloud; chosen because the published dates were chosen for few clouds."""
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """What is written."""
+
+    patches: int = 10
+    side: int = 128
+    """Pixels."""
+    fields: int = 7
+    """Fields in a row and in a column of a patch."""
+    dates: tuple[int, int, int] = (43, 70, 70)
+    """Of S2, S1A and S1D."""
+    classes: tuple[int, ...] = (1, 3, 5, 8, 11, 15)
+    """Labels that grow, of 1 to 18."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class _Patch:
+    number: int
+    fold: int
+    ids: NDArray[np.int32]
+    target: NDArray[np.uint8]
+    days: dict[str, NDArray[np.int64]]
+    images: dict[str, NDArray[Any]]
+
+
+def write_patches(folder: Path, landscape: Landscape = Landscape()) -> Path:
+    """Writes the patch form into a folder, and returns it."""
+    norms = {one.name: _Moments() for one in SENSORS}
+    features = []
+    for name in ("ANNOTATIONS", *(f"DATA_{one.name}" for one in SENSORS)):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for index in range(landscape.patches):
+        patch = _patch(index, landscape)
+        features.append(_feature(patch))
+        annotation = np.stack([patch.target, *np.zeros_like([patch.target] * 2)])
+        np.save(folder / "ANNOTATIONS" / f"TARGET_{patch.number}.npy", annotation)
+        np.save(folder / "ANNOTATIONS" / f"ParcelIDs_{patch.number}.npy", patch.ids)
+        for name, images in patch.images.items():
+            np.save(folder / f"DATA_{name}" / f"{name}_{patch.number}.npy", images)
+            norms[name].add(patch.fold, images.swapaxes(0, 1).reshape(images.shape[1], -1))
+    _write_metadata(folder, features)
+    for name, norm in norms.items():
+        (folder / f"NORM_{name}_patch.json").write_text(json.dumps(norm.plain()))
+    return folder
+
+
+def write_pixel_sets(folder: Path, landscape: Landscape = Landscape()) -> Path:
+    """Writes the same fields in pixel-set form into a folder, and returns it."""
+    norms = {one.name: _Moments() for one in SENSORS}
+    features, rows = [], ["ID_PARCEL,ID_PATCH,Fold,Label,GF_perimeter,GF_area,GF_ratio,GF_fill"]
+    for one in SENSORS:
+        (folder / f"DATA_{one.name}").mkdir(parents=True, exist_ok=True)
+    for index in range(landscape.patches):
+        patch = _patch(index, landscape)
+        features.append(_feature(patch))
+        numbers = np.unique(patch.ids[patch.ids > 0])
+        geometry = shapes(np.where(patch.ids > 0, np.searchsorted(numbers, patch.ids) + 1, 0), len(numbers))
+        for number, features_of_parcel in zip(numbers, geometry, strict=True):
+            where = patch.ids == number
+            if (label := int(patch.target[where][0])) == VOID:
+                continue
+            rows.append(",".join(map(str, (number, patch.number, patch.fold, label, *features_of_parcel))))
+            for name, images in patch.images.items():
+                pixels = images[:, :, where]  # (T, C, N)
+                np.save(folder / f"DATA_{name}" / f"{name}_{number}.npy", pixels)
+                norms[name].add(patch.fold, pixels.swapaxes(0, 1).reshape(images.shape[1], -1))
+    (folder / "metadata_parcel.csv").write_text("\n".join(rows) + "\n")
+    _write_metadata(folder, features)
+    for name, norm in norms.items():
+        (folder / f"NORM_PARCEL_{name}_set.json").write_text(json.dumps(norm.plain()))
+    return folder
+
+
+class _Moments:
+    """Sums over the pixels of each fold, for the published statistics."""
+
+    def __init__(self) -> None:
+        self.of_fold: dict[int, list[Any]] = {}
+
+    def add(self, fold: int, pixels: NDArray[Any]) -> None:
+        """Adds pixels (C, M)."""
+        values = pixels.astype(np.float64)
+        count, total, squares = self.of_fold.get(fold, [0, 0.0, 0.0])
+        self.of_fold[fold] = [count + values.shape[1], total + values.sum(1), squares + (values**2).sum(1)]
+
+    def plain(self) -> dict[str, Any]:
+        """{"Fold_1": {"mean": [C], "std": [C]}}."""
+        return {
+            f"Fold_{fold}": {
+                "mean": (total / count).tolist(),
+                "std": np.sqrt(np.maximum(squares / count - (total / count) ** 2, 0)).tolist(),
+            }
+            for fold, (count, total, squares) in sorted(self.of_fold.items())
+        }
+
+
+def _write_metadata(folder: Path, features: list[dict[str, Any]]) -> None:
+    plain = {"type": "FeatureCollection", "crs": {"type": "name", "properties": {"name": "EPSG:2154"}}}
+    (folder / "metadata.geojson").write_text(json.dumps({**plain, "features": features}))
+
+
+def _feature(patch: _Patch) -> dict[str, Any]:
+    side = patch.ids.shape[0] * 10.0
+    west, south = 900_000.0 + side * (patch.number - FIRST_ID), 6_500_000.0  # Lambert-93, somewhere in France
+    ring = [[west, south], [west + side, south], [west + side, south + side], [west, south + side], [west, south]]
+    dates = {
+        f"dates-{name}": {str(k): int(f"{STARTS_ON + timedelta(days=int(day)):%Y%m%d}") for k, day in enumerate(days)}
+        for name, days in patch.days.items()
+    }
+    properties = {"ID_PATCH": patch.number, "Fold": patch.fold, "TILE": "t31tfm", **dates}
+    geometry = {"type": "MultiPolygon", "coordinates": [[ring]]}
+    return {"id": str(patch.number), "type": "Feature", "properties": properties, "geometry": geometry}
+
+
+def _patch(index: int, landscape: Landscape) -> _Patch:
+    random = np.random.default_rng([landscape.seed, index])
+    ids, target = _fields(index, landscape, random)
+    days = {
+        one.name: np.sort(random.choice(SPAN_D, n, replace=False)).astype(np.int64)
+        for one, n in zip(SENSORS, landscape.dates, strict=True)
+    }
+    images = {one.name: _images(one, target, days[one.name], random) for one in SENSORS}
+    return _Patch(FIRST_ID + index, FOLDS[index % len(FOLDS)], ids, target, days, images)
+
+
+def _fields(index: int, landscape: Landscape, random: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Parcel ids and classes (H, W): a grid of rectangles, a pixel of background between them, the first one void."""
+    side, n = landscape.side, landscape.fields
+    edges = [np.sort(random.choice(np.arange(3, side - 3, 3), n - 1, replace=False)) for _ in range(2)]
+    row, column = (np.searchsorted(one, np.arange(side), side="right") for one in edges)
+    ids = (index * n * n + 1 + row[:, None] * n + column[None, :]).astype(np.int32)
+    ids[np.isin(np.arange(side), edges[0])] = 0
+    ids[:, np.isin(np.arange(side), edges[1])] = 0
+    crop = random.permutation(np.resize(np.array(landscape.classes), n * n)).astype(np.uint8)
+    crop[0] = VOID
+    return ids, np.where(ids > 0, crop[(ids - 1) % (n * n)], 0).astype(np.uint8)
+
+
+def _images(sensor: Sensor, target: NDArray[Any], days: NDArray[Any], random: np.random.Generator) -> NDArray[Any]:
+    """(T, C, H, W) as published: each class grows around a day of its own."""
+    peak = 150.0 + 15.0 * target  # (H, W)
+    shape = (len(days), 1, *target.shape)
+    growth = np.exp(-(((days[:, None, None] - peak) / 45.0) ** 2)).reshape(shape)
+    growth = np.where(target == 0, 0.2, growth)
+    if sensor.name == "S2":
+        cover = random.normal(growth, 0.05)
+        bands = BARE[:, None, None] + cover * (GREEN - BARE)[:, None, None]
+        bands[random.random(len(days)) < CLOUDY] = CLOUD
+        return np.asarray(np.rint(bands.clip(0, 1) * 1e4), np.int16)
+    vv = random.normal(-13.0 + 3.0 * growth, 1.0)
+    vh = random.normal(-20.0 + 5.0 * growth, 1.0)
+    return np.asarray(np.concatenate([vv, vh, vv - vh], axis=1), np.float16)

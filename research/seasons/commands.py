@@ -1,0 +1,37 @@
+"""`parcelwatch demo`: the whole chain on simulated seasons, measured."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from research.seasons import report
+from research.seasons.demo import demonstrate, servers
+from research.seasons.outcome import DemoSettings, peak_memory_mb, versions
+from research.seasons.stages import Stages
+from terminal.output import console, plain
+
+
+def demo(
+    parcels: Annotated[
+        int, typer.Option(min=40, help="fields of the landscape, at least 20 a region")
+    ] = DemoSettings.parcels,
+    seed: Annotated[int, typer.Option(help="draws landscape, weather and events")] = DemoSettings.seed,
+    quick: Annotated[bool, typer.Option("--quick", help="smaller and worse, for trying out")] = False,
+    out: Annotated[Path, typer.Option(help="HTML file to write")] = Path("reports/demo.html"),
+) -> None:
+    """Simulate two seasons, learn from the first, stream and watch the second, and measure against the truth."""
+    settings = replace(DemoSettings(), parcels=parcels, seed=seed)
+    settings = settings.quick() if quick else settings
+    stages = Stages(console)
+    with servers(os.environ, stages) as where:
+        outcome = demonstrate(where, settings, stages, out.parent / "models")
+    with stages.stage("report"):
+        report.write(outcome, versions(), peak_memory_mb(), out)
+    console.print(report.summary(outcome))
+    console.print(f"report: {plain(out.resolve())}")
+    if not outcome.run.counted.is_complete:
+        console.print("[red]not every observation that was sent is stored or accounted for[/]")
+        raise typer.Exit(1)

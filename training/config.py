@@ -1,0 +1,235 @@
+"""The configuration of a training run: a TOML file read into checked, frozen values.
+
+    [data]      where labelled parcels come from: a stored season, PASTIS-R, a recorded folder, the simulator
+    [model]     which network: modalities, fusion, normalisation, enhancements
+    [training]  how it learns, and how it is cross-validated
+    [run]       the folder that holds everything the run makes
+
+The defaults are the product's; `docs/training.md` has the published ones.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from models.classifier.network import Fusion
+
+Normalisation = Literal["streaming", "streaming-date", "published"]
+
+
+class RunConfigError(Exception):
+    """A configuration that cannot be run; the message says which key, where, and what is allowed."""
+
+
+class Section(BaseModel):
+    """A table of the file: frozen, and no key is accepted that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DatabaseData(Section):
+    """A stored season, its declared crops as labels, folds blocked in space."""
+
+    kind: Literal["database"] = "database"
+    season: str
+    collection: str
+    min_area_ha: Annotated[float, Field(ge=0)] = 0.0
+    min_parcels: Annotated[int, Field(ge=1)] = 12
+    """Crops with fewer parcels are left out."""
+    scored_on: tuple[date, ...] = ()
+    """Dates at whose end scores are taken; without any, shares of the season."""
+
+
+class PastisData(Section):
+    """A PASTIS-R folder with its official folds, as patches or as pixel sets."""
+
+    kind: Literal["pastis", "pastis-pixelset"]
+    path: Path
+    pixels: Annotated[int, Field(ge=1)] = 64
+    """Pixels of a set, at most."""
+    skip_broken: bool = False
+    """Patches that cannot be read are left out, counted and told, as in a part of a download; else they are an error."""
+    cache: Path | None = None
+    """Where the packed parcels lie; without it in the folder, or in the user's cache where that is read-only."""
+
+
+class RecordedData(Section):
+    """A recorded folder of the Dutch or the French form, labels and folds as the data's page says."""
+
+    kind: Literal["nl", "fr"]
+    path: Path
+
+
+class SimulatorData(Section):
+    """A simulated season in memory, labelled with the crops that truly grew; defaults as in the demonstration."""
+
+    kind: Literal["simulator"] = "simulator"
+    parcels: Annotated[int, Field(ge=10)] = 360
+    seed: int = 1
+    year: int = 2025
+    pixels: Annotated[int, Field(ge=1)] = 16
+    """Pixels of a set, at most."""
+    s1_every_d: int = 12
+    s1_orbits: int = 1
+    min_parcels: Annotated[int, Field(ge=1)] = 8
+    """Crops that fewer parcels grow are left out."""
+
+
+DataConfig = Annotated[DatabaseData | PastisData | RecordedData | SimulatorData, Field(discriminator="kind")]
+
+
+class ModelConfig(Section):
+    """The network."""
+
+    modalities: tuple[str, ...] = ()
+    """In this order; none: all that the source has."""
+    fusion: Fusion = "late"
+    normalisation: Normalisation = "streaming"
+    """"published" couples a parcel's dates (LayerNorm over channels and dates) and cannot stream."""
+    anomalies: bool = True
+    """Departures from the day's mean as further channels, where the source asks for them (all but PASTIS-R do) and the
+    normalisation streams."""
+    auxiliary: bool = True
+    """A loss of 0.5 for each modality on its own, in training only."""
+    temporal_dropout: bool = True
+    """Dates left out in training: 0.4 of S2, 0.2 of each S1 orbit direction."""
+    pixels: Annotated[int, Field(ge=1)] = 32
+    """Pixels of a set drawn in training, at most (published)."""
+    pixel_widths: tuple[int, ...] = (32, 64)
+    decoder: tuple[int, ...] = (64, 32)
+
+
+class TrainingSection(Section):
+    """How it learns, and how it is validated. The published run: see `docs/training.md`."""
+
+    epochs: Annotated[int, Field(ge=1)] = 100
+    batch: Annotated[int, Field(ge=2)] = 64
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    schedule: Literal["one-cycle", "constant"] = "one-cycle"
+    balance: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Class weights are count^-balance."""
+    modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    whole_season: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """Share of training seasons that are not cut at a random day; 1: none is cut (published)."""
+    season_shift: Annotated[float, Field(ge=0)] = 3.0
+    """Standard deviation of the days by which training seasons are moved (published: 0)."""
+    select_by: Literal["macro_f1", "miou"] = "macro_f1"
+    validate_every: Annotated[int, Field(ge=1)] = 5
+    seed: int = 0
+    folds: tuple[int, ...] = (1, 2, 3, 4, 5)
+    """Test folds to run."""
+    validation: Literal["fold", "blocks"] = "blocks"
+    """"fold": the fold before the test fold, as published; "blocks": a fifth of the other folds, in whole blocks."""
+    inner_folds: Annotated[int, Field(ge=1)] = 1
+    """With blocks: how many such fifths are held out in turn; the temperature is fitted on all of them together."""
+    refit: bool = True
+    """After validation once more with the validation parcels, for as many epochs."""
+    final: bool = False
+    """At the end one model of all folds, its temperature fitted on the logits of the cross-validation."""
+    device: str = "cpu"
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> TrainingSection:
+        if not self.folds or not set(self.folds) <= set(range(1, 6)) or len(set(self.folds)) < len(self.folds):
+            raise ValueError(f"folds: different numbers from 1 to 5, at least one, not {list(self.folds)}")
+        if self.inner_folds > 1 and self.validation == "fold":
+            raise ValueError('inner_folds: more than one needs validation = "blocks"')
+        if self.inner_folds > 1 and not self.refit:
+            raise ValueError("refit: without it there is one model for each of the inner folds, and none for the test")
+        if self.final and len(self.folds) < 5:
+            raise ValueError("final: its temperature needs the logits of all five folds")
+        return self
+
+
+class RunSection(Section):
+    """Where everything goes."""
+
+    folder: Path
+
+
+class RunConfig(Section):
+    """A whole run."""
+
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    training: TrainingSection = TrainingSection()
+    run: RunSection
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes a run this run: neither where it is written nor what it runs on."""
+        return self.model_dump(mode="json", exclude={"run": True, "training": {"device"}})
+
+
+def read(path: Path, given: Mapping[str, Mapping[str, Any]] | None = None) -> RunConfig:
+    """Return the configuration in a TOML file; relative paths in it are relative to the working folder.
+
+    Args:
+        given: values by table and key that count instead of the file's, which may then lack them; None gives nothing.
+
+    Raises:
+        RunConfigError: no such file, no TOML, an unknown key or a value that is not allowed.
+    """
+    try:
+        plain = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunConfigError(f"{path}: no such file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RunConfigError(f"{path}: not TOML ({error})") from error
+    for name, values in (given or {}).items():
+        own = {key: value for key, value in values.items() if value is not None}
+        if own and isinstance(plain.get(name, {}), dict):  # a value where a table must be is an error of the file
+            plain[name] = plain.get(name, {}) | own
+    return parse(plain, str(path))
+
+
+def parse(plain: Mapping[str, Any], where: str) -> RunConfig:
+    """The configuration of plain values; `where` begins the message of an error."""
+    try:
+        return RunConfig.model_validate(plain)
+    except ValidationError as error:
+        raise RunConfigError(f"{where}: " + "; ".join(_said(one) for one in error.errors())) from error
+
+
+def to_toml(config: RunConfig) -> str:
+    """The configuration as TOML with every default written out; `parse` reads it back."""
+    tables = config.model_dump(mode="json", exclude_none=True)
+    return "\n".join(
+        f"[{name}]\n" + "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in table.items())
+        for name, table in tables.items()
+    )  # fmt: skip
+
+
+_SECTIONS: dict[str, type[Section]] = {
+    "model": ModelConfig, "training": TrainingSection, "run": RunSection, "database": DatabaseData,
+    "pastis": PastisData, "pastis-pixelset": PastisData, "nl": RecordedData, "fr": RecordedData,
+    "simulator": SimulatorData,
+}  # fmt: skip
+
+
+def _said(error: Any) -> str:
+    """One error in words: [table] key: what, and what is allowed."""
+    place = [str(part) for part in error["loc"]]
+    table, rest = place[0] if place else "", place[1:]
+    where = f"[{table}]" + (f" {rest[-1]}" if rest else "")
+    known = _SECTIONS.get(place[1] if table == "data" and len(place) > 1 else table)
+    if error["type"] == "extra_forbidden":
+        allowed = known.model_fields if known and rest else RunConfig.model_fields
+        return f"{where}: unknown; known are {', '.join(allowed)}"
+    if error["type"] == "missing":
+        return f"{where}: missing"
+    if error["type"].startswith("union_tag"):
+        kinds = ", ".join(name for name in _SECTIONS if name not in RunConfig.model_fields)
+        given = error["input"].get("kind") if isinstance(error["input"], dict) else error["input"]
+        return f"[{table}] kind{'' if given is None else f' = {given!r}'}: one of {kinds} is needed"
+    said = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return f"[{table}] {said[0].lower()}{said[1:]}"
+    return f"{where} = {error['input']!r}: {said[0].lower()}{said[1:]}"

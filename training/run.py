@@ -1,0 +1,87 @@
+"""A training run, from its configuration to its folder: data, cross-validation, final model, scores, plots."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from torch import distributed
+
+from models.classifier.crop_model import CropModel
+from models.classifier.fitting import Session
+from research.experiments.pastis_store import Progress
+from training import run_plots, scores, season_models, sources
+from training.config import DatabaseData, RunConfig
+from training.cross_validation import CrossValidation, Told, cross_validate, kept, train_final
+from training.labelled import LabelledParcels
+from training.run_folder import RunFolder, write
+from training.scores import RunScores
+
+
+def run(
+    config: RunConfig, now: datetime, session: Session, told: Told, reading: Progress | None = None
+) -> tuple[RunScores, CropModel | None]:
+    """Runs a configuration, or goes on with it; its scores, and the final model if one was asked for.
+
+    Args:
+        now: noted in the folder.
+        session: device and processes; the first process alone writes.
+        told: after each epoch.
+        reading: after each patch of PASTIS-R that is cut.
+
+    Raises:
+        RunConfigError: the folder holds another run, or the configuration does not fit the data.
+        NothingToLearn, SeasonDataError, PastisError, UnknownSeason: the source holds too little, or is not there.
+    """
+    folder = RunFolder(config.run.folder)
+    if session.is_first:
+        folder = RunFolder.open(config)
+        folder.write_environment(config, now)
+    if session.world > 1:
+        distributed.barrier()
+    data, about = opened(config, reading)
+    known = cross_validate(data, config.model, config.training, folder=folder, session=session, told=told)
+    final = None
+    if config.training.final:
+
+        def last(own: Session) -> CropModel:
+            return replace(train_final(data, config.model, config.training, known, own), about=about)
+
+        final = kept(folder, "final", session, told, last)
+    found = scores.score(known)
+    if session.is_first:
+        write_results(folder, config, data.name, known, found)
+    return found, final
+
+
+def opened(config: RunConfig, reading: Progress | None = None) -> tuple[LabelledParcels, Mapping[str, Any]]:
+    """The labelled parcels of a configuration, and what a model of all of them says of its origin."""
+    if not isinstance(config.data, DatabaseData):
+        data = sources.open_source(config.data, reading)
+        return data, {"source": data.name, "n_training": int(data.is_labelled.sum())}
+    loaded = sources.load_stored(config.data)
+    return sources.of_training_data(loaded, config.data), season_models.about(loaded, n_training=len(loaded.labels))
+
+
+def write_results(folder: RunFolder, config: RunConfig, name: str, known: CrossValidation, found: RunScores) -> None:
+    """Scores, plots and answers."""
+    model, training = config.model, config.training
+    modalities = ", ".join(model.modalities) or "all modalities"
+    title = f"{name}: {modalities}, {model.fusion} fusion, {model.normalisation} normalisation, seed {training.seed}"
+    arrays = io.BytesIO()
+    np.savez(
+        arrays, parcel=known.parcel, fold=known.fold, truth=known.truth, days=np.array(known.days),
+        logits=known.answers.logits, newest=known.answers.newest, probabilities=known.probabilities,
+        is_observed=known.is_observed, classes=np.array(known.classes),
+    )  # fmt: skip
+    epochs = {one: folder.part(one).epochs() for one in (*(f"fold-{fold}" for fold in training.folds), "final")}
+    write(folder.path / "predictions.npz", arrays.getvalue())
+    write(folder.path / "metrics.json", scores.to_json(found))
+    write(folder.path / "metrics.md", scores.markdown(title, found))
+    write(folder.path / "confusion.csv", scores.confusion_csv(found))
+    write(folder.path / "curves.png", run_plots.curves({one: done for one, done in epochs.items() if done}))
+    write(folder.path / "reliability.png", run_plots.reliabilities(known))
