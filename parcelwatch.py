@@ -47,11 +47,26 @@ from training.stored_season import NothingToLearn
 
 TRACE = "PARCELWATCH_TRACE"
 SHOWN = (
-    DatabaseUnavailable, InvalidAddress, NoFreshDatabase,
-    StackError, UnknownSeason, SeasonDiffers, IngestError, ParcelFileError, CheckpointError,
-    ConfigError, NothingToLearn, NotFound, CannotWatch, SeasonDataError, TrainingDataError, RunConfigError, PastisError, PublishedError,
+    DatabaseUnavailable,
+    InvalidAddress,
+    NoFreshDatabase,
+    StackError,
+    UnknownSeason,
+    SeasonDiffers,
+    IngestError,
+    ParcelFileError,
+    CheckpointError,
+    ConfigError,
+    NothingToLearn,
+    NotFound,
+    CannotWatch,
+    SeasonDataError,
+    TrainingDataError,
+    RunConfigError,
+    PastisError,
+    PublishedError,
     ExperimentError,
-)  # fmt: skip
+)
 """Errors whose message is made for people: one line, no traceback."""
 
 app = typer.Typer(

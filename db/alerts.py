@@ -86,13 +86,17 @@ def open_alert(connection: sa.Connection, finding: FindingRow, now: datetime) ->
     return key
 
 
-def record_event(
-    connection: sa.Connection, alert_key: int, event: str, finding: FindingRow, now: datetime
-) -> None:  # fmt: skip
+def record_event(connection: sa.Connection, alert_key: int, event: str, finding: FindingRow, now: datetime) -> None:
     """Append what happens to an alert because of a finding, with its evidence, and bring the alert to what it says."""
-    parameters = {"alert_key": alert_key, "event": event, "colour": finding.colour or "green",
-                  "confidence": finding.confidence or 0.0, "departed_on": finding.departed_on,
-                  "evidence": json.dumps(dict(finding.evidence)), "now": now}  # fmt: skip
+    parameters = {
+        "alert_key": alert_key,
+        "event": event,
+        "colour": finding.colour or "green",
+        "confidence": finding.confidence or 0.0,
+        "departed_on": finding.departed_on,
+        "evidence": json.dumps(dict(finding.evidence)),
+        "now": now,
+    }
     connection.execute(
         sa.text("""insert into alert_events (alert_key, recorded_at, event, colour, confidence, evidence)
                    values (:alert_key, :now, :event, cast(:colour as colour), :confidence, cast(:evidence as jsonb))
@@ -118,9 +122,13 @@ class NoOpenAlert(Exception):
 
 
 def decide(
-    connection: sa.Connection, alert_key: int, event: Literal["acknowledged", "dismissed"], reason: str | None, by: str,
+    connection: sa.Connection,
+    alert_key: int,
+    event: Literal["acknowledged", "dismissed"],
+    reason: str | None,
+    by: str,
     now: datetime,
-) -> None:  # fmt: skip
+) -> None:
     """Record a person's decision on an open alert, with the evidence that it was taken on.
 
     The last decision counts. It holds until the alert closes: what the monitor finds meanwhile changes no decision.
@@ -154,6 +162,12 @@ def decide(
                        insert into alert_events (alert_key, recorded_at, event, colour, confidence, evidence)
                        values (:key, :now, :event, cast(:colour as colour), :confidence, cast(:evidence as jsonb)))
                    update alerts set state = cast(:event as alert_state) where alert_key = :key"""),
-        {"key": alert_key, "now": recorded_at, "event": event, "colour": newest.colour, "confidence": newest.confidence,
-         "evidence": json.dumps({**newest.evidence, "decision": decision})},
-    )  # fmt: skip
+        {
+            "key": alert_key,
+            "now": recorded_at,
+            "event": event,
+            "colour": newest.colour,
+            "confidence": newest.confidence,
+            "evidence": json.dumps({**newest.evidence, "decision": decision}),
+        },
+    )

@@ -20,12 +20,23 @@ from db.connect import driver
 
 Kind = Literal["bigint", "int", "smallint", "real", "bool", "time", "date"]
 _WIRE: Final[Mapping[Kind, str]] = {
-    "bigint": ">i8", "int": ">i4", "smallint": ">i2", "real": ">f4", "bool": ">i1", "time": ">i8", "date": ">i4",
-}  # fmt: skip
+    "bigint": ">i8",
+    "int": ">i4",
+    "smallint": ">i2",
+    "real": ">f4",
+    "bool": ">i1",
+    "time": ">i8",
+    "date": ">i4",
+}
 _CAST: Final[Mapping[Kind, str]] = {
-    "bigint": "bigint", "int": "int", "smallint": "smallint", "real": "real", "bool": "boolean",
-    "time": "timestamptz", "date": "date",
-}  # fmt: skip
+    "bigint": "bigint",
+    "int": "int",
+    "smallint": "smallint",
+    "real": "real",
+    "bool": "boolean",
+    "time": "timestamptz",
+    "date": "date",
+}
 _HEADER_BYTES: Final = 19  # 11-byte signature, flags, length of the extension
 _EPOCH: Final = np.datetime64("2000-01-01T00:00:00", "us")  # PostgreSQL counts microseconds and days from here
 
@@ -47,8 +58,10 @@ def fetch_columns(
     )
     with driver(connection).cursor() as cursor, cursor.copy(statement, parameters) as copy:
         payload = b"".join(bytes(block) for block in copy)
-    wire = np.dtype([("fields", ">i2")] + [part for name, kind in columns.items()
-                                           for part in ((f"{name}#", ">i4"), (name, _WIRE[kind]))])  # fmt: skip
+    wire = np.dtype(
+        [("fields", ">i2")]
+        + [part for name, kind in columns.items() for part in ((f"{name}#", ">i4"), (name, _WIRE[kind]))]
+    )
     rows = np.frombuffer(payload, wire, count=(len(payload) - _HEADER_BYTES - 2) // wire.itemsize, offset=_HEADER_BYTES)
     return _native(rows, columns)
 

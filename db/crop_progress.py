@@ -75,16 +75,26 @@ def with_another_crop_before(connection: sa.Connection, parcels: NDArray[np.int6
 
 
 def save(
-    connection: sa.Connection, season_key: int, collection: str, rows: Iterable[ProgressRow], n_observations: int,
+    connection: sa.Connection,
+    season_key: int,
+    collection: str,
+    rows: Iterable[ProgressRow],
+    n_observations: int,
     recorded_at: datetime,
-) -> None:  # fmt: skip
+) -> None:
     """Append the progress of regions and crops, with how many observations of the season were stored then."""
     values = [
-        {"season_key": season_key, "collection": collection, "recorded_at": recorded_at, **row.__dict__,
-         "standing_share": row.standing_share.tolist(), "median_ndvi": row.median_ndvi.tolist(),
-         "n_observations": n_observations}
+        {
+            "season_key": season_key,
+            "collection": collection,
+            "recorded_at": recorded_at,
+            **row.__dict__,
+            "standing_share": row.standing_share.tolist(),
+            "median_ndvi": row.median_ndvi.tolist(),
+            "n_observations": n_observations,
+        }
         for row in rows
-    ]  # fmt: skip
+    ]
     if values:
         connection.execute(insert(crop_progress).on_conflict_do_nothing(), values)
 
@@ -101,11 +111,15 @@ def load(connection: sa.Connection, season_key: int, collection: str) -> dict[tu
     )
     return {
         (row.code, row.crop_code): ProgressRow(
-            row.region_key, row.crop_code, row.n_parcels, row.first_day,
-            np.array(row.standing_share, np.float32), np.array(row.median_ndvi, np.float32),
+            row.region_key,
+            row.crop_code,
+            row.n_parcels,
+            row.first_day,
+            np.array(row.standing_share, np.float32),
+            np.array(row.median_ndvi, np.float32),
         )
         for row in rows
-    }  # fmt: skip
+    }
 
 
 @dataclass(frozen=True)
@@ -139,7 +153,7 @@ def count_observations(connection: sa.Connection, starts_on: date, ends_on: date
 
 def parcels_of(
     connection: sa.Connection, season_key: int, collection: str, groups: Sequence[tuple[int, str]]
-) -> list[int]:  # fmt: skip
+) -> list[int]:
     """Return the parcels of regions (keys) and declared crops."""
     rows = connection.execute(
         sa.text("""select parcels.parcel_key from parcels cross join lateral declaration_known(parcels.parcel_key) declared
@@ -147,10 +161,12 @@ def parcels_of(
                         on g.region_key = parcels.region_key and g.crop_code = declared.crop_code
                    where (season_key, collection) = (:season_key, :collection)"""),
         {
-            "season_key": season_key, "collection": collection, "regions": [region for region, _ in groups],
+            "season_key": season_key,
+            "collection": collection,
+            "regions": [region for region, _ in groups],
             "crops": [crop for _, crop in groups],
         },
-    )  # fmt: skip
+    )
     return list(rows.scalars())
 
 

@@ -26,14 +26,43 @@ Sensor = Literal["S1", "S2"]
 KEY: Final = ("parcel_key", "observed_at", "relative_orbit", "revision")
 VALUES: Final[Mapping[Sensor, tuple[str, ...]]] = {
     "S2": (
-        "scene_key", "available_at", "is_withdrawn", "n_clear", "clear_fraction",
-        "ndvi", "ndvi_sd", "nbr2", "bsi", "s2wi", "b02", "b03", "b04", "b05", "b06", "b07", "b08", "b8a", "b11", "b12",
+        "scene_key",
+        "available_at",
+        "is_withdrawn",
+        "n_clear",
+        "clear_fraction",
+        "ndvi",
+        "ndvi_sd",
+        "nbr2",
+        "bsi",
+        "s2wi",
+        "b02",
+        "b03",
+        "b04",
+        "b05",
+        "b06",
+        "b07",
+        "b08",
+        "b8a",
+        "b11",
+        "b12",
     ),
     "S1": (
-        "scene_key", "available_at", "is_withdrawn", "n_pixels", "direction", "radiometry",
-        "vv", "vh", "vv_sd", "vh_sd", "coherence_vv", "coherence_vh", "coherence_with",
+        "scene_key",
+        "available_at",
+        "is_withdrawn",
+        "n_pixels",
+        "direction",
+        "radiometry",
+        "vv",
+        "vh",
+        "vv_sd",
+        "vh_sd",
+        "coherence_vv",
+        "coherence_vh",
+        "coherence_with",
     ),
-}  # fmt: skip
+}
 """What two rows of one key must share to be the same observation."""
 
 
@@ -58,7 +87,7 @@ class Inserted:
 
 def insert(
     connection: sa.Connection, sensor: Sensor, rows: pa.Table, parcel_keys: NDArray[np.int64], recorded_at: datetime
-) -> Inserted:  # fmt: skip
+) -> Inserted:
     """Stores the rows that are not there yet, with their pixel sets, their scenes' ledger and the monitor's work.
 
     Args:
@@ -85,7 +114,7 @@ def insert(
 
 def _batch(
     connection: sa.Connection, sensor: Sensor, rows: pa.Table, parcel_keys: NDArray[np.int64], recorded_at: datetime
-) -> pa.Table:  # fmt: skip
+) -> pa.Table:
     """The rows under the store's names, in the order of the index, with their scenes' keys.
 
     `ordinal` is the row's place among `rows`; `is_first` is true but where an earlier row has the same key.
@@ -99,19 +128,25 @@ def _batch(
     batch = batch.take(pa.array(order))
     recorded = pa.repeat(pa.scalar(recorded_at, pa.timestamp("us", "UTC")), len(order))
     for name, column in (
-        ("ordinal", pa.array(order, pa.int32())), ("is_first", pa.array(is_first)), ("recorded_at", recorded),
+        ("ordinal", pa.array(order, pa.int32())),
+        ("is_first", pa.array(is_first)),
+        ("recorded_at", recorded),
         ("sensor", pa.repeat(sensor, len(order))),
-    ):  # fmt: skip
+    ):
         batch = batch.append_column(name, column)
     return batch
 
 
 def _sorted(rows: pa.Table, parcel_keys: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
     """Row numbers in key order, and which of them is the first of its key."""
-    key = np.stack([
-        rows["revision"].to_numpy().astype(np.int64), rows["relative_orbit"].to_numpy().astype(np.int64),
-        pc.cast(rows["observed_at"], pa.int64()).to_numpy(), parcel_keys,
-    ])  # fmt: skip
+    key = np.stack(
+        [
+            rows["revision"].to_numpy().astype(np.int64),
+            rows["relative_orbit"].to_numpy().astype(np.int64),
+            pc.cast(rows["observed_at"], pa.int64()).to_numpy(),
+            parcel_keys,
+        ]
+    )
     order = np.lexsort(key)  # stable: the first of equal keys is the one that was sent first
     differs = np.any(np.diff(key[:, order], axis=1), axis=0)
     return order, np.r_[True, differs]

@@ -24,7 +24,7 @@ class Step:
 
 def begin(
     connection: sa.Connection, stream: str, topic: str, first: Mapping[int, int], now: datetime
-) -> dict[int, int]:  # fmt: skip
+) -> dict[int, int]:
     """Offsets at which the partitions go on; a partition never consumed begins at its `first` offset."""
     connection.execute(
         sa.text("""insert into consumed_offsets (stream, topic, partition, next_offset, updated_at)
@@ -61,9 +61,12 @@ def advance(connection: sa.Connection, steps: Sequence[Step], now: datetime) -> 
                    where (o.stream, o.topic, o.partition) = (s.stream, s.topic, s.partition)
                      and o.next_offset = s.start"""),
         {
-            "streams": [step.stream for step in steps], "topics": [step.topic for step in steps],
-            "partitions": [step.partition for step in steps], "starts": [step.start for step in steps],
-            "nexts": [step.next for step in steps], "now": now,
+            "streams": [step.stream for step in steps],
+            "topics": [step.topic for step in steps],
+            "partitions": [step.partition for step in steps],
+            "starts": [step.start for step in steps],
+            "nexts": [step.next for step in steps],
+            "now": now,
         },
-    ).rowcount  # fmt: skip
+    ).rowcount
     return moved == len(steps)

@@ -272,9 +272,13 @@ order by source_id"""
 
 
 def upsert_parcels(
-    connection: sa.Connection, collection: str, season: Season, rows: Iterable[ParcelRow], declared_at: datetime,
+    connection: sa.Connection,
+    collection: str,
+    season: Season,
+    rows: Iterable[ParcelRow],
+    declared_at: datetime,
     now: datetime,
-) -> Upserted:  # fmt: skip
+) -> Upserted:
     """Stores the whole collection of a season; rows that are already there unchanged are left alone.
 
     Source ids must be unique among the rows. A changed declaration is added beside the old one; a changed
@@ -287,10 +291,20 @@ def upsert_parcels(
     with driver(connection).cursor() as cursor, cursor.copy(_COPY) as copy:
         copy.set_types(_COPY_TYPES)
         for row in rows:
-            copy.write_row((
-                row.source_id, row.region, row.wkb, row.area_ha, row.perimeter_m, row.bbox_fill,
-                row.not_monitorable_reason, row.crop_code, row.crop_name, row.hcat_code,
-            ))  # fmt: skip
+            copy.write_row(
+                (
+                    row.source_id,
+                    row.region,
+                    row.wkb,
+                    row.area_ha,
+                    row.perimeter_m,
+                    row.bbox_fill,
+                    row.not_monitorable_reason,
+                    row.crop_code,
+                    row.crop_name,
+                    row.hcat_code,
+                )
+            )
             n_rows += 1
     where = {"collection": collection, "season_key": season.season_key}
     clocks = {"recorded_at": recording.begin(connection, now), "declared_at": declared_at}
@@ -304,10 +318,15 @@ def upsert_parcels(
     work.mark(connection, sorted({*amended_keys, *redeclared_keys}), "classifier", now)
     missing = connection.execute(sa.text(_MISSING), where).scalars().all()
     return Upserted(
-        new=new, unchanged=n_rows - new - moved - reassessed - len(away), amended_geometry=moved, reassessed=reassessed,
-        declarations=declared, amended_declarations=amended, missing=tuple(missing),
+        new=new,
+        unchanged=n_rows - new - moved - reassessed - len(away),
+        amended_geometry=moved,
+        reassessed=reassessed,
+        declarations=declared,
+        amended_declarations=amended,
+        missing=tuple(missing),
         moved_away=tuple(sorted(away)),
-    )  # fmt: skip
+    )
 
 
 def link_lineage(
@@ -344,9 +363,12 @@ def link_lineage(
 
 
 def load_parcels(
-    connection: sa.Connection, season: str | Season, collection: str | None = None, as_known_at: datetime | None = None,
+    connection: sa.Connection,
+    season: str | Season,
+    collection: str | None = None,
+    as_known_at: datetime | None = None,
     keys: Sequence[int] | None = None,
-) -> list[Parcel]:  # fmt: skip
+) -> list[Parcel]:
     """Parcels of a season in key order, each with the declaration recorded last by `as_known_at` (None: ever)."""
     rows = connection.execute(
         sa.text("""
@@ -365,10 +387,12 @@ def load_parcels(
               and (cast(:keys as bigint[]) is null or parcel_key = any(:keys))
             order by parcel_key"""),
         {
-            "season": season if isinstance(season, str) else season.name, "collection": collection,
-            "as_known_at": as_known_at, "keys": None if keys is None else list(keys),
+            "season": season if isinstance(season, str) else season.name,
+            "collection": collection,
+            "as_known_at": as_known_at,
+            "keys": None if keys is None else list(keys),
         },
-    )  # fmt: skip
+    )
     return [Parcel(*row) for row in rows]
 
 

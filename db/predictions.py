@@ -49,9 +49,16 @@ def save_states(connection: sa.Connection, model_key: int, states: Sequence[Stat
                as given (parcel_key, modality, n_folded, observed_to, state)
            on conflict (parcel_key, model_key, modality) do update
            set n_folded = excluded.n_folded, observed_to = excluded.observed_to, state = excluded.state""",
-        [model_key, *(list(column) for column in zip(*(
-            (s.parcel_key, s.modality, s.n_folded, s.observed_to, s.state) for s in states), strict=True))],
-    )  # fmt: skip
+        [
+            model_key,
+            *(
+                list(column)
+                for column in zip(
+                    *((s.parcel_key, s.modality, s.n_folded, s.observed_to, s.state) for s in states), strict=True
+                )
+            ),
+        ],
+    )
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ class PosteriorRow:
 
 def save_posteriors(
     connection: sa.Connection, model_key: int, courses: Mapping[int, Sequence[PosteriorRow]], recorded_at: datetime
-) -> None:  # fmt: skip
+) -> None:
     """Append the posteriors of parcels, each parcel's in the order of its acquisitions.
 
     The newest by `recorded_at` is the one in force: the last of each parcel is recorded at that time, those before it at
@@ -140,14 +147,16 @@ def save_ndvi(connection: sa.Connection, rows: NdviRows, model_key: int, now: da
     n = len(rows.day)
     table = pa.table(
         {
-            "parcel_key": pa.array(rows.parcel_key), "day": pa.array(rows.day.astype("M8[D]"), pa.date32()),
+            "parcel_key": pa.array(rows.parcel_key),
+            "day": pa.array(rows.day.astype("M8[D]"), pa.date32()),
             "mode": pa.array(np.where(rows.is_causal, "causal", "retrospective")),
             "origin": pa.array(np.where(rows.is_observed, "observed", "reconstructed")),
             "recorded_at": pa.repeat(pa.scalar(now, pa.timestamp("us", "UTC")), n),
-            "ndvi": pa.array(rows.ndvi.astype(np.float32)), "ndvi_sd": pa.array(rows.ndvi_sd.astype(np.float32)),
+            "ndvi": pa.array(rows.ndvi.astype(np.float32)),
+            "ndvi_sd": pa.array(rows.ndvi_sd.astype(np.float32)),
             "model_key": pa.repeat(pa.scalar(model_key, pa.int32()), n),
         }
-    )  # fmt: skip
+    )
     copy_into(connection, "ndvi_daily", table.column_names, table)
 
 
@@ -201,11 +210,15 @@ def save_phenology(connection: sa.Connection, rows: Sequence[PhenologyRow], now:
             where (found.outcome, found.reason, found.sos, found.pos, found.eos) is distinct from before
             on conflict do nothing"""),
         {
-            "now": now, "keys": [r.parcel_key for r in rows], "outcomes": [r.outcome for r in rows],
-            "reasons": [r.reason for r in rows], "sos": [r.sos for r in rows], "pos": [r.pos for r in rows],
+            "now": now,
+            "keys": [r.parcel_key for r in rows],
+            "outcomes": [r.outcome for r in rows],
+            "reasons": [r.reason for r in rows],
+            "sos": [r.sos for r in rows],
+            "pos": [r.pos for r in rows],
             "eos": [r.eos for r in rows],
         },
-    )  # fmt: skip
+    )
 
 
 def last_days(connection: sa.Connection, parcels: Keys) -> dict[int, date]:

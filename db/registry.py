@@ -28,17 +28,31 @@ class ModelRow:
 
 
 def register(
-    connection: sa.Connection, *, model_id: str, task: Task, config: Mapping[str, Any], metrics: Mapping[str, Any],
-    trained_on: Mapping[str, Any], description: str, weights: bytes, now: datetime,
-) -> int:  # fmt: skip
+    connection: sa.Connection,
+    *,
+    model_id: str,
+    task: Task,
+    config: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    trained_on: Mapping[str, Any],
+    description: str,
+    weights: bytes,
+    now: datetime,
+) -> int:
     """Stores a checkpoint and gives its key; a model that is there already keeps its key.
 
     `description` is the checkpoint's own text, which its id was made of; the three mappings are parts of it for SQL.
     """
     statement = insert(models).values(
-        model_id=model_id, task=task, config=config, metrics=metrics, trained_on=trained_on, description=description,
-        weights=weights, recorded_at=recording.begin(connection, now),
-    )  # fmt: skip
+        model_id=model_id,
+        task=task,
+        config=config,
+        metrics=metrics,
+        trained_on=trained_on,
+        description=description,
+        weights=weights,
+        recorded_at=recording.begin(connection, now),
+    )
     connection.execute(statement.on_conflict_do_nothing(index_elements=["model_id"]))
     key: int = connection.execute(sa.select(models.c.model_key).where(models.c.model_id == model_id)).scalar_one()
     return key

@@ -121,9 +121,16 @@ def family(connection: sa.Connection, name: str, but: str, now: datetime) -> lis
 
 
 def begin(
-    connection: sa.Connection, held: Claim, *, datatake: str, family: str, part: datetime | None,
-    baseline: str | None, processed_at: datetime | None, newest_revision: int | None,
-) -> int:  # fmt: skip
+    connection: sa.Connection,
+    held: Claim,
+    *,
+    datatake: str,
+    family: str,
+    part: datetime | None,
+    baseline: str | None,
+    processed_at: datetime | None,
+    newest_revision: int | None,
+) -> int:
     """Keeps what the scene turned out to be; returns its revision: the one it had, if none of its family began since.
 
     Args:
@@ -135,9 +142,16 @@ def begin(
                 processed_at = :processed_at,
                 revision = case when revision > coalesce(:newest, -1) then revision else coalesce(:newest, -1) + 1 end
             where scene_id = :scene_id returning revision"""),
-        {"datatake": datatake, "family": family, "part": part, "baseline": baseline, "processed_at": processed_at,
-         "newest": newest_revision, "scene_id": held.scene_id},
-    ).scalar_one()  # fmt: skip
+        {
+            "datatake": datatake,
+            "family": family,
+            "part": part,
+            "baseline": baseline,
+            "processed_at": processed_at,
+            "newest": newest_revision,
+            "scene_id": held.scene_id,
+        },
+    ).scalar_one()
     return revision
 
 
@@ -150,19 +164,25 @@ _TOLD: Final = """
 
 
 def told(
-    connection: sa.Connection, sensor: Sensor, parcel_keys: Sequence[int], observed_at: datetime, relative_orbit: int,
-    scene_id: str, own_part: Sequence[str],
-) -> NDArray[np.void]:  # fmt: skip
+    connection: sa.Connection,
+    sensor: Sensor,
+    parcel_keys: Sequence[int],
+    observed_at: datetime,
+    relative_orbit: int,
+    scene_id: str,
+    own_part: Sequence[str],
+) -> NDArray[np.void]:
     """What a scene must not repeat under the same key: the newest revision of parcels in a pass that other scenes told,
     or the scene itself before the parcel was amended.
 
     Fields parcel_key, revision, is_withdrawn, is_own_part (it, or one of the scenes in `own_part`, told it).
     """
     return fetch_columns(
-        connection, _TOLD.format(sensor=sensor.lower()),
+        connection,
+        _TOLD.format(sensor=sensor.lower()),
         [[scene_id, *own_part], list(parcel_keys), observed_at, relative_orbit, scene_id],
         {"parcel_key": "bigint", "revision": "smallint", "is_withdrawn": "bool", "is_own_part": "bool"},
-    )  # fmt: skip
+    )
 
 
 _OWN: Final = """
@@ -177,9 +197,13 @@ _OWN: Final = """
 
 
 def own(
-    connection: sa.Connection, sensor: Sensor, parcel_keys: Sequence[int], observed_at: datetime, relative_orbit: int,
+    connection: sa.Connection,
+    sensor: Sensor,
+    parcel_keys: Sequence[int],
+    observed_at: datetime,
+    relative_orbit: int,
     scene_id: str,
-) -> dict[int, Mapping[str, Any]]:  # fmt: skip
+) -> dict[int, Mapping[str, Any]]:
     """Return by parcel the observations of a pass whose newest revision is the scene's own, with their pixel sets."""
     rows = connection.execute(
         sa.text(_OWN.format(sensor=sensor.lower(), SENSOR=sensor)),
@@ -200,9 +224,7 @@ class ParcelToCut:
     is_monitorable: bool
 
 
-def parcels_on(
-    connection: sa.Connection, outline: bytes, observed_at: datetime, margin_days: int
-) -> list[ParcelToCut]:  # fmt: skip
+def parcels_on(connection: sa.Connection, outline: bytes, observed_at: datetime, margin_days: int) -> list[ParcelToCut]:
     """Parcels of any collection that touch an outline (WKB, EPSG:4326), of seasons that hold the day or nearly do."""
     rows = connection.execute(
         sa.text("""

@@ -47,9 +47,17 @@ def forget(connection: sa.Connection, name: str) -> bool:
 
 
 def record_look(
-    connection: sa.Connection, name: str, *, since: datetime | None, polled_to: datetime | None, new_scenes: int,
-    rejected: int, last_rejection: str | None, now: datetime, next_at: datetime | None,
-) -> None:  # fmt: skip
+    connection: sa.Connection,
+    name: str,
+    *,
+    since: datetime | None,
+    polled_to: datetime | None,
+    new_scenes: int,
+    rejected: int,
+    last_rejection: str | None,
+    now: datetime,
+    next_at: datetime | None,
+) -> None:
     """Keeps a look that went well: the bookmark moves (never back, unless it begins earlier), failures end."""
     connection.execute(
         sa.text("""insert into scene_sources as s
@@ -63,10 +71,16 @@ def record_look(
                        rejected = excluded.rejected, last_rejection = coalesce(excluded.last_rejection, s.last_rejection),
                        errors_in_row = 0, next_at = excluded.next_at"""),
         {
-            "source": name, "since": since, "polled_to": polled_to, "now": now, "new_scenes": new_scenes,
-            "rejected": rejected, "last_rejection": last_rejection, "next_at": next_at,
+            "source": name,
+            "since": since,
+            "polled_to": polled_to,
+            "now": now,
+            "new_scenes": new_scenes,
+            "rejected": rejected,
+            "last_rejection": last_rejection,
+            "next_at": next_at,
         },
-    )  # fmt: skip
+    )
 
 
 def record_failure(

@@ -100,13 +100,19 @@ def enter(connection: sa.Connection, scenes: Sequence[NewScene], now: datetime, 
             returning scene_id""").bindparams(sa.bindparam("scenes", type_=JSONB)),
         {
             "scenes": [
-                {"scene_id": one.scene_id, "sensor": one.sensor, "record": dict(one.record), "datatake": one.datatake,
-                 "found_at": one.found_at.isoformat()}
+                {
+                    "scene_id": one.scene_id,
+                    "sensor": one.sensor,
+                    "record": dict(one.record),
+                    "datatake": one.datatake,
+                    "found_at": one.found_at.isoformat(),
+                }
                 for one in scenes
             ],
-            "now": now, "or_mended": or_mended,
+            "now": now,
+            "or_mended": or_mended,
         },
-    )  # fmt: skip
+    )
     return list(rows.scalars())
 
 
@@ -227,19 +233,34 @@ class Counts:
 
 
 def end(
-    connection: sa.Connection, held: Claim, state: Literal["cut", "empty"], scene: Scene, counts: Counts,
-    replaces: Sequence[str], told: str | None, now: datetime,
-) -> bool:  # fmt: skip
+    connection: sa.Connection,
+    held: Claim,
+    state: Literal["cut", "empty"],
+    scene: Scene,
+    counts: Counts,
+    replaces: Sequence[str],
+    told: str | None,
+    now: datetime,
+) -> bool:
     """Ends a cut: counts, and older processings that it supersedes. False, and nothing is changed, if it is not ours."""
     is_ours = connection.execute(
         sa.text(f"""update found_scenes set state = cast(:state as scene_state), lease_until = null, ended_at = :now,
                         cause = :cause, told = :told, expected = :expected, emitted = :emitted,
                         withdrawn = :withdrawn, skipped = :skipped, homes = :homes
                     where {_MINE}""").bindparams(sa.bindparam("homes", type_=JSONB)),
-        {**_of(held), "state": state, "now": now, "cause": "no_parcels" if state == "empty" else None, "told": told,
-         "expected": counts.expected, "emitted": counts.emitted, "withdrawn": counts.withdrawn,
-         "skipped": sum(counts.skipped.values()), "homes": dict(counts.homes)},
-    ).rowcount  # fmt: skip
+        {
+            **_of(held),
+            "state": state,
+            "now": now,
+            "cause": "no_parcels" if state == "empty" else None,
+            "told": told,
+            "expected": counts.expected,
+            "emitted": counts.emitted,
+            "withdrawn": counts.withdrawn,
+            "skipped": sum(counts.skipped.values()),
+            "homes": dict(counts.homes),
+        },
+    ).rowcount
     if not is_ours:
         return False
     key = scene_keys(connection, [scene], now)[scene.scene_id]
@@ -324,9 +345,13 @@ def shows(tile: str, datatake: str) -> str:
 
 
 def ledger(
-    connection: sa.Connection, *, scene_id: str | None = None, state: State | None = None,
-    since: datetime | None = None, limit: int = 1000,
-) -> list[LedgerRow]:  # fmt: skip
+    connection: sa.Connection,
+    *,
+    scene_id: str | None = None,
+    state: State | None = None,
+    since: datetime | None = None,
+    limit: int = 1000,
+) -> list[LedgerRow]:
     """Scenes with their reconciliation, those found last first."""
     rows = connection.execute(
         sa.text("""

@@ -20,17 +20,29 @@ INVALID_PIXEL: Final = -32768
 """What a stored pixel set holds where a pixel was not seen."""
 
 _KEY: Final[Mapping[str, Kind]] = {
-    "parcel_key": "bigint", "observed_at": "time", "relative_orbit": "smallint", "revision": "smallint",
-    "is_withdrawn": "bool", "recorded_at": "time",
-}  # fmt: skip
+    "parcel_key": "bigint",
+    "observed_at": "time",
+    "relative_orbit": "smallint",
+    "revision": "smallint",
+    "is_withdrawn": "bool",
+    "recorded_at": "time",
+}
 S2_COLUMNS: Final[Mapping[str, Kind]] = {
-    **_KEY, "n_clear": "int", "clear_fraction": "real",
+    **_KEY,
+    "n_clear": "int",
+    "clear_fraction": "real",
     **dict.fromkeys(("ndvi", "ndvi_sd", "nbr2", "bsi", "s2wi"), "real"),
     **dict.fromkeys((band.lower() for band in S2_BANDS), "real"),
-}  # fmt: skip
+}
 S1_COLUMNS: Final[Mapping[str, Kind]] = {
-    **_KEY, "n_pixels": "int", "direction_nr": "smallint", "vv": "real", "vh": "real", "vv_sd": "real", "vh_sd": "real",
-}  # fmt: skip
+    **_KEY,
+    "n_pixels": "int",
+    "direction_nr": "smallint",
+    "vv": "real",
+    "vh": "real",
+    "vv_sd": "real",
+    "vh_sd": "real",
+}
 DIRECTIONS: Final = ("ascending", "descending", "mixed")
 """Directions in the order of the type `orbit_direction`; `direction_nr` counts from 1."""
 
@@ -47,9 +59,13 @@ def s1_series(connection: sa.Connection, parcels: Keys, as_known_at: datetime | 
 
 
 def _newest(
-    connection: sa.Connection, table: str, what: str, parcels: Keys, as_known_at: datetime | None,
+    connection: sa.Connection,
+    table: str,
+    what: str,
+    parcels: Keys,
+    as_known_at: datetime | None,
     columns: Mapping[str, Kind],
-) -> NDArray[np.void]:  # fmt: skip
+) -> NDArray[np.void]:
     query = f"""
         select distinct on (parcel_key, observed_at, relative_orbit) {what} from {table}
         where parcel_key = any(%s) and recorded_at <= coalesce(%s, 'infinity'::timestamptz)
@@ -75,10 +91,15 @@ def pixel_sets(connection: sa.Connection, sensor: str, rows: NDArray[np.void]) -
                 and stored.observed_at between %s::timestamptz and %s::timestamptz  -- leaves out the other chunks
             order by wanted.nr""",
             [
-                rows["parcel_key"].tolist(), times, rows["relative_orbit"].tolist(), rows["revision"].tolist(),
-                sensor, min(times), max(times),
+                rows["parcel_key"].tolist(),
+                times,
+                rows["relative_orbit"].tolist(),
+                rows["revision"].tolist(),
+                sensor,
+                min(times),
+                max(times),
             ],
-        )  # fmt: skip
+        )
         return [None if pixels is None else bytes(pixels) for (pixels,) in cursor]
 
 
@@ -93,8 +114,9 @@ def available_series(
     """Return the S2 and S1 observations of parcels whose products could be had by a time, whenever they were stored."""
     nr = "array_position(enum_range(null::orbit_direction), direction) as direction_nr"
     tables: Mapping[str, tuple[str, Mapping[str, Kind]]] = {
-        "s2_observations": ("*", S2_COLUMNS), "s1_observations": (f"*, {nr}", S1_COLUMNS)
-    }  # fmt: skip
+        "s2_observations": ("*", S2_COLUMNS),
+        "s1_observations": (f"*, {nr}", S1_COLUMNS),
+    }
     found = []
     for table, (what, columns) in tables.items():
         query = f"""

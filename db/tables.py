@@ -31,73 +31,204 @@ recording: Final = _table("recording", clock=sa.Text)
 regions: Final = _table("regions", region_key=sa.SmallInteger, code=sa.Text)
 seasons: Final = _table("seasons", season_key=sa.SmallInteger, name=sa.Text, starts_on=sa.Date, ends_on=sa.Date)
 parcels: Final = _table(
-    "parcels", parcel_key=sa.BigInteger, collection=sa.Text, season_key=sa.SmallInteger, source_id=sa.Text,
-    region_key=sa.SmallInteger, area_ha=REAL, perimeter_m=REAL, bbox_fill=REAL, not_monitorable_reason=sa.Text,
+    "parcels",
+    parcel_key=sa.BigInteger,
+    collection=sa.Text,
+    season_key=sa.SmallInteger,
+    source_id=sa.Text,
+    region_key=sa.SmallInteger,
+    area_ha=REAL,
+    perimeter_m=REAL,
+    bbox_fill=REAL,
+    not_monitorable_reason=sa.Text,
     recorded_at=_time,
-)  # fmt: skip
+)
 declarations: Final = _table(
-    "declarations", parcel_key=sa.BigInteger, recorded_at=_time, declared_at=_time, crop_code=sa.Text,
-    crop_name=sa.Text, hcat_code=sa.Text,
-)  # fmt: skip
+    "declarations",
+    parcel_key=sa.BigInteger,
+    recorded_at=_time,
+    declared_at=_time,
+    crop_code=sa.Text,
+    crop_name=sa.Text,
+    hcat_code=sa.Text,
+)
 parcel_lineage: Final = _table(
     "parcel_lineage", parcel_key=sa.BigInteger, predecessor_key=sa.BigInteger, area_share=REAL
 )
 scenes: Final = _table(
-    "scenes", scene_key=sa.BigInteger, scene_id=sa.Text, sensor=sensor, platform=sa.Text,
-    relative_orbit=sa.SmallInteger, observed_at=_time, available_at=_time, recorded_at=_time,
-)  # fmt: skip
+    "scenes",
+    scene_key=sa.BigInteger,
+    scene_id=sa.Text,
+    sensor=sensor,
+    platform=sa.Text,
+    relative_orbit=sa.SmallInteger,
+    observed_at=_time,
+    available_at=_time,
+    recorded_at=_time,
+)
 scene_ledger: Final = _table("scene_ledger", scene_key=sa.BigInteger, outcome=sa.Text, parcels=sa.BigInteger)
 scene_tiles: Final = _table(
-    "scene_tiles", tile_key=sa.Integer, tile=sa.Text, crs=sa.Text, left_m=sa.Double, top_m=sa.Double, pixel_m=sa.Double,
-    width=sa.Integer, height=sa.Integer,
-)  # fmt: skip
+    "scene_tiles",
+    tile_key=sa.Integer,
+    tile=sa.Text,
+    crs=sa.Text,
+    left_m=sa.Double,
+    top_m=sa.Double,
+    pixel_m=sa.Double,
+    width=sa.Integer,
+    height=sa.Integer,
+)
 scene_sources: Final = _table(
-    "scene_sources", source=sa.Text, since=_time, polled_to=_time, looked_at=_time, new_scenes=sa.BigInteger,
-    rejected=sa.BigInteger, last_rejection=sa.Text, errors_in_row=sa.Integer, last_error=sa.Text, last_error_at=_time,
+    "scene_sources",
+    source=sa.Text,
+    since=_time,
+    polled_to=_time,
+    looked_at=_time,
+    new_scenes=sa.BigInteger,
+    rejected=sa.BigInteger,
+    last_rejection=sa.Text,
+    errors_in_row=sa.Integer,
+    last_error=sa.Text,
+    last_error_at=_time,
     next_at=_time,
-)  # fmt: skip
+)
 scene_places: Final = _table("scene_places", place=sa.Text, named_at=_time)
 scene_passes: Final = _table("scene_passes", datatake=sa.Text, observed_at=_time, known_tiles=sa.Integer)
 found_scenes: Final = _table(
-    "found_scenes", scene_id=sa.Text, sensor=sensor, state=scene_state, record=JSONB, found_at=_time, recorded_at=_time,
-    published_at=_time, attempts=sa.SmallInteger, worker=sa.Text, lease_until=_time, next_try_at=_time, begun_at=_time,
-    ended_at=_time, cause=sa.Text, told=sa.Text, datatake=sa.Text, family=sa.Text, part=_time, baseline=sa.Text,
-    processed_at=_time, revision=sa.SmallInteger, superseded_by=sa.Text, expected=sa.BigInteger, emitted=sa.BigInteger,
-    withdrawn=sa.BigInteger, skipped=sa.BigInteger, homes=JSONB, told_digest=BYTEA, told_as=sa.SmallInteger,
-)  # fmt: skip
+    "found_scenes",
+    scene_id=sa.Text,
+    sensor=sensor,
+    state=scene_state,
+    record=JSONB,
+    found_at=_time,
+    recorded_at=_time,
+    published_at=_time,
+    attempts=sa.SmallInteger,
+    worker=sa.Text,
+    lease_until=_time,
+    next_try_at=_time,
+    begun_at=_time,
+    ended_at=_time,
+    cause=sa.Text,
+    told=sa.Text,
+    datatake=sa.Text,
+    family=sa.Text,
+    part=_time,
+    baseline=sa.Text,
+    processed_at=_time,
+    revision=sa.SmallInteger,
+    superseded_by=sa.Text,
+    expected=sa.BigInteger,
+    emitted=sa.BigInteger,
+    withdrawn=sa.BigInteger,
+    skipped=sa.BigInteger,
+    homes=JSONB,
+    told_digest=BYTEA,
+    told_as=sa.SmallInteger,
+)
 s2_observations: Final = _table(
-    "s2_observations", parcel_key=sa.BigInteger, observed_at=_time, relative_orbit=sa.SmallInteger,
-    revision=sa.SmallInteger, is_withdrawn=sa.Boolean, n_clear=sa.Integer, available_at=_time, recorded_at=_time,
-    scene_key=sa.BigInteger, clear_fraction=REAL, ndvi=REAL, ndvi_sd=REAL, nbr2=REAL, bsi=REAL, s2wi=REAL,
-    b02=REAL, b03=REAL, b04=REAL, b05=REAL, b06=REAL, b07=REAL, b08=REAL, b8a=REAL, b11=REAL, b12=REAL,
-)  # fmt: skip
+    "s2_observations",
+    parcel_key=sa.BigInteger,
+    observed_at=_time,
+    relative_orbit=sa.SmallInteger,
+    revision=sa.SmallInteger,
+    is_withdrawn=sa.Boolean,
+    n_clear=sa.Integer,
+    available_at=_time,
+    recorded_at=_time,
+    scene_key=sa.BigInteger,
+    clear_fraction=REAL,
+    ndvi=REAL,
+    ndvi_sd=REAL,
+    nbr2=REAL,
+    bsi=REAL,
+    s2wi=REAL,
+    b02=REAL,
+    b03=REAL,
+    b04=REAL,
+    b05=REAL,
+    b06=REAL,
+    b07=REAL,
+    b08=REAL,
+    b8a=REAL,
+    b11=REAL,
+    b12=REAL,
+)
 s1_observations: Final = _table(
-    "s1_observations", parcel_key=sa.BigInteger, observed_at=_time, relative_orbit=sa.SmallInteger,
-    revision=sa.SmallInteger, is_withdrawn=sa.Boolean, n_pixels=sa.Integer, available_at=_time, recorded_at=_time,
-    scene_key=sa.BigInteger, direction=orbit_direction, radiometry=radiometry, vv=REAL, vh=REAL, vv_sd=REAL, vh_sd=REAL,
-    coherence_vv=REAL, coherence_vh=REAL, coherence_with=_time,
-)  # fmt: skip
+    "s1_observations",
+    parcel_key=sa.BigInteger,
+    observed_at=_time,
+    relative_orbit=sa.SmallInteger,
+    revision=sa.SmallInteger,
+    is_withdrawn=sa.Boolean,
+    n_pixels=sa.Integer,
+    available_at=_time,
+    recorded_at=_time,
+    scene_key=sa.BigInteger,
+    direction=orbit_direction,
+    radiometry=radiometry,
+    vv=REAL,
+    vh=REAL,
+    vv_sd=REAL,
+    vh_sd=REAL,
+    coherence_vv=REAL,
+    coherence_vh=REAL,
+    coherence_with=_time,
+)
 pixel_sets: Final = _table(
-    "pixel_sets", parcel_key=sa.BigInteger, observed_at=_time, sensor=sensor, relative_orbit=sa.SmallInteger,
-    revision=sa.SmallInteger, pixels=BYTEA,
-)  # fmt: skip
+    "pixel_sets",
+    parcel_key=sa.BigInteger,
+    observed_at=_time,
+    sensor=sensor,
+    relative_orbit=sa.SmallInteger,
+    revision=sa.SmallInteger,
+    pixels=BYTEA,
+)
 consumed_offsets: Final = _table(
     "consumed_offsets", stream=sa.Text, topic=sa.Text, partition=sa.Integer, next_offset=sa.BigInteger, updated_at=_time
 )
 dead_letters: Final = _table(
-    "dead_letters", dead_letter_key=sa.BigInteger, stream=sa.Text, topic=sa.Text, partition=sa.Integer,
-    message_offset=sa.BigInteger, row_in_message=sa.Integer, recorded_at=_time, reason_code=sa.Text, reason=sa.Text,
-    content_type=sa.Text, payload=BYTEA, redriven_at=_time, repeats=sa.BigInteger,
-)  # fmt: skip
+    "dead_letters",
+    dead_letter_key=sa.BigInteger,
+    stream=sa.Text,
+    topic=sa.Text,
+    partition=sa.Integer,
+    message_offset=sa.BigInteger,
+    row_in_message=sa.Integer,
+    recorded_at=_time,
+    reason_code=sa.Text,
+    reason=sa.Text,
+    content_type=sa.Text,
+    payload=BYTEA,
+    redriven_at=_time,
+    repeats=sa.BigInteger,
+)
 pending_work: Final = _table(
-    "pending_work", pending_key=sa.BigInteger, parcel_key=sa.BigInteger, sensor=sensor, observed_at=_time,
-    relative_orbit=sa.SmallInteger, revision=sa.SmallInteger, recorded_at=_time, attempts=sa.SmallInteger,
-    not_before=_time, last_error=sa.Text, task=sa.Text,
-)  # fmt: skip
+    "pending_work",
+    pending_key=sa.BigInteger,
+    parcel_key=sa.BigInteger,
+    sensor=sensor,
+    observed_at=_time,
+    relative_orbit=sa.SmallInteger,
+    revision=sa.SmallInteger,
+    recorded_at=_time,
+    attempts=sa.SmallInteger,
+    not_before=_time,
+    last_error=sa.Text,
+    task=sa.Text,
+)
 models: Final = _table(
-    "models", model_key=sa.Integer, model_id=sa.Text, task=sa.Text, config=JSONB, metrics=JSONB, trained_on=JSONB,
-    description=sa.Text, weights=BYTEA, recorded_at=_time,
-)  # fmt: skip
+    "models",
+    model_key=sa.Integer,
+    model_id=sa.Text,
+    task=sa.Text,
+    config=JSONB,
+    metrics=JSONB,
+    trained_on=JSONB,
+    description=sa.Text,
+    weights=BYTEA,
+    recorded_at=_time,
+)
 model_activations: Final = _table(
     "model_activations",
     season_key=sa.SmallInteger,
@@ -107,35 +238,91 @@ model_activations: Final = _table(
     model_key=sa.Integer,
 )
 encoder_states: Final = _table(
-    "encoder_states", parcel_key=sa.BigInteger, model_key=sa.Integer, modality=sa.Text, n_folded=sa.Integer,
-    observed_to=_time, state=BYTEA,
-)  # fmt: skip
+    "encoder_states",
+    parcel_key=sa.BigInteger,
+    model_key=sa.Integer,
+    modality=sa.Text,
+    n_folded=sa.Integer,
+    observed_to=_time,
+    state=BYTEA,
+)
 posteriors: Final = _table(
-    "posteriors", parcel_key=sa.BigInteger, recorded_at=_time, observed_to=_time, model_key=sa.Integer,
-    n_s2=sa.SmallInteger, n_s1a=sa.SmallInteger, n_s1d=sa.SmallInteger, n_s1=sa.SmallInteger, probabilities=ARRAY(REAL),
-)  # fmt: skip
+    "posteriors",
+    parcel_key=sa.BigInteger,
+    recorded_at=_time,
+    observed_to=_time,
+    model_key=sa.Integer,
+    n_s2=sa.SmallInteger,
+    n_s1a=sa.SmallInteger,
+    n_s1d=sa.SmallInteger,
+    n_s1=sa.SmallInteger,
+    probabilities=ARRAY(REAL),
+)
 ndvi_daily: Final = _table(
-    "ndvi_daily", parcel_key=sa.BigInteger, day=sa.Date, mode=ndvi_mode, origin=ndvi_origin, recorded_at=_time,
-    ndvi=REAL, ndvi_sd=REAL, model_key=sa.Integer,
-)  # fmt: skip
+    "ndvi_daily",
+    parcel_key=sa.BigInteger,
+    day=sa.Date,
+    mode=ndvi_mode,
+    origin=ndvi_origin,
+    recorded_at=_time,
+    ndvi=REAL,
+    ndvi_sd=REAL,
+    model_key=sa.Integer,
+)
 phenology: Final = _table(
-    "phenology", parcel_key=sa.BigInteger, recorded_at=_time, outcome=outcome, reason=sa.Text, sos=sa.Date, pos=sa.Date,
+    "phenology",
+    parcel_key=sa.BigInteger,
+    recorded_at=_time,
+    outcome=outcome,
+    reason=sa.Text,
+    sos=sa.Date,
+    pos=sa.Date,
     eos=sa.Date,
-)  # fmt: skip
+)
 crop_progress: Final = _table(
-    "crop_progress", season_key=sa.SmallInteger, collection=sa.Text, region_key=sa.SmallInteger, crop_code=sa.Text,
-    recorded_at=_time, n_parcels=sa.Integer, first_day=sa.Date, standing_share=ARRAY(REAL), median_ndvi=ARRAY(REAL),
+    "crop_progress",
+    season_key=sa.SmallInteger,
+    collection=sa.Text,
+    region_key=sa.SmallInteger,
+    crop_code=sa.Text,
+    recorded_at=_time,
+    n_parcels=sa.Integer,
+    first_day=sa.Date,
+    standing_share=ARRAY(REAL),
+    median_ndvi=ARRAY(REAL),
     n_observations=sa.BigInteger,
-)  # fmt: skip
+)
 findings: Final = _table(
-    "findings", parcel_key=sa.BigInteger, rule=sa.Text, recorded_at=_time, rule_version=sa.Text, outcome=outcome,
-    colour=colour, confidence=REAL, departed_on=sa.Date, evidence=JSONB,
-)  # fmt: skip
-alerts: Final = _table(
-    "alerts", alert_key=sa.BigInteger, parcel_key=sa.BigInteger, rule=sa.Text, state=alert_state, colour=colour,
-    confidence=REAL, departed_on=sa.Date, opened_at=_time, confirmed_at=_time, closed_at=_time,
-)  # fmt: skip
-alert_events: Final = _table(
-    "alert_events", alert_key=sa.BigInteger, recorded_at=_time, event=sa.Text, colour=colour, confidence=REAL,
+    "findings",
+    parcel_key=sa.BigInteger,
+    rule=sa.Text,
+    recorded_at=_time,
+    rule_version=sa.Text,
+    outcome=outcome,
+    colour=colour,
+    confidence=REAL,
+    departed_on=sa.Date,
     evidence=JSONB,
-)  # fmt: skip
+)
+alerts: Final = _table(
+    "alerts",
+    alert_key=sa.BigInteger,
+    parcel_key=sa.BigInteger,
+    rule=sa.Text,
+    state=alert_state,
+    colour=colour,
+    confidence=REAL,
+    departed_on=sa.Date,
+    opened_at=_time,
+    confirmed_at=_time,
+    closed_at=_time,
+)
+alert_events: Final = _table(
+    "alert_events",
+    alert_key=sa.BigInteger,
+    recorded_at=_time,
+    event=sa.Text,
+    colour=colour,
+    confidence=REAL,
+    evidence=JSONB,
+)

@@ -64,9 +64,7 @@ class Claim:
         return is_among
 
 
-def claim(
-    connection: sa.Connection, limit: int, now: datetime, after: tuple[int, str] | None = None
-) -> Claim | None:  # fmt: skip
+def claim(connection: sa.Connection, limit: int, now: datetime, after: tuple[int, str] | None = None) -> Claim | None:
     """Lock up to `limit` parcels of one collection and season that have pending work, oldest first; None when there are none.
 
     Only seasons with an active model are asked: work of others waits, and `status` says so.
@@ -124,9 +122,17 @@ def _claimed(connection: sa.Connection, season_key: int, collection: str, locked
                   coalesce(relative_orbit, 0) as relative_orbit, coalesce(revision, 0) as revision, attempts
            from pending_work where parcel_key = any(%s) order by pending_key""",
         [list(TASKS), parcel_keys.tolist()],
-        {"pending_key": "bigint", "parcel_key": "bigint", "task_nr": "smallint", "is_s2": "bool", "observed_at": "time",
-         "relative_orbit": "smallint", "revision": "smallint", "attempts": "smallint"},
-    )  # fmt: skip
+        {
+            "pending_key": "bigint",
+            "parcel_key": "bigint",
+            "task_nr": "smallint",
+            "is_s2": "bool",
+            "observed_at": "time",
+            "relative_orbit": "smallint",
+            "revision": "smallint",
+            "attempts": "smallint",
+        },
+    )
     return Claim(season_key, collection, parcel_keys, pending)
 
 

@@ -21,12 +21,7 @@ Progress = Callable[[str, float | None], None]
 
 ALTERNATIVES = "use Docker (docker compose up -d) or servers of your own (PARCELWATCH_DSN and PARCELWATCH_BOOTSTRAP)"
 SUITE = "trixie"  # the first Debian release with TimescaleDB for PostgreSQL 17 and PostGIS 3.5
-WANTED = (
-    "postgresql-17",
-    "postgresql-17-timescaledb",
-    "postgresql-17-postgis-3",
-    "postgresql-17-postgis-3-scripts",
-)
+WANTED = ("postgresql-17", "postgresql-17-timescaledb", "postgresql-17-postgis-3", "postgresql-17-postgis-3-scripts")
 # Dependencies that this server never loads, and with them all that only they need: query compilation
 # (libllvm, 35 MB), rasters (libgdal), 3-D geometry (libsfcgal), Debian's cluster scripts in perl, and what
 # the scripts that run at installation ask for; they are not run here.

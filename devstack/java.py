@@ -138,10 +138,14 @@ def _write_trusted(path: Path, certificates: Iterable[bytes]) -> None:
         return struct.pack(">H", len(value)) + value.encode("ascii")
 
     entries = [
-        struct.pack(">I", 2) + text(f"ca{number}") + struct.pack(">Q", 0) + text("X.509")
-        + struct.pack(">I", len(certificate)) + certificate
+        struct.pack(">I", 2)
+        + text(f"ca{number}")
+        + struct.pack(">Q", 0)
+        + text("X.509")
+        + struct.pack(">I", len(certificate))
+        + certificate
         for number, certificate in enumerate(certificates)
-    ]  # fmt: skip
+    ]
     data = struct.pack(">III", 0xFEEDFEED, 2, len(entries)) + b"".join(entries)
     digest = hashlib.sha1("changeit".encode("utf-16-be") + b"Mighty Aphrodite" + data)  # the format's
     partial = path.with_suffix(f".{os.getpid()}.partial")

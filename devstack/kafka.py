@@ -183,8 +183,12 @@ def _format(programs: Programs, folder: Path, account: Account, properties: Path
     tool = [str(programs.java), *HEAP, "-cp", f"{programs.jars}/*", "kafka.tools.StorageTool"]
     result = subprocess.run(
         [*tool, "format", "--ignore-formatted", "-t", cluster, "-c", str(properties)],
-        cwd=folder, capture_output=True, text=True, check=False, **process.as_account(account),
-    )  # fmt: skip
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        **process.as_account(account),
+    )
     if result.returncode:
         lines = (result.stderr + result.stdout).strip().splitlines()
         said = next((line for line in lines if "xception" in line or "rror" in line), "no message")

@@ -242,9 +242,14 @@ def _find_broker(folder: Path) -> tuple[Kind, broker.Server | kafka.Server | Non
 
 
 def _start_broker(
-    folder: Path, account: folders.Account, state: _State, programs: Programs, environ: Mapping[str, str],
-    progress: Progress, fast: bool,
-) -> broker.Server | kafka.Server:  # fmt: skip
+    folder: Path,
+    account: folders.Account,
+    state: _State,
+    programs: Programs,
+    environ: Mapping[str, str],
+    progress: Progress,
+    fast: bool,
+) -> broker.Server | kafka.Server:
     """Starts the broker of the kind that the state names."""
     work = folder / _FOLDERS[state.kind]
     if state.kind == "memory":

@@ -108,11 +108,17 @@ class BatchContext:
         """Read what is known of the claimed parcels."""
         season = season_by_key(connection, claim.season_key)
         return cls(
-            connection, claim, now, models.settings, season,
+            connection,
+            claim,
+            now,
+            models.settings,
+            season,
             load_parcels(connection, season, claim.collection, None, claim.parcel_keys.tolist()),
-            s2_series(connection, claim.parcel_keys, None), s1_series(connection, claim.parcel_keys, None),
-            models.classifier(connection, claim), models.curve_model(connection, claim),
-        )  # fmt: skip
+            s2_series(connection, claim.parcel_keys, None),
+            s1_series(connection, claim.parcel_keys, None),
+            models.classifier(connection, claim),
+            models.curve_model(connection, claim),
+        )
 
     @property
     def longest_course(self) -> int:

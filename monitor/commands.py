@@ -65,8 +65,16 @@ def list_models() -> None:
             gives = f"{len(row.config['classes'])} crops" if "classes" in row.config else f"NDVI, {_kind(row)}"
             data = "{season}, {observed_from} to {observed_to}".format_map(_Unsaid(row.trained_on))
             where = ", ".join(f"{one} in {season}" for one, season, key in active if key == row.model_key)
-            cells = (row.model_key, row.model_id[:12], row.task, gives, data, f"{row.recorded_at:%Y-%m-%d %H:%M}",
-                     where or "nothing", _scores(row.metrics))  # fmt: skip
+            cells = (
+                row.model_key,
+                row.model_id[:12],
+                row.task,
+                gives,
+                data,
+                f"{row.recorded_at:%Y-%m-%d %H:%M}",
+                where or "nothing",
+                _scores(row.metrics),
+            )
             rows.append(tuple(map(plain, cells)))
     if not rows:
         console.print("no model is registered: `parcelwatch models train classifier`")
@@ -152,9 +160,12 @@ def train_classifier(
             console.print(f"left out: {plain(_left_out(data.left_out, min_parcels))}")
         with progress("training") as steps:
             model = season_models.classifier(
-                data, epochs=epochs, seed=seed, device=device,
+                data,
+                epochs=epochs,
+                seed=seed,
+                device=device,
                 progress=lambda epoch, of, loss: steps.to(epoch, of, f"epochs, loss {loss:.3f}"),
-            )  # fmt: skip
+            )
         checkpoint = model.to_checkpoint()
         _registered(connection, "classifier", checkpoint, model.scores, out)
     _print_scores(model.scores, data.season)
@@ -178,9 +189,14 @@ def train_ndvi(
     config = _ndvi_choices(model_name, config_file, seed)
     with engine(resolve_dsn()).begin() as connection:
         data = stored_season.load(
-            connection, season_by_name(connection, season), collection, datetime.now(UTC), pixels=0,
-            label_of=lambda parcel: "field" if (parcel.area_ha or 0) >= min_area_ha else None, min_classes=1,
-        )  # fmt: skip
+            connection,
+            season_by_name(connection, season),
+            collection,
+            datetime.now(UTC),
+            pixels=0,
+            label_of=lambda parcel: "field" if (parcel.area_ha or 0) >= min_area_ha else None,
+            min_classes=1,
+        )
         console.print(f"{len(data.labels)} parcels, {len(data.s1)} radar and {len(data.s2)} optical observations")
         model: GapModel | SarToNdvi
         with progress("training") as steps:

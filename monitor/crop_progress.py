@@ -53,7 +53,7 @@ def settle(connection: sa.Connection, season: Season, collection: str, settings:
 
 def _computed(
     connection: sa.Connection, season: Season, collection: str, settings: RuleSettings, until: date
-) -> list[ProgressRow]:  # fmt: skip
+) -> list[ProgressRow]:
     views = crop_progress.clear_views(connection, season.season_key, collection, SAMPLE)
     if len(views) == 0:
         return []
@@ -69,14 +69,21 @@ def _computed(
 
 
 def _mark(
-    connection: sa.Connection, season: Season, collection: str, before: Mapping[tuple[str, str], ProgressRow],
-    rows: list[ProgressRow], settings: RuleSettings, recorded_at: datetime,
-) -> None:  # fmt: skip
+    connection: sa.Connection,
+    season: Season,
+    collection: str,
+    before: Mapping[tuple[str, str], ProgressRow],
+    rows: list[ProgressRow],
+    settings: RuleSettings,
+    recorded_at: datetime,
+) -> None:
     """Marks parcels whose findings may change: of groups that stand otherwise, or seen on days not known of the neighbours before."""
     old = {(row.region_key, row.crop_code): row for row in before.values()}
     moved = [
-        (row.region_key, row.crop_code) for row in rows if differs(old.get((row.region_key, row.crop_code)), row, settings)
-    ]  # fmt: skip
+        (row.region_key, row.crop_code)
+        for row in rows
+        if differs(old.get((row.region_key, row.crop_code)), row, settings)
+    ]
     keys = set(crop_progress.parcels_of(connection, season.season_key, collection, moved)) if moved else set()
     if old:
         known_to = min(row.first_day + timedelta(days=len(row.standing_share) - 1) for row in old.values())
@@ -108,9 +115,13 @@ def _classes(share: NDArray[np.float32], settings: RuleSettings) -> NDArray[np.i
 
 
 def neighbours(
-    stored: Mapping[tuple[str, str], ProgressRow], before: Mapping[tuple[str, str], ProgressRow],
-    region: str, crop_code: str | None, starts_on: date, settings: RuleSettings,
-) -> Neighbours | None:  # fmt: skip
+    stored: Mapping[tuple[str, str], ProgressRow],
+    before: Mapping[tuple[str, str], ProgressRow],
+    region: str,
+    crop_code: str | None,
+    starts_on: date,
+    settings: RuleSettings,
+) -> Neighbours | None:
     """Return the stored progress of a region and crop as the rules take it, with the harvest of the season before."""
     row, last = (rows.get((region, crop_code)) if crop_code is not None else None for rows in (stored, before))
     if row is None:

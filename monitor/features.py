@@ -18,9 +18,8 @@ _MODALITY_OF_DIRECTION: Final = dict(zip(DIRECTIONS, ("s1a", "s1d", "s1"), stric
 def split_modalities(s2: NDArray[np.void], s1: NDArray[np.void]) -> dict[str, NDArray[np.void]]:
     """Rows by modality: s2, s1a, s1d, s1 (never averaged over directions)."""
     return {"s2": s2} | {
-        name: s1[s1["direction_nr"] == nr]
-        for nr, name in enumerate(_MODALITY_OF_DIRECTION.values(), start=1)
-    }  # fmt: skip
+        name: s1[s1["direction_nr"] == nr] for nr, name in enumerate(_MODALITY_OF_DIRECTION.values(), start=1)
+    }
 
 
 def observations(

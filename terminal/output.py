@@ -136,9 +136,12 @@ class Steps:
 def progress(name: str, printer: Console = console, clock: Callable[[], float] = time.monotonic) -> Iterator[Steps]:
     """Show the progress of one long step until the block ends; call `to` of what is yielded as often as you like."""
     columns = (
-        TextColumn(f"[bold]{plain(name):<20}"), BarColumn(20), TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn(f"[bold]{plain(name):<20}"),
+        BarColumn(20),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
         TextColumn("{task.description}"),
-    )  # fmt: skip
+    )
     if printer.file.isatty():
         with Progress(*columns, console=printer) as shown:
             task = shown.add_task("", total=None)

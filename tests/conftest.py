@@ -107,9 +107,14 @@ def database_server(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 ON_BOTH_BROKERS = {
-    "test_consumer.py", "test_consumer_groups.py", "test_consumer_outages.py", "test_kill_consumer.py", "test_kill_scene_worker.py",
-    "test_scenes.py", "test_scenes_work.py",
-}  # fmt: skip
+    "test_consumer.py",
+    "test_consumer_groups.py",
+    "test_consumer_outages.py",
+    "test_kill_consumer.py",
+    "test_kill_scene_worker.py",
+    "test_scenes.py",
+    "test_scenes_work.py",
+}
 """Files whose tests run on the broker in memory and on Apache Kafka, unless a broker was given."""
 
 

@@ -75,9 +75,13 @@ def blanked(numbers: Numbers, rows: slice) -> dict[str, np.ndarray]:
 def shifted(grid: Grid, rows: slice, columns: slice) -> Grid:
     """The grid of a window."""
     return Grid(
-        grid.crs, grid.left + columns.start * 10, grid.top - rows.start * 10, 10.0, columns.stop - columns.start,
+        grid.crs,
+        grid.left + columns.start * 10,
+        grid.top - rows.start * 10,
+        10.0,
+        columns.stop - columns.start,
         rows.stop - rows.start,
-    )  # fmt: skip
+    )
 
 
 def write(path: Path, values: np.ndarray, grid: Grid, **options: Any) -> str:
@@ -85,9 +89,16 @@ def write(path: Path, values: np.ndarray, grid: Grid, **options: Any) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     size = grid.pixel_m * grid.width / values.shape[1]
     with rasterio.open(
-        path, "w", width=values.shape[1], height=values.shape[0], count=1, dtype=values.dtype, crs=grid.crs,
-        transform=rasterio.Affine(size, 0, grid.left, 0, -size, grid.top), **{"driver": "GTiff", **options},
-    ) as file:  # fmt: skip
+        path,
+        "w",
+        width=values.shape[1],
+        height=values.shape[0],
+        count=1,
+        dtype=values.dtype,
+        crs=grid.crs,
+        transform=rasterio.Affine(size, 0, grid.left, 0, -size, grid.top),
+        **{"driver": "GTiff", **options},
+    ) as file:
         file.write(values, 1)
     return path.name
 
@@ -98,9 +109,17 @@ def s2_name(start: datetime, tile: str, baseline: str, made: datetime) -> str:
 
 
 def s2_item(
-    folder: Path, numbers: Numbers, *, start: datetime = START, tile: str = "31UES", baseline: str = "05.09",
-    made: datetime | None = None, strip: datetime | None = None, grid: Grid = GRID, **options: Any,
-) -> Path:  # fmt: skip
+    folder: Path,
+    numbers: Numbers,
+    *,
+    start: datetime = START,
+    tile: str = "31UES",
+    baseline: str = "05.09",
+    made: datetime | None = None,
+    strip: datetime | None = None,
+    grid: Grid = GRID,
+    **options: Any,
+) -> Path:
     """A product as rasters with a STAC item; returns the item's path."""
     made = made or start + timedelta(hours=6)
     name = s2_name(start, tile, baseline, made)
@@ -109,10 +128,18 @@ def s2_item(
         band: {"href": f"./{write(place / f'{band}.tif', values, grid, **options)}"} for band, values in numbers.items()
     }
     item = {
-        "type": "Feature", "id": name, "links": [], "assets": assets,
-        "properties": {"datetime": start.isoformat(), "created": made.isoformat(), "platform": "sentinel-2a",
-                       "s2:processing_baseline": baseline, "s2:generation_time": made.isoformat()},
-    }  # fmt: skip
+        "type": "Feature",
+        "id": name,
+        "links": [],
+        "assets": assets,
+        "properties": {
+            "datetime": start.isoformat(),
+            "created": made.isoformat(),
+            "platform": "sentinel-2a",
+            "s2:processing_baseline": baseline,
+            "s2:generation_time": made.isoformat(),
+        },
+    }
     if strip:
         stamp = f"{made:%Y%m%dT%H%M%S}_S{strip:%Y%m%dT%H%M%S}"
         item["properties"]["s2:datastrip_id"] = f"S2A_OPER_MSI_L2A_DS_2APS_{stamp}_N{baseline}"  # type: ignore[index]
@@ -122,9 +149,16 @@ def s2_item(
 
 
 def s1_item(
-    folder: Path, numbers: Numbers, *, start: datetime, orbit: int = 48356, datatake: str = "05D0F5", grid: Grid = GRID,
-    stored: Mapping[str, Any] = MappingProxyType({"unit": "linear"}), **options: Any,
-) -> Path:  # fmt: skip
+    folder: Path,
+    numbers: Numbers,
+    *,
+    start: datetime,
+    orbit: int = 48356,
+    datatake: str = "05D0F5",
+    grid: Grid = GRID,
+    stored: Mapping[str, Any] = MappingProxyType({"unit": "linear"}),
+    **options: Any,
+) -> Path:
     """A slice (in linear power, if `stored` does not say else) as rasters with a STAC item; returns the item's path."""
     name = (
         f"S1A_IW_GRDH_1SDV_{start:%Y%m%dT%H%M%S}_{start + timedelta(seconds=25):%Y%m%dT%H%M%S}_{orbit:06d}_{datatake}"
@@ -138,11 +172,19 @@ def s1_item(
         for band, values in numbers.items()
     }
     item = {
-        "type": "Feature", "id": name, "links": [], "assets": assets,
-        "properties": {"datetime": start.isoformat(), "created": (start + timedelta(hours=3)).isoformat(),
-                       "platform": "sentinel-1a", "sat:orbit_state": "ascending", "sat:relative_orbit": 88,
-                       "card4l:measurement_type": "gamma0"},
-    }  # fmt: skip
+        "type": "Feature",
+        "id": name,
+        "links": [],
+        "assets": assets,
+        "properties": {
+            "datetime": start.isoformat(),
+            "created": (start + timedelta(hours=3)).isoformat(),
+            "platform": "sentinel-1a",
+            "sat:orbit_state": "ascending",
+            "sat:relative_orbit": 88,
+            "card4l:measurement_type": "gamma0",
+        },
+    }
     path = place / "item.json"
     path.write_text(json.dumps(item))
     return path
@@ -203,9 +245,11 @@ class World:
     def worker(self, **changes: object) -> Worker:
         """Another worker."""
         settings = Settings(
-            self.settings.ingest, self.settings.scenes.model_copy(update=changes), self.settings.imagery,
+            self.settings.ingest,
+            self.settings.scenes.model_copy(update=changes),
+            self.settings.imagery,
             self.settings.index_folder,
-        )  # fmt: skip
+        )
         opener = Opener({}, lambda source: Http(source, Patience(), _no_clock()), self.now, self.places)
         name = f"worker-{len(self.workers)}"
         self.workers.append(Worker(self.engine, self.bootstrap, settings, opener, name, self.now))
@@ -217,15 +261,27 @@ class World:
             return Places.of(named_places(connection), self.folders, self.hosts)
 
     def store_parcels(
-        self, boxes: Mapping[str, Box] | Mapping[str, bytes], collection: str = "made-up", year: int = 2023,
+        self,
+        boxes: Mapping[str, Box] | Mapping[str, bytes],
+        collection: str = "made-up",
+        year: int = 2023,
         unmonitorable: Sequence[str] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Stores parcels by id: boxes in pixels of GRID, or outlines in degrees."""
         rows = [
-            ParcelRow(name, "r", shape if isinstance(shape, bytes) else outline(shape), 1.0, 400.0, 0.9,
-                      "too small" if name in unmonitorable else None, None, None)
+            ParcelRow(
+                name,
+                "r",
+                shape if isinstance(shape, bytes) else outline(shape),
+                1.0,
+                400.0,
+                0.9,
+                "too small" if name in unmonitorable else None,
+                None,
+                None,
+            )
             for name, shape in boxes.items()
-        ]  # fmt: skip
+        ]
         with self.engine.begin() as connection:
             season = ensure_season(connection, str(year), date(year, 1, 1), date(year, 12, 31))
             upsert_parcels(connection, collection, season, rows, self.now(), self.now())
@@ -288,9 +344,14 @@ def world(dsn: str, bootstrap: str, topic_prefix: str, folder: Path, **imagery: 
     settings = Settings(ingest, SceneSettings(), cutting, folder / "index")
     database = engine(dsn)
     made = World(
-        database, bootstrap, settings, ScenePublisher(database, bootstrap, ingest, now),
-        Consumer(database, bootstrap, ingest, now), now, folders=[folder],
-    )  # fmt: skip
+        database,
+        bootstrap,
+        settings,
+        ScenePublisher(database, bootstrap, ingest, now),
+        Consumer(database, bootstrap, ingest, now),
+        now,
+        folders=[folder],
+    )
     try:
         yield made
     finally:

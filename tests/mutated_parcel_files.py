@@ -34,24 +34,70 @@ _TEXTS: Final = (
     "'; drop table x",
 )
 _VALUES: Final[tuple[Any, ...]] = (
-    None, True, -1, 0, 2**31, 2**63, 2**70, 1.5, 1e300, -1e300, 1e-300, [], {}, [[]], [[[]]], "x", "\0", {"type": "Point"}, *_TEXTS,
-)  # fmt: skip
-_WORDS: Final = tuple(struct.pack(order + kind, value) for order in "<>" for kind, value in (
-    ("I", 0), ("I", 1), ("I", 2**31 - 1), ("I", 2**32 - 1), ("I", 2**24), ("H", 65535), ("B", 255), ("q", -1), ("q", 2**62),
-    ("d", float("nan")), ("d", float("inf")), ("d", 1e300),
-))  # fmt: skip
+    None,
+    True,
+    -1,
+    0,
+    2**31,
+    2**63,
+    2**70,
+    1.5,
+    1e300,
+    -1e300,
+    1e-300,
+    [],
+    {},
+    [[]],
+    [[[]]],
+    "x",
+    "\0",
+    {"type": "Point"},
+    *_TEXTS,
+)
+_WORDS: Final = tuple(
+    struct.pack(order + kind, value)
+    for order in "<>"
+    for kind, value in (
+        ("I", 0),
+        ("I", 1),
+        ("I", 2**31 - 1),
+        ("I", 2**32 - 1),
+        ("I", 2**24),
+        ("H", 65535),
+        ("B", 255),
+        ("q", -1),
+        ("q", 2**62),
+        ("d", float("nan")),
+        ("d", float("inf")),
+        ("d", 1e300),
+    )
+)
 _SQL: Final = (
-    "update f set geom = zeroblob(20)", "update f set geom = X'4750'", "update f set geom = 'text'", "update f set pid = zeroblob(3000)",
-    "update f set pid = 1.5e300", "update f set crop = X'ff00ff'", "update gpkg_contents set data_type = 'x'",
+    "update f set geom = zeroblob(20)",
+    "update f set geom = X'4750'",
+    "update f set geom = 'text'",
+    "update f set pid = zeroblob(3000)",
+    "update f set pid = 1.5e300",
+    "update f set crop = X'ff00ff'",
+    "update gpkg_contents set data_type = 'x'",
     "drop table gpkg_spatial_ref_sys",
-    "update gpkg_contents set srs_id = 99999", "update gpkg_geometry_columns set column_name = 'pid'", "delete from gpkg_geometry_columns",
-    "update gpkg_geometry_columns set geometry_type_name = 'POINT'", "update gpkg_spatial_ref_sys set definition = 'PROJCS[\"x'",
-    "update gpkg_geometry_columns set srs_id = -1", "alter table f rename column geom to \"[/red]\"", "create view v as select * from f",
-    "insert into gpkg_contents (table_name, data_type, identifier) values ('nowhere', 'features', 'n')", "drop table f", "delete from f",
-    "create view w as with recursive r(i) as (select 1 union all select i + 1 from r) select i from r", "update f set fid = -fid",
-    "insert into gpkg_contents (table_name, data_type, identifier) values ('v', 'features', 'v')", "update f set pid = 'a'",
+    "update gpkg_contents set srs_id = 99999",
+    "update gpkg_geometry_columns set column_name = 'pid'",
+    "delete from gpkg_geometry_columns",
+    "update gpkg_geometry_columns set geometry_type_name = 'POINT'",
+    "update gpkg_spatial_ref_sys set definition = 'PROJCS[\"x'",
+    "update gpkg_geometry_columns set srs_id = -1",
+    'alter table f rename column geom to "[/red]"',
+    "create view v as select * from f",
+    "insert into gpkg_contents (table_name, data_type, identifier) values ('nowhere', 'features', 'n')",
+    "drop table f",
+    "delete from f",
+    "create view w as with recursive r(i) as (select 1 union all select i + 1 from r) select i from r",
+    "update f set fid = -fid",
+    "insert into gpkg_contents (table_name, data_type, identifier) values ('v', 'features', 'v')",
+    "update f set pid = 'a'",
     "insert into f (pid, crop, geom) select pid || fid || 'x', crop, geom from f",
-)  # fmt: skip
+)
 
 
 def frame(n: int = 30) -> gpd.GeoDataFrame:

@@ -20,24 +20,89 @@ _LARGEST: Final = 1_000_000
 Headers = list[tuple[str, bytes]]
 
 _IDENTITY: Final[Mapping[str, object]] = {
-    "collection": "nl", "season": "2023", "relative_orbit": 51, "revision": 0, "is_withdrawn": False,
-}  # fmt: skip
+    "collection": "nl",
+    "season": "2023",
+    "relative_orbit": 51,
+    "revision": 0,
+    "is_withdrawn": False,
+}
 _VALUES: Final[Mapping[str, Mapping[str, object]]] = {
     S2.id: {"platform": "S2A", "scene_id": "X", "NDVI": 0.5, "B04": 0.1, "n_clear": 9, "clear_fraction": 1.0},
-    S1.id: {"platform": "S1A", "scene_id": "Y", "direction": "ascending", "radiometry": "sigma0", "VV": 0.1, "VH": 0.02,
-            "n_pixels": 9},
-}  # fmt: skip
+    S1.id: {
+        "platform": "S1A",
+        "scene_id": "Y",
+        "direction": "ascending",
+        "radiometry": "sigma0",
+        "VV": 0.1,
+        "VH": 0.02,
+        "n_pixels": 9,
+    },
+}
 _JSON_VALUES: Final = (
-    b"NaN", b"Infinity", b"1e400", b"-1e400", b"1e-400", b"-0.0", b"1e300", b"null", b"true", b"{}", b"[]", b'""', b"0", b"-1",
-    b"70000", b"9223372036854775808", b"9" * 400, b"9" * 5_000, b'"\\u0000"', b'"a\\u0000b"', b'"\\ud800"', b'"\\udc00\\ud800"',
-    b'"\xff\xfe"', b'"\xed\xa0\x80"', b'"' + b"x" * 3_000 + b'"', b'"\\u001b[31m"', b'"[/red]"', b'"\\u202e"', b'"$$"', b'"../x"',
-    b'"0001-01-01T00:00:00+14:00"', b'"9999-12-31T23:59:59-14:00"', b'"2023-05-01T10:00:00"', b'"2023-02-30T10:00:00Z"', b'"1e400"',
-    b"[" * 300 + b"]" * 300, b'{"a":' * 300 + b"1" + b"}" * 300, b"[" + b"[0]," * 9 + b"[0]]", b"[[1],[null]]", b'[["a"],[1e400]]',
-    b"[" + b",".join([b"[]"] * 5_000) + b"]", b"[[40000],[0]]", b"1.5", b"'", b"0x10", b"// ", b'"parcelwatch.s1/1"', b'"parcelwatch.s2/2"',
-)  # fmt: skip
+    b"NaN",
+    b"Infinity",
+    b"1e400",
+    b"-1e400",
+    b"1e-400",
+    b"-0.0",
+    b"1e300",
+    b"null",
+    b"true",
+    b"{}",
+    b"[]",
+    b'""',
+    b"0",
+    b"-1",
+    b"70000",
+    b"9223372036854775808",
+    b"9" * 400,
+    b"9" * 5_000,
+    b'"\\u0000"',
+    b'"a\\u0000b"',
+    b'"\\ud800"',
+    b'"\\udc00\\ud800"',
+    b'"\xff\xfe"',
+    b'"\xed\xa0\x80"',
+    b'"' + b"x" * 3_000 + b'"',
+    b'"\\u001b[31m"',
+    b'"[/red]"',
+    b'"\\u202e"',
+    b'"$$"',
+    b'"../x"',
+    b'"0001-01-01T00:00:00+14:00"',
+    b'"9999-12-31T23:59:59-14:00"',
+    b'"2023-05-01T10:00:00"',
+    b'"2023-02-30T10:00:00Z"',
+    b'"1e400"',
+    b"[" * 300 + b"]" * 300,
+    b'{"a":' * 300 + b"1" + b"}" * 300,
+    b"[" + b"[0]," * 9 + b"[0]]",
+    b"[[1],[null]]",
+    b'[["a"],[1e400]]',
+    b"[" + b",".join([b"[]"] * 5_000) + b"]",
+    b"[[40000],[0]]",
+    b"1.5",
+    b"'",
+    b"0x10",
+    b"// ",
+    b'"parcelwatch.s1/1"',
+    b'"parcelwatch.s2/2"',
+)
 _NAMES: Final = (
-    "", "\0", "ND\0VI", "ndvi", "NDVI ", "schema", "parcel_id", "x" * 2_000, "[/red]", "\x1b[31m", "\ud800", "__class__", "pixels",
-)  # fmt: skip
+    "",
+    "\0",
+    "ND\0VI",
+    "ndvi",
+    "NDVI ",
+    "schema",
+    "parcel_id",
+    "x" * 2_000,
+    "[/red]",
+    "\x1b[31m",
+    "\ud800",
+    "__class__",
+    "pixels",
+)
 _INTEGERS: Final = tuple(
     value.to_bytes(8, "little", signed=True)
     for value in (-1, -(2**63), 2**63 - 1, 2**31, 2**31 - 1, -(2**31), 0, 1, 2**16, 2**40, 255, 7, 8, 64)
@@ -73,10 +138,16 @@ def arrow_table(schema: ObservationSchema, number: int, n_rows: int) -> pa.Table
     """Valid rows that no other number has."""
     passed = PASS + timedelta(seconds=number)
     rows = [
-        {**_IDENTITY, **_VALUES[schema.id], "observed_at": passed, "available_at": passed,
-         "parcel_id": str((number + row) % N_PARCELS), "pixels": bytes(40) if row % 2 else None}
+        {
+            **_IDENTITY,
+            **_VALUES[schema.id],
+            "observed_at": passed,
+            "available_at": passed,
+            "parcel_id": str((number + row) % N_PARCELS),
+            "pixels": bytes(40) if row % 2 else None,
+        }
         for row in range(n_rows)
-    ]  # fmt: skip
+    ]
     return pa.Table.from_pylist(rows, schema=schema.arrow)
 
 
@@ -111,17 +182,24 @@ def _another_type(table: pa.Table, chance: random.Random) -> bytes:
     makes: tuple[Callable[[], pa.Array], ...] = (
         lambda: pa.array([chance.choice((0, 2**40, -1, 2**63 - 1)) for _ in range(n)]),
         lambda: pa.array([chance.choice((0.5, 1e300, float("nan"), float("inf"))) for _ in range(n)]),
-        lambda: pa.array([chance.choice((0, 1, 2**62, 1_682_900_000 * 10**9 + 1)) for _ in range(n)],
-                         pa.timestamp(chance.choice(("s", "ms", "us", "ns")), chance.choice(_ZONES))),
+        lambda: pa.array(
+            [chance.choice((0, 1, 2**62, 1_682_900_000 * 10**9 + 1)) for _ in range(n)],
+            pa.timestamp(chance.choice(("s", "ms", "us", "ns")), chance.choice(_ZONES)),
+        ),
         lambda: pa.array([chance.choice(("0", "", "\0", "x" * 300, "é" * 200)) for _ in range(n)], pa.string_view()),
         lambda: pa.array([chance.choice((b"0", b"\xff", b"\xed\xa0\x80")) for _ in range(n)]).view(pa.string()),
         lambda: pa.array([chance.choice(("0", None)) for _ in range(n)]).dictionary_encode(),
         lambda: pa.DictionaryArray.from_arrays(pa.array([0] * n), pa.array(["0"], pa.string_view())),
         lambda: pa.DictionaryArray.from_arrays(pa.array([0] * n, pa.int8()), pa.array(["x" * 200_000])),
-        lambda: pa.array([chance.choice((b"", b"x", bytes(20), bytes(100_000), None)) for _ in range(n)], pa.binary_view()),
-        lambda: pa.array([[1]] * n), lambda: pa.array([{"a": 1}] * n), lambda: pa.nulls(n), lambda: pa.array([True] * n),
+        lambda: pa.array(
+            [chance.choice((b"", b"x", bytes(20), bytes(100_000), None)) for _ in range(n)], pa.binary_view()
+        ),
+        lambda: pa.array([[1]] * n),
+        lambda: pa.array([{"a": 1}] * n),
+        lambda: pa.nulls(n),
+        lambda: pa.array([True] * n),
         lambda: pa.RunEndEncodedArray.from_arrays(pa.array([n], pa.int32()), ["0"]),
-    )  # fmt: skip
+    )
     place = chance.randrange(table.num_columns)
     return _stream(table.set_column(place, table.column_names[place], chance.choice(makes)()), chance)
 
@@ -226,10 +304,21 @@ def _headers(content_type: str, chance: random.Random) -> Headers:
     usual = ("content-type", content_type.encode())
     if chance.random() < 0.85:
         return [usual]
-    return chance.choice((
-        [], [("content-type", NULL)], [("content-type", b"")], [("content-type", usual[1] + b"\0")], [("content-type", b"\xff\xfe")],
-        [("content-type", b"x" * chance.choice((300, 100_000, 970_000)))], [("Content-Type", usual[1].upper() + b"; charset=x")],
-        [usual, (RawKey("\xff\xfe"), b"1")], [(RawKey("\xed\xa0\x80"), NULL), usual], [("", b""), usual], [("\0", b"\0"), usual],
-        [usual, ("redriven-from", chance.choice((b"1", b"-1", b"9" * 30, b"\xff", NULL)))], [usual] * 500,
-        [("content-type", NULL), usual],
-    ))  # fmt: skip
+    return chance.choice(
+        (
+            [],
+            [("content-type", NULL)],
+            [("content-type", b"")],
+            [("content-type", usual[1] + b"\0")],
+            [("content-type", b"\xff\xfe")],
+            [("content-type", b"x" * chance.choice((300, 100_000, 970_000)))],
+            [("Content-Type", usual[1].upper() + b"; charset=x")],
+            [usual, (RawKey("\xff\xfe"), b"1")],
+            [(RawKey("\xed\xa0\x80"), NULL), usual],
+            [("", b""), usual],
+            [("\0", b"\0"), usual],
+            [usual, ("redriven-from", chance.choice((b"1", b"-1", b"9" * 30, b"\xff", NULL)))],
+            [usual] * 500,
+            [("content-type", NULL), usual],
+        )
+    )

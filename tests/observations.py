@@ -32,13 +32,25 @@ def one_pass(number: int) -> pa.Table:
     passed = datetime(2023, 3, 1, 10, tzinfo=UTC) + timedelta(days=number)
     return pa.Table.from_pylist(
         [
-            {"collection": "nl", "season": "2023", "parcel_id": str(parcel), "observed_at": passed, "available_at": passed,
-             "scene_id": f"S2_{number}", "platform": "S2A", "relative_orbit": 51, "revision": 0, "is_withdrawn": False,
-             "NDVI": 0.5, "n_clear": 9, "clear_fraction": 1.0}
+            {
+                "collection": "nl",
+                "season": "2023",
+                "parcel_id": str(parcel),
+                "observed_at": passed,
+                "available_at": passed,
+                "scene_id": f"S2_{number}",
+                "platform": "S2A",
+                "relative_orbit": 51,
+                "revision": 0,
+                "is_withdrawn": False,
+                "NDVI": 0.5,
+                "n_clear": 9,
+                "clear_fraction": 1.0,
+            }
             for parcel in range(N_PARCELS)
         ],
         schema=S2.arrow,
-    )  # fmt: skip
+    )
 
 
 @contextmanager

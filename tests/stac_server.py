@@ -72,9 +72,11 @@ class StacServer:
     """The server; a context manager. Lists may be changed while it runs."""
 
     def __init__(
-        self, items: Iterable[dict[str, Any]] = (), files: Mapping[str, Path | bytes] | None = None,
+        self,
+        items: Iterable[dict[str, Any]] = (),
+        files: Mapping[str, Path | bytes] | None = None,
         faults: Iterable[Fault] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.items = list(items)
         self.files = dict(files or {})
         self.faults = list(faults)
@@ -183,9 +185,13 @@ class StacServer:
                 is_json = "json" in self.headers.get("Content-Type", "")
                 parts = urlsplit(self.path)
                 asked = Asked(
-                    self.command, parts.path, parts.query, json.loads(raw) if raw and is_json else None,
-                    dict(self.headers), raw,
-                )  # fmt: skip
+                    self.command,
+                    parts.path,
+                    parts.query,
+                    json.loads(raw) if raw and is_json else None,
+                    dict(self.headers),
+                    raw,
+                )
                 server.asked.append(asked)
                 fault = server._fault(asked)
                 if fault is not None:

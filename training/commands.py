@@ -124,8 +124,12 @@ def table(found: RunScores) -> Table:
     """The scores by day."""
     rows = Table("as known on", *(one.name for one in found.days))
     for name in ("mIoU", "macro-F1", "accuracy", "ECE"):
-        values = [{"mIoU": one.miou, "macro-F1": one.crops.macro_f1, "accuracy": one.crops.accuracy, "ECE": one.crops.ece}[name]
-                  for one in found.days]  # fmt: skip
+        values = [
+            {"mIoU": one.miou, "macro-F1": one.crops.macro_f1, "accuracy": one.crops.accuracy, "ECE": one.crops.ece}[
+                name
+            ]
+            for one in found.days
+        ]
         rows.add_row(name, *(f"{one:.3f}" for one in values))
     return rows
 

@@ -204,14 +204,20 @@ def to_toml(config: RunConfig) -> str:
     return "\n".join(
         f"[{name}]\n" + "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in table.items())
         for name, table in tables.items()
-    )  # fmt: skip
+    )
 
 
 _SECTIONS: dict[str, type[Section]] = {
-    "model": ModelConfig, "training": TrainingSection, "run": RunSection, "database": DatabaseData,
-    "pastis": PastisData, "pastis-pixelset": PastisData, "nl": RecordedData, "fr": RecordedData,
+    "model": ModelConfig,
+    "training": TrainingSection,
+    "run": RunSection,
+    "database": DatabaseData,
+    "pastis": PastisData,
+    "pastis-pixelset": PastisData,
+    "nl": RecordedData,
+    "fr": RecordedData,
     "simulator": SimulatorData,
-}  # fmt: skip
+}
 
 
 def _said(error: Any) -> str:

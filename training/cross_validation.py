@@ -38,8 +38,10 @@ from training.season_models import VALIDATION_SHARE
 from training.stored_season import hold_out
 
 NORMS: Mapping[Normalisation, Literal["none", "date", "season"]] = {
-    "streaming": "none", "streaming-date": "date", "published": "season",
-}  # fmt: skip
+    "streaming": "none",
+    "streaming-date": "date",
+    "published": "season",
+}
 AUXILIARY_WEIGHT = 0.5  # Garnot, Landrieu and Chehata 2022
 Mask = NDArray[np.bool_]
 Told = Callable[[str, Epoch], None]
@@ -80,11 +82,15 @@ class CrossValidation:
             np.concatenate(one) for one in zip(*((own.parcel, own.fold, own.truth) for own in parts), strict=True)
         )
         return replace(
-            first, parcel=parcel, fold=fold, truth=truth, answers=answers,
+            first,
+            parcel=parcel,
+            fold=fold,
+            truth=truth,
+            answers=answers,
             probabilities=np.concatenate([one.probabilities for one in parts], axis=1),
             is_observed=np.concatenate([one.is_observed for one in parts], axis=1),
             models={fold: model for one in parts for fold, model in one.models.items()},
-        )  # fmt: skip
+        )
 
 
 def cross_validate(
@@ -131,9 +137,14 @@ def train_fold(
     inputs = Inputs(seen.observations, seen.geometry, seen.labels)
     try:
         return train_calibrated(
-            network_config(seen, model), training_config(data, model, training), inputs, usable, held_out,
-            is_refitted=training.refit, session=session or Session(torch.device(training.device)),
-        )  # fmt: skip
+            network_config(seen, model),
+            training_config(data, model, training),
+            inputs,
+            usable,
+            held_out,
+            is_refitted=training.refit,
+            session=session or Session(torch.device(training.device)),
+        )
     except ValueError as error:
         raise RunConfigError(f"{data.name}, test fold {fold}: {error}") from error
 
@@ -183,9 +194,17 @@ def answer(
     is_observed = np.stack([seen.observed_by(day)[members] for day in asked])
     names = data.day_names if asked == data.scored_on else tuple(f"day {day:.0f}" for day in asked)
     return CrossValidation(
-        data.classes, asked, names, members, data.fold[members], data.labels[members], said,
-        np.where(is_observed[..., None], np.stack(calibrated_), prior), is_observed, {fold: trained},
-    )  # fmt: skip
+        data.classes,
+        asked,
+        names,
+        members,
+        data.fold[members],
+        data.labels[members],
+        said,
+        np.where(is_observed[..., None], np.stack(calibrated_), prior),
+        is_observed,
+        {fold: trained},
+    )
 
 
 def split(data: LabelledParcels, training: TrainingSection, fold: int) -> tuple[Mask, list[Mask]]:
@@ -231,18 +250,29 @@ def network_config(seen: LabelledParcels, model: ModelConfig) -> ClassifierConfi
     )
     return ClassifierConfig(
         tuple(one if model.temporal_dropout else replace(one, temporal_dropout=0.0) for one in modalities),
-        seen.classes, pixel_widths=model.pixel_widths, ltae=LtaeConfig(norm=NORMS[model.normalisation]),
-        decoder=model.decoder, fusion=model.fusion,
-    )  # fmt: skip
+        seen.classes,
+        pixel_widths=model.pixel_widths,
+        ltae=LtaeConfig(norm=NORMS[model.normalisation]),
+        decoder=model.decoder,
+        fusion=model.fusion,
+    )
 
 
 def training_config(data: LabelledParcels, model: ModelConfig, training: TrainingSection) -> TrainingConfig:
     """How the network is trained; validation scores and knots of the temperature are at the scored days."""
     return TrainingConfig(
-        data.scored_on, training.epochs, training.batch, training.learning_rate, training.schedule,
-        AUXILIARY_WEIGHT if model.auxiliary else 0.0, Thinning(training.modality_dropout, training.whole_season, training.season_shift),
-        training.balance, training.select_by, training.validate_every, training.seed,
-    )  # fmt: skip
+        data.scored_on,
+        training.epochs,
+        training.batch,
+        training.learning_rate,
+        training.schedule,
+        AUXILIARY_WEIGHT if model.auxiliary else 0.0,
+        Thinning(training.modality_dropout, training.whole_season, training.season_shift),
+        training.balance,
+        training.select_by,
+        training.validate_every,
+        training.seed,
+    )
 
 
 def kept(

@@ -90,10 +90,14 @@ def train(
     sar, clear = series.sar.rows(used[series.sar.parcel]), series.clear.rows(used[series.clear.parcel])
     days = np.concatenate([sar.day, clear.day])
     about: dict[str, object] = {
-        "season": series.name, "collections": [series.name], "unit": data.unit, "starts_on": data.starts_on.isoformat(),
-        "observed_from": data.on(int(days.min())).isoformat(), "observed_to": data.on(int(days.max())).isoformat(),
+        "season": series.name,
+        "collections": [series.name],
+        "unit": data.unit,
+        "starts_on": data.starts_on.isoformat(),
+        "observed_from": data.on(int(days.min())).isoformat(),
+        "observed_to": data.on(int(days.max())).isoformat(),
         "n_training": int(used.sum()),
-    }  # fmt: skip
+    }
     if isinstance(config, GapTrainingConfig):
         gaps, measured = fit_gaps(sar, clear, series.block, config, progress, device)
         return Trained(ndvi_checkpoint(gaps, measured.flat(), about), measured.flat())

@@ -38,9 +38,11 @@ def import_published(
     weights = _stored_weights(file)
     channels = len(load_published(weights).network.config.modalities[0].channels)
     network = load_published(
-        weights, modality=modality or ("s1" if channels == len(BANDS[3]) else "s2"), channels=BANDS.get(channels, ()),
+        weights,
+        modality=modality or ("s1" if channels == len(BANDS[3]) else "s2"),
+        channels=BANDS.get(channels, ()),
         classes=tuple(classes.split(",")) if classes else (),
-    )  # fmt: skip
+    )
     typer.echo(f"{file.name}: {describe(network)}")
     config = network.network.config
     checkpoint = _model(network, file.name).to_checkpoint()

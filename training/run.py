@@ -74,10 +74,17 @@ def write_results(folder: RunFolder, config: RunConfig, name: str, known: CrossV
     title = f"{name}: {modalities}, {model.fusion} fusion, {model.normalisation} normalisation, seed {training.seed}"
     arrays = io.BytesIO()
     np.savez(
-        arrays, parcel=known.parcel, fold=known.fold, truth=known.truth, days=np.array(known.days),
-        logits=known.answers.logits, newest=known.answers.newest, probabilities=known.probabilities,
-        is_observed=known.is_observed, classes=np.array(known.classes),
-    )  # fmt: skip
+        arrays,
+        parcel=known.parcel,
+        fold=known.fold,
+        truth=known.truth,
+        days=np.array(known.days),
+        logits=known.answers.logits,
+        newest=known.answers.newest,
+        probabilities=known.probabilities,
+        is_observed=known.is_observed,
+        classes=np.array(known.classes),
+    )
     epochs = {one: folder.part(one).epochs() for one in (*(f"fold-{fold}" for fold in training.folds), "final")}
     write(folder.path / "predictions.npz", arrays.getvalue())
     write(folder.path / "metrics.json", scores.to_json(found))

@@ -106,8 +106,12 @@ class RunFolder:
         folder, path = config.run.folder, config.run.folder / "config.toml"
         if path.exists() and has_learnt(folder):
             known, asked = read(path).identity, config.identity
-            other = [f"[{table}] {key}" for table in asked for key in {**known[table], **asked[table]}
-                     if known[table].get(key) != asked[table].get(key)]  # fmt: skip
+            other = [
+                f"[{table}] {key}"
+                for table in asked
+                for key in {**known[table], **asked[table]}
+                if known[table].get(key) != asked[table].get(key)
+            ]
             if other:
                 raise RunConfigError(f"{folder} holds another run ({', '.join(other)} differ): name another folder")
         elif not path.exists() and folder.exists() and any(folder.iterdir()):
@@ -139,11 +143,13 @@ def environment(config: RunConfig, now: datetime) -> dict[str, Any]:
         # The distribution's version leaves out the build (2.13.0 of 2.13.0+cu130), on which figures may depend.
         "packages": {name: versions.get(name) for name in LIBRARIES} | {"torch": torch.__version__},
         "commit": _commit(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine(),
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "seed": config.training.seed,
-    }  # fmt: skip
+    }
 
 
 def has_learnt(folder: Path) -> bool:

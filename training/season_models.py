@@ -37,9 +37,16 @@ VALIDATION_SHARE = 0.2
 
 
 def classifier(
-    data: TrainingData, *, evaluation_dates: tuple[date, ...] = (), is_usable: NDArray[np.bool_] | None = None,
-    epochs: int | None = None, seed: int = 0, is_refitted: bool = True, progress: Progress | None = None, device: str = "cpu",
-) -> CropModel:  # fmt: skip
+    data: TrainingData,
+    *,
+    evaluation_dates: tuple[date, ...] = (),
+    is_usable: NDArray[np.bool_] | None = None,
+    epochs: int | None = None,
+    seed: int = 0,
+    is_refitted: bool = True,
+    progress: Progress | None = None,
+    device: str = "cpu",
+) -> CropModel:
     """A crop classifier of a season.
 
     Trained first without some blocks, which give its scores and its temperature; then, unless told not to, once more with
@@ -61,9 +68,14 @@ def classifier(
             progress((epoch.round - 1) * epoch.of + epoch.number, epoch.rounds * epoch.of, epoch.loss)
 
     model = train_calibrated(
-        config, training, Inputs(data.observations, data.geometry, data.labels), usable, [held], is_refitted=is_refitted,
+        config,
+        training,
+        Inputs(data.observations, data.geometry, data.labels),
+        usable,
+        [held],
+        is_refitted=is_refitted,
         session=Session(torch.device(device), on_epoch=told),
-    )  # fmt: skip
+    )
     counts = {
         "n_training": int(usable.sum() if is_refitted else (usable & ~held).sum()),
         "n_validation": int(held.sum()),
@@ -72,9 +84,13 @@ def classifier(
 
 
 def ndvi(
-    data: TrainingData, *, is_usable: NDArray[np.bool_] | None = None, config: GapTrainingConfig | None = None,
-    progress: Callable[[int, float], None] | None = None, device: str = "cpu",
-) -> tuple[GapModel, dict[str, float]]:  # fmt: skip
+    data: TrainingData,
+    *,
+    is_usable: NDArray[np.bool_] | None = None,
+    config: GapTrainingConfig | None = None,
+    progress: Callable[[int, float], None] | None = None,
+    device: str = "cpu",
+) -> tuple[GapModel, dict[str, float]]:
     """Train the gap filler of a season's NDVI; return it, and its scores on blocks that the answering network left out.
 
     The scores are those of `GapScores`, with the counts `n_views` and `n_fields` that they were taken on.
@@ -92,9 +108,13 @@ def ndvi(
 
 
 def radar_alone(
-    data: TrainingData, *, config: NdviTrainingConfig, seed: int = 0,
-    progress: Callable[[int, float], None] | None = None, device: str = "cpu",
-) -> tuple[SarToNdvi, dict[str, float]]:  # fmt: skip
+    data: TrainingData,
+    *,
+    config: NdviTrainingConfig,
+    seed: int = 0,
+    progress: Callable[[int, float], None] | None = None,
+    device: str = "cpu",
+) -> tuple[SarToNdvi, dict[str, float]]:
     """A network of the paper, which knows no clear view, and its scores on held-out blocks.
 
     Raises:
@@ -115,7 +135,7 @@ def _series(data: TrainingData, is_usable: NDArray[np.bool_] | None) -> tuple[Sa
 
 def ndvi_checkpoint(
     model: GapModel | SarToNdvi, scores: Mapping[str, float], trained_on: Mapping[str, object]
-) -> Checkpoint:  # fmt: skip
+) -> Checkpoint:
     """An NDVI model at rest."""
     config, weights = model.state()
     kind = GAP_FILLING if isinstance(model, GapModel) else network_name(model.config.network)
@@ -133,10 +153,13 @@ def about(data: TrainingData, **counts: int) -> dict[str, object]:
     """Where a model comes from: season, collection, days of data, counts, the class of each crop code."""
     times = np.concatenate([data.s2["observed_at"], data.s1["observed_at"]])
     return {
-        "season": data.season.name, "collections": sorted({p.collection for p in data.parcels}),
-        "observed_from": str(times.min())[:10], "observed_to": str(times.max())[:10],
-        "class_of": dict(data.class_of), **counts,
-    }  # fmt: skip
+        "season": data.season.name,
+        "collections": sorted({p.collection for p in data.parcels}),
+        "observed_from": str(times.min())[:10],
+        "observed_to": str(times.max())[:10],
+        "class_of": dict(data.class_of),
+        **counts,
+    }
 
 
 def write(checkpoint: Checkpoint, folder: Path) -> None:
@@ -151,9 +174,16 @@ def save(connection: sa.Connection, task: Task, checkpoint: Checkpoint, folder: 
     write(checkpoint, folder)
     plain = checkpoint.describe()
     return registry.register(
-        connection, model_id=checkpoint.model, task=task, description=checkpoint.description, weights=checkpoint.weights,
-        config=plain["config"], metrics=plain["scores"], trained_on=plain["about"], now=now,
-    )  # fmt: skip
+        connection,
+        model_id=checkpoint.model,
+        task=task,
+        description=checkpoint.description,
+        weights=checkpoint.weights,
+        config=plain["config"],
+        metrics=plain["scores"],
+        trained_on=plain["about"],
+        now=now,
+    )
 
 
 def evaluation_days(season: Season, dates: tuple[date, ...] = ()) -> tuple[float, ...]:

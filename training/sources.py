@@ -44,9 +44,13 @@ def open_source(data: DataConfig, progress: Progress | None = None) -> LabelledP
 def simulator_config(data: SimulatorData) -> SimulatorConfig:
     """The simulator's own settings."""
     return SimulatorConfig(
-        year=data.year, seed=data.seed, n_parcels=data.parcels, n_pixels=data.pixels, s1_every_d=data.s1_every_d,
+        year=data.year,
+        seed=data.seed,
+        n_parcels=data.parcels,
+        n_pixels=data.pixels,
+        s1_every_d=data.s1_every_d,
         s1_orbits=data.s1_orbits,
-    )  # fmt: skip
+    )
 
 
 def load_stored(data: DatabaseData) -> TrainingData:
@@ -67,11 +71,17 @@ def of_training_data(loaded: TrainingData, data: DatabaseData) -> LabelledParcel
     folds = blocked_folds(loaded.blocks.astype(str).tolist(), [loaded.classes[one] for one in loaded.labels])
     days = season_models.evaluation_days(loaded.season, data.scored_on)
     return LabelledParcels(
-        name=f"{data.collection}-{loaded.season.name}", observations=loaded.observations, geometry=loaded.geometry,
-        labels=loaded.labels, classes=loaded.classes, modalities=loaded.modalities, fold=np.array(folds, np.int64) + 1,
-        block=loaded.blocks, scored_on=days,
+        name=f"{data.collection}-{loaded.season.name}",
+        observations=loaded.observations,
+        geometry=loaded.geometry,
+        labels=loaded.labels,
+        classes=loaded.classes,
+        modalities=loaded.modalities,
+        fold=np.array(folds, np.int64) + 1,
+        block=loaded.blocks,
+        scored_on=days,
         day_names=tuple(f"{day:%-d %b}" for day in sorted(data.scored_on)) or tuple(f"day {day:.0f}" for day in days),
-    )  # fmt: skip
+    )
 
 
 def pastis_r(data: PastisData, progress: Progress | None = None) -> LabelledParcels:

@@ -50,9 +50,16 @@ class TrainingData:
 
 
 def load(
-    connection: sa.Connection, season: Season, collection: str, as_known_at: datetime, *,
-    label_of: Callable[[Parcel], str | None], min_parcels: int = 12, min_classes: int = 2, pixels: int = 32,
-) -> TrainingData:  # fmt: skip
+    connection: sa.Connection,
+    season: Season,
+    collection: str,
+    as_known_at: datetime,
+    *,
+    label_of: Callable[[Parcel], str | None],
+    min_parcels: int = 12,
+    min_classes: int = 2,
+    pixels: int = 32,
+) -> TrainingData:
     """The labelled, monitorable parcels of a season and what was observed of them.
 
     Args:
@@ -66,8 +73,11 @@ def load(
         NothingToLearn: fewer than two classes or no observation.
     """
     recording.settle(connection, as_known_at)
-    labelled = [(p, label) for p in load_parcels(connection, season, collection, as_known_at)
-                if p.is_monitorable and (label := label_of(p)) is not None]  # fmt: skip
+    labelled = [
+        (p, label)
+        for p in load_parcels(connection, season, collection, as_known_at)
+        if p.is_monitorable and (label := label_of(p)) is not None
+    ]
     counts = Counter(label for _, label in labelled)
     classes = tuple(sorted(name for name, n in counts.items() if n >= min_parcels))
     if len(classes) < min_classes:
@@ -84,29 +94,43 @@ def load(
     has_sets = {name: pixels > 0 and has_pixel_sets(connection, sensor_of(name), rows) for name, rows in series.items()}
     modalities = tuple(modality(name, rows, pixels, has_sets[name]) for name, rows in series.items() if pixels)
     return TrainingData(
-        season=season, parcels=parcels, classes=classes,
+        season=season,
+        parcels=parcels,
+        classes=classes,
         labels=np.array([classes.index(name) for name in names], np.int64),
         class_of={p.crop_code: name for p, name in zip(parcels, names, strict=True) if p.crop_code is not None},
-        blocks=blocks([p.lon or 0.0 for p in parcels], [p.lat or 0.0 for p in parcels]), modalities=modalities,
-        observations={one.name: observations(connection, one, series[one.name], keys, season.starts_on) for one in modalities},
-        geometry=geometry(*zip(*((p.perimeter_m, p.area_ha, p.bbox_fill) for p in parcels), strict=True)), s2=s2, s1=s1,
+        blocks=blocks([p.lon or 0.0 for p in parcels], [p.lat or 0.0 for p in parcels]),
+        modalities=modalities,
+        observations={
+            one.name: observations(connection, one, series[one.name], keys, season.starts_on) for one in modalities
+        },
+        geometry=geometry(*zip(*((p.perimeter_m, p.area_ha, p.bbox_fill) for p in parcels), strict=True)),
+        s2=s2,
+        s1=s1,
         left_out={name: n for name, n in counts.items() if n < min_parcels},
-    )  # fmt: skip
+    )
 
 
 def modality(name: str, rows: NDArray[np.void], pixels: int, has_sets: bool) -> ModalityConfig:
     """The channels that are there in nearly every row, and their anomalies; published temporal dropout 0.4 for S2, 0.2 for S1."""
     if name != "s2":
         return ModalityConfig(
-            name, ("VV", "VH", "VV-VH"), temporal_dropout=0.2, is_per_orbit=True, pixels=pixels if has_sets else 1,
+            name,
+            ("VV", "VH", "VV-VH"),
+            temporal_dropout=0.2,
+            is_per_orbit=True,
+            pixels=pixels if has_sets else 1,
             has_anomalies=True,
-        )  # fmt: skip
+        )
     present = [c for c in S2_BANDS if np.isfinite(means(rows, [c])).mean() > 0.95]
     indices = [c for c in S2_INDICES if np.isfinite(means(rows, [c])).mean() > 0.95]
     return ModalityConfig(
-        name, tuple(present or indices), temporal_dropout=0.4, pixels=pixels if has_sets and present else 1,
+        name,
+        tuple(present or indices),
+        temporal_dropout=0.4,
+        pixels=pixels if has_sets and present else 1,
         has_anomalies=True,
-    )  # fmt: skip
+    )
 
 
 def blocks(lon: ArrayLike, lat: ArrayLike, side_m: float = BLOCK_M) -> NDArray[np.int64]:

@@ -15,9 +15,16 @@ from typing import Any, Final, NamedTuple
 from ingest.imagery.bounded import ZIP_ERRORS, digest
 
 _MULTIHASH: Final = {
-    "1114": "sha1", "1220": "sha256", "1340": "sha512", "1440": "sha3_512", "1530": "sha3_384", "1620": "sha3_256",
-    "171c": "sha3_224", "a04030": "sha384", "d50110": "md5",
-}  # fmt: skip
+    "1114": "sha1",
+    "1220": "sha256",
+    "1340": "sha512",
+    "1440": "sha3_512",
+    "1530": "sha3_384",
+    "1620": "sha3_256",
+    "171c": "sha3_224",
+    "a04030": "sha384",
+    "d50110": "md5",
+}
 """Algorithms by what a multihash of them begins with: code and length, in hexadecimal."""
 _NAMED: Final = {"sha3-256": "sha3_256", "sha-256": "sha256", "sha256": "sha256", "md5": "md5"}
 

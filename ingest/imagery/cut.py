@@ -89,9 +89,11 @@ def extract(scene: Scene, grid: Grid, parcels: Parcels, index: ParcelIndex, sett
     bands = bands_of(scene)
     if not index.n_chunks:
         raise SceneError(
-            scene.scene_id, "no_parcels", f"none of {len(parcels)} parcels has enough pixels on its grid ({grid.crs}, "
+            scene.scene_id,
+            "no_parcels",
+            f"none of {len(parcels)} parcels has enough pixels on its grid ({grid.crs}, "
             f"{grid.left:.0f} {grid.top:.0f}); import the region's parcels, or leave the scene out",
-        )  # fmt: skip
+        )
     with ExitStack() as stack:
         rasters = {name: stack.enter_context(Raster(scene, name, scene.bands[name], grid)) for name in bands}
         nodata = {name: raster.nodata for name, raster in rasters.items()}
@@ -102,9 +104,11 @@ def extract(scene: Scene, grid: Grid, parcels: Parcels, index: ParcelIndex, sett
     rows = np.flatnonzero(outcome == 0)
     sums.check(rows)
     return Extraction(
-        table_of(scene, parcels, rows, sums.columns(rows)), outcome, share(index, index.n_inside),
+        table_of(scene, parcels, rows, sums.columns(rows)),
+        outcome,
+        share(index, index.n_inside),
         share(index, sums.n_seen),
-    )  # fmt: skip
+    )
 
 
 def share(index: ParcelIndex, n: NDArray[np.integer]) -> NDArray[np.float32]:
@@ -161,9 +165,12 @@ def _arrived(chunk: Chunk, coming: Mapping[Key, Future[NDArray[Any]]]) -> tuple[
 
 
 def outcomes(
-    parcels: Parcels, index: ParcelIndex, n_seen: NDArray[np.int64], n_valid: NDArray[np.int64],
+    parcels: Parcels,
+    index: ParcelIndex,
+    n_seen: NDArray[np.int64],
+    n_valid: NDArray[np.int64],
     settings: ImagerySettings,
-) -> NDArray[np.int8]:  # fmt: skip
+) -> NDArray[np.int8]:
     """(P,) what becomes of parcels with so many pixels seen and valid, as places in OUTCOMES."""
     needed = np.maximum(np.ceil(settings.least_clear * index.n_pixels), 1)
     conditions: list[tuple[Outcome, NDArray[np.bool_]]] = [
@@ -180,11 +187,19 @@ def outcomes(
 def table_of(scene: Scene, parcels: Parcels, rows: NDArray[np.intp], columns: Columns) -> pa.Table:
     """Rows of the sensor's schema."""
     same = {
-        "collection": parcels.collection, "season": parcels.season, "observed_at": scene.observed_at,
-        "available_at": scene.available_at, "scene_id": scene.scene_id, "platform": scene.platform,
-        "relative_orbit": scene.relative_orbit, "direction": scene.direction, "radiometry": scene.radiometry,
-        "revision": scene.revision, "is_withdrawn": False, "coherence_with": scene.coherence_with,
-    }  # fmt: skip
+        "collection": parcels.collection,
+        "season": parcels.season,
+        "observed_at": scene.observed_at,
+        "available_at": scene.available_at,
+        "scene_id": scene.scene_id,
+        "platform": scene.platform,
+        "relative_orbit": scene.relative_orbit,
+        "direction": scene.direction,
+        "radiometry": scene.radiometry,
+        "revision": scene.revision,
+        "is_withdrawn": False,
+        "coherence_with": scene.coherence_with,
+    }
     columns["parcel_id"] = pa.array(parcels.ids, pa.string()).take(pa.array(rows))
     schema = (S2 if scene.sensor == "S2" else S1).arrow
     arrays = []

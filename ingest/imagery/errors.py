@@ -9,9 +9,16 @@ from typing import Literal
 from ingest.errors import IngestError
 
 Cause = Literal[
-    "unreadable", "bad_metadata", "missing_band", "unknown_crs", "unsupported", "empty_scl", "implausible", "no_parcels",
+    "unreadable",
+    "bad_metadata",
+    "missing_band",
+    "unknown_crs",
+    "unsupported",
+    "empty_scl",
+    "implausible",
+    "no_parcels",
     "not_allowed",
-]  # fmt: skip
+]
 """What is wrong with a scene as a whole, or (no_parcels) with what was asked of it."""
 
 

@@ -92,12 +92,17 @@ class ParcelIndex:
         samples = slice(*self.chunk_sample[number : number + 2])
         first, end = self.segment_pixel[segments.start], self.segment_pixel[segments.stop]
         return Chunk(
-            row, column, min(CHUNK, int(self.size[0]) - row), min(CHUNK, int(self.size[1]) - column),
+            row,
+            column,
+            min(CHUNK, int(self.size[0]) - row),
+            min(CHUNK, int(self.size[1]) - column),
             pixel=self.pixel[first:end],
-            start=self.segment_pixel[segments] - first, parcel=self.segment_parcel[segments],
-            sampled=self.sample_pixel[samples] - first, sampled_parcel=self.sample_parcel[samples],
+            start=self.segment_pixel[segments] - first,
+            parcel=self.segment_parcel[segments],
+            sampled=self.sample_pixel[samples] - first,
+            sampled_parcel=self.sample_parcel[samples],
             slot=self.sample_slot[samples],
-        )  # fmt: skip
+        )
 
 
 def load_or_build(
@@ -230,14 +235,20 @@ def _chunked(found: Runs, sample: _Sample, grid: Grid, n_pixels: Ints, n_inside:
     pixel = np.repeat((local - begins).astype(np.int32), found.length)
     pixel += np.arange(n_total, dtype=np.int32)
     as_ints = {
-        "n_pixels": n_pixels, "n_inside": n_inside,
-        "chunk_row": chunks // across, "chunk_column": chunks % across,
+        "n_pixels": n_pixels,
+        "n_inside": n_inside,
+        "chunk_row": chunks // across,
+        "chunk_column": chunks % across,
         "chunk_segment": np.append(chunk_segment, len(first_run)),
         "chunk_sample": np.searchsorted(sample_pixel[by_place], chunk_pixel),
-        "segment_parcel": found.owner[first_run], "segment_pixel": segment_pixel, "pixel": pixel,
-        "sample_pixel": sample_pixel[by_place], "sample_parcel": sample.parcel[by_place],
-        "sample_slot": sample.slot[by_place], "size": np.array([grid.height, grid.width]),
-    }  # fmt: skip
+        "segment_parcel": found.owner[first_run],
+        "segment_pixel": segment_pixel,
+        "pixel": pixel,
+        "sample_pixel": sample_pixel[by_place],
+        "sample_parcel": sample.parcel[by_place],
+        "sample_slot": sample.slot[by_place],
+        "size": np.array([grid.height, grid.width]),
+    }
     counts = np.bincount(sample.parcel, minlength=len(n_pixels))
     return ParcelIndex(
         sample_start=np.concatenate([[0], np.cumsum(counts)]),

@@ -92,9 +92,13 @@ def covering(grid: Grid, others: Sequence[Grid]) -> Grid:
             west, north = min(west, int(left)), min(north, int(top))
             east, south = max(east, int(left) + other.width), max(south, int(top) + other.height)
     return Grid(
-        grid.crs, grid.left + west * grid.pixel_m, grid.top - north * grid.pixel_m, grid.pixel_m, east - west,
+        grid.crs,
+        grid.left + west * grid.pixel_m,
+        grid.top - north * grid.pixel_m,
+        grid.pixel_m,
+        east - west,
         south - north,
-    )  # fmt: skip
+    )
 
 
 def _first_with_data(parts: Sequence[Values], nodata: Sequence[Mapping[str, float]]) -> dict[str, NDArray[Any]]:

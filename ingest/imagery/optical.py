@@ -73,15 +73,19 @@ class OpticalSums:
         """Raises SceneError where the scene as a whole cannot be true: empty_scl, implausible."""
         if self._has_bands and not self._has_classes:
             raise SceneError(
-                self._scene.scene_id, "empty_scl", "SCL has no class at any parcel though the bands have values; "
+                self._scene.scene_id,
+                "empty_scl",
+                "SCL has no class at any parcel though the bands have values; "
                 "fetch it again, or use another processing",
-            )  # fmt: skip
+            )
         mean = self._means(rows)
         if len(rows) and np.mean((mean["B02"] < 0) | (mean["B04"] < 0)) > MOST_NEGATIVE:
             raise SceneError(
-                self._scene.scene_id, "implausible", f"most parcels have negative reflectance with offset "
+                self._scene.scene_id,
+                "implausible",
+                f"most parcels have negative reflectance with offset "
                 f"{self._scene.bands['B04'].offset:g}; was it taken off already? Mend the item, then add it",
-            )  # fmt: skip
+            )
 
     def columns(self, rows: NDArray[np.intp]) -> Columns:
         """The contract's columns of parcels with clear pixels."""

@@ -151,9 +151,10 @@ class Raster:
         if self.dtype.name not in kinds:
             self._file.close()
             raise SceneError(
-                self._scene_id, "unsupported", f"{self._name}: {self._href} holds {self.dtype}; a band of {band.unit} "
-                f"holds {' or '.join(kinds)}",
-            )  # fmt: skip
+                self._scene_id,
+                "unsupported",
+                f"{self._name}: {self._href} holds {self.dtype}; a band of {band.unit} holds {' or '.join(kinds)}",
+            )
 
     def _read(self, top: int, left: int, bottom: int, right: int) -> NDArray[Any]:
         window = Window(left, top, right - left, bottom - top)
@@ -169,9 +170,11 @@ class Raster:
         system = self._file.crs
         if not system:
             raise SceneError(
-                self._scene_id, "unknown_crs", f"{self._name}: {self._href} says no coordinate system; give a product "
+                self._scene_id,
+                "unknown_crs",
+                f"{self._name}: {self._href} says no coordinate system; give a product "
                 "that is projected (Sentinel-1: terrain-corrected), or mend its metadata",
-            )  # fmt: skip
+            )
         try:
             wanted = CRS.from_user_input(grid.crs)
         except CRSError as error:
@@ -184,9 +187,15 @@ class Raster:
         if is_aligned and system == wanted and (found.b, found.d, found.e) == (0, 0, -found.a):
             return self._file, _Placement(round(factor), round(row), round(column))
         warped = WarpedVRT(
-            self._file, crs=wanted, transform=rasterio.Affine(*grid.transform), width=grid.width, height=grid.height,
-            resampling=Resampling.nearest, src_nodata=self.nodata, nodata=self.nodata,
-        )  # fmt: skip
+            self._file,
+            crs=wanted,
+            transform=rasterio.Affine(*grid.transform),
+            width=grid.width,
+            height=grid.height,
+            resampling=Resampling.nearest,
+            src_nodata=self.nodata,
+            nodata=self.nodata,
+        )
         return warped, _Placement(1, 0, 0)
 
     def _unreadable(self, error: Exception) -> SceneError:

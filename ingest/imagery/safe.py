@@ -62,8 +62,7 @@ def scene_from_safe(path: Path, revision: int = 0, available_at: datetime | None
         scene = _scene(name, root, product, tile, files, revision, available_at)
         published = _checksums(root, read)
         scene = replace(
-            scene,
-            bands={band: replace(its, checksum=published.get(its.href)) for band, its in scene.bands.items()},
+            scene, bands={band: replace(its, checksum=published.get(its.href)) for band, its in scene.bands.items()}
         )
         strip = _GRANULE.search(granule.name)
         return replace(scene, part=_time(strip[1])) if strip else scene
@@ -105,9 +104,14 @@ def _checksums(root: str, read: Callable[[str], bytes]) -> dict[str, Checksum]:
 
 
 def _scene(
-    name: str, root: str, product: ElementTree.Element, tile: ElementTree.Element, files: dict[re.Match[str], str],
-    revision: int, available_at: datetime | None,
-) -> Scene:  # fmt: skip
+    name: str,
+    root: str,
+    product: ElementTree.Element,
+    tile: ElementTree.Element,
+    files: dict[re.Match[str], str],
+    revision: int,
+    available_at: datetime | None,
+) -> Scene:
     quantification = float(_text(product, "BOA_QUANTIFICATION_VALUE"))
     offsets = dict.fromkeys(_BAND_IDS, 0.0)
     for element in product.iterfind(".//{*}BOA_ADD_OFFSET"):
@@ -151,9 +155,7 @@ def _grid(tile: ElementTree.Element) -> Grid:
     columns, rows = int(_text(size, "NCOLS")), int(_text(size, "NROWS"))
     if not (0 < columns <= LONGEST_SIDE and 0 < rows <= LONGEST_SIDE):
         raise ValueError(f"{columns} x {rows} pixels are no tile")
-    return Grid(
-        code, float(_text(place, "ULX")), float(_text(place, "ULY")), 10.0, columns, rows,
-    )  # fmt: skip
+    return Grid(code, float(_text(place, "ULX")), float(_text(place, "ULY")), 10.0, columns, rows)
 
 
 def _texts(element: ElementTree.Element, tag: str) -> list[str]:

@@ -74,23 +74,35 @@ class Profile:
 S2_PROFILE: Final = Profile(
     "S2",
     {
-        "B02": ("B02", "blue", "B02_10m"), "B03": ("B03", "green", "B03_10m"), "B04": ("B04", "red", "B04_10m"),
-        "B05": ("B05", "rededge1", "B05_20m"), "B06": ("B06", "rededge2", "B06_20m"),
-        "B07": ("B07", "rededge3", "B07_20m"), "B08": ("B08", "nir", "B08_10m"), "B8A": ("B8A", "nir08", "B8A_20m"),
-        "B11": ("B11", "swir16", "B11_20m"), "B12": ("B12", "swir22", "B12_20m"), SCL: (SCL, "scl", "SCL_20m"),
+        "B02": ("B02", "blue", "B02_10m"),
+        "B03": ("B03", "green", "B03_10m"),
+        "B04": ("B04", "red", "B04_10m"),
+        "B05": ("B05", "rededge1", "B05_20m"),
+        "B06": ("B06", "rededge2", "B06_20m"),
+        "B07": ("B07", "rededge3", "B07_20m"),
+        "B08": ("B08", "nir", "B08_10m"),
+        "B8A": ("B8A", "nir08", "B8A_20m"),
+        "B11": ("B11", "swir16", "B11_20m"),
+        "B12": ("B12", "swir22", "B12_20m"),
+        SCL: (SCL, "scl", "SCL_20m"),
     },
-)  # fmt: skip
+)
 S1_PROFILE: Final = Profile(
-    "S1",
-    {"VV": ("VV", "vv"), "VH": ("VH", "vh"), "coherence_VV": ("coherence_VV",), "coherence_VH": ("coherence_VH",)},
+    "S1", {"VV": ("VV", "vv"), "VH": ("VH", "vh"), "coherence_VV": ("coherence_VV",), "coherence_VH": ("coherence_VH",)}
 )
 _CODE: Final = re.compile(r"[A-Za-z]{1,10}:\d{1,9}")
 LONGEST_SIDE: Final = 2**17
 """Pixels of a raster's side (chosen as ten tiles of Sentinel-2)."""
 _UNITS: Final[Mapping[str, Unit]] = {
-    "linear power": "linear", "linear": "linear", "power": "linear", "linear amplitude": "amplitude",
-    "amplitude": "amplitude", "db": "dB", "decibel": "dB", "logarithmic": "dB",
-}  # fmt: skip
+    "linear power": "linear",
+    "linear": "linear",
+    "power": "linear",
+    "linear amplitude": "amplitude",
+    "amplitude": "amplitude",
+    "db": "dB",
+    "decibel": "dB",
+    "logarithmic": "dB",
+}
 
 
 def scene_from_item(item: Item, profile: Profile, revision: int = 0) -> Scene:

@@ -65,21 +65,33 @@ def import_(
     """Imports the parcels of a season; the same file again changes nothing."""
     _refuse_unstorable(collection=collection, season=season, region=region or "-")
     given = {
-        "id": tuple(id_column) if id_column else None, "crop_code": crop_code_column, "crop_name": crop_name_column,
-        "hcat_code": hcat_column, "region": region_column,
-    }  # fmt: skip
+        "id": tuple(id_column) if id_column else None,
+        "crop_code": crop_code_column,
+        "crop_name": crop_name_column,
+        "hcat_code": hcat_column,
+        "region": region_column,
+    }
     options = ImportOptions(
         columns=load_agency(agency) if agency else None,
-        overrides={name: column for name, column in given.items() if column}, region=region, crs=crs, layer=layer,
+        overrides={name: column for name, column in given.items() if column},
+        region=region,
+        crs=crs,
+        layer=layer,
         max_overlap=max_overlap,
-    )  # fmt: skip
+    )
     with engine(resolve_dsn()).begin() as connection, _progress(not as_json) as on_read:
         stored_season = _season(connection, season, starts_on, ends_on)
         report = import_parcels(
-            connection, file, collection, stored_season, options, recorded_at=datetime.now(UTC),
+            connection,
+            file,
+            collection,
+            stored_season,
+            options,
+            recorded_at=datetime.now(UTC),
             declared_at=_moment(declared_at) if declared_at else _dated(file, stored_season),
-            earlier_season=season_by_name(connection, earlier_season) if earlier_season else None, on_read=on_read,
-        )  # fmt: skip
+            earlier_season=season_by_name(connection, earlier_season) if earlier_season else None,
+            on_read=on_read,
+        )
     if as_json:
         typer.echo(json.dumps(report.to_dict(), ensure_ascii=False))
     else:

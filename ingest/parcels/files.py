@@ -33,8 +33,12 @@ from terminal.output import printable
 Kind = Literal["gpkg", "shp", "geojson", "parquet", "zip"]
 
 BEGINNINGS: Final[dict[bytes, Kind]] = {
-    b"SQLite format 3\0": "gpkg", b"\0\0\x27\x0a": "shp", b"PAR1": "parquet", b"PK\x03\x04": "zip", b"PK\x05\x06": "zip",
-}  # fmt: skip
+    b"SQLite format 3\0": "gpkg",
+    b"\0\0\x27\x0a": "shp",
+    b"PAR1": "parquet",
+    b"PK\x03\x04": "zip",
+    b"PK\x05\x06": "zip",
+}
 UNREADABLE: Final = {".zip": "not a zip archive, or damaged", ".parquet": "not a readable parquet file"}
 MEMBER_SUFFIXES: Final = {".gpkg", ".shp", ".geojson", ".json", ".parquet", ".geoparquet"}
 SHAPEFILE_PARTS: Final = (".shp", ".shx", ".dbf", ".prj", ".cpg")
@@ -112,10 +116,17 @@ def open_parcel_file(path: Path, layer: str | None = None) -> ParcelFile:
     if not found["n_parcels"]:
         raise ParcelFileError(f"{path}: holds no parcels")
     return ParcelFile(
-        path=path, source=str(source), kind=kind, layer=found["layer"], columns=tuple(found["columns"]),
-        key=found["key"], crs=None if found["crs"] is None else pyproj.CRS.from_user_input(found["crs"]),
-        crs_fault=found["crs_fault"], n_parcels=int(found["n_parcels"]), unpacked=folder,
-    )  # fmt: skip
+        path=path,
+        source=str(source),
+        kind=kind,
+        layer=found["layer"],
+        columns=tuple(found["columns"]),
+        key=found["key"],
+        crs=None if found["crs"] is None else pyproj.CRS.from_user_input(found["crs"]),
+        crs_fault=found["crs_fault"],
+        n_parcels=int(found["n_parcels"]),
+        unpacked=folder,
+    )
 
 
 def _described(request: Mapping[str, object]) -> dict[str, Any]:
@@ -139,10 +150,15 @@ def read_features(file: ParcelFile, columns: Sequence[str], batch_size: int = BA
         raise ParcelFileError(f"{file.path}: no column {', '.join(unknown)}; there are: {file.listed()}")
     wanted = list(dict.fromkeys(columns))
     request = {
-        "task": "read", "source": file.source, "kind": file.kind, "layer": file.layer, "key": file.key,
+        "task": "read",
+        "source": file.source,
+        "kind": file.kind,
+        "layer": file.layer,
+        "key": file.key,
         "columns": [column if column in file.columns or file.key is None else file.key for column in wanted],
-        "batch_size": batch_size, "size": file.path.stat().st_size,
-    }  # fmt: skip
+        "batch_size": batch_size,
+        "size": file.path.stat().st_size,
+    }
     n_read = 0
     try:
         with _reader(request) as (answer, silence):
@@ -286,9 +302,12 @@ def _reader(request: Mapping[str, object]) -> Iterator[tuple[IO[bytes], _Silence
     variables["OGR_SKIP"] = ",".join([variables["OGR_SKIP"], *_drivers_left_out])
     with tempfile.TemporaryFile() as errors:
         process = Popen(
-            [sys.executable, "-c", "from ingest.parcels.reader import main; main()"], env=variables,
-            stdin=PIPE, stdout=PIPE, stderr=errors,
-        )  # fmt: skip
+            [sys.executable, "-c", "from ingest.parcels.reader import main; main()"],
+            env=variables,
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=errors,
+        )
         silence = _Silence(process)
         assert process.stdin is not None
         assert process.stdout is not None

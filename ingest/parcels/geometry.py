@@ -18,9 +18,18 @@ Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 Reason = Literal[
-    "unusable_text", "no_geometry", "not_polygonal", "too_complex", "invalid_geometry", "no_id", "duplicate_id",
-    "duplicate_geometry", "too_small", "too_narrow", "overlaps_other",
-]  # fmt: skip
+    "unusable_text",
+    "no_geometry",
+    "not_polygonal",
+    "too_complex",
+    "invalid_geometry",
+    "no_id",
+    "duplicate_id",
+    "duplicate_geometry",
+    "too_small",
+    "too_narrow",
+    "overlaps_other",
+]
 """Why a parcel cannot be monitored, in the order of judgement: the first that holds is kept."""
 
 WGS84: Final = "EPSG:4326"
@@ -109,10 +118,14 @@ def measure(wkb: list[bytes | None], crs: pyproj.CRS) -> Outlines:
     s1_reason = _too_small_for(in_metres[is_seen_by_s1], area_m2[is_seen_by_s1], INNER_BUFFER_S1_M)
     is_seen_by_s1[is_seen_by_s1] = _open(s1_reason)
     return Outlines(
-        geometry=masked(geometry, reason == "too_complex"), area_ha=area_m2 / 1e4, perimeter_m=shapely.length(in_metres),
-        bbox_fill=area_m2 / ((right - left) * (above - below)), reason=reason,
-        is_repaired=is_broken & ~shapely.is_missing(geometry), is_seen_by_s1=is_seen_by_s1,
-    )  # fmt: skip
+        geometry=masked(geometry, reason == "too_complex"),
+        area_ha=area_m2 / 1e4,
+        perimeter_m=shapely.length(in_metres),
+        bbox_fill=area_m2 / ((right - left) * (above - below)),
+        reason=reason,
+        is_repaired=is_broken & ~shapely.is_missing(geometry),
+        is_seen_by_s1=is_seen_by_s1,
+    )
 
 
 def _is_too_long(geometry: Geometries) -> Flags:

@@ -106,10 +106,16 @@ NAMED_IDS: Final = 5
 
 
 def import_parcels(
-    connection: sa.Connection, path: Path, collection: str, season: Season, options: ImportOptions,
-    recorded_at: datetime, declared_at: datetime | None = None, earlier_season: Season | None = None,
+    connection: sa.Connection,
+    path: Path,
+    collection: str,
+    season: Season,
+    options: ImportOptions,
+    recorded_at: datetime,
+    declared_at: datetime | None = None,
+    earlier_season: Season | None = None,
     on_read: Callable[[int, int], None] = lambda _done, _total: None,
-) -> ImportReport:  # fmt: skip
+) -> ImportReport:
     """Stores the parcels of a file as the whole `collection` of `season`; the same file again changes nothing.
 
     Args:
@@ -138,12 +144,17 @@ def import_parcels(
     earlier = earlier_season or previous_season(connection, collection, season)
     found = _findings(declared, reason)
     return ImportReport(
-        file=path.name, collection=collection, season=season.name, recognised_as=recognised_as,
-        found=found, changed=upserted,
+        file=path.name,
+        collection=collection,
+        season=season.name,
+        recognised_as=recognised_as,
+        found=found,
+        changed=upserted,
         lineage=link_lineage(connection, collection, season, earlier) if earlier else 0,
-        earlier_season=earlier.name if earlier else None, declared_at=declared_at or recorded_at,
+        earlier_season=earlier.name if earlier else None,
+        declared_at=declared_at or recorded_at,
         remarks=_remarks(file, declared, found, upserted),
-    )  # fmt: skip
+    )
 
 
 def _remarks(file: ParcelFile, declared: _Declared, found: Findings, changed: Upserted) -> tuple[str, ...]:
@@ -301,8 +312,10 @@ def _read(
         region=[text or region for text in regions],
         crop_code=[c or n for c, n in zip(code, name, strict=True)],  # one of the two stands for both
         crop_name=[n or c for c, n in zip(code, name, strict=True)],
-        hcat_code=hcat_code, outlines=outlines, unusable=[row + 1 for row in sorted(unusable)],
-    )  # fmt: skip
+        hcat_code=hcat_code,
+        outlines=outlines,
+        unusable=[row + 1 for row in sorted(unusable)],
+    )
 
 
 def _rows(declared: _Declared, source_id: list[str], reason: list[str | None]) -> Iterator[ParcelRow]:
@@ -311,22 +324,28 @@ def _rows(declared: _Declared, source_id: list[str], reason: list[str | None]) -
     for row in range(len(source_id)):
         has_outline = wkb[row] is not None
         yield ParcelRow(
-            source_id=source_id[row], region=declared.region[row], wkb=wkb[row],
+            source_id=source_id[row],
+            region=declared.region[row],
+            wkb=wkb[row],
             area_ha=float(outlines.area_ha[row]) if has_outline else None,
             perimeter_m=float(outlines.perimeter_m[row]) if has_outline else None,
             bbox_fill=float(outlines.bbox_fill[row]) if has_outline else None,
-            not_monitorable_reason=reason[row], crop_code=declared.crop_code[row], crop_name=declared.crop_name[row],
+            not_monitorable_reason=reason[row],
+            crop_code=declared.crop_code[row],
+            crop_name=declared.crop_name[row],
             hcat_code=declared.hcat_code[row],
-        )  # fmt: skip
+        )
 
 
 def _findings(declared: _Declared, reason: list[str | None]) -> Findings:
     is_monitorable = np.array([value is None for value in reason])
     given = [value for value in declared.source_id if value is not None]
     return Findings(
-        parcels=len(reason), monitorable=int(is_monitorable.sum()),
+        parcels=len(reason),
+        monitorable=int(is_monitorable.sum()),
         not_monitorable=dict(Counter(value for value in reason if value is not None).most_common()),
-        repaired=int(declared.outlines.is_repaired.sum()), shared_ids=len(given) - len(set(given)),
+        repaired=int(declared.outlines.is_repaired.sum()),
+        shared_ids=len(given) - len(set(given)),
         undeclared=sum(code is None for code in declared.crop_code),
         too_small_for_s1=int(np.sum(is_monitorable & ~declared.outlines.is_seen_by_s1)),
-    )  # fmt: skip
+    )

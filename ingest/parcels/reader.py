@@ -101,9 +101,14 @@ def environment() -> dict[str, str]:
     """Return the variables that this process starts with: the drivers left out, and a proxy where nothing listens."""
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "ftp_proxy", "ALL_PROXY", "GDAL_HTTP_PROXY"), "127.0.0.1:9")
     return {
-        "OGR_SKIP": NOT_LOADED, "PROJ_NETWORK": "OFF", "no_proxy": "", "OGR_SQLITE_ALLOW_EXTERNAL_ACCESS": "NO",
-        "ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1", **nowhere,
-    }  # fmt: skip
+        "OGR_SKIP": NOT_LOADED,
+        "PROJ_NETWORK": "OFF",
+        "no_proxy": "",
+        "OGR_SQLITE_ALLOW_EXTERNAL_ACCESS": "NO",
+        "ARROW_DEFAULT_MEMORY_POOL": "system",
+        "OMP_NUM_THREADS": "1",
+        **nowhere,
+    }
 
 
 def _only_drivers() -> None:
@@ -155,9 +160,13 @@ def _describe_vector(source: str, kind: str, layer: str | None) -> dict[str, obj
         key = "fid" if "id" in columns and first_feature(source).get("properties", {}).get("id") is not None else "id"
         columns = [name for name in columns if name != key]
     return {
-        "layer": chosen, "columns": columns, "key": key, "crs": crs, "crs_fault": crs_fault,
+        "layer": chosen,
+        "columns": columns,
+        "key": key,
+        "crs": crs,
+        "crs_fault": crs_fault,
         "n_parcels": int(info["features"]),
-    }  # fmt: skip
+    }
 
 
 def _describe_parquet(source: str) -> dict[str, object]:
@@ -169,9 +178,13 @@ def _describe_parquet(source: str) -> dict[str, object]:
         given = described.get("crs", "OGC:CRS84")
         crs, crs_fault = usable_crs(given) if given else (None, None)
         return {
-            "layer": None, "columns": [name for name in file.schema_arrow.names if name != geometry_name], "key": None,
-            "crs": crs, "crs_fault": crs_fault, "n_parcels": file.metadata.num_rows,
-        }  # fmt: skip
+            "layer": None,
+            "columns": [name for name in file.schema_arrow.names if name != geometry_name],
+            "key": None,
+            "crs": crs,
+            "crs_fault": crs_fault,
+            "n_parcels": file.metadata.num_rows,
+        }
 
 
 def _geo_metadata(schema: "pa.Schema") -> tuple[str, dict[str, Any]]:
@@ -216,14 +229,16 @@ def _refuse_active_schema(source: str) -> None:
 
 
 def read(
-    source: str, kind: str, layer: str | None, columns: list[str], key: str | None, batch_size: int, size: int,
-) -> None:  # fmt: skip
+    source: str, kind: str, layer: str | None, columns: list[str], key: str | None, batch_size: int, size: int
+) -> None:
     """Write the columns as text and the outlines as WKB in Arrow batches; `size` is that of the file as given."""
     import pyarrow as pa
 
-    batches = _read_parquet(source, columns, batch_size) if kind == "parquet" else _read_vector(
-        source, kind, layer, columns, key, batch_size
-    )  # fmt: skip
+    batches = (
+        _read_parquet(source, columns, batch_size)
+        if kind == "parquet"
+        else _read_vector(source, kind, layer, columns, key, batch_size)
+    )
     schema = pa.schema([*((f"c{i}", pa.string()) for i in range(len(columns))), ("wkb", pa.binary())])
     total = 0
     with pa.ipc.new_stream(sys.stdout.buffer, schema) as stream:
@@ -279,9 +294,7 @@ def _read_vector(
                     raise ReadError("damaged: features without a place in the file")
             else:
                 keys = [str(fid) for fid in fids]
-            texts = [
-                keys if name == key else as_text(batch.column(_last(batch, name)), name) for name in columns
-            ]  # fmt: skip
+            texts = [keys if name == key else as_text(batch.column(_last(batch, name)), name) for name in columns]
             wkb = batch.column(_last(batch, geometry_name)).to_pylist()
 
             def linear(rows: list[int], fids: list[int] = fids) -> dict[int, bytes | None]:

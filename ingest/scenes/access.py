@@ -77,9 +77,11 @@ class Access:
         options = {}
         if self._access.kind == "s3":
             options = {
-                "AWS_S3_ENDPOINT": self._access.endpoint or "", "AWS_VIRTUAL_HOSTING": "FALSE",
-                "AWS_HTTPS": "YES" if self._access.secure else "NO", "AWS_DEFAULT_REGION": "default",
-            }  # fmt: skip
+                "AWS_S3_ENDPOINT": self._access.endpoint or "",
+                "AWS_VIRTUAL_HOSTING": "FALSE",
+                "AWS_HTTPS": "YES" if self._access.secure else "NO",
+                "AWS_DEFAULT_REGION": "default",
+            }
         entered: AbstractContextManager[Any] = rasterio.Env(**options)
         return entered
 

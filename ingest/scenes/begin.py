@@ -69,9 +69,15 @@ def begin(
         began_at = min(one.scene.observed_at for one in pass_)
         is_late = now() - FoundScene.from_record(held.record).found_at >= TAKEN_OVER_AFTER
         revision = scene_passes.begin(
-            connection, held, datatake=datatake, family=family_of(scene), part=scene.part, baseline=scene.baseline,
-            processed_at=scene.processed_at, newest_revision=found.newest_revision,
-        )  # fmt: skip
+            connection,
+            held,
+            datatake=datatake,
+            family=family_of(scene),
+            part=scene.part,
+            baseline=scene.baseline,
+            processed_at=scene.processed_at,
+            newest_revision=found.newest_revision,
+        )
         at, tiles = scene_passes.begin_pass(
             connection, datatake, began_at, is_late
         )  # this scene is in the ledger by now

@@ -28,9 +28,12 @@ class _PatientIO(StacApiIO):
         self._http, self._pause_s = http, pause_s
 
     def request(
-        self, href: str, method: str | None = None, headers: dict[str, str] | None = None,
+        self,
+        href: str,
+        method: str | None = None,
+        headers: dict[str, str] | None = None,
         parameters: dict[str, Any] | None = None,
-    ) -> str:  # fmt: skip
+    ) -> str:
         """The text of a page that is known to be one."""
         method = (method or "GET").upper()
         given: dict[str, Any] = {"body": parameters} if method == "POST" else {"params": parameters}
@@ -77,16 +80,19 @@ def search(
         condition = (
             {"query": {profile.published: {"gte": moment}}}
             if profile.published_by == "query"
-            else {
-                "filter": {"op": ">=", "args": [{"property": profile.published}, moment]},
-                "filter_lang": "cql2-json",
-            }
+            else {"filter": {"op": ">=", "args": [{"property": profile.published}, moment]}, "filter_lang": "cql2-json"}
         )
     requests = _PatientIO(http, profile.pause_s)
     asked = ItemSearch(
-        f"{profile.api}/search", method="POST", stac_io=requests, limit=profile.page_size,
-        collections=list(profile.sensors[sensor].collections), bbox=box, datetime=f"{rfc3339(since)}/..", **condition,
-    )  # fmt: skip
+        f"{profile.api}/search",
+        method="POST",
+        stac_io=requests,
+        limit=profile.page_size,
+        collections=list(profile.sensors[sensor].collections),
+        bbox=box,
+        datetime=f"{rfc3339(since)}/..",
+        **condition,
+    )
     for page in requests.get_pages(asked.url, asked.method, asked.get_parameters()):
         yield page["features"]
 

@@ -75,10 +75,19 @@ def list_(
         console.print("no scenes" if not state and not since else "no such scenes")
         return
     cells = [
-        (row.scene_id, row.state, minute(acquired(row)), minute(row.found_at), _number(row.expected), _number(row.emitted),
-         _number(row.stored if row.emitted is not None else None), _number(row.skipped), row.cause)
+        (
+            row.scene_id,
+            row.state,
+            minute(acquired(row)),
+            minute(row.found_at),
+            _number(row.expected),
+            _number(row.emitted),
+            _number(row.stored if row.emitted is not None else None),
+            _number(row.skipped),
+            row.cause,
+        )
         for row in rows
-    ]  # fmt: skip
+    ]
     console.print(
         table(("scene", "state", "acquired", "found", "expected", "emitted", "stored", "skipped", "why"), cells)
     )
@@ -203,13 +212,22 @@ def _the_row(connection: sa.Connection, scene_id: str) -> LedgerRow:
 def _facts(row: LedgerRow) -> list[tuple[str, str]]:
     """What is known of a scene, in the order in which it came to be known."""
     facts = [
-        ("state", row.state), ("acquired", minute(acquired(row))),
-        ("found", f"{minute(row.found_at)} by {row.record['source']}"), ("at", row.record["href"]),
-        ("datatake", row.datatake), ("processing", f"{row.baseline} {minute(row.processed_at)}" if row.baseline else None),
-        ("revision", row.revision), ("attempts", row.attempts), ("worker", row.worker), ("begun", minute(row.begun_at)),
-        ("ended", minute(row.ended_at)), ("cause", row.cause), ("message", row.told),
-        ("tried again", minute(row.next_try_at)), ("superseded by", row.superseded_by),
-    ]  # fmt: skip
+        ("state", row.state),
+        ("acquired", minute(acquired(row))),
+        ("found", f"{minute(row.found_at)} by {row.record['source']}"),
+        ("at", row.record["href"]),
+        ("datatake", row.datatake),
+        ("processing", f"{row.baseline} {minute(row.processed_at)}" if row.baseline else None),
+        ("revision", row.revision),
+        ("attempts", row.attempts),
+        ("worker", row.worker),
+        ("begun", minute(row.begun_at)),
+        ("ended", minute(row.ended_at)),
+        ("cause", row.cause),
+        ("message", row.told),
+        ("tried again", minute(row.next_try_at)),
+        ("superseded by", row.superseded_by),
+    ]
     return [(what, str(value)) for what, value in facts if value not in (None, "")]
 
 

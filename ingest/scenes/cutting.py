@@ -85,9 +85,14 @@ class Told:
 
 
 def cut(
-    engine: sa.Engine, opened: Opened, beside: Sequence[Opened], place: Place, settings: ImagerySettings,
-    index_folder: Path | None, margin_days: int,
-) -> Told:  # fmt: skip
+    engine: sa.Engine,
+    opened: Opened,
+    beside: Sequence[Opened],
+    place: Place,
+    settings: ImagerySettings,
+    index_folder: Path | None,
+    margin_days: int,
+) -> Told:
     """Cuts a scene.
 
     Args:
@@ -108,9 +113,11 @@ def cut(
     if not found:
         return Told(None, Counts(0, 0, 0, {}), "no parcel of any season touches its grid; import them, then retry")
     scene = replace(
-        opened.scene, observed_at=place.observed_at, revision=place.revision,
+        opened.scene,
+        observed_at=place.observed_at,
+        revision=place.revision,
         available_at=max(opened.scene.available_at, place.observed_at),
-    )  # fmt: skip
+    )
     homes: Counter[str] = Counter()
     if scene.sensor == "S2" and scene.tile in dict(place.tiles):
         home = home_of([one.wkb for one in found], scene.tile, place.tiles).tolist()
@@ -123,9 +130,15 @@ class _Cut:
     """One scene being cut for P parcels that are at home on it."""
 
     def __init__(
-        self, engine: sa.Engine, opened: Opened, beside: Sequence[Opened], place: Place, settings: ImagerySettings,
-        found: Sequence[ParcelToCut], elsewhere: Mapping[str, int],
-    ) -> None:  # fmt: skip
+        self,
+        engine: sa.Engine,
+        opened: Opened,
+        beside: Sequence[Opened],
+        place: Place,
+        settings: ImagerySettings,
+        found: Sequence[ParcelToCut],
+        elsewhere: Mapping[str, int],
+    ) -> None:
         self._elsewhere = elsewhere
         self._engine, self._scene, self._grid = engine, opened.scene, opened.grid
         self._standing, self._settings, self._found = place.standing, settings, found
@@ -156,8 +169,10 @@ class _Cut:
             rows = [alone.rows[~np.isin(alone.rows, merged.which)], merged.rows]
         own, digest = self._own(), _digest(tables)
         sent = self._sent(digest)
-        is_own = np.array([(one := own.get(parcel.parcel_key)) is not None and not one["is_withdrawn"]
-                           for parcel in self._found], np.bool_)  # fmt: skip
+        is_own = np.array(
+            [(one := own.get(parcel.parcel_key)) is not None and not one["is_withdrawn"] for parcel in self._found],
+            np.bool_,
+        )
         taken_back = np.isin(outcome, _GONE) & (is_own | (sent.told_as > self._sent_before.told_as))
         if self._standing.replaces:
             taken_back |= (outcome == _CLOUD) & (was_told if self._standing.is_in_store else True)
@@ -203,9 +218,14 @@ class _Cut:
         keys = np.array([one.parcel_key for one in self._found], np.int64)
         with self._engine.begin() as connection:
             known = scene_passes.told(
-                connection, self._scene.sensor, keys.tolist(), self._scene.observed_at, self._scene.relative_orbit,
-                self._scene.scene_id, standing.replaces,
-            )  # fmt: skip
+                connection,
+                self._scene.sensor,
+                keys.tolist(),
+                self._scene.observed_at,
+                self._scene.relative_orbit,
+                self._scene.scene_id,
+                standing.replaces,
+            )
         at = np.searchsorted(keys, known["parcel_key"])
         revision[at] = np.maximum(self._scene.revision, known["revision"].astype(np.int64) + 1)
         was_told[at] = ~known["is_withdrawn"]
@@ -262,9 +282,13 @@ class _Cut:
         return table_of(self._scene, self._parcels, rows, {counted: np.zeros(len(rows), np.int64)})
 
     def _table(
-        self, tables: Sequence[pa.Table], rows: NDArray[np.intp], revision: NDArray[np.int64],
-        outcome: NDArray[np.int64], own: Mapping[int, Mapping[str, Any]],
-    ) -> pa.Table:  # fmt: skip
+        self,
+        tables: Sequence[pa.Table],
+        rows: NDArray[np.intp],
+        revision: NDArray[np.int64],
+        outcome: NDArray[np.int64],
+        own: Mapping[int, Mapping[str, Any]],
+    ) -> pa.Table:
         """Rows in the parcels' order, each under its own parcel's collection, season and revision.
 
         What the store has as it is told now is repeated under its revision, what it has otherwise told as the next one.
@@ -336,9 +360,12 @@ def _is_equal(mine: Any, stored: Any) -> bool:
 def _as_parcels(found: Sequence[ParcelToCut]) -> Parcels:
     """Parcels of all collections and seasons as one; their rows are told apart afterwards."""
     return Parcels(
-        "", "", [one.source_id for one in found], [one.wkb for one in found],
+        "",
+        "",
+        [one.source_id for one in found],
+        [one.wkb for one in found],
         np.array([one.is_monitorable for one in found], np.bool_),
-    )  # fmt: skip
+    )
 
 
 def _same_rows(one: Extraction, other: Extraction) -> NDArray[np.bool_]:

@@ -33,9 +33,13 @@ def look_once(looks: Mapping[str, Look], sources: Sources, now: Callable[[], dat
 
 
 def keep_looking(
-    looks: Mapping[str, Look], sources: Sources, every: timedelta, stop: threading.Event, now: Callable[[], datetime],
+    looks: Mapping[str, Look],
+    sources: Sources,
+    every: timedelta,
+    stop: threading.Event,
+    now: Callable[[], datetime],
     find: Callable[[str], SceneSource | None],
-) -> None:  # fmt: skip
+) -> None:
     """Looks at each source when it is due, until `stop`; a database that is away is waited for.
 
     A source that failed when last looked at, by whatever process, is not asked before the time that it was given then.

@@ -73,7 +73,7 @@ def poll(
                 polling.poll(
                     loaded, one, box, earliest, at, http=http, publish=publisher.publish, sources=kept, next_at=next_at
                 )
-            )  # fmt: skip
+            )
 
         return look
 

@@ -33,7 +33,7 @@ class NotAScene(IngestError):
 
 def scene_of_item(
     item: object, sensor: Sensor, reading: Profile, *, source: str, profile: str | None, place: str, found_at: datetime
-) -> FoundScene:  # fmt: skip
+) -> FoundScene:
     """The found scene of an item that was read at `place` (its address or path). Raises NotAScene."""
     if not isinstance(item, Mapping) or not isinstance(item.get("id"), str) or not item["id"].strip():
         raise NotAScene("not a STAC item: no id")
@@ -80,9 +80,8 @@ def scene_of_file(
         item = {**item, "links": []}
     reading = reading_of(profile, sensor)
     found = scene_of_item(
-        item, sensor, reading, source=source, profile=profile.name if profile else None, place=place,
-        found_at=found_at,
-    )  # fmt: skip
+        item, sensor, reading, source=source, profile=profile.name if profile else None, place=place, found_at=found_at
+    )
     if lacking := lacks(found.item or {}, reading, (*S2_BANDS, SCL) if sensor == "S2" else POLARISATIONS):
         raise NotAScene(f"{found.scene_id}: it lacks {'; '.join(lacking)}")
     return found
@@ -141,8 +140,12 @@ def _depth(value: object) -> int:
     depth, level = 0, [value]
     while level and depth <= _DEEPEST:
         depth += 1
-        level = [inner for one in level if isinstance(one, (Mapping, list))
-                 for inner in (one.values() if isinstance(one, Mapping) else one)]  # fmt: skip
+        level = [
+            inner
+            for one in level
+            if isinstance(one, (Mapping, list))
+            for inner in (one.values() if isinstance(one, Mapping) else one)
+        ]
     return depth
 
 

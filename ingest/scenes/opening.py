@@ -45,9 +45,12 @@ class Opener:
     """
 
     def __init__(
-        self, environment: Mapping[str, str], http: Callable[[str], Http], now: Callable[[], datetime],
+        self,
+        environment: Mapping[str, str],
+        http: Callable[[str], Http],
+        now: Callable[[], datetime],
         places: Callable[[], Places],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._environment, self._http, self._now, self._places = environment, http, now, places
         self._accesses: dict[str, Access] = {}
 
@@ -72,14 +75,16 @@ class Opener:
         if found.kind == "safe":
             if found.sensor == "S1":
                 raise SceneError(
-                    found.scene_id, "unsupported", "a Sentinel-1 SAFE lies on no map; give terrain-corrected COGs with "
-                    "a STAC item",
-                )  # fmt: skip
+                    found.scene_id,
+                    "unsupported",
+                    "a Sentinel-1 SAFE lies on no map; give terrain-corrected COGs with a STAC item",
+                )
             if "://" in found.href:  # of a subscription, when its item did not come
                 raise SceneError(
-                    found.scene_id, "unsupported", f"{found.href}: a SAFE must lie in a folder; fetch it, then `scenes add` "
-                    "it there",
-                )  # fmt: skip
+                    found.scene_id,
+                    "unsupported",
+                    f"{found.href}: a SAFE must lie in a folder; fetch it, then `scenes add` it there",
+                )
             return self._allowed(found, lambda: scene_from_safe(Path(found.href)), None)
         access = self._access(found) if found.profile else None
         try:

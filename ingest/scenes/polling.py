@@ -86,14 +86,25 @@ def rounded(box: Box) -> Box:
     """The box grown to tenths of a degree: parcels that come later seldom make it another source (a tile is a degree)."""
     west, south, east, north = box
     return (
-        math.floor(west * 10) / 10, math.floor(south * 10) / 10, math.ceil(east * 10) / 10, math.ceil(north * 10) / 10,
-    )  # fmt: skip
+        math.floor(west * 10) / 10,
+        math.floor(south * 10) / 10,
+        math.ceil(east * 10) / 10,
+        math.ceil(north * 10) / 10,
+    )
 
 
 def poll(
-    profile: CatalogueProfile, sensor: Sensor, box: Box, since: datetime | None, now: datetime, *, http: Http,
-    publish: Publish, sources: Sources, next_at: datetime | None = None,
-) -> Outcome:  # fmt: skip
+    profile: CatalogueProfile,
+    sensor: Sensor,
+    box: Box,
+    since: datetime | None,
+    now: datetime,
+    *,
+    http: Http,
+    publish: Publish,
+    sources: Sources,
+    next_at: datetime | None = None,
+) -> Outcome:
     """Looks once for a sensor's scenes over a box, and moves the bookmark when all of them are published.
 
     Args:
@@ -119,10 +130,15 @@ def poll(
             try:
                 found.append(
                     scene_of_item(
-                        item, sensor, reading, source=f"stac:{profile.name}", profile=profile.name, place=profile.api,
+                        item,
+                        sensor,
+                        reading,
+                        source=f"stac:{profile.name}",
+                        profile=profile.name,
+                        place=profile.api,
                         found_at=now,
                     )
-                )  # fmt: skip
+                )
             except NotAScene as error:
                 rejected = rejected.also(str(error))
         if found:

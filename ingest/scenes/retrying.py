@@ -116,10 +116,17 @@ class Http:
         return self.text(method, url, parsed_json, **request)
 
     def text(
-        self, method: str, url: str, read: Callable[[str], T], *, auth: AuthBase | None = None,
-        headers: Mapping[str, str] | None = None, params: Mapping[str, Any] | None = None, body: Any = None,
+        self,
+        method: str,
+        url: str,
+        read: Callable[[str], T],
+        *,
+        auth: AuthBase | None = None,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, Any] | None = None,
+        body: Any = None,
         form: Mapping[str, str] | None = None,
-    ) -> T:  # fmt: skip
+    ) -> T:
         """What `read` makes of the answer; an answer that it finds broken (ValueError) is asked for again.
 
         Raises SourceUnavailable, SourceRefused, Stopped.
@@ -129,9 +136,16 @@ class Http:
             attempt, asked_s = attempt + 1, None
             try:
                 with self._session.request(
-                    method, url, params=params, headers=headers, json=body, data=form, auth=auth, stream=True,
+                    method,
+                    url,
+                    params=params,
+                    headers=headers,
+                    json=body,
+                    data=form,
+                    auth=auth,
+                    stream=True,
                     timeout=(self._patience.connect_s, self._patience.read_s),
-                ) as answer:  # fmt: skip
+                ) as answer:
                     if answer.ok:
                         return read(_bounded(answer).decode())
                     reason = self._reason(answer)

@@ -42,9 +42,16 @@ class DatabaseSources:
         """Moves the bookmark and ends a row of failures."""
         with self._engine.begin() as connection:
             scene_sources.record_look(
-                connection, outcome.source, since=outcome.since, polled_to=outcome.polled_to, new_scenes=outcome.new,
-                rejected=outcome.rejected.count, last_rejection=outcome.rejected.first, now=now, next_at=next_at,
-            )  # fmt: skip
+                connection,
+                outcome.source,
+                since=outcome.since,
+                polled_to=outcome.polled_to,
+                new_scenes=outcome.new,
+                rejected=outcome.rejected.count,
+                last_rejection=outcome.rejected.first,
+                now=now,
+                next_at=next_at,
+            )
 
     def failed(self, source: str, told: str, now: datetime, retry_after: timedelta | None) -> datetime:
         """Keeps the failure; gives when to look again."""

@@ -253,12 +253,19 @@ def subscribe(http: Http, credentials: Credentials, box: Box, odata: str = ODATA
         f"and OData.CSC.Intersects(area=geography'SRID=4326;POLYGON(({ring}))')"
     )
     answer = authorised(
-        http, credentials, "POST", f"{odata}/Subscriptions",
+        http,
+        credentials,
+        "POST",
+        f"{odata}/Subscriptions",
         {
-            "FilterParam": condition, "SubscriptionType": "pull", "SubscriptionEvent": ["created"],
-            "Status": "running", "StageOrder": True, "Priority": 1,
+            "FilterParam": condition,
+            "SubscriptionType": "pull",
+            "SubscriptionEvent": ["created"],
+            "Status": "running",
+            "StageOrder": True,
+            "Priority": 1,
         },
-    )  # fmt: skip
+    )
     if not isinstance(answer, dict) or not answer.get("Id"):
         raise SourceUnavailable(f"{SOURCE}: its answer names no subscription")
     return str(answer["Id"])

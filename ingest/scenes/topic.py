@@ -49,9 +49,13 @@ class ScenesTopic(Member):
     """A connection to the scenes topic; closed and opened anew after any trouble."""
 
     def __init__(
-        self, engine: sa.Engine, bootstrap: str, settings: IngestSettings, scenes: SceneSettings,
+        self,
+        engine: sa.Engine,
+        bootstrap: str,
+        settings: IngestSettings,
+        scenes: SceneSettings,
         now: Callable[[], datetime],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Connects and makes the topic where it is missing. Raises BrokerUnavailable."""
         super().__init__()
         self._engine, self._bootstrap, self._settings, self._now = engine, bootstrap, settings, now
@@ -61,11 +65,16 @@ class ScenesTopic(Member):
         self._life = self._topics.lives([self._name])[self._name]
         with connecting(bootstrap):
             self._kafka = KafkaConsumer(
-                **client_options(bootstrap), **group_options(scenes.group_id, settings.member, settings.session_seconds),
-                isolation_level="read_committed", enable_auto_commit=False, auto_offset_reset="earliest", max_poll_records=_AT_ONCE,
-                max_poll_interval_ms=_LONGEST_SCENE_MS, fetch_max_wait_ms=25,
+                **client_options(bootstrap),
+                **group_options(scenes.group_id, settings.member, settings.session_seconds),
+                isolation_level="read_committed",
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                max_poll_records=_AT_ONCE,
+                max_poll_interval_ms=_LONGEST_SCENE_MS,
+                fetch_max_wait_ms=25,
                 max_partition_fetch_bytes=settings.max_message_bytes,
-            )  # fmt: skip
+            )
             record_batches.bound(self._kafka, settings.max_batch_bytes, settings.flush_bytes, settings.accept_gap)
             if scenes.group_id is None:
                 partitions = [TopicPartition(self._name, number) for number in range(self._life.n_partitions)]
@@ -132,9 +141,17 @@ class ScenesTopic(Member):
 
     def _put_aside(self, message: Message, why: MessageRejected) -> None:
         letter = Letter(
-            self._life.stream, self._name, message.partition, message.offset, WHOLE_MESSAGE, why.code, why.reason,
-            CONTENT_TYPE, message.value, message.redriven_from,
-        )  # fmt: skip
+            self._life.stream,
+            self._name,
+            message.partition,
+            message.offset,
+            WHOLE_MESSAGE,
+            why.code,
+            why.reason,
+            CONTENT_TYPE,
+            message.value,
+            message.redriven_from,
+        )
         log.warning("%s/%s offset %s: %s; a dead letter", self._name, message.partition, message.offset, letter.reason)
         sender = Sender(self._bootstrap, self._settings.producer_bytes)
         try:

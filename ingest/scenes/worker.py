@@ -46,8 +46,12 @@ log = logging.getLogger(__name__)
 End = Literal["cut", "empty", "superseded", "failed", "put_back", "lost"]
 Ends = Counter[End]
 _DATABASE: Final = (
-    sa.exc.OperationalError, sa.exc.InterfaceError, psycopg.OperationalError, psycopg.InterfaceError, DatabaseUnavailable,
-)  # fmt: skip
+    sa.exc.OperationalError,
+    sa.exc.InterfaceError,
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    DatabaseUnavailable,
+)
 
 _POLL_S: Final = 0.25
 _SOON: Final = timedelta(seconds=2)
@@ -84,9 +88,14 @@ class Worker:
     """
 
     def __init__(
-        self, engine: sa.Engine, bootstrap: str, settings: Settings, opener: Opener, name: str,
+        self,
+        engine: sa.Engine,
+        bootstrap: str,
+        settings: Settings,
+        opener: Opener,
+        name: str,
         now: Callable[[], datetime],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._engine, self._bootstrap, self._settings, self._opener = engine, bootstrap, settings, opener
         self._name, self._now = name, now
         self._topic: ScenesTopic | None = None
@@ -181,9 +190,10 @@ class Worker:
         """Opens, begins, cuts, sends and ends a scene. Raises SceneError and what stops an attempt."""
         if held.attempt > self._settings.scenes.tries:
             raise SceneError(
-                held.scene_id, "unreadable", f"{held.attempt - 1} workers vanished while they cut it; look at their memory "
-                "and logs, then retry",
-            )  # fmt: skip
+                held.scene_id,
+                "unreadable",
+                f"{held.attempt - 1} workers vanished while they cut it; look at their memory and logs, then retry",
+            )
         found = FoundScene.from_record(held.record)
         with self._opener.reading(found):
             opened = self._opener.opened(found)
@@ -193,9 +203,14 @@ class Worker:
             if isinstance(begun, Superseded):
                 return "superseded"
             told = cutting.cut(
-                self._engine, opened, begun.beside, begun.place, self._settings.imagery, self._settings.index_folder,
+                self._engine,
+                opened,
+                begun.beside,
+                begun.place,
+                self._settings.imagery,
+                self._settings.index_folder,
                 self._settings.ingest.season_margin_days,
-            )  # fmt: skip
+            )
         check()
         self._keep(held, told)
         self._send(told)

@@ -132,8 +132,10 @@ def _is_bytes(kind: pa.DataType) -> bool:
 # A column may come in another width of its own kind (double for float, nanoseconds for microseconds), nothing looser.
 _FAMILIES: Final = (pa.types.is_integer, pa.types.is_floating, pa.types.is_timestamp, _is_text, _is_bytes)
 _BYTES_OF: Final[Mapping[pa.DataType, pa.DataType]] = {
-    pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.string_view(): pa.binary_view(),
-}  # fmt: skip
+    pa.string(): pa.binary(),
+    pa.large_string(): pa.large_binary(),
+    pa.string_view(): pa.binary_view(),
+}
 
 
 _ROW_BITS: Final = {

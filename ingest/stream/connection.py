@@ -20,10 +20,15 @@ CONNECT_MS: Final = 5_000
 """Longest wait for a broker: one that is up answers in milliseconds, one that is away is tried again by the caller."""
 _SETTING: Final = "PARCELWATCH_KAFKA_"
 _REFUSALS: Final = (
-    errors.AuthorizationError, errors.SaslAuthenticationFailedError, errors.UnsupportedSaslMechanismError,
-    errors.IllegalSaslStateError, errors.UnsupportedCodecError,
-    errors.InconsistentGroupProtocolError, errors.FencedInstanceIdError, ssl.SSLCertVerificationError,
-)  # fmt: skip
+    errors.AuthorizationError,
+    errors.SaslAuthenticationFailedError,
+    errors.UnsupportedSaslMechanismError,
+    errors.IllegalSaslStateError,
+    errors.UnsupportedCodecError,
+    errors.InconsistentGroupProtocolError,
+    errors.FencedInstanceIdError,
+    ssl.SSLCertVerificationError,
+)
 
 
 def client_options(bootstrap: str) -> dict[str, Any]:

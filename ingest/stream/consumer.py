@@ -40,8 +40,13 @@ log = logging.getLogger(__name__)
 
 Clock = Callable[[], datetime]
 _REFUSED: Final = (
-    sa.exc.DataError, psycopg.DataError, psycopg.errors.CheckViolation, pa.ArrowException, ArithmeticError, ValueError,
-)  # fmt: skip
+    sa.exc.DataError,
+    psycopg.DataError,
+    psycopg.errors.CheckViolation,
+    pa.ArrowException,
+    ArithmeticError,
+    ValueError,
+)
 """What says of values, on their way into the database, that they cannot be; never that something is away."""
 
 _POLL_S: Final = 0.25
@@ -279,8 +284,12 @@ class Consumer:
                 log.error(
                     "%s/%d: at least %d records that the broker had acknowledged are gone with the topic's earlier life "
                     "(offsets %d to %d); have their producers send them again",
-                    tp.topic, tp.partition, end - stored, stored, end - 1,
-                )  # fmt: skip
+                    tp.topic,
+                    tp.partition,
+                    end - stored,
+                    stored,
+                    end - 1,
+                )
 
     @contextmanager
     def _database_errors(self) -> Iterator[None]:

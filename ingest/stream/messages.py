@@ -34,9 +34,16 @@ _Int32 = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 _Pixels = Annotated[
     # Checked where they are packed: pixel by pixel in the model takes three times as long as all the rest of a record.
     list[list[Any]],
-    WithJsonSchema({"type": "array", "items": {"type": "array", "items": {
-        "anyOf": [{"type": "integer", "minimum": -(2**15), "maximum": 2**15 - 1}, {"type": "null"}]}}}),
-]  # fmt: skip
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {
+                "type": "array",
+                "items": {"anyOf": [{"type": "integer", "minimum": -(2**15), "maximum": 2**15 - 1}, {"type": "null"}]},
+            },
+        }
+    ),
+]
 
 
 class _Record(BaseModel):

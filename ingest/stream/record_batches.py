@@ -29,9 +29,18 @@ _JOIN_MS: Final = 25
 """How long a poll of a member that holds partitions waits for the group: joining goes on in the background."""
 _XERIAL: Final = b"\x82SNAPPY\x00"  # snappy's framing by Java clients: 16 bytes, then blocks with their sizes
 _BROKEN: Final = (
-    CorruptRecordError, ValueError, IndexError, EOFError, RuntimeError, MemoryError, OSError, OverflowError,
-    zlib.error, snappy.UncompressError, zstandard.ZstdError,
-)  # fmt: skip
+    CorruptRecordError,
+    ValueError,
+    IndexError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    OSError,
+    OverflowError,
+    zlib.error,
+    snappy.UncompressError,
+    zstandard.ZstdError,
+)
 """What the codecs and the parser raise of bytes that are not what they claim."""
 
 
@@ -80,9 +89,14 @@ def message_of(record: ConsumerRecord) -> Message:
         if isinstance(key, UnreadableKey):
             fault = f"the key of a header is not UTF-8: {key!r:.80}; mend the sender"
     return Message(
-        record.topic, record.partition, record.offset, _content_type(headers), value or b"", fault,
+        record.topic,
+        record.partition,
+        record.offset,
+        _content_type(headers),
+        value or b"",
+        fault,
         _redriven_from(headers),
-    )  # fmt: skip
+    )
 
 
 def _content_type(headers: Sequence[tuple[str, bytes | None]]) -> str | None:

@@ -77,17 +77,22 @@ class ObservationSchema:
 
 def _arrow(
     schema_id: str, required: Mapping[str, pa.DataType], nullable: Mapping[str, pa.DataType], order: tuple[str, ...]
-) -> pa.Schema:  # fmt: skip
+) -> pa.Schema:
     kinds = {**required, **nullable}
     fields = [pa.field(name, kinds[name], nullable=name in nullable) for name in order]
     return pa.schema(fields, metadata={SCHEMA_KEY: schema_id.encode()})
 
 
 _IDENTITY: Final[dict[str, pa.DataType]] = {
-    "collection": pa.string(), "season": pa.string(), "parcel_id": pa.string(),
-    "observed_at": TIME, "available_at": TIME,
-    "scene_id": pa.string(), "platform": pa.string(), "relative_orbit": pa.int16(),
-}  # fmt: skip
+    "collection": pa.string(),
+    "season": pa.string(),
+    "parcel_id": pa.string(),
+    "observed_at": TIME,
+    "available_at": TIME,
+    "scene_id": pa.string(),
+    "platform": pa.string(),
+    "relative_orbit": pa.int16(),
+}
 _LIFE: Final[dict[str, pa.DataType]] = {"revision": pa.int16(), "is_withdrawn": pa.bool_()}
 _S2_VALUES: Final = (*S2_BANDS, "NDVI", "NDVI_SD", "NBR2", "BSI", "S2WI")
 _S1_VALUES: Final = ("VV", "VH", "VV_SD", "VH_SD")
@@ -103,13 +108,21 @@ S2: Final = ObservationSchema(
         (*_IDENTITY, *_LIFE, *_S2_VALUES, "n_clear", "clear_fraction", "pixels"),
     ),
     limits={
-        "relative_orbit": _ORBIT, "revision": _REVISION, **dict.fromkeys(S2_BANDS, _REFLECTANCE), "NDVI": _INDEX,
-        "NDVI_SD": _SPREAD, "NBR2": _INDEX, "BSI": _INDEX, "S2WI": _INDEX, "n_clear": _COUNT, "clear_fraction": _SHARE,
+        "relative_orbit": _ORBIT,
+        "revision": _REVISION,
+        **dict.fromkeys(S2_BANDS, _REFLECTANCE),
+        "NDVI": _INDEX,
+        "NDVI_SD": _SPREAD,
+        "NBR2": _INDEX,
+        "BSI": _INDEX,
+        "S2WI": _INDEX,
+        "n_clear": _COUNT,
+        "clear_fraction": _SHARE,
     },
     choices={},
     pixel_bands=S2_BANDS,
     enough=(("NDVI",), *((band,) for band in S2_BANDS)),
-)  # fmt: skip
+)
 
 S1: Final = ObservationSchema(
     name="parcelwatch.s1",
@@ -118,19 +131,41 @@ S1: Final = ObservationSchema(
     arrow=_arrow(
         "parcelwatch.s1/1",
         {**_IDENTITY, "direction": pa.string(), "radiometry": pa.string(), **_LIFE, "n_pixels": pa.int32()},
-        {**dict.fromkeys(_S1_VALUES, pa.float32()), "coherence_VV": pa.float32(), "coherence_VH": pa.float32(),
-         "coherence_with": TIME, "pixels": pa.binary()},
-        (*_IDENTITY, "direction", "radiometry", *_LIFE, *_S1_VALUES, "n_pixels", "coherence_VV", "coherence_VH",
-         "coherence_with", "pixels"),
+        {
+            **dict.fromkeys(_S1_VALUES, pa.float32()),
+            "coherence_VV": pa.float32(),
+            "coherence_VH": pa.float32(),
+            "coherence_with": TIME,
+            "pixels": pa.binary(),
+        },
+        (
+            *_IDENTITY,
+            "direction",
+            "radiometry",
+            *_LIFE,
+            *_S1_VALUES,
+            "n_pixels",
+            "coherence_VV",
+            "coherence_VH",
+            "coherence_with",
+            "pixels",
+        ),
     ),
     limits={
-        "relative_orbit": _ORBIT, "revision": _REVISION, "VV": _POWER, "VH": _POWER, "VV_SD": _POWER_SPREAD,
-        "VH_SD": _POWER_SPREAD, "n_pixels": _COUNT, "coherence_VV": _SHARE, "coherence_VH": _SHARE,
+        "relative_orbit": _ORBIT,
+        "revision": _REVISION,
+        "VV": _POWER,
+        "VH": _POWER,
+        "VV_SD": _POWER_SPREAD,
+        "VH_SD": _POWER_SPREAD,
+        "n_pixels": _COUNT,
+        "coherence_VV": _SHARE,
+        "coherence_VH": _SHARE,
     },
     choices={"direction": ("ascending", "descending", "mixed"), "radiometry": ("sigma0", "gamma0")},
     pixel_bands=POLARISATIONS,
     enough=(POLARISATIONS,),
-)  # fmt: skip
+)
 
 SCHEMAS: Final[Mapping[str, ObservationSchema]] = {schema.id: schema for schema in (S2, S1)}
 """Every schema this version reads, by name and version."""

@@ -227,12 +227,13 @@ def _groups(column: pa.ChunkedArray, rows: NDArray[np.intp]) -> dict[str, NDArra
 def _unknown_parcels(rows: Rows, which: NDArray[np.intp], collection: str, season: str) -> list[Rejection]:
     return [
         rows.reject(
-            row, "unknown_parcel",
+            row,
+            "unknown_parcel",
             f"parcel {rows.table['parcel_id'][row].as_py()!r} is not in collection {collection!r} of season {season!r}; "
             "import it, then redrive",
         )
         for row in which.tolist()
-    ]  # fmt: skip
+    ]
 
 
 def _all(rows: Rows, which: NDArray[np.intp], code: ReasonCode, reason: str) -> list[Rejection]:
@@ -242,10 +243,17 @@ def _all(rows: Rows, which: NDArray[np.intp], code: ReasonCode, reason: str) -> 
 def _letter(rejection: Rejection, streams: Mapping[str, str]) -> Letter:
     message = rejection.message
     return Letter(
-        stream=streams[message.topic], topic=message.topic, partition=message.partition, message_offset=message.offset,
-        row_in_message=rejection.row, reason_code=rejection.code, reason=rejection.reason,
-        content_type=message.content_type, payload=rejection.payload, repeats=message.redriven_from,
-    )  # fmt: skip
+        stream=streams[message.topic],
+        topic=message.topic,
+        partition=message.partition,
+        message_offset=message.offset,
+        row_in_message=rejection.row,
+        reason_code=rejection.code,
+        reason=rejection.reason,
+        content_type=message.content_type,
+        payload=rejection.payload,
+        repeats=message.redriven_from,
+    )
 
 
 def _flood(rejections: Sequence[Rejection], n_rows: int, cap: float) -> str:

@@ -116,5 +116,5 @@ def error_by_chance(
     gaps = [
         np.abs(np.bincount(which[random.random(len(which)) < confidence], minlength=bins) - expected).sum()
         for _ in range(draws)
-    ]  # fmt: skip
+    ]
     return float(np.mean(gaps) / len(which)), float(np.quantile(gaps, 0.95) / len(which))

@@ -107,9 +107,14 @@ class Fitting:
     """One fit: the network and all that changes with it."""
 
     def __init__(
-        self, network: PseLtae, training: TrainingConfig, parcels: PackedParcels, target: Tensor, members: Tensor,
+        self,
+        network: PseLtae,
+        training: TrainingConfig,
+        parcels: PackedParcels,
+        target: Tensor,
+        members: Tensor,
         session: Session,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.network, self.training, self.session = network, training, session
         self.parcels, self.members, self.target = parcels, members, target.to(session.device)
         learnt = self.target[members.to(session.device)]
@@ -119,9 +124,13 @@ class Fitting:
         self.schedule = _schedule(self.optimiser, training, self.steps)
         self.epoch, self.best_score, self.best = 0, -1.0, copy.deepcopy(network.state_dict())
         # Without auxiliary losses the modalities' own heads have no gradient.
-        self.shared: nn.Module = network if session.world == 1 else nn.parallel.DistributedDataParallel(
-            network, forward_sync_buffers=False, find_unused_parameters=training.auxiliary_weight == 0
-        )  # fmt: skip
+        self.shared: nn.Module = (
+            network
+            if session.world == 1
+            else nn.parallel.DistributedDataParallel(
+                network, forward_sync_buffers=False, find_unused_parameters=training.auxiliary_weight == 0
+            )
+        )
         if session.state is not None:
             self.restore(session.state)
 
@@ -150,9 +159,13 @@ class Fitting:
     def state(self) -> State:
         """All that the next epoch depends on, and the best weights so far."""
         return {
-            "epoch": self.epoch, "network": self.network.state_dict(), "optimiser": self.optimiser.state_dict(),
-            "schedule": self.schedule.state_dict(), "best": self.best, "best_score": self.best_score,
-        }  # fmt: skip
+            "epoch": self.epoch,
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "best": self.best,
+            "best_score": self.best_score,
+        }
 
     def restore(self, state: State) -> None:
         """Goes back to a state."""

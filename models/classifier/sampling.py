@@ -71,9 +71,13 @@ class PackedSeries:
     def to(self, device: torch.device | str) -> PackedSeries:
         """The same on another device."""
         return replace(
-            self, pixels=self.pixels.to(device), day=self.day.to(device), row=self.row.to(device),
-            start=self.start.to(device), tables=(self.tables[0].to(device), self.tables[1].to(device)),
-        )  # fmt: skip
+            self,
+            pixels=self.pixels.to(device),
+            day=self.day.to(device),
+            row=self.row.to(device),
+            start=self.start.to(device),
+            tables=(self.tables[0].to(device), self.tables[1].to(device)),
+        )
 
     def rows(self, parcels: Tensor) -> tuple[Tensor, Tensor]:
         """The rows (N,) of some parcels' observations, and the index (N,) of each one's parcel among them."""

@@ -165,9 +165,15 @@ def standardised(config: ClassifierConfig, inputs: Inputs, is_training: Mask) ->
 
 
 def _trained(
-    config: ClassifierConfig, training: TrainingConfig, inputs: Inputs, is_training: Mask, is_held: Mask,
-    session: Session, *, is_selected: bool,
-) -> tuple[PseLtae, Normaliser, Predictions | None]:  # fmt: skip
+    config: ClassifierConfig,
+    training: TrainingConfig,
+    inputs: Inputs,
+    is_training: Mask,
+    is_held: Mask,
+    session: Session,
+    *,
+    is_selected: bool,
+) -> tuple[PseLtae, Normaliser, Predictions | None]:
     """A network in evaluation mode on the CPU, its standardisation, and what it says of the held-out parcels."""
     _check(config, inputs.labels, is_training, is_held, session)
     normaliser, packed = standardised(config, inputs, is_training)

@@ -67,9 +67,13 @@ class CurveRows:
 
 
 def draw_curve(
-    model: GapModel, sar: SarSeries, clear: ClearSeries, first_day: Ints, known_day: Ints,
+    model: GapModel,
+    sar: SarSeries,
+    clear: ClearSeries,
+    first_day: Ints,
+    known_day: Ints,
     carried: Mapping[Mode, Carried] | None = None,
-) -> CurveRows:  # fmt: skip
+) -> CurveRows:
     """The rows from `first_day` to `known_day` of each parcel, as known on `known_day`.
 
     Args:
@@ -114,9 +118,15 @@ def draw_curve(
 
 
 def _filled(
-    model: GapModel, steps: Steps, series: Series, queries: GapQueries, mode: Mode, known_day: Ints,
-    carried: Carried | None, first: Ints,
-) -> tuple[Floats, Floats, Floats]:  # fmt: skip
+    model: GapModel,
+    steps: Steps,
+    series: Series,
+    queries: GapQueries,
+    mode: Mode,
+    known_day: Ints,
+    carried: Carried | None,
+    first: Ints,
+) -> tuple[Floats, Floats, Floats]:
     """NDVI, sd and nearest view of queries, of the parcels whose state lies before their first query (P,) from it."""
     value, sd, nearest = (np.zeros(len(queries.day)) for _ in range(3))
     is_carried = np.zeros(len(first), bool) if carried is None else carried.day <= first
@@ -151,14 +161,15 @@ def _without_dips(model: GapModel, steps: Steps, series: Series, known_day: Ints
     kept = np.where(is_dip, np.nan, day)
     order = np.argsort(np.where(is_dip, np.inf, np.nan_to_num(day, nan=np.inf)), axis=1, kind="stable")
     return replace(
-        series, day=np.take_along_axis(kept, order, axis=1),
+        series,
+        day=np.take_along_axis(kept, order, axis=1),
         ndvi=np.take_along_axis(np.where(is_dip, np.nan, ndvi), order, axis=1),
-    )  # fmt: skip
+    )
 
 
 def _doubt(
     model: GapModel, steps: Steps, series: Series, queries: GapQueries, known_day: Ints, carried: Carried | None
-) -> Floats:  # fmt: skip
+) -> Floats:
     """(Q,) how far the newest view fell below what was said before it, where no later view has confirmed it; else 0."""
     n = series.n_views
     row = np.flatnonzero(n >= 2)

@@ -71,9 +71,14 @@ class GapModel:
         return Steps.build(sar, self.scale, n_parcels)
 
     def fill(
-        self, steps: Steps, series: Series, queries: GapQueries, mode: Mode, known: Ints | None = None,
+        self,
+        steps: Steps,
+        series: Series,
+        queries: GapQueries,
+        mode: Mode,
+        known: Ints | None = None,
         carried: Carried | None = None,
-    ) -> Filled:  # fmt: skip
+    ) -> Filled:
         """NDVI at queries.
 
         Args:
@@ -108,7 +113,7 @@ class GapModel:
 
     def _filled(
         self, steps: Steps, series: Series, queries: GapQueries, mode: Mode, known: Ints, carried: Carried
-    ) -> list[tuple[Floats, Floats, Floats, Ints]]:  # fmt: skip
+    ) -> list[tuple[Floats, Floats, Floats, Ints]]:
         """Value, free variance, nearest view and number of views of queries, of all members together."""
         members = self.members[mode]
         config, device = members[0].config, next(members[0].parameters()).device
@@ -158,9 +163,11 @@ class GapModel:
         data = {
             "networks": {mode: asdict(networks[0].config) for mode, networks in self.members.items()},
             "n_members": {mode: len(networks) for mode, networks in self.members.items()},
-            "scale": self.scale.to_json(), "prior": {name: v.tolist() for name, v in vars(self.prior).items()},
-            "view_sd": self.view_sd, "sd_scale": {mode: v.tolist() for mode, v in self.sd_scale.items()},
-        }  # fmt: skip
+            "scale": self.scale.to_json(),
+            "prior": {name: v.tolist() for name, v in vars(self.prior).items()},
+            "view_sd": self.view_sd,
+            "sd_scale": {mode: v.tolist() for mode, v in self.sd_scale.items()},
+        }
         weights = {
             f"{mode}.{k}.{name}": weight
             for mode, networks in self.members.items()
@@ -199,13 +206,16 @@ class GapModel:
 
 def places(
     queries: GapQueries, grid: StepGrid, parcel_of_series: Ints, n_columns: int, device: torch.device
-) -> tuple[Tensor, ...]:  # fmt: skip
+) -> tuple[Tensor, ...]:
     """Where queries look into what is encoded: parcel, step, series, views before, first view after."""
     parcel = parcel_of_series[queries.series]
     values = (
-        parcel, grid.complete(parcel, queries.day), queries.series, queries.n_before,
+        parcel,
+        grid.complete(parcel, queries.day),
+        queries.series,
+        queries.n_before,
         np.minimum(queries.first_after, n_columns),
-    )  # fmt: skip
+    )
     return tuple(torch.as_tensor(one, device=device) for one in values)
 
 

@@ -106,9 +106,14 @@ class GapNetwork(nn.Module):
         self.decoders = nn.ModuleList(nn.LSTM(n_view, config.view_hidden, batch_first=True) for _ in range(directions))
         n_in = config.n_features + directions * (config.hidden + config.view_hidden)
         self.head = nn.Sequential(
-            nn.Dropout(config.dropout), nn.Linear(n_in, config.head), nn.SiLU(),
-            nn.Dropout(config.dropout), nn.Linear(config.head, config.head), nn.SiLU(), nn.Linear(config.head, 2),
-        )  # fmt: skip
+            nn.Dropout(config.dropout),
+            nn.Linear(n_in, config.head),
+            nn.SiLU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.head, config.head),
+            nn.SiLU(),
+            nn.Linear(config.head, 2),
+        )
         last = self.head[-1]
         assert isinstance(last, nn.Linear)
         nn.init.zeros_(last.weight)
@@ -161,9 +166,16 @@ class GapNetwork(nn.Module):
         return forward, _from(self.decoders[1], x, n_views)
 
     def forward(
-        self, encoded: Encoded, between: tuple[Tensor, Tensor | None], features: Tensor, parcel: Tensor, step: Tensor,
-        series: Tensor, n_before: Tensor, first_after: Tensor,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        self,
+        encoded: Encoded,
+        between: tuple[Tensor, Tensor | None],
+        features: Tensor,
+        parcel: Tensor,
+        step: Tensor,
+        series: Tensor,
+        n_before: Tensor,
+        first_after: Tensor,
+    ) -> tuple[Tensor, Tensor]:
         """m and s of queries (Q,) each; s kept where an NDVI can have it (0.007 to 1).
 
         Args:

@@ -206,7 +206,7 @@ def step_inputs(x: Floats, grid: StepGrid, config: GapConfig, shift: float = 0.0
 
 def view_inputs(
     series: Series, prior: Prior, config: GapConfig, shift: float = 0.0, column: Ints | None = None
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """(S, M, 3 + season) of the views, zero after the last; with `column` (S, N) of those alone."""
     has = np.isfinite(series.day)
     day, ndvi = np.where(has, series.day, 0.0), np.where(has, series.ndvi, 0.0)
@@ -238,9 +238,12 @@ def answer_inputs(
     ages = np.concatenate([age for age, _ in sides], axis=1)
     features.append(near.reshape(len(day), config.n_near_steps * N_STEP_CHANNELS))
     return Answers(
-        base, free, np.concatenate(features, axis=1),
-        nearest=np.where(np.isfinite(ages), ages, np.inf).min(axis=1), n_views=np.isfinite(ages).sum(axis=1),
-    )  # fmt: skip
+        base,
+        free,
+        np.concatenate(features, axis=1),
+        nearest=np.where(np.isfinite(ages), ages, np.inf).min(axis=1),
+        n_views=np.isfinite(ages).sum(axis=1),
+    )
 
 
 def _nearest(

@@ -60,10 +60,14 @@ def advance(model: GapModel, mode: Mode, carried: Carried, steps: Steps, series:
             vectors = torch.cat([views, before[place]], dim=2)
             decoder.append(_read(network.decoders[0], vectors, n_views, carried.decoder[k])[1])
     return Carried(
-        carried.model, np.where((carried.first_step == NEVER) & (n_steps > 0), start, carried.first_step), day,
-        _sum(x, n_steps, carried.steps_sum), _sum(_rows(series)[new], n_views, carried.views_sum),
-        torch.stack(encoder), torch.stack(decoder),
-    )  # fmt: skip
+        carried.model,
+        np.where((carried.first_step == NEVER) & (n_steps > 0), start, carried.first_step),
+        day,
+        _sum(x, n_steps, carried.steps_sum),
+        _sum(_rows(series)[new], n_views, carried.views_sum),
+        torch.stack(encoder),
+        torch.stack(decoder),
+    )
 
 
 def holding(carried: Carried, steps: Steps, series: Series, day: Ints) -> Carried:
@@ -78,9 +82,10 @@ def holding(carried: Carried, steps: Steps, series: Series, day: Ints) -> Carrie
     x = _window(steps, StepGrid(first, int(n_steps.max(initial=0))))
     n_views, nothing = (series.day <= carried.day[:, None]).sum(axis=1), np.zeros(len(day), np.int64)
     return carried.where(
-        (carried.day <= day) & (_sum(x, n_steps, nothing) == carried.steps_sum)
+        (carried.day <= day)
+        & (_sum(x, n_steps, nothing) == carried.steps_sum)
         & (_sum(_rows(series), n_views, nothing) == carried.views_sum)
-    )  # fmt: skip
+    )
 
 
 def _rows(series: Series) -> Floats:

@@ -126,9 +126,13 @@ class GapScores:
 
 
 def fit_gaps(
-    sar: SarSeries, clear: ClearSeries, group: Ints, config: GapTrainingConfig | None = None,
-    on_update: OnUpdate | None = None, device: str = "cpu",
-) -> tuple[GapModel, GapScores]:  # fmt: skip
+    sar: SarSeries,
+    clear: ClearSeries,
+    group: Ints,
+    config: GapTrainingConfig | None = None,
+    on_update: OnUpdate | None = None,
+    device: str = "cpu",
+) -> tuple[GapModel, GapScores]:
     """The gap filler of a season, and its scores on fields left out.
 
     Args:
@@ -185,7 +189,7 @@ def fit_gaps(
 
 def _season(
     sar: SarSeries, clear: ClearSeries, scale: OrbitScale, n_parcels: int, config: GapTrainingConfig
-) -> _Season:  # fmt: skip
+) -> _Season:
     steps = Steps.build(sar, scale, n_parcels)
     parcels = np.arange(n_parcels)
     last = max(steps.last_day, int(clear.day.max()))
@@ -214,9 +218,15 @@ def _parts(group: Ints, has_both: Bools, seed: int) -> Ints:
 
 
 def _fit(
-    shape: GapConfig, config: GapTrainingConfig, season: _Season, parcels: Ints, seed: int, device: str,
-    on_update: OnUpdate | None, done: int,
-) -> GapNetwork:  # fmt: skip
+    shape: GapConfig,
+    config: GapTrainingConfig,
+    season: _Season,
+    parcels: Ints,
+    seed: int,
+    device: str,
+    on_update: OnUpdate | None,
+    done: int,
+) -> GapNetwork:
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     network = GapNetwork(shape).to(device)
@@ -272,9 +282,12 @@ def _loss(
     x = season.x[parcel] * np.concatenate([keep, keep, keep], axis=2)
     encoded = network.encode(step_inputs(x, grid, shape, shift).to(device), _long(grid.begun(end), device))
     between = network.decode(
-        encoded, view_inputs(given, season.prior, shape, shift).to(device), _long(given.n_views, device),
-        _long(grid.complete(everyone[:, None], given.day), device), _long(everyone, device),
-    )  # fmt: skip
+        encoded,
+        view_inputs(given, season.prior, shape, shift).to(device),
+        _long(given.n_views, device),
+        _long(grid.complete(everyone[:, None], given.day), device),
+        _long(everyone, device),
+    )
     at = places(queries, grid, everyone, given.day.shape[1], device)
     m, s = network(encoded, between, as_tensor(answers.features, device), *at)
     base, free, target = (

@@ -135,12 +135,21 @@ def crop_mismatch(
     was_open = previous is not None and previous.departed_on is not None
     is_held = was_open and posterior.classes[best] != declared and of_declared < settings.mismatch_closed_above
     evidence = {
-        "declared": declared, "probability_of_declared": round(of_declared, 4),
-        "most_likely": posterior.classes[best], "probability_of_most_likely": round(of_best, 4),
-        "n_observations": posterior.n_observations, "observed_to": posterior.observed_to.isoformat(),
-        "thresholds": _thresholds(settings, "mismatch_declared_below", "mismatch_other_above", "mismatch_closed_above",
-                                  "mismatch_confirm_days", "mismatch_min_observations"),
-    }  # fmt: skip
+        "declared": declared,
+        "probability_of_declared": round(of_declared, 4),
+        "most_likely": posterior.classes[best],
+        "probability_of_most_likely": round(of_best, 4),
+        "n_observations": posterior.n_observations,
+        "observed_to": posterior.observed_to.isoformat(),
+        "thresholds": _thresholds(
+            settings,
+            "mismatch_declared_below",
+            "mismatch_other_above",
+            "mismatch_closed_above",
+            "mismatch_confirm_days",
+            "mismatch_min_observations",
+        ),
+    }
     if not (is_sure or is_held):
         return Finding(rule, "OK", "green", round(of_declared, 3), None, evidence)
     first = previous.departed_on if previous is not None and previous.departed_on else posterior.observed_to
@@ -185,11 +194,21 @@ def no_emergence(views: ClearViews, neighbours: Neighbours | None, settings: Rul
         VEGETATION_NDVI, neighbours.median_ndvi[_at(neighbours, views.days[since])] - settings.below_neighbours
     )
     evidence: dict[str, Any] = {
-        "emergence_due": due.isoformat(), "bare_since": sown.isoformat(), "neighbours": neighbours.n,
-        "threshold_ndvi": VEGETATION_NDVI, "clear_views": _shown(views, of_crop),
-        "thresholds": _thresholds(settings, "neighbours_min", "seedbed_share", "standing_share", "emergence_grace_days",
-                                  "below_neighbours", "confirm_days"),
-    }  # fmt: skip
+        "emergence_due": due.isoformat(),
+        "bare_since": sown.isoformat(),
+        "neighbours": neighbours.n,
+        "threshold_ndvi": VEGETATION_NDVI,
+        "clear_views": _shown(views, of_crop),
+        "thresholds": _thresholds(
+            settings,
+            "neighbours_min",
+            "seedbed_share",
+            "standing_share",
+            "emergence_grace_days",
+            "below_neighbours",
+            "confirm_days",
+        ),
+    }
     if np.any(views.ndvi[of_crop] > level[of_crop]):
         return _green(rule, evidence)
     if not since.any():
@@ -220,10 +239,18 @@ def early_loss(views: ClearViews, neighbours: Neighbours | None, is_new_stand: b
     # Any vegetation since means not lost: a cloud missed in June must not join the bare soil after harvest.
     bare = bare[bare > np.flatnonzero(views.ndvi > VEGETATION_NDVI)[-1]] if len(bare) else bare
     evidence: dict[str, Any] = {
-        "threshold_ndvi": LOSS_NDVI, "neighbours": neighbours.n,
-        "thresholds": _thresholds(settings, "neighbours_min", "loss_from_ndvi", "standing_share", "loss_watch_days",
-                                  "harvest_margin_days", "confirm_days"),
-    }  # fmt: skip
+        "threshold_ndvi": LOSS_NDVI,
+        "neighbours": neighbours.n,
+        "thresholds": _thresholds(
+            settings,
+            "neighbours_min",
+            "loss_from_ndvi",
+            "standing_share",
+            "loss_watch_days",
+            "harvest_margin_days",
+            "confirm_days",
+        ),
+    }
     if len(bare) < 2:  # one low view alone is a cloud that the mask missed as often as a loss
         return _green(rule, evidence)
     lost_on: date = views.days[bare[0]].item()
@@ -280,9 +307,13 @@ def _shown(views: ClearViews, which: NDArray[np.bool_]) -> list[list[object]]:
 
 
 def neighbours_of(
-    parcel: NDArray[np.int64], days: NDArray[np.datetime64], ndvi: NDArray[np.float32], first: date, last: date,
+    parcel: NDArray[np.int64],
+    days: NDArray[np.datetime64],
+    ndvi: NDArray[np.float32],
+    first: date,
+    last: date,
     settings: RuleSettings,
-) -> Neighbours:  # fmt: skip
+) -> Neighbours:
     """How parcels stand day by day, from clear views (N,) in any order.
 
     A parcel has a canopy on a day when the greener of its last two views, of at most VIEW_AGE_DAYS, shows vegetation: two,

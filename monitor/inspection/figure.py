@@ -25,12 +25,17 @@ SHOWN_CLASSES: Final = 5
 LONGEST_LABEL: Final = 32
 """Width of a name in letters (an ideogram has two); longer ones would leave no room for the curves."""
 EMPTY: Final[Mapping[str, str]] = {
-    "ndvi": "no clear view and no daily NDVI", "backscatter": "no radar observation", "posterior": "no posterior",
-}  # fmt: skip
+    "ndvi": "no clear view and no daily NDVI",
+    "backscatter": "no radar observation",
+    "posterior": "no posterior",
+}
 STYLE: Final[Any] = {
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
     "text.parse_math": False,  # a dollar sign in an id or a crop's name is no formula
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -99,8 +104,10 @@ def _alerts(axes: Sequence[Axes], rows: Sequence[HistoryRow], *, is_bounded: boo
         colour = COLOUR[of_day[-1].detail["colour"]]
         for axis in axes:
             axis.axvline(at, color=colour, linewidth=1, linestyle="--")
-        rules = {row.detail["rule"]: [one.detail["event"] for one in of_day if one.detail["rule"] == row.detail["rule"]]
-                 for row in of_day}  # fmt: skip
+        rules = {
+            row.detail["rule"]: [one.detail["event"] for one in of_day if one.detail["rule"] == row.detail["rule"]]
+            for row in of_day
+        }
         label = "; ".join(f"{rule} {', '.join(dict.fromkeys(happened))}" for rule, happened in rules.items())
         axes[0].annotate(
             label,
@@ -123,8 +130,9 @@ def _ndvi(axis: Axes, rows: Sequence[HistoryRow]) -> bool:
     if curve:
         days = _times(curve)
         ndvi, sd = _array(curve, "ndvi"), _array(curve, "ndvi_sd")
-        axis.fill_between(days, ndvi - 1.96 * sd, ndvi + 1.96 * sd, color=NDVI_COLOUR, alpha=0.15, linewidth=0,
-                          label="95 % interval")  # fmt: skip
+        axis.fill_between(
+            days, ndvi - 1.96 * sd, ndvi + 1.96 * sd, color=NDVI_COLOUR, alpha=0.15, linewidth=0, label="95 % interval"
+        )
         axis.plot(days, ndvi, color=NDVI_COLOUR, linewidth=1.5, label="daily NDVI")
     views = [row for row in rows if row.kind == "s2" and row.ndvi is not None]
     if views:
@@ -176,9 +184,14 @@ def _posteriors(axis: Axes, rows: Sequence[HistoryRow]) -> bool:
     for index in shown:
         is_declared = classes[index] == declared
         axis.step(
-            days, values[:, index], where="post", linewidth=2.5 if is_declared else 1.5, marker=".", markersize=3,
+            days,
+            values[:, index],
+            where="post",
+            linewidth=2.5 if is_declared else 1.5,
+            marker=".",
+            markersize=3,
             label=f" {short(classes[index])}{' (declared)' if is_declared else ''}",  # a first "_" would hide it
-        )  # fmt: skip
+        )
     _legend(axis)
     return True
 

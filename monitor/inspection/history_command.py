@@ -139,9 +139,7 @@ def _rows(connection: sa.Connection, key: int, collection: str, season: Season, 
     return sorted(rows, key=lambda row: row.at)
 
 
-def _why_unobserved(
-    connection: sa.Connection, key: int, own: HistoryRow, rows: Sequence[HistoryRow], at: Asked
-) -> str:  # fmt: skip
+def _why_unobserved(connection: sa.Connection, key: int, own: HistoryRow, rows: Sequence[HistoryRow], at: Asked) -> str:
     """Return why a history has neither observations nor anything drawn from them; empty where it has."""
     if any(row.kind in ("s1", "s2", "ndvi", "posterior") for row in rows):
         return ""

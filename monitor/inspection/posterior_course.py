@@ -22,8 +22,13 @@ from monitor.features import geometry, packed, season_days, sensor_of, split_mod
 
 
 def posterior_course(
-    connection: sa.Connection, parcel: Parcel, model_key: int, starts_on: date, s2: NDArray[np.void], s1: NDArray[np.void]
-) -> list[HistoryRow]:  # fmt: skip
+    connection: sa.Connection,
+    parcel: Parcel,
+    model_key: int,
+    starts_on: date,
+    s2: NDArray[np.void],
+    s1: NDArray[np.void],
+) -> list[HistoryRow]:
     """Return a posterior for each pass over a parcel, given it and all passes before; rows as `parcel_history` has them.
 
     Args:
@@ -63,5 +68,12 @@ def _row(at: datetime, model: CropModel, probabilities: NDArray[np.float32]) -> 
     classes = list(model.config.classes)
     nothing = dict.fromkeys(("relative_orbit", "ndvi", "ndvi_sd", "origin", "vv_db", "vh_db"))
     detail = {"classes": classes, "probabilities": probabilities.tolist()}
-    return HistoryRow(at=at, kind="posterior", recorded_at=at, crop=classes[best], probability=float(probabilities[best]),
-                      detail=detail, **nothing)  # fmt: skip
+    return HistoryRow(
+        at=at,
+        kind="posterior",
+        recorded_at=at,
+        crop=classes[best],
+        probability=float(probabilities[best]),
+        detail=detail,
+        **nothing,
+    )

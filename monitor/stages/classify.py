@@ -198,9 +198,13 @@ class _Acquisitions:
 
 
 def _packed(
-    connection: sa.Connection, model: CropModel, known: _Rows, new: Mapping[str, NDArray[np.bool_]],
-    acquired: _Acquisitions, starts_on: date,
-) -> dict[str, Observations]:  # fmt: skip
+    connection: sa.Connection,
+    model: CropModel,
+    known: _Rows,
+    new: Mapping[str, NDArray[np.bool_]],
+    acquired: _Acquisitions,
+    starts_on: date,
+) -> dict[str, Observations]:
     """The new observations by modality, each acquisition as if of a parcel of its own."""
     observations = {}
     for one in model.config.modalities:
@@ -229,9 +233,14 @@ def _states(
 
 
 def _courses(
-    claim: Claim, model: CropModel, known: _Rows, is_rebuilt: NDArray[np.bool_], acquired: _Acquisitions,
-    after: Mapping[str, State], starts_on: date,
-) -> dict[int, list[PosteriorRow]]:  # fmt: skip
+    claim: Claim,
+    model: CropModel,
+    known: _Rows,
+    is_rebuilt: NDArray[np.bool_],
+    acquired: _Acquisitions,
+    after: Mapping[str, State],
+    starts_on: date,
+) -> dict[int, list[PosteriorRow]]:
     """The posterior after each acquisition, by parcel key."""
     courses: dict[int, list[PosteriorRow]] = {}
     if len(acquired.parcel) == 0:
@@ -260,9 +269,14 @@ def _counts(
 
 
 def _state_rows(
-    claim: Claim, members: Mapping[str, tuple[str, ...]], known: _Rows, is_rebuilt: NDArray[np.bool_],
-    start: Mapping[str, State], after: Mapping[str, State], acquired: _Acquisitions,
-) -> list[StateRow]:  # fmt: skip
+    claim: Claim,
+    members: Mapping[str, tuple[str, ...]],
+    known: _Rows,
+    is_rebuilt: NDArray[np.bool_],
+    start: Mapping[str, State],
+    after: Mapping[str, State],
+    acquired: _Acquisitions,
+) -> list[StateRow]:
     """The states after each parcel's last acquisition, and those of parcels rebuilt to nothing."""
     n, last = len(claim.parcel_keys), acquired.last
     parcel = acquired.parcel[last]

@@ -75,10 +75,16 @@ def reconstruct(batch: BatchContext) -> None:
         # Rows of which nothing is known but the season are no statement about the parcel: they are not stored.
         kept = np.flatnonzero((rows.origin != ORIGINS.index("prior")) & (rows.day <= step.end[rows.parcel]))
         day, is_observed = rows.day[kept], rows.origin[kept] == ORIGINS.index("observed")
-        parts.append(NdviRows(
-            keys[step.parcel[rows.parcel[kept]]], np.datetime64(season.starts_on) + day, rows.is_causal[kept], is_observed,
-            rows.ndvi[kept], rows.sd[kept],
-        ))  # fmt: skip
+        parts.append(
+            NdviRows(
+                keys[step.parcel[rows.parcel[kept]]],
+                np.datetime64(season.starts_on) + day,
+                rows.is_causal[kept],
+                is_observed,
+                rows.ndvi[kept],
+                rows.sd[kept],
+            )
+        )
     if len(parts) > 1:
         predictions.save_states(connection, batch.curve_model.key, _carried_rows(batch, before, carried, sar, clear))
     batch.curve = _changed(connection, NdviRows.joined(parts), keys[is_redrawn])
@@ -92,7 +98,7 @@ def save(batch: BatchContext) -> None:
 
 _NO_ROWS: Final = NdviRows(
     np.empty(0, np.int64), np.empty(0, "M8[D]"), np.empty(0, bool), np.empty(0, bool), np.empty(0), np.empty(0)
-)  # fmt: skip
+)
 
 
 def _of(series: Packed, parcels: Ints, n_parcels: int) -> Packed:
@@ -109,9 +115,7 @@ def _changed(connection: sa.Connection, rows: NdviRows, keys: Ints) -> NdviRows:
     if len(asked) == 0:
         return rows
     first, last = rows.day[asked].min().item(), rows.day[asked].max().item()
-    stored = {
-        (row["parcel_key"], row["day"]): row for row in predictions.ndvi_curves(connection, keys, first, last)
-    }  # fmt: skip
+    stored = {(row["parcel_key"], row["day"]): row for row in predictions.ndvi_curves(connection, keys, first, last)}
     is_changed = np.ones(len(rows.day), bool)
     for i in asked.tolist():
         old = stored.get((rows.parcel_key[i], rows.day[i]))
@@ -130,16 +134,20 @@ def curve_series(
     clear = s2[np.isfinite(s2["ndvi"])]
     vv, vh = means(s1, ("VV", "VH")).T.astype(np.float64)
     sar = SarSeries(
-        np.searchsorted(keys, s1["parcel_key"]), season_days(s1["observed_at"], season.starts_on).astype(np.float64),
-        s1["relative_orbit"].astype(np.int64), s1["direction_nr"] != DIRECTIONS.index("descending") + 1, vv, vh,
-    )  # fmt: skip
+        np.searchsorted(keys, s1["parcel_key"]),
+        season_days(s1["observed_at"], season.starts_on).astype(np.float64),
+        s1["relative_orbit"].astype(np.int64),
+        s1["direction_nr"] != DIRECTIONS.index("descending") + 1,
+        vv,
+        vh,
+    )
     days = season_days(clear["observed_at"], season.starts_on).astype(np.float64)
     return sar, ClearSeries(np.searchsorted(keys, clear["parcel_key"]), days, clear["ndvi"].astype(np.float64))
 
 
 def _carried(
     connection: sa.Connection, model_key: int, model: GapModel, keys: NDArray[np.int64]
-) -> dict[Mode, Carried]:  # fmt: skip
+) -> dict[Mode, Carried]:
     """The states that the last look left behind, empty where there is none."""
     stored = {(row.parcel_key, row.modality): row.state for row in predictions.load_states(connection, keys, model_key)}
     return {

@@ -67,10 +67,24 @@ def write_tile(folder: Path) -> Scene:
         path = folder / f"{name}.tif"
         metres = GRID.pixel_m * factor
         with rasterio.open(
-            path, "w", driver="GTiff", width=size, height=size, count=1, dtype=values.dtype, crs=GRID.crs, nodata=0,
-            transform=rasterio.Affine(metres, 0, GRID.left, 0, -metres, GRID.top), tiled=True, blockxsize=512,
-            blockysize=512, compress="DEFLATE", predictor=2, zlevel=1, num_threads=2,
-        ) as file:  # fmt: skip
+            path,
+            "w",
+            driver="GTiff",
+            width=size,
+            height=size,
+            count=1,
+            dtype=values.dtype,
+            crs=GRID.crs,
+            nodata=0,
+            transform=rasterio.Affine(metres, 0, GRID.left, 0, -metres, GRID.top),
+            tiled=True,
+            blockxsize=512,
+            blockysize=512,
+            compress="DEFLATE",
+            predictor=2,
+            zlevel=1,
+            num_threads=2,
+        ) as file:
             file.write(values, 1)
         unit: Any = "class" if name == SCL else "reflectance"
         bands[name] = Band(str(path), unit, 1.0 if name == SCL else 1e-4, 0.0, 0.0)
@@ -163,15 +177,24 @@ def measure(scene: Scene, parcels: Parcels, folder: Path, rounds: int, n_exact: 
     n_exact = min(n_exact, len(parcels))
     exact_per_s, exact_per_core_s, stats_per_s = peers(scene, inner, n_exact, 40)
     return {
-        "parcels": len(parcels), "parcels_per_s": len(parcels) / our_s, "extract_s": our_s,
+        "parcels": len(parcels),
+        "parcels_per_s": len(parcels) / our_s,
+        "extract_s": our_s,
         "parcels_per_core_s": len(parcels) / our_cores_s,
-        "cold_index_s": cold_s, "warm_index_s": load_s, "index_peak_memory_mb": index_mb, "peak_memory_mb": peak,
+        "cold_index_s": cold_s,
+        "warm_index_s": load_s,
+        "index_peak_memory_mb": index_mb,
+        "peak_memory_mb": peak,
         "read_bound_ratio": median(one[0] / other[0] for one, other in zip(ours, reading, strict=True)),
-        "speedup_exactextract": len(parcels) / our_s / exact_per_s, "exactextract_parcels_per_s": exact_per_s,
-        "exactextract_parcels_per_core_s": exact_per_core_s, "exactextract_parcels": n_exact,
-        "speedup_rasterstats": len(parcels) / our_s / stats_per_s, "rasterstats_parcels_per_s": stats_per_s,
-        "pixels": len(index.pixel), "chunks_read": index.n_chunks,
-    }  # fmt: skip
+        "speedup_exactextract": len(parcels) / our_s / exact_per_s,
+        "exactextract_parcels_per_s": exact_per_s,
+        "exactextract_parcels_per_core_s": exact_per_core_s,
+        "exactextract_parcels": n_exact,
+        "speedup_rasterstats": len(parcels) / our_s / stats_per_s,
+        "rasterstats_parcels_per_s": stats_per_s,
+        "pixels": len(index.pixel),
+        "chunks_read": index.n_chunks,
+    }
 
 
 def main(

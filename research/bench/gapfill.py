@@ -39,9 +39,14 @@ from research.seasons.playable import SeasonDataError
 from terminal.output import console
 
 METHODS: dict[str, Callable[[], Filler]] = {
-    "linear": Linear, "savgol": SavitzkyGolay, "whittaker": Whittaker, "gp": GaussianProcess, "mogpr": Mogpr,
-    "boosting": Boosting, "ours": Ours,
-}  # fmt: skip
+    "linear": Linear,
+    "savgol": SavitzkyGolay,
+    "whittaker": Whittaker,
+    "gp": GaussianProcess,
+    "mogpr": Mogpr,
+    "boosting": Boosting,
+    "ours": Ours,
+}
 OURS = "ours"
 FOLDER = "nl-noordoostpolder-2023"
 SIMULATED = ((2024, 1), (2025, 2))

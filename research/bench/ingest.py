@@ -47,13 +47,20 @@ def passes(first: int, number: int) -> pa.Table:
     )
     pixels = chance.integers(0, 9_000, (n_rows, 10 * N_PIXELS)).astype("<i2")
     columns: dict[str, object] = {
-        "collection": pa.repeat("bench", n_rows), "season": pa.repeat("2023", n_rows),
-        "parcel_id": [str(nr) for nr in range(N_PARCELS)] * number, "observed_at": observed, "available_at": observed,
+        "collection": pa.repeat("bench", n_rows),
+        "season": pa.repeat("2023", n_rows),
+        "parcel_id": [str(nr) for nr in range(N_PARCELS)] * number,
+        "observed_at": observed,
+        "available_at": observed,
         "scene_id": [f"S2_{nr}" for nr in range(first, first + number) for _ in range(N_PARCELS)],
-        "platform": pa.repeat("S2A", n_rows), "relative_orbit": np.full(n_rows, 51), "revision": np.zeros(n_rows, int),
-        "is_withdrawn": np.zeros(n_rows, bool), "n_clear": np.full(n_rows, N_PIXELS), "clear_fraction": np.ones(n_rows),
+        "platform": pa.repeat("S2A", n_rows),
+        "relative_orbit": np.full(n_rows, 51),
+        "revision": np.zeros(n_rows, int),
+        "is_withdrawn": np.zeros(n_rows, bool),
+        "n_clear": np.full(n_rows, N_PIXELS),
+        "clear_fraction": np.ones(n_rows),
         "pixels": [row.tobytes() for row in pixels],
-    }  # fmt: skip
+    }
     floats = [field.name for field in S2.arrow if field.name not in columns]
     columns |= {name: chance.uniform(0, 0.9, n_rows) for name in floats}
     return pa.table({field.name: pa.array(columns[field.name]).cast(field.type) for field in S2.arrow}, schema=S2.arrow)
@@ -75,9 +82,10 @@ def copy_raw(database: sa.Engine, rows: pa.Table) -> float:
         keys = {row.source_id: row.parcel_key for row in found}
     named |= {
         "parcel_key": pa.array([keys[name] for name in rows["parcel_id"].to_pylist()], pa.int64()),
-        "scene_key": pa.repeat(pa.scalar(1, pa.int64()), n_rows), "recorded_at": named["observed_at"],
+        "scene_key": pa.repeat(pa.scalar(1, pa.int64()), n_rows),
+        "recorded_at": named["observed_at"],
         "sensor": pa.repeat("S2", n_rows),
-    }  # fmt: skip
+    }
     tables = {
         "s2_observations": (*KEY, "recorded_at", *VALUES["S2"]),
         "pixel_sets": (*KEY, "sensor", "pixels"),

@@ -65,8 +65,9 @@ def compare(model: McnnSeq, sar: Tensor, rounds: int) -> dict[str, float]:
     best = [min(zip(part, sizes, strict=True))[1] for part in parts]
     our_s, literal_s, batched_s = least_s(
         [lambda: ours(sar), lambda: in_batches(literal, sar, best[0]), lambda: in_batches(batched, sar, best[1])],
-        rounds, device,
-    )  # fmt: skip
+        rounds,
+        device,
+    )
     few = sar[:N_ALONE]
     alone: list[Work] = [lambda: in_batches(ours, few, 1), lambda: in_batches(literal, few, 1)]
     our_alone_s, alone_s = least_s(alone, rounds, device)

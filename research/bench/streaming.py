@@ -43,9 +43,11 @@ def season(parcels: int, pixels: int, s2_dates: int, seed: int) -> Batch:
         n = s2_dates if name == "s2" else dates
         valid = torch.rand(parcels * n, pixels, generator=random) < (0.8 if name == "s2" else 2)
         series[name] = Series(
-            torch.randn(parcels * n, channels, pixels, generator=random), valid,
-            torch.linspace(0, 360, n).repeat(parcels), torch.arange(parcels).repeat_interleave(n),
-        )  # fmt: skip
+            torch.randn(parcels * n, channels, pixels, generator=random),
+            valid,
+            torch.linspace(0, 360, n).repeat(parcels),
+            torch.arange(parcels).repeat_interleave(n),
+        )
     return Batch(series, torch.randn(parcels, 4, generator=random))
 
 
@@ -94,11 +96,13 @@ def recomputation(pixels: int) -> Callable[[], object]:
     fused = trained_like(decoder(3 * 128, len(CLASSES)), 0)
     inputs = {
         name: (
-            torch.randn(PEER_PARCELS, n, c, pixels), torch.ones(PEER_PARCELS, n, pixels),
-            torch.randn(PEER_PARCELS, n, 4), torch.linspace(0, 360, n),
+            torch.randn(PEER_PARCELS, n, c, pixels),
+            torch.ones(PEER_PARCELS, n, pixels),
+            torch.randn(PEER_PARCELS, n, 4),
+            torch.linspace(0, 360, n),
         )
         for name, (c, n) in SEASON.items()
-    }  # fmt: skip
+    }
     return lambda: fused(torch.cat([form.features(*inputs[name]) for name, form in forms.items()], 1))
 
 

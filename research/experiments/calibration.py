@@ -20,8 +20,12 @@ from training.metrics import Pooled, score_classes
 
 Floats = NDArray[np.float64]
 MEASURES: Final[Mapping[str, Best | None]] = {
-    "macro-F1": "largest", "accuracy": "largest", "mIoU": "largest", "ECE": "smallest", "ECE by chance": None,
-}  # fmt: skip
+    "macro-F1": "largest",
+    "accuracy": "largest",
+    "mIoU": "largest",
+    "ECE": "smallest",
+    "ECE by chance": None,
+}
 """The figures of a date, and which value of each is best."""
 
 

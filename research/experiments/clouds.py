@@ -31,9 +31,15 @@ OPTICAL = "s2"
 
 
 def measure(
-    grid: Grid, schemes: Sequence[Scheme], enhancements: Sequence[Enhancement], seeds: Sequence[int], folds: Sequence[int],
-    *, draws: int = 5, ratios: Sequence[float] = RATIOS,
-) -> list[Measurement]:  # fmt: skip
+    grid: Grid,
+    schemes: Sequence[Scheme],
+    enhancements: Sequence[Enhancement],
+    seeds: Sequence[int],
+    folds: Sequence[int],
+    *,
+    draws: int = 5,
+    ratios: Sequence[float] = RATIOS,
+) -> list[Measurement]:
     """The scores of every row, ratio and draw at the end of the season.
 
     Raises:

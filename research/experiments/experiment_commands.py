@@ -134,9 +134,13 @@ class Asked:
 
 @experiment("fusion")
 def fusion(
-    asked: Asked, seeds: Seeds = "0", folds: Folds = ALL_FOLDS, schemes: Schemes = "",
-    enhancements: Enhanced = "none,auxiliary,temporal dropout,both", forest: Forest = True,
-) -> None:  # fmt: skip
+    asked: Asked,
+    seeds: Seeds = "0",
+    folds: Folds = ALL_FOLDS,
+    schemes: Schemes = "",
+    enhancements: Enhanced = "none,auxiliary,temporal dropout,both",
+    forest: Forest = True,
+) -> None:
     """Fusion schemes x enhancements (Table 1), beside single modalities and a forest."""
     how = numbers("--seeds", seeds), _folds(folds)
     with asked.grid() as grid:
@@ -148,9 +152,13 @@ def fusion(
 
 @experiment("clouds")
 def clouds(
-    asked: Asked, seeds: Seeds = "0", folds: Folds = ALL_FOLDS, schemes: Schemes = "S2,radar,early,mid,late,decision",
-    enhancements: Enhanced = "both", draws: Draws = 5,
-) -> None:  # fmt: skip
+    asked: Asked,
+    seeds: Seeds = "0",
+    folds: Folds = ALL_FOLDS,
+    schemes: Schemes = "S2,radar,early,mid,late,decision",
+    enhancements: Enhanced = "both",
+    draws: Draws = 5,
+) -> None:
     """Score against the share of optical dates kept (Fig. 7)."""
     how = numbers("--seeds", seeds), _folds(folds)
     with asked.grid() as grid:
@@ -182,9 +190,13 @@ def timing(asked: Asked, schemes: Schemes = "") -> None:
 
 @experiment("in-season")
 def in_season(
-    asked: Asked, seeds: Seeds = "0", folds: Folds = ALL_FOLDS, schemes: Schemes = "late", enhancements: Enhanced = "both",
+    asked: Asked,
+    seeds: Seeds = "0",
+    folds: Folds = ALL_FOLDS,
+    schemes: Schemes = "late",
+    enhancements: Enhanced = "both",
     forest: Forest = True,
-) -> None:  # fmt: skip
+) -> None:
     """Score against the date of the season, every fifteen days and on the scored dates."""
     how = numbers("--seeds", seeds), _folds(folds)
     with asked.grid() as grid:

@@ -25,9 +25,14 @@ NO_ENHANCEMENT = Enhancement("", False, False)
 
 
 def measure(
-    grid: Grid, schemes: Sequence[Scheme], enhancements: Sequence[Enhancement], seeds: Sequence[int], folds: Sequence[int],
-    *, with_forest: bool = True,
-) -> list[Measurement]:  # fmt: skip
+    grid: Grid,
+    schemes: Sequence[Scheme],
+    enhancements: Sequence[Enhancement],
+    seeds: Sequence[int],
+    folds: Sequence[int],
+    *,
+    with_forest: bool = True,
+) -> list[Measurement]:
     """The scores of every row at every scored date, and the parameters of every scheme."""
     days = grid.data.scored_on, grid.data.day_names
     found = scores_of_rows(grid, schemes, enhancements, seeds, folds, *days, with_forest=with_forest)
@@ -38,9 +43,16 @@ def measure(
 
 
 def scores_of_rows(
-    grid: Grid, schemes: Sequence[Scheme], enhancements: Sequence[Enhancement], seeds: Sequence[int], folds: Sequence[int],
-    days: Sequence[float], names: Sequence[str], *, with_forest: bool,
-) -> list[Measurement]:  # fmt: skip
+    grid: Grid,
+    schemes: Sequence[Scheme],
+    enhancements: Sequence[Enhancement],
+    seeds: Sequence[int],
+    folds: Sequence[int],
+    days: Sequence[float],
+    names: Sequence[str],
+    *,
+    with_forest: bool,
+) -> list[Measurement]:
     """The scores of every row and seed at the end of each day."""
     asked = rows(schemes, enhancements)
     asked += [(Scheme(FOREST, tuple(one.name for one in grid.data.modalities)), NO_ENHANCEMENT)] if with_forest else []
@@ -53,9 +65,14 @@ def scores_of_rows(
 
 
 def scores(
-    grid: Grid, scheme: Scheme, enhancement: Enhancement, seed: int, folds: Sequence[int], days: Sequence[float],
+    grid: Grid,
+    scheme: Scheme,
+    enhancement: Enhancement,
+    seed: int,
+    folds: Sequence[int],
+    days: Sequence[float],
     names: Sequence[str],
-) -> list[Measurement]:  # fmt: skip
+) -> list[Measurement]:
     """The scores of one row and seed at the end of each day, folds pooled."""
     truth, probabilities = grid.pooled(scheme, enhancement, seed, folds, days)
     return [

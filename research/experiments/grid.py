@@ -88,9 +88,11 @@ class Grid:
         """The configuration of a run."""
         (model, training), enhancement = self.common, run.enhancement
         own = {
-            "modalities": run.scheme.modalities, "fusion": run.scheme.fusion, "auxiliary": enhancement.is_auxiliary,
+            "modalities": run.scheme.modalities,
+            "fusion": run.scheme.fusion,
+            "auxiliary": enhancement.is_auxiliary,
             "temporal_dropout": enhancement.has_temporal_dropout,
-        }  # fmt: skip
+        }
         return model.model_copy(update=own), training.model_copy(update={"seed": run.seed})
 
     @property
@@ -179,7 +181,7 @@ class Grid:
             "data": {"name": self.data.name, "parcels": len(self.data), "classes": list(self.data.classes), **counts},
             "model": model.model_dump(mode="json", exclude=own),
             "training": training.model_dump(mode="json", exclude={"seed", "folds", "final", "device"}),
-        }  # fmt: skip
+        }
 
 
 def n_parameters(network: PseLtae) -> int:

@@ -33,17 +33,28 @@ def days(grid: Grid) -> tuple[tuple[float, ...], tuple[str, ...]]:
 
 
 def measure(
-    grid: Grid, schemes: Sequence[Scheme], enhancements: Sequence[Enhancement], seeds: Sequence[int], folds: Sequence[int],
-    *, with_forest: bool = True,
-) -> list[Measurement]:  # fmt: skip
+    grid: Grid,
+    schemes: Sequence[Scheme],
+    enhancements: Sequence[Enhancement],
+    seeds: Sequence[int],
+    folds: Sequence[int],
+    *,
+    with_forest: bool = True,
+) -> list[Measurement]:
     """The scores of every row on every day."""
     return scores_of_rows(grid, schemes, enhancements, seeds, folds, *days(grid), with_forest=with_forest)
 
 
 def write(
-    folder: Path, measurements: Sequence[Measurement], grid: Grid, schemes: Sequence[Scheme], enhancements: Sequence[Enhancement],
-    seeds: Sequence[int], folds: Sequence[int], title: str,
-) -> str:  # fmt: skip
+    folder: Path,
+    measurements: Sequence[Measurement],
+    grid: Grid,
+    schemes: Sequence[Scheme],
+    enhancements: Sequence[Enhancement],
+    seeds: Sequence[int],
+    folds: Sequence[int],
+    title: str,
+) -> str:
     """in-season.csv, in-season.md (the scored dates), in-season.png and reliability.png; the Markdown."""
     tables.write_csv(folder / "in-season.csv", measurements)
     scored = [one for one in measurements if one.at in grid.data.day_names]

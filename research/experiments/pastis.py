@@ -142,9 +142,13 @@ def _annotated(folder: Path, patch: Patch, options: Options) -> _Cut:
     votes = np.bincount((of_pixel * n_classes + target).ravel(), minlength=(len(known) + 1) * n_classes)
     votes = votes.reshape(-1, n_classes)[1:]
     parcels = Parcels(
-        patch=np.full(len(known), patch.id), parcel=known, fold=np.full(len(known), patch.fold),
-        label=votes.argmax(axis=1), n_pixels=votes.sum(axis=1), geometry=shapes(of_pixel, len(known)),
-    )  # fmt: skip
+        patch=np.full(len(known), patch.id),
+        parcel=known,
+        fold=np.full(len(known), patch.fold),
+        label=votes.argmax(axis=1),
+        n_pixels=votes.sum(axis=1),
+        geometry=shapes(of_pixel, len(known)),
+    )
     random = np.random.default_rng([options.seed, patch.id])
     index = choose(of_pixel.ravel(), len(known), options.pixels, random)
     if not options.unlabelled:
@@ -172,9 +176,11 @@ def shapes(of_pixel: NDArray[np.int64], parcels: int) -> NDArray[np.float64]:
     framed = np.pad(of_pixel, 1)
     crossed = np.zeros(parcels + 1)
     for one, other, weight in (
-        (framed[:, 1:], framed[:, :-1], 1.0), (framed[1:], framed[:-1], 1.0),
-        (framed[1:, 1:], framed[:-1, :-1], 0.5**0.5), (framed[1:, :-1], framed[:-1, 1:], 0.5**0.5),
-    ):  # fmt: skip
+        (framed[:, 1:], framed[:, :-1], 1.0),
+        (framed[1:], framed[:-1], 1.0),
+        (framed[1:, 1:], framed[:-1, :-1], 0.5**0.5),
+        (framed[1:, :-1], framed[:-1, 1:], 0.5**0.5),
+    ):
         differs = one != other
         for side in (one, other):
             crossed += weight * np.bincount(side[differs], minlength=parcels + 1)

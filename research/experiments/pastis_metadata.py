@@ -29,10 +29,25 @@ STARTS_ON = date(2018, 9, 1)
 DAYS = range(-200, 600)
 """Days that the published loaders know; later or earlier ones are a fault of the file."""
 CLASSES = (
-    "Meadow", "Soft winter wheat", "Corn", "Winter barley", "Winter rapeseed", "Spring barley", "Sunflower", "Grapevine",
-    "Beet", "Winter triticale", "Winter durum wheat", "Fruits, vegetables, flowers", "Potatoes", "Leguminous fodder",
-    "Soybeans", "Orchard", "Mixed cereal", "Sorghum",
-)  # fmt: skip
+    "Meadow",
+    "Soft winter wheat",
+    "Corn",
+    "Winter barley",
+    "Winter rapeseed",
+    "Spring barley",
+    "Sunflower",
+    "Grapevine",
+    "Beet",
+    "Winter triticale",
+    "Winter durum wheat",
+    "Fruits, vegetables, flowers",
+    "Potatoes",
+    "Leguminous fodder",
+    "Soybeans",
+    "Orchard",
+    "Mixed cereal",
+    "Sorghum",
+)
 """Labels 1 to 18; the parcel classification is over these."""
 BACKGROUND, VOID = 0, 19
 """Not agricultural; a parcel that lies mostly outside its patch. Neither is trained or scored on."""
@@ -75,9 +90,7 @@ class Sensor:
 
 
 _S1 = ("VV", "VH", "VV-VH")
-SENSORS = (
-    Sensor("S2", S2_BANDS, 1e-4, 1, 0.4), Sensor("S1A", _S1, 0.01, 100, 0.2), Sensor("S1D", _S1, 0.01, 100, 0.2),
-)  # fmt: skip
+SENSORS = (Sensor("S2", S2_BANDS, 1e-4, 1, 0.4), Sensor("S1A", _S1, 0.01, 100, 0.2), Sensor("S1D", _S1, 0.01, 100, 0.2))
 
 
 @dataclass(frozen=True)

@@ -121,8 +121,14 @@ def _rows(season: PlayableSeason, sensor: str, parcels: pd.Index) -> tuple[Rows,
     kept = [one.table for one in season.acquisitions() if one.sensor.upper() == sensor and one.table.num_rows]
     schema = {column: column.lower() for column in (kept[0].column_names if kept else ())}
     values = [column for column, name in schema.items() if wanted.get(name) == "real"]
-    kind = [("parcel_key", "i8"), ("nr", "i8"), ("observed_at", "M8[us]"), ("relative_orbit", "i2"), ("direction_nr", "i2"),
-            *((column.lower(), "f4") for column in values)]  # fmt: skip
+    kind = [
+        ("parcel_key", "i8"),
+        ("nr", "i8"),
+        ("observed_at", "M8[us]"),
+        ("relative_orbit", "i2"),
+        ("direction_nr", "i2"),
+        *((column.lower(), "f4") for column in values),
+    ]
     if not kept:
         return np.zeros(0, kind), np.zeros(0, object)
     direction = ["direction"] if sensor == "S1" else []

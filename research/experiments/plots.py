@@ -15,9 +15,17 @@ from research.experiments.tables import Cell, Measurement, Row, cells, label
 from research.seasons.evaluate import Bin
 
 COLOURS: Final[Mapping[str, str]] = {
-    "S2": "#2f7d4f", "S1": "#2c4d7a", "S1A": "#7f9cc0", "S1D": "#4a6a96", "radar": "#2c4d7a", "early": "#d6ad3f", "mid": "#e2873a",
-    "late": "#a8417a", "decision": "#56306e", "forest": "#777777",
-}  # fmt: skip
+    "S2": "#2f7d4f",
+    "S1": "#2c4d7a",
+    "S1A": "#7f9cc0",
+    "S1D": "#4a6a96",
+    "radar": "#2c4d7a",
+    "early": "#d6ad3f",
+    "mid": "#e2873a",
+    "late": "#a8417a",
+    "decision": "#56306e",
+    "forest": "#777777",
+}
 """Optical green, radar blue, fusion from straw to violet, the peer grey."""
 DASHES: Final[Mapping[str, Any]] = {
     "none": (0, (1, 1.5)),
@@ -26,15 +34,27 @@ DASHES: Final[Mapping[str, Any]] = {
 }
 """Line styles of enhancements; anything else is solid."""
 _STYLE: Final[Any] = {
-    "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.2,
-    "legend.frameon": False, "legend.fontsize": 9, "figure.dpi": 110, "savefig.dpi": 150,
-}  # fmt: skip
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.2,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "figure.dpi": 110,
+    "savefig.dpi": 150,
+}
 
 
 def lines(
-    path: Path, measurements: Sequence[Measurement], metrics: Sequence[str], *, x_label: str, is_falling: bool = False,
+    path: Path,
+    measurements: Sequence[Measurement],
+    metrics: Sequence[str],
+    *,
+    x_label: str,
+    is_falling: bool = False,
     marks: Mapping[float, str] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """A panel a metric: value against x, a line a row, a band of one standard deviation over seeds.
 
     Args:
@@ -50,8 +70,16 @@ def lines(
                 axis.invert_xaxis()
             for x, name in (marks or {}).items():
                 axis.axvline(x, color="black", linewidth=0.6, alpha=0.4)
-                axis.annotate(name, (x, 0.01), xycoords=("data", "axes fraction"), rotation=90, va="bottom", ha="right",
-                              fontsize=7.5, alpha=0.7)  # fmt: skip
+                axis.annotate(
+                    name,
+                    (x, 0.01),
+                    xycoords=("data", "axes fraction"),
+                    rotation=90,
+                    va="bottom",
+                    ha="right",
+                    fontsize=7.5,
+                    alpha=0.7,
+                )
         handles, names = axis.get_legend_handles_labels()
         figure.legend(handles, names, loc="outside right center")
         figure.savefig(path)

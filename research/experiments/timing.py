@@ -108,8 +108,10 @@ def measure(
     for nr, scheme in enumerate(schemes):
         grid.told(scheme.name, nr / len(schemes))
         data = grid.data.of(scheme.modalities)
-        for form, figures in ((OURS, _ours(grid, Run(scheme, enhancement, 0, fold), rounds)),
-                              (PUBLISHED, _published(grid, scheme, data, fold, rounds))):  # fmt: skip
+        for form, figures in (
+            (OURS, _ours(grid, Run(scheme, enhancement, 0, fold), rounds)),
+            (PUBLISHED, _published(grid, scheme, data, fold, rounds)),
+        ):
             found += [Measurement(scheme.name, form, 0, 0, 0.0, at, at, value) for at, value in figures.items()]
     return found
 
@@ -147,8 +149,10 @@ def _ours(grid: Grid, run: Run, rounds: int) -> dict[str, float]:
     with torch.no_grad():
         seconds = _timed(lambda: network(batch).logits, rounds)
     return {
-        PARAMETERS: n_parameters(model.network), EPOCH: median(np.diff(stamps).tolist()), SPEED: len(some) / seconds,
-    }  # fmt: skip
+        PARAMETERS: n_parameters(model.network),
+        EPOCH: median(np.diff(stamps).tolist()),
+        SPEED: len(some) / seconds,
+    }
 
 
 def some_parcels(data: LabelledParcels) -> NDArray[np.bool_]:
@@ -180,8 +184,9 @@ def _published(grid: Grid, scheme: Scheme, data: LabelledParcels, fold: int, rou
     unused = ".decoder." if scheme.fusion == "late" else None
     return {
         PARAMETERS: sum(p.numel() for name, p in network.named_parameters() if not (unused and unused in name)),
-        EPOCH: step_s * n_training / parcels, SPEED: parcels / seconds,
-    }  # fmt: skip
+        EPOCH: step_s * n_training / parcels,
+        SPEED: parcels / seconds,
+    }
 
 
 def _timed(work: Callable[[], Tensor], rounds: int) -> float:

@@ -45,15 +45,19 @@ class Observations:
 def observations(season: PlayableSeason) -> Observations:
     """The observations of a season as frames, in order of availability."""
     return Observations(
-        _frame(season, "S1", ("direction", "relative_orbit", "VV", "VH")),
-        _frame(season, "S2", S2_VALUES),
+        _frame(season, "S1", ("direction", "relative_orbit", "VV", "VH")), _frame(season, "S2", S2_VALUES)
     )
 
 
 def forest(
-    observed: Observations, labels: pd.DataFrame, on: date, classes: Sequence[str], *,
-    training: tuple[Observations, pd.DataFrame, date] | None = None, seed: int = 0,
-) -> pd.DataFrame:  # fmt: skip
+    observed: Observations,
+    labels: pd.DataFrame,
+    on: date,
+    classes: Sequence[str],
+    *,
+    training: tuple[Observations, pd.DataFrame, date] | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
     """Posteriors of the random forest as known on a date: index parcel_id, a column per class.
 
     Args:
@@ -99,10 +103,15 @@ def hidden_ndvi(s2: pd.DataFrame, gap_d: int) -> pd.DataFrame:
         linear = value[b] + (value[a] - value[b]) * (day[both] - day[b]) / (day[a] - day[b])
         asked.append(
             pd.DataFrame(
-                {"parcel_id": parcel, "observed_at": rows["observed_at"].to_numpy()[both], "NDVI": value[both],
-                 "linear": linear, "last": value[b]}
+                {
+                    "parcel_id": parcel,
+                    "observed_at": rows["observed_at"].to_numpy()[both],
+                    "NDVI": value[both],
+                    "linear": linear,
+                    "last": value[b],
+                }
             )
-        )  # fmt: skip
+        )
     if not asked:
         raise ValueError("no clear NDVI to hide; give a season with Sentinel-2 observations")
     return pd.concat(asked, ignore_index=True)

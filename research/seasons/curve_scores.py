@@ -82,9 +82,12 @@ def straight_lines(seen: Floats) -> Floats:
 
 
 def _grid(
-    parcel: NDArray[np.int64], day: NDArray[np.datetime64], value: NDArray[np.float32], keys: NDArray[np.int64],
+    parcel: NDArray[np.int64],
+    day: NDArray[np.datetime64],
+    value: NDArray[np.float32],
+    keys: NDArray[np.int64],
     days: NDArray[np.datetime64],
-) -> Floats:  # fmt: skip
+) -> Floats:
     """(P, T) values by parcel and day, the largest where a day has several (cloud only lowers NDVI); NaN elsewhere."""
     out = np.full((len(keys), len(days)), np.nan)
     row = np.searchsorted(keys, parcel)

@@ -120,9 +120,18 @@ def demonstrate(where: Servers, settings: DemoSettings, stages: Stages, models_f
             season_results.count_observations(connection, one.season_key, COLLECTION) for one in (past, now)
         )
         run = Run(
-            settings, history, season, past, now, imported.lineage, models, handover.date(), _counted(flows, in_tables),
-            where.what, stages.seconds,
-        )  # fmt: skip
+            settings,
+            history,
+            season,
+            past,
+            now,
+            imported.lineage,
+            models,
+            handover.date(),
+            _counted(flows, in_tables),
+            where.what,
+            stages.seconds,
+        )
         return measure(connection, run, bar)
 
 
@@ -147,10 +156,13 @@ def _play(chain: Chain, part: Part, stages: Stages, name: str, *, is_watched: bo
 def _counted(flows: list[tuple[int, Played]], in_tables: int) -> Counted:
     played = [one for _, one in flows]
     return Counted(
-        emitted=sum(emitted for emitted, _ in flows), sent=sum(one.sent for one in played),
-        stored=sum(one.stored for one in played), in_tables=in_tables,
-        dead_lettered=sum(one.dead_lettered for one in played), postponed=sum(one.work.postponed for one in played),
-    )  # fmt: skip
+        emitted=sum(emitted for emitted, _ in flows),
+        sent=sum(one.sent for one in played),
+        stored=sum(one.stored for one in played),
+        in_tables=in_tables,
+        dead_lettered=sum(one.dead_lettered for one in played),
+        postponed=sum(one.work.postponed for one in played),
+    )
 
 
 def _train(
@@ -160,24 +172,32 @@ def _train(
     dates = tuple(day.replace(year=day.year - 1) for day in settings.scored_on)
     with engine(chain.dsn).begin() as connection:
         data = stored_season.load(
-            connection, past, COLLECTION, at, label_of=lambda parcel: parcel.crop_name,
-            min_parcels=settings.min_parcels, pixels=settings.pixels,
-        )  # fmt: skip
+            connection,
+            past,
+            COLLECTION,
+            at,
+            label_of=lambda parcel: parcel.crop_name,
+            min_parcels=settings.min_parcels,
+            pixels=settings.pixels,
+        )
         what = f"{len(data.classes)} crops, {len(data.labels)} parcels"
         with stages.stage("train classifier") as bar:
             model = season_models.classifier(
-                data, evaluation_dates=dates, epochs=settings.epochs, seed=settings.seed,
+                data,
+                evaluation_dates=dates,
+                epochs=settings.epochs,
+                seed=settings.seed,
                 progress=lambda epoch, of, loss: bar.to(epoch, of, f"{what}, loss {loss:.2f}"),
-            )  # fmt: skip
+            )
         curve = GapTrainingConfig(n_members=1, n_updates=settings.ndvi_updates, seed=settings.seed)
         with stages.stage("train NDVI") as bar:
             gaps, scores = season_models.ndvi(
-                data, config=curve,
-                progress=lambda update, loss: bar.to(update, curve.all_updates, f"loss {loss:.4f}"),
-            )  # fmt: skip
+                data, config=curve, progress=lambda update, loss: bar.to(update, curve.all_updates, f"loss {loss:.4f}")
+            )
         tasks: tuple[tuple[registry.Task, Checkpoint], ...] = (
-            ("classifier", model.to_checkpoint()), ("ndvi", season_models.ndvi_checkpoint(gaps, scores, season_models.about(data))),
-        )  # fmt: skip
+            ("classifier", model.to_checkpoint()),
+            ("ndvi", season_models.ndvi_checkpoint(gaps, scores, season_models.about(data))),
+        )
         for task, checkpoint in tasks:
             key = season_models.save(connection, task, checkpoint, folder / checkpoint.model[:12], at)
             registry.activate(connection, now.season_key, COLLECTION, key, at)
@@ -187,9 +207,14 @@ def _train(
 
 def _config(settings: DemoSettings, year: int) -> SimulatorConfig:
     return SimulatorConfig(
-        year=year, seed=settings.seed, n_parcels=settings.parcels, n_pixels=settings.pixels, s1_every_d=settings.s1_every_d,
-        s1_orbits=1, collection=COLLECTION,
-    )  # fmt: skip
+        year=year,
+        seed=settings.seed,
+        n_parcels=settings.parcels,
+        n_pixels=settings.pixels,
+        s1_every_d=settings.s1_every_d,
+        s1_orbits=1,
+        collection=COLLECTION,
+    )
 
 
 def _part(season: SimulatedSeason, since: datetime | None, until: datetime | None) -> Part:

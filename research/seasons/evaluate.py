@@ -127,13 +127,18 @@ def load(connection: sa.Connection, season: Season, collection: str) -> Watched:
         if finding.colour is not None:
             colours.setdefault(key, []).append(finding.colour)
     return Watched(
-        season, parcels,
+        season,
+        parcels,
         season_results.ndvi(connection, season.season_key, collection, "causal"),
         season_results.ndvi(connection, season.season_key, collection, None),
-        views[np.isfinite(views["ndvi"])], alerts,
-        {one: parcel_history(connection, key_of[one], None, None, None) for one in sorted({a.source_id for a in alerts})},
+        views[np.isfinite(views["ndvi"])],
+        alerts,
+        {
+            one: parcel_history(connection, key_of[one], None, None, None)
+            for one in sorted({a.source_id for a in alerts})
+        },
         {p.source_id: light(p.is_monitorable, colours.get(p.parcel_key, ())) for p in parcels},
-    )  # fmt: skip
+    )
 
 
 def posteriors_on(connection: sa.Connection, season: Season, collection: str, day: date) -> pd.DataFrame:
@@ -239,12 +244,24 @@ def _case(
     right = [e for e in own if _answers(raised, e)]
     shown = right or own
     # The evidence that made it: of its confirmation if there was one, else of its opening.
-    told = [row for row in history if row.kind == "alert" and row.detail["rule"] == alert.rule
-            and row.detail["event"] in ("opened", "confirmed") and alert.opened_at <= row.at
-            and (alert.closed_at is None or row.at <= alert.closed_at)]  # fmt: skip
+    told = [
+        row
+        for row in history
+        if row.kind == "alert"
+        and row.detail["rule"] == alert.rule
+        and row.detail["event"] in ("opened", "confirmed")
+        and alert.opened_at <= row.at
+        and (alert.closed_at is None or row.at <= alert.closed_at)
+    ]
     return Case(
-        alert.source_id, parcel.crop_name or "nothing", grown[alert.source_id], alert.rule, raised.raised_on,
-        alert.confirmed_at.date() if alert.confirmed_at else None, alert.closed_at.date() if alert.closed_at else None,
+        alert.source_id,
+        parcel.crop_name or "nothing",
+        grown[alert.source_id],
+        alert.rule,
+        raised.raised_on,
+        alert.confirmed_at.date() if alert.confirmed_at else None,
+        alert.closed_at.date() if alert.closed_at else None,
         "; ".join(f"{e.kind.replace('_', ' ')} {e.happened_on}" for e in shown) or "nothing",
-        "right" if right else "other event" if own else "false", why(alert.rule, told[-1].detail) if told else "",
-    )  # fmt: skip
+        "right" if right else "other event" if own else "false",
+        why(alert.rule, told[-1].detail) if told else "",
+    )

@@ -33,9 +33,14 @@ MIN_AREA_HA = 0.3  # scoring rule of the data's page
 PIXEL_M2 = 100  # Sentinel-2's 10 m pixel, and the spacing of Sentinel-1 GRD
 
 GROUPS = {
-    "aardappel": "aardappel", "uien": "uien", "tarwe, winter": "tarwe winter", "bieten": "bieten", "tulp": "tulp",
-    "grasland": "grasland", "witlof": "witlof",
-}  # fmt: skip
+    "aardappel": "aardappel",
+    "uien": "uien",
+    "tarwe, winter": "tarwe winter",
+    "bieten": "bieten",
+    "tulp": "tulp",
+    "grasland": "grasland",
+    "witlof": "witlof",
+}
 """A word in the declared crop's name, in lower case, and the group it stands for; the groups exclude each other."""
 
 # The source does not say when products could be had. Chosen so that a day's passes are known at that day's end, which

@@ -143,12 +143,19 @@ def measure(connection: sa.Connection, run: Run, bar: Steps) -> Outcome:
     alerts = evaluate.alerts(watched, truth.events, grown)
     key_of = {one.source_id: one.parcel_key for one in watched.parcels}
     return Outcome(
-        run, watched, by_method, {day: network[day] for day in days}, {day: pools[day] for day in dates},
-        curve_scores.curves(watched, truth.days, dict(zip(truth.parcels["parcel_id"], truth.ndvi, strict=True))), alerts,
-        tuple((one, parcel_history(connection, key_of[one.parcel_id], None, None, None))
-              for one in choose(watched, alerts, truth.events)),
+        run,
+        watched,
+        by_method,
+        {day: network[day] for day in days},
+        {day: pools[day] for day in dates},
+        curve_scores.curves(watched, truth.days, dict(zip(truth.parcels["parcel_id"], truth.ndvi, strict=True))),
+        alerts,
+        tuple(
+            (one, parcel_history(connection, key_of[one.parcel_id], None, None, None))
+            for one in choose(watched, alerts, truth.events)
+        ),
         evaluate.lights(watched),
-    )  # fmt: skip
+    )
 
 
 def labelled(parcels: Sequence[Parcel], names: Mapping[str, str]) -> pd.DataFrame:

@@ -91,9 +91,14 @@ def import_season(
 
 
 def play(
-    chain: Chain, season: PlayableSeason, collections: dict[str, frozenset[str] | None], *, is_watched: bool,
-    step_days: int = 1, on_day: DayDone = lambda _day, _played: None,
-) -> Played:  # fmt: skip
+    chain: Chain,
+    season: PlayableSeason,
+    collections: dict[str, frozenset[str] | None],
+    *,
+    is_watched: bool,
+    step_days: int = 1,
+    on_day: DayDone = lambda _day, _played: None,
+) -> Played:
     """Plays a season into collections (each with the source ids it holds, None for all); returns what went through.
 
     Args:

@@ -26,13 +26,27 @@ from research.seasons.evaluate import Bin
 from training.metrics import ClassScores
 
 LIGHT_COLOURS: Final = {
-    "green": "#4f9d5b", "yellow": "#e0b021", "red": "#c8372d", "not judged": "#8fa3b0", "not monitorable": "#c9ced2",
-}  # fmt: skip
+    "green": "#4f9d5b",
+    "yellow": "#e0b021",
+    "red": "#c8372d",
+    "not judged": "#8fa3b0",
+    "not monitorable": "#c9ced2",
+}
 CROP_COLOURS: Final = {
-    "permanent grassland": "#2f7d4f", "temporary grassland": "#86c07f", "alfalfa": "#3f9c9c", "winter wheat": "#d6ad3f",
-    "winter barley": "#a57c26", "spring barley": "#eed489", "winter rapeseed": "#f2e13a", "silage maize": "#e2873a",
-    "sugar beet": "#a8417a", "potato": "#8b76b8", "seed onion": "#e3a3b8", "sunflower": "#b8472f", "wine grapes": "#56306e",
-}  # fmt: skip
+    "permanent grassland": "#2f7d4f",
+    "temporary grassland": "#86c07f",
+    "alfalfa": "#3f9c9c",
+    "winter wheat": "#d6ad3f",
+    "winter barley": "#a57c26",
+    "spring barley": "#eed489",
+    "winter rapeseed": "#f2e13a",
+    "silage maize": "#e2873a",
+    "sugar beet": "#a8417a",
+    "potato": "#8b76b8",
+    "seed onion": "#e3a3b8",
+    "sunflower": "#b8472f",
+    "wine grapes": "#56306e",
+}
 INK: Final = "#000000"  # what the page replaces by its own
 TRUTH_COLOUR: Final = "#7b3fa0"
 PEER_COLOUR: Final = "#c8772d"
@@ -40,10 +54,19 @@ MAIN_COLOUR: Final = "#2f7d4f"
 BLOCK_GAP_M: Final = 25.0
 """Fields nearer than twice this belong to one block: tracks and ditches are narrower, blocks lie further apart."""
 _STYLE: Final[Any] = {
-    "svg.fonttype": "none", "svg.hashsalt": "parcelwatch", "font.size": 10, "axes.spines.top": False,
-    "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.18, "grid.color": INK, "axes.edgecolor": INK,
-    "xtick.color": INK, "ytick.color": INK, "legend.frameon": False,
-}  # fmt: skip
+    "svg.fonttype": "none",
+    "svg.hashsalt": "parcelwatch",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.18,
+    "grid.color": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+}
 
 
 def crop_colours(crops: Sequence[str]) -> dict[str, str]:
@@ -103,12 +126,24 @@ def accuracy_over_season(
         marked: Any = [day for day in dates if day in days]
         axis.plot(marked, [days[day].accuracy for day in marked], "o", color=MAIN_COLOUR)
         for day in marked:
-            axis.annotate(f"{days[day].accuracy:.0%}", (day, days[day].accuracy), xytext=(0, 8), ha="center",
-                          textcoords="offset points", fontsize=9)  # fmt: skip
+            axis.annotate(
+                f"{days[day].accuracy:.0%}",
+                (day, days[day].accuracy),
+                xytext=(0, 8),
+                ha="center",
+                textcoords="offset points",
+                fontsize=9,
+            )
         if forest:
             peers: Any = sorted(forest)
-            axis.plot(peers, [forest[day].accuracy for day in peers], "D", color=PEER_COLOUR, markersize=5,
-                      label="random forest, accuracy")  # fmt: skip
+            axis.plot(
+                peers,
+                [forest[day].accuracy for day in peers],
+                "D",
+                color=PEER_COLOUR,
+                markersize=5,
+                label="random forest, accuracy",
+            )
         axis.axhline(declared, color=INK, linewidth=1, linestyle="--", alpha=0.6, label="declaration as given")
         axis.set_ylim(0, 1.08)
         axis.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -154,8 +189,16 @@ def parcel_plot(
                 axis.plot([at], [-0.06], "^", color=TRUTH_COLOUR, markersize=5)
                 continue
             axis.axvline(at, color=TRUTH_COLOUR, linewidth=1.2, linestyle=":")
-            axis.annotate(f"{kind} (truth)", (at, 0.02), xycoords=("data", "axes fraction"), rotation=90, va="bottom",
-                          ha="right", fontsize=7.5, color=TRUTH_COLOUR)  # fmt: skip
+            axis.annotate(
+                f"{kind} (truth)",
+                (at, 0.02),
+                xycoords=("data", "axes fraction"),
+                rotation=90,
+                va="bottom",
+                ha="right",
+                fontsize=7.5,
+                color=TRUTH_COLOUR,
+            )
         for each in [one for one in figure.axes if one.get_legend_handles_labels()[0]]:  # above the lines, not on them
             each.legend(
                 loc="lower left", bbox_to_anchor=(0, 0.98), fontsize=8, ncols=5, borderaxespad=0, columnspacing=1.2
@@ -188,5 +231,6 @@ def _scale_bar(axis: Axes, length_m: float = 500.0) -> None:
     """Half a kilometre in the lower left corner."""
     x0, y0 = axis.get_xlim()[0], axis.get_ylim()[0] - 60
     axis.plot([x0, x0 + length_m], [y0, y0], color=INK, linewidth=2, solid_capstyle="butt")
-    axis.annotate(f"{length_m:.0f} m", (x0 + length_m / 2, y0), xytext=(0, 4), textcoords="offset points", ha="center",
-                  fontsize=9)  # fmt: skip
+    axis.annotate(
+        f"{length_m:.0f} m", (x0 + length_m / 2, y0), xytext=(0, 4), textcoords="offset points", ha="center", fontsize=9
+    )

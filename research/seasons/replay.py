@@ -111,17 +111,24 @@ def replay(
         title=f"Replay of {season.collection}, season {season.name}",
         protocol=_protocol(season, train_on),
         classes={"parcelwatch": ours, "random forest": forest},
-        ndvi={} if ndvi.empty else {
+        ndvi={}
+        if ndvi.empty
+        else {
             "gap filling, radar alone, unseen parcels": score_ndvi(
-                ndvi["observed"].to_numpy(), ndvi["predicted"].to_numpy(), ndvi["day"].tolist())
+                ndvi["observed"].to_numpy(), ndvi["predicted"].to_numpy(), ndvi["day"].tolist()
+            )
         },
         facts={
-            "observations sent": sent, "stored": history.stored + played.stored,
-            "dead letters": history.dead_lettered + played.dead_lettered, "posteriors": played.work.posteriors,
-            "NDVI days": played.work.ndvi_days, "alert events": played.work.alert_events,
-            "seed": settings.seed, "seconds": round(perf_counter() - began),
+            "observations sent": sent,
+            "stored": history.stored + played.stored,
+            "dead letters": history.dead_lettered + played.dead_lettered,
+            "posteriors": played.work.posteriors,
+            "NDVI days": played.work.ndvi_days,
+            "alert events": played.work.alert_events,
+            "seed": settings.seed,
+            "seconds": round(perf_counter() - began),
         },
-    )  # fmt: skip
+    )
 
 
 def _labelled(chain: Chain, stored: Season, collection: str, labels: pd.DataFrame) -> TrainingData:
@@ -143,9 +150,8 @@ def _fields(chain: Chain, stored: Season, collection: str, labels: pd.DataFrame)
 
     with engine(chain.dsn).connect() as connection:
         return stored_season.load(
-            connection, stored, collection, chain.clock.now,
-            label_of=is_field, min_parcels=1, min_classes=1, pixels=0,
-        )  # fmt: skip
+            connection, stored, collection, chain.clock.now, label_of=is_field, min_parcels=1, min_classes=1, pixels=0
+        )
 
 
 def _parts(season: RecordedSeason, labels: pd.DataFrame, train_on: RecordedSeason | None) -> list[_Part]:
@@ -162,24 +168,37 @@ def _parts(season: RecordedSeason, labels: pd.DataFrame, train_on: RecordedSeaso
 
 
 def _train(
-    chain: Chain, season_key: int, part: _Part, crops: TrainingData, fields: TrainingData, past: RecordedSeason,
-    settings: ReplaySettings, told: Told,
-) -> GapModel:  # fmt: skip
+    chain: Chain,
+    season_key: int,
+    part: _Part,
+    crops: TrainingData,
+    fields: TrainingData,
+    past: RecordedSeason,
+    settings: ReplaySettings,
+    told: Told,
+) -> GapModel:
     """Trains, registers and activates the models of a part; returns that of the curve."""
     usable = [_usable(data, part) for data in (crops, fields)]
     model = season_models.classifier(
-        crops, evaluation_dates=past.scored_on, is_usable=usable[0], epochs=settings.epochs, seed=settings.seed,
+        crops,
+        evaluation_dates=past.scored_on,
+        is_usable=usable[0],
+        epochs=settings.epochs,
+        seed=settings.seed,
         progress=lambda epoch, epochs, loss: told(f"crops of {part.collection}, loss {loss:.3f}", epoch / epochs),
-    )  # fmt: skip
+    )
     updates = settings.ndvi.all_updates
     ndvi, ndvi_scores = season_models.ndvi(
-        fields, is_usable=usable[1], config=settings.ndvi,
+        fields,
+        is_usable=usable[1],
+        config=settings.ndvi,
         progress=lambda update, loss: told(f"NDVI of {part.collection}, loss {loss:.4f}", update / updates),
-    )  # fmt: skip
+    )
     now = chain.clock.now
     checkpoints = {
-        "classifier": model.to_checkpoint(), "ndvi": season_models.ndvi_checkpoint(ndvi, ndvi_scores, season_models.about(fields)),
-    }  # fmt: skip
+        "classifier": model.to_checkpoint(),
+        "ndvi": season_models.ndvi_checkpoint(ndvi, ndvi_scores, season_models.about(fields)),
+    }
     with tempfile.TemporaryDirectory() as folder, engine(chain.dsn).begin() as connection:
         for task, checkpoint in checkpoints.items():
             key = season_models.save(connection, task, checkpoint, Path(folder) / task, now)  # type: ignore[arg-type]
@@ -209,9 +228,14 @@ def _score_radar(model: GapModel, fields: TrainingData, is_unseen: NDArray[np.bo
 
 
 def _score_posteriors(
-    chain: Chain, season: Season, parts: list[_Part], dates: Sequence[date], labels: pd.DataFrame,
-    training: pd.DataFrame | None, classes: tuple[str, ...],
-) -> dict[date, ClassScores]:  # fmt: skip
+    chain: Chain,
+    season: Season,
+    parts: list[_Part],
+    dates: Sequence[date],
+    labels: pd.DataFrame,
+    training: pd.DataFrame | None,
+    classes: tuple[str, ...],
+) -> dict[date, ClassScores]:
     """Scores of what the store knew at the end of each date."""
     scores = {}
     with engine(chain.dsn).connect() as connection:

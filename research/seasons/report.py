@@ -43,12 +43,23 @@ def render(outcome: Outcome, versions: Mapping[str, str], memory_mb: float) -> s
         "thousands": "{:,}".format,
     }
     return environment.get_template("report.html").render(
-        o=outcome, versions=versions, memory_mb=memory_mb, dates=outcome.run.settings.scored_on,
-        maps=list(_maps(outcome)), crop_legend=_crop_legend(outcome), light_colours=plots.LIGHT_COLOURS,
-        accuracy=Markup(_accuracy(outcome)), reliability=Markup(_reliability(outcome)), confusion=_confusion(outcome),
-        kinds=list(_kinds(outcome)), examples=list(_examples(outcome)), n_watched=sum(p.is_monitorable for p in outcome.watched.parcels),
-        reasons=_reasons(outcome), light_shares=_light_shares(outcome.lights), final=_final(outcome, "network"),
-    )  # fmt: skip
+        o=outcome,
+        versions=versions,
+        memory_mb=memory_mb,
+        dates=outcome.run.settings.scored_on,
+        maps=list(_maps(outcome)),
+        crop_legend=_crop_legend(outcome),
+        light_colours=plots.LIGHT_COLOURS,
+        accuracy=Markup(_accuracy(outcome)),
+        reliability=Markup(_reliability(outcome)),
+        confusion=_confusion(outcome),
+        kinds=list(_kinds(outcome)),
+        examples=list(_examples(outcome)),
+        n_watched=sum(p.is_monitorable for p in outcome.watched.parcels),
+        reasons=_reasons(outcome),
+        light_shares=_light_shares(outcome.lights),
+        final=_final(outcome, "network"),
+    )
 
 
 def summary(outcome: Outcome) -> Table:
@@ -64,8 +75,12 @@ def summary(outcome: Outcome) -> Table:
     table.add_row("dead letters, parcels postponed", f"{c.dead_lettered}, {c.postponed}", end_section=True)
     for method, by_date in outcome.classes.items():
         figures = ", ".join(f"{day:%d %b} {one.accuracy:.3f} / {one.macro_f1:.3f}" for day, one in by_date.items())
-        table.add_row(f"{method}: accuracy / macro-F1 as known on", figures if method != "declared crop" else
-                      f"{_final(outcome, method).accuracy:.3f} / {_final(outcome, method).macro_f1:.3f}")  # fmt: skip
+        table.add_row(
+            f"{method}: accuracy / macro-F1 as known on",
+            figures
+            if method != "declared crop"
+            else f"{_final(outcome, method).accuracy:.3f} / {_final(outcome, method).macro_f1:.3f}",
+        )
     table.add_section()
     for one in outcome.curves:
         inside = "" if one.inside_95 is None else f", inside 95 % {one.inside_95:.0%}"
@@ -193,9 +208,13 @@ def _examples(outcome: Outcome) -> Iterator[dict[str, Any]]:
         parcel, true = parcel_of[example.parcel_id], truth.parcels.iloc[row_of[example.parcel_id]]
         picture = plots.parcel_plot(rows, truth.days, truth.ndvi[row_of[example.parcel_id]], _dated(events))
         yield {
-            "example": example, "plot": Markup(picture), "declared": parcel.crop_name, "grown": GROWN_NAME[true["grown"]],
-            "area_ha": parcel.area_ha, "region": REGION_NAMES.get(parcel.region, parcel.region),
-        }  # fmt: skip
+            "example": example,
+            "plot": Markup(picture),
+            "declared": parcel.crop_name,
+            "grown": GROWN_NAME[true["grown"]],
+            "area_ha": parcel.area_ha,
+            "region": REGION_NAMES.get(parcel.region, parcel.region),
+        }
 
 
 def _dated(events: pd.DataFrame) -> Sequence[tuple[date, str]]:

@@ -17,9 +17,15 @@ SCHEMA_OF = {"S1": S1, "S2": S2}
 
 
 def acquisition(
-    sensor: Sensor, rows: pd.DataFrame, *, observed_at: datetime, available_at: datetime, scene: str,
-    same: Mapping[str, Any], skipped: Mapping[str, int],
-) -> RecordedAcquisition:  # fmt: skip
+    sensor: Sensor,
+    rows: pd.DataFrame,
+    *,
+    observed_at: datetime,
+    available_at: datetime,
+    scene: str,
+    same: Mapping[str, Any],
+    skipped: Mapping[str, int],
+) -> RecordedAcquisition:
     """One acquisition from its parcels' values.
 
     Args:

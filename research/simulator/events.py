@@ -55,12 +55,7 @@ def declare(grown: IntArray, region: NDArray[np.str_], rate: float, rng: np.rand
 
 
 def draw_events(
-    plan: Plan,
-    declared: IntArray,
-    centre: FloatArray,
-    region: NDArray[np.str_],
-    rate: float,
-    rng: np.random.Generator,
+    plan: Plan, declared: IntArray, centre: FloatArray, region: NDArray[np.str_], rate: float, rng: np.random.Generator
 ) -> Events:
     """Draws the events of a season; a parcel has at most one beside a wrong declaration.
 

@@ -104,9 +104,15 @@ def draw_looks(region: NDArray[np.str_], field: IntArray, east_km: FloatArray, c
 
 
 def build_fields(
-    here: IntArray, outlines: list[Polygon], parcel_id: NDArray[np.str_], crop: IntArray, states: FieldStates,
-    looks: Looks, weather: Weather, config: SimulatorConfig,
-) -> Fields:  # fmt: skip
+    here: IntArray,
+    outlines: list[Polygon],
+    parcel_id: NDArray[np.str_],
+    crop: IntArray,
+    states: FieldStates,
+    looks: Looks,
+    weather: Weather,
+    config: SimulatorConfig,
+) -> Fields:
     """The parcels of one region: rows `here` of the whole, their UTM outlines and the region's weather in season."""
     s2 = sample_pixels(outlines, 5.0, config.n_pixels, config.seed)
     s1 = sample_pixels(outlines, 10.0, config.n_pixels, config.seed)

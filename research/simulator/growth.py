@@ -63,9 +63,13 @@ class Mowing:
 
 
 def grow(
-    plan: Plan, events: Events, weather: dict[str, Weather], region: NDArray[np.str_], previous: IntArray,
+    plan: Plan,
+    events: Events,
+    weather: dict[str, Weather],
+    region: NDArray[np.str_],
+    previous: IntArray,
     rng: np.random.Generator,
-) -> tuple[FieldStates, list[Mowing]]:  # fmt: skip
+) -> tuple[FieldStates, list[Mowing]]:
     """Grows every field through the year; returns the states and the cuts of the swards."""
     days, n = plan.days, len(plan.crop)
     shape = (n, len(days))
@@ -182,9 +186,14 @@ def _roughness(plan: Plan, events: Events, end: IntArray, days: IntArray) -> Flo
 
 
 def _swards(
-    plan: Plan, events: Events, weather: dict[str, Weather], region: NDArray[np.str_], previous: IntArray,
-    vigour: FloatArray, rng: np.random.Generator,
-) -> tuple[dict[int, tuple[FloatArray, FloatArray]], list[Mowing]]:  # fmt: skip
+    plan: Plan,
+    events: Events,
+    weather: dict[str, Weather],
+    region: NDArray[np.str_],
+    previous: IntArray,
+    vigour: FloatArray,
+    rng: np.random.Generator,
+) -> tuple[dict[int, tuple[FloatArray, FloatArray]], list[Mowing]]:
     """Leaf area and dead area of each sward, by row, and its cuts."""
     grown: dict[int, tuple[FloatArray, FloatArray]] = {}
     cuts: list[Mowing] = []

@@ -96,9 +96,15 @@ def observe_s1(fields: Fields, orbit: S1Orbit, t: int, heading: Heading, seed: i
     if product.is_withdrawn:
         return table(S1_SCHEMA, heading, {**_withdrawn(fields, seen, "n_pixels"), **shared}), skipped
     mean = radar.field_backscatter(
-        fields.states, t, fields.crop, fields.looks.radar, float(fields.wetness[t]),
-        bool(fields.temperature[t] < FROZEN_C), orbit.incidence_deg, LOOK_AZIMUTH[orbit.direction],
-    )[seen]  # fmt: skip
+        fields.states,
+        t,
+        fields.crop,
+        fields.looks.radar,
+        float(fields.wetness[t]),
+        bool(fields.temperature[t] < FROZEN_C),
+        orbit.incidence_deg,
+        LOOK_AZIMUTH[orbit.direction],
+    )[seen]
     recalibrated_db = 0.1 * product.revision  # a new calibration auxiliary file
     mean *= np.power(10, (rng.normal(0, FIELD_DB, mean.shape) + recalibrated_db) / 10).astype(np.float32)
     used = fields.s1.is_used[seen]
@@ -113,11 +119,13 @@ def observe_s1(fields: Fields, orbit: S1Orbit, t: int, heading: Heading, seed: i
     columns: dict[str, object] = {
         "parcel_id": fields.parcel_id[seen].tolist(),
         **shared,
-        "VV": total[:, 0].astype(np.float32), "VH": total[:, 1].astype(np.float32),
-        "VV_SD": sd[:, 0], "VH_SD": sd[:, 1],
+        "VV": total[:, 0].astype(np.float32),
+        "VH": total[:, 1].astype(np.float32),
+        "VV_SD": sd[:, 0],
+        "VH_SD": sd[:, 1],
         "n_pixels": count[seen].astype(np.int32),
         "pixels": packed_pixels(sets, used),
-    }  # fmt: skip
+    }
     return table(S1_SCHEMA, heading, columns), skipped
 
 

@@ -68,11 +68,7 @@ def next_dry_day(days: IntArray, wanted: FloatArray, weather: Weather) -> IntArr
 
 
 def make_plan(
-    crop: IntArray,
-    previous: IntArray,
-    region: NDArray[np.str_],
-    weather: dict[str, Weather],
-    rng: np.random.Generator,
+    crop: IntArray, previous: IntArray, region: NDArray[np.str_], weather: dict[str, Weather], rng: np.random.Generator
 ) -> Plan:
     """Draws the plan of a year. Shapes: crop, previous (index into CROPS) and region (P,)."""
     n = len(crop)

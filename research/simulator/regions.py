@@ -86,7 +86,10 @@ LOWLANDS = Region(
     epsg=32631,
     # Monthly means 3.5 to 18 degrees; 830 mm a year on about 190 wet days.
     climate=Climate(
-        mean_c=10.6, amplitude_c=7.4, wet_day_chance=(0.60, 0.46), wet_day_mm=(3.8, 5.0),
+        mean_c=10.6,
+        amplitude_c=7.4,
+        wet_day_chance=(0.60, 0.46),
+        wet_day_mm=(3.8, 5.0),
         cloud=(0.80, 0.76, 0.70, 0.63, 0.62, 0.62, 0.62, 0.60, 0.62, 0.70, 0.80, 0.83),
     ),
     # Dark marine clay: lower than the French medians below; gives NDVI 0.14, the Dutch mean of bare fields in May.
@@ -105,12 +108,20 @@ LOWLANDS = Region(
     ),
     # After the crop plan of Flevoland (CBS StatLine, arable area by crop), grass raised so that mowing can be studied.
     shares={
-        "winter_wheat": 0.17, "winter_barley": 0.05, "winter_rapeseed": 0.04, "spring_barley": 0.06, "maize": 0.08,
-        "sugar_beet": 0.12, "potato": 0.16, "onion": 0.10, "permanent_grass": 0.12, "temporary_grass": 0.07,
+        "winter_wheat": 0.17,
+        "winter_barley": 0.05,
+        "winter_rapeseed": 0.04,
+        "spring_barley": 0.06,
+        "maize": 0.08,
+        "sugar_beet": 0.12,
+        "potato": 0.16,
+        "onion": 0.10,
+        "permanent_grass": 0.12,
+        "temporary_grass": 0.07,
         "alfalfa": 0.03,
     },
     cover_crop_chance=0.6,
-)  # fmt: skip
+)
 
 CENTRE = Region(
     key="centre",
@@ -120,7 +131,10 @@ CENTRE = Region(
     epsg=32631,
     # Monthly means 4 to 20.5 degrees; 700 mm a year on about 160 wet days.
     climate=Climate(
-        mean_c=12.1, amplitude_c=8.2, wet_day_chance=(0.52, 0.35), wet_day_mm=(3.8, 5.3),
+        mean_c=12.1,
+        amplitude_c=8.2,
+        wet_day_chance=(0.52, 0.35),
+        wet_day_mm=(3.8, 5.3),
         cloud=(0.80, 0.72, 0.63, 0.57, 0.55, 0.48, 0.42, 0.42, 0.46, 0.60, 0.75, 0.81),
     ),
     # Median of 363 French pixels with NDVI below 0.2 (2022-2024).
@@ -138,11 +152,21 @@ CENTRE = Region(
     ),
     # After Agreste, annual agricultural statistics of Centre-Val de Loire, root crops and vines raised to be learnable.
     shares={
-        "winter_wheat": 0.24, "winter_barley": 0.11, "winter_rapeseed": 0.11, "spring_barley": 0.06, "maize": 0.10,
-        "sugar_beet": 0.04, "potato": 0.03, "onion": 0.02, "sunflower": 0.08, "permanent_grass": 0.08,
-        "temporary_grass": 0.05, "alfalfa": 0.04, "vineyard": 0.04,
+        "winter_wheat": 0.24,
+        "winter_barley": 0.11,
+        "winter_rapeseed": 0.11,
+        "spring_barley": 0.06,
+        "maize": 0.10,
+        "sugar_beet": 0.04,
+        "potato": 0.03,
+        "onion": 0.02,
+        "sunflower": 0.08,
+        "permanent_grass": 0.08,
+        "temporary_grass": 0.05,
+        "alfalfa": 0.04,
+        "vineyard": 0.04,
     },
     cover_crop_chance=0.55,
-)  # fmt: skip
+)
 
 REGIONS: dict[str, Region] = {region.key: region for region in (LOWLANDS, CENTRE)}

@@ -49,13 +49,7 @@ class Product:
 
 
 def products(
-    region: Region,
-    seed: int,
-    starts_on: date,
-    ends_on: date,
-    s1_every_d: int,
-    s2_every_d: int,
-    lost: float,
+    region: Region, seed: int, starts_on: date, ends_on: date, s1_every_d: int, s2_every_d: int, lost: float
 ) -> list[Product]:
     """All products of a region and season in the order of availability, lost ones included.
 

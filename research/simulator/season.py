@@ -117,10 +117,16 @@ class Season:
         emitted = observed.num_rows if observed is not None else 0
         self.ledger.append(
             LedgerEntry(
-                product.scene_id, product.sensor, product.region, product.observed_at, product.revision, expected,
-                emitted, {reason: count for reason, count in skipped.items() if count},
+                product.scene_id,
+                product.sensor,
+                product.region,
+                product.observed_at,
+                product.revision,
+                expected,
+                emitted,
+                {reason: count for reason, count in skipped.items() if count},
             )
-        )  # fmt: skip
+        )
         return observed
 
 

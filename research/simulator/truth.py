@@ -112,9 +112,16 @@ def to_dates(year: int, days: IntArray) -> pd.Series:
 
 
 def make_truth(
-    parcel_id: NDArray[np.str_], region: NDArray[np.str_], is_monitorable: NDArray[np.bool_], plan: Plan,
-    events: Events, cuts: list[Mowing], ndvi: Float32, days: IntArray, year: int,
-) -> Truth:  # fmt: skip
+    parcel_id: NDArray[np.str_],
+    region: NDArray[np.str_],
+    is_monitorable: NDArray[np.bool_],
+    plan: Plan,
+    events: Events,
+    cuts: list[Mowing],
+    ndvi: Float32,
+    days: IntArray,
+    year: int,
+) -> Truth:
     """The truth of a season whose columns are `days`; ndvi (P, T)."""
     end = np.minimum(plan.harvest, events.early_loss)
     seasons = phenology(ndvi, days, plan, end)

@@ -111,11 +111,13 @@ def models(season: Season) -> tuple[CropModel, Any]:
     random_ = np.random.default_rng(0)
     known = {
         one.name: Observations(
-            random_.normal(0.4, 0.2, (60, len(one.channels), 1)).astype(np.float32), np.zeros(60, np.float32),
-            np.zeros(60, np.int64), np.full(60, 15, np.int16),
+            random_.normal(0.4, 0.2, (60, len(one.channels), 1)).astype(np.float32),
+            np.zeros(60, np.float32),
+            np.zeros(60, np.int64),
+            np.full(60, 15, np.int16),
         )
         for one in modalities
-    }  # fmt: skip
+    }
     normaliser = Normaliser.fit(known, np.array([[400.0, 1e4, 0.04, 0.9]]), np.array([True]), ["s1a", "s1d"])
     classifier = CropModel(network.eval(), normaliser, about={"class_of": {code: code for code in codes}})
     day = np.tile(np.arange(0, 360, 6.0), 24)
@@ -123,8 +125,9 @@ def models(season: Season) -> tuple[CropModel, Any]:
     sar = SarSeries(parcel, day, np.full(len(day), 15), np.ones(len(day), bool), -12 + 4 * green, -20 + 6 * green)
     config = GapTrainingConfig(
         network=GapConfig(is_causal=False, hidden=12, view_hidden=8, head=16, branch_channels=(4, 6), n_harmonics=2),
-        n_members=1, n_updates=40,
-    )  # fmt: skip
+        n_members=1,
+        n_updates=40,
+    )
     return classifier, fit_gaps(sar, ClearSeries(parcel, day + 1, green), np.arange(24) // 2, config)[0]
 
 
@@ -311,10 +314,13 @@ def test_both_sides_at_once_believe_what_they_believe_one_after_the_other(
     print(f"seed {seed}")  # shown when the test fails
     chance = random.Random(seed)
     environment = os.environ | {
-        "PARCELWATCH_INGEST_TOPIC_PREFIX": topic_prefix, "PARCELWATCH_INGEST_FLUSH_SECONDS": "0.2",
-        "PARCELWATCH_MONITOR_INTERVAL_S": "0.2", "PARCELWATCH_MONITOR_LEAD_S": "2", "PARCELWATCH_MONITOR_BATCH": "64",
+        "PARCELWATCH_INGEST_TOPIC_PREFIX": topic_prefix,
+        "PARCELWATCH_INGEST_FLUSH_SECONDS": "0.2",
+        "PARCELWATCH_MONITOR_INTERVAL_S": "0.2",
+        "PARCELWATCH_MONITOR_LEAD_S": "2",
+        "PARCELWATCH_MONITOR_BATCH": "64",
         "PYTHONPATH": str(ROOT),
-    }  # fmt: skip
+    }
     with store(dsn, season, models, tmp_path / "a"), store(second_dsn, season, models, tmp_path / "b"):
         commands = {
             f"consumer-{nr}": [CONSUMER, second_dsn, bootstrap, topic_prefix, str((-SKEW_S, SKEW_S)[nr])]

@@ -39,8 +39,10 @@ def terminal(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str])
 @pytest.fixture
 def servers(empty_dsn: str, bootstrap: str, topic_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (
-        ("PARCELWATCH_DSN", empty_dsn), ("PARCELWATCH_BOOTSTRAP", bootstrap), ("PARCELWATCH_INGEST_TOPIC_PREFIX", topic_prefix),
-    ):  # fmt: skip
+        ("PARCELWATCH_DSN", empty_dsn),
+        ("PARCELWATCH_BOOTSTRAP", bootstrap),
+        ("PARCELWATCH_INGEST_TOPIC_PREFIX", topic_prefix),
+    ):
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
 

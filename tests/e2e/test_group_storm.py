@@ -27,9 +27,12 @@ def test_with_one_killed_every_ten_seconds_half_of_the_rate_is_kept(
     season_of_parcels(dsn)
     settings = IngestSettings(topic_prefix=topic_prefix, partitions=8)
     environment = os.environ | {
-        "PARCELWATCH_DSN": dsn, "PARCELWATCH_BOOTSTRAP": apache_kafka.plain, "PYTHONPATH": str(Path.cwd()),
-        "PARCELWATCH_INGEST_TOPIC_PREFIX": topic_prefix, "PARCELWATCH_INGEST_PARTITIONS": "8",
-    }  # fmt: skip
+        "PARCELWATCH_DSN": dsn,
+        "PARCELWATCH_BOOTSTRAP": apache_kafka.plain,
+        "PYTHONPATH": str(Path.cwd()),
+        "PARCELWATCH_INGEST_TOPIC_PREFIX": topic_prefix,
+        "PARCELWATCH_INGEST_PARTITIONS": "8",
+    }
 
     def member() -> subprocess.Popen[bytes]:
         return subprocess.Popen(

@@ -74,9 +74,11 @@ class Chain:
     def messages(self) -> Iterator[Message]:
         """All messages of the topics."""
         kafka = KafkaConsumer(
-            bootstrap_servers=self.bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=2_000,
+            bootstrap_servers=self.bootstrap,
+            auto_offset_reset="earliest",
+            consumer_timeout_ms=2_000,
             max_partition_fetch_bytes=8 * 2**20,
-        )  # fmt: skip
+        )
         record_batches.bound(kafka, self.settings.max_batch_bytes, self.settings.flush_bytes, True)
         kafka.assign([TopicPartition(topic, 0) for topic in self.settings.observation_topics])
         yield from map(message_of, kafka)
@@ -95,9 +97,12 @@ def running(dsn: str, bootstrap: str, topic_prefix: str) -> Iterator[Chain]:
     topics.ensure(dict.fromkeys([*settings.observation_topics, settings.dead_letter_topic], 1))
     topics.close()
     environment = os.environ | {
-        "PARCELWATCH_DSN": dsn, "PARCELWATCH_BOOTSTRAP": bootstrap, "PARCELWATCH_INGEST_TOPIC_PREFIX": topic_prefix,
-        "PARCELWATCH_INGEST_REJECT_CAP": "1", "PYTHONPATH": str(Path.cwd()),
-    }  # fmt: skip
+        "PARCELWATCH_DSN": dsn,
+        "PARCELWATCH_BOOTSTRAP": bootstrap,
+        "PARCELWATCH_INGEST_TOPIC_PREFIX": topic_prefix,
+        "PARCELWATCH_INGEST_REJECT_CAP": "1",
+        "PYTHONPATH": str(Path.cwd()),
+    }
     process = subprocess.Popen(COMMAND, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     with process, null_values():
         try:

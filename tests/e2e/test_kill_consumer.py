@@ -36,8 +36,16 @@ def one_pass(number: int) -> pa.Table:
     """Every parcel in one pass, S2 and S1 in turn; parcel 0 of every fourth pass has an NDVI or VV that cannot be."""
     passed = datetime(2023, 3, 1, 10, tzinfo=UTC) + timedelta(days=number)
     schema, is_bad = (S1 if number % 2 else S2), number % 4 < 2
-    identity = {"collection": "nl", "season": "2023", "observed_at": passed, "available_at": passed,
-                "scene_id": f"scene-{number}", "relative_orbit": 51, "revision": 0, "is_withdrawn": False}  # fmt: skip
+    identity = {
+        "collection": "nl",
+        "season": "2023",
+        "observed_at": passed,
+        "available_at": passed,
+        "scene_id": f"scene-{number}",
+        "relative_orbit": 51,
+        "revision": 0,
+        "is_withdrawn": False,
+    }
     rows = []
     for parcel in range(N_PARCELS):
         value = 7e9 if is_bad and parcel == 0 else (parcel + 1) / (N_PARCELS + 1)
@@ -76,9 +84,12 @@ def environment(dsn: str, bootstrap: str, topic_prefix: str) -> dict[str, str]:
         rows = [ParcelRow(str(nr), "r", None, 1.0, 400.0, 0.9, None, None, None) for nr in range(N_PARCELS)]
         upsert_parcels(connection, "nl", season, rows, NOW, NOW)
     return os.environ | {
-        "PARCELWATCH_DSN": dsn, "PARCELWATCH_BOOTSTRAP": bootstrap, "PARCELWATCH_INGEST_TOPIC_PREFIX": topic_prefix,
-        "PARCELWATCH_INGEST_FLUSH_SECONDS": "0.02", "PYTHONPATH": str(Path.cwd()),
-    }  # fmt: skip
+        "PARCELWATCH_DSN": dsn,
+        "PARCELWATCH_BOOTSTRAP": bootstrap,
+        "PARCELWATCH_INGEST_TOPIC_PREFIX": topic_prefix,
+        "PARCELWATCH_INGEST_FLUSH_SECONDS": "0.02",
+        "PYTHONPATH": str(Path.cwd()),
+    }
 
 
 def consumed(dsn: str) -> int:

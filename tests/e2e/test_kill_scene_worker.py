@@ -45,11 +45,16 @@ def chain(dsn: str, bootstrap: str, topic_prefix: str, tmp_path: Path) -> Iterat
 @pytest.fixture
 def environment(dsn: str, bootstrap: str, topic_prefix: str, tmp_path: Path) -> dict[str, str]:
     return os.environ | {
-        "PARCELWATCH_DSN": dsn, "PARCELWATCH_BOOTSTRAP": bootstrap, "PARCELWATCH_INGEST_TOPIC_PREFIX": topic_prefix,
-        "PARCELWATCH_SCENES_INDEX_FOLDER": str(tmp_path / "index"), "PARCELWATCH_SCENES_LEASE_S": "2",
-        "PARCELWATCH_SCENES_TRIES": "20", "PARCELWATCH_IMAGERY_SAMPLE_PIXELS": "4096", "PYTHONPATH": str(Path.cwd()),
+        "PARCELWATCH_DSN": dsn,
+        "PARCELWATCH_BOOTSTRAP": bootstrap,
+        "PARCELWATCH_INGEST_TOPIC_PREFIX": topic_prefix,
+        "PARCELWATCH_SCENES_INDEX_FOLDER": str(tmp_path / "index"),
+        "PARCELWATCH_SCENES_LEASE_S": "2",
+        "PARCELWATCH_SCENES_TRIES": "20",
+        "PARCELWATCH_IMAGERY_SAMPLE_PIXELS": "4096",
+        "PYTHONPATH": str(Path.cwd()),
         "PARCELWATCH_SCENES_HOSTS": '["127.0.0.1:*"]',
-    }  # fmt: skip
+    }
 
 
 @contextmanager

@@ -31,16 +31,35 @@ def halves(data_dir: Callable[[str], Path], tmp_path: Path) -> tuple[Path, Path]
 
 @pytest.mark.timeout(400)
 def test_trained_on_one_folder_scored_on_another(
-    halves: tuple[Path, Path], dsn: str, bootstrap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    halves: tuple[Path, Path],
+    dsn: str,
+    bootstrap: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     scores_file, log = tmp_path / "scores.json", tmp_path / "LOG.md"
     monkeypatch.setenv("PARCELWATCH_DSN", dsn)
     monkeypatch.setenv("PARCELWATCH_BOOTSTRAP", bootstrap)
-    monkeypatch.setattr("sys.argv", [
-        "parcelwatch", "replay", "fr", str(halves[1]), "--train-on", str(halves[0]), "--json", str(scores_file),
-        "--log", str(log), "--epochs", "12", "--ndvi-updates", "20",
-    ])  # fmt: skip
+    monkeypatch.setattr(
+        "sys.argv",
+        [
+            "parcelwatch",
+            "replay",
+            "fr",
+            str(halves[1]),
+            "--train-on",
+            str(halves[0]),
+            "--json",
+            str(scores_file),
+            "--log",
+            str(log),
+            "--epochs",
+            "12",
+            "--ndvi-updates",
+            "20",
+        ],
+    )
     with pytest.raises(SystemExit) as ended:
         parcelwatch.main()
     assert not ended.value.code

@@ -37,10 +37,15 @@ def chain(
     dsn: str, bootstrap: str, topic_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[World]:
     settings = {
-        "DSN": dsn, "BOOTSTRAP": bootstrap, "INGEST_TOPIC_PREFIX": topic_prefix, "SCENES_INDEX_FOLDER": tmp_path / "index",
+        "DSN": dsn,
+        "BOOTSTRAP": bootstrap,
+        "INGEST_TOPIC_PREFIX": topic_prefix,
+        "SCENES_INDEX_FOLDER": tmp_path / "index",
         # Regions follow the pixels' edges: 6 m less takes the pixels along them. Sets hold every pixel, to be compared.
-        "IMAGERY_S2_BUFFER_M": 6, "IMAGERY_S1_BUFFER_M": 6, "IMAGERY_SAMPLE_PIXELS": 4096,
-    }  # fmt: skip
+        "IMAGERY_S2_BUFFER_M": 6,
+        "IMAGERY_S1_BUFFER_M": 6,
+        "IMAGERY_SAMPLE_PIXELS": 4096,
+    }
     for name, value in settings.items():
         monkeypatch.setenv(f"PARCELWATCH_{name}", str(value))
     monkeypatch.setenv("COLUMNS", "200")
@@ -88,9 +93,15 @@ def serve(patch: Patch, server: StacServer, folder: Path, s2_dates: list[int], s
     for date in s1_dates:
         numbers = {band: patch.s1[band][date] for band in ("VV", "VH")}
         path = s1_item(
-            folder, numbers, start=patch.s1_at[date], datatake=f"{date:06X}", grid=GRID,
-            stored={"unit": "dB", "scale": 1e-4}, driver="COG", blocksize=128,
-        )  # fmt: skip
+            folder,
+            numbers,
+            start=patch.s1_at[date],
+            datatake=f"{date:06X}",
+            grid=GRID,
+            stored={"unit": "dB", "scale": 1e-4},
+            driver="COG",
+            blocksize=128,
+        )
         server.publish(path, "radar", box)
 
 
@@ -161,8 +172,21 @@ def test_from_a_catalogue_to_posteriors(chain: World, server: StacServer, patch:
         '[sensors.S2]\ncollections = ["optical"]\n[sensors.S1]\ncollections = ["radar"]\n'
     )
 
-    run("parcels", "import", parcel_file(patch, tmp_path / "fields.gpkg"), "--collection", "flanders", "--season", "2019",
-        "--id-column", "field", "--crop-code-column", "crop", "--region", "patch")  # fmt: skip
+    run(
+        "parcels",
+        "import",
+        parcel_file(patch, tmp_path / "fields.gpkg"),
+        "--collection",
+        "flanders",
+        "--season",
+        "2019",
+        "--id-column",
+        "field",
+        "--crop-code-column",
+        "crop",
+        "--region",
+        "patch",
+    )
     polled = run("scenes", "poll", profile, "--since", "2019-01-01")
     assert f"{len(cogs)} new, 0 known" in polled
     assert f"{len(radar)} new, 0 known" in polled

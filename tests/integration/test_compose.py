@@ -26,9 +26,11 @@ def services() -> dict[str, Any]:
 def test_it_is_what_docker_compose_understands() -> None:
     candidates = (["docker", "compose"], ["docker-compose"])
     found = [
-        command for command in candidates
-        if shutil.which(command[0]) and subprocess.run([*command, "version"], capture_output=True, check=False).returncode == 0
-    ]  # fmt: skip
+        command
+        for command in candidates
+        if shutil.which(command[0])
+        and subprocess.run([*command, "version"], capture_output=True, check=False).returncode == 0
+    ]
     if not found:
         pytest.skip("docker compose is not installed")
     command = [*found[0], "--file", str(COMPOSE), "config", "--quiet"]

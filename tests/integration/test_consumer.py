@@ -28,14 +28,32 @@ PASS = datetime(2023, 5, 1, 10, 56, 21, tzinfo=UTC)
 LATER = timedelta(hours=6)
 
 IDENTITY: dict[str, object] = {
-    "collection": "nl", "season": "2023", "parcel_id": "0", "observed_at": PASS, "available_at": PASS + LATER,
-    "scene_id": "X_1", "platform": "S2A", "relative_orbit": 51, "revision": 0, "is_withdrawn": False,
-}  # fmt: skip
+    "collection": "nl",
+    "season": "2023",
+    "parcel_id": "0",
+    "observed_at": PASS,
+    "available_at": PASS + LATER,
+    "scene_id": "X_1",
+    "platform": "S2A",
+    "relative_orbit": 51,
+    "revision": 0,
+    "is_withdrawn": False,
+}
 GOOD: dict[str, dict[str, object]] = {
     S2.id: IDENTITY | {"B02": 0.03, "NDVI": 0.5, "n_clear": 2, "clear_fraction": 1.0, "pixels": bytes(40)},
-    S1.id: IDENTITY | {"platform": "S1A", "scene_id": "Y_1", "direction": "ascending", "radiometry": "sigma0", "VV": 0.1,
-                       "VH": 0.02, "n_pixels": 9, "coherence_VV": 0.4, "coherence_with": PASS - timedelta(days=12)},
-}  # fmt: skip
+    S1.id: IDENTITY
+    | {
+        "platform": "S1A",
+        "scene_id": "Y_1",
+        "direction": "ascending",
+        "radiometry": "sigma0",
+        "VV": 0.1,
+        "VH": 0.02,
+        "n_pixels": 9,
+        "coherence_VV": 0.4,
+        "coherence_with": PASS - timedelta(days=12),
+    },
+}
 
 
 def table(schema: ObservationSchema, *changes: dict[str, object]) -> pa.Table:
@@ -47,11 +65,16 @@ def season_of(n_parcels: int, n_passes: int, schema: ObservationSchema = S2) -> 
     return table(
         schema,
         *(
-            {"parcel_id": str(parcel), "observed_at": PASS + timedelta(days=5 * nr), "scene_id": f"{schema.sensor}_{nr}",
-             "available_at": PASS + timedelta(days=5 * nr) + LATER}
-            for nr in range(n_passes) for parcel in range(n_parcels)
+            {
+                "parcel_id": str(parcel),
+                "observed_at": PASS + timedelta(days=5 * nr),
+                "scene_id": f"{schema.sensor}_{nr}",
+                "available_at": PASS + timedelta(days=5 * nr) + LATER,
+            }
+            for nr in range(n_passes)
+            for parcel in range(n_parcels)
         ),
-    )  # fmt: skip
+    )
 
 
 @dataclass
@@ -128,11 +151,17 @@ def test_both_forms_of_both_sensors_are_stored_with_all_that_belongs_to_them(wor
                coherence_with from s1_observations join scenes using (scene_key, relative_orbit, observed_at, available_at)
         where observed_at = '2023-05-01 10:56:21Z' limit 1""") == [
         ("S1", "S1A", 51, PASS, PASS + LATER, "ascending", "sigma0", "0.1", PASS - timedelta(days=12))
-    ]  # fmt: skip
-    assert world.all("select scene_id, outcome, parcels from scene_ledger join scenes using (scene_key) order by 1") == [
-        ("S1_0", "stored", 50), ("S1_1", "stored", 50), ("S2_0", "stored", 99), ("S2_1", "stored", 99), ("S2_2", "stored", 99),
+    ]
+    assert world.all(
+        "select scene_id, outcome, parcels from scene_ledger join scenes using (scene_key) order by 1"
+    ) == [
+        ("S1_0", "stored", 50),
+        ("S1_1", "stored", 50),
+        ("S2_0", "stored", 99),
+        ("S2_1", "stored", 99),
+        ("S2_2", "stored", 99),
         ("S2_3", "stored", 1),
-    ]  # fmt: skip
+    ]
     assert world.one("select count(*) from pixel_sets where length(pixels) = 40 and sensor = 'S2'") == 298
     assert world.one("select sum(next_offset) from consumed_offsets") == counts["messages"]
 
@@ -209,8 +238,10 @@ def test_revisions_and_withdrawals_are_new_rows(world: World) -> None:
     )
     assert world.consumer.catch_up()["pending"] == 2
     assert world.all("select revision, is_withdrawn, ndvi::text from s2_observations order by 1") == [
-        (0, False, "0.5"), (1, False, "0.6"), (2, True, None),
-    ]  # fmt: skip
+        (0, False, "0.5"),
+        (1, False, "0.6"),
+        (2, True, None),
+    ]
     assert world.one("select count(*) from s2_known(1, '-infinity', 'infinity')") == 0
 
 
@@ -223,10 +254,16 @@ def test_a_parcel_that_cannot_be_monitored_is_stored_and_not_pending(world: Worl
 def test_bad_rows_are_letters_in_table_and_topic_and_the_rest_is_stored(world: World) -> None:
     world.send(
         table(
-            S2, {}, {"parcel_id": "x"}, {"season": "1999"}, {"NDVI": 2.0}, {"parcel_id": "1"}, {"collection": "be"},
+            S2,
+            {},
+            {"parcel_id": "x"},
+            {"season": "1999"},
+            {"NDVI": 2.0},
+            {"parcel_id": "1"},
+            {"collection": "be"},
             {"parcel_id": "2", "observed_at": PASS - timedelta(days=400), "available_at": PASS},
         )
-    )  # fmt: skip
+    )
     sender = Sender(world.bootstrap, 2**20)
     sender.send(world.settings.s1_topic, b"{}", [("content-type", CONTENT_TYPE_JSON.encode())])
     sender.send(world.settings.s1_topic, b"\0" * 100, [])
@@ -236,11 +273,14 @@ def test_bad_rows_are_letters_in_table_and_topic_and_the_rest_is_stored(world: W
     assert (counts["rows"], counts["stored"], counts["dead_letters"]) == (9, 2, 7)
     stored = world.all("select row_in_message, reason_code, content_type from dead_letters order by 1, 2")
     assert stored == [
-        (-1, "unknown_content_type", None), (-1, "unknown_schema", CONTENT_TYPE_JSON),
-        (1, "unknown_parcel", CONTENT_TYPE_ARROW), (2, "unknown_season", CONTENT_TYPE_ARROW),
-        (3, "out_of_range", CONTENT_TYPE_ARROW), (5, "unknown_parcel", CONTENT_TYPE_ARROW),
+        (-1, "unknown_content_type", None),
+        (-1, "unknown_schema", CONTENT_TYPE_JSON),
+        (1, "unknown_parcel", CONTENT_TYPE_ARROW),
+        (2, "unknown_season", CONTENT_TYPE_ARROW),
+        (3, "out_of_range", CONTENT_TYPE_ARROW),
+        (5, "unknown_parcel", CONTENT_TYPE_ARROW),
         (6, "outside_season", CONTENT_TYPE_ARROW),
-    ]  # fmt: skip
+    ]
     told = world.dead_letters_on_topic()
     assert sorted(headers["reason-code"] for headers, _ in told) == sorted(str(code) for _, code, _ in stored)
     assert any(payload == b"\0" * 100 and "content-type" in headers["reason"] for headers, payload in told)
@@ -264,8 +304,9 @@ def test_letters_come_back_after_their_parcels_were_imported(world: World) -> No
     counts = world.consumer.catch_up()
     assert (counts["stored"], counts["dead_letters"]) == (1, 0)
     assert world.all("select reason_code, redriven_at from dead_letters order by 1") == [
-        ("out_of_range", None), ("unknown_parcel", NOW),
-    ]  # fmt: skip
+        ("out_of_range", None),
+        ("unknown_parcel", NOW),
+    ]
 
 
 def test_a_running_consumer_sees_that_a_season_was_widened(world: World) -> None:

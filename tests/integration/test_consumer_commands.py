@@ -20,10 +20,17 @@ from ingest.stream.settings import IngestSettings
 
 NOW = datetime(2023, 1, 1, tzinfo=UTC)
 ROW = {
-    "collection": "nl", "season": "2023", "parcel_id": "0", "observed_at": datetime(2023, 5, 1, tzinfo=UTC),
-    "available_at": datetime(2023, 5, 1, tzinfo=UTC), "scene_id": "X", "platform": "S2A", "relative_orbit": 51, "NDVI": 0.5,
+    "collection": "nl",
+    "season": "2023",
+    "parcel_id": "0",
+    "observed_at": datetime(2023, 5, 1, tzinfo=UTC),
+    "available_at": datetime(2023, 5, 1, tzinfo=UTC),
+    "scene_id": "X",
+    "platform": "S2A",
+    "relative_orbit": 51,
+    "NDVI": 0.5,
     "n_clear": 9,
-}  # fmt: skip
+}
 
 
 @pytest.fixture

@@ -16,11 +16,18 @@ KINDS = {
     "small": (pa.int16(), "smallint", st.integers(-(2**15), 2**15 - 1)),
     "real": (pa.float32(), "real", st.floats(width=32, allow_nan=False)),
     "is_so": (pa.bool_(), "boolean", st.booleans()),
-    "at": (pa.timestamp("us", "UTC"), "timestamptz",
-           st.datetimes(datetime(1, 1, 1), datetime(9999, 1, 1), timezones=st.just(UTC))),  # noqa: DTZ001
-    "words": (pa.string(), "text", st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=5)),
+    "at": (
+        pa.timestamp("us", "UTC"),
+        "timestamptz",
+        st.datetimes(datetime(1, 1, 1), datetime(9999, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
+    ),
+    "words": (
+        pa.string(),
+        "text",
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=5),
+    ),
     "pixels": (pa.binary(), "bytea", st.binary(max_size=6) | st.sampled_from([bytes(4), b"\1\0\0\0"])),
-}  # fmt: skip
+}
 ROWS = st.lists(
     st.fixed_dictionaries({name: st.none() | values for name, (_, _, values) in KINDS.items()}), max_size=12
 )

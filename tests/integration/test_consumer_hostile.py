@@ -29,9 +29,19 @@ from tests.raw_headers import NULL, RawKey, null_values
 NOW = datetime(2023, 9, 1, tzinfo=UTC)
 PASS = datetime(2023, 5, 1, 10, 56, 21, tzinfo=UTC)
 ROW: dict[str, object] = {
-    "collection": "nl", "season": "2023", "parcel_id": "0", "observed_at": PASS, "available_at": PASS + timedelta(hours=6),
-    "scene_id": "X", "platform": "S2A", "relative_orbit": 51, "revision": 0, "is_withdrawn": False, "NDVI": 0.5, "n_clear": 2,
-}  # fmt: skip
+    "collection": "nl",
+    "season": "2023",
+    "parcel_id": "0",
+    "observed_at": PASS,
+    "available_at": PASS + timedelta(hours=6),
+    "scene_id": "X",
+    "platform": "S2A",
+    "relative_orbit": 51,
+    "revision": 0,
+    "is_withdrawn": False,
+    "NDVI": 0.5,
+    "n_clear": 2,
+}
 JSON = ("content-type", CONTENT_TYPE_JSON.encode())
 ARROW = ("content-type", CONTENT_TYPE_ARROW.encode())
 
@@ -127,8 +137,9 @@ def test_what_only_the_database_refuses_is_a_letter_of_its_own(world: World, mon
     counts = world.consumer.catch_up()
     assert (counts["messages"], counts["stored"], counts["dead_letters"]) == (9, 7, 2)
     assert [(one.letter.message_offset, one.letter.reason_code) for one in world.letters()] == [
-        (3, "malformed"), (7, "malformed"),
-    ]  # fmt: skip
+        (3, "malformed"),
+        (7, "malformed"),
+    ]
     assert "out of range" in world.letters()[0].letter.reason
 
 

@@ -13,14 +13,7 @@ import pytest
 import sqlalchemy as sa
 from confluent_kafka import Producer
 from kafka import KafkaProducer, TopicPartition
-from kafka.admin import (
-    ACL,
-    ACLOperation,
-    ACLPermissionType,
-    KafkaAdminClient,
-    ResourcePattern,
-    ResourceType,
-)
+from kafka.admin import ACL, ACLOperation, ACLPermissionType, KafkaAdminClient, ResourcePattern, ResourceType
 from kafka.record.util import calc_crc32c
 
 from db.connect import engine
@@ -92,9 +85,11 @@ class Denials:
 def as_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections say that they are the user `reader`."""
     for name, value in {
-        "SECURITY_PROTOCOL": "SASL_PLAINTEXT", "SASL_MECHANISM": "PLAIN", "SASL_USERNAME": "reader",
+        "SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+        "SASL_MECHANISM": "PLAIN",
+        "SASL_USERNAME": "reader",
         "SASL_PASSWORD": USERS["reader"],
-    }.items():  # fmt: skip
+    }.items():
         monkeypatch.setenv(f"PARCELWATCH_KAFKA_{name}", value)
 
 
@@ -293,9 +288,13 @@ def test_a_certificate_that_nobody_trusts_is_no_outage(
 
 @pytest.mark.parametrize("listener", ["sasl", "tls"])
 def test_every_client_connects_as_the_settings_say(
-    season_dsn: str, apache_kafka: KafkaServer, settings: IngestSettings, listener: str, as_reader: None,
+    season_dsn: str,
+    apache_kafka: KafkaServer,
+    settings: IngestSettings,
+    listener: str,
+    as_reader: None,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     if listener == "tls":
         monkeypatch.setenv("PARCELWATCH_KAFKA_SECURITY_PROTOCOL", "SSL")
         monkeypatch.setenv("PARCELWATCH_KAFKA_CA_FILE", str(apache_kafka.ca_file))
@@ -348,12 +347,18 @@ def test_the_command_ends_in_one_line_where_the_broker_refuses(
     season_dsn: str, apache_kafka: KafkaServer, settings: IngestSettings
 ) -> None:
     environment = os.environ | {
-        "PARCELWATCH_DSN": season_dsn, "PARCELWATCH_BOOTSTRAP": apache_kafka.sasl, "PYTHONPATH": str(Path.cwd()),
-    }  # fmt: skip
+        "PARCELWATCH_DSN": season_dsn,
+        "PARCELWATCH_BOOTSTRAP": apache_kafka.sasl,
+        "PYTHONPATH": str(Path.cwd()),
+    }
     done = subprocess.run(
         [sys.executable, "-m", "parcelwatch", "ingest", "run", "--topic-prefix", settings.topic_prefix],
-        env=environment, capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
     assert done.returncode == 1
     assert "SASL" in done.stderr.strip().splitlines()[-1]
     assert "Traceback" not in done.stderr

@@ -73,8 +73,13 @@ class Arrival:
 
 
 def arrive(
-    dsn: str, parcel: int, sensor: Literal["S1", "S2"], day: int, recorded_on: int | None = None, value: float | None = None
-) -> datetime:  # fmt: skip
+    dsn: str,
+    parcel: int,
+    sensor: Literal["S1", "S2"],
+    day: int,
+    recorded_on: int | None = None,
+    value: float | None = None,
+) -> datetime:
     """One observation arrives and is worked off; returns when."""
     now = datetime(2025, 1, 1, 23, tzinfo=UTC) + timedelta(days=day if recorded_on is None else recorded_on)
     store(dsn, [parcel], [Arrival(sensor, day, ndvi_on(day) if value is None else value)], now)
@@ -96,10 +101,17 @@ def store(dsn: str, parcels: list[int], many: list[Arrival], now: datetime) -> N
 def record(schema: ObservationSchema, a: Arrival) -> dict[str, object]:
     observed = datetime(2025, 1, 1, 10, tzinfo=UTC) + timedelta(days=a.day)
     row = dict.fromkeys(schema.arrow.names) | {
-        "collection": "test", "season": "2025", "parcel_id": "p", "observed_at": observed, "available_at": observed,
-        "scene_id": f"{a.sensor}-{a.day}-{a.revision}", "platform": "X", "relative_orbit": 15, "revision": a.revision,
+        "collection": "test",
+        "season": "2025",
+        "parcel_id": "p",
+        "observed_at": observed,
+        "available_at": observed,
+        "scene_id": f"{a.sensor}-{a.day}-{a.revision}",
+        "platform": "X",
+        "relative_orbit": 15,
+        "revision": a.revision,
         "is_withdrawn": a.is_withdrawn,
-    }  # fmt: skip
+    }
     if a.sensor == "S2":
         return row | {"NDVI": None if a.is_withdrawn else a.value, "n_clear": 0 if a.is_withdrawn else 20}
     row |= {"n_pixels": 20, "radiometry": "sigma0", "direction": "ascending"}

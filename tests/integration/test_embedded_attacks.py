@@ -38,9 +38,13 @@ def precious(tmp_path: Path) -> Path:
 
 def contents(folder: Path) -> dict[str, tuple[str, int, int]]:
     return {
-        str(path.relative_to(folder)): (path.read_text() if path.is_file() else "", path.stat().st_mode, path.stat().st_uid)
+        str(path.relative_to(folder)): (
+            path.read_text() if path.is_file() else "",
+            path.stat().st_mode,
+            path.stat().st_uid,
+        )
         for path in (folder, *sorted(folder.rglob("*")))
-    }  # fmt: skip
+    }
 
 
 def as_stranger(folder: Path) -> None:

@@ -29,10 +29,15 @@ SETTINGS = ImagerySettings(sample_pixels=4096)
 FACTOR = {**dict.fromkeys(S2_BANDS, 2), **dict.fromkeys(("B02", "B03", "B04", "B08"), 1), "B05": 6, SCL: 2}
 # Pixels of GRID: left, top, right, bottom. On the corner of four chunks; over it; under cloud; in no data; at the edge.
 BOXES = {
-    "corner": (1000.2, 1000.2, 1050.2, 1080.2), "over": (1035.2, 1010.2, 1045.2, 1090.2),
-    "cloudy": (300.2, 300.2, 340.2, 340.2), "empty": (5.2, 5.2, 40.2, 40.2), "edge": (1200.2, 500.2, 1300.2, 560.2),
-    "small": (700.2, 700.2, 703.4, 703.4), "beyond": (-400.0, 100.0, -350.0, 150.0), "forbidden": (600.0, 600.0, 650.0, 650.0),
-}  # fmt: skip
+    "corner": (1000.2, 1000.2, 1050.2, 1080.2),
+    "over": (1035.2, 1010.2, 1045.2, 1090.2),
+    "cloudy": (300.2, 300.2, 340.2, 340.2),
+    "empty": (5.2, 5.2, 40.2, 40.2),
+    "edge": (1200.2, 500.2, 1300.2, 560.2),
+    "small": (700.2, 700.2, 703.4, 703.4),
+    "beyond": (-400.0, 100.0, -350.0, 150.0),
+    "forbidden": (600.0, 600.0, 650.0, 650.0),
+}
 
 
 def outline(box: tuple[float, float, float, float]) -> bytes:
@@ -63,10 +68,20 @@ def inside(name: str, buffer: float) -> np.ndarray:
 def write(path: Path, values: np.ndarray, crs: str | None = GRID.crs, transform: rasterio.Affine | None = None) -> str:
     size = GRID.pixel_m * GRID.width / values.shape[1]
     with rasterio.open(
-        path, "w", driver="GTiff", width=values.shape[1], height=values.shape[0], count=1, dtype=values.dtype, crs=crs,
-        transform=transform or rasterio.Affine(size, 0, GRID.left, 0, -size, GRID.top), tiled=True, blockxsize=256,
-        blockysize=256, compress="DEFLATE",
-    ) as file:  # fmt: skip
+        path,
+        "w",
+        driver="GTiff",
+        width=values.shape[1],
+        height=values.shape[0],
+        count=1,
+        dtype=values.dtype,
+        crs=crs,
+        transform=transform or rasterio.Affine(size, 0, GRID.left, 0, -size, GRID.top),
+        tiled=True,
+        blockxsize=256,
+        blockysize=256,
+        compress="DEFLATE",
+    ) as file:
         file.write(values, 1)
     return str(path)
 
@@ -158,8 +173,10 @@ def test_threads_change_nothing(optical: Scene) -> None:
 
 def radar_scene(folder: Path, unit: str, power: dict[str, np.ndarray], **changes: object) -> Scene:
     stored: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-        "linear": np.asarray, "amplitude": np.sqrt, "dB": lambda values: 10 * np.log10(values),
-    }  # fmt: skip
+        "linear": np.asarray,
+        "amplitude": np.sqrt,
+        "dB": lambda values: 10 * np.log10(values),
+    }
     bands = {
         name: Band(write(folder / f"{name}-{unit}.tif", stored[unit](values).astype(np.float32)), unit)  # type: ignore[arg-type]
         for name, values in power.items()
@@ -205,9 +222,14 @@ def test_raster_in_another_system_is_warped_to_the_grid(power: dict[str, np.ndar
         target = np.zeros((1400, 2200), np.float32)
         transform = rasterio.Affine(1e-4, 0, 2.99, 0, -1e-4, 51.46)
         reproject(
-            smooth, target, src_transform=rasterio.Affine(*GRID.transform), src_crs=GRID.crs, dst_transform=transform,
-            dst_crs="EPSG:4326", resampling=Resampling.nearest,
-        )  # fmt: skip
+            smooth,
+            target,
+            src_transform=rasterio.Affine(*GRID.transform),
+            src_crs=GRID.crs,
+            dst_transform=transform,
+            dst_crs="EPSG:4326",
+            resampling=Resampling.nearest,
+        )
         turned[name] = Band(write(tmp_path / f"{name}-turned.tif", target, "EPSG:4326", transform), "linear")
         west = write(tmp_path / f"{name}-part.tif", target[:, :800] + np.float32(1), "EPSG:4326", transform)
         part[name] = Band(west, "dB")
@@ -281,8 +303,14 @@ def offset_twice(scene: Scene, folder: Path, numbers: dict[str, np.ndarray]) -> 
     ],
 )
 def test_broken_scene_tells_its_cause_in_one_line(
-    breaking: Breaking, cause: str, match: str, may_pass: bool, optical: Scene, numbers: dict[str, np.ndarray], tmp_path: Path
-) -> None:  # fmt: skip
+    breaking: Breaking,
+    cause: str,
+    match: str,
+    may_pass: bool,
+    optical: Scene,
+    numbers: dict[str, np.ndarray],
+    tmp_path: Path,
+) -> None:
     with pytest.raises(SceneError, match=match) as caught:
         cut(breaking(optical, tmp_path, numbers))
     assert (caught.value.cause, caught.value.may_pass) == (cause, may_pass)

@@ -45,7 +45,7 @@ def read(path: Path, grid: Grid = GRID) -> np.ndarray:
         {"tiled": True, "blockxsize": 64, "blockysize": 64},
     ],
     ids=["jp2", "deflate", "raw"],
-)  # fmt: skip
+)
 def test_a_truncated_raster_is_unreadable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object], shift_m: float, share: float
 ) -> None:
@@ -84,9 +84,17 @@ def test_a_header_that_promises_too_much_is_refused(tmp_path: Path) -> None:
     small = np.zeros((1, 1), np.uint16)
     write(tmp_path / "B04.tif", small, GRID)
     with rasterio.open(
-        tmp_path / "B04.tif", "w", driver="GTiff", width=200_000, height=4, count=1, dtype="uint16", crs=GRID.crs,
-        transform=rasterio.Affine(*GRID.transform), sparse_ok=True,
-    ):  # fmt: skip
+        tmp_path / "B04.tif",
+        "w",
+        driver="GTiff",
+        width=200_000,
+        height=4,
+        count=1,
+        dtype="uint16",
+        crs=GRID.crs,
+        transform=rasterio.Affine(*GRID.transform),
+        sparse_ok=True,
+    ):
         pass
     with pytest.raises(SceneError, match="too large"):
         read(tmp_path / "B04.tif")
@@ -96,22 +104,15 @@ def cut(folder: Path, numbers: dict[str, Any], sensor: Literal["S1", "S2"] = "S2
     """One parcel in the middle of a small scene."""
     units = {"SCL": "class", "VV": "linear", "VH": "linear"}
     bands = {
-        name: Band(str(folder / write(folder / f"{name}.tif", values, SMALL)), units.get(name, "reflectance"), 1e-4, -0.1, 0.0)  # type: ignore[arg-type]
+        name: Band(
+            str(folder / write(folder / f"{name}.tif", values, SMALL)), units.get(name, "reflectance"), 1e-4, -0.1, 0.0
+        )  # type: ignore[arg-type]
         if sensor == "S2"
         else Band(str(folder / write(folder / f"{name}.tif", values, SMALL)), "linear")
         for name, values in numbers.items()
-    }  # fmt: skip
+    }
     made = Scene(
-        sensor,
-        "scene",
-        START,
-        START + timedelta(hours=6),
-        f"{sensor}A",
-        51,
-        bands,
-        SMALL,
-        "ascending",
-        "gamma0",
+        sensor, "scene", START, START + timedelta(hours=6), f"{sensor}A", 51, bands, SMALL, "ascending", "gamma0"
     )
     parcels = Parcels("c", "2023", ["one"], [outline((8, 8, 40, 40))], np.array([True]))
     return extract(made, SMALL, parcels, build(parcels, SMALL, 5.0, 8, 64), ImagerySettings())

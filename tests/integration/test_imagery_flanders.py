@@ -96,9 +96,16 @@ def write(path: Path, values: np.ndarray, **options: Any) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     size = 640 / values.shape[0]
     with rasterio.open(
-        path, "w", width=values.shape[1], height=values.shape[0], count=1, dtype=values.dtype, crs=GRID.crs,
-        transform=rasterio.Affine(size, 0, GRID.left, 0, -size, GRID.top), **options,
-    ) as file:  # fmt: skip
+        path,
+        "w",
+        width=values.shape[1],
+        height=values.shape[0],
+        count=1,
+        dtype=values.dtype,
+        crs=GRID.crs,
+        transform=rasterio.Affine(size, 0, GRID.left, 0, -size, GRID.top),
+        **options,
+    ) as file:
         file.write(values, 1)
     return str(path)
 
@@ -185,9 +192,14 @@ def check_s2(found: Extraction, patch: Patch, date: int) -> None:
         n, n_clear = int(mine.sum()), int((mine & clear).sum())
         least = max(np.ceil(0.05 * n), 1)
         outcome = (
-            "too_few_pixels" if n < 8 else
-            "no_data" if (mine & seen).sum() < least else "cloud" if n_clear < least else "stored"
-        )  # fmt: skip
+            "too_few_pixels"
+            if n < 8
+            else "no_data"
+            if (mine & seen).sum() < least
+            else "cloud"
+            if n_clear < least
+            else "stored"
+        )
         expected[outcome] += 1
         assert (name in rows) == (outcome == "stored")
         if outcome != "stored":
@@ -253,11 +265,20 @@ def test_radar_in_decibels_on_20_m_pixels(patch: Patch, tmp_path: Path) -> None:
         raster = [{"unit": "dB", "scale": 0.0001, "nodata": 0}]
         item = {
             "id": f"S1A_IW_GRDH_1SDV_{at:%Y%m%dT%H%M%S}_{at:%Y%m%dT%H%M%S}_048356_05D0F5",
-            "properties": {"created": at.isoformat(), "sat:orbit_state": "ascending", "sat:relative_orbit": 88,
-                           "card4l:measurement_type": "sigma0"},
-            "assets": {name.lower(): {"href": write(tmp_path / f"{date}{name}.tif", patch.s1[name][date], tiled=True),
-                                      "raster:bands": raster} for name in ("VV", "VH")},
-        }  # fmt: skip
+            "properties": {
+                "created": at.isoformat(),
+                "sat:orbit_state": "ascending",
+                "sat:relative_orbit": 88,
+                "card4l:measurement_type": "sigma0",
+            },
+            "assets": {
+                name.lower(): {
+                    "href": write(tmp_path / f"{date}{name}.tif", patch.s1[name][date], tiled=True),
+                    "raster:bands": raster,
+                }
+                for name in ("VV", "VH")
+            },
+        }
         found = cut(scene_from_item(item, S1_PROFILE), patch)
         check_contract(S1, found.table)
         rows = {row["parcel_id"]: row for row in found.table.to_pylist()}

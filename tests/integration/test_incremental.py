@@ -53,10 +53,15 @@ class Arrival:
 
 def arrivals() -> st.SearchStrategy[list[Arrival]]:
     one = st.builds(
-        Arrival, parcel=st.integers(0, N_PARCELS - 1), sensor=st.sampled_from(["S2", "S1"]), day=st.integers(0, 330),
-        orbit=st.sampled_from([15, 37]), revision=st.sampled_from([0, 0, 0, 0, 1, 2]), is_withdrawn=st.booleans().map(lambda b: b),
+        Arrival,
+        parcel=st.integers(0, N_PARCELS - 1),
+        sensor=st.sampled_from(["S2", "S1"]),
+        day=st.integers(0, 330),
+        orbit=st.sampled_from([15, 37]),
+        revision=st.sampled_from([0, 0, 0, 0, 1, 2]),
+        is_withdrawn=st.booleans().map(lambda b: b),
         value=st.floats(0.05, 0.9),
-    )  # fmt: skip
+    )
     unique = st.lists(
         one, min_size=1, max_size=40, unique_by=lambda a: (a.parcel, a.sensor, a.day, a.orbit, a.revision)
     )
@@ -72,18 +77,30 @@ def table(schema: ObservationSchema, many: list[Arrival]) -> pa.Table:
     for a in many:
         observed = datetime(2025, 1, 1, 10, 30, tzinfo=UTC) + timedelta(days=a.day)
         row = dict.fromkeys(schema.arrow.names) | {
-            "collection": "test", "season": "2025", "parcel_id": f"p{a.parcel}", "observed_at": observed,
-            "available_at": observed + timedelta(hours=5), "scene_id": f"{a.sensor}-{a.day}-{a.orbit}-{a.revision}", "platform": "X1A",
-            "relative_orbit": a.orbit, "revision": a.revision, "is_withdrawn": a.is_withdrawn,
-        }  # fmt: skip
+            "collection": "test",
+            "season": "2025",
+            "parcel_id": f"p{a.parcel}",
+            "observed_at": observed,
+            "available_at": observed + timedelta(hours=5),
+            "scene_id": f"{a.sensor}-{a.day}-{a.orbit}-{a.revision}",
+            "platform": "X1A",
+            "relative_orbit": a.orbit,
+            "revision": a.revision,
+            "is_withdrawn": a.is_withdrawn,
+        }
         value = None if a.is_withdrawn else a.value
         if a.sensor == "S2":
             row |= {"B04": value, "B08": value and value / 2, "NDVI": value, "n_clear": 0 if a.is_withdrawn else 3}
             if value and a.day % 2:  # some observations come without a pixel set
                 row["pixels"] = random.integers(100, 5000, (10, 1 + a.day % 5)).astype("<i2").tobytes()
         else:
-            row |= {"VV": value, "VH": value and value / 4, "n_pixels": 3, "radiometry": "gamma0",
-                    "direction": "ascending" if a.orbit == 15 else "descending"}  # fmt: skip
+            row |= {
+                "VV": value,
+                "VH": value and value / 4,
+                "n_pixels": 3,
+                "radiometry": "gamma0",
+                "direction": "ascending" if a.orbit == 15 else "descending",
+            }
         rows.append(row)
     return pa.Table.from_pylist(rows, schema=schema.arrow)
 
@@ -112,11 +129,13 @@ def model(request: pytest.FixtureRequest) -> CropModel:
     random = np.random.default_rng(0)
     known = {
         one.name: Observations(
-            random.normal(0.4, 0.2, (60, len(one.channels), 1)).astype(np.float32), np.zeros(60, np.float32),
-            np.zeros(60, np.int64), np.full(60, 15, np.int16),
+            random.normal(0.4, 0.2, (60, len(one.channels), 1)).astype(np.float32),
+            np.zeros(60, np.float32),
+            np.zeros(60, np.int64),
+            np.full(60, 15, np.int16),
         )
         for one in MODALITIES
-    }  # fmt: skip
+    }
     shape = np.tile([[400.0, 1e4, 0.04, 0.9]], (1, 1))
     normaliser = Normaliser.fit(known, shape, np.array([True]), ["s1a", "s1d"])
     made = CropModel(network.eval(), normaliser)
@@ -135,9 +154,11 @@ def recomputed(connection: sa.Connection, model: CropModel, keys: NDArray[np.int
 
 
 @settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=8,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
     phases=(Phase.explicit, Phase.reuse, Phase.generate),  # shrinking on real tables takes minutes
-)  # fmt: skip
+)
 @given(many=arrivals(), cuts=st.lists(st.integers(0, 40), max_size=4), batch=st.sampled_from([1, 2, 512]))
 def test_any_order_of_arrival_gives_the_posteriors_of_a_full_recomputation(
     season: tuple[str, Season],
@@ -167,8 +188,10 @@ def test_any_order_of_arrival_gives_the_posteriors_of_a_full_recomputation(
     with engine(dsn).connect() as connection:
         assert connection.execute(sa.text("select count(*) from pending_work")).scalar() == 0
         expected = recomputed(connection, model, keys)
-        current = {m: np.unique(rows["parcel_key"]) for m, rows in
-                   split_modalities(s2_series(connection, keys, NOW), s1_series(connection, keys, NOW)).items()}  # fmt: skip
+        current = {
+            m: np.unique(rows["parcel_key"])
+            for m, rows in split_modalities(s2_series(connection, keys, NOW), s1_series(connection, keys, NOW)).items()
+        }
         observed = np.unique(np.concatenate([current[m.name] for m in MODALITIES]))
         got = {row.parcel_key: row for row in latest_posteriors(connection, keys, key, NOW)}
     assert set(observed.tolist()) <= set(got)

@@ -35,9 +35,13 @@ LOADED = datetime(2025, 11, 3, 8, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
 HOSTILE = "a[/red]$x_{$\x1b[2J"
 EVIDENCE = {
-    "declared": HOSTILE, "probability_of_declared": 0.001, "most_likely": "[bold", "probability_of_most_likely": 0.97,
-    "n_observations": 41, "observed_to": "2025-05-01",
-}  # fmt: skip
+    "declared": HOSTILE,
+    "probability_of_declared": 0.001,
+    "most_likely": "[bold",
+    "probability_of_most_likely": 0.97,
+    "n_observations": 41,
+    "observed_to": "2025-05-01",
+}
 OUTLINE = "MULTIPOLYGON(((5 52,5.01 52,5.01 52.01,5 52.01,5 52)))"
 
 
@@ -70,8 +74,7 @@ def connection(dsn: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ite
                from parcels, scenes, generate_series(0, 2) nr where source_id <> '../../x'""",
         ):
             opened.execute(
-                sa.text(statement),
-                {"loaded": LOADED, "observed": OBSERVED, "hostile": HOSTILE, "outline": OUTLINE},
+                sa.text(statement), {"loaded": LOADED, "observed": OBSERVED, "hostile": HOSTILE, "outline": OUTLINE}
             )
     with engine(dsn).connect() as opened:
         yield opened
@@ -251,8 +254,9 @@ def test_who_decided_when_and_why_is_kept(alert: int, connection: sa.Connection,
         )
     ).all()
     assert [tuple(one) for one in events] == [
-        ("acknowledged", {"by": "anna", "reason": "on it [/x]"}), ("dismissed", {"by": "ben", "reason": "seen"})
-    ]  # fmt: skip
+        ("acknowledged", {"by": "anna", "reason": "on it [/x]"}),
+        ("dismissed", {"by": "ben", "reason": "seen"}),
+    ]
     listed = run("alerts").output
     assert "by ben: seen" in listed
     assert "dismissed: by ben, seen" in run("history", HOSTILE).output
@@ -283,9 +287,13 @@ def test_alerts_as_known_at_a_time(alert: int, connection: sa.Connection, run: R
     add_event(connection, alert, "closed", "green", closed)
     connection.commit()
     for days, with_closed, expected in (
-        (0, True, []), (2, False, [("open", "yellow", None)]), (25, False, [("open", "red", LOADED + 21 * DAY)]),
-        (31, False, [("acknowledged", "red", LOADED + 21 * DAY)]), (41, False, []), (41, True, [("closed", "green", LOADED + 21 * DAY)]),
-    ):  # fmt: skip
+        (0, True, []),
+        (2, False, [("open", "yellow", None)]),
+        (25, False, [("open", "red", LOADED + 21 * DAY)]),
+        (31, False, [("acknowledged", "red", LOADED + 21 * DAY)]),
+        (41, False, []),
+        (41, True, [("closed", "green", LOADED + 21 * DAY)]),
+    ):
         found = known_alerts(connection, AlertFilter(with_closed=with_closed), LOADED + days * DAY)
         assert [(row.state, row.colour, row.confirmed_at) for row in found] == expected, days
     assert "no open alerts" in run("alerts").output
@@ -311,8 +319,10 @@ def test_lists_say_what_waits_for_what(connection: sa.Connection, run: Run) -> N
             "insert into model_activations select season_key, 'nl', 'classifier', now(), model_key from seasons, models where name = '2025'"
         )
     )
-    connection.execute(sa.text("insert into pending_work (parcel_key, recorded_at, sensor) select parcel_key, :at, 'S2' from parcels"),
-                       {"at": LOADED})  # fmt: skip
+    connection.execute(
+        sa.text("insert into pending_work (parcel_key, recorded_at, sensor) select parcel_key, :at, 'S2' from parcels"),
+        {"at": LOADED},
+    )
     connection.commit()
     for output in (run("alerts").output, run("status").output):
         assert "no NDVI model is active, so there is no daily curve and no phenology" in output
@@ -333,10 +343,19 @@ def test_lists_say_what_waits_for_what(connection: sa.Connection, run: Run) -> N
 
 def test_a_key_is_a_key_even_where_an_id_begins_like_it(connection: sa.Connection, run: Run) -> None:
     keys = [
-        registry.register(connection, model_id=one, task="classifier", config={"classes": ["a"]}, metrics={}, trained_on={},
-                          description="{}", weights=b"", now=LOADED)
+        registry.register(
+            connection,
+            model_id=one,
+            task="classifier",
+            config={"classes": ["a"]},
+            metrics={},
+            trained_on={},
+            description="{}",
+            weights=b"",
+            now=LOADED,
+        )
         for one in ("aaaa", "bbbb")
-    ]  # fmt: skip
+    ]
     connection.execute(
         sa.text("update models set model_id = model_key + 1 || 'aaa' where model_key = :key"), {"key": keys[0]}
     )
@@ -386,11 +405,13 @@ def small_model() -> CropModel:
     random = np.random.default_rng(0)
     known = {
         one.name: Observations(
-            random.normal(0.4, 0.2, (60, len(one.channels), 1)).astype(np.float32), np.zeros(60, np.float32),
-            np.zeros(60, np.int64), np.full(60, 88, np.int16),
+            random.normal(0.4, 0.2, (60, len(one.channels), 1)).astype(np.float32),
+            np.zeros(60, np.float32),
+            np.zeros(60, np.int64),
+            np.full(60, 88, np.int16),
         )
         for one in modalities
-    }  # fmt: skip
+    }
     normaliser = Normaliser.fit(known, np.tile([[400.0, 1e4, 0.04, 0.9]], (1, 1)), np.array([True]), ["s1a"])
     return CropModel.from_checkpoint(CropModel(network.eval(), normaliser).to_checkpoint())
 
@@ -398,9 +419,16 @@ def small_model() -> CropModel:
 def test_a_course_is_what_the_model_says_after_each_pass(connection: sa.Connection) -> None:
     checkpoint = small_model().to_checkpoint()
     model_key = registry.register(
-        connection, model_id=checkpoint.model, task="classifier", description=checkpoint.description, weights=checkpoint.weights,
-        config={}, metrics={}, trained_on={}, now=LOADED,
-    )  # fmt: skip
+        connection,
+        model_id=checkpoint.model,
+        task="classifier",
+        description=checkpoint.description,
+        weights=checkpoint.weights,
+        config={},
+        metrics={},
+        trained_on={},
+        now=LOADED,
+    )
     season = season_by_name(connection, "2025")
     key = key_of(connection, "10984")
     (parcel,) = load_parcels(connection, season, "nl", keys=[key])

@@ -55,8 +55,12 @@ def test_up_down_up(empty_dsn: str) -> None:
     migrate.upgrade(empty_dsn)
     first = snapshot(empty_dsn)
     assert {row[1] for row in first if row[0] == "hypertable"} == {
-        "s2_observations", "s1_observations", "pixel_sets", "posteriors", "ndvi_daily"
-    }  # fmt: skip
+        "s2_observations",
+        "s1_observations",
+        "pixel_sets",
+        "posteriors",
+        "ndvi_daily",
+    }
     migrate.downgrade(empty_dsn, "base")
     with connect(empty_dsn) as connection:
         assert [name for (name,) in connection.execute(OURS)] == ["alembic_version"]

@@ -47,8 +47,11 @@ def stored(dsn: str) -> Stored:
 def test_own_keys(import_: Import, stored: Stored) -> None:
     import_("only_fid.gpkg", "id")
     assert [(key, parcel.crop_code) for key, parcel in stored().items()] == [
-        ("1", "wheat"), ("2", "maize"), ("3", "beet"), ("4", "potato"),
-    ]  # fmt: skip
+        ("1", "wheat"),
+        ("2", "maize"),
+        ("3", "beet"),
+        ("4", "potato"),
+    ]
     assert import_("integer_feature_id.geojson", "id").changed.new == 4
     assert {"7000", "7001", "7002", "7003"} <= set(stored())
 

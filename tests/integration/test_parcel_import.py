@@ -76,27 +76,45 @@ def store(connection: sa.Connection, season: Season, tmp_path: Path) -> Store:
     ("file", "agency", "parcels", "reasons", "first"),
     [
         (
-            "be_vlg_2023_gpkg.zip", "be_vlg", 100, {"too_small": 23, "too_narrow": 4},
+            "be_vlg_2023_gpkg.zip",
+            "be_vlg",
+            100,
+            {"too_small": 23, "too_narrow": 4},
             ("487348814", "Za", "Sorghum", 2.0552),
         ),
         (
-            "ch_nutzungsflaechen_2023.gpkg", "ch", 100, {"too_small": 6, "too_narrow": 1},
+            "ch_nutzungsflaechen_2023.gpkg",
+            "ch",
+            100,
+            {"too_small": 6, "too_narrow": 1},
             ("GE_2023_14917", "GE", "Sommergerste", 1.0291),
         ),
         (
-            "fi_gsaa.gpkg", "fi", 100, {"too_small": 11, "too_narrow": 2},
+            "fi_gsaa.gpkg",
+            "fi",
+            100,
+            {"too_small": 11, "too_narrow": 2},
             ("0040000372-1", "lpis", "Luonnonhoitonurmi", 0.24),
         ),
         (
-            "dk_2024_fiboa.parquet", "fiboa", 100, {"duplicate_id": 7, "too_small": 7, "too_narrow": 1},
+            "dk_2024_fiboa.parquet",
+            "fiboa",
+            100,
+            {"duplicate_id": 7, "too_small": 7, "too_narrow": 1},
             ("25-0", "DK", "Permanent græs, normalt udbytte", 6.38),
         ),
     ],
-)  # fmt: skip
+)
 def test_an_agencys_file(
-    file: str, agency: str, parcels: int, reasons: dict[str, int], first: tuple[str, str, str, float],
-    connection: sa.Connection, season: Season, data_dir: Callable[[str], Path],
-) -> None:  # fmt: skip
+    file: str,
+    agency: str,
+    parcels: int,
+    reasons: dict[str, int],
+    first: tuple[str, str, str, float],
+    connection: sa.Connection,
+    season: Season,
+    data_dir: Callable[[str], Path],
+) -> None:
     path = data_dir("parcels-lpis") / file
     report = import_parcels(connection, path, "lpis", season, ImportOptions(), MARCH)
     assert report.recognised_as == agency
@@ -204,9 +222,14 @@ def test_broken_parcels_are_kept_with_the_reason(store: Store, connection: sa.Co
     assert report.found.shared_ids == 1
     reasons = {parcel.source_id: parcel.not_monitorable_reason for parcel in load_parcels(connection, "2023")}
     assert reasons == {
-        "a": None, "b": None, "c": "no_geometry", "d": None, "e": "duplicate_geometry", "f": "overlaps_other",
+        "a": None,
+        "b": None,
+        "c": "no_geometry",
+        "d": None,
+        "e": "duplicate_geometry",
+        "f": "overlaps_other",
         "f#2": "duplicate_id",
-    }  # fmt: skip
+    }
     assert sum(report.found.not_monitorable.values()) + report.found.monitorable == report.found.parcels == 7
 
 
@@ -254,9 +277,11 @@ def test_seasons_keep_their_dates(connection: sa.Connection, season: Season) -> 
 
 def test_a_season_is_widened_but_never_narrowed(connection: sa.Connection, season: Season) -> None:
     widened = widen_season(connection, "2023", date(2022, 9, 1), date(2024, 2, 1))
-    assert widened == season_by_name(connection, "2023") == Season(
-        season.season_key, "2023", date(2022, 9, 1), date(2024, 2, 1)
-    )  # fmt: skip
+    assert (
+        widened
+        == season_by_name(connection, "2023")
+        == Season(season.season_key, "2023", date(2022, 9, 1), date(2024, 2, 1))
+    )
     assert widen_season(connection, "2023", None, None) == widened
     with pytest.raises(SeasonDiffers, match="it can be widened, but not to 2022-09-01 to 2023-12-31"):
         widen_season(connection, "2023", None, date(2023, 12, 31))
@@ -317,9 +342,19 @@ def test_columns_may_be_given_one_by_one(parcels: Run, tmp_path: Path) -> None:
     assert (code, error.count("\n")) == (1, 1)
     assert "of no known agency; say --agency or --id-column. It has: nr, region, crop_code, kultur, hcat_code" in error
     code, out, _ = parcels(
-        "import", path, *where, "--id-column", "nr", "--crop-name-column", "kultur", "--region", "r", "--declared-at",
-        "2024-05-15", "--json",
-    )  # fmt: skip
+        "import",
+        path,
+        *where,
+        "--id-column",
+        "nr",
+        "--crop-name-column",
+        "kultur",
+        "--region",
+        "r",
+        "--declared-at",
+        "2024-05-15",
+        "--json",
+    )
     assert (code, json.loads(out)["changed"]["declarations"]) == (0, 2)
 
 

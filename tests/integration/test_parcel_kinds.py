@@ -299,9 +299,14 @@ UNKNOWN_DATUM = (
 
 @pytest.mark.parametrize(
     "prj",
-    ['LOCAL_CS["Nonearth (m)",UNIT["Meter",1.0]]', 'PROJCS["WGS_1984_UTM_Zone_31N",GEOGCS["GCS', "\0\xff garbage", UNKNOWN_DATUM],
+    [
+        'LOCAL_CS["Nonearth (m)",UNIT["Meter",1.0]]',
+        'PROJCS["WGS_1984_UTM_Zone_31N",GEOGCS["GCS',
+        "\0\xff garbage",
+        UNKNOWN_DATUM,
+    ],
     ids=["local", "broken", "garbage", "unknown datum"],
-)  # fmt: skip
+)
 def test_a_system_that_cannot_be_used_counts_as_unsaid(prj: str, parcels: Run, tmp_path: Path, dsn: str) -> None:
     path = tmp_path / "f.shp"
     frame(2, pid=["a", "b"]).to_file(path)
@@ -465,8 +470,18 @@ def test_a_parcel_file_is_no_way_to_other_files(
     assert "secret-1" not in out + error
 
 
-@pytest.mark.parametrize("name", ["/vsicurl/http://127.0.0.1:9/x.gpkg", "http://127.0.0.1:9/x.gpkg", '{"type":"Point","coordinates":[1,2]}',
-                                  "<OGRVRTDataSource/>", "/vsizip//tmp/x.zip", "PG:host=127.0.0.1", "WFS:http://127.0.0.1:9/"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/vsicurl/http://127.0.0.1:9/x.gpkg",
+        "http://127.0.0.1:9/x.gpkg",
+        '{"type":"Point","coordinates":[1,2]}',
+        "<OGRVRTDataSource/>",
+        "/vsizip//tmp/x.zip",
+        "PG:host=127.0.0.1",
+        "WFS:http://127.0.0.1:9/",
+    ],
+)
 def test_a_name_that_is_no_file_is_none(name: str) -> None:
     with pytest.raises(ParcelFileError, match="no such file"):
         open_parcel_file(Path(name))
@@ -498,8 +513,10 @@ def test_one_spiky_outline_does_not_hold_up_the_others(parcels: Run, tmp_path: P
     radius = np.where(np.arange(400_000) % 2, 2000.0, 500.0)
     path = tmp_path / "f.gpkg"
     spiky = frame(3, pid=["a", "spiky", "long"])
-    outlines = [shapely.Polygon(np.c_[EAST + 5000 + r * np.cos(a), NORTH + r * np.sin(a)])
-                for r, a in ((radius, angle), (radius[:200_000], 2 * angle[:200_000]))]  # fmt: skip
+    outlines = [
+        shapely.Polygon(np.c_[EAST + 5000 + r * np.cos(a), NORTH + r * np.sin(a)])
+        for r, a in ((radius, angle), (radius[:200_000], 2 * angle[:200_000]))
+    ]
     spiky.geometry = [spiky.geometry[0], *outlines]
     spiky.to_file(path)
     code, _, error = parcels("import", path, *WHERE, "--id-column", "pid", "--crop-code-column", "crop")

@@ -41,25 +41,24 @@ def revised(connection: sa.Connection) -> int:
         connection.execute(
             sa.insert(tables.s2_observations),
             {
-                "parcel_key": key, "observed_at": at, "relative_orbit": orbit, "revision": revision,
-                "is_withdrawn": withdrawn, "n_clear": 9, "available_at": at, "recorded_at": recorded_at, "scene_key": 1,
+                "parcel_key": key,
+                "observed_at": at,
+                "relative_orbit": orbit,
+                "revision": revision,
+                "is_withdrawn": withdrawn,
+                "n_clear": 9,
+                "available_at": at,
+                "recorded_at": recorded_at,
+                "scene_key": 1,
                 "ndvi": ndvi,
             },
-        )  # fmt: skip
+        )
     return key
 
 
 @pytest.mark.parametrize(
     ("days", "known"),
-    [
-        (-1, []),
-        (0, [0.5]),
-        (3, [0.5, 0.7]),
-        (4, [0.6, 0.7]),
-        (7.99, [0.6, 0.7]),
-        (8, [0.7]),
-        (None, [0.7]),
-    ],
+    [(-1, []), (0, [0.5]), (3, [0.5, 0.7]), (4, [0.6, 0.7]), (7.99, [0.6, 0.7]), (8, [0.7]), (None, [0.7])],
 )
 def test_observations_as_known_at(
     days: float | None, known: list[float], revised: int, connection: sa.Connection
@@ -84,18 +83,26 @@ def test_ndvi_and_declarations_as_known_at(revised: int, connection: sa.Connecti
         connection.execute(
             sa.insert(tables.ndvi_daily),
             {
-                "parcel_key": revised, "day": OBSERVED.date(), "mode": mode, "origin": "reconstructed",
-                "recorded_at": recorded_at, "ndvi": ndvi, "ndvi_sd": 0.1,
+                "parcel_key": revised,
+                "day": OBSERVED.date(),
+                "mode": mode,
+                "origin": "reconstructed",
+                "recorded_at": recorded_at,
+                "ndvi": ndvi,
+                "ndvi_sd": 0.1,
             },
-        )  # fmt: skip
+        )
     for crop, recorded_at in (("wheat", OBSERVED), ("maize", OBSERVED + 9 * DAY)):
         connection.execute(
             sa.insert(tables.declarations),
             {
-                "parcel_key": revised, "recorded_at": recorded_at, "declared_at": recorded_at, "crop_code": "1",
+                "parcel_key": revised,
+                "recorded_at": recorded_at,
+                "declared_at": recorded_at,
+                "crop_code": "1",
                 "crop_name": crop,
             },
-        )  # fmt: skip
+        )
     for days, ndvi_, crop_ in ((-1, None, None), (0, 0.4, "wheat"), (8, 0.4, "wheat"), (9, 0.45, "maize")):
         where = {"parcel": revised, "at": OBSERVED + days * DAY}
         known = connection.execute(
@@ -145,8 +152,13 @@ def history(connection: sa.Connection, parcel: int, at: datetime) -> dict[str, l
 def test_a_parcels_history_has_every_kind(storied: int, connection: sa.Connection) -> None:
     found = history(connection, storied, OBSERVED + 5 * DAY)
     assert {kind: len(rows) for kind, rows in found.items()} == {
-        "s2": 2, "s1": 1, "ndvi": 1, "posterior": 1, "declaration": 1, "alert": 1
-    }  # fmt: skip
+        "s2": 2,
+        "s1": 1,
+        "ndvi": 1,
+        "posterior": 1,
+        "declaration": 1,
+        "alert": 1,
+    }
     assert found["s2"][0].detail["revision"] == 1
     (radar,) = found["s1"]
     assert radar.vv_db == pytest.approx(-10)

@@ -61,11 +61,16 @@ def test_the_flemish_patch_as_cogs_safe_and_zip(chain: World, patch: Patch, tmp_
     dates = [int(date) for date in np.argsort(-clear_share) if patch.s2_at[date].year == 2019][:4]
     cogs = [
         s2_item(
-            tmp_path / "cogs", {band: shifted(patch, band, date, baseline) for band in patch.s2}, start=patch.s2_at[date],
-            baseline=baseline, grid=GRID, driver="COG", blocksize=128,
+            tmp_path / "cogs",
+            {band: shifted(patch, band, date, baseline) for band in patch.s2},
+            start=patch.s2_at[date],
+            baseline=baseline,
+            grid=GRID,
+            driver="COG",
+            blocksize=128,
         )
         for date, baseline in zip(dates[:2], ("02.14", "05.09"), strict=True)
-    ]  # fmt: skip
+    ]
     folder, zipped = (
         as_safe(patch, date, baseline, tmp_path) for date, baseline in zip(dates[2:], ("05.09", "02.14"), strict=True)
     )

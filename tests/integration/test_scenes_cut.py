@@ -17,9 +17,14 @@ from tests.made_scenes import GRID, START, World, check_optical, inside, optical
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
 BOXES = {
-    "a": (2.2, 2.2, 20.2, 20.2), "b": (30.2, 4.2, 60.2, 24.2), "over": (50.2, 10.2, 58.2, 30.2), "small": (2.2, 40.2, 5.2, 43.2),
-    "cloudy": (20.2, 40.2, 40.2, 60.2), "edge": (50.2, 50.2, 80.2, 60.2), "forbidden": (2.2, 50.2, 15.2, 60.2),
-}  # fmt: skip
+    "a": (2.2, 2.2, 20.2, 20.2),
+    "b": (30.2, 4.2, 60.2, 24.2),
+    "over": (50.2, 10.2, 58.2, 30.2),
+    "small": (2.2, 40.2, 5.2, 43.2),
+    "cloudy": (20.2, 40.2, 40.2, 60.2),
+    "edge": (50.2, 50.2, 80.2, 60.2),
+    "forbidden": (2.2, 50.2, 15.2, 60.2),
+}
 
 
 @pytest.fixture
@@ -55,8 +60,9 @@ def test_collections_and_seasons_are_cut_in_one_go(chain: World, tmp_path: Path)
     found = chain.rows("""select collection, source_id, n_clear, ndvi from s2_observations join parcels using (parcel_key)
                           where source_id = 'a' order by collection""")
     assert [(row["collection"], row["n_clear"]) for row in found] == [
-        ("made-up", inside(BOXES["a"]).sum()), ("other", inside(BOXES["b"]).sum())
-    ]  # fmt: skip
+        ("made-up", inside(BOXES["a"]).sum()),
+        ("other", inside(BOXES["b"]).sum()),
+    ]
     assert chain.the_scene().expected == 8
 
 
@@ -81,9 +87,12 @@ def test_broken_scenes_are_marked_and_others_go_on(chain: World, tmp_path: Path)
     rows = chain.ledger()
     told = {name: (row.state, row.cause) for name, row in rows.items()}
     assert [told[path.parent.name] for path in (truncated, placeless, unclassified, beyond, good)] == [
-        ("failed", "unreadable"), ("failed", "unknown_crs"), ("failed", "empty_scl"),
-        ("empty", "no_parcels"), ("cut", None),
-    ]  # fmt: skip
+        ("failed", "unreadable"),
+        ("failed", "unknown_crs"),
+        ("failed", "empty_scl"),
+        ("empty", "no_parcels"),
+        ("cut", None),
+    ]
     assert rows[good.parent.name].is_stored
     assert "B08.tif cannot be read" in str(rows[truncated.parent.name].told)
     retried = rows[truncated.parent.name].next_try_at

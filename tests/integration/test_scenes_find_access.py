@@ -26,9 +26,18 @@ def cog(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random numbers, so that nothing of the file can be guessed or compressed away (2 MB)."""
     file = tmp_path_factory.mktemp("cog") / "B02.tif"
     with rasterio.open(
-        file, "w", driver="COG", width=1024, height=1024, count=1, dtype="uint16", crs=GRID.crs, blocksize=256,
-        transform=rasterio.Affine(*GRID.transform), overviews="NONE",
-    ) as written:  # fmt: skip
+        file,
+        "w",
+        driver="COG",
+        width=1024,
+        height=1024,
+        count=1,
+        dtype="uint16",
+        crs=GRID.crs,
+        blocksize=256,
+        transform=rasterio.Affine(*GRID.transform),
+        overviews="NONE",
+    ) as written:
         written.write(VALUES, 1)
     return file
 
@@ -108,8 +117,9 @@ def test_token_is_fetched_once_and_renewed_before_it_ends(server: StacServer, tm
     assert signed.opened(href + "?x=1") == f"{href}?x=1&sig=secret1"
     assert signed.opened(href.replace("l2a01", "l2a02")).endswith("?sig=secret2")
     assert [one.path for one in server.asked] == [
-        "/token/sentinel2l2a01/sentinel2-l2", "/token/sentinel2l2a02/sentinel2-l2"
-    ]  # fmt: skip
+        "/token/sentinel2l2a01/sentinel2-l2",
+        "/token/sentinel2l2a02/sentinel2-l2",
+    ]
     moment = NOW + timedelta(minutes=51)
     assert signed.opened(href).endswith("sig=secret3")
     assert signed.opened("https://example.org/B02.tif") == "https://example.org/B02.tif"

@@ -52,14 +52,26 @@ def test_polled_cut_and_stored_whatever_the_server_does(server: StacServer, made
         clock = Clock(lambda: now, lambda _: False, lambda low, _: low)
         http = Http("here", Patience(tries=3, read_s=0.3), clock)
         return attempt(
-            "here", lambda: poll(profile, "S2", BOX, START - timedelta(days=1), now, http=http,
-                                 publish=made.publisher.publish, sources=sources), sources, now,
-        )  # fmt: skip
+            "here",
+            lambda: poll(
+                profile,
+                "S2",
+                BOX,
+                START - timedelta(days=1),
+                now,
+                http=http,
+                publish=made.publisher.publish,
+                sources=sources,
+            ),
+            sources,
+            now,
+        )
 
     server.faults = [
-        Fault("/v1/search", status=429, headers={"Retry-After": "1"}), Fault("/v1/search", delay_s=0.6),
+        Fault("/v1/search", status=429, headers={"Retry-After": "1"}),
+        Fault("/v1/search", delay_s=0.6),
         Fault("/v1/search", cut=0.5, times=3, after=1),
-    ]  # fmt: skip
+    ]
     first = look(datetime(2024, 1, 1, tzinfo=UTC))
     assert isinstance(first, Failure), "the second page is never whole"
     assert sources.bookmark(f"stac:{profile.name} S2 4,50,5,51") is None
@@ -69,9 +81,10 @@ def test_polled_cut_and_stored_whatever_the_server_does(server: StacServer, made
 
     half, gone, limited = (f"/files/{products[number][0]}/" for number in (1, 2, 3))
     server.faults = [
-        Fault(f"{half}B03", cut=0.6, times=999), Fault(f"{gone}B8A", status=404, times=999),
+        Fault(f"{half}B03", cut=0.6, times=999),
+        Fault(f"{gone}B8A", status=404, times=999),
         Fault(f"{limited}B02", status=429, times=1, method="GET"),
-    ]  # fmt: skip
+    ]
     worker = made.worker()
     worker.run(threading.Event(), until_idle=True)
     states = {name: made.ledger()[name] for name, _ in products}

@@ -73,10 +73,13 @@ def item(number: int, collection: str = "s2") -> dict[str, Any]:
     if collection == "s1":
         name = f"S1A_IW_GRDH_1SDV_{at:%Y%m%dT%H%M%S}_{at:%Y%m%dT%H%M%S}_048356_{number:06X}_rtc"
     return {
-        "type": "Feature", "id": name, "collection": collection, "bbox": [4, 50, 5, 51],
+        "type": "Feature",
+        "id": name,
+        "collection": collection,
+        "bbox": [4, 50, 5, 51],
         "properties": {"datetime": f"{at:%Y-%m-%dT%H:%M:%SZ}", "published": f"{NOW:%Y-%m-%dT%H:%M:%SZ}"},
         "assets": {"B02": {"href": "B02.tif"}, "vv": {"href": "vv.tif"}},
-    }  # fmt: skip
+    }
 
 
 def test_poll_finds_once_and_sources_tell(server: StacServer, profile: str) -> None:
@@ -90,8 +93,9 @@ def test_poll_finds_once_and_sources_tell(server: StacServer, profile: str) -> N
     assert "0 new, 2 known" in again.output
     rows = listed()
     assert {name.split()[1]: (row["new_scenes"], row["rejected"]) for name, row in rows.items()} == {
-        "S1": (1, 0), "S2": (2, 1)
-    }  # fmt: skip
+        "S1": (1, 0),
+        "S2": (2, 1),
+    }
     assert all(row["polled_to"] and row["errors_in_row"] == 0 for row in rows.values())
     assert f"stac:{profile} S2 4,50,5,51: 1 rejected at the last look, as: x: datetime" in run("sources").output
 
@@ -133,17 +137,31 @@ def test_box_around_parcels(dsn: str, server: StacServer, profile: str) -> None:
     with engine(dsn).begin() as connection:
         for year, west in (("2023", 4.02), ("2024", 5.02)):
             season = ensure_season(connection, year, date(int(year), 1, 1), date(int(year), 12, 31))
-            places = {(region, north): shapely.box(west, north, west + 0.01, north + 0.01)
-                      for region, north in (("north", 51.0), ("south", 50.0))}  # fmt: skip
+            places = {
+                (region, north): shapely.box(west, north, west + 0.01, north + 0.01)
+                for region, north in (("north", 51.0), ("south", 50.0))
+            }
             rows = [
-                ParcelRow(f"{year}{region}", region, shapely.to_wkb(shapely.MultiPolygon([place])), 1.0, 1.0, 1.0, None, None, None)
+                ParcelRow(
+                    f"{year}{region}",
+                    region,
+                    shapely.to_wkb(shapely.MultiPolygon([place])),
+                    1.0,
+                    1.0,
+                    1.0,
+                    None,
+                    None,
+                    None,
+                )
                 for (region, _), place in places.items()
-            ]  # fmt: skip
+            ]
             upsert_parcels(connection, "be", season, rows, NOW, NOW)
     boxes = {
-        (): "4,50,5.1,51.1", ("--season", "2023"): "4,50,4.1,51.1", ("--region", "south"): "4,50,5.1,50.1",
+        (): "4,50,5.1,51.1",
+        ("--season", "2023"): "4,50,4.1,51.1",
+        ("--region", "south"): "4,50,5.1,50.1",
         ("--region", "north", "--season", "2024"): "5,51,5.1,51.1",
-    }  # fmt: skip
+    }
     for options, box in boxes.items():
         assert f"S2 {box}: 0 new" in run("poll", profile, "--sensor", "S2", *options).output
     assert server.searches()[-1].body["bbox"] == [5.0, 51.0, 5.1, 51.1]
@@ -212,9 +230,16 @@ def test_bookmark_never_goes_back_unless_it_begins_elsewhere(dsn: str) -> None:
     def look(since: datetime, polled_to: datetime) -> datetime | None:
         with engine(dsn).begin() as connection:
             scene_sources.record_look(
-                connection, "s", since=since, polled_to=polled_to, new_scenes=1, rejected=0, last_rejection=None,
-                now=NOW, next_at=None,
-            )  # fmt: skip
+                connection,
+                "s",
+                since=since,
+                polled_to=polled_to,
+                new_scenes=1,
+                rejected=0,
+                last_rejection=None,
+                now=NOW,
+                next_at=None,
+            )
             found = scene_sources.source(connection, "s")
             assert found is not None
             return found.polled_to
@@ -230,8 +255,11 @@ def test_loop_ends_cleanly_when_asked(server: StacServer, profile: str) -> None:
     program = "import typer; from ingest import find_commands; app = typer.Typer(); find_commands.register(app); app()"
     with subprocess.Popen(
         [sys.executable, "-c", program, "poll", profile, *BBOX, "--sensor", "S2", "--every", "0.05"],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=dict(os.environ),
-    ) as running:  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=dict(os.environ),
+    ) as running:
         try:
             deadline = time.monotonic() + 60
             while len(server.searches()) < 2 and time.monotonic() < deadline:

@@ -74,10 +74,17 @@ def cogs(folder: Path, **change: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "B02.tif").write_bytes(b"tif" * 50)
     item = {
-        "type": "Feature", "stac_version": "1.1.0", "id": f"{NAME}_cog",
-        "properties": {"datetime": "2024-05-01T10:56:21Z", "created": "2024-05-01T20:00:00Z", "platform": "sentinel-2a"},
-        "assets": {**ELSEWHERE, "B02": {"href": "./B02.tif"}, "preview": {"href": "missing.png"}}, **change,
-    }  # fmt: skip
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "id": f"{NAME}_cog",
+        "properties": {
+            "datetime": "2024-05-01T10:56:21Z",
+            "created": "2024-05-01T20:00:00Z",
+            "platform": "sentinel-2a",
+        },
+        "assets": {**ELSEWHERE, "B02": {"href": "./B02.tif"}, "preview": {"href": "missing.png"}},
+        **change,
+    }
     file = folder / "item.json"
     file.write_text(json.dumps(item))
     return file
@@ -104,9 +111,11 @@ def test_every_kind_of_product_once(tmp_path: Path) -> None:
     assert (found.outcome.new, found.outcome.rejected.count, found.waiting.count) == (4, 0, 0)
     kinds = {scene.scene_id: (scene.kind, scene.source, scene.sensor) for scene in ledger.scenes}
     assert kinds == {
-        NAME: ("safe", "folder:incoming", "S2"), OTHER: ("safe", "folder:incoming", "S2"),
-        NAME.replace("31UFU", "31UFS"): ("safe", "folder:incoming", "S2"), f"{NAME}_cog": ("item", "folder:incoming", "S2"),
-    }  # fmt: skip
+        NAME: ("safe", "folder:incoming", "S2"),
+        OTHER: ("safe", "folder:incoming", "S2"),
+        NAME.replace("31UFU", "31UFS"): ("safe", "folder:incoming", "S2"),
+        f"{NAME}_cog": ("item", "folder:incoming", "S2"),
+    }
     item = next(scene.item for scene in ledger.scenes if scene.item)
     assert item["assets"]["B02"]["href"] == str(folder / "cogs" / "B02.tif")
     assert Path(next(scene.href for scene in ledger.scenes if scene.scene_id.endswith("31UFS_20240501T170300"))) == (
@@ -200,9 +209,14 @@ def test_what_cannot_be_read_is_told_once_until_it_changes(tmp_path: Path) -> No
     assert (found.outcome.new, found.outcome.rejected.count, len(found.told)) == (0, 7, 7)
     told = " | ".join(found.told)
     for reason in (
-        "File is not a zip file", "not JSON", "neither platform nor id", "lies on no map", "not level 2A",
-        "no product of Sentinel-1 or Sentinel-2", "list of files is broken",
-    ):  # fmt: skip
+        "File is not a zip file",
+        "not JSON",
+        "neither platform nor id",
+        "lies on no map",
+        "not level 2A",
+        "no product of Sentinel-1 or Sentinel-2",
+        "list of files is broken",
+    ):
         assert reason in told
     again = look(watch, ledger)
     assert (again.outcome.rejected.count, again.told) == (7, ())

@@ -98,12 +98,17 @@ class Desk:
 
 def item(number: int, at: datetime, published: datetime | None = None, **change: Any) -> dict[str, Any]:
     return {
-        "type": "Feature", "id": f"S2A_MSIL2A_{at:%Y%m%dT%H%M%S}_N0510_R094_T31UFU_{number:06d}", "collection": "s2",
+        "type": "Feature",
+        "id": f"S2A_MSIL2A_{at:%Y%m%dT%H%M%S}_N0510_R094_T31UFU_{number:06d}",
+        "collection": "s2",
         "bbox": [4.1, 50.1, 4.3, 50.3],
-        "properties": {"datetime": at.strftime("%Y-%m-%dT%H:%M:%SZ"),
-                       "published": (published or at).strftime("%Y-%m-%dT%H:%M:%S.123Z")},
-        "assets": {"B02": {"href": "B02.tif"}}, **change,
-    }  # fmt: skip
+        "properties": {
+            "datetime": at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "published": (published or at).strftime("%Y-%m-%dT%H:%M:%S.123Z"),
+        },
+        "assets": {"B02": {"href": "B02.tif"}},
+        **change,
+    }
 
 
 @pytest.fixture
@@ -197,9 +202,11 @@ def test_retry_after_is_heeded_told_and_logged(
 def test_errors_of_the_server_pass_with_growing_waits(server: StacServer, desk: Desk) -> None:
     server.add(*(item(number, NOW - DAY) for number in range(25)))
     server.faults = [
-        Fault("/v1/search", status=500, times=2, after=1), Fault("/v1/search", cut=0.5, after=1),
-        Fault("/v1/search", body=b'{"type": "FeatureColl', after=2), Fault("/v1/search", body=b'{"detail": "busy"}'),
-    ]  # fmt: skip
+        Fault("/v1/search", status=500, times=2, after=1),
+        Fault("/v1/search", cut=0.5, after=1),
+        Fault("/v1/search", body=b'{"type": "FeatureColl', after=2),
+        Fault("/v1/search", body=b'{"detail": "busy"}'),
+    ]
     desk.tries = 6
     assert desk.poll().new == 25
     told = " | ".join(desk.lines)
@@ -262,9 +269,12 @@ def test_publishing_that_fails_keeps_the_bookmark(server: StacServer, desk: Desk
 
 def test_broken_items_are_counted_and_the_rest_goes_on(server: StacServer, desk: Desk) -> None:
     server.add(
-        item(1, NOW - DAY), item(2, NOW - DAY, assets={}), {"id": "x", "collection": "s2"}, item(4, NOW - 2 * DAY),
+        item(1, NOW - DAY),
+        item(2, NOW - DAY, assets={}),
+        {"id": "x", "collection": "s2"},
+        item(4, NOW - 2 * DAY),
         item(3, NOW - DAY, properties={"datetime": "yesterday"}),
-    )  # fmt: skip
+    )
     outcome = desk.poll()
     assert (outcome.new, outcome.rejected.count) == (2, 3)
     assert outcome.rejected.first is not None
@@ -346,12 +356,17 @@ def test_whatever_goes_wrong_nothing_is_lost(server: StacServer, tmp_path: Path,
             server.items.insert(dice.randint(0, len(server.items)), late)
             expected.add(late["id"])
         server.faults = [
-            dice.choice([
-                Fault("/v1", status=500, times=dice.randint(1, 6)), Fault("/v1", cut=0.7), Fault("/v1", status=429),
-                Fault("/v1", body=b"{", times=4), Fault("/v1", delay_s=0.06) if number % 10 == 0 else Fault("/x"),
-            ])
+            dice.choice(
+                [
+                    Fault("/v1", status=500, times=dice.randint(1, 6)),
+                    Fault("/v1", cut=0.7),
+                    Fault("/v1", status=429),
+                    Fault("/v1", body=b"{", times=4),
+                    Fault("/v1", delay_s=0.06) if number % 10 == 0 else Fault("/x"),
+                ]
+            )
             for _ in range(dice.randint(0, 2))
-        ]  # fmt: skip
+        ]
         desk.ledger.fails = dice.choice([0, 0, 0, 1])
         attempt("here", lambda now=now: desk.poll(now, NOW - 10 * DAY), desk.kept, now)  # type: ignore[misc]
     server.faults, desk.ledger.fails = [], 0

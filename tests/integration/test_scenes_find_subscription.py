@@ -83,17 +83,24 @@ def name(number: int) -> str:
 def notification(number: int, at: datetime = NOW, **change: Any) -> dict[str, Any]:
     product = f"{change.pop('product', name(number))}.SAFE"
     return {
-        "SubscriptionEvent": "created", "ProductId": f"00000000-0000-0000-0000-{number:012d}", "ProductName": product,
-        "NotificationDate": at.isoformat(), "AckId": f"QWNr{number}==",
-        "value": {"Name": product, "S3Path": f"/eodata/Sentinel-2/{product}"}, **change,
-    }  # fmt: skip
+        "SubscriptionEvent": "created",
+        "ProductId": f"00000000-0000-0000-0000-{number:012d}",
+        "ProductName": product,
+        "NotificationDate": at.isoformat(),
+        "AckId": f"QWNr{number}==",
+        "value": {"Name": product, "S3Path": f"/eodata/Sentinel-2/{product}"},
+        **change,
+    }
 
 
 def item(number: int) -> dict[str, Any]:
     return {
-        "type": "Feature", "id": name(number), "collection": "s2", "properties": {"datetime": "2024-05-19T10:56:21Z"},
+        "type": "Feature",
+        "id": name(number),
+        "collection": "s2",
+        "properties": {"datetime": "2024-05-19T10:56:21Z"},
         "assets": {"B02_10m": {"href": f"s3://eodata/{number}.jp2"}},
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture
@@ -201,9 +208,11 @@ def test_what_is_no_scene_of_ours_is_counted_and_acknowledged(
     server: StacServer, queue: Queue, profile: CatalogueProfile
 ) -> None:
     queue.notifications = [
-        notification(1, product="S1A_IW_GRDH_1SDV_20240502T172441"), notification(2, product=name(2).replace("L2A", "L1C")),
-        notification(3, SubscriptionEvent="deleted"), notification(4, value=None, ProductName=None, ProductId="x"),
-    ]  # fmt: skip
+        notification(1, product="S1A_IW_GRDH_1SDV_20240502T172441"),
+        notification(2, product=name(2).replace("L2A", "L1C")),
+        notification(3, SubscriptionEvent="deleted"),
+        notification(4, value=None, ProductName=None, ProductId="x"),
+    ]
     found = pull(server, profile, Ledger())
     assert (found.outcome.new, found.outcome.rejected.count, queue.notifications) == (0, 4, [])
 
@@ -253,8 +262,10 @@ def test_no_message_shows_a_secret(
     echo = Answer({"detail": f"{'x' * 140} Bearer {SECRET} has expired"}, 500)
     with caplog.at_level(logging.DEBUG):
         for route, environment in (
-            (None, {TOKEN: SECRET}), (echo, {TOKEN: SECRET}), (None, {USER: "me", PASSWORD: "pass word"}),
-        ):  # fmt: skip
+            (None, {TOKEN: SECRET}),
+            (echo, {TOKEN: SECRET}),
+            (None, {USER: "me", PASSWORD: "pass word"}),
+        ):
             queue.tokens = set()
             if route:
                 server.routes[rf"GET /odata/Subscriptions\({ID}\)/Read"] = lambda _: echo

@@ -82,9 +82,10 @@ def test_an_item_that_is_mended_is_found_again(tmp_path: Path) -> None:
 
 def test_metadata_are_not_unpacked_beyond_their_bounds(tmp_path: Path) -> None:
     path = tmp_path / f"{NAME}.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open(
-        f"{NAME}.SAFE/MTD_MSIL2A.xml", "w", force_zip64=True
-    ) as member:  # fmt: skip
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open(f"{NAME}.SAFE/MTD_MSIL2A.xml", "w", force_zip64=True) as member,
+    ):
         member.write(b"<a>")
         for _ in range(200):
             member.write(b"<b/>" * 2**18)

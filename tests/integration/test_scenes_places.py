@@ -87,13 +87,25 @@ def cut(chain: World, item: Path) -> tuple[str, str | None, str]:
 @pytest.mark.parametrize(
     "href",
     [
-        "/etc/hostname", "{outside}/B04.tif", "../../../outside/B04.tif", "./link.tif", "file:///etc/hostname",
-        "/vsicurl/http://{host}/B04.tif", "/vsizip//vsicurl/http://{host}/a.zip/B04.tif", "/vsimem/x",
-        "/vsistdin/", "zip+http://{host}/a.zip!B04.tif", "s3://bucket/B04.tif", "http://{host}/outside/B04.tif",
-        "GTIFF_DIR:1:{outside}/B04.tif", "<VRTDataset/>", "http://{host}:99999/x", "HTTP://{host}/x",
+        "/etc/hostname",
+        "{outside}/B04.tif",
+        "../../../outside/B04.tif",
+        "./link.tif",
+        "file:///etc/hostname",
+        "/vsicurl/http://{host}/B04.tif",
+        "/vsizip//vsicurl/http://{host}/a.zip/B04.tif",
+        "/vsimem/x",
+        "/vsistdin/",
+        "zip+http://{host}/a.zip!B04.tif",
+        "s3://bucket/B04.tif",
+        "http://{host}/outside/B04.tif",
+        "GTIFF_DIR:1:{outside}/B04.tif",
+        "<VRTDataset/>",
+        "http://{host}:99999/x",
+        "HTTP://{host}/x",
         "http://allowed@{host}/outside/B04.tif",
     ],
-)  # fmt: skip
+)
 def test_an_item_names_no_file_or_server_that_is_not_allowed(
     chain: World, tmp_path: Path, servers: tuple[Server, Server], href: str
 ) -> None:

@@ -61,11 +61,16 @@ def half_sent(producer: ObservationProducer, table: Any) -> None:
 @pytest.mark.parametrize(
     ("where", "name", "after"),
     [
-        (worker, "begin", None), (worker, "begin", begin), (cutting, "cut", None), (Worker, "_send", None),
-        (ObservationProducer, "send", half_sent), (Worker, "_end", None), (Worker, "_end", Worker._end),
+        (worker, "begin", None),
+        (worker, "begin", begin),
+        (cutting, "cut", None),
+        (Worker, "_send", None),
+        (ObservationProducer, "send", half_sent),
+        (Worker, "_end", None),
+        (Worker, "_end", Worker._end),
     ],
     ids=["claimed", "begun", "opened", "cut", "half sent", "sent", "ended"],
-)  # fmt: skip
+)
 def test_a_worker_killed_anywhere_leaves_no_double(
     where: Any, name: str, after: Any, chain: World, tmp_path: Path
 ) -> None:
@@ -179,9 +184,14 @@ def test_scenes_of_one_family_are_cut_one_after_the_other(
     chain: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = (
-        s2_item(tmp_path, blanked(optical(4), gap), strip=START + timedelta(seconds=60 * nr), made=START + timedelta(hours=nr + 6))
+        s2_item(
+            tmp_path,
+            blanked(optical(4), gap),
+            strip=START + timedelta(seconds=60 * nr),
+            made=START + timedelta(hours=nr + 6),
+        )
         for nr, gap in enumerate((slice(34, 64), slice(0, 30)))
-    )  # fmt: skip
+    )
     chain.add(first)
     seen: list[LedgerRow] = []
 
@@ -207,9 +217,14 @@ def test_scenes_of_one_family_are_cut_one_after_the_other(
 
 def test_a_part_whose_other_part_cannot_be_read_leaves_what_that_told(chain: World, tmp_path: Path) -> None:
     first, second = (
-        s2_item(tmp_path, blanked(optical(5), gap), strip=START + timedelta(seconds=60 * nr), made=START + timedelta(hours=nr + 6))
+        s2_item(
+            tmp_path,
+            blanked(optical(5), gap),
+            strip=START + timedelta(seconds=60 * nr),
+            made=START + timedelta(hours=nr + 6),
+        )
         for nr, gap in enumerate((slice(40, 64), slice(0, 38)))
-    )  # fmt: skip
+    )
     chain.add(first)
     chain.work()
     before = chain.current()
@@ -289,8 +304,12 @@ def test_a_hostile_record_holds_no_worker(chain: World, tmp_path: Path, monkeypa
     topic, sender = scenes_topic(chain.settings.ingest), Sender(chain.bootstrap, 900_000)
     chain.worker().run(threading.Event(), True)  # makes the topic
     good, from_json = found.to_json(), FoundScene.from_json
-    hostile = [good.replace(b'"properties":{', b'"properties":{"\\u0000":1,'), good.replace(b'"properties":{', b'"properties":{"a":1e400,'),
-               good.replace(b'"properties":{', b'"properties":{"a":NaN,'), b"raise"]  # fmt: skip
+    hostile = [
+        good.replace(b'"properties":{', b'"properties":{"\\u0000":1,'),
+        good.replace(b'"properties":{', b'"properties":{"a":1e400,'),
+        good.replace(b'"properties":{', b'"properties":{"a":NaN,'),
+        b"raise",
+    ]
     assert good not in hostile
 
     def unforeseen(value: bytes) -> FoundScene:
@@ -347,9 +366,14 @@ def test_a_surprise_in_one_scene_leaves_the_others_alone(
 
 def test_work_until_idle_does_not_wait_for_a_consumer_that_is_not_there(chain: World, tmp_path: Path) -> None:
     first, second = (
-        s2_item(tmp_path, blanked(optical(9), gap), strip=START + timedelta(seconds=60 * nr), made=START + timedelta(hours=nr + 6))
+        s2_item(
+            tmp_path,
+            blanked(optical(9), gap),
+            strip=START + timedelta(seconds=60 * nr),
+            made=START + timedelta(hours=nr + 6),
+        )
         for nr, gap in enumerate((slice(40, 64), slice(0, 38)))
-    )  # fmt: skip
+    )
     chain.add(first)
     chain.worker().run(threading.Event(), True)  # and nothing is stored
     for band in first.parent.glob("*.tif"):

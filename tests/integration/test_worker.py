@@ -75,11 +75,23 @@ class World:
                 ).scalar_one()
                 for day, ndvi in days.items():
                     observed = datetime(2025, 1, 1, 10, tzinfo=UTC) + timedelta(days=day)
-                    rows.append(dict.fromkeys(S2.arrow.names) | {
-                        "collection": "test", "season": "2025", "parcel_id": name, "observed_at": observed, "available_at": observed,
-                        "scene_id": f"{day}-{revision}", "platform": "S2A", "relative_orbit": 8, "revision": revision,
-                        "is_withdrawn": ndvi is None, "NDVI": ndvi, "n_clear": 0 if ndvi is None else 20,
-                    })  # fmt: skip
+                    rows.append(
+                        dict.fromkeys(S2.arrow.names)
+                        | {
+                            "collection": "test",
+                            "season": "2025",
+                            "parcel_id": name,
+                            "observed_at": observed,
+                            "available_at": observed,
+                            "scene_id": f"{day}-{revision}",
+                            "platform": "S2A",
+                            "relative_orbit": 8,
+                            "revision": revision,
+                            "is_withdrawn": ndvi is None,
+                            "NDVI": ndvi,
+                            "n_clear": 0 if ndvi is None else 20,
+                        }
+                    )
                     keys.append(key)
             observations.insert(connection, "S2", pa.Table.from_pylist(rows, schema=S2.arrow), np.array(keys), now)
 
@@ -150,7 +162,7 @@ def test_the_course_of_posteriors_is_the_same_after_a_pause(world: World, classi
         name: world.query(f"""select observed_to, n_s2, probabilities from posteriors join parcels using (parcel_key)
                               where source_id = '{name}' order by posteriors.recorded_at""")
         for name in ("p", "n1")
-    }  # fmt: skip
+    }
     assert [row[:2] for row in courses["p"]] == [row[:2] for row in courses["n1"]]
     np.testing.assert_allclose([row[2] for row in courses["p"]], [row[2] for row in courses["n1"]], atol=1e-5)
     world.store(["p"], {3: 0.5})  # late: the course since then is another

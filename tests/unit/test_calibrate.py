@@ -6,12 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.classifier.calibration import (
-    Temperature,
-    error_by_chance,
-    expected_calibration_error,
-    fit_temperature,
-)
+from models.classifier.calibration import Temperature, error_by_chance, expected_calibration_error, fit_temperature
 
 COUNT = 6000
 

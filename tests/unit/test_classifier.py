@@ -107,10 +107,12 @@ def test_a_parcel_alone_equals_itself_among_others(network: PseLtae) -> None:
 def test_batch_mates_change_nothing(network: PseLtae) -> None:
     batch = season(2, 6)
     wild = Batch(
-        {n: Series(one.pixels.where((one.parcel < 3)[:, None, None], 50.0), one.valid, one.day, one.parcel)
-         for n, one in batch.series.items()},
+        {
+            n: Series(one.pixels.where((one.parcel < 3)[:, None, None], 50.0), one.valid, one.day, one.parcel)
+            for n, one in batch.series.items()
+        },
         batch.geometry,
-    )  # fmt: skip
+    )
     close(network(wild).logits[:3], network(batch).logits[:3])
 
 

@@ -176,8 +176,9 @@ def test_stored_integers_teach_what_their_physical_values_teach() -> None:
     models = [train_classifier(CONFIG, few, each, GEOMETRY, LABELS, *masks()) for each in (stored, physical)]
     np.testing.assert_allclose(
         logits_at(models[0].network, models[0].batch(stored, GEOMETRY), DAYS),
-        logits_at(models[1].network, models[1].batch(physical, GEOMETRY), DAYS), atol=2e-2,
-    )  # fmt: skip
+        logits_at(models[1].network, models[1].batch(physical, GEOMETRY), DAYS),
+        atol=2e-2,
+    )
 
 
 @pytest.mark.parametrize("steps", range(1, 12))

@@ -63,8 +63,10 @@ def test_every_setting_is_known() -> None:
 
 def test_a_mistyped_variable_is_reported_with_the_one_that_is_meant() -> None:
     environ = {
-        "PARCELWATCH_INGEST_REJECT_CAPS": "s3cret", "PARCELWATCH_MONITOR_RULES__MISMATCH": "1", "PARCELWATCH_QUUX": "1",
-    }  # fmt: skip
+        "PARCELWATCH_INGEST_REJECT_CAPS": "s3cret",
+        "PARCELWATCH_MONITOR_RULES__MISMATCH": "1",
+        "PARCELWATCH_QUUX": "1",
+    }
     first, second, third = unknown_variables(environ)
     assert first == (
         "PARCELWATCH_INGEST_REJECT_CAPS is not known and changes nothing: PARCELWATCH_INGEST_REJECT_CAP is meant?"

@@ -48,9 +48,13 @@ def watched(**changes: object) -> Watched:
     known: dict[str, object] = {
         "season": Season(1, "2025", date(2024, 9, 1), date(2025, 10, 31)),
         "parcels": [parcel(1, "a"), parcel(2, "b"), parcel(3, "small", "too_small")],
-        "causal": np.empty(0, CURVE), "final": np.empty(0, CURVE), "views": np.empty(0, VIEWS), "alerts": [], "histories": {},
+        "causal": np.empty(0, CURVE),
+        "final": np.empty(0, CURVE),
+        "views": np.empty(0, VIEWS),
+        "alerts": [],
+        "histories": {},
         "lights": {"a": "green", "b": "red", "small": "not monitorable"},
-    }  # fmt: skip
+    }
     return Watched(**(known | changes))  # type: ignore[arg-type]
 
 
@@ -91,11 +95,13 @@ def test_a_true_value_outside_of_the_interval_counts_against_it() -> None:
 def test_alerts_are_judged_by_kind_time_and_parcel() -> None:
     events = pd.DataFrame(
         [
-            ("a", "no_emergence", "2025-04-01"), ("b", "mowing", "2025-05-01"), ("b", "early_loss", "2025-06-01"),
+            ("a", "no_emergence", "2025-04-01"),
+            ("b", "mowing", "2025-05-01"),
+            ("b", "early_loss", "2025-06-01"),
             ("small", "flood", "2025-06-01"),
         ],
         columns=["parcel_id", "kind", "day"],
-    )  # fmt: skip
+    )
     raised = [
         alert("a", "no_emergence", date(2025, 4, 11), date(2025, 4, 21)),
         alert("a", "early_loss", date(2025, 5, 1)),  # something happened, but not this

@@ -24,10 +24,17 @@ def tiny(_config: object, _progress: object) -> LabelledParcels:
     pixels = ((parcel % 2)[:, None, None] + 0.1 * random.normal(size=(4 * N, 1, 1))).astype(np.float32)
     one = Observations(pixels, np.tile([10, 40, 70, 99], N).astype(np.float32), parcel, np.zeros(4 * N, np.int16))
     return LabelledParcels(
-        name="tiny", observations={"s2": one, "s1a": one}, geometry=np.ones((N, 4)), labels=np.arange(N) % 2, classes=("a", "b"),
+        name="tiny",
+        observations={"s2": one, "s1a": one},
+        geometry=np.ones((N, 4)),
+        labels=np.arange(N) % 2,
+        classes=("a", "b"),
         modalities=(ModalityConfig("s2", ("B04",), pixels=1), ModalityConfig("s1a", ("VV",), pixels=1)),
-        fold=np.arange(N) // 2 % 5 + 1, block=np.arange(N) // 2, scored_on=(50.0, 100.0), day_names=("May", "July"),
-    )  # fmt: skip
+        fold=np.arange(N) // 2 % 5 + 1,
+        block=np.arange(N) // 2,
+        scored_on=(50.0, 100.0),
+        day_names=("May", "July"),
+    )
 
 
 @pytest.fixture

@@ -41,11 +41,17 @@ def landscape() -> LabelledParcels:
         return Observations(pixels.astype(np.float32), day.astype(np.float32), parcel, orbit.astype(np.int16))
 
     return LabelledParcels(
-        name="tiny", observations={"s2": observed(8, 1, 2), "s1a": observed(6, 2, 1), "s1d": observed(5, 2, 1)},
-        geometry=np.tile([400.0, 1e4, 0.04, 0.9], (N, 1)), labels=np.where(np.arange(N) == 0, NO_LABEL, label),
-        classes=("early", "late", "bare"), modalities=MODALITIES, fold=np.arange(N) // 3 % 5 + 1, block=np.arange(N) // 3,
-        scored_on=DAYS, day_names=("10 Apr", "19 Jul"),
-    )  # fmt: skip
+        name="tiny",
+        observations={"s2": observed(8, 1, 2), "s1a": observed(6, 2, 1), "s1d": observed(5, 2, 1)},
+        geometry=np.tile([400.0, 1e4, 0.04, 0.9], (N, 1)),
+        labels=np.where(np.arange(N) == 0, NO_LABEL, label),
+        classes=("early", "late", "bare"),
+        modalities=MODALITIES,
+        fold=np.arange(N) // 3 % 5 + 1,
+        block=np.arange(N) // 3,
+        scored_on=DAYS,
+        day_names=("10 Apr", "19 Jul"),
+    )
 
 
 COMMON = ModelConfig(pixel_widths=(4, 8), decoder=(8,)), TrainingSection(epochs=2, batch=24, validate_every=2)
@@ -126,8 +132,10 @@ def test_clouds_take_dates_of_one_modality_only(grid: Grid, tmp_path: Path) -> N
     of = np.arange(N) < 30
     own = clouds.without_dates(data, "s2", 0.5, 3, of).observations["s2"]
     assert set(own.parcel.tolist()) == set(np.flatnonzero(of).tolist()) - {1}
-    few, many = (set(zip(one.parcel.tolist(), one.day.tolist(), strict=True)) for one in
-                 (clouds.without_dates(data, "s2", ratio, 3).observations["s2"] for ratio in (0.3, 0.6)))  # fmt: skip
+    few, many = (
+        set(zip(one.parcel.tolist(), one.day.tolist(), strict=True))
+        for one in (clouds.without_dates(data, "s2", ratio, 3).observations["s2"] for ratio in (0.3, 0.6))
+    )
     assert few < many
     found = clouds.measure(
         grid, chosen(data, ["S2", "radar", "mid"]), [BOTH], [0], [1], draws=2, ratios=(1.0, 0.5, 0.0)

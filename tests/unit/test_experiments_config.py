@@ -31,18 +31,30 @@ def test_what_is_written_is_read_back(data: dict[str, Any], tmp_path: Path) -> N
     [
         ({"data": {"kind": "nl"}}, "[data] path: missing"),
         ({"data": {"kind": "nl", "path": "x", "seed": 1}}, "[data] seed: unknown; known are kind, path"),
-        ({"data": {"kind": "moon"}}, "[data] kind = 'moon': one of database, pastis, pastis-pixelset, nl, fr, simulator"),
+        (
+            {"data": {"kind": "moon"}},
+            "[data] kind = 'moon': one of database, pastis, pastis-pixelset, nl, fr, simulator",
+        ),
         ({"data": {}}, "[data] kind: one of database"),
         ({"training": {"epochs": "ten"}}, "[training] epochs = 'ten': input should be a valid integer"),
         ({"training": {"folds": [6]}}, "[training] folds: different numbers from 1 to 5, at least one, not [6]"),
-        ({"training": {"validation": "fold", "inner_folds": 3}}, 'inner_folds: more than one needs validation = "blocks"'),
+        (
+            {"training": {"validation": "fold", "inner_folds": 3}},
+            'inner_folds: more than one needs validation = "blocks"',
+        ),
         ({"training": {"final": True, "folds": [1]}}, "final: its temperature needs the logits of all five folds"),
-        ({"training": {"validation": "blocks", "inner_folds": 3, "refit": False}}, "refit: without it there is one model for each"),
-        ({"model": {"fusion": "none"}}, "[model] fusion = 'none': input should be 'late', 'early', 'mid' or 'decision'"),
+        (
+            {"training": {"validation": "blocks", "inner_folds": 3, "refit": False}},
+            "refit: without it there is one model for each",
+        ),
+        (
+            {"model": {"fusion": "none"}},
+            "[model] fusion = 'none': input should be 'late', 'early', 'mid' or 'decision'",
+        ),
         ({"modle": {}}, "[modle]: unknown; known are data, model, training, run"),
         ({"run": {}}, "[run] folder: missing"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_is_said_in_one_line(given: dict[str, Any], said: str) -> None:
     with pytest.raises(RunConfigError) as caught:
         parse({**LEAST, **given}, "run.toml")

@@ -31,10 +31,17 @@ def data() -> LabelledParcels:
     labels[-1] = NO_LABEL
     block = np.arange(PARCELS) // 4
     return LabelledParcels(
-        "made up", {"s2": modality(5, 2), "s1a": modality(4, 1)}, np.tile([400.0, 1e4, 0.04, 0.9], (PARCELS, 1)), labels,
-        ("low", "high"), (ModalityConfig("s2", ("a", "b")), ModalityConfig("s1a", ("VV",), 0.2, True, 1)), block % 5 + 1,
-        block, (50.0, 100.0), ("middle", "end"),
-    )  # fmt: skip
+        "made up",
+        {"s2": modality(5, 2), "s1a": modality(4, 1)},
+        np.tile([400.0, 1e4, 0.04, 0.9], (PARCELS, 1)),
+        labels,
+        ("low", "high"),
+        (ModalityConfig("s2", ("a", "b")), ModalityConfig("s1a", ("VV",), 0.2, True, 1)),
+        block % 5 + 1,
+        block,
+        (50.0, 100.0),
+        ("middle", "end"),
+    )
 
 
 def test_every_labelled_parcel_is_answered_once_by_another_folds_model(data: LabelledParcels) -> None:
@@ -80,9 +87,11 @@ def test_nothing_of_the_test_fold_reaches_its_model(data: LabelledParcels) -> No
         for name, one in data.observations.items()
     }
     other = replace(
-        data, observations=changed, labels=np.where(is_test & data.is_labelled, 0, data.labels),
+        data,
+        observations=changed,
+        labels=np.where(is_test & data.is_labelled, 0, data.labels),
         geometry=np.where(is_test[:, None], 1e6, data.geometry),
-    )  # fmt: skip
+    )
     training = TrainingSection.model_validate({**QUICK.model_dump(), "validation": "fold"})
     one, two = (train_fold(each, SMALL, training, 2).to_checkpoint().model for each in (data, other))
     assert one == two

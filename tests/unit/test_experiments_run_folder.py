@@ -35,20 +35,30 @@ def data() -> LabelledParcels:
     day = np.tile(np.linspace(0, 100, 4), PARCELS).astype(np.float32)
     block = np.arange(PARCELS) // 2
     return LabelledParcels(
-        "made up", {"s2": Observations(pixels, day, parcel, np.zeros(len(parcel), np.int16))}, np.full((PARCELS, 4), np.nan),
-        label, ("low", "high"), (ModalityConfig("s2", ("NDVI",), pixels=2),), block % 5 + 1, block, (50.0, 100.0),
+        "made up",
+        {"s2": Observations(pixels, day, parcel, np.zeros(len(parcel), np.int16))},
+        np.full((PARCELS, 4), np.nan),
+        label,
+        ("low", "high"),
+        (ModalityConfig("s2", ("NDVI",), pixels=2),),
+        block % 5 + 1,
+        block,
+        (50.0, 100.0),
         ("middle", "end"),
-    )  # fmt: skip
+    )
 
 
 def config(folder: Path, **training: Any) -> RunConfig:
     quick = {"epochs": 3, "batch": 8, "validate_every": 1, "folds": [1, 2], "inner_folds": 2}
     return parse(
         {
-            "data": {"kind": "nl", "path": "nowhere"}, "model": {"pixel_widths": [4], "decoder": [8]},
-            "training": {**quick, **training}, "run": {"folder": str(folder)},
-        }, "test",
-    )  # fmt: skip
+            "data": {"kind": "nl", "path": "nowhere"},
+            "model": {"pixel_widths": [4], "decoder": [8]},
+            "training": {**quick, **training},
+            "run": {"folder": str(folder)},
+        },
+        "test",
+    )
 
 
 def ran(asked: RunConfig, data: LabelledParcels, stop_at: int | None = None) -> CrossValidation:
@@ -135,8 +145,17 @@ def test_results_are_all_there(data: LabelledParcels, tmp_path: Path) -> None:
     whole, folder = ran(asked, data), RunFolder.open(asked)
     folder.write_environment(asked, datetime(2026, 1, 1, tzinfo=UTC))
     write_results(folder, asked, data.name, whole, score(whole))
-    names = {"config.toml", "environment.json", "metrics.json", "metrics.md", "confusion.csv", "curves.png",
-             "reliability.png", "predictions.npz", "fold-1"}  # fmt: skip
+    names = {
+        "config.toml",
+        "environment.json",
+        "metrics.json",
+        "metrics.md",
+        "confusion.csv",
+        "curves.png",
+        "reliability.png",
+        "predictions.npz",
+        "fold-1",
+    }
     assert {one.name for one in folder.path.iterdir()} == names
     (environment,) = json.loads((folder.path / "environment.json").read_text())
     assert environment["packages"]["torch"] == torch.__version__

@@ -46,9 +46,11 @@ def test_worked_figures(known: CrossValidation) -> None:
 def test_many_right_answers_said_to_be_doubtful_are_no_chance(known: CrossValidation) -> None:
     """800 answers of 0.8 that are all right: an error of 0.2, where chance gives about 0.011."""
     many = replace(
-        known, truth=np.tile(TRUTH, 160), probabilities=np.tile(known.probabilities, (1, 160, 1)),
+        known,
+        truth=np.tile(TRUTH, 160),
+        probabilities=np.tile(known.probabilities, (1, 160, 1)),
         is_observed=np.tile(known.is_observed, (1, 160)),
-    )  # fmt: skip
+    )
     late = score(many).days[1]
     expected = np.sqrt(0.8 * 0.2 / 800) * np.sqrt(2 / np.pi)  # mean of the absolute value of a normal
     assert late.ece_by_chance == pytest.approx(expected, rel=0.2)

@@ -50,7 +50,7 @@ class World:
 
     def curve(
         self, first: int, known: int, sar: SarSeries | None = None, clear: ClearSeries | None = None, n: int = N
-    ) -> CurveRows:  # fmt: skip
+    ) -> CurveRows:
         """The rows of n fields from a day to another, as known then."""
         return draw_curve(self.model, sar or self.sar, clear or self.clear, np.full(n, first), np.full(n, known))
 
@@ -135,8 +135,12 @@ def test_a_parcel_does_not_depend_on_its_neighbours(world: World) -> None:
     known = 100 + 5 * np.arange(N)
     among = draw_curve(world.model, world.sar, world.clear, known - 60, known)
     alone = draw_curve(
-        world.model, replace(sar, parcel=0 * sar.parcel), replace(clear, parcel=0 * clear.parcel), known[5:6] - 60, known[5:6]
-    )  # fmt: skip
+        world.model,
+        replace(sar, parcel=0 * sar.parcel),
+        replace(clear, parcel=0 * clear.parcel),
+        known[5:6] - 60,
+        known[5:6],
+    )
     np.testing.assert_allclose(among.ndvi[among.parcel == 5], alone.ndvi, atol=1e-6)
     np.testing.assert_allclose(among.sd[among.parcel == 5], alone.sd, atol=1e-6)
 
@@ -269,8 +273,10 @@ def test_impossible_values_change_nothing(world: World, poison: float) -> None:
         )
     )
     clear = ClearSeries(
-        np.r_[world.clear.parcel, 0, 0, N, -1], np.r_[world.clear.day, 51.0, poison, 50, 50], np.r_[world.clear.ndvi, poison, 2.0, 0.1, 0.1]
-    )  # fmt: skip
+        np.r_[world.clear.parcel, 0, 0, N, -1],
+        np.r_[world.clear.day, 51.0, poison, 50, 50],
+        np.r_[world.clear.ndvi, poison, 2.0, 0.1, 0.1],
+    )
     assert_same(world.curve(40, 90, sar, clear), world.curve(40, 90), atol=0)
 
 

@@ -51,9 +51,15 @@ class World:
     clear: ClearSeries
 
     def fill(
-        self, mode: Mode, parcel: Ints, day: Ints, half_gap: float = 0.0, sar: SarSeries | None = None,
-        clear: ClearSeries | None = None, known: Ints | None = None,
-    ) -> Filled:  # fmt: skip
+        self,
+        mode: Mode,
+        parcel: Ints,
+        day: Ints,
+        half_gap: float = 0.0,
+        sar: SarSeries | None = None,
+        clear: ClearSeries | None = None,
+        known: Ints | None = None,
+    ) -> Filled:
         """Answers on days of parcels, in order of the parcels."""
         n = int(parcel.max()) + 1
         steps, series = self.given(n, sar or self.sar, clear or self.clear)
@@ -235,9 +241,10 @@ def test_several_series_of_a_parcel_are_each_answered_by_their_own_views(world: 
     steps, series = world.given(2, world.sar, world.clear)
     half = series.day[0] < 150
     both = Series(
-        np.array([0, 0, 1]), np.stack([series.day[0], np.where(half, series.day[0], np.nan), series.day[1]]),
+        np.array([0, 0, 1]),
+        np.stack([series.day[0], np.where(half, series.day[0], np.nan), series.day[1]]),
         np.stack([series.ndvi[0], np.where(half, series.ndvi[0], np.nan), series.ndvi[1]]),
-    )  # fmt: skip
+    )
     asked, known = GapQueries.at(both, np.arange(3), np.array([180, 180, 180])), np.full(3, LAST)
     got = world.model.fill(steps, both, asked, mode, known).ndvi
     for s in range(3):

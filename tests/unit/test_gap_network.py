@@ -102,10 +102,21 @@ def test_an_untrained_network_is_the_kriging_alone() -> None:
     np.testing.assert_allclose(s.exp().detach().numpy(), 0.1, atol=0.01)
 
 
-@pytest.mark.parametrize("wrong", [
-    {"hidden": 0}, {"view_hidden": -1}, {"head": 0}, {"branch_channels": (0, 4)}, {"branch_channels": (4,)},
-    {"n_harmonics": -1}, {"steps_back": 0}, {"steps_ahead": -1}, {"n_nearest": 0}, {"dropout": 1.0},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"hidden": 0},
+        {"view_hidden": -1},
+        {"head": 0},
+        {"branch_channels": (0, 4)},
+        {"branch_channels": (4,)},
+        {"n_harmonics": -1},
+        {"steps_back": 0},
+        {"steps_ahead": -1},
+        {"n_nearest": 0},
+        {"dropout": 1.0},
+    ],
+)
 def test_a_shape_that_is_none_is_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="gap filling"):
         GapConfig(is_causal=False, **wrong)  # type: ignore[arg-type]

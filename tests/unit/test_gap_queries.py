@@ -37,8 +37,13 @@ def series(*rows: list[tuple[float, float]]) -> Series:
 def radar(parcel: list[int], day: list[float], is_ascending: list[bool], value: list[float]) -> SarSeries:
     n = len(parcel)
     return SarSeries(
-        np.array(parcel, np.int64), np.array(day), np.full(n, 15), np.array(is_ascending, bool), np.array(value), np.zeros(n)
-    )  # fmt: skip
+        np.array(parcel, np.int64),
+        np.array(day),
+        np.full(n, 15),
+        np.array(is_ascending, bool),
+        np.array(value),
+        np.zeros(n),
+    )
 
 
 def test_a_step_is_the_mean_of_its_six_days_each_direction_apart() -> None:
@@ -99,9 +104,10 @@ def test_views_in_a_gap_are_hidden_and_with_no_gap_the_days_own_view_is_used() -
 
 
 @given(
-    days=st.lists(st.integers(0, 60), min_size=2, max_size=2, unique=True).map(sorted), day=st.integers(0, 60),
+    days=st.lists(st.integers(0, 60), min_size=2, max_size=2, unique=True).map(sorted),
+    day=st.integers(0, 60),
     values=st.tuples(st.floats(0, 1), st.floats(0, 1)),
-)  # fmt: skip
+)
 def test_kriging_solves_its_equations(days: list[int], day: int, values: tuple[float, float]) -> None:
     views = series(list(zip(map(float, days), values, strict=True)))
     asked = GapQueries.at(views, np.zeros(1, np.int64), np.array([day]))

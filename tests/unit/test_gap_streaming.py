@@ -82,8 +82,14 @@ days = st.lists(st.integers(FIRST, LAST), min_size=1, max_size=6, unique=True).m
 @given(season=seasons, stops=days, delay=st.integers(0, 40), spread=st.integers(0, 9), data=st.data())
 @pytest.mark.parametrize("mode", MODES)
 def test_answers_from_a_carried_state_are_those_of_reading_everything(
-    model: GapModel, mode: Mode, season: tuple[SarSeries, ClearSeries], stops: list[int], delay: int, spread: int, data: st.DataObject
-) -> None:  # fmt: skip
+    model: GapModel,
+    mode: Mode,
+    season: tuple[SarSeries, ClearSeries],
+    stops: list[int],
+    delay: int,
+    spread: int,
+    data: st.DataObject,
+) -> None:
     carried = begin(model, mode, P)
     for stop in stops:
         known = stop + spread * np.arange(P)  # each parcel has its own today
@@ -246,9 +252,11 @@ def assert_equal(one: Carried, other: Carried) -> None:
 
 @settings(max_examples=12, deadline=None)
 @given(
-    season=seasons, order=st.randoms(use_true_random=False), stops=st.lists(st.integers(20, LAST), min_size=1, max_size=5).map(sorted),
+    season=seasons,
+    order=st.randoms(use_true_random=False),
+    stops=st.lists(st.integers(20, LAST), min_size=1, max_size=5).map(sorted),
     back=st.integers(0, 60),
-)  # fmt: skip
+)
 def test_a_curve_drawn_from_carried_states_is_that_of_reading_everything(
     model: GapModel, season: tuple[SarSeries, ClearSeries], order: object, stops: list[int], back: int
 ) -> None:

@@ -120,9 +120,12 @@ def test_one_block_is_learned_from_though_there_is_nothing_to_hold_out() -> None
 def test_a_season_without_radar_or_without_views_cannot_be_learned() -> None:
     sar, clear = season()
     cases = [
-        (sar.rows(sar.day < 0), clear), (sar, clear.rows(clear.day < 0)), (sar.rows(sar.day < 0), clear.rows(clear.day < 0)),
-        (sar.rows(sar.parcel == 0), clear.rows(clear.parcel == 1)), (replace(sar, vv_db=sar.vv_db * np.nan), clear),
-    ]  # fmt: skip
+        (sar.rows(sar.day < 0), clear),
+        (sar, clear.rows(clear.day < 0)),
+        (sar.rows(sar.day < 0), clear.rows(clear.day < 0)),
+        (sar.rows(sar.parcel == 0), clear.rows(clear.parcel == 1)),
+        (replace(sar, vv_db=sar.vv_db * np.nan), clear),
+    ]
     for radar, views in cases:
         with pytest.raises(TrainingDataError, match="both SAR and a clear NDVI"):
             fit_gaps(radar, views, np.arange(N), CONFIG)

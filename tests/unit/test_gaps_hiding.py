@@ -23,10 +23,14 @@ def known(views: Views, row: int) -> list[float]:
     ("mode", "gap", "left"),
     [
         ("retrospective", 20, [[30.0], [], [10.0], [40.0], [40.0], [40.0], [5.0, 10.0, 15.0]]),
-        ("retrospective", 19, [[20.0, 30.0], [10.0, 30.0], [10.0, 20.0], [15.0, 40.0], [40.0], [5.0, 40.0], [5.0, 10.0, 15.0]]),
+        (
+            "retrospective",
+            19,
+            [[20.0, 30.0], [10.0, 30.0], [10.0, 20.0], [15.0, 40.0], [40.0], [5.0, 40.0], [5.0, 10.0, 15.0]],
+        ),
         ("causal", 10, [[], [10.0], [10.0, 20.0], [], [], [5.0], [5.0, 10.0, 15.0]]),
     ],
-)  # fmt: skip
+)
 def test_views_within_half_the_gap_are_hidden_its_ends_included(
     clear: ClearSeries, mode: Mode, gap: int, left: list[list[float]]
 ) -> None:

@@ -22,9 +22,19 @@ NOW = datetime(2023, 9, 1, tzinfo=UTC)
 PASS = datetime(2023, 5, 1, 10, 56, 21, tzinfo=UTC)
 SETTINGS = IngestSettings()
 ROW: dict[str, object] = {
-    "collection": "nl", "season": "2023", "parcel_id": "0", "observed_at": PASS, "available_at": PASS + timedelta(hours=6),
-    "scene_id": "X", "platform": "S2A", "relative_orbit": 51, "revision": 0, "is_withdrawn": False, "NDVI": 0.5, "n_clear": 2,
-}  # fmt: skip
+    "collection": "nl",
+    "season": "2023",
+    "parcel_id": "0",
+    "observed_at": PASS,
+    "available_at": PASS + timedelta(hours=6),
+    "scene_id": "X",
+    "platform": "S2A",
+    "relative_orbit": 51,
+    "revision": 0,
+    "is_withdrawn": False,
+    "NDVI": 0.5,
+    "n_clear": 2,
+}
 
 
 def table(*changes: Mapping[str, object]) -> pa.Table:
@@ -75,16 +85,14 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "one long text in a dictionary": lambda: stream(
         replaced("scene_id", pa.DictionaryArray.from_arrays(pa.array([0] * 4_000, pa.int8()), ["x" * 1_000_000]))
     ),
-    "one long text behind views": lambda: stream(
-        replaced("scene_id", shared_views("x" * 1_000_000, 4_000))
-    ),
+    "one long text behind views": lambda: stream(replaced("scene_id", shared_views("x" * 1_000_000, 4_000))),
     "more rows than a batch may have": lambda: stream(
         pa.concat_tables([table({})] * 60_000).combine_chunks().select([*S2.required, "NDVI"]), "zstd"
     ),
     "a text column with runs": lambda: stream(
         replaced("scene_id", pa.RunEndEncodedArray.from_arrays(pa.array([2**31 - 1], pa.int32()), ["x"]).slice(0, 1))
     ),
-}  # fmt: skip
+}
 
 
 def shared_views(text: str, n_rows: int) -> pa.Array:
@@ -161,10 +169,13 @@ AT_NS = int(PASS.timestamp()) * 10**9
         ("n_clear", pa.array([2, 2**40, 2]).dictionary_encode(), "out_of_range"),
         ("NDVI", pa.array([0.5, 1e300, 0.5]), "not_finite"),
         ("parcel_id", pa.array([b"0", b"\xff", b"0"]).view(pa.string()), "bad_text"),
-        ("scene_id", pa.DictionaryArray.from_arrays(pa.array([0, 1, 0]), pa.array([b"X", b"\xed\xa0\x80"]).view(pa.string())),
-         "bad_text"),
+        (
+            "scene_id",
+            pa.DictionaryArray.from_arrays(pa.array([0, 1, 0]), pa.array([b"X", b"\xed\xa0\x80"]).view(pa.string())),
+            "bad_text",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_value_that_does_not_fit_is_one_rows_fault(name: str, column: pa.Array, code: str) -> None:
     rows = replaced(name, column, table({"B02": 0.1}, {"B02": 0.2}, {"B02": 0.3}))
     of = judged(encode_arrow(rows), encode_arrow(table({})))
@@ -216,10 +227,15 @@ JSON = encode_json(S2, [table({}).to_pylist()[0]])[0]
         (b'{"schema":"parcelwatch.s2/1",' + b",".join(b'"%d":0' % nr for nr in range(20_000)) + b"}", None),
         (b'{"schema":"' + b"x" * 200_000 + b'"}', "unknown_schema"),
         (b'{"schema":{"a":[1]}}', None),
-        (b"[" * 200_000, None), (b"", None), (b"\0", None), (b"null", None), (b"\xff\xfe{\0}\0", None), (b'"' * 7, None),
+        (b"[" * 200_000, None),
+        (b"", None),
+        (b"\0", None),
+        (b"null", None),
+        (b"\xff\xfe{\0}\0", None),
+        (b'"' * 7, None),
     ],
     ids=lambda value: repr(value)[:40],
-)  # fmt: skip
+)
 def test_strange_json_is_a_rejection_whose_letter_can_be_stored(value: bytes, code: str | None) -> None:
     of = judged(value, JSON, content_type=CONTENT_TYPE_JSON)
     assert [(rejection.message.offset, rejection.row) for rejection in of.rejections] == [(0, WHOLE_MESSAGE)]

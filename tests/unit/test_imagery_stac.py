@@ -13,9 +13,18 @@ from ingest.imagery.stac import S1_PROFILE, S2_PROFILE, Profile, scene_from_item
 
 NAME = "S2A_MSIL2A_20230501T105621_N0509_R094_T31UFU_20230501T170300"
 NAMES = {
-    "B02": "blue", "B03": "green", "B04": "red", "B05": "rededge1", "B06": "rededge2", "B07": "rededge3", "B08": "nir",
-    "B8A": "nir08", "B11": "swir16", "B12": "swir22", "SCL": "scl",
-}  # fmt: skip
+    "B02": "blue",
+    "B03": "green",
+    "B04": "red",
+    "B05": "rededge1",
+    "B06": "rededge2",
+    "B07": "rededge3",
+    "B08": "nir",
+    "B8A": "nir08",
+    "B11": "swir16",
+    "B12": "swir22",
+    "SCL": "scl",
+}
 
 
 def earth_search(*, applied: bool, baseline: str = "05.09") -> dict[str, Any]:
@@ -23,30 +32,42 @@ def earth_search(*, applied: bool, baseline: str = "05.09") -> dict[str, Any]:
     return {
         "id": "S2A_31UFU_20230501_0_L2A",
         "properties": {
-            "datetime": "2023-05-01T10:56:38.071000Z", "created": "2023-05-01T21:44:02.336Z", "platform": "sentinel-2a",
-            "s2:processing_baseline": baseline, "s2:product_uri": f"{NAME}.SAFE", "grid:code": "MGRS-31UFU",
-            "earthsearch:boa_offset_applied": applied, "proj:epsg": 32631,
+            "datetime": "2023-05-01T10:56:38.071000Z",
+            "created": "2023-05-01T21:44:02.336Z",
+            "platform": "sentinel-2a",
+            "s2:processing_baseline": baseline,
+            "s2:product_uri": f"{NAME}.SAFE",
+            "grid:code": "MGRS-31UFU",
+            "earthsearch:boa_offset_applied": applied,
+            "proj:epsg": 32631,
         },
         "assets": {
             name: {
-                "href": f"https://example.org/{band}.tif", "proj:shape": [10980, 10980],
-                "proj:transform": [10, 0, 600000, 0, -10, 5900040], **({} if band == "SCL" else {"raster:bands": raster}),
+                "href": f"https://example.org/{band}.tif",
+                "proj:shape": [10980, 10980],
+                "proj:transform": [10, 0, 600000, 0, -10, 5900040],
+                **({} if band == "SCL" else {"raster:bands": raster}),
             }
             for band, name in NAMES.items()
         },
-    }  # fmt: skip
+    }
 
 
 def planetary_computer(baseline: str) -> dict[str, Any]:
     return {
         "id": "S2A_MSIL2A_20230501T105621_R094_T31UFU_20230501T170300",
         "properties": {
-            "datetime": "2023-05-01T10:56:21.024000Z", "s2:generation_time": "2023-05-01T17:03:00.000000Z",
-            "platform": "Sentinel-2A", "s2:processing_baseline": baseline, "sat:relative_orbit": 94,
-            "s2:product_uri": f"{NAME}.SAFE", "s2:mgrs_tile": "31UFU", "proj:epsg": 32631,
+            "datetime": "2023-05-01T10:56:21.024000Z",
+            "s2:generation_time": "2023-05-01T17:03:00.000000Z",
+            "platform": "Sentinel-2A",
+            "s2:processing_baseline": baseline,
+            "sat:relative_orbit": 94,
+            "s2:product_uri": f"{NAME}.SAFE",
+            "s2:mgrs_tile": "31UFU",
+            "proj:epsg": 32631,
         },
         "assets": {band: {"href": f"https://example.org/{band}.tif"} for band in NAMES},
-    }  # fmt: skip
+    }
 
 
 def data_space() -> dict[str, Any]:
@@ -55,13 +76,18 @@ def data_space() -> dict[str, Any]:
     return {
         "id": NAME,
         "properties": {
-            "datetime": "2023-05-01T10:56:21.024000Z", "published": "2023-05-01T19:40:11.5Z", "platform": "sentinel-2a",
-            "processing:version": "05.09", "sat:relative_orbit": 94, "grid:code": "MGRS-31UFU", "proj:code": "EPSG:32631",
+            "datetime": "2023-05-01T10:56:21.024000Z",
+            "published": "2023-05-01T19:40:11.5Z",
+            "platform": "sentinel-2a",
+            "processing:version": "05.09",
+            "sat:relative_orbit": 94,
+            "grid:code": "MGRS-31UFU",
+            "proj:code": "EPSG:32631",
         },
         "assets": {
             f"{band}_{20 if band in coarse else 10}m": {"href": f"s3://eodata/{band}.jp2", **said} for band in NAMES
         },
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize(
@@ -119,11 +145,16 @@ def radar(**properties: Any) -> dict[str, Any]:
     return {
         "id": "S1A_IW_GRDH_1SDV_20230502T172441_20230502T172506_048356_05D0F5_rtc",
         "properties": {
-            "datetime": "2023-05-02T17:24:53Z", "created": "2023-05-02T21:00:00Z", "platform": "SENTINEL-1A",
-            "sat:orbit_state": "ascending", "sat:relative_orbit": 88, "proj:epsg": 32631, **properties,
+            "datetime": "2023-05-02T17:24:53Z",
+            "created": "2023-05-02T21:00:00Z",
+            "platform": "SENTINEL-1A",
+            "sat:orbit_state": "ascending",
+            "sat:relative_orbit": 88,
+            "proj:epsg": 32631,
+            **properties,
         },
         "assets": {"vv": {"href": "vv.tif", "raster:bands": [{"nodata": -32768}]}, "vh": {"href": "vh.tif"}},
-    }  # fmt: skip
+    }
 
 
 def test_radar_says_its_measurement_in_the_item_or_in_the_profile() -> None:

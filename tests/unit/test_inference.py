@@ -39,9 +39,11 @@ def season(seed: int, parcels: int = 5, each: int | None = None) -> Batch:
         if each:
             valid[:, 0] = True
         series[one.name] = Series(
-            torch.randn(n, len(one.channels), PIXELS, generator=random), valid,
-            torch.randint(0, 300, (n,), generator=random).float(), torch.arange(parcels).repeat_interleave(counts),
-        )  # fmt: skip
+            torch.randn(n, len(one.channels), PIXELS, generator=random),
+            valid,
+            torch.randint(0, 300, (n,), generator=random).float(),
+            torch.arange(parcels).repeat_interleave(counts),
+        )
     return Batch(series, torch.randn(parcels, 4, generator=random))
 
 
@@ -79,9 +81,11 @@ def test_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch, rows: int) -> No
 
 @settings(max_examples=25, deadline=None)
 @given(
-    seed=st.integers(0, 2**31), parts=st.integers(1, 5),
-    fusion=st.sampled_from(["late", "mid", "decision"]), norm=st.sampled_from(["none", "date"]),
-)  # fmt: skip
+    seed=st.integers(0, 2**31),
+    parts=st.integers(1, 5),
+    fusion=st.sampled_from(["late", "mid", "decision"]),
+    norm=st.sampled_from(["none", "date"]),
+)
 def test_any_order_and_split_equals_the_trained_forward(
     seed: int, parts: int, fusion: Fusion, norm: Literal["none", "date"]
 ) -> None:
@@ -104,10 +108,12 @@ def test_a_parcel_alone_or_among_padded_pixels_equals_itself_among_others() -> N
         padded = {
             name: Series(
                 torch.cat([one.pixels, torch.full_like(one.pixels, 9)], dim=2),
-                torch.cat([one.valid, torch.zeros_like(one.valid)], dim=1), one.day, torch.zeros_like(one.parcel),
+                torch.cat([one.valid, torch.zeros_like(one.valid)], dim=1),
+                one.day,
+                torch.zeros_like(one.parcel),
             )
             for name, one in mine.items()
-        }  # fmt: skip
+        }
         close(logits(fast, Batch(padded, batch.geometry[parcel : parcel + 1]))[0], together[parcel])
 
 

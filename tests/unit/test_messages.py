@@ -76,10 +76,19 @@ def test_json_and_arrow_decode_to_the_same_table(schema: ObservationSchema, data
 def s2_record(**changes: object) -> dict[str, object]:
     """A small valid record; a change to `...` leaves the field out."""
     record = {
-        "schema": "parcelwatch.s2/1", "collection": "nl", "season": "2023", "parcel_id": "17",
-        "observed_at": "2023-05-01T10:56:21Z", "available_at": "2023-05-01T16:00:00+02:00", "scene_id": "S2A_1",
-        "platform": "S2A", "relative_orbit": 51, "NDVI": 0.5, "n_clear": 12, "clear_fraction": 1,
-    } | changes  # fmt: skip
+        "schema": "parcelwatch.s2/1",
+        "collection": "nl",
+        "season": "2023",
+        "parcel_id": "17",
+        "observed_at": "2023-05-01T10:56:21Z",
+        "available_at": "2023-05-01T16:00:00+02:00",
+        "scene_id": "S2A_1",
+        "platform": "S2A",
+        "relative_orbit": 51,
+        "NDVI": 0.5,
+        "n_clear": 12,
+        "clear_fraction": 1,
+    } | changes
     return {name: value for name, value in record.items() if value is not ...}
 
 
@@ -121,7 +130,11 @@ def test_pixels_are_packed_by_band_with_null_as_invalid() -> None:
         (encoded(s2_record(parcel_id=...)), "missing_value", "parcel_id: not there"),
         (encoded(s2_record(parcel_id=None)), "missing_value", "parcel_id: null"),
         (encoded(s2_record(parcel_id=17)), "malformed", "parcel_id: "),
-        (encoded(s2_record(observed_at="2023-05-01T10:56:21")), "naive_timestamp", "observed_at: .* no offset from UTC"),
+        (
+            encoded(s2_record(observed_at="2023-05-01T10:56:21")),
+            "naive_timestamp",
+            "observed_at: .* no offset from UTC",
+        ),
         (encoded(s2_record(observed_at="1 May")), "malformed", "observed_at: "),
         (encoded(s2_record(observed_at=1682938581)), "malformed", "observed_at: "),
         (encoded(s2_record(relative_orbit=40_000)), "out_of_range", "relative_orbit: "),
@@ -134,7 +147,7 @@ def test_pixels_are_packed_by_band_with_null_as_invalid() -> None:
         (encoded(s2_record(pixels=[[40_000]] * 10)), "out_of_range", "pixels: .* -32768..32767"),
         (encoded(s2_record(pixels=[["x"]] * 10)), "malformed", "pixels: .*no whole number"),
     ],
-)  # fmt: skip
+)
 def test_bad_json_is_told_of(message: bytes, code: str, told: str) -> None:
     with pytest.raises(MessageRejected, match=told) as caught:
         decode_json(message)
@@ -144,11 +157,21 @@ def test_bad_json_is_told_of(message: bytes, code: str, told: str) -> None:
 
 def test_an_unknown_direction_is_told_of() -> None:
     record = {
-        "schema": "parcelwatch.s1/1", "collection": "nl", "season": "2023", "parcel_id": "17",
-        "observed_at": "2023-05-01T10:56:21Z", "available_at": "2023-05-01T16:00:00Z", "scene_id": "S1A_1",
-        "platform": "S1A", "relative_orbit": 15, "direction": "up", "radiometry": "sigma0", "VV": 0.1, "VH": 0.02,
+        "schema": "parcelwatch.s1/1",
+        "collection": "nl",
+        "season": "2023",
+        "parcel_id": "17",
+        "observed_at": "2023-05-01T10:56:21Z",
+        "available_at": "2023-05-01T16:00:00Z",
+        "scene_id": "S1A_1",
+        "platform": "S1A",
+        "relative_orbit": 15,
+        "direction": "up",
+        "radiometry": "sigma0",
+        "VV": 0.1,
+        "VH": 0.02,
         "n_pixels": 9,
-    }  # fmt: skip
+    }
     with pytest.raises(MessageRejected, match=r"direction: .*ascending") as caught:
         decode_json(encoded(record))
     assert caught.value.code == "unknown_choice"
@@ -234,9 +257,17 @@ def test_schemas_say_in_arrow_who_they_are() -> None:
 
 WHEN = datetime(2023, 5, 1, tzinfo=UTC)
 ROW = {
-    "collection": "nl-brp", "season": "2023", "parcel_id": "1", "observed_at": WHEN, "available_at": WHEN, "scene_id": "s",
-    "platform": "S2A", "relative_orbit": 94, "NDVI": 0.5, "n_clear": 9,
-}  # fmt: skip
+    "collection": "nl-brp",
+    "season": "2023",
+    "parcel_id": "1",
+    "observed_at": WHEN,
+    "available_at": WHEN,
+    "scene_id": "s",
+    "platform": "S2A",
+    "relative_orbit": 94,
+    "NDVI": 0.5,
+    "n_clear": 9,
+}
 
 
 @pytest.mark.parametrize("given", [{}, {"revision": None, "is_withdrawn": None}])

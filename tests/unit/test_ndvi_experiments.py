@@ -279,13 +279,17 @@ def test_dates_are_scored_for_each_network_and_split(grid: Runs, tmp_path: Path)
     n_arable = int(grid.data.is_arable.sum()) * len(S2_DAYS)
     assert {(one.split, one.parcels, one.model) for one in at_season} == {
         (split, kind, model)
-        for split in ("random", "blocked") for kind in ("arable", "grass") for model in settings.MODELS
-    }  # fmt: skip
+        for split in ("random", "blocked")
+        for kind in ("arable", "grass")
+        for model in settings.MODELS
+    }
     assert {one.n for one in at_season if one.parcels == "arable"} == {n_arable}
     assert set(found.differences) == {
         (split, kind, other)
-        for split in ("random", "blocked") for kind in ("arable", "grass") for other in ("rnn", "cnn")
-    }  # fmt: skip
+        for split in ("random", "blocked")
+        for kind in ("arable", "grass")
+        for other in ("rnn", "cnn")
+    }
     page = dates.write(tmp_path, found, "tiny", grid)
     assert "| 2023-01-16 |" in page
     assert "mcnn-seq less rnn" in page

@@ -42,8 +42,9 @@ def variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Variables:
         "SCL": np.full((12, SIZE // 2, SIZE // 2), 4, np.uint8),
         "VV": random.integers(-150_000, -80_000, (20, SIZE // 2, SIZE // 2)).astype(np.int32),
         "VH": random.integers(-220_000, -150_000, (20, SIZE // 2, SIZE // 2)).astype(np.int32),
-        "CT": crop[None], "LC": np.where(crop == 9120, 13, 11)[None],
-    }  # fmt: skip
+        "CT": crop[None],
+        "LC": np.where(crop == 9120, 13, 11)[None],
+    }
     made["SCL"][3, 0, 0] = 9  # cloud over pixels (0..1, 0..1)
     made["B04"][5, 2, 2] = 0  # no data
     made["VV"][7, 1, 1] = 0  # no data over pixels (2..3, 2..3)

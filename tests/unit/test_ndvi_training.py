@@ -37,14 +37,16 @@ def fields(seed: int = 0) -> tuple[SarSeries, ClearSeries]:
     for orbit, is_ascending, shift in ORBITS:
         parcel, day = np.repeat(np.arange(N), 25), np.tile(12.0 * np.arange(25) + orbit % 12, N)
         ndvi = truth(parcel, day)
-        parts.append((
-            parcel,
-            day,
-            np.full(len(day), orbit),
-            np.full(len(day), is_ascending),
-            -12 + shift + 5 * ndvi + rng.normal(0, 0.3, len(day)),
-            -22 + shift + 8 * ndvi + rng.normal(0, 0.3, len(day)),
-        ))  # fmt: skip
+        parts.append(
+            (
+                parcel,
+                day,
+                np.full(len(day), orbit),
+                np.full(len(day), is_ascending),
+                -12 + shift + 5 * ndvi + rng.normal(0, 0.3, len(day)),
+                -22 + shift + 8 * ndvi + rng.normal(0, 0.3, len(day)),
+            )
+        )
     sar = SarSeries(*(np.concatenate(part) for part in zip(*parts, strict=True)))
     parcel = np.repeat(np.arange(N), 20)
     day = rng.integers(0, 300, len(parcel)).astype(np.float64)

@@ -34,17 +34,25 @@ def write_season(folder: Path) -> Path:
     frame.to_crs("EPSG:4326").to_file(folder / "parcels.geojson", driver="GeoJSON")
     pd.DataFrame(
         {
-            "gid": [1, 2, 1], "date": [date(2023, 1, 4), date(2023, 1, 4), date(2023, 1, 6)], "orbit": [15, 15, 37],
-            "VV": [-10.0, -20.0, -10.0], "VH": [-20.0, -30.0, -20.0],
+            "gid": [1, 2, 1],
+            "date": [date(2023, 1, 4), date(2023, 1, 4), date(2023, 1, 6)],
+            "orbit": [15, 15, 37],
+            "VV": [-10.0, -20.0, -10.0],
+            "VH": [-20.0, -30.0, -20.0],
         }
-    ).to_parquet(folder / "s1_backscatter.parquet")  # fmt: skip
+    ).to_parquet(folder / "s1_backscatter.parquet")
     nan = float("nan")
     pd.DataFrame(
         {
-            "gid": [1, 2], "date": [date(2023, 6, 1)] * 2, "NDVI": [0.5, nan], "NDVI_SD": [nan, nan], "NBR": [0.2, nan],
-            "BSI": [-0.1, nan], "S2WI": [0.1, nan],
+            "gid": [1, 2],
+            "date": [date(2023, 6, 1)] * 2,
+            "NDVI": [0.5, nan],
+            "NDVI_SD": [nan, nan],
+            "NBR": [0.2, nan],
+            "BSI": [-0.1, nan],
+            "S2WI": [0.1, nan],
         }
-    ).to_parquet(folder / "s2_indices.parquet")  # fmt: skip
+    ).to_parquet(folder / "s2_indices.parquet")
     return folder
 
 

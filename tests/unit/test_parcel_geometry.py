@@ -223,8 +223,11 @@ def test_repeated_outlines_are_found_whatever_vertex_they_start_from() -> None:
 
 def test_overlap_is_the_share_of_each_parcels_own_area() -> None:
     large, small, apart, touching = (
-        shapely.box(0, 0, 10, 10), shapely.box(8, 0, 12, 10), shapely.box(50, 0, 51, 1), shapely.box(0, 10, 10, 20)
-    )  # fmt: skip
+        shapely.box(0, 0, 10, 10),
+        shapely.box(8, 0, 12, 10),
+        shapely.box(50, 0, 51, 1),
+        shapely.box(0, 10, 10, 20),
+    )
     assert overlap_share(array(large, small, None, apart, touching)) == pytest.approx([0.2, 0.5, 0, 0, 0])
 
 

@@ -92,10 +92,16 @@ def test_an_agencys_layout_is_the_one_that_fits_the_file() -> None:
 @pytest.mark.parametrize(
     ("given", "made"),
     [
-        ("A0\0\0", ("A0", True)), ("A\0B", ("A\0B", False)), (None, (None, True)), ("\0", (None, True)), ("Øst 1", ("Øst 1", True)),
-        ("x" * 201, ("x" * 201, False)), ("a\u202eb", ("a\u202eb", False)), ("a\ud800", ("a\ud800", False)),
+        ("A0\0\0", ("A0", True)),
+        ("A\0B", ("A\0B", False)),
+        (None, (None, True)),
+        ("\0", (None, True)),
+        ("Øst 1", ("Øst 1", True)),
+        ("x" * 201, ("x" * 201, False)),
+        ("a\u202eb", ("a\u202eb", False)),
+        ("a\ud800", ("a\ud800", False)),
     ],
-)  # fmt: skip
+)
 def test_an_id_is_taken_as_it_is_or_not_at_all(given: str | None, made: tuple[str | None, bool]) -> None:
     assert id_part(given) == made
 
@@ -103,10 +109,15 @@ def test_an_id_is_taken_as_it_is_or_not_at_all(given: str | None, made: tuple[st
 @pytest.mark.parametrize(
     ("given", "made"),
     [
-        ("wh\0eat", ("wh eat", True)), ("\x1b[31m red", ("[31m red", True)), (None, (None, True)), ("\t\n", (None, True)),
-        ("x" * 201, (None, False)), ("blé\ud800", ("blé", True)), ("[/red]", ("[/red]", True)),
+        ("wh\0eat", ("wh eat", True)),
+        ("\x1b[31m red", ("[31m red", True)),
+        (None, (None, True)),
+        ("\t\n", (None, True)),
+        ("x" * 201, (None, False)),
+        ("blé\ud800", ("blé", True)),
+        ("[/red]", ("[/red]", True)),
     ],
-)  # fmt: skip
+)
 def test_other_texts_are_made_storable(given: str | None, made: tuple[str | None, bool]) -> None:
     assert storable(given) == made
 

@@ -52,7 +52,10 @@ def test_labels_folds_and_blocks(folder: Path) -> None:
     assert data.classes == CLASSES
     assert len(CLASSES) == 18
     assert [(one.name, one.temporal_dropout, one.pixels) for one in data.modalities] == [
-        ("s2", 0.4, 64), ("s1a", 0.2, 64), ("s1d", 0.2, 64)]  # fmt: skip
+        ("s2", 0.4, 64),
+        ("s1a", 0.2, 64),
+        ("s1d", 0.2, 64),
+    ]
     training, validation, test = masks(data, 3)
     assert set(data.fold[training]) == {1}
     assert set(data.fold[validation]) == {2}
@@ -87,8 +90,10 @@ def test_days_count_from_september_2018(folder: Path) -> None:
     data = pastis.read(folder)
     metadata = json.loads((folder / "metadata.geojson").read_text())
     stated = np.array(list(metadata["features"][0]["properties"]["dates-S1A"].values()))
-    as_days = (np.array([f"{one}"[:4] + "-" + f"{one}"[4:6] + "-" + f"{one}"[6:] for one in stated], "M8[D]")
-               - np.datetime64("2018-09-01")).astype(int)  # fmt: skip
+    as_days = (
+        np.array([f"{one}"[:4] + "-" + f"{one}"[4:6] + "-" + f"{one}"[6:] for one in stated], "M8[D]")
+        - np.datetime64("2018-09-01")
+    ).astype(int)
     one = data.observations["s1a"]
     assert one.day[one.parcel == 0].tolist() == as_days.tolist()
     inner = dict(zip(data.day_names, data.scored_on, strict=True))
@@ -108,8 +113,10 @@ def test_sampled_pixels_are_the_same_of_every_date_and_sensor(folder: Path) -> N
     sizes = []
     for row, (patch, parcel, _) in enumerate(expected_parcels(folder)):
         ids = annotations(folder, patch)[0].ravel()
-        taken = [(one := data.observations[m]).pixels[one.parcel == row] / step
-                 for m, step in (("s2", 1), ("s1a", 25), ("s1d", 25))]  # fmt: skip
+        taken = [
+            (one := data.observations[m]).pixels[one.parcel == row] / step
+            for m, step in (("s2", 1), ("s1a", 25), ("s1d", 25))
+        ]
         chosen = taken[0][0, 0]
         for one in taken:
             valid = one[:, :, : min(5, (ids == parcel).sum())]
@@ -183,19 +190,37 @@ def edit(folder: Path, **properties: object) -> None:
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "no array": (lambda f: (f / "DATA_S1D/S1D_10001.npy").unlink(), r"S1D_10001\.npy: no such file"),
     "no annotation": (lambda f: (f / "ANNOTATIONS/TARGET_10001.npy").unlink(), r"TARGET_10001\.npy: no such file"),
-    "half an array": (lambda f: (f / "DATA_S2/S2_10001.npy").write_bytes(b"\x93NUMPY"), r"S2_10001\.npy: not a whole \.npy"),
-    "cut off": (lambda f: (f / "DATA_S2/S2_10001.npy").write_bytes((f / "DATA_S2/S2_10001.npy").read_bytes()[:-9]),
-                r"S2_10001\.npy: not a whole \.npy"),
-    "bands": (lambda f: resave(f, "DATA_S2/S2_10001.npy", lambda a: a[:, :9]),
-              r"S2_10001\.npy: int16 \(6, 9, 24, 24\); .* expected: numbers \(any, 10, 24, 24\)"),
-    "size": (lambda f: resave(f, "DATA_S1A/S1A_10001.npy", lambda a: a[..., :20]), r"S1A_10001\.npy: float16 \(7, 3, 24, 20\)"),
-    "dates": (lambda f: resave(f, "DATA_S1A/S1A_10001.npy", lambda a: a[1:]),
-              r"S1A_10001\.npy: 6 dates, but metadata\.geojson has 7 in dates-S1A"),
+    "half an array": (
+        lambda f: (f / "DATA_S2/S2_10001.npy").write_bytes(b"\x93NUMPY"),
+        r"S2_10001\.npy: not a whole \.npy",
+    ),
+    "cut off": (
+        lambda f: (f / "DATA_S2/S2_10001.npy").write_bytes((f / "DATA_S2/S2_10001.npy").read_bytes()[:-9]),
+        r"S2_10001\.npy: not a whole \.npy",
+    ),
+    "bands": (
+        lambda f: resave(f, "DATA_S2/S2_10001.npy", lambda a: a[:, :9]),
+        r"S2_10001\.npy: int16 \(6, 9, 24, 24\); .* expected: numbers \(any, 10, 24, 24\)",
+    ),
+    "size": (
+        lambda f: resave(f, "DATA_S1A/S1A_10001.npy", lambda a: a[..., :20]),
+        r"S1A_10001\.npy: float16 \(7, 3, 24, 20\)",
+    ),
+    "dates": (
+        lambda f: resave(f, "DATA_S1A/S1A_10001.npy", lambda a: a[1:]),
+        r"S1A_10001\.npy: 6 dates, but metadata\.geojson has 7 in dates-S1A",
+    ),
     "date": (lambda f: edit(f, **{"dates-S2": {"0": 20191301}}), r"patch 10001: dates-S2: .*month"),
-    "year": (lambda f: edit(f, **{"dates-S2": {"0": 20290101}}), r"patch 10001: dates-S2: a date is 3775 days from 2018-09-01"),
+    "year": (
+        lambda f: edit(f, **{"dates-S2": {"0": 20290101}}),
+        r"patch 10001: dates-S2: a date is 3775 days from 2018-09-01",
+    ),
     "no dates": (lambda f: edit(f, **{"dates-S2": None}), r"patch 10001: dates-S2: it is None"),
-    "classes": (lambda f: resave(f, "ANNOTATIONS/TARGET_10001.npy", lambda a: a + 10), r"TARGET_10001\.npy: classes 10 to 29"),
-}  # fmt: skip
+    "classes": (
+        lambda f: resave(f, "ANNOTATIONS/TARGET_10001.npy", lambda a: a + 10),
+        r"TARGET_10001\.npy: classes 10 to 29",
+    ),
+}
 
 
 @pytest.mark.parametrize(("fault", "message"), BROKEN.values(), ids=list(BROKEN))
@@ -255,8 +280,13 @@ def test_published_statistics_are_the_mean_over_the_training_folds(folder: Path)
     normaliser = published_normaliser(folder, [1, 3], geometry)
     plain = {name: json.loads((folder / f"NORM_{name}_patch.json").read_text()) for name in ("S2", "S1A")}
     for name, unit in (("S2", 1e-4), ("S1A", 1.0)):
-        expected = {what: [(a + b) / 2 * unit for a, b in zip(plain[name]["Fold_1"][what], plain[name]["Fold_3"][what], strict=True)]
-                    for what in ("mean", "std")}  # fmt: skip
+        expected = {
+            what: [
+                (a + b) / 2 * unit
+                for a, b in zip(plain[name]["Fold_1"][what], plain[name]["Fold_3"][what], strict=True)
+            ]
+            for what in ("mean", "std")
+        }
         assert normaliser.modalities[name.lower()].overall.mean == pytest.approx(expected["mean"])
         assert normaliser.modalities[name.lower()].overall.sd == pytest.approx(expected["std"])
     assert normaliser.geometry == Normaliser.fit({}, geometry, np.ones(len(geometry), bool)).geometry

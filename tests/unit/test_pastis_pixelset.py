@@ -124,10 +124,15 @@ def test_published_statistics_of_pixel_sets(folder: Path) -> None:
 BROKEN: dict[str, tuple[Callable[[Path, int], object], str]] = {
     "no array": (lambda f, p: (f / f"DATA_S1A/S1A_{p}.npy").unlink(), r"S1A_\d+\.npy: no such file"),
     "dates": (lambda f, p: resave(f, "S1A", p, lambda a: a[1:]), r"S1A_\d+\.npy: 6 dates, but metadata\.geojson has 7"),
-    "channels": (lambda f, p: resave(f, "S2", p, lambda a: a[:, :9]), r"S2_\d+\.npy: int16 \(6, 9, \d+\); dates, channels, pixels"),
-    "patch": (lambda f, p: edit(f, lambda t: t.assign(ID_PATCH=t["ID_PATCH"].where(t["ID_PARCEL"] != p, 77))),
-              r"metadata\.geojson: no patch 77"),
-}  # fmt: skip
+    "channels": (
+        lambda f, p: resave(f, "S2", p, lambda a: a[:, :9]),
+        r"S2_\d+\.npy: int16 \(6, 9, \d+\); dates, channels, pixels",
+    ),
+    "patch": (
+        lambda f, p: edit(f, lambda t: t.assign(ID_PATCH=t["ID_PATCH"].where(t["ID_PARCEL"] != p, 77))),
+        r"metadata\.geojson: no patch 77",
+    ),
+}
 
 
 @pytest.mark.parametrize(("fault", "message"), BROKEN.values(), ids=list(BROKEN))

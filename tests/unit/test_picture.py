@@ -68,8 +68,10 @@ def test_events_of_one_day_share_a_label() -> None:
 def test_empty_frames_say_why() -> None:
     axes = season_figure([row("s2", 5, ndvi=0.5)], "p", Setting(empty={"posterior": "no classifier is active"})).axes
     assert [[text.get_text() for text in axis.texts] for axis in axes] == [
-        [], [EMPTY["backscatter"]], ["no classifier is active"]
-    ]  # fmt: skip
+        [],
+        [EMPTY["backscatter"]],
+        ["no classifier is active"],
+    ]
 
 
 def test_the_declared_crop_is_drawn_and_named_even_where_it_is_unlikely() -> None:
@@ -100,8 +102,13 @@ def test_the_posterior_of_a_withdrawn_acquisition_is_not_in_the_course() -> None
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_any_name_can_be_drawn(name: str, tmp_path: Path) -> None:
-    rows = [row("s2", 5, ndvi=0.5), row("s1", 6, relative_orbit=8, vv_db=-10.0, vh_db=-17.0), *posteriors([name, "other"]),
-            row("declaration", 0, crop=name, detail={"crop_code": name}), alert("opened", {"reason": name})]  # fmt: skip
+    rows = [
+        row("s2", 5, ndvi=0.5),
+        row("s1", 6, relative_orbit=8, vv_db=-10.0, vh_db=-17.0),
+        *posteriors([name, "other"]),
+        row("declaration", 0, crop=name, detail={"crop_code": name}),
+        alert("opened", {"reason": name}),
+    ]
     save(rows, f"collection {name}, season $2025$", tmp_path / "p.png", replace(SEASON, subtitle=f"declared: {name}"))
     assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
     assert (tmp_path / "p.png").stat().st_size < 500_000

@@ -5,13 +5,7 @@ import torch
 from torch import Tensor
 
 from models.classifier import pixel_set_encoder
-from models.classifier.pixel_set_encoder import (
-    FoldedPixelSetEncoder,
-    PixelSetEncoder,
-    RowNorm,
-    linear,
-    packed_mean_sd,
-)
+from models.classifier.pixel_set_encoder import FoldedPixelSetEncoder, PixelSetEncoder, RowNorm, linear, packed_mean_sd
 
 CHANNELS = 6
 

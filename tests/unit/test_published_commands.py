@@ -38,9 +38,14 @@ def reference(weights: dict[str, Tensor]) -> Arrays:
         embeddings = form.eval().spatial_encoder(pixels, mask, geometry)
         logits = form(pixels, mask, geometry, positions)
     tensors = {
-        "pixels": pixels, "mask": mask, "geometry": geometry, "positions": positions, "embeddings": embeddings,
-        "logits": logits, **{f"weights/{name}": one for name, one in weights.items()},
-    }  # fmt: skip
+        "pixels": pixels,
+        "mask": mask,
+        "geometry": geometry,
+        "positions": positions,
+        "embeddings": embeddings,
+        "logits": logits,
+        **{f"weights/{name}": one for name, one in weights.items()},
+    }
     return {name: one.numpy() for name, one in tensors.items()}
 
 
@@ -130,11 +135,7 @@ def test_verify_refuses_the_weights_of_another_network(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["state dict", "nested", "npz"])
 def test_import_writes_a_checkpoint_that_comes_back(
-    tmp_path: Path,
-    weights: dict[str, Tensor],
-    reference: Arrays,
-    form: str,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, weights: dict[str, Tensor], reference: Arrays, form: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = written(tmp_path, reference) if form == "npz" else tmp_path / "model.pth.tar"
     if form != "npz":

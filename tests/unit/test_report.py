@@ -32,15 +32,33 @@ def outcome() -> Outcome:
     history, season = (simulate_season(SimulatorConfig(year=y, n_parcels=44, n_pixels=4)) for y in (2024, 2025))
     parcels = [
         Parcel(
-            nr, "demo", "2025", p.parcel_id, p.region, 2.0, 600.0, 0.8, 5.0, 52.0, None if nr else "too_small",
-            p.crop_code, p.crop_name, p.hcat_code,
+            nr,
+            "demo",
+            "2025",
+            p.parcel_id,
+            p.region,
+            2.0,
+            600.0,
+            0.8,
+            5.0,
+            52.0,
+            None if nr else "too_small",
+            p.crop_code,
+            p.crop_name,
+            p.hcat_code,
         )
         for nr, p in enumerate(season.parcels.itertuples())
-    ]  # fmt: skip
+    ]
     false = parcels[3].source_id
     opened, confirmed = datetime(2025, 5, 2, 12, tzinfo=UTC), datetime(2025, 5, 20, 12, tzinfo=UTC)
-    detail = {"rule": "crop_mismatch", "declared": "<b>potato</b>", "probability_of_declared": 0.01, "most_likely": "maize",
-              "probability_of_most_likely": 0.97, "n_observations": 30}  # fmt: skip
+    detail = {
+        "rule": "crop_mismatch",
+        "declared": "<b>potato</b>",
+        "probability_of_declared": 0.01,
+        "most_likely": "maize",
+        "probability_of_most_likely": 0.97,
+        "n_observations": 30,
+    }
     rows = [
         HistoryRow(
             at, "alert", at, None, None, None, None, None, None, None, 0.9, detail | {"event": event, "colour": colour}
@@ -48,10 +66,15 @@ def outcome() -> Outcome:
         for at, event, colour in ((opened, "opened", "yellow"), (confirmed, "confirmed", "red"))
     ]
     watched = Watched(
-        StoredSeason(2, "2025", season.starts_on, season.ends_on), parcels, np.empty(0, VOID), np.empty(0, VOID),
-        np.array([(4, 0.3)], [("parcel_key", "i8"), ("ndvi", "f4")]), [RaisedAlertRow(false, "crop_mismatch", opened, confirmed, None)],
-        {false: rows}, {p.source_id: "green" if p.is_monitorable else "not monitorable" for p in parcels},
-    )  # fmt: skip
+        StoredSeason(2, "2025", season.starts_on, season.ends_on),
+        parcels,
+        np.empty(0, VOID),
+        np.empty(0, VOID),
+        np.array([(4, 0.3)], [("parcel_key", "i8"), ("ndvi", "f4")]),
+        [RaisedAlertRow(false, "crop_mismatch", opened, confirmed, None)],
+        {false: rows},
+        {p.source_id: "green" if p.is_monitorable else "not monitorable" for p in parcels},
+    )
     truth = season.truth
     quiet = truth.events[truth.events["parcel_id"] != false]
     grown = dict(zip(truth.parcels["parcel_id"], truth.parcels["grown"].map(GROWN_NAME), strict=True))
@@ -71,15 +94,29 @@ def outcome() -> Outcome:
         opened,
     )
     run = Run(
-        SETTINGS, history, season, watched.season, watched.season, 44, (model,), date(2024, 11, 14),
-        Counted(1234, 1234, 1234, 1234, 0, 0), "none", {"simulate": 1.5},
-    )  # fmt: skip
+        SETTINGS,
+        history,
+        season,
+        watched.season,
+        watched.season,
+        44,
+        (model,),
+        date(2024, 11, 14),
+        Counted(1234, 1234, 1234, 1234, 0, 0),
+        "none",
+        {"simulate": 1.5},
+    )
     return Outcome(
-        run, watched, {"network": by_date, "declared crop": by_date}, by_date, dict.fromkeys(SETTINGS.scored_on, pool),
-        (CurveScores("as known on the day", 99, 0.05, -0.01, 0.9, 0.94),), judged,
+        run,
+        watched,
+        {"network": by_date, "declared crop": by_date},
+        by_date,
+        dict.fromkeys(SETTINGS.scored_on, pool),
+        (CurveScores("as known on the day", 99, 0.05, -0.01, 0.9, 0.94),),
+        judged,
         tuple((one, rows if one.parcel_id == false else []) for one in choose(watched, judged, quiet)),
         evaluate.lights(watched),
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +162,15 @@ def test_the_page_has_every_section_and_is_well_formed(page: str) -> None:
     outline.feed(page)
     assert outline.open == []
     assert outline.headings[0] == "Season 2025, watched parcel by parcel"
-    for wanted in ("What was watched", "Scores", "Crops over the season", "Parcels, day by day", "Alerts, all of them",
-                   "Events that no alert answered", "How it was made"):  # fmt: skip
+    for wanted in (
+        "What was watched",
+        "Scores",
+        "Crops over the season",
+        "Parcels, day by day",
+        "Alerts, all of them",
+        "Events that no alert answered",
+        "How it was made",
+    ):
         assert wanted in outline.headings
     assert any(heading.startswith("A false alert") for heading in outline.headings)
 

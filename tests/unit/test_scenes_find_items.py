@@ -14,11 +14,12 @@ from ingest.scenes.record import FoundScene
 NOW = datetime(2024, 5, 2, 12, tzinfo=UTC)
 NAME = "S2A_MSIL2A_20240501T105621_N0510_R094_T31UFU_20240501T170300"
 ITEM: dict[str, Any] = {
-    "type": "Feature", "id": "S2A_31UFU_20240501_0_L2A",
+    "type": "Feature",
+    "id": "S2A_31UFU_20240501_0_L2A",
     "properties": {"datetime": "2024-05-01T10:56:38Z", "s2:product_uri": f"{NAME}.SAFE"},
     "assets": {"blue": {"href": "B02.tif"}, "thumbnail": {"href": "https://example.org/t.jpg"}},
     "links": [{"rel": "self", "href": "https://example.org/v1/collections/s2/items/S2A_31UFU"}],
-}  # fmt: skip
+}
 
 
 def found(item: object, place: str = "https://example.org/v1") -> FoundScene:
@@ -106,10 +107,15 @@ def test_addresses_are_absolute(href: str, home: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
-        (("sentinel-2a",), "S2"), (("Sentinel-1C",), "S1"), ((None, "S2B_MSIL2A_2024"), "S2"), (("s1",), "S1"),
-        (("sentinel-3a",), None), (("S10_x",), None), ((None, 5, "landsat-8"), None),
+        (("sentinel-2a",), "S2"),
+        (("Sentinel-1C",), "S1"),
+        ((None, "S2B_MSIL2A_2024"), "S2"),
+        (("s1",), "S1"),
+        (("sentinel-3a",), None),
+        (("S10_x",), None),
+        ((None, 5, "landsat-8"), None),
     ],
-)  # fmt: skip
+)
 def test_sensor_by_name(names: tuple[object, ...], expected: str | None) -> None:
     assert sensor_of(*names) == expected
 
@@ -134,10 +140,18 @@ def test_addresses_are_told_without_their_signature(told: str, shown: str) -> No
 
 
 def test_all_that_an_item_lacks_is_told_at_once() -> None:
-    item = {"id": "field-scan", "properties": {"platform": "sentinel-1a", "datetime": "2024-05-01T10:56:21Z"},
-            "assets": {"vv": {"href": "vv.tif"}}}  # fmt: skip
+    item = {
+        "id": "field-scan",
+        "properties": {"platform": "sentinel-1a", "datetime": "2024-05-01T10:56:21Z"},
+        "assets": {"vv": {"href": "vv.tif"}},
+    }
     with pytest.raises(NotAScene) as failed:
         scene_of_file(item, "/data/item.json", None, "add", datetime.now(UTC))
-    for what in ("when it could be had (published or created", "the relative orbit", "ascending or descending",
-                 "sigma0 or gamma0", "asset VH"):  # fmt: skip
+    for what in (
+        "when it could be had (published or created",
+        "the relative orbit",
+        "ascending or descending",
+        "sigma0 or gamma0",
+        "asset VH",
+    ):
         assert what in str(failed.value)

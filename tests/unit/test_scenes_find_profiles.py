@@ -38,12 +38,16 @@ def test_terrain_corrected_radar_of_the_planetary_computer() -> None:
     item: dict[str, Any] = {
         "id": "S1A_IW_GRDH_1SDV_20230502T172441_20230502T172506_048356_05D0F5_rtc",
         "properties": {
-            "datetime": "2023-05-02T17:24:53.5Z", "start_datetime": "2023-05-02T17:24:41Z",
-            "end_datetime": "2023-05-02T17:25:06Z", "platform": "SENTINEL-1A", "sat:orbit_state": "ascending",
-            "sat:relative_orbit": 88, "proj:epsg": 32631,
+            "datetime": "2023-05-02T17:24:53.5Z",
+            "start_datetime": "2023-05-02T17:24:41Z",
+            "end_datetime": "2023-05-02T17:25:06Z",
+            "platform": "SENTINEL-1A",
+            "sat:orbit_state": "ascending",
+            "sat:relative_orbit": 88,
+            "proj:epsg": 32631,
         },
         "assets": {"vv": {"href": "vv.tif"}, "vh": {"href": "vh.tif"}},
-    }  # fmt: skip
+    }
     scene = scene_from_item(item, load_profile("planetary-computer").reading("S1"))
     assert (scene.radiometry, scene.bands["VV"].unit, scene.direction) == ("gamma0", "linear", "ascending")
     assert f"{scene.available_at:%H:%M:%S}" == "17:25:06"

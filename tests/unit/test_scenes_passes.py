@@ -46,10 +46,16 @@ def test_families_by_sensor() -> None:
 @pytest.mark.parametrize(
     ("baseline", "hours", "newer"),
     [
-        ("05.10", 0, True), ("05.09", 7, True), ("05.09", 6, False), ("04.00", 90, False), ("10.00", 0, True),
-        (None, 7, True), (None, 5, False), ("custom", 7, True),
+        ("05.10", 0, True),
+        ("05.09", 7, True),
+        ("05.09", 6, False),
+        ("04.00", 90, False),
+        ("10.00", 0, True),
+        (None, 7, True),
+        (None, 5, False),
+        ("custom", 7, True),
     ],
-)  # fmt: skip
+)
 def test_newer_by_baseline_then_by_time(baseline: str | None, hours: int, newer: bool) -> None:
     assert is_newer(replace(MINE, baseline=baseline, processed_at=START + timedelta(hours=hours)), Known()) is newer
 
@@ -125,9 +131,12 @@ def square(x: float, y: float, size: float = 300.0) -> bytes:
 
 
 PARCELS = [
-    square(620_000, 5_650_000), square(705_000, 5_650_000), square(750_000, 5_650_000), square(699_900, 5_650_000),
+    square(620_000, 5_650_000),
+    square(705_000, 5_650_000),
+    square(750_000, 5_650_000),
+    square(699_900, 5_650_000),
     square(709_700, 5_650_000),
-]  # fmt: skip
+]
 
 
 def test_the_first_of_the_tiles_that_hold_a_parcel_whole() -> None:

@@ -34,9 +34,15 @@ def backscatter(fields: FieldStates, crop: str = "sugar_beet", wetness: float = 
     zero = np.zeros(n, np.float32)
     still = FieldRadar(zero, np.zeros((n, 4), np.float32), zero + 34, zero)
     power = radar.field_backscatter(
-        fields, 0, np.full(n, INDEX[crop]), still, wetness, bool(how.get("frozen", False)),
-        how.get("incidence", 38.0), how.get("look", 79.0),
-    )  # fmt: skip
+        fields,
+        0,
+        np.full(n, INDEX[crop]),
+        still,
+        wetness,
+        bool(how.get("frozen", False)),
+        how.get("incidence", 38.0),
+        how.get("look", 79.0),
+    )
     return radar.decibel(power)
 
 

@@ -110,13 +110,44 @@ def test_tables_have_exactly_the_columns_of_the_contract(acquisitions: list[Acqu
         "relative_orbit",
     ]
     assert S2_SCHEMA.names == [
-        *head, "revision", "is_withdrawn", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12",
-        "NDVI", "NDVI_SD", "NBR2", "BSI", "S2WI", "n_clear", "clear_fraction", "pixels",
-    ]  # fmt: skip
+        *head,
+        "revision",
+        "is_withdrawn",
+        "B02",
+        "B03",
+        "B04",
+        "B05",
+        "B06",
+        "B07",
+        "B08",
+        "B8A",
+        "B11",
+        "B12",
+        "NDVI",
+        "NDVI_SD",
+        "NBR2",
+        "BSI",
+        "S2WI",
+        "n_clear",
+        "clear_fraction",
+        "pixels",
+    ]
     assert S1_SCHEMA.names == [
-        *head, "direction", "radiometry", "revision", "is_withdrawn", "VV", "VH", "VV_SD", "VH_SD", "n_pixels",
-        "coherence_VV", "coherence_VH", "coherence_with", "pixels",
-    ]  # fmt: skip
+        *head,
+        "direction",
+        "radiometry",
+        "revision",
+        "is_withdrawn",
+        "VV",
+        "VH",
+        "VV_SD",
+        "VH_SD",
+        "n_pixels",
+        "coherence_VV",
+        "coherence_VH",
+        "coherence_with",
+        "pixels",
+    ]
     for schema in (S1_SCHEMA, S2_SCHEMA):
         assert schema.field("observed_at").type == pa.timestamp("us", tz="UTC")
         assert schema.field("relative_orbit").type == pa.int16()
@@ -274,8 +305,9 @@ def test_phenology_is_ordered(season: Season) -> None:
     assert (annual.sos <= annual.pos).all()
     assert (annual.pos < annual.eos).all()
     latest_wheat, earliest_maize = (
-        annual[annual.grown == HCAT["winter_wheat"]].harvest.max(), annual[annual.grown == HCAT["maize"]].harvest.min()
-    )  # fmt: skip
+        annual[annual.grown == HCAT["winter_wheat"]].harvest.max(),
+        annual[annual.grown == HCAT["maize"]].harvest.min(),
+    )
     assert latest_wheat < earliest_maize
 
 

@@ -42,20 +42,30 @@ def season_of_two_crops() -> TrainingData:
         Parcel(i, "c", "2025", str(i), "r", 1.0, 400.0, 0.9, 5.0, 52.0, None, "1", "wheat", None) for i in range(40)
     ]
     return TrainingData(
-        Season(1, "2025", date(2025, 1, 1), date(2025, 12, 31)), parcels, ("wheat", "beet"), label, {"1": "wheat"},
-        np.arange(40) // 2, (ModalityConfig("s1a", ("VV",), 0.2, True, 1),),
-        {"s1a": Observations(pixels, day, parcel, np.ones(len(parcel), np.int16))}, np.tile([400.0, 1e4, 0.04, 0.9], (40, 1)),
-        times, times,
-    )  # fmt: skip
+        Season(1, "2025", date(2025, 1, 1), date(2025, 12, 31)),
+        parcels,
+        ("wheat", "beet"),
+        label,
+        {"1": "wheat"},
+        np.arange(40) // 2,
+        (ModalityConfig("s1a", ("VV",), 0.2, True, 1),),
+        {"s1a": Observations(pixels, day, parcel, np.ones(len(parcel), np.int16))},
+        np.tile([400.0, 1e4, 0.04, 0.9], (40, 1)),
+        times,
+        times,
+    )
 
 
 def test_the_product_trains_without_some_blocks_and_then_once_more_with_them() -> None:
     told: list[tuple[int, int]] = []
     data, usable = season_of_two_crops(), np.arange(40) < 36
     model = season_models.classifier(
-        data, evaluation_dates=(date(2025, 4, 30),), is_usable=usable, epochs=3,
+        data,
+        evaluation_dates=(date(2025, 4, 30),),
+        is_usable=usable,
+        epochs=3,
         progress=lambda epoch, of, _: told.append((epoch, of)),
-    )  # fmt: skip
+    )
     assert told == [(epoch, 6) for epoch in range(1, 7)]
     assert model.temperature.day == (120.0,)
     assert model.about["n_training"] == 36

@@ -22,15 +22,30 @@ NOW = datetime(2023, 6, 1, tzinfo=UTC)
 SETTINGS = IngestSettings()
 
 IDENTITY: dict[str, object] = {
-    "collection": "nl", "season": "2023", "parcel_id": "17", "observed_at": datetime(2023, 5, 1, 10, 56, 21, tzinfo=UTC),
-    "available_at": datetime(2023, 5, 1, 16, tzinfo=UTC), "scene_id": "X_1", "platform": "S2A", "relative_orbit": 51,
-    "revision": 0, "is_withdrawn": False,
-}  # fmt: skip
+    "collection": "nl",
+    "season": "2023",
+    "parcel_id": "17",
+    "observed_at": datetime(2023, 5, 1, 10, 56, 21, tzinfo=UTC),
+    "available_at": datetime(2023, 5, 1, 16, tzinfo=UTC),
+    "scene_id": "X_1",
+    "platform": "S2A",
+    "relative_orbit": 51,
+    "revision": 0,
+    "is_withdrawn": False,
+}
 GOOD: dict[str, dict[str, object]] = {
     S2.id: IDENTITY | {"B02": 0.03, "NDVI": 0.5, "n_clear": 2, "clear_fraction": 1.0, "pixels": bytes(40)},
-    S1.id: IDENTITY | {"direction": "ascending", "radiometry": "sigma0", "VV": 0.1, "VH": 0.02, "n_pixels": 9,
-                       "coherence_VV": 0.4, "coherence_with": datetime(2023, 4, 19, tzinfo=UTC)},
-}  # fmt: skip
+    S1.id: IDENTITY
+    | {
+        "direction": "ascending",
+        "radiometry": "sigma0",
+        "VV": 0.1,
+        "VH": 0.02,
+        "n_pixels": 9,
+        "coherence_VV": 0.4,
+        "coherence_with": datetime(2023, 4, 19, tzinfo=UTC),
+    },
+}
 
 
 def table(schema: ObservationSchema, *changes: dict[str, object]) -> pa.Table:
@@ -44,10 +59,15 @@ def found(schema: ObservationSchema, *changes: dict[str, object]) -> list[Fault]
 @pytest.mark.parametrize("schema", [S2, S1], ids=lambda schema: schema.name)
 def test_good_rows_pass(schema: ObservationSchema) -> None:
     edges: list[dict[str, object]] = [
-        {}, {"observed_at": NOW, "available_at": NOW + SETTINGS.clock_tolerance}, {"relative_orbit": 0},
-        {"relative_orbit": 175}, {"revision": 32767}, {"is_withdrawn": True, "NDVI": None, "B02": None, "VV": None},
-        {"pixels": None}, {"available_at": IDENTITY["observed_at"]},
-    ]  # fmt: skip
+        {},
+        {"observed_at": NOW, "available_at": NOW + SETTINGS.clock_tolerance},
+        {"relative_orbit": 0},
+        {"relative_orbit": 175},
+        {"revision": 32767},
+        {"is_withdrawn": True, "NDVI": None, "B02": None, "VV": None},
+        {"pixels": None},
+        {"available_at": IDENTITY["observed_at"]},
+    ]
     known = [{name: value for name, value in edge.items() if name in schema.arrow.names} for edge in edges]
     assert found(schema, *known) == []
 
@@ -71,8 +91,12 @@ BAD = [
     *((S2, *case) for case in bad_values(S2)),
     *((S1, *case) for case in bad_values(S1)),
     *((schema, name, None, "missing_value") for schema in (S1, S2) for name in schema.required),
-    *((schema, name, text, "bad_text") for schema in (S1, S2) for name in ("parcel_id", "scene_id", "platform", "season")
-      for text in ("", "a\x00b", "line\nbreak", "x" * 201)),
+    *(
+        (schema, name, text, "bad_text")
+        for schema in (S1, S2)
+        for name in ("parcel_id", "scene_id", "platform", "season")
+        for text in ("", "a\x00b", "line\nbreak", "x" * 201)
+    ),
     (S1, "direction", "up", "unknown_choice"),
     (S1, "radiometry", "beta0", "unknown_choice"),
     (S2, "relative_orbit", 176, "out_of_range"),
@@ -87,7 +111,7 @@ BAD = [
     (S2, "pixels", bytes(4), "pixels_shape"),
     (S1, "pixels", bytes(6), "pixels_shape"),
     (S2, "pixels", bytes(SETTINGS.max_pixel_bytes + 20), "oversized"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -109,9 +133,7 @@ def test_the_time_that_numpy_takes_for_none_is_told(name: str) -> None:
     column = pa.array([None, -(2**63)], rows.schema.field(name).type).fill_null(rows[name][0])
     rows = rows.set_column(rows.column_names.index(name), name, column)
     told = faults(S2, rows, NOW, SETTINGS.clock_tolerance, SETTINGS.max_pixel_bytes)
-    assert [(fault.row, fault.code) for fault in told] in (
-        [(1, "out_of_range")], [(1, "available_before_observed")],
-    )  # fmt: skip
+    assert [(fault.row, fault.code) for fault in told] in ([(1, "out_of_range")], [(1, "available_before_observed")])
 
 
 def test_a_year_beyond_datetime_is_a_future() -> None:
@@ -121,8 +143,7 @@ def test_a_year_beyond_datetime_is_a_future() -> None:
 
 
 @pytest.mark.parametrize(
-    ("schema", "change"),
-    [(S2, {"NDVI": None, "B02": None}), (S1, {"VV": None}), (S1, {"VH": None})],
+    ("schema", "change"), [(S2, {"NDVI": None, "B02": None}), (S1, {"VV": None}), (S1, {"VH": None})]
 )
 def test_an_observation_without_values_is_told(schema: ObservationSchema, change: dict[str, object]) -> None:
     (fault,) = found(schema, change)
@@ -175,8 +196,10 @@ def test_a_bad_row_of_a_batch_leaves_a_letter_of_that_row_alone() -> None:
 
 def test_rows_of_many_messages_know_where_they_came_from() -> None:
     batch = message(encode_arrow(table(S2, {}, {"NDVI": 3.0})), CONTENT_TYPE_ARROW, 5)
-    records = [message(record, f"{CONTENT_TYPE_JSON}; charset=utf-8", 6 + number)
-               for number, record in enumerate(encode_json(S2, table(S2, {}, {"NDVI": 4.0}).to_pylist()))]  # fmt: skip
+    records = [
+        message(record, f"{CONTENT_TYPE_JSON}; charset=utf-8", 6 + number)
+        for number, record in enumerate(encode_json(S2, table(S2, {}, {"NDVI": 4.0}).to_pylist()))
+    ]
     other = message(encode_arrow(table(S1, {"VV": -1.0})), CONTENT_TYPE_ARROW.upper(), 8)
     judged = judge([batch, *records, other], SETTINGS, NOW)
     assert [rows.table.num_rows for rows in judged.rows] == [2, 0]

@@ -8,9 +8,13 @@ import pytest
 from monitor.alerts.evidence import as_of, percent, why
 
 MISMATCH = {
-    "declared": "silage maize", "probability_of_declared": 0.004, "most_likely": "potato", "probability_of_most_likely": 0.98,
-    "n_observations": 41, "observed_to": "2025-02-28",
-}  # fmt: skip
+    "declared": "silage maize",
+    "probability_of_declared": 0.004,
+    "most_likely": "potato",
+    "probability_of_most_likely": 0.98,
+    "n_observations": 41,
+    "observed_to": "2025-02-28",
+}
 VIEWS = [["2025-05-01", 0.21], ["2025-05-11", 0.2]]
 
 
@@ -18,26 +22,32 @@ VIEWS = [["2025-05-01", 0.21], ["2025-05-11", 0.2]]
     ("rule", "evidence", "sentence"),
     [
         (
-            "crop_mismatch", MISMATCH,
+            "crop_mismatch",
+            MISMATCH,
             "as of 2025-02-28: probability of the declared silage maize under 1%, of potato 98%, after 41 observations",
         ),
         (
-            "no_emergence", {"emergence_due": "2025-04-25", "neighbours": 12, "clear_views": VIEWS},
+            "no_emergence",
+            {"emergence_due": "2025-04-25", "neighbours": 12, "clear_views": VIEWS},
             "as of 2025-05-11: emergence was due 2025-04-25, as on 12 parcels of the same crop around; "
             "clear views: 2025-05-01 NDVI 0.21; 2025-05-11 NDVI 0.20",
         ),
         (
-            "early_loss", {"lost_on": "2025-05-01", "neighbours": 9, "standing_share_of_neighbours": 0.95, "clear_views": VIEWS},
+            "early_loss",
+            {"lost_on": "2025-05-01", "neighbours": 9, "standing_share_of_neighbours": 0.95, "clear_views": VIEWS},
             "as of 2025-05-11: canopy lost on 2025-05-01 while 95% of the 9 parcels of the same crop around had one; "
             "clear views: 2025-05-01 NDVI 0.21; 2025-05-11 NDVI 0.20",
         ),
-        ("no_emergence", {"emergence_due": "2025-04-25", "neighbours": 12, "clear_views": []},
-         "emergence was due 2025-04-25, as on 12 parcels of the same crop around; clear views: none"),
+        (
+            "no_emergence",
+            {"emergence_due": "2025-04-25", "neighbours": 12, "clear_views": []},
+            "emergence was due 2025-04-25, as on 12 parcels of the same crop around; clear views: none",
+        ),
         ("early_loss", {"threshold_ndvi": 0.3, "neighbours": 9}, "nothing departs"),
         ("crop_mismatch", {"reason": "nothing is declared"}, "nothing is declared"),
         ("a_rule_of_later", {}, "nothing departs"),
     ],
-)  # fmt: skip
+)
 def test_why(rule: str, evidence: dict[str, Any], sentence: str) -> None:
     assert why(rule, evidence) == sentence
 

@@ -193,11 +193,7 @@ class McnnSeq(nn.Module):
         self.head = nn.Linear(config.hidden, config.n_outputs)
 
     def forward(
-        self,
-        sar: Tensor,
-        is_present: Tensor | None = None,
-        extra: Tensor | None = None,
-        teacher: Tensor | None = None,
+        self, sar: Tensor, is_present: Tensor | None = None, extra: Tensor | None = None, teacher: Tensor | None = None
     ) -> Tensor:
         """NDVI (B, N), or (B, N, 2) with its log standard deviation where the configuration has one.
 

@@ -84,11 +84,7 @@ class Rnn(nn.Module):
         self.head = nn.Linear(config.hidden, config.n_outputs)
 
     def forward(
-        self,
-        sar: Tensor,
-        is_present: Tensor | None = None,
-        extra: Tensor | None = None,
-        teacher: Tensor | None = None,
+        self, sar: Tensor, is_present: Tensor | None = None, extra: Tensor | None = None, teacher: Tensor | None = None
     ) -> Tensor:
         """As `McnnSeq.forward`, without a teacher."""
         _refuse_teacher(teacher)
@@ -130,11 +126,7 @@ class Cnn(nn.Module):
         self.head = nn.Linear(n_features, config.n_segments * config.n_outputs)
 
     def forward(
-        self,
-        sar: Tensor,
-        is_present: Tensor | None = None,
-        extra: Tensor | None = None,
-        teacher: Tensor | None = None,
+        self, sar: Tensor, is_present: Tensor | None = None, extra: Tensor | None = None, teacher: Tensor | None = None
     ) -> Tensor:
         """As `McnnSeq.forward`, without a teacher; extra channels go to the dense layer."""
         _refuse_teacher(teacher)

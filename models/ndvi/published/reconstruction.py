@@ -112,12 +112,7 @@ class NdviTrainingConfig:
 
 
 PAPER = NdviTrainingConfig(
-    network=McnnSeqConfig(),
-    batch_size=500,
-    learning_rate=1e-3,
-    optimiser="rmsprop",
-    has_schedule=False,
-    loss="squared",
+    network=McnnSeqConfig(), batch_size=500, learning_rate=1e-3, optimiser="rmsprop", has_schedule=False, loss="squared"
 )
 """The published procedure, but for windows and missing steps, which the paper does not have."""
 

@@ -176,7 +176,13 @@ def _size(model: HistGradientBoostingRegressor, x: Floats) -> Floats:
 
 def _regressor(config: BoostingConfig, loss: str, n_iterations: int, seed: int) -> HistGradientBoostingRegressor:
     return HistGradientBoostingRegressor(
-        loss=loss, max_iter=n_iterations, learning_rate=config.learning_rate, max_leaf_nodes=config.max_leaves,
-        min_samples_leaf=config.min_leaf, l2_regularization=config.l2, max_features=config.feature_share,
-        early_stopping=False, random_state=seed,
-    )  # fmt: skip
+        loss=loss,
+        max_iter=n_iterations,
+        learning_rate=config.learning_rate,
+        max_leaf_nodes=config.max_leaves,
+        min_samples_leaf=config.min_leaf,
+        l2_regularization=config.l2,
+        max_features=config.feature_share,
+        early_stopping=False,
+        random_state=seed,
+    )

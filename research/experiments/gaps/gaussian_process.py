@@ -84,8 +84,13 @@ class GaussianProcess:
         self.table = np.asarray(fitted.k1(np.zeros((1, 1)), np.arange(MAX_DAYS + 1.0)[:, None]))[0]
 
     def fill(
-        self, sar: SarSeries, views: Views, parcel: Ints, day: Ints, mode: Mode  # noqa: ARG002
-    ) -> tuple[Floats, Floats]:  # fmt: skip
+        self,
+        sar: SarSeries,  # noqa: ARG002
+        views: Views,
+        parcel: Ints,  # noqa: ARG002
+        day: Ints,
+        mode: Mode,  # noqa: ARG002
+    ) -> tuple[Floats, Floats]:
         """The posterior of a clear view on each day."""
         views = _within_reach(views, day)
         z, variance = np.zeros(len(day)), np.zeros(len(day))

@@ -63,8 +63,13 @@ class ViewsOnly(ABC, Generic[Choice]):
             self.sd[mode] = ResidualSd.fit(nearest, residual[best])
 
     def fill(
-        self, sar: SarSeries, views: Views, parcel: Ints, day: Ints, mode: Mode  # noqa: ARG002
-    ) -> tuple[Floats, Floats]:  # fmt: skip
+        self,
+        sar: SarSeries,  # noqa: ARG002
+        views: Views,
+        parcel: Ints,  # noqa: ARG002
+        day: Ints,
+        mode: Mode,
+    ) -> tuple[Floats, Floats]:
         """NDVI and standard deviation of queries; SAR is not looked at."""
         nearest = views.nearest_days(day)
         sd = np.where(np.isinf(nearest), self.prior.sd_at(day.astype(np.float64)), self.sd[mode].at(nearest))

@@ -71,9 +71,7 @@ class GapSeries:
         number = np.full(self.n_parcels, -1)
         number[parcels] = np.arange(len(parcels))
         sar, clear = self.sar.rows(is_chosen[self.sar.parcel]), self.clear.rows(is_chosen[self.clear.parcel])
-        sar = SarSeries(
-            number[sar.parcel], sar.day, sar.relative_orbit, sar.is_ascending, sar.vv_db, sar.vh_db
-        )  # fmt: skip
+        sar = SarSeries(number[sar.parcel], sar.day, sar.relative_orbit, sar.is_ascending, sar.vv_db, sar.vh_db)
         return sar, ClearSeries(number[clear.parcel], clear.day, clear.ndvi).cleaned(), len(parcels)
 
 
@@ -117,9 +115,13 @@ def simulated(config: SimulatorConfig) -> GapSeries:
 def calendar_year(year: int, seed: int, n_parcels: int, n_pixels: int) -> SimulatorConfig:
     """A simulated season of 1 January to 31 December, so that its days mean what they mean in a Dutch folder."""
     return SimulatorConfig(
-        year=year, seed=seed, n_parcels=n_parcels, n_pixels=n_pixels, starts_on=date(year, 1, 1),
+        year=year,
+        seed=seed,
+        n_parcels=n_parcels,
+        n_pixels=n_pixels,
+        starts_on=date(year, 1, 1),
         ends_on=date(year, 12, 31),
-    )  # fmt: skip
+    )
 
 
 def _packed(
@@ -137,17 +139,26 @@ def _packed(
     with np.errstate(divide="ignore", invalid="ignore"):  # no power is no backscatter: cleaned drops it
         vv, vh = (10 * np.log10(s1[band].to_numpy(np.float64)) for band in ("VV", "VH"))
     sar = SarSeries(
-        index.get_indexer(s1["parcel_id"]), _days(s1, starts_on), s1["relative_orbit"].to_numpy(np.int64),
-        s1["direction"].to_numpy(str) == "ascending", vv, vh,
-    ).cleaned()  # fmt: skip
+        index.get_indexer(s1["parcel_id"]),
+        _days(s1, starts_on),
+        s1["relative_orbit"].to_numpy(np.int64),
+        s1["direction"].to_numpy(str) == "ascending",
+        vv,
+        vh,
+    ).cleaned()
     parcel, day = index.get_indexer(s2["parcel_id"]), np.floor(_days(s2, starts_on))
     clear = ClearSeries(parcel, day, s2["NDVI"].to_numpy(np.float64)).cleaned()
     places = sorted(set(block.tolist()), key=lambda place: tuple(map(int, place.split(","))))
     number = {place: nr for nr, place in enumerate(places)}
     return GapSeries(
-        name, sar, clear, np.array([label or "" for label in group]), is_trained,
-        np.array([number[place] for place in block.tolist()]), np.array(blocked_folds(block.tolist(), group)),
-    )  # fmt: skip
+        name,
+        sar,
+        clear,
+        np.array([label or "" for label in group]),
+        is_trained,
+        np.array([number[place] for place in block.tolist()]),
+        np.array(blocked_folds(block.tolist(), group)),
+    )
 
 
 def _newest(season: PlayableSeason, sensor: str, values: list[str]) -> pd.DataFrame:

@@ -42,9 +42,15 @@ class Found:
 
 
 def measure(
-    runs: Runs, splits: Sequence[Split], shares: Sequence[float], readings: Sequence[Reading], folds: Sequence[int],
-    draws: int, seeds: Sequence[int], min_views: int,
-) -> Found:  # fmt: skip
+    runs: Runs,
+    splits: Sequence[Split],
+    shares: Sequence[float],
+    readings: Sequence[Reading],
+    folds: Sequence[int],
+    draws: int,
+    seeds: Sequence[int],
+    min_views: int,
+) -> Found:
     """The figures of each reading, share, split, model and seed; draws are pooled."""
     scores, answers = list[Score](), list[tuple[str, Answer]]()
     for split in splits:

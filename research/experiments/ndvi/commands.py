@@ -138,11 +138,15 @@ def dates(asked: Asked, folds: Folds = ALL_FOLDS, min_views: MinViews = 20) -> N
 
 
 def clouds(
-    asked: Asked, folds: Folds = ALL_FOLDS, min_views: MinViews = 20,
+    asked: Asked,
+    folds: Folds = ALL_FOLDS,
+    min_views: MinViews = 20,
     shares: Annotated[str, typer.Option(help="per cent under cloud, by commas")] = "50,70",
-    reading: Annotated[str, typer.Option(help="series: complete series held back; views: of the others; by commas")] = "series",
+    reading: Annotated[
+        str, typer.Option(help="series: complete series held back; views: of the others; by commas")
+    ] = "series",
     draws: Annotated[int, typer.Option(help="random choices of what is held back, with series", min=1)] = 1,
-) -> None:  # fmt: skip
+) -> None:
     """NDVI from radar alone where complete optical series are missing (50 % and 70 % cloud)."""
     chosen, per_cent = _folds(folds), numbers("--shares", shares)
     readings = [one for one in clouds_experiment.READINGS if one in words(reading)]

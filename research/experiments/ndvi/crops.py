@@ -115,8 +115,20 @@ def _curve(runs: Runs, views: Views, split: Split, model: str, crop: str) -> lis
     needed = max(MIN_OF_MEAN, MIN_SHARE * len(np.unique(views.parcel)))
     for day in days[counts >= needed]:
         y, f = (one[views.day == day] for one in (views.observed, views.predicted))
-        found.append(CurvePoint(split, model, crop, runs.data.on(day).isoformat(), int(day), len(y), float(y.mean()), float(y.std()),
-                                float(f.mean()), float(f.std())))  # fmt: skip
+        found.append(
+            CurvePoint(
+                split,
+                model,
+                crop,
+                runs.data.on(day).isoformat(),
+                int(day),
+                len(y),
+                float(y.mean()),
+                float(y.std()),
+                float(f.mean()),
+                float(f.std()),
+            )
+        )
     return found
 
 

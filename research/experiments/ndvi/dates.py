@@ -44,8 +44,9 @@ def measure(runs: Runs, splits: Sequence[Split], folds: Sequence[int], seeds: Se
         answers += [(model, one) for (model, _, _), one in said.items()]
         views = {
             (model, seed): pooled(runs.data, [said[model, trial.name, seed] for trial in trials])
-            for model in runs.configs for seed in seeds
-        }  # fmt: skip
+            for model in runs.configs
+            for seed in seeds
+        }
         for kind, who in kinds.items():
             own = {key: one.of(who[one.parcel]) for key, one in views.items()}
             scores += _scores(runs, own, split, kind, min_views)

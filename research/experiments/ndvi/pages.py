@@ -62,8 +62,19 @@ def season_table(scores: Sequence[Score], season: str, hazy: Mapping[int, float]
         n = next(one.n for one in own if one.at == season)
         told = [figure(table[split, parcels, at, model], is_r2=name == "r2") for name, table in figures.items()]
         rows.append([parcels, split, model, f"{n:,}", *told, *_of_dates(own, season, hazy)])
-    head = ["parcels", "split", "model", "views", "R2", "RMSE", "bias", "median R2 of dates", "less bias", "dates below 0.7",
-            "hazy ones left out"]  # fmt: skip
+    head = [
+        "parcels",
+        "split",
+        "model",
+        "views",
+        "R2",
+        "RMSE",
+        "bias",
+        "median R2 of dates",
+        "less bias",
+        "dates below 0.7",
+        "hazy ones left out",
+    ]
     return f"## {heading}\n\n" + markdown([head, *rows], n_left=3)
 
 
@@ -131,13 +142,26 @@ def date_table(scores: Sequence[Score], hazy: Mapping[int, float]) -> str:
             name: [own.get((split, parcels, at, model), (float("nan"),))[0] for model in models]
             for name, own in figures.items()
         }
-        rows.append([
-            at + (" hazy" if int(day) in hazy else ""), str(here[0].n), f"{here[0].observed:.2f}",
-            *(_low(one, f"{one:.2f}") for one in values["r2"]), *(f"{one:.3f}" for one in values["rmse"]), f"{values['bias'][0]:+.2f}",
-            f"{values['r2_shape'][0]:.2f}",
-        ])  # fmt: skip
-    head = ["date", "views", "observed", *(f"R2 {one}" for one in models), *(f"RMSE {one}" for one in models),
-            f"bias {models[0]}", f"R2 less bias {models[0]}"]  # fmt: skip
+        rows.append(
+            [
+                at + (" hazy" if int(day) in hazy else ""),
+                str(here[0].n),
+                f"{here[0].observed:.2f}",
+                *(_low(one, f"{one:.2f}") for one in values["r2"]),
+                *(f"{one:.3f}" for one in values["rmse"]),
+                f"{values['bias'][0]:+.2f}",
+                f"{values['r2_shape'][0]:.2f}",
+            ]
+        )
+    head = [
+        "date",
+        "views",
+        "observed",
+        *(f"R2 {one}" for one in models),
+        *(f"RMSE {one}" for one in models),
+        f"bias {models[0]}",
+        f"R2 less bias {models[0]}",
+    ]
     return markdown([head, *rows], n_left=1)
 
 

@@ -90,10 +90,14 @@ def pixels(folder: Path, n_pixels: int | None = 1000, seed: int = 0, min_pixels:
     group = [name if name in scored else None for name in names.tolist()]
     block = np.unique(places[:, [0, 3]], axis=0, return_inverse=True)[1].ravel().astype(np.int64)
     series = GapSeries(
-        name=f"{folder.resolve().name}-pixels", sar=_joined_sar(sar), clear=_joined_clear(clear),
-        group=np.array([one or "" for one in group]), is_trained=np.ones(len(places), bool), block=block,
+        name=f"{folder.resolve().name}-pixels",
+        sar=_joined_sar(sar),
+        clear=_joined_clear(clear),
+        group=np.array([one or "" for one in group]),
+        is_trained=np.ones(len(places), bool),
+        block=block,
         fold=np.array(blocked_folds(block.astype(str).tolist(), group), np.int64),
-    )  # fmt: skip
+    )
     return series, starts_on
 
 

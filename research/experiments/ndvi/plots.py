@@ -24,9 +24,16 @@ FURTHER: Final = ("#2f7d4f", "#e2873a", "#56306e", "#7f9cc0", "#777777")
 LOWEST_R2 = -0.5
 """Where the axis of R2 ends (chosen because what lies below is told by the table); such points sit on the edge."""
 STYLE: Final[Any] = {
-    "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.2,
-    "legend.frameon": False, "legend.fontsize": 9, "figure.dpi": 110, "savefig.dpi": 150,
-}  # fmt: skip
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.2,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "figure.dpi": 110,
+    "savefig.dpi": 150,
+}
 
 
 def dates(path: Path, scores: Sequence[Score], hazy: Mapping[int, float], on: Callable[[int], date]) -> None:
@@ -67,13 +74,24 @@ def clouds(path: Path, scores: Sequence[Score]) -> None:
         for axis, (kind, split) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
             for reading, line in (("series", "-"), ("views", "--")):
                 for model in _models(scores):
-                    own = sorted((_share(at), *value) for (s, k, at, m), value in table.items()
-                                 if (s, k, m) == (split, kind, model) and at.startswith(reading))  # fmt: skip
+                    own = sorted(
+                        (_share(at), *value)
+                        for (s, k, at, m), value in table.items()
+                        if (s, k, m) == (split, kind, model) and at.startswith(reading)
+                    )
                     if not own:
                         continue
                     x, y, sd = np.array(own).T
-                    axis.errorbar(x, y, yerr=np.nan_to_num(sd), color=colour(model, scores), linestyle=line, marker="o", capsize=2,
-                                  label=f"{model}, {reading}")  # fmt: skip
+                    axis.errorbar(
+                        x,
+                        y,
+                        yerr=np.nan_to_num(sd),
+                        color=colour(model, scores),
+                        linestyle=line,
+                        marker="o",
+                        capsize=2,
+                        label=f"{model}, {reading}",
+                    )
             axis.set(title=f"{kind}, {split}", xlabel="held back, %", ylabel="R2")
             axis.set_xticks(sorted({_share(one.at) for one in scores}))
         handles, names = axis.get_legend_handles_labels()

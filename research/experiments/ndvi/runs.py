@@ -104,8 +104,13 @@ class Runs:
         if not (own / "answer.npz").exists():
             self._train(own, model, trial, seed)
         with np.load(own / "answer.npz") as kept:
-            return Answer(kept["parcel"], int(kept["first_day"]), kept["curve"].astype(np.float64), int(kept["n_updates"]),
-                          float(kept["seconds"]))  # fmt: skip
+            return Answer(
+                kept["parcel"],
+                int(kept["first_day"]),
+                kept["curve"].astype(np.float64),
+                int(kept["n_updates"]),
+                float(kept["seconds"]),
+            )
 
     def answers(self, trials: Sequence[Trial], seeds: Sequence[int]) -> dict[tuple[str, str, int], Answer]:
         """The answers of every model, trial (by name) and seed, telling how far it is."""
@@ -127,17 +132,26 @@ class Runs:
         losses: list[float] = []
         begun = time.process_time()
         model, _ = train_ndvi(
-            series.sar.rows(is_learned[series.sar.parcel]), series.clear.rows(keep), series.n_parcels,
-            np.zeros(series.n_parcels, bool), config, lambda _update, loss: losses.append(loss), self.device,
-        )  # fmt: skip
+            series.sar.rows(is_learned[series.sar.parcel]),
+            series.clear.rows(keep),
+            series.n_parcels,
+            np.zeros(series.n_parcels, bool),
+            config,
+            lambda _update, loss: losses.append(loss),
+            self.device,
+        )
         seconds = time.process_time() - begun
         parcel = self.answered(trial.is_test)
         days = self.days
         daily = model.daily(series.sar.rows(trial.is_test[series.sar.parcel]), series.n_parcels)
         curve = model.retrospective(daily, parcel, days) if len(parcel) else np.zeros((0, len(days)))
         config_json, weights = model.state()
-        about = {"updates": config.n_updates, "seconds": round(seconds, 1), "trial": trial.name,
-                 "loss": [round(float(np.mean(one)), 6) for one in _chunks(losses)]}  # fmt: skip
+        about = {
+            "updates": config.n_updates,
+            "seconds": round(seconds, 1),
+            "trial": trial.name,
+            "loss": [round(float(np.mean(one)), 6) for one in _chunks(losses)],
+        }
         kept = pack(weights, {"kind": network_name(config.network), "config": config_json, "about": about})
         write(folder / "weights.pt", kept.weights)
         write(folder / "model.json", kept.description)
@@ -168,8 +182,14 @@ class Runs:
 
     def _settings(self) -> dict[str, Any]:
         series = self.data.series
-        data = {"name": series.name, self.data.unit: series.n_parcels, "scored": int(series.is_scored.sum()),
-                "trained": int(series.is_trained.sum()), "radar": len(series.sar.day), "views": len(series.clear.day)}  # fmt: skip
+        data = {
+            "name": series.name,
+            self.data.unit: series.n_parcels,
+            "scored": int(series.is_scored.sum()),
+            "trained": int(series.is_trained.sum()),
+            "radar": len(series.sar.day),
+            "views": len(series.clear.day),
+        }
         models = {
             name: {key: value for key, value in config.to_json().items() if key != "seed"}
             for name, config in self.configs.items()
@@ -198,9 +218,13 @@ def seconds_per_update(data: ScoredSeries, config: NdviTrainingConfig) -> float:
     at: list[float] = []
     series = data.series
     train_ndvi(
-        series.sar, series.clear, series.n_parcels, np.zeros(series.n_parcels, bool),
-        replace(config, n_updates=WARM_UPDATES + RATE_UPDATES), lambda _update, _loss: at.append(time.process_time()),
-    )  # fmt: skip
+        series.sar,
+        series.clear,
+        series.n_parcels,
+        np.zeros(series.n_parcels, bool),
+        replace(config, n_updates=WARM_UPDATES + RATE_UPDATES),
+        lambda _update, _loss: at.append(time.process_time()),
+    )
     return (at[-1] - at[WARM_UPDATES - 1]) / (len(at) - WARM_UPDATES)
 
 

@@ -70,9 +70,19 @@ class Views:
         error = self.predicted - self.observed
         bias = float(error.mean())
         return Score(
-            split, model, parcels, at, day, seed, len(error), float(self.observed.mean()), r2(self.observed, self.predicted),
-            float(np.sqrt(np.mean(error**2))), bias, r2(self.observed, self.predicted - bias),
-        )  # fmt: skip
+            split,
+            model,
+            parcels,
+            at,
+            day,
+            seed,
+            len(error),
+            float(self.observed.mean()),
+            r2(self.observed, self.predicted),
+            float(np.sqrt(np.mean(error**2))),
+            bias,
+            r2(self.observed, self.predicted - bias),
+        )
 
 
 def pooled(data: ScoredSeries, answers: Iterable[Answer]) -> Views:
