@@ -1,129 +1,152 @@
-"""The command line: one Typer app composing the commands of the packages."""
+"""The command line: groups of commands, each imported when it is used."""
 
+import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
 
-import psycopg
 import pydantic
-import sqlalchemy as sa
-import torch
 import typer
 from pydantic_settings import SettingsError
+from typer.core import TyperCommand, TyperGroup
 
-import db.commands
-import devstack.commands
-import ingest.parcels.commands
-import ingest.scenes.commands
-import ingest.stream.commands
-import monitor.commands
-import monitor.inspection.alert_commands
-import monitor.inspection.history_command
-import research.experiments.experiment_commands
-import research.seasons.commands
-import research.seasons.replay_commands
-import training.commands
-import training.ndvi_commands
-import training.published_commands
-from db.connect import DatabaseUnavailable, InvalidAddress, name_process
-from db.fresh import NoFreshDatabase
-from db.parcels import SeasonDiffers, UnknownSeason
-from devstack.errors import StackError
-from ingest.errors import IngestError
-from ingest.parcels.files import ParcelFileError
-from models.checkpoint import CheckpointError
-from models.classifier.network import ConfigError
-from models.classifier.published import PublishedError
-from models.ndvi.inputs import TrainingDataError
-from monitor.errors import CannotWatch, NotFound
-from monitor.settings import MonitorSettings
-from research.experiments.pastis_metadata import PastisError
-from research.experiments.schemes import ExperimentError
-from research.seasons.playable import SeasonDataError
 from terminal.environment import setting_errors, unknown_variables
+from terminal.errors import UserError
 from terminal.output import printable
-from training.config import RunConfigError
-from training.stored_season import NothingToLearn
 
 TRACE = "PARCELWATCH_TRACE"
-SHOWN = (
-    DatabaseUnavailable,
-    InvalidAddress,
-    NoFreshDatabase,
-    StackError,
-    UnknownSeason,
-    SeasonDiffers,
-    IngestError,
-    ParcelFileError,
-    CheckpointError,
-    ConfigError,
-    NothingToLearn,
-    NotFound,
-    CannotWatch,
-    SeasonDataError,
-    TrainingDataError,
-    RunConfigError,
-    PastisError,
-    PublishedError,
-    ExperimentError,
+
+
+class Place(NamedTuple):
+    """Where a command or group is, and what it is for."""
+
+    module: str
+    name: str
+    help: str
+
+
+COMMANDS: Final = {
+    "stack": Place("devstack.commands", "app", "Database and broker of one's own, without root or containers."),
+    "db": Place("db.commands", "app", "The schema of the store."),
+    "parcels": Place("ingest.parcels.commands", "app", "Declared parcels from agencies' files."),
+    "ingest": Place("ingest.stream.commands", "app", "Observations from the stream into the database, each exactly once."),
+    "scenes": Place("ingest.scenes.commands", "app", "Scenes from catalogues and folders, cut into observations of parcels."),
+    "models": Place("training.commands", "app", "Train, list and activate models."),
+    "monitor": Place("monitor.commands", "app", "Fold new observations into posteriors, curves and alerts."),
+    "alerts": Place("monitor.inspection.alert_commands", "app", "What departs, and what people decide on it."),
+    "history": Place("monitor.inspection.history_command", "history", "All that is known of a parcel, or was known at a time."),
+    "status": Place("monitor.inspection.status_command", "status", "The state of the whole chain."),
+    "demo": Place("research.seasons.commands", "demo", "The whole chain on simulated seasons, measured, with a report."),
+    "replay": Place("research.seasons.replay_commands", "replay_season", "A recorded season through the whole chain, scored."),
+    "simulate": Place("research.seasons.replay_commands", "simulate", "A simulated season as files, or onto the stream."),
+    "experiments": Place("research.experiments.experiment_commands", "app", "The published experiments on any source."),
+}  # fmt: skip
+RESEARCH: Final = "research"
+SETTINGS: Final = (
+    "devstack.addresses",
+    "ingest.imagery.settings",
+    "ingest.scenes.settings",
+    "ingest.stream.connection",
+    "ingest.stream.settings",
+    "monitor.settings",
 )
-"""Errors whose message is made for people: one line, no traceback."""
+"""Modules of the settings classes."""
+
+
+class LazyGroup(TyperGroup):
+    """Commands that are listed without being imported, and imported when they are called."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands.update({name: TyperCommand(name, help=place.help) for name, place in COMMANDS.items()})
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that arguments name, imported, and its own arguments."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command if name is None else load(name), rest
+
+
+def load(name: str) -> TyperCommand | TyperGroup:
+    """Import a command or group. Raises UserError where it belongs to an extra that is not installed."""
+    place = COMMANDS[name]
+    try:
+        found: Any = getattr(importlib.import_module(place.module), place.name)
+    except ModuleNotFoundError as error:
+        if not place.module.startswith(RESEARCH):
+            raise
+        raise UserError(
+            f"`{name}` needs what is not installed here ({error.name}): pip install 'parcelwatch[research]'"
+        ) from error
+    command: Any
+    if isinstance(found, typer.Typer):
+        command = typer.main.get_group(found)
+    else:
+        alone = typer.Typer(add_completion=False)
+        alone.command()(found)
+        command = typer.main.get_command(alone)
+    command.name = name
+    if "db.connect" in sys.modules:
+        from db.connect import name_process
+
+        name_process(_command(sys.argv[1:]))
+    if "torch" in sys.modules:
+        from monitor.settings import MonitorSettings
+
+        sys.modules["torch"].set_num_threads(MonitorSettings().threads)
+    return command  # type: ignore[no-any-return]
+
 
 app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
+    cls=LazyGroup, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
     help="Watch every declared field of a region through a growing season.",
-)
-app.add_typer(devstack.commands.app, name="stack")
-app.add_typer(db.commands.app, name="db")
-app.add_typer(ingest.parcels.commands.app, name="parcels")
-app.add_typer(ingest.stream.commands.app, name="ingest")
-app.add_typer(ingest.scenes.commands.app, name="scenes")
-app.add_typer(monitor.commands.models, name="models")
-monitor.commands.train_app.command("classifier")(training.commands.classifier)
-monitor.commands.train_app.command("ndvi")(training.ndvi_commands.ndvi)
-monitor.commands.models.command()(training.published_commands.import_published)
-monitor.commands.models.command()(training.published_commands.verify)
-app.add_typer(monitor.commands.monitor, name="monitor")
-app.add_typer(research.experiments.experiment_commands.app, name="experiments")
-app.command()(monitor.inspection.history_command.history)
-app.add_typer(monitor.inspection.alert_commands.app, name="alerts")
-app.command()(monitor.commands.status)
-app.command()(research.seasons.commands.demo)
-app.command("replay")(research.seasons.replay_commands.replay_season)
-app.command()(research.seasons.replay_commands.simulate)
+)  # fmt: skip
+
+
+@app.callback()
+def _all() -> None: ...
 
 
 def main() -> None:
-    """Runs the command line; what can go wrong outside of the program ends in one line and exit code 1."""
-    for line in unknown_variables(os.environ):
-        typer.echo(f"parcelwatch: {printable(line)}", err=True)
+    """Run the command line; what can go wrong outside of the program ends in one line and exit code 1."""
     try:
-        name_process(_command(sys.argv[1:]))
-        torch.set_num_threads(MonitorSettings().threads)
+        for line in _unknown_variables():
+            typer.echo(f"parcelwatch: {printable(line)}", err=True)
         app()
-    except SHOWN as error:
+    except UserError as error:
         _stop(str(error))
-    except (sa.exc.ProgrammingError, psycopg.errors.UndefinedTable) as error:
-        if "does not exist" not in str(error):
-            raise
-        _stop("the database has no schema, or an old one: run `parcelwatch db upgrade`")
-    except sa.exc.OperationalError as error:
-        _stop(f"database: {str(error.orig).splitlines()[0]}")
-    except (pydantic.ValidationError, SettingsError) as error:
-        _stop(setting_errors(error, os.environ))
     except Exception as error:  # the last door: a defect of ours ends in a line that can be reported
+        if (explained := _explained(error)) is not None:
+            _stop(explained)
         if os.environ.get(TRACE):
             raise
-        _stop(
-            f"unexpected {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'} (set {TRACE}=1 to see where)"
-        )
+        what = str(error).splitlines()[0] if str(error) else "no message"
+        _stop(f"unexpected {type(error).__name__}: {what} (set {TRACE}=1 to see where)")
+
+
+def _unknown_variables() -> list[str]:
+    """Return a line for each variable that nothing reads; only then are all settings imported."""
+    if not unknown_variables(os.environ):
+        return []
+    for module in SETTINGS:
+        importlib.import_module(module)
+    return unknown_variables(os.environ)
+
+
+def _explained(error: Exception) -> str | None:
+    """Return what an error of settings or of the database means in one line, None for any other."""
+    if isinstance(error, pydantic.ValidationError | SettingsError):
+        return setting_errors(error, os.environ)
+    if "db.errors" not in sys.modules:
+        return None
+    from db import errors
+
+    return errors.explained(error)
 
 
 def _command(arguments: Sequence[str]) -> str:
     """Return the command that arguments name, without its own arguments."""
-    is_group = arguments[:1] != [] and arguments[0] in {group.name for group in app.registered_groups}
+    is_group = bool(arguments) and arguments[0] in COMMANDS and COMMANDS[arguments[0]].name == "app"
     return " ".join(word for word in arguments[: 2 if is_group else 1] if not word.startswith("-"))
 
 

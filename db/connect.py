@@ -6,19 +6,17 @@ from typing import Final, LiteralString
 
 import psycopg
 import sqlalchemy as sa
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
+
+from db.errors import DatabaseUnavailable, InvalidAddress
+
+Connection = sa.Connection
+Engine = sa.Engine
+"""What the other packages call a connection and an engine: SQL is written in `db` alone."""
 
 APPLICATION_NAME: LiteralString = "parcelwatch"
 _name: str = APPLICATION_NAME
-
-
-class DatabaseUnavailable(Exception):
-    """No connection could be had; the caller waits and tries again, nothing was written."""
-
-
-class InvalidAddress(ValueError):
-    """The connection string cannot be used; the message repeats nothing of it, since any part may be of the password."""
 
 
 def name_process(command: str) -> None:
@@ -30,30 +28,6 @@ def name_process(command: str) -> None:
     global _name
     end = f" {socket.gethostname().split('.')[0][:20]}:{os.getpid()}"
     _name = f"{APPLICATION_NAME} {command}"[: 63 - len(end)] + end  # the server keeps 63 characters
-
-
-_AWAY: Final = ("08", "57P", "25006", "53300")
-"""SQLSTATEs of a server that cannot be had: connection exceptions, shutting down or starting up (57P01 to 57P05), read-only
-(a standby, or the old primary after a failover), no connection left. Not 57014 (a time-out) and not 53100 (a full disk)."""
-
-
-def is_away(error: BaseException) -> bool:
-    """Say whether a database error means that the server cannot be had now, so that waiting and connecting anew may help.
-
-    A time-out, a full disk or a broken statement is not that: the server answered.
-
-    Args:
-        error: what SQLAlchemy or psycopg raised.
-    """
-    if isinstance(error, DatabaseUnavailable):
-        return True
-    if isinstance(error, sa.exc.DBAPIError):
-        return error.connection_invalidated or (error.orig is not None and is_away(error.orig))
-    if not isinstance(error, psycopg.Error):
-        return False
-    if error.sqlstate is None:  # raised by the client: the connection broke, or could not be made
-        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-    return error.sqlstate.startswith(_AWAY)
 
 
 def drop_pooled(dsn: str) -> None:
@@ -118,3 +92,17 @@ def driver(connection: sa.Connection) -> psycopg.Connection[TupleRow]:
     raw = connection.connection.driver_connection
     assert isinstance(raw, psycopg.Connection)
     return raw
+
+
+def address_parts(dsn: str) -> dict[str, str]:
+    """Return host, port, user, password and dbname of a connection string."""
+    return {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value is not None}
+
+
+def answers(dsn: str) -> bool:
+    """Say whether a server answers at an address within five seconds."""
+    try:
+        psycopg.connect(make_conninfo(dsn, connect_timeout=5)).close()
+    except psycopg.OperationalError:
+        return False
+    return True

@@ -3,7 +3,8 @@
 import psycopg
 import sqlalchemy as sa
 
-from db.connect import DatabaseUnavailable, connect
+from db.connect import connect
+from db.errors import DatabaseUnavailable
 
 
 class Leadership:

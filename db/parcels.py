@@ -9,17 +9,18 @@ import sqlalchemy as sa
 
 from db import recording, work
 from db.connect import driver
+from terminal.errors import UserError
 
 # A field keeps its borders within a few metres from year to year: shares below this are slivers between
 # neighbours drawn twice, and say nothing about where a field came from (chosen because of that).
 MIN_LINEAGE_SHARE: Final = 0.05
 
 
-class UnknownSeason(Exception):
+class UnknownSeason(UserError):
     """No season of that name is stored; the caller names another or stores it first."""
 
 
-class SeasonDiffers(Exception):
+class SeasonDiffers(UserError):
     """The season is stored with other dates; the caller leaves the dates out or names another season."""
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from db.connect import DatabaseUnavailable, check_address
+from db.connect import check_address
+from db.errors import DatabaseUnavailable
 from devstack import folders, process, stack
 
 

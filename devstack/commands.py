@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Final
 
-import psycopg
 import typer
-from psycopg.conninfo import conninfo_to_dict
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from db.connect import address_parts
+from db.errors import DatabaseUnavailable
 from devstack import archive, broker, folders, kafka, postgres, stack
 from devstack.errors import StackError
 from devstack.provision import provision
@@ -92,9 +92,9 @@ def psql(context: typer.Context, home: Home = None) -> None:
         if found is None:
             raise StackError("the stack is not up: start it with `parcelwatch stack up`")
         programs = provision(folders.cache_folder(os.environ, os.geteuid() == 0), os.environ, archive.silent)
-        address = conninfo_to_dict(found.dsn)
+        address = address_parts(found.dsn)
         names = {"PGHOST": "host", "PGPORT": "port", "PGUSER": "user", "PGPASSWORD": "password", "PGDATABASE": "dbname"}
-        environment = {**os.environ, **{name: str(address[key]) for name, key in names.items()}}
+        environment = {**os.environ, **{name: address[key] for name, key in names.items()}}
         os.execve(programs.program("psql"), ["psql", *context.args], environment)
 
 
@@ -119,7 +119,7 @@ def _home(chosen: Path | None) -> Path:
 
 def _print_addresses(found: stack.Stack, database_note: str = "", broker_note: str = "") -> None:
     """Prints where the servers are; the password stays in its file."""
-    address = conninfo_to_dict(found.dsn)
+    address = address_parts(found.dsn)
     typer.echo(f"database  {address['host']}:{address['port']}/{address['dbname']} as {address['user']}{database_note}")
     typer.echo(f"broker    {found.bootstrap}{broker_note}")
     typer.echo(f"home      {found.home}")
@@ -135,7 +135,7 @@ def _plain_errors() -> Iterator[None]:
     """Ends the command with one line and exit code 1 where the stack or the system says no."""
     try:
         yield
-    except (StackError, psycopg.OperationalError) as error:
+    except (StackError, DatabaseUnavailable) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
     except OSError as error:

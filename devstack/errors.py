@@ -7,8 +7,10 @@ StackError              show the message and stop: it says what is wrong and wha
 
 from __future__ import annotations
 
+from terminal.errors import UserError
 
-class StackError(RuntimeError):
+
+class StackError(UserError, RuntimeError):
     """The embedded stack cannot do what was asked; one line for a person."""
 
 

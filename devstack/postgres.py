@@ -14,10 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import psycopg
-from psycopg import sql
-from psycopg.conninfo import make_conninfo
-
+from db import connect
 from devstack import process
 from devstack.errors import ServerError
 from devstack.folders import Account
@@ -149,14 +146,10 @@ def start(programs: Programs, data: Path, account: Account, password: str, port:
 
 def answers(server: Server, password: str, deadline: float) -> bool:
     """Whether the server answers before it ends or the deadline (of the monotonic clock) passes."""
-    address = make_conninfo(dsn(server.port, password, "postgres"), connect_timeout=5)
     while process.is_alive(server.pid) and time.monotonic() < deadline:
-        try:
-            psycopg.connect(address).close()
-        except psycopg.OperationalError:
-            time.sleep(0.05)
-        else:
+        if connect.answers(dsn(server.port, password, "postgres")):
             return True
+        time.sleep(0.05)
     return False
 
 
@@ -171,13 +164,6 @@ def stop(data: Path, at_once: bool) -> None:
     fast, immediate = (signal.SIGINT, STOP_S), (signal.SIGQUIT, STOP_S)
     if not process.stop(found.pid, [immediate] if at_once else [fast, immediate]):
         raise ServerError(f"the database server (process {found.pid}) does not stop")
-
-
-def ensure_database(admin_dsn: str) -> None:
-    """Creates the database of the product if it is not there."""
-    with psycopg.connect(admin_dsn, autocommit=True) as connection:
-        if connection.execute("select from pg_database where datname = %s", [DATABASE]).fetchone() is None:
-            connection.execute(sql.SQL("create database {}").format(sql.Identifier(DATABASE)))
 
 
 def dsn(port: int, password: str, database: str = DATABASE) -> str:

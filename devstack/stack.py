@@ -30,6 +30,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, Literal
 
+from db.fresh import ensure_database
 from devstack import broker, folders, kafka, postgres, process
 from devstack.archive import Progress
 from devstack.errors import StackError
@@ -126,7 +127,7 @@ def up(
         messages = messages or _start_broker(folder, account, state, programs, environ, progress, fast)
         _save(folder, replace(state, database_port=database.port, broker_port=messages.port))
         stack = _addresses(home, state, database, messages)
-        postgres.ensure_database(stack.admin_dsn)
+        ensure_database(stack.admin_dsn, postgres.DATABASE)
     return stack
 
 

@@ -14,6 +14,8 @@ IngestError                 show the message and stop
 
 from typing import Literal
 
+from terminal.errors import UserError
+
 ReasonCode = Literal[
     # the message as a whole
     "malformed",
@@ -41,7 +43,7 @@ ReasonCode = Literal[
 """Why a message or a row of it is a dead letter; `docs/messages.md` says what to do about each."""
 
 
-class IngestError(Exception):
+class IngestError(UserError):
     """Ingest cannot do what was asked; one line for a person."""
 
 

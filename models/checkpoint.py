@@ -21,8 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from terminal.errors import UserError
 
-class CheckpointError(ValueError):
+
+class CheckpointError(UserError, ValueError):
     """A checkpoint that cannot be used. The caller stops and shows the message."""
 
 

@@ -6,12 +6,12 @@ from datetime import datetime
 from typing import Generic, TypeVar
 
 import numpy as np
-import sqlalchemy as sa
 import torch
 from numpy.typing import NDArray
 
 from db import registry
 from db.alerts import FindingRow
+from db.connect import Connection
 from db.parcels import Parcel, Season, load_parcels, season_by_key
 from db.predictions import NdviRows, PosteriorRow
 from db.series import s1_series, s2_series
@@ -41,7 +41,7 @@ class ActiveModels:
     _classifiers: dict[int, CropModel] = field(default_factory=dict)
     _curve_models: dict[int, GapModel] = field(default_factory=dict)
 
-    def classifier(self, connection: sa.Connection, claim: Claim) -> Active[CropModel] | None:
+    def classifier(self, connection: Connection, claim: Claim) -> Active[CropModel] | None:
         """Return the classifier of the claim's season, None where there is none."""
         row = registry.active(connection, claim.season_key, claim.collection, "classifier")
         if row is None:
@@ -52,7 +52,7 @@ class ActiveModels:
             self._classifiers[row.model_key] = model.for_inference(self.settings.device, dtype)
         return Active(row.model_key, self._classifiers[row.model_key])
 
-    def curve_model(self, connection: sa.Connection, claim: Claim) -> Active[GapModel] | None:
+    def curve_model(self, connection: Connection, claim: Claim) -> Active[GapModel] | None:
         """Return the model of the daily curve of the claim's season, None where there is none."""
         row = registry.active(connection, claim.season_key, claim.collection, "ndvi")
         if row is None:
@@ -81,7 +81,7 @@ class Classified:
 class BatchContext:
     """One transaction's batch. Stages read what is known and what stages before them found, and add what they find."""
 
-    connection: sa.Connection
+    connection: Connection
     claim: Claim
     now: datetime
     """The worker's clock: says whether the season is over, never when something became known."""
@@ -104,7 +104,7 @@ class BatchContext:
     n_alert_events: int = 0
 
     @classmethod
-    def load(cls, connection: sa.Connection, claim: Claim, now: datetime, models: ActiveModels) -> "BatchContext":
+    def load(cls, connection: Connection, claim: Claim, now: datetime, models: ActiveModels) -> "BatchContext":
         """Read what is known of the claimed parcels."""
         season = season_by_key(connection, claim.season_key)
         return cls(

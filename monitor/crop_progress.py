@@ -9,10 +9,10 @@ from datetime import date, datetime, timedelta
 from typing import Final
 
 import numpy as np
-import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from db import crop_progress, recording, work
+from db.connect import Connection
 from db.crop_progress import ProgressRow
 from db.parcels import Season
 from monitor.alerts.rules import Neighbours, RuleSettings, harvest_day, neighbours_of
@@ -23,7 +23,7 @@ SAME_NDVI: Final = 0.01
 """Medians that differ by less change no finding that a single view's noise (0.03 to 0.05) would not change too."""
 
 
-def refresh(connection: sa.Connection, season: Season, collection: str, settings: RuleSettings, now: datetime) -> int:
+def refresh(connection: Connection, season: Season, collection: str, settings: RuleSettings, now: datetime) -> int:
     """Recompute the progress of a season when other observations are stored or a day has begun; return the groups stored."""
     last = crop_progress.last_computed(connection, season.season_key, collection)
     n = crop_progress.count_observations(connection, season.starts_on, season.ends_on)
@@ -40,7 +40,7 @@ def refresh(connection: sa.Connection, season: Season, collection: str, settings
     return len(rows)
 
 
-def settle(connection: sa.Connection, season: Season, collection: str, settings: RuleSettings, now: datetime) -> int:
+def settle(connection: Connection, season: Season, collection: str, settings: RuleSettings, now: datetime) -> int:
     """Compute the progress of a season that is over, once; return the groups stored."""
     last = crop_progress.last_computed(connection, season.season_key, collection)
     if last is not None and last.recorded_at.date() > season.ends_on:
@@ -52,7 +52,7 @@ def settle(connection: sa.Connection, season: Season, collection: str, settings:
 
 
 def _computed(
-    connection: sa.Connection, season: Season, collection: str, settings: RuleSettings, until: date
+    connection: Connection, season: Season, collection: str, settings: RuleSettings, until: date
 ) -> list[ProgressRow]:
     views = crop_progress.clear_views(connection, season.season_key, collection, SAMPLE)
     if len(views) == 0:
@@ -69,7 +69,7 @@ def _computed(
 
 
 def _mark(
-    connection: sa.Connection,
+    connection: Connection,
     season: Season,
     collection: str,
     before: Mapping[tuple[str, str], ProgressRow],

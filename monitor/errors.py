@@ -5,12 +5,14 @@ NothingWorks every parcel of a batch fails: the worker's loop waits, an operator
 CannotWatch  a model needs a whole season at once: the caller shows the line and stops
 """
 
+from terminal.errors import UserError
 
-class NotFound(Exception):
+
+class NotFound(UserError):
     """Nothing, or more than one thing, answers to what was asked for."""
 
 
-class CannotWatch(Exception):
+class CannotWatch(UserError):
     """A model whose states cannot be carried through a season is asked to watch one."""
 
 

@@ -5,9 +5,9 @@ from datetime import date
 from typing import Final, Literal
 
 import numpy as np
-import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from db.connect import Connection
 from db.series import DIRECTIONS, INVALID_PIXEL, POLARISATIONS, S2_BANDS, pixel_sets
 from models.classifier.network import ModalityConfig
 from models.classifier.normalisation import Observations
@@ -23,7 +23,7 @@ def split_modalities(s2: NDArray[np.void], s1: NDArray[np.void]) -> dict[str, ND
 
 
 def observations(
-    connection: sa.Connection,
+    connection: Connection,
     modality: ModalityConfig,
     rows: NDArray[np.void],
     parcel_keys: NDArray[np.int64],

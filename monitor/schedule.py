@@ -12,12 +12,12 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
-import psycopg
 import sqlalchemy as sa
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from db import work
-from db.connect import DatabaseUnavailable, drop_pooled, engine, is_away
+from db.connect import drop_pooled, engine
+from db.errors import DATABASE_ERRORS, DatabaseUnavailable, first_line, is_away
 from db.leader import Leadership
 from db.parcels import previous_season, season_by_name
 from monitor import crop_progress
@@ -82,10 +82,10 @@ def _work(worker: Worker, clock: Callable[[], datetime], stop: threading.Event) 
         except NothingWorks as error:
             trouble.wait(str(error), worker.settings.retry_s)
             continue
-        except (sa.exc.DBAPIError, psycopg.Error, DatabaseUnavailable) as error:
+        except (*DATABASE_ERRORS, DatabaseUnavailable) as error:
             if not is_away(error):
                 raise
-            trouble.wait(f"{_first_line(error)}; waiting for it", 1.0)
+            trouble.wait(f"{first_line(error)}; waiting for it", 1.0)
             continue
         trouble.over()
         report.add(counts)
@@ -125,8 +125,8 @@ class _Leader:
                 lead(self._dsn, self._settings, self._clock())
                 self._not_before = time.monotonic() + (time.monotonic() - begun) / _SHARE_OF_LEADING
             self._trouble.over()
-        except (sa.exc.DBAPIError, psycopg.Error, DatabaseUnavailable) as error:
-            self._trouble.report(f"leading: {_first_line(error)}; tried again")
+        except (*DATABASE_ERRORS, DatabaseUnavailable) as error:
+            self._trouble.report(f"leading: {first_line(error)}; tried again")
 
     def release(self) -> None:
         """Let go of the lead."""

@@ -14,11 +14,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-import psycopg
-import sqlalchemy as sa
-
 from db import recording, work
-from db.connect import engine, is_away
+from db.connect import Connection, engine
+from db.errors import DATABASE_ERRORS, is_away, is_outrun
 from db.work import Claim
 from monitor.batch import ActiveModels, BatchContext
 from monitor.errors import NothingWorks
@@ -27,8 +25,6 @@ from monitor.stages import alerts, classify, markers, phenology, reconstruct_ndv
 
 log = logging.getLogger(__name__)
 
-_OUTRUN: Final = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)
-"""Another transaction was faster: nothing was written, and the same again works."""
 _TRIES: Final = 20
 """How often a batch that is outrun is tried at once: each time some other worker got on, so few are enough."""
 
@@ -95,11 +91,9 @@ class Worker:
         """Work off one batch; None when there was nothing to claim. Errors as `look`, and those of a database that is away."""
         try:
             return self._tried(now, self.settings.batch)
-        except sa.exc.DBAPIError as error:
+        except Exception as error:
             if is_away(error):
                 raise  # nothing was written, the caller waits
-            failure: Exception = error
-        except Exception as error:  # noqa: BLE001 - outermost loop of a batch: logged, then tried parcel by parcel
             failure = error
         log.warning(
             "a batch failed, its parcels are tried one by one: %s", _line(failure), exc_info=log.isEnabledFor(10)
@@ -117,11 +111,8 @@ class Worker:
                     counts = self._process(connection, claim, now)
                 self._did(claim)
                 return counts
-            except sa.exc.DBAPIError as error:
-                if not isinstance(error.orig, _OUTRUN) or nth == _TRIES - 1:
-                    raise
-            except _OUTRUN:  # from COPY, which goes past SQLAlchemy
-                if nth == _TRIES - 1:
+            except DATABASE_ERRORS as error:
+                if not is_outrun(error) or nth == _TRIES - 1:
                     raise
         return None
 
@@ -149,14 +140,11 @@ class Worker:
             try:
                 with connection.begin_nested():
                     counts = self._process(connection, claim, now)
-            except (sa.exc.DBAPIError, psycopg.Error) as error:
-                orig = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-                if isinstance(orig, _OUTRUN):
+            except Exception as error:
+                if is_outrun(error):
                     return Counts()
                 if is_away(error):
                     raise
-                failure: Exception = error
-            except Exception as error:  # noqa: BLE001 - this parcel alone is postponed, the error is kept beside it
                 failure = error
             else:
                 self._did(claim)
@@ -173,7 +161,7 @@ class Worker:
         return Counts(postponed=len(claim.parcel_keys))
 
     @contextmanager
-    def _transaction(self) -> Iterator[sa.Connection]:
+    def _transaction(self) -> Iterator[Connection]:
         with (
             engine(self.dsn).connect().execution_options(isolation_level="REPEATABLE READ") as connection,
             connection.begin(),
@@ -184,13 +172,13 @@ class Worker:
         self._claimed = (claim.season_key, claim.collection)
         self._seen.update(claim.parcel_keys.tolist())
 
-    def _recorded_at(self, connection: sa.Connection, now: datetime, n: int) -> datetime:
+    def _recorded_at(self, connection: Connection, now: datetime, n: int) -> datetime:
         """When the batch becomes known; in a replay its clock, n microseconds later for each batch since it was moved."""
         moment = now if self._last is None else max(now, self._last + timedelta(microseconds=n))
         self._last = recording.begin(connection, moment, n)
         return self._last
 
-    def _process(self, connection: sa.Connection, claim: Claim, now: datetime) -> Counts:
+    def _process(self, connection: Connection, claim: Claim, now: datetime) -> Counts:
         batch = BatchContext.load(connection, claim, now, self._models)
         classify.classify(batch)
         reconstruct_ndvi.reconstruct(batch)

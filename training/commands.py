@@ -1,142 +1,110 @@
-"""`parcelwatch models train classifier`: a stored season into a registered model, or a whole run from a TOML file.
+"""`parcelwatch models`: train, import, list and activate models."""
 
-$ torchrun --nproc-per-node 4 --no-python parcelwatch models train classifier --config FILE      several processes
-"""
-
-from __future__ import annotations
-
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from torch import distributed
 
-from db.connect import engine
+from db import registry, work
+from db.connect import Connection, engine
+from db.parcels import season_by_name
 from devstack.addresses import resolve_dsn
-from models.classifier.crop_model import CropModel
-from models.classifier.fitting import Epoch, Session
-from monitor import commands
-from research.experiments.pastis_store import Progress as Reading
-from terminal.output import console
-from training import season_models
-from training.config import DatabaseData, RunConfig, RunConfigError, read
-from training.cross_validation import Told
-from training.run import run
-from training.scores import RunScores
+from models.checkpoint import Checkpoint
+from models.classifier.network import ClassifierConfig
+from models.ndvi.gap_model import GapModel
+from monitor.errors import CannotWatch, NotFound
+from monitor.inspection import arguments
+from monitor.inspection.listing import records
+from terminal.output import console, plain
+from training.classifier_command import classifier
+from training.ndvi_command import ndvi
+from training.published_commands import import_published, verify
+from training.stored_training import scores_in_short
+
+app = typer.Typer(no_args_is_help=True, help="Train, list and activate models.")
+train = typer.Typer(no_args_is_help=True, help="Train a model on a stored season, or on a file's source.")
+app.add_typer(train, name="train")
+train.command()(classifier)
+train.command()(ndvi)
+app.command()(import_published)
+app.command()(verify)
 
 
-def classifier(
-    config: Annotated[Path | None, typer.Option(help="TOML file of a run: data, model, training, folder")] = None,
-    season: Annotated[str | None, typer.Option(help="without a file: name of a stored season")] = None,
-    collection: Annotated[str | None, typer.Option(help="without a file: collection of parcels")] = None,
-    folder: Annotated[Path | None, typer.Option(help="with a file: folder of the run, instead of the file's")] = None,
-    out: Annotated[Path, typer.Option(help="without a file: folder for the checkpoint")] = Path("reports/models"),
-    min_area_ha: Annotated[float, typer.Option(help="without a file: leave smaller parcels out")] = 0.0,
-    min_parcels: Annotated[int, typer.Option(help="without a file: leave crops with fewer parcels out")] = 12,
-    epochs: Annotated[int | None, typer.Option(help="passes over the season")] = None,
-    seed: int | None = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda")] = None,
+@app.command("list")
+def list_models() -> None:
+    """List registered models, newest first, and what each is active for."""
+    rows = list[tuple[str, ...]]()
+    with engine(resolve_dsn()).connect() as connection:
+        active = registry.active_models(connection)
+        for row in registry.all_models(connection):
+            gives = f"{len(row.config['classes'])} crops" if "classes" in row.config else f"NDVI, {_kind(row)}"
+            data = "{season}, {observed_from} to {observed_to}".format_map(_Unsaid(row.trained_on))
+            where = ", ".join(f"{one} in {season}" for one, season, key in active if key == row.model_key)
+            cells = (
+                row.model_key,
+                row.model_id[:12],
+                row.task,
+                gives,
+                data,
+                f"{row.recorded_at:%Y-%m-%d %H:%M}",
+                where or "nothing",
+                scores_in_short(row.metrics),
+            )
+            rows.append(tuple(map(plain, cells)))
+    if not rows:
+        console.print("no model is registered: `parcelwatch models train classifier`")
+        return
+    names = ("key", "id", "task", "gives", "trained on", "registered (UTC)", "active for", "validation")
+    console.print(records(dict(zip(names, zip(*rows, strict=True), strict=True))))
+
+
+class _Unsaid(dict[str, Any]):
+    """What a model says of its data; a dash for what it does not."""
+
+    def __missing__(self, key: str) -> str:
+        return "-"
+
+
+def _kind(row: registry.ModelRow) -> str:
+    return str(row.config.get("kind", "of an earlier version"))
+
+
+@app.command()
+def activate(
+    model: Annotated[str, typer.Argument(help="key or first digits of the id, as `models list` shows them")],
+    season: Annotated[str, typer.Option(help="name of a stored season")],
+    collection: Annotated[str, typer.Option(help="collection of parcels")],
 ) -> None:
-    """Train the crop classifier with the declared crops as labels.
-
-    Of a stored season: spatial blocks are held out for scores and calibration, the model is registered. With --config: any
-    source, cross-validated, in a folder that a run which was stopped goes on in; see docs/training.md.
-    """
-    if config is None:
-        if season is None or collection is None:
-            raise RunConfigError("name a stored season with --season and --collection, or a file with --config")
-        commands.train_classifier(season, collection, out, min_area_ha, min_parcels, epochs, seed or 0, device or "cpu")
-        return
-    if season is not None or collection is not None:
-        raise RunConfigError(f"give --season and --collection, or --config {config}, not both")
-    given: dict[str, dict[str, Any]] = {
-        "training": {"epochs": epochs, "seed": seed, "device": device},
-        "run": {"folder": folder},
-    }
-    asked = read(config, given)
-    with session(asked.training.device) as own, progress(asked, own) as (told, reading):
-        found, final = run(asked, datetime.now(UTC), own, told, reading)
-    if own.is_first:
-        console.print(table(found))
-        console.print(f"everything is in {asked.run.folder}")
-        if final is not None and isinstance(asked.data, DatabaseData):
-            register(final, asked.run.folder / "final")
-
-
-@contextmanager
-def session(device: str) -> Iterator[Session]:
-    """This process alone, or as one of those that torchrun started, each GPU with its own.
-
-    Raises:
-        RunConfigError: no such device.
-    """
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    try:
-        own = torch.device(device)
-    except RuntimeError as error:
-        raise RunConfigError(f"device {device!r}: cpu, cuda or cuda:N is needed") from error
-    if own.type == "cuda" and not torch.cuda.is_available():
-        raise RunConfigError(f"device {device!r}: no GPU is available here; give --device cpu")
-    if world == 1:
-        yield Session(own)
-        return
-    if own.type == "cuda":
-        own = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(own)
-    distributed.init_process_group("nccl" if own.type == "cuda" else "gloo")
-    try:
-        yield Session(own, rank, world)
-    finally:
-        distributed.destroy_process_group()
-
-
-@contextmanager
-def progress(config: RunConfig, own: Session) -> Iterator[tuple[Told, Reading]]:
-    """A bar over the patches that are cut, then over all epochs of all models, in the first process."""
-    columns = (TextColumn("{task.description}"), BarColumn(20), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not own.is_first) as bar:
-        task = bar.add_task("reading", total=None)
-        names = [*(f"fold-{fold}" for fold in config.training.folds), *(["final"] if config.training.final else [])]
-
-        def told(name: str, epoch: Epoch) -> None:
-            of_model = epoch.rounds * epoch.of
-            done = names.index(name) * of_model + (epoch.round - 1) * epoch.of + epoch.number
-            score = "" if epoch.miou is None else f" mIoU {epoch.miou:.3f}"
-            said = f"{name} {epoch.round}/{epoch.rounds} epoch {epoch.number}/{epoch.of} loss {epoch.loss:.3f}{score}"
-            bar.update(task, completed=done, total=len(names) * of_model, description=said)
-            if not console.is_terminal and epoch.number == epoch.of:
-                console.print(said)
-
-        def reading(done: int, of: int) -> None:
-            bar.update(task, completed=done, total=of, description=f"cutting patch {done} of {of}")
-
-        yield told, reading
-
-
-def table(found: RunScores) -> Table:
-    """The scores by day."""
-    rows = Table("as known on", *(one.name for one in found.days))
-    for name in ("mIoU", "macro-F1", "accuracy", "ECE"):
-        values = [
-            {"mIoU": one.miou, "macro-F1": one.crops.macro_f1, "accuracy": one.crops.accuracy, "ECE": one.crops.ece}[
-                name
-            ]
-            for one in found.days
-        ]
-        rows.add_row(name, *(f"{one:.3f}" for one in values))
-    return rows
-
-
-def register(model: CropModel, folder: Path) -> None:
-    """Registers the final model of a stored season."""
-    checkpoint = model.to_checkpoint()
+    """Let a model watch a collection in a season; its parcels are rebuilt from their observations."""
+    now = datetime.now(UTC)
     with engine(resolve_dsn()).begin() as connection:
-        key = season_models.save(connection, "classifier", checkpoint, folder, datetime.now(UTC))
-    console.print(f"model {key} ({checkpoint.model[:12]}) registered; `parcelwatch models activate` lets it watch")
+        found = _the_model(connection, model)
+        arguments.groups(connection, season, collection)
+        if found.task == "classifier" and (why := ClassifierConfig.from_json(found.config).coupling):
+            raise CannotWatch(
+                f"model {found.model_id[:12]} cannot watch a season: {why}; it classifies whole ones only"
+            )
+        if found.task == "ndvi":
+            GapModel.from_checkpoint(Checkpoint(*registry.checkpoint(connection, found.model_key)))
+        stored = season_by_name(connection, season)
+        registry.activate(connection, stored.season_key, collection, found.model_key, now)
+        n = work.mark_season(connection, stored.season_key, collection, found.task, now)
+        (group,) = arguments.groups(connection, season, collection)
+    console.print(plain(f"model {found.model_id[:12]} watches {collection} in {season}; {n} parcels will be rebuilt"))
+    if not group.has_classifier:
+        console.print("no classifier is active for it yet, so crop_mismatch is not checked: activate one, too")
+    if not group.has_ndvi_model:
+        console.print(
+            "no NDVI model is active for it yet, so there is no daily curve and no phenology: activate one, too"
+        )
+
+
+def _the_model(connection: Connection, name: str) -> registry.ModelRow:
+    """Return the model of a key, else of the first digits of an id; raises NotFound."""
+    stored = registry.all_models(connection)
+    found = [m for m in stored if str(m.model_key) == name] or [
+        m for m in stored if name and m.model_id.startswith(name)
+    ]
+    if len(found) != 1:
+        raise NotFound(f"{len(found) or 'no'} registered model answers to {name!r}; see `parcelwatch models list`")
+    return found[0]

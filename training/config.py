@@ -20,11 +20,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.classifier.network import Fusion
+from terminal.errors import UserError
 
 Normalisation = Literal["streaming", "streaming-date", "published"]
 
 
-class RunConfigError(Exception):
+class RunConfigError(UserError):
     """A configuration that cannot be run; the message says which key, where, and what is allowed."""
 
 

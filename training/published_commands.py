@@ -12,7 +12,8 @@ import torch
 import typer
 from torch import Tensor
 
-from db.connect import DatabaseUnavailable, engine
+from db.connect import engine
+from db.errors import DatabaseUnavailable
 from db.series import S2_BANDS
 from devstack.addresses import resolve_dsn
 from models.classifier.crop_model import CropModel

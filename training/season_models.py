@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sqlalchemy as sa
 import torch
 from numpy.typing import NDArray
 
 from db import registry
+from db.connect import Connection
 from db.parcels import Season
 from db.registry import Task
 from models.checkpoint import Checkpoint, pack
@@ -169,7 +169,7 @@ def write(checkpoint: Checkpoint, folder: Path) -> None:
     (folder / "model.json").write_text(checkpoint.description)
 
 
-def save(connection: sa.Connection, task: Task, checkpoint: Checkpoint, folder: Path, now: datetime) -> int:
+def save(connection: Connection, task: Task, checkpoint: Checkpoint, folder: Path, now: datetime) -> int:
     """Writes a checkpoint to `folder` (weights.pt, model.json) and registers it; returns its key."""
     write(checkpoint, folder)
     plain = checkpoint.describe()

@@ -7,15 +7,16 @@ from datetime import datetime
 from typing import Final
 
 import numpy as np
-import sqlalchemy as sa
 from numpy.typing import ArrayLike, NDArray
 
 from db import recording
+from db.connect import Connection
 from db.parcels import Parcel, Season, load_parcels
 from db.series import S2_BANDS, has_pixel_sets, s1_series, s2_series
 from models.classifier.network import ModalityConfig
 from models.classifier.normalisation import Observations
 from monitor.features import geometry, means, observations, sensor_of, split_modalities
+from terminal.errors import UserError
 
 S2_INDICES: Final = ("NDVI", "NDVI_SD", "NBR2", "BSI", "S2WI")
 BLOCK_M: Final = 1500.0
@@ -23,7 +24,7 @@ BLOCK_M: Final = 1500.0
 METRES_PER_DEGREE: Final = 111_320.0
 
 
-class NothingToLearn(Exception):
+class NothingToLearn(UserError):
     """The season holds too little to train on; the caller stops and shows what is missing."""
 
 
@@ -50,7 +51,7 @@ class TrainingData:
 
 
 def load(
-    connection: sa.Connection,
+    connection: Connection,
     season: Season,
     collection: str,
     as_known_at: datetime,

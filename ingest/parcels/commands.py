@@ -7,13 +7,12 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Annotated, Final
 
-import sqlalchemy as sa
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from db.connect import engine
+from db.connect import Connection, engine
 from db.parcels import ParcelCount, Season, UnknownSeason, count_parcels, ensure_season, season_by_name, widen_season
 from devstack.addresses import resolve_dsn
 from ingest.errors import IngestError
@@ -146,7 +145,7 @@ def _progress(is_shown: bool) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def _season(connection: sa.Connection, name: str, starts_on: datetime | None, ends_on: datetime | None) -> Season:
+def _season(connection: Connection, name: str, starts_on: datetime | None, ends_on: datetime | None) -> Season:
     """The season as stored, as dated by options, or as the calendar year that it is named after."""
     if (starts_on is None) != (ends_on is None):
         raise IngestError("--starts-on and --ends-on belong together")

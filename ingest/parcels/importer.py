@@ -16,9 +16,9 @@ from typing import Final
 import numpy as np
 import pyproj
 import shapely
-import sqlalchemy as sa
 from pyproj.exceptions import CRSError, ProjError
 
+from db.connect import Connection
 from db.parcels import ParcelRow, Season, Upserted, link_lineage, previous_season, upsert_parcels
 from ingest.parcels.columns import Agency, ParcelColumns, recognise
 from ingest.parcels.files import FeatureBatch, ParcelFile, ParcelFileError, open_parcel_file, read_features
@@ -106,7 +106,7 @@ NAMED_IDS: Final = 5
 
 
 def import_parcels(
-    connection: sa.Connection,
+    connection: Connection,
     path: Path,
     collection: str,
     season: Season,

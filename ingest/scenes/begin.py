@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import sqlalchemy as sa
-
 from db import scene_passes, scenes
+from db.connect import Engine
 from db.scene_passes import TileRow
 from db.scenes import Claim
 from ingest.imagery.errors import SceneError
@@ -43,7 +42,7 @@ class Superseded:
 
 
 def begin(
-    engine: sa.Engine, opener: Opener, held: Claim, opened: Opened, now: Callable[[], datetime]
+    engine: Engine, opener: Opener, held: Claim, opened: Opened, now: Callable[[], datetime]
 ) -> Begun | InTheWay | Superseded:
     """Decides what a scene is in its pass and keeps it."""
     scene, datatake = opened.scene, datatake_of(opened.scene)

@@ -9,11 +9,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any, cast
 
-import sqlalchemy as sa
 import typer
 
 from db import scenes as ledger
-from db.connect import engine
+from db.connect import Connection, engine
 from db.scenes import STATES, LedgerRow, State
 from devstack.addresses import resolve_broker, resolve_dsn
 from devstack.folders import cache_folder
@@ -202,7 +201,7 @@ def _read_from(record: Mapping[str, Any]) -> str:
     return text
 
 
-def _the_row(connection: sa.Connection, scene_id: str) -> LedgerRow:
+def _the_row(connection: Connection, scene_id: str) -> LedgerRow:
     found = ledger.ledger(connection, scene_id=scene_id, limit=1)
     if not found:
         raise IngestError(f"scene {scene_id!r} is not in the ledger; see `scenes list`")

@@ -21,10 +21,10 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import shapely
-import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from db import scene_passes, scenes
+from db.connect import Engine
 from db.observations import VALUES
 from db.scene_passes import ParcelToCut
 from db.scenes import Counts, Sent
@@ -85,7 +85,7 @@ class Told:
 
 
 def cut(
-    engine: sa.Engine,
+    engine: Engine,
     opened: Opened,
     beside: Sequence[Opened],
     place: Place,
@@ -131,7 +131,7 @@ class _Cut:
 
     def __init__(
         self,
-        engine: sa.Engine,
+        engine: Engine,
         opened: Opened,
         beside: Sequence[Opened],
         place: Place,

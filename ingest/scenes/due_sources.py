@@ -6,10 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-import psycopg
-import sqlalchemy as sa
-
-from db.connect import DatabaseUnavailable
+from db.errors import CONNECTION_ERRORS
 from db.scene_sources import SceneSource
 from ingest.scenes.polling import BACK_OFFS, Failure, Sources, attempt
 from ingest.scenes.retrying import Stopped
@@ -17,7 +14,6 @@ from ingest.scenes.retrying import Stopped
 log: Final = logging.getLogger(__name__)
 Look = Callable[[datetime, datetime | None], Any]
 """One look at a source, given the present and when the next is to be; shows itself what it found."""
-_DATABASE: Final = (sa.exc.OperationalError, sa.exc.InterfaceError, psycopg.OperationalError, DatabaseUnavailable)
 
 
 def look_once(looks: Mapping[str, Look], sources: Sources, now: Callable[[], datetime]) -> list[Failure]:
@@ -61,7 +57,7 @@ def keep_looking(
                     )
             except Stopped:
                 return
-            except _DATABASE as error:
+            except CONNECTION_ERRORS as error:
                 log.warning("%s: %s; nothing was moved", source, str(error).strip().splitlines()[0])
                 due[source] = at + BACK_OFFS[0]
         stop.wait(max((min(due.values()) - now()).total_seconds(), 0.0))

@@ -11,9 +11,8 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self
 
-import sqlalchemy as sa
-
 from db import scenes as ledger
+from db.connect import Engine
 from db.scenes import NewScene
 from ingest.errors import BrokerUnavailable, DeliveryFailed
 from ingest.scenes.record import CONTENT_TYPE, FoundScene, datatake_named, pass_key
@@ -44,9 +43,7 @@ class ScenePublisher:
         now: the time, aware.
     """
 
-    def __init__(
-        self, engine: sa.Engine, bootstrap: str, settings: IngestSettings, now: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, engine: Engine, bootstrap: str, settings: IngestSettings, now: Callable[[], datetime]) -> None:
         self._engine, self._bootstrap, self._settings, self._now = engine, bootstrap, settings, now
         self._topic = scenes_topic(settings)
         self._sender: Sender | None = None
@@ -110,7 +107,7 @@ class ScenePublisher:
         return self._sender
 
 
-def enter(engine: sa.Engine, scenes: Iterable[FoundScene], now: datetime, or_mended: bool = False) -> list[str]:
+def enter(engine: Engine, scenes: Iterable[FoundScene], now: datetime, or_mended: bool = False) -> list[str]:
     """Enters scenes into the ledger; returns the ids of those that it did not know (or that failed)."""
     rows = [
         NewScene(

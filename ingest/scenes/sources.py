@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-import sqlalchemy as sa
-
 from db import scene_sources
+from db.connect import Engine
 from db.scene_sources import SceneSource
 from ingest.scenes.polling import BACK_OFFS, Bookmark, Outcome
 
@@ -13,7 +12,7 @@ from ingest.scenes.polling import BACK_OFFS, Bookmark, Outcome
 class DatabaseSources:
     """Sources of a database; every method may raise what the database raises when it is away."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def bookmark(self, source: str) -> Bookmark | None:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-import sqlalchemy as sa
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 
 from db import dead_letters as letters
 from db import offsets
+from db.connect import Engine
 from db.dead_letters import WHOLE_MESSAGE, Letter
 from ingest.errors import MessageRejected, StreamReplaced
 from ingest.scenes.record import CONTENT_TYPE, FoundScene
@@ -50,7 +50,7 @@ class ScenesTopic(Member):
 
     def __init__(
         self,
-        engine: sa.Engine,
+        engine: Engine,
         bootstrap: str,
         settings: IngestSettings,
         scenes: SceneSettings,

@@ -18,11 +18,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, Literal
 
-import psycopg
-import sqlalchemy as sa
-
 from db import scenes
-from db.connect import DatabaseUnavailable
+from db.connect import Engine
+from db.errors import CONNECTION_ERRORS
 from db.keys import Scene as StoredScene
 from db.scenes import Claim
 from ingest.errors import BrokerRefuses, BrokerUnavailable, DeliveryFailed, IngestError, StreamReplaced
@@ -45,13 +43,6 @@ log = logging.getLogger(__name__)
 
 End = Literal["cut", "empty", "superseded", "failed", "put_back", "lost"]
 Ends = Counter[End]
-_DATABASE: Final = (
-    sa.exc.OperationalError,
-    sa.exc.InterfaceError,
-    psycopg.OperationalError,
-    psycopg.InterfaceError,
-    DatabaseUnavailable,
-)
 
 _POLL_S: Final = 0.25
 _SOON: Final = timedelta(seconds=2)
@@ -88,13 +79,7 @@ class Worker:
     """
 
     def __init__(
-        self,
-        engine: sa.Engine,
-        bootstrap: str,
-        settings: Settings,
-        opener: Opener,
-        name: str,
-        now: Callable[[], datetime],
+        self, engine: Engine, bootstrap: str, settings: Settings, opener: Opener, name: str, now: Callable[[], datetime]
     ) -> None:
         self._engine, self._bootstrap, self._settings, self._opener = engine, bootstrap, settings, opener
         self._name, self._now = name, now
@@ -115,7 +100,7 @@ class Worker:
             except StreamReplaced as error:
                 log.warning("%s; beginning with its new life", str(error))
                 self.close()
-            except (BrokerUnavailable, DeliveryFailed, *_DATABASE) as error:
+            except (BrokerUnavailable, DeliveryFailed, *CONNECTION_ERRORS) as error:
                 log.warning("waiting %.0f s, the scene in hand comes again: %s", wait_s, str(error).splitlines()[0])
                 self.close()
                 stop.wait(wait_s)
@@ -177,7 +162,7 @@ class Worker:
         except (BrokerRefuses, BrokerUnavailable, DeliveryFailed):
             self._put_back(held, None, self._now())
             raise
-        except _DATABASE:
+        except CONNECTION_ERRORS:
             raise  # the lease ends by itself
         except Exception as error:  # the outermost loop: one scene's surprise must not stop the others
             log.exception("scene %s: a surprise", held.scene_id)
@@ -278,7 +263,7 @@ class Worker:
                 try:
                     if not renew():
                         return
-                except _DATABASE as error:  # it may come back before the lease ends
+                except CONNECTION_ERRORS as error:  # it may come back before the lease ends
                     log.warning("lease of %s: %s", held.scene_id, str(error).splitlines()[0])
 
         def check() -> None:

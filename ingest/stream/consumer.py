@@ -17,14 +17,13 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Final
 
-import psycopg
 import pyarrow as pa
-import sqlalchemy as sa
 from kafka import TopicPartition
 
 from db import offsets
-from db.connect import DatabaseUnavailable, is_away
+from db.connect import Connection, Engine
 from db.dead_letters import Letter
+from db.errors import REFUSED_VALUES, DatabaseUnavailable, is_away
 from db.leader import Presence
 from db.offsets import Step
 from ingest.errors import BrokerRefuses, BrokerUnavailable, DeliveryFailed, FencedOut, RecordsLost, StreamReplaced
@@ -39,14 +38,7 @@ from ingest.stream.validation import Judged, Message, apart, judge_in_parts
 log = logging.getLogger(__name__)
 
 Clock = Callable[[], datetime]
-_REFUSED: Final = (
-    sa.exc.DataError,
-    psycopg.DataError,
-    psycopg.errors.CheckViolation,
-    pa.ArrowException,
-    ArithmeticError,
-    ValueError,
-)
+_REFUSED: Final = (*REFUSED_VALUES, pa.ArrowException, ArithmeticError, ValueError)
 """What says of values, on their way into the database, that they cannot be; never that something is away."""
 
 _POLL_S: Final = 0.25
@@ -67,7 +59,7 @@ def should_flush(n_messages: int, n_bytes: int, age_s: float, settings: IngestSe
 class Consumer:
     """Stores what the observation topics bring; one thread's, opened on first use, closed by `close`."""
 
-    def __init__(self, engine: sa.Engine, bootstrap: str, settings: IngestSettings, now: Clock) -> None:
+    def __init__(self, engine: Engine, bootstrap: str, settings: IngestSettings, now: Clock) -> None:
         """Connects to nothing yet.
 
         Args:
@@ -274,7 +266,7 @@ class Consumer:
             self._report_gone(connection, source, now)
         return starts
 
-    def _report_gone(self, connection: sa.Connection, source: Source, now: datetime) -> None:
+    def _report_gone(self, connection: Connection, source: Source, now: datetime) -> None:
         """Says which records of an earlier life of a topic the broker had, and nobody stored."""
         gone = [key for key in self._seen if key[0] != source.lives[key[1].topic].stream]
         for stream, tp in gone:

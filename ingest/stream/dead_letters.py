@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-import sqlalchemy as sa
-
 from db import dead_letters
+from db.connect import Engine
 from db.dead_letters import Letter, StoredLetter
 from ingest.stream.producer import Sender
 from ingest.stream.record_batches import REDRIVEN_FROM
@@ -42,7 +41,7 @@ def publish(sender: Sender, topic: str, letters: Sequence[Letter], max_bytes: in
         sender.flush()
 
 
-def redrive(engine: sa.Engine, sender: Sender, reason_code: str | None, now: datetime) -> int:
+def redrive(engine: Engine, sender: Sender, reason_code: str | None, now: datetime) -> int:
     """Puts letters that wait now back on the topics they came from and marks them; returns how many.
 
     Those that a running consumer rejects meanwhile are new letters, which wait for the next redrive: each names the first

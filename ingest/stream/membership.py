@@ -7,7 +7,7 @@ from queue import SimpleQueue
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
-from db.connect import DatabaseUnavailable
+from db.errors import DatabaseUnavailable
 from ingest.errors import IngestError
 from ingest.stream.topics import Topics
 

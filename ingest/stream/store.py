@@ -7,10 +7,10 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from db import dead_letters, observations, offsets, recording
+from db.connect import Connection, Engine
 from db.dead_letters import Letter
 from db.keys import collections_with_parcels, parcel_keys, seasons_named
 from db.offsets import Step
@@ -34,25 +34,25 @@ class ParcelKeys:
         self._seasons: dict[str, Season] = {}
         self._keys: dict[tuple[str, str], dict[str, int]] = {}
 
-    def seasons(self, connection: sa.Connection, names: Sequence[str]) -> Mapping[str, Season]:
+    def seasons(self, connection: Connection, names: Sequence[str]) -> Mapping[str, Season]:
         """Seasons by name, those of `names` that are stored among them; one statement, however many names."""
         if missing := [name for name in names if name not in self._seasons]:
             self._seasons |= seasons_named(connection, missing)
         return self._seasons
 
-    def reread(self, connection: sa.Connection, season: Season) -> Season:
+    def reread(self, connection: Connection, season: Season) -> Season:
         """Return a season as it is stored now: it may have been widened since it was remembered."""
         self._seasons |= seasons_named(connection, [season.name])
         return self._seasons[season.name]
 
-    def collections(self, connection: sa.Connection, season: Season, names: Sequence[str]) -> set[str]:
+    def collections(self, connection: Connection, season: Season, names: Sequence[str]) -> set[str]:
         """Which collections have parcels in a season; one statement, however many names."""
         known = {name for name in names if (name, season.name) in self._keys}
         missing = [name for name in names if name not in known]
         return known | (collections_with_parcels(connection, season.season_key, missing) if missing else set())
 
     def keys(
-        self, connection: sa.Connection, collection: str, season: Season, source_ids: Sequence[str]
+        self, connection: Connection, collection: str, season: Season, source_ids: Sequence[str]
     ) -> Mapping[str, int]:
         """Keys of the parcels that are stored."""
         known = self._keys.setdefault((collection, season.name), {})
@@ -104,7 +104,7 @@ class Store:
         self._parcels, self._window = ParcelKeys(), RejectWindow(settings)
 
     def write(
-        self, engine: sa.Engine, judged: Judged, streams: Mapping[str, str], steps: Sequence[Step], now: datetime
+        self, engine: Engine, judged: Judged, streams: Mapping[str, str], steps: Sequence[Step], now: datetime
     ) -> Counts:
         """Commits a batch, or nothing of it.
 
@@ -138,9 +138,7 @@ class Store:
         counts["dead_letters"] += len(rejections)
         return counts
 
-    def _write_rows(
-        self, connection: sa.Connection, rows: Rows, recorded_at: datetime
-    ) -> tuple[Counts, list[Rejection]]:
+    def _write_rows(self, connection: Connection, rows: Rows, recorded_at: datetime) -> tuple[Counts, list[Rejection]]:
         keys, rejections = self._resolve(connection, rows)
         good = rows.keep(keys >= 0)
         inserted = observations.insert(connection, rows.schema.sensor, good.table, keys[keys >= 0], recorded_at)
@@ -156,7 +154,7 @@ class Store:
         counts: Counts = Counter({"stored": inserted.new, "pending": inserted.pending, "replayed": replayed})
         return counts, rejections
 
-    def _resolve(self, connection: sa.Connection, rows: Rows) -> tuple[NDArray[np.int64], list[Rejection]]:
+    def _resolve(self, connection: Connection, rows: Rows) -> tuple[NDArray[np.int64], list[Rejection]]:
         """The key of each row's parcel, -1 where the row is rejected, and the rejections.
 
         Rows may name as many seasons and collections as there are rows: statements only for those that are stored.
@@ -184,7 +182,7 @@ class Store:
         return keys, rejections
 
     def _keys_of(
-        self, connection: sa.Connection, collection: str, season: Season, source_ids: pa.ChunkedArray
+        self, connection: Connection, collection: str, season: Season, source_ids: pa.ChunkedArray
     ) -> NDArray[np.int64]:
         ids = source_ids.combine_chunks().dictionary_encode()
         names = ids.dictionary.to_pylist()
@@ -193,7 +191,7 @@ class Store:
         return keys
 
     def _outside(
-        self, connection: sa.Connection, rows: Rows, here: NDArray[np.intp], keys: NDArray[np.int64], season: Season
+        self, connection: Connection, rows: Rows, here: NDArray[np.intp], keys: NDArray[np.int64], season: Season
     ) -> list[Rejection]:
         """Rejects rows of known parcels that were observed outside of the season, and takes their keys away."""
         is_outside = self._is_outside(rows, here, season) & (keys[here] >= 0)

@@ -24,11 +24,12 @@ from torch.nn import functional
 from models.classifier import attention_state
 from models.classifier.attention_state import State
 from models.classifier.pixel_set_encoder import RowNorm
+from terminal.errors import UserError
 
 Norm = Literal["none", "date", "season"]
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """A network that cannot be made, or is asked for what it cannot do. The caller stops and shows the message."""
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from models.classifier import attention_state
 from models.classifier.ltae import LtaeConfig, positional_code
 from models.classifier.network import ClassifierConfig, ModalityConfig, PseLtae
+from terminal.errors import UserError
 
 # Published names to ours, of one pixel-set encoder, attention and decoder. Decoders follow by number.
 NAMES = (
@@ -45,7 +46,7 @@ KNOWN = "spatial_encoder.mlp1 of any depth and mlp2 of one layer, temporal_encod
 OUTPUTS = ("embeddings", "temporal", "logits")
 
 
-class PublishedError(ValueError):
+class PublishedError(UserError, ValueError):
     """Not what the published code stores, or not what its network takes. The caller shows the line and stops."""
 
 

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from terminal.errors import UserError
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -33,7 +35,7 @@ MIN_ROWS_OF_ORBIT = 50
 """Rows an orbit needs for statistics of its own (chosen because the sd's standard error is then 10 %)."""
 
 
-class TrainingDataError(ValueError):
+class TrainingDataError(UserError, ValueError):
     """The series hold nothing to learn from; the caller stops and says which data are missing."""
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
-import sqlalchemy as sa
 import typer
 
+from db.connect import Connection
 from db.parcels import season_by_name
 from db.status import Group, season_groups
 from monitor.alerts.rules import RULES
@@ -47,7 +47,7 @@ def operator() -> str:
         return f"user {os.geteuid()}"
 
 
-def groups(connection: sa.Connection, season: str | None, collection: str | None) -> Sequence[Group]:
+def groups(connection: Connection, season: str | None, collection: str | None) -> Sequence[Group]:
     """Return the stored collections by season that are asked for.
 
     Raises:

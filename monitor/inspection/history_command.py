@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import sqlalchemy as sa
 import typer
 from rich.table import Table
 
 from db import history as store
 from db import registry
-from db.connect import engine
+from db.connect import Connection, engine
 from db.history import HistoryRow
 from db.parcels import Season, load_parcels, season_by_name
 from db.series import available_series
@@ -110,7 +109,7 @@ def file_name(source_id: str) -> str:
 
 
 def _the_parcel(
-    connection: sa.Connection, parcel: str, collection: str | None, season: str | None
+    connection: Connection, parcel: str, collection: str | None, season: str | None
 ) -> tuple[int, str, str]:
     """Return key, collection and season of the one parcel that is meant; raises NotFound."""
     groups = arguments.groups(connection, season, collection)
@@ -126,7 +125,7 @@ def _the_parcel(
     return found[0]
 
 
-def _rows(connection: sa.Connection, key: int, collection: str, season: Season, at: Asked) -> list[HistoryRow]:
+def _rows(connection: Connection, key: int, collection: str, season: Season, at: Asked) -> list[HistoryRow]:
     """Return the history as asked; by what was available, with the posteriors that the active classifier gives of that."""
     if at.available is None:
         return store.parcel_history(connection, key, None, None, at.known)
@@ -139,7 +138,7 @@ def _rows(connection: sa.Connection, key: int, collection: str, season: Season, 
     return sorted(rows, key=lambda row: row.at)
 
 
-def _why_unobserved(connection: sa.Connection, key: int, own: HistoryRow, rows: Sequence[HistoryRow], at: Asked) -> str:
+def _why_unobserved(connection: Connection, key: int, own: HistoryRow, rows: Sequence[HistoryRow], at: Asked) -> str:
     """Return why a history has neither observations nor anything drawn from them; empty where it has."""
     if any(row.kind in ("s1", "s2", "ndvi", "posterior") for row in rows):
         return ""
@@ -162,9 +161,7 @@ def _why_unobserved(connection: sa.Connection, key: int, own: HistoryRow, rows: 
     )
 
 
-def _setting(
-    connection: sa.Connection, collection: str, season: Season, rows: Sequence[HistoryRow], at: Asked
-) -> Setting:
+def _setting(connection: Connection, collection: str, season: Season, rows: Sequence[HistoryRow], at: Asked) -> Setting:
     """Return the axis, what was declared, and why frames are empty where they are."""
     (group,) = arguments.groups(connection, season.name, collection)
     where = f"{collection} in {season.name}"

@@ -6,11 +6,11 @@ Every acquisition is encoded once, as if of a parcel of its own; states merge in
 from datetime import date, datetime
 
 import numpy as np
-import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from db import registry
 from db.columns import to_utc
+from db.connect import Connection
 from db.history import HistoryRow
 from db.parcels import Parcel
 from db.series import pixel_sets
@@ -22,12 +22,7 @@ from monitor.features import geometry, packed, season_days, sensor_of, split_mod
 
 
 def posterior_course(
-    connection: sa.Connection,
-    parcel: Parcel,
-    model_key: int,
-    starts_on: date,
-    s2: NDArray[np.void],
-    s1: NDArray[np.void],
+    connection: Connection, parcel: Parcel, model_key: int, starts_on: date, s2: NDArray[np.void], s1: NDArray[np.void]
 ) -> list[HistoryRow]:
     """Return a posterior for each pass over a parcel, given it and all passes before; rows as `parcel_history` has them.
 

@@ -15,12 +15,12 @@ from datetime import date
 from typing import Final
 
 import numpy as np
-import sqlalchemy as sa
 import torch
 from numpy.typing import NDArray
 
 from db import predictions
 from db.columns import to_utc
+from db.connect import Connection
 from db.predictions import PosteriorRow, StateRow
 from db.series import pixel_sets
 from db.work import Claim
@@ -123,7 +123,7 @@ def fold(batch: BatchContext, classifier: Active[CropModel]) -> Classified:
     return Classified(courses, rebuilt, sum(int(one.sum()) for one in new.values()), {})
 
 
-def _changed(connection: sa.Connection, model_key: int, folded: Classified) -> dict[int, list[PosteriorRow]]:
+def _changed(connection: Connection, model_key: int, folded: Classified) -> dict[int, list[PosteriorRow]]:
     """Return the posteriors that are not stored like that: of a rebuilt parcel those that differ, and then its last one too.
 
     The last one is in force because it is recorded last, so it follows whatever is written.
@@ -198,7 +198,7 @@ class _Acquisitions:
 
 
 def _packed(
-    connection: sa.Connection,
+    connection: Connection,
     model: CropModel,
     known: _Rows,
     new: Mapping[str, NDArray[np.bool_]],

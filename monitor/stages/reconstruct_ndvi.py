@@ -21,10 +21,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
 import numpy as np
-import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from db import predictions
+from db.connect import Connection
 from db.parcels import Season
 from db.predictions import NdviRows, StateRow
 from db.series import DIRECTIONS
@@ -109,7 +109,7 @@ def _of(series: Packed, parcels: Ints, n_parcels: int) -> Packed:
     return replace(some, parcel=place[some.parcel])
 
 
-def _changed(connection: sa.Connection, rows: NdviRows, keys: Ints) -> NdviRows:
+def _changed(connection: Connection, rows: NdviRows, keys: Ints) -> NdviRows:
     """The rows less those of parcels (keys) that are stored with the same values."""
     asked = np.flatnonzero(np.isin(rows.parcel_key, keys))
     if len(asked) == 0:
@@ -145,9 +145,7 @@ def curve_series(
     return sar, ClearSeries(np.searchsorted(keys, clear["parcel_key"]), days, clear["ndvi"].astype(np.float64))
 
 
-def _carried(
-    connection: sa.Connection, model_key: int, model: GapModel, keys: NDArray[np.int64]
-) -> dict[Mode, Carried]:
+def _carried(connection: Connection, model_key: int, model: GapModel, keys: NDArray[np.int64]) -> dict[Mode, Carried]:
     """The states that the last look left behind, empty where there is none."""
     stored = {(row.parcel_key, row.modality): row.state for row in predictions.load_states(connection, keys, model_key)}
     return {
@@ -221,7 +219,7 @@ def _days(parcel: Ints, day: Ints, n_parcels: int) -> list[Ints]:
     return np.split(unique[1], np.searchsorted(unique[0], np.arange(1, n_parcels)))
 
 
-def _first_informed(connection: sa.Connection, claim: Claim, season: Season, observed: _Observed) -> tuple[Ints, Bools]:
+def _first_informed(connection: Connection, claim: Claim, season: Season, observed: _Observed) -> tuple[Ints, Bools]:
     """(P,) the first day whose row may change, `NOTHING` for none, and whether rows after it may be stored already as they are."""
     n = len(claim.parcel_keys)
     last_row = predictions.last_days(connection, claim.parcel_keys)

@@ -21,7 +21,7 @@ import typer
 from rich.table import Table
 
 from db.binary_copy import copy_rows
-from db.connect import driver, engine
+from db.connect import Engine, driver, engine
 from db.migrate import upgrade
 from db.observations import KEY, VALUES
 from db.parcels import ParcelRow, ensure_season, upsert_parcels
@@ -73,7 +73,7 @@ def timed(act: Callable[..., object], *arguments: object) -> float:
     return time.perf_counter() - start
 
 
-def copy_raw(database: sa.Engine, rows: pa.Table) -> float:
+def copy_raw(database: Engine, rows: pa.Table) -> float:
     """Seconds to COPY the rows of known parcels straight in, encoded before: observations, pixel sets and pending work."""
     named = {name.lower(): rows[name].combine_chunks() for name in rows.column_names}
     n_rows = rows.num_rows

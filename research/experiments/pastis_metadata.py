@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from db.series import S2_BANDS
 from models.classifier.normalisation import ChannelStatistics, ModalityStatistics, Normaliser
+from terminal.errors import UserError
 
 STARTS_ON = date(2018, 9, 1)
 """Day 0, as in the published loaders."""
@@ -60,7 +61,7 @@ THEIA_NO_DATA = -10_000
 NEEDED = "metadata.geojson and DATA_S2, DATA_S1A or DATA_S1D"
 
 
-class PastisError(ValueError):
+class PastisError(UserError, ValueError):
     """A folder that is no PASTIS-R, or part of it that cannot be used: file, what, what to do. Stop and show it."""
 
 

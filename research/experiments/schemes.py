@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from models.classifier.network import Fusion
+from terminal.errors import UserError
 from training.labelled import LabelledParcels
 
 FOREST = "forest"
 
 
-class ExperimentError(ValueError):
+class ExperimentError(UserError, ValueError):
     """An experiment that cannot be run as asked. The caller stops and shows the message."""
 
 

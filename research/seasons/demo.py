@@ -19,7 +19,8 @@ import geopandas as gpd
 import torch
 
 from db import registry, season_results, work
-from db.connect import DatabaseUnavailable, engine
+from db.connect import engine
+from db.errors import DatabaseUnavailable
 from db.fresh import fresh_database
 from db.parcels import Season
 from devstack import stack

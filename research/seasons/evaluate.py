@@ -13,11 +13,11 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
-import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from db import alerts as findings_store
 from db import season_results
+from db.connect import Connection
 from db.history import HistoryRow, parcel_history
 from db.parcels import Parcel, Season, load_parcels
 from db.season_results import RaisedAlertRow
@@ -114,7 +114,7 @@ class AlertEvaluation:
         return sum(case.verdict != "false" for case in asked) / len(asked) if asked else float("nan")
 
 
-def load(connection: sa.Connection, season: Season, collection: str) -> Watched:
+def load(connection: Connection, season: Season, collection: str) -> Watched:
     """Reads a season's results from the store, as known now."""
     parcels = load_parcels(connection, season, collection)
     keys = np.array([one.parcel_key for one in parcels], np.int64)
@@ -141,7 +141,7 @@ def load(connection: sa.Connection, season: Season, collection: str) -> Watched:
     )
 
 
-def posteriors_on(connection: sa.Connection, season: Season, collection: str, day: date) -> pd.DataFrame:
+def posteriors_on(connection: Connection, season: Season, collection: str, day: date) -> pd.DataFrame:
     """Posteriors as known at the end of a day: index parcel_id, a column per class."""
     known = season_results.posteriors(connection, season.season_key, collection, known_by(day))
     return pd.DataFrame(known.probabilities, index=known.source_ids, columns=list(known.classes))

@@ -9,8 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 import pandas as pd
-import sqlalchemy as sa
 
+from db.connect import Connection
 from db.history import HistoryRow, parcel_history
 from db.parcels import Parcel, Season, load_parcels
 from db.registry import ModelRow
@@ -116,7 +116,7 @@ class Outcome:
     lights: Mapping[str, int]
 
 
-def measure(connection: sa.Connection, run: Run, bar: Steps) -> Outcome:
+def measure(connection: Connection, run: Run, bar: Steps) -> Outcome:
     """Reads a run's results from the store and compares them with the simulator's truth."""
     bar.to(0, 10, "reading results")
     truth, dates = run.season.truth, run.settings.scored_on

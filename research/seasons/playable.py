@@ -14,10 +14,12 @@ import geopandas as gpd
 import pandas as pd
 import pyarrow as pa
 
+from terminal.errors import UserError
+
 Sensor = Literal["S1", "S2"]
 
 
-class SeasonDataError(ValueError):
+class SeasonDataError(UserError, ValueError):
     """A folder that holds no season that can be played: the message says where, what and what to do. Stop."""
 
 

@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-COMMAND = (
-    "import torch, typer; torch.set_num_threads(1); from training.commands import classifier; typer.run(classifier)"
-)
+COMMAND = "import torch, typer; torch.set_num_threads(1); from training.classifier_command import classifier; typer.run(classifier)"
 RUN = """
 [data]
 kind = "simulator"

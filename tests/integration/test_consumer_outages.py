@@ -16,7 +16,8 @@ import sqlalchemy as sa
 from kafka.admin import KafkaAdminClient
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from db.connect import DatabaseUnavailable, engine
+from db.connect import engine
+from db.errors import DatabaseUnavailable
 from devstack.process import free_port
 from ingest.errors import BrokerUnavailable
 from ingest.stream.consumer import Consumer

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from db.connect import DatabaseUnavailable
+from db.errors import DatabaseUnavailable
 from devstack import process, stack
 from devstack.addresses import Broker, resolve_broker, resolve_dsn
 from devstack.archive import silent

@@ -102,11 +102,11 @@ def test_a_header_that_promises_too_much_is_refused(tmp_path: Path) -> None:
 
 def cut(folder: Path, numbers: dict[str, Any], sensor: Literal["S1", "S2"] = "S2") -> Extraction:
     """One parcel in the middle of a small scene."""
-    units = {"SCL": "class", "VV": "linear", "VH": "linear"}
+    units: dict[str, Any] = {"SCL": "class", "VV": "linear", "VH": "linear"}
     bands = {
         name: Band(
             str(folder / write(folder / f"{name}.tif", values, SMALL)), units.get(name, "reflectance"), 1e-4, -0.1, 0.0
-        )  # type: ignore[arg-type]
+        )
         if sensor == "S2"
         else Band(str(folder / write(folder / f"{name}.tif", values, SMALL)), "linear")
         for name, values in numbers.items()

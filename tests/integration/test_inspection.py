@@ -25,9 +25,10 @@ from db.status import live_processes
 from models.classifier.crop_model import CropModel
 from models.classifier.network import ClassifierConfig, ModalityConfig, PseLtae
 from models.classifier.normalisation import Normaliser, Observations
-from monitor.commands import _the_model
 from monitor.errors import NotFound
 from monitor.inspection.posterior_course import posterior_course
+from terminal.errors import UserError
+from training.commands import _the_model
 
 ROOT = Path(__file__).parents[2]
 OBSERVED = datetime(2025, 5, 1, 10, 30, tzinfo=UTC)
@@ -214,7 +215,7 @@ def test_json_has_outline_and_area(run: Run) -> None:
 )
 @pytest.mark.usefixtures("connection")
 def test_what_is_not_stored_is_an_error_that_says_what_is(command: str, says: str) -> None:
-    with pytest.raises(parcelwatch.SHOWN) as stopped:
+    with pytest.raises(UserError) as stopped:
         CliRunner().invoke(parcelwatch.app, command.split(), catch_exceptions=False)
     assert says in str(stopped.value)
 
@@ -304,7 +305,7 @@ def test_alerts_as_known_at_a_time(alert: int, connection: sa.Connection, run: R
 
 
 def test_several_alerts_up_to_one_that_cannot_be_decided(alert: int, run: Run) -> None:
-    with pytest.raises(parcelwatch.SHOWN, match=f"alert 99 is not stored.*; dismissed before it: {alert}$"):
+    with pytest.raises(UserError, match=f"alert 99 is not stored.*; dismissed before it: {alert}$"):
         run("alerts", "dismiss", "99", str(alert), "--reason", "seen")
 
 

@@ -18,7 +18,7 @@ from monitor.worker import Worker
 from research.experiments.playable import labelled
 from research.seasons.play import Chain, import_season
 from research.simulator import Season, SimulatorConfig, simulate_season
-from training.commands import classifier
+from training.classifier_command import classifier
 from training.config import DatabaseData
 from training.labelled import LabelledParcels
 from training.sources import open_source

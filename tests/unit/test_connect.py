@@ -7,7 +7,8 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from db.connect import DatabaseUnavailable, InvalidAddress, check_address, connect, engine, is_away
+from db.connect import check_address, connect, engine
+from db.errors import DatabaseUnavailable, InvalidAddress, is_away
 
 
 @pytest.mark.parametrize(

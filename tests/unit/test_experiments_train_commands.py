@@ -7,7 +7,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from training.commands import classifier, session
+from training.classifier_command import classifier, session
 from training.config import RunConfigError, read
 
 DATA_AND_SEED = '[data]\nkind = "nl"\npath = "x"\n[training]\nseed = 5\n'

@@ -10,7 +10,7 @@ import torch
 import typer
 from typer.testing import CliRunner, Result
 
-import training.ndvi_commands as train_source
+import training.ndvi_command as train_source
 from models.checkpoint import Checkpoint, unpack
 from models.ndvi.gap_model import GapModel
 from models.ndvi.inputs import TrainingDataError

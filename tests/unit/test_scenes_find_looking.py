@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from db.connect import DatabaseUnavailable
+from db.errors import DatabaseUnavailable
 from db.scene_sources import SceneSource
 from ingest.scenes.due_sources import keep_looking, look_once
 from ingest.scenes.polling import BACK_OFFS, Bookmark, Outcome

@@ -27,11 +27,11 @@ from models.ndvi.inputs import TrainingDataError
 from models.ndvi.published.reconstruction import NdviTrainingConfig
 from models.ndvi.published.training import train_ndvi
 from models.ndvi.training import GapTrainingConfig, fit_gaps
-from monitor import commands
 from research.experiments.ndvi.sources import Kind, ScoredSeries, Source, open_series
 from research.experiments.schemes import ExperimentError
 from research.seasons.stages import Stages
 from terminal.output import console, plain
+from training import stored_training
 from training.season_models import GAP_FILLING, VALIDATION_SHARE, ndvi_checkpoint, ndvi_choices, write
 from training.stored_season import hold_out
 
@@ -133,7 +133,7 @@ def ndvi(
     if source is None:
         if season is None or collection is None:
             raise ExperimentError("name a stored season with --season and --collection, or a --config with a [source]")
-        commands.train_ndvi(season, collection, out, model, config, min_area_ha, seed, device)
+        stored_training.train_ndvi(season, collection, out, model, config, min_area_ha, seed, device)
         return
     if season is not None or collection is not None:
         raise ExperimentError(f"give --season and --collection, or the [source] of {config}, not both")

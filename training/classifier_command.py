@@ -1,0 +1,143 @@
+"""`parcelwatch models train classifier`: a stored season into a registered model, or a whole run from a TOML file.
+
+$ torchrun --nproc-per-node 4 --no-python parcelwatch models train classifier --config FILE      several processes
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from torch import distributed
+
+from db.connect import engine
+from devstack.addresses import resolve_dsn
+from models.classifier.crop_model import CropModel
+from models.classifier.fitting import Epoch, Session
+from research.experiments.pastis_store import Progress as Reading
+from terminal.output import console
+from training import season_models, stored_training
+from training.config import DatabaseData, RunConfig, RunConfigError, read
+from training.cross_validation import Told
+from training.run import run
+from training.scores import RunScores
+
+
+def classifier(
+    config: Annotated[Path | None, typer.Option(help="TOML file of a run: data, model, training, folder")] = None,
+    season: Annotated[str | None, typer.Option(help="without a file: name of a stored season")] = None,
+    collection: Annotated[str | None, typer.Option(help="without a file: collection of parcels")] = None,
+    folder: Annotated[Path | None, typer.Option(help="with a file: folder of the run, instead of the file's")] = None,
+    out: Annotated[Path, typer.Option(help="without a file: folder for the checkpoint")] = Path("reports/models"),
+    min_area_ha: Annotated[float, typer.Option(help="without a file: leave smaller parcels out")] = 0.0,
+    min_parcels: Annotated[int, typer.Option(help="without a file: leave crops with fewer parcels out")] = 12,
+    epochs: Annotated[int | None, typer.Option(help="passes over the season")] = None,
+    seed: int | None = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda")] = None,
+) -> None:
+    """Train the crop classifier with the declared crops as labels.
+
+    Of a stored season: spatial blocks are held out for scores and calibration, the model is registered. With --config: any
+    source, cross-validated, in a folder that a run which was stopped goes on in; see docs/training.md.
+    """
+    if config is None:
+        if season is None or collection is None:
+            raise RunConfigError("name a stored season with --season and --collection, or a file with --config")
+        stored_training.train_classifier(
+            season, collection, out, min_area_ha, min_parcels, epochs, seed or 0, device or "cpu"
+        )
+        return
+    if season is not None or collection is not None:
+        raise RunConfigError(f"give --season and --collection, or --config {config}, not both")
+    given: dict[str, dict[str, Any]] = {
+        "training": {"epochs": epochs, "seed": seed, "device": device},
+        "run": {"folder": folder},
+    }
+    asked = read(config, given)
+    with session(asked.training.device) as own, progress(asked, own) as (told, reading):
+        found, final = run(asked, datetime.now(UTC), own, told, reading)
+    if own.is_first:
+        console.print(table(found))
+        console.print(f"everything is in {asked.run.folder}")
+        if final is not None and isinstance(asked.data, DatabaseData):
+            register(final, asked.run.folder / "final")
+
+
+@contextmanager
+def session(device: str) -> Iterator[Session]:
+    """This process alone, or as one of those that torchrun started, each GPU with its own.
+
+    Raises:
+        RunConfigError: no such device.
+    """
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    try:
+        own = torch.device(device)
+    except RuntimeError as error:
+        raise RunConfigError(f"device {device!r}: cpu, cuda or cuda:N is needed") from error
+    if own.type == "cuda" and not torch.cuda.is_available():
+        raise RunConfigError(f"device {device!r}: no GPU is available here; give --device cpu")
+    if world == 1:
+        yield Session(own)
+        return
+    if own.type == "cuda":
+        own = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(own)
+    distributed.init_process_group("nccl" if own.type == "cuda" else "gloo")
+    try:
+        yield Session(own, rank, world)
+    finally:
+        distributed.destroy_process_group()
+
+
+@contextmanager
+def progress(config: RunConfig, own: Session) -> Iterator[tuple[Told, Reading]]:
+    """A bar over the patches that are cut, then over all epochs of all models, in the first process."""
+    columns = (TextColumn("{task.description}"), BarColumn(20), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not own.is_first) as bar:
+        task = bar.add_task("reading", total=None)
+        names = [*(f"fold-{fold}" for fold in config.training.folds), *(["final"] if config.training.final else [])]
+
+        def told(name: str, epoch: Epoch) -> None:
+            of_model = epoch.rounds * epoch.of
+            done = names.index(name) * of_model + (epoch.round - 1) * epoch.of + epoch.number
+            score = "" if epoch.miou is None else f" mIoU {epoch.miou:.3f}"
+            said = f"{name} {epoch.round}/{epoch.rounds} epoch {epoch.number}/{epoch.of} loss {epoch.loss:.3f}{score}"
+            bar.update(task, completed=done, total=len(names) * of_model, description=said)
+            if not console.is_terminal and epoch.number == epoch.of:
+                console.print(said)
+
+        def reading(done: int, of: int) -> None:
+            bar.update(task, completed=done, total=of, description=f"cutting patch {done} of {of}")
+
+        yield told, reading
+
+
+def table(found: RunScores) -> Table:
+    """The scores by day."""
+    rows = Table("as known on", *(one.name for one in found.days))
+    for name in ("mIoU", "macro-F1", "accuracy", "ECE"):
+        values = [
+            {"mIoU": one.miou, "macro-F1": one.crops.macro_f1, "accuracy": one.crops.accuracy, "ECE": one.crops.ece}[
+                name
+            ]
+            for one in found.days
+        ]
+        rows.add_row(name, *(f"{one:.3f}" for one in values))
+    return rows
+
+
+def register(model: CropModel, folder: Path) -> None:
+    """Registers the final model of a stored season."""
+    checkpoint = model.to_checkpoint()
+    with engine(resolve_dsn()).begin() as connection:
+        key = season_models.save(connection, "classifier", checkpoint, folder, datetime.now(UTC))
+    console.print(f"model {key} ({checkpoint.model[:12]}) registered; `parcelwatch models activate` lets it watch")
