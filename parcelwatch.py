@@ -28,7 +28,7 @@ class Place(NamedTuple):
 
 COMMANDS: Final = {
     "stack": Place("devstack.commands", "app", "Database and broker of one's own, without root or containers."),
-    "db": Place("db.commands", "app", "The schema of the store."),
+    "db": Place("devstack.schema_commands", "app", "The schema of the store."),
     "parcels": Place("ingest.parcels.commands", "app", "Declared parcels from agencies' files."),
     "ingest": Place("ingest.stream.commands", "app", "Observations from the stream into the database, each exactly once."),
     "scenes": Place("ingest.scenes.commands", "app", "Scenes from catalogues and folders, cut into observations of parcels."),

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
-import sqlalchemy as sa
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from db import work
@@ -157,8 +156,3 @@ class _Trouble:
         if self._what:
             log.warning("it works again")
         self._what, self._wait_s = "", 0.0
-
-
-def _first_line(error: Exception) -> str:
-    cause = error.orig if isinstance(error, sa.exc.DBAPIError) and error.orig is not None else error
-    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]

@@ -16,7 +16,6 @@ from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
-import sqlalchemy as sa
 import typer
 from rich.table import Table
 
@@ -78,8 +77,7 @@ def copy_raw(database: Engine, rows: pa.Table) -> float:
     named = {name.lower(): rows[name].combine_chunks() for name in rows.column_names}
     n_rows = rows.num_rows
     with database.begin() as connection:
-        found = connection.execute(sa.text("select source_id, parcel_key from parcels"))
-        keys = {row.source_id: row.parcel_key for row in found}
+        keys = dict(driver(connection).execute("select source_id, parcel_key from parcels"))
     named |= {
         "parcel_key": pa.array([keys[name] for name in rows["parcel_id"].to_pylist()], pa.int64()),
         "scene_key": pa.repeat(pa.scalar(1, pa.int64()), n_rows),
@@ -145,7 +143,7 @@ def measure(dsn: str, bootstrap: str, n_rows: int, rounds: int) -> dict[str, flo
     consumer.close()
     with database.begin() as connection:
         expected = rounds * (2 * n_passes + 1) * N_PARCELS
-        assert connection.execute(sa.text("select count(*) from s2_observations")).scalar_one() == expected
+        assert driver(connection).execute("select count(*) from s2_observations").fetchone() == (expected,)
     database.dispose()
     return {what: median(rates) for what, rates in seconds.items()}
 

@@ -45,7 +45,9 @@ def test_every_dependency_is_locked() -> None:
 
 @pytest.mark.parametrize("package", ["devstack", "ingest", "models", "monitor", "research", "terminal", "training"])
 def test_only_db_holds_sql(package: str) -> None:
-    for path in (ROOT / package).rglob("*.py"):
+    # A GeoPackage is a file that is an SQLite database; the peer of bench.ingest is the server's own COPY.
+    others = {ROOT / "ingest/parcels/geopackage.py", ROOT / "research/bench/ingest.py"}
+    for path in set((ROOT / package).rglob("*.py")) - others:
         source = path.read_text()
         for sign in ("sa.text(", "sa.select(", ".execute(", "cursor("):
             assert sign not in source, f"{path.relative_to(ROOT)} speaks SQL: move it to db/"
