@@ -77,7 +77,7 @@ def copy_raw(database: Engine, rows: pa.Table) -> float:
     named = {name.lower(): rows[name].combine_chunks() for name in rows.column_names}
     n_rows = rows.num_rows
     with database.begin() as connection:
-        keys = dict(driver(connection).execute("select source_id, parcel_key from parcels"))
+        keys: dict[str, int] = dict(driver(connection).execute("select source_id, parcel_key from parcels").fetchall())
     named |= {
         "parcel_key": pa.array([keys[name] for name in rows["parcel_id"].to_pylist()], pa.int64()),
         "scene_key": pa.repeat(pa.scalar(1, pa.int64()), n_rows),
