@@ -144,12 +144,14 @@ def spiky(n: int, inner_m: float, outer_m: float, turns: int = 1) -> shapely.Pol
     [
         (spiky(400_000, 500, 2000), "too_complex"),
         (spiky(LONG_VERTICES + 2, 500, 2000), "too_complex"),
+        (spiky(3_001, 1, 2000), "too_complex"),  # an inner buffer crosses itself 14 million times
+        (spiky(3_000, 1000, 2000), None),  # half is left
         (spiky(30_000, 999, 1001), None),  # long, but plainly wide enough
         (spiky(1_001, 999, 1000, turns=499), "too_complex"),  # each side crosses nearly all others
         (spiky(101, 999, 1000, turns=50), None),
         (spiky(30_001, 999, 1000, turns=3), "too_complex"),
     ],
-    ids=["spikes", "some spikes", "long", "star", "small star", "long and broken"],
+    ids=["spikes", "some spikes", "spikes to the middle", "wide spikes", "long", "star", "small star", "long and broken"],
 )
 def test_an_outline_that_would_take_minutes_is_refused(outline: shapely.Polygon, reason: str | None) -> None:
     begun = time.monotonic()
@@ -172,7 +174,13 @@ def test_many_costly_outlines_share_a_budget(monkeypatch: pytest.MonkeyPatch) ->
     reasons = list(measure(wkb(*[star] * 4, square(100)), UTM31).reason)
     assert reasons == [None, None, "too_complex", "too_complex", None]
     monkeypatch.setattr(ingest.parcels.geometry, "BATCH_BUFFER_COST", 2.5e6)
-    reasons = list(measure(wkb(*[spiky(1_000, 500, 2000)] * 4, square(100)), UTM31).reason)
+    spikes = spiky(1_000, 500, 2000)
+    reasons = list(measure(wkb(*[spikes] * 4, square(100)), UTM31).reason)
+    assert [reason == "too_complex" for reason in reasons] == [False, False, True, True, False]
+    monkeypatch.undo()
+    folds = 1_000 * 5 * spikes.length / spikes.area
+    monkeypatch.setattr(ingest.parcels.geometry, "BATCH_FOLDS", 2.5 * folds)
+    reasons = list(measure(wkb(*[spikes] * 4, square(100)), UTM31).reason)
     assert [reason == "too_complex" for reason in reasons] == [False, False, True, True, False]
 
 
