@@ -16,7 +16,7 @@ from ingest.stream.schemas import S2
 
 NOW = datetime(2023, 9, 1, tzinfo=UTC)
 N_PARCELS = 50
-PATIENCE_S = 60.0
+PATIENCE_S = 90.0
 
 
 def season_of_parcels(dsn: str, n_parcels: int = N_PARCELS) -> None:

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from db import migrate, tables
+from db import history, migrate, tables
 from db.connect import connect, engine
 
 PARCELS, DATES = 400, 120
@@ -209,3 +209,24 @@ def test_the_claim_of_a_parcels_pending_work_has_an_index(season_of_rows: sa.Con
         sa.text("explain (format json) select * from pending_work where parcel_key = 5")
     ).one()
     assert "Seq Scan" not in {node["Node Type"] for node in scans(explained[0]["Plan"])}
+
+
+def test_a_parcel_is_found_by_the_agencys_id_through_an_index(connection: sa.Connection) -> None:
+    for statement in (
+        "insert into seasons (name, starts_on, ends_on) values ('2023', '2023-01-01', '2023-12-31')",
+        "insert into regions (code) values ('r')",
+        """insert into parcels (collection, season_key, source_id, region_key, recorded_at)
+           select 'c' || nr % 4, season_key, 'p' || nr, region_key, now() from seasons, regions, generate_series(1, 50000) nr""",
+        "analyze parcels",
+    ):
+        connection.execute(sa.text(statement))
+    asked: list[tuple[str, Any]] = []
+    sa.event.listen(
+        connection, "before_cursor_execute", lambda _c, _cursor, text, given, *_: asked.append((text, given))
+    )
+    assert len(history.find_parcel(connection, "p4711", None, None)) == 1
+    ((text, given),) = asked
+    (explained,) = connection.exec_driver_sql(f"explain (format json) {text}", given).one()
+    scanned = [node for node in scans(explained[0]["Plan"]) if node["Relation Name"] == "parcels"]
+    assert [node.get("Index Name", "parcels_source_id") for node in scanned] == ["parcels_source_id"]
+    assert "Seq Scan" not in {node["Node Type"] for node in scanned}

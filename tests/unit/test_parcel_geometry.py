@@ -151,7 +151,16 @@ def spiky(n: int, inner_m: float, outer_m: float, turns: int = 1) -> shapely.Pol
         (spiky(101, 999, 1000, turns=50), None),
         (spiky(30_001, 999, 1000, turns=3), "too_complex"),
     ],
-    ids=["spikes", "some spikes", "spikes to the middle", "wide spikes", "long", "star", "small star", "long and broken"],
+    ids=[
+        "spikes",
+        "some spikes",
+        "spikes to the middle",
+        "wide spikes",
+        "long",
+        "star",
+        "small star",
+        "long and broken",
+    ],
 )
 def test_an_outline_that_would_take_minutes_is_refused(outline: shapely.Polygon, reason: str | None) -> None:
     begun = time.monotonic()
