@@ -30,18 +30,30 @@ COMMANDS: Final = {
     "stack": Place("devstack.commands", "app", "Database and broker of one's own, without root or containers."),
     "db": Place("devstack.schema_commands", "app", "The schema of the store."),
     "parcels": Place("ingest.parcels.commands", "app", "Declared parcels from agencies' files."),
-    "ingest": Place("ingest.stream.commands", "app", "Observations from the stream into the database, each exactly once."),
-    "scenes": Place("ingest.scenes.commands", "app", "Scenes from catalogues and folders, cut into observations of parcels."),
+    "ingest": Place(
+        "ingest.stream.commands", "app", "Observations from the stream into the database, each exactly once."
+    ),
+    "scenes": Place(
+        "ingest.scenes.commands", "app", "Scenes from catalogues and folders, cut into observations of parcels."
+    ),
     "models": Place("training.commands", "app", "Train, list and activate models."),
     "monitor": Place("monitor.commands", "app", "Fold new observations into posteriors, curves and alerts."),
     "alerts": Place("monitor.inspection.alert_commands", "app", "What departs, and what people decide on it."),
-    "history": Place("monitor.inspection.history_command", "history", "All that is known of a parcel, or was known at a time."),
+    "history": Place(
+        "monitor.inspection.history_command", "history", "All that is known of a parcel, or was known at a time."
+    ),
     "status": Place("monitor.inspection.status_command", "status", "The state of the whole chain."),
-    "demo": Place("research.seasons.commands", "demo", "The whole chain on simulated seasons, measured, with a report."),
-    "replay": Place("research.seasons.replay_commands", "replay_season", "A recorded season through the whole chain, scored."),
-    "simulate": Place("research.seasons.replay_commands", "simulate", "A simulated season as files, or onto the stream."),
+    "demo": Place(
+        "research.seasons.commands", "demo", "The whole chain on simulated seasons, measured, with a report."
+    ),
+    "replay": Place(
+        "research.seasons.replay_commands", "replay_season", "A recorded season through the whole chain, scored."
+    ),
+    "simulate": Place(
+        "research.seasons.replay_commands", "simulate", "A simulated season as files, or onto the stream."
+    ),
     "experiments": Place("research.experiments.experiment_commands", "app", "The published experiments on any source."),
-}  # fmt: skip
+}
 RESEARCH: Final = "research"
 SETTINGS: Final = (
     "devstack.addresses",
@@ -98,9 +110,12 @@ def load(name: str) -> TyperCommand | TyperGroup:
 
 
 app = typer.Typer(
-    cls=LazyGroup, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
+    cls=LazyGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
     help="Watch every declared field of a region through a growing season.",
-)  # fmt: skip
+)
 
 
 @app.callback()
