@@ -7,6 +7,7 @@ import struct
 import tempfile
 import zipfile
 from collections.abc import Callable
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -234,7 +235,7 @@ def _geojson(folder: Path, chance: random.Random) -> Path:
     if chance.random() < 0.3:
         for feature in document.get("features") or [] if isinstance(document.get("features"), list) else []:
             if isinstance(feature, dict):
-                feature["id"] = chance.choice((*_VALUES, chance.randrange(100)))
+                feature["id"] = deepcopy(chance.choice((*_VALUES, chance.randrange(100))))
     text = json.dumps(document, ensure_ascii=chance.random() < 0.5)
     if chance.random() < 0.05:
         depth = chance.choice((100, 5_000, 200_000))
@@ -261,14 +262,14 @@ def _change(document: dict[str, Any], chance: random.Random) -> None:
             case 0:
                 del where[key]
             case 1 if isinstance(where, list):
-                where.extend([inner] * chance.choice((1, 50)))
+                where.extend(deepcopy(inner) for _ in range(chance.choice((1, 50))))
             case 2 if isinstance(where, dict):
                 where["crs"] = {
                     "type": chance.choice(("name", "link", "x")),
-                    "properties": {"name": chance.choice(_VALUES), "href": "x"},
+                    "properties": {"name": deepcopy(chance.choice(_VALUES)), "href": "x"},
                 }
             case _:
-                where[key] = chance.choice(_VALUES)
+                where[key] = deepcopy(chance.choice(_VALUES))
         return
 
 
