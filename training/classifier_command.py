@@ -22,13 +22,13 @@ from db.connect import engine
 from devstack.addresses import resolve_dsn
 from models.classifier.crop_model import CropModel
 from models.classifier.fitting import Epoch, Session
-from research.experiments.pastis_store import Progress as Reading
 from terminal.output import console
 from training import season_models, stored_training
-from training.config import DatabaseData, RunConfig, RunConfigError, read
+from training.config import RunConfig, RunConfigError, read
 from training.cross_validation import Told
 from training.run import run
 from training.scores import RunScores
+from training.sources import Progress as Reading
 
 
 def classifier(
@@ -67,7 +67,7 @@ def classifier(
     if own.is_first:
         console.print(table(found))
         console.print(f"everything is in {asked.run.folder}")
-        if final is not None and isinstance(asked.data, DatabaseData):
+        if final is not None and asked.data.kind == "database":
             register(final, asked.run.folder / "final")
 
 

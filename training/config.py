@@ -1,6 +1,6 @@
 """The configuration of a training run: a TOML file read into checked, frozen values.
 
-    [data]      where labelled parcels come from: a stored season, PASTIS-R, a recorded folder, the simulator
+    [data]      where labelled parcels come from; the kinds are those of `training.sources`
     [model]     which network: modalities, fusion, normalisation, enhancements
     [training]  how it learns, and how it is cross-validated
     [run]       the folder that holds everything the run makes
@@ -13,77 +13,21 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping
-from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, model_validator
 
 from models.classifier.network import Fusion
 from terminal.errors import UserError
+from training.labelled import LabelledParcels
+from training.sources import LABELLED, LabelledSource, Progress, Section, UnknownSource, class_of
 
 Normalisation = Literal["streaming", "streaming-date", "published"]
 
 
 class RunConfigError(UserError):
     """A configuration that cannot be run; the message says which key, where, and what is allowed."""
-
-
-class Section(BaseModel):
-    """A table of the file: frozen, and no key is accepted that it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DatabaseData(Section):
-    """A stored season, its declared crops as labels, folds blocked in space."""
-
-    kind: Literal["database"] = "database"
-    season: str
-    collection: str
-    min_area_ha: Annotated[float, Field(ge=0)] = 0.0
-    min_parcels: Annotated[int, Field(ge=1)] = 12
-    """Crops with fewer parcels are left out."""
-    scored_on: tuple[date, ...] = ()
-    """Dates at whose end scores are taken; without any, shares of the season."""
-
-
-class PastisData(Section):
-    """A PASTIS-R folder with its official folds, as patches or as pixel sets."""
-
-    kind: Literal["pastis", "pastis-pixelset"]
-    path: Path
-    pixels: Annotated[int, Field(ge=1)] = 64
-    """Pixels of a set, at most."""
-    skip_broken: bool = False
-    """Patches that cannot be read are left out, counted and told, as in a part of a download; else they are an error."""
-    cache: Path | None = None
-    """Where the packed parcels lie; without it in the folder, or in the user's cache where that is read-only."""
-
-
-class RecordedData(Section):
-    """A recorded folder of the Dutch or the French form, labels and folds as the data's page says."""
-
-    kind: Literal["nl", "fr"]
-    path: Path
-
-
-class SimulatorData(Section):
-    """A simulated season in memory, labelled with the crops that truly grew; defaults as in the demonstration."""
-
-    kind: Literal["simulator"] = "simulator"
-    parcels: Annotated[int, Field(ge=10)] = 360
-    seed: int = 1
-    year: int = 2025
-    pixels: Annotated[int, Field(ge=1)] = 16
-    """Pixels of a set, at most."""
-    s1_every_d: int = 12
-    s1_orbits: int = 1
-    min_parcels: Annotated[int, Field(ge=1)] = 8
-    """Crops that fewer parcels grow are left out."""
-
-
-DataConfig = Annotated[DatabaseData | PastisData | RecordedData | SimulatorData, Field(discriminator="kind")]
 
 
 class ModelConfig(Section):
@@ -158,7 +102,7 @@ class RunSection(Section):
 class RunConfig(Section):
     """A whole run."""
 
-    data: DataConfig
+    data: SerializeAsAny[LabelledSource]
     model: ModelConfig = ModelConfig()
     training: TrainingSection = TrainingSection()
     run: RunSection
@@ -192,11 +136,42 @@ def read(path: Path, given: Mapping[str, Mapping[str, Any]] | None = None) -> Ru
 
 
 def parse(plain: Mapping[str, Any], where: str) -> RunConfig:
-    """The configuration of plain values; `where` begins the message of an error."""
+    """Return the configuration of plain values; `where` begins the message of an error.
+
+    Raises:
+        RunConfigError: an unknown key or kind, or a value that is not allowed.
+    """
+    faults = list[str]()
+    data = _source(plain["data"], faults) if "data" in plain else None
     try:
-        return RunConfig.model_validate(plain)
+        # A table [data] that cannot be used is reported once: the others are checked beside a source that stands for it.
+        found = RunConfig.model_validate({**plain, **({"data": data or _Unusable()} if "data" in plain else {})})
     except ValidationError as error:
-        raise RunConfigError(f"{where}: " + "; ".join(_said(one) for one in error.errors())) from error
+        faults += [
+            _fault(one, RunConfig if len(one["loc"]) == 1 else _SECTIONS[str(one["loc"][0])]) for one in error.errors()
+        ]
+    if faults:
+        raise RunConfigError(f"{where}: " + "; ".join(faults))
+    return found
+
+
+class _Unusable(LabelledSource):
+    kind: str = ""
+
+    def open(self, progress: Progress | None = None) -> LabelledParcels:
+        raise NotImplementedError
+
+
+def _source(table: Any, faults: list[str]) -> LabelledSource | None:
+    """Return the source of a table [data], None where `faults` got what is wrong with it."""
+    try:
+        made: type[LabelledSource] = class_of(table.get("kind") if isinstance(table, dict) else None, LABELLED)
+        return made.model_validate(table)
+    except UnknownSource as error:
+        faults.append(f"[data] {error}")
+    except ValidationError as error:
+        faults += [_fault(one | {"loc": ("data", *one["loc"])}, made) for one in error.errors()]
+    return None
 
 
 def to_toml(config: RunConfig) -> str:
@@ -208,35 +183,17 @@ def to_toml(config: RunConfig) -> str:
     )
 
 
-_SECTIONS: dict[str, type[Section]] = {
-    "model": ModelConfig,
-    "training": TrainingSection,
-    "run": RunSection,
-    "database": DatabaseData,
-    "pastis": PastisData,
-    "pastis-pixelset": PastisData,
-    "nl": RecordedData,
-    "fr": RecordedData,
-    "simulator": SimulatorData,
-}
+_SECTIONS: dict[str, type[Section]] = {"model": ModelConfig, "training": TrainingSection, "run": RunSection}
 
 
-def _said(error: Any) -> str:
-    """One error in words: [table] key: what, and what is allowed."""
-    place = [str(part) for part in error["loc"]]
-    table, rest = place[0] if place else "", place[1:]
+def _fault(error: Any, known: type[BaseModel]) -> str:
+    """Return one error in a line: [table] key: what, and what is allowed; `known` has the keys that may stand there."""
+    table, *rest = (str(part) for part in error["loc"])
     where = f"[{table}]" + (f" {rest[-1]}" if rest else "")
-    known = _SECTIONS.get(place[1] if table == "data" and len(place) > 1 else table)
     if error["type"] == "extra_forbidden":
-        allowed = known.model_fields if known and rest else RunConfig.model_fields
-        return f"{where}: unknown; known are {', '.join(allowed)}"
+        return f"{where}: unknown; known are {', '.join(known.model_fields)}"
     if error["type"] == "missing":
         return f"{where}: missing"
-    if error["type"].startswith("union_tag"):
-        kinds = ", ".join(name for name in _SECTIONS if name not in RunConfig.model_fields)
-        given = error["input"].get("kind") if isinstance(error["input"], dict) else error["input"]
-        return f"[{table}] kind{'' if given is None else f' = {given!r}'}: one of {kinds} is needed"
-    said = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "value_error":
-        return f"[{table}] {said[0].lower()}{said[1:]}"
-    return f"{where} = {error['input']!r}: {said[0].lower()}{said[1:]}"
+    reason = error["msg"].removeprefix("Value error, ")
+    reason = reason[0].lower() + reason[1:]
+    return f"[{table}] {reason}" if error["type"] == "value_error" else f"{where} = {error['input']!r}: {reason}"

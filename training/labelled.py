@@ -9,7 +9,9 @@ Errors: ValueError if the arrays do not belong together, or a modality is asked 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import date
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +45,12 @@ class LabelledParcels:
     """Days of the season at whose end scores are taken, ascending; the last one is the end of the season."""
     day_names: tuple[str, ...]
     """A name for each of `scored_on`, such as "30 Apr"."""
+    parcel_ids: NDArray[Any] | None = None
+    """(P,) ids of the source as text, unique; None: the rows' numbers."""
+    starts_on: date | None = None
+    """Day 0, where the source knows it."""
+    about: Mapping[str, object] = field(default_factory=dict)
+    """Origin of the parcels, for the description of a model of all of them."""
 
     def __post_init__(self) -> None:
         n = len(self.labels)

@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from statistics import median
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from models.classifier.calibration import expected_calibration_error
 
 Floats = NDArray[np.float64]
+N_BINS: Final = 10
+"""Of the reliability plot (chosen because a few hundred parcels fill no more)."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,27 @@ def score_classes(pool: Pooled) -> ClassScores:
         n_observed=int(seen.sum()),
         macro_f1_observed=_mean(_f1(observed)),
         accuracy_observed=_accuracy(observed),
+    )
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Posteriors of about the same confidence."""
+
+    confidence: float
+    accuracy: float
+    n: int
+
+
+def reliability(pools: Sequence[Pooled]) -> tuple[Bin, ...]:
+    """Return confidence against accuracy over all pools, in bins of the highest probability; empty bins are left out."""
+    confidence = np.concatenate([one.probabilities.max(1) for one in pools])
+    is_right = np.concatenate([one.probabilities.argmax(1) == one.truth for one in pools])
+    number = np.minimum((confidence * N_BINS).astype(int), N_BINS - 1)
+    return tuple(
+        Bin(float(confidence[number == b].mean()), float(is_right[number == b].mean()), int((number == b).sum()))
+        for b in range(N_BINS)
+        if (number == b).any()
     )
 
 

@@ -8,7 +8,7 @@
     pixels = 2000             patches: pixels drawn; 0: all
     parcels = 360             simulator: fields
 
-Errors: ExperimentError for a [source] that cannot be; TrainingDataError for choices that a network does not have.
+Errors: RunConfigError for a [source] that cannot be; TrainingDataError for choices that a network does not have.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -27,12 +28,12 @@ from models.ndvi.inputs import TrainingDataError
 from models.ndvi.published.reconstruction import NdviTrainingConfig
 from models.ndvi.published.training import train_ndvi
 from models.ndvi.training import GapTrainingConfig, fit_gaps
-from research.experiments.ndvi.sources import Kind, ScoredSeries, Source, open_series
-from research.experiments.schemes import ExperimentError
-from research.seasons.stages import Stages
 from terminal.output import console, plain
-from training import stored_training
+from terminal.stages import Stages
+from training import sources, stored_training
+from training.config import RunConfigError
 from training.season_models import GAP_FILLING, VALIDATION_SHARE, ndvi_checkpoint, ndvi_choices, write
+from training.sources import NdviData, NdviSource, UnknownSource
 from training.stored_season import hold_out
 
 Progress = Callable[[int, float], None]
@@ -47,33 +48,35 @@ class Trained:
     """Of a network of the paper r2, rmse, n, empty where no held-out view is near SAR; of the gap filler its own."""
 
 
-def read_source(file: Path) -> tuple[Source | None, dict[str, Any]]:
+def read_source(file: Path) -> tuple[NdviSource | None, dict[str, Any]]:
     """The source that a file names, None where it names none, and its choices for the training.
 
     Raises:
-        ExperimentError: no such file, no TOML, a source with a key or kind that is not known.
+        RunConfigError: no such file, no TOML, a source with a key or kind that is not known.
     """
     try:
         plain = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ExperimentError(f"{file}: {error}") from error
+        raise RunConfigError(f"{file}: {error}") from error
     given = plain.pop("source", None)
     if given is None:
         return None, plain
-    known = [one.name for one in fields(Source)]
+    try:
+        made = sources.class_of(given.get("kind") if isinstance(given, dict) else None, sources.NDVI)
+    except UnknownSource as error:
+        raise RunConfigError(f"{file}, [source] {error}") from error
+    known = [one.name for one in fields(made)]
     if unknown := sorted(set(given) - set(known)):
-        raise ExperimentError(f"{file}, [source]: no {', '.join(unknown)}; known are {', '.join(known)}")
-    if given.get("kind") not in get_args(Kind):
-        raise ExperimentError(f"{file}, [source] kind: one of {', '.join(get_args(Kind))}")
+        raise RunConfigError(f"{file}, [source]: no {', '.join(unknown)}; known are {', '.join(known)}")
     if "folder" in given:
         given["folder"] = Path(given["folder"])
     if "pixels" in given:
         given["pixels"] = given["pixels"] or None
-    return Source(**given), plain
+    return made(**given), plain
 
 
 def train(
-    data: ScoredSeries,
+    data: NdviData,
     config: NdviTrainingConfig | GapTrainingConfig,
     progress: Progress | None = None,
     device: str = "cpu",
@@ -94,8 +97,8 @@ def train(
         "collections": [series.name],
         "unit": data.unit,
         "starts_on": data.starts_on.isoformat(),
-        "observed_from": data.on(int(days.min())).isoformat(),
-        "observed_to": data.on(int(days.max())).isoformat(),
+        "observed_from": _on(data, days.min()),
+        "observed_to": _on(data, days.max()),
         "n_training": int(used.sum()),
     }
     if isinstance(config, GapTrainingConfig):
@@ -108,6 +111,10 @@ def train(
     scores = {} if found is None else {"r2": found.r2, "rmse": found.rmse, "n": float(found.n)}
     about |= {"n_training": int((used & ~held).sum()), "n_validation": int(held.sum())}
     return Trained(ndvi_checkpoint(network, scores, about), scores)
+
+
+def _on(data: NdviData, day: float) -> str:
+    return (data.starts_on + timedelta(days=int(day))).isoformat()
 
 
 def ndvi(
@@ -132,18 +139,18 @@ def ndvi(
     source, choices = (None, {}) if config is None else read_source(config)
     if source is None:
         if season is None or collection is None:
-            raise ExperimentError("name a stored season with --season and --collection, or a --config with a [source]")
+            raise RunConfigError("name a stored season with --season and --collection, or a --config with a [source]")
         stored_training.train_ndvi(season, collection, out, model, config, min_area_ha, seed, device)
         return
     if season is not None or collection is not None:
-        raise ExperimentError(f"give --season and --collection, or the [source] of {config}, not both")
+        raise RunConfigError(f"give --season and --collection, or the [source] of {config}, not both")
     try:
         how = ndvi_choices(model, {"seed": seed} | choices)
     except (TypeError, ValueError) as error:
         raise TrainingDataError(f"{config}: {error}") from error
     with Stages(console).stage("training") as bar:
         bar.to(0.0, 1.0, "opening the source")
-        data = open_series(source)
+        data = source.open()
         found = train(data, how, lambda n, loss: bar.to(n, how.all_updates, f"loss {loss:.4f}"), device)
     write(found.checkpoint, out)
     told = ", ".join(f"{name} {value:.4g}" for name, value in found.scores.items()) or "no held-out view"

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 from torch import distributed
 
 from models.classifier.crop_model import CropModel
 from models.classifier.fitting import Session
-from research.experiments.pastis_store import Progress
-from training import run_plots, scores, season_models, sources
-from training.config import DatabaseData, RunConfig
+from training import run_plots, scores
+from training.config import RunConfig
 from training.cross_validation import CrossValidation, Told, cross_validate, kept, train_final
-from training.labelled import LabelledParcels
 from training.run_folder import RunFolder, write
 from training.scores import RunScores
+from training.sources import Progress, open_source
 
 
 def run(
@@ -43,12 +40,13 @@ def run(
         folder.write_environment(config, now)
     if session.world > 1:
         distributed.barrier()
-    data, about = opened(config, reading)
+    data = open_source(config.data, reading)
     known = cross_validate(data, config.model, config.training, folder=folder, session=session, told=told)
     final = None
     if config.training.final:
 
         def last(own: Session) -> CropModel:
+            about = data.about or {"source": data.name, "n_training": int(data.is_labelled.sum())}
             return replace(train_final(data, config.model, config.training, known, own), about=about)
 
         final = kept(folder, "final", session, told, last)
@@ -56,15 +54,6 @@ def run(
     if session.is_first:
         write_results(folder, config, data.name, known, found)
     return found, final
-
-
-def opened(config: RunConfig, reading: Progress | None = None) -> tuple[LabelledParcels, Mapping[str, Any]]:
-    """The labelled parcels of a configuration, and what a model of all of them says of its origin."""
-    if not isinstance(config.data, DatabaseData):
-        data = sources.open_source(config.data, reading)
-        return data, {"source": data.name, "n_training": int(data.is_labelled.sum())}
-    loaded = sources.load_stored(config.data)
-    return sources.of_training_data(loaded, config.data), season_models.about(loaded, n_training=len(loaded.labels))
 
 
 def write_results(folder: RunFolder, config: RunConfig, name: str, known: CrossValidation, found: RunScores) -> None:

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from models.classifier.fitting import Epoch
-from research.seasons.evaluate import Bin, reliability
 from training.cross_validation import CrossValidation
+from training.metrics import Bin, reliability
 
 _COLUMNS = 3
 

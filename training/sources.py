@@ -1,91 +1,149 @@
-"""Opening a source: what the table [data] of a run's configuration names, as labelled parcels."""
+"""Sources of labelled parcels: what a source is, and the kinds that the tables [data] and [source] of a file can name.
+
+A kind is a name in one of the two lists below; its class is imported when a file names it. Kinds of `research` need the
+extra of that name; what is read of a file is an instance of the class, and its `open` gives the data.
+"""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from datetime import date
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
-from db.connect import engine
-from db.parcels import Parcel, season_by_name
-from devstack.addresses import resolve_dsn
-from research.experiments import pastis, pastis_pixelset, playable
-from research.experiments.pastis_store import Options, Progress
-from research.seasons.recorded import open_season
-from research.simulator import SimulatorConfig, simulate_season
-from training import season_models, stored_season
-from training.config import DatabaseData, DataConfig, PastisData, RecordedData, SimulatorData
-from training.folds import blocked_folds
+from models.ndvi.inputs import ClearSeries, SarSeries
+from terminal.errors import UserError
 from training.labelled import LabelledParcels
-from training.stored_season import TrainingData
+
+Progress = Callable[[int, int], None]
+"""Called while a source is read, with (parts done, parts): a first reading of PASTIS-R takes minutes."""
 
 
-def open_source(data: DataConfig, progress: Progress | None = None) -> LabelledParcels:
-    """The labelled parcels that a configuration names.
+class UnknownSource(UserError, ValueError):
+    """A kind of source that is not known, or that is not installed; the message says which are."""
 
-    Args:
-        progress: called after each patch of PASTIS-R that is cut: a first reading of all takes minutes.
+
+class Section(BaseModel):
+    """A table of a run's file: frozen, and no key is accepted that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LabelledSource(Section, ABC):
+    """The table [data] of a run: where labelled parcels come from. Each kind has fields of its own."""
+
+    kind: str
+
+    @abstractmethod
+    def open(self, progress: Progress | None = None) -> LabelledParcels:
+        """Return the labelled parcels.
+
+        Raises:
+            UserError: a setting that only the data can show to be wrong, or a source that is not there or holds too little.
+        """
+
+
+class UnlabelledSeries(Protocol):
+    """Radar and clear views of parcels or pixels, from which a curve is learned."""
+
+    @property
+    def name(self) -> str:
+        """Of the source."""
+
+    @property
+    def n_parcels(self) -> int:
+        """P"""
+
+    @property
+    def sar(self) -> SarSeries:
+        """Cleaned."""
+
+    @property
+    def clear(self) -> ClearSeries:
+        """Cleaned, days whole."""
+
+    @property
+    def group(self) -> NDArray[np.str_]:
+        """(P,) crop group, empty where it is not known."""
+
+    @property
+    def block(self) -> NDArray[np.int64]:
+        """(P,) spatial block, which must not be split."""
+
+    @property
+    def is_trained(self) -> NDArray[np.bool_]:
+        """(P,) parcels that may be learned from."""
+
+
+class NdviData(Protocol):
+    """The series of a season, and what its days and rows mean."""
+
+    @property
+    def series(self) -> UnlabelledSeries:
+        """Packed; days count from `starts_on`."""
+
+    @property
+    def starts_on(self) -> date:
+        """Day 0."""
+
+    @property
+    def unit(self) -> str:
+        """parcels or pixels"""
+
+
+class NdviSource(Protocol):
+    """The table [source] of a file for `models train ndvi`: a frozen dataclass with a field `kind`."""
+
+    def open(self) -> NdviData:
+        """Return the series; raises UserError where the source is not there or holds too little."""
+
+
+class Place(NamedTuple):
+    """The module and the name of a kind's class."""
+
+    module: str
+    name: str
+
+
+LABELLED: Final = {
+    "database": Place("training.database_source", "DatabaseData"),
+    "pastis": Place("research.sources", "PastisData"),
+    "pastis-pixelset": Place("research.sources", "PastisData"),
+    "nl": Place("research.sources", "RecordedData"),
+    "fr": Place("research.sources", "RecordedData"),
+    "simulator": Place("research.sources", "SimulatorData"),
+}
+"""Kinds of the table [data]."""
+
+NDVI: Final = dict.fromkeys(("nl", "simulator", "patches"), Place("research.experiments.ndvi.sources", "Source"))
+"""Kinds of the table [source]."""
+
+
+def class_of(kind: object, kinds: Mapping[str, Place]) -> Any:
+    """Import the class of a kind.
 
     Raises:
-        RunConfigError: a setting that only the data can tell to be wrong.
-        NothingToLearn, SeasonDataError, PastisError, UnknownSeason: the source holds too little, or is not there.
+        UnknownSource: no such kind, or it belongs to an extra that is not installed.
     """
-    match data:
-        case DatabaseData():
-            return of_training_data(load_stored(data), data)
-        case PastisData():
-            return pastis_r(data, progress)
-        case RecordedData():
-            return playable.recorded(open_season(data.kind, data.path))
-        case SimulatorData():
-            return playable.simulated(simulate_season(simulator_config(data)), data.min_parcels)
+    place = kinds.get(kind) if isinstance(kind, str) else None
+    given = "" if kind is None else f" = {kind!r}"
+    if place is None:
+        raise UnknownSource(f"kind{given}: one of {', '.join(kinds)} is needed")
+    try:
+        return getattr(importlib.import_module(place.module), place.name)
+    except ModuleNotFoundError as error:
+        if place.module.partition(".")[0] == "training":
+            raise
+        raise UnknownSource(
+            f"kind{given} needs what is not installed here ({error.name}): pip install 'parcelwatch[research]'"
+        ) from error
 
 
-def simulator_config(data: SimulatorData) -> SimulatorConfig:
-    """The simulator's own settings."""
-    return SimulatorConfig(
-        year=data.year,
-        seed=data.seed,
-        n_parcels=data.parcels,
-        n_pixels=data.pixels,
-        s1_every_d=data.s1_every_d,
-        s1_orbits=data.s1_orbits,
-    )
-
-
-def load_stored(data: DatabaseData) -> TrainingData:
-    """A stored season with its declared crops as labels."""
-
-    def label_of(parcel: Parcel) -> str | None:
-        return parcel.crop_name if (parcel.area_ha or 0) >= data.min_area_ha else None
-
-    with engine(resolve_dsn()).connect() as connection:
-        season = season_by_name(connection, data.season)
-        return stored_season.load(
-            connection, season, data.collection, datetime.now(UTC), label_of=label_of, min_parcels=data.min_parcels
-        )
-
-
-def of_training_data(loaded: TrainingData, data: DatabaseData) -> LabelledParcels:
-    """What was loaded of a stored season, with folds blocked in space."""
-    folds = blocked_folds(loaded.blocks.astype(str).tolist(), [loaded.classes[one] for one in loaded.labels])
-    days = season_models.evaluation_days(loaded.season, data.scored_on)
-    return LabelledParcels(
-        name=f"{data.collection}-{loaded.season.name}",
-        observations=loaded.observations,
-        geometry=loaded.geometry,
-        labels=loaded.labels,
-        classes=loaded.classes,
-        modalities=loaded.modalities,
-        fold=np.array(folds, np.int64) + 1,
-        block=loaded.blocks,
-        scored_on=days,
-        day_names=tuple(f"{day:%-d %b}" for day in sorted(data.scored_on)) or tuple(f"day {day:.0f}" for day in days),
-    )
-
-
-def pastis_r(data: PastisData, progress: Progress | None = None) -> LabelledParcels:
-    """A PASTIS-R folder in either of its forms, cut and packed the first time."""
-    reader = {"pastis": pastis.read, "pastis-pixelset": pastis_pixelset.read}[data.kind]
-    options = Options(pixels=data.pixels, skip_broken=data.skip_broken)
-    return reader(data.path, cache=data.cache, options=options, progress=progress)
+def open_source(data: LabelledSource, progress: Progress | None = None) -> LabelledParcels:
+    """Return the labelled parcels of a source; see `LabelledSource.open`."""
+    return data.open(progress)

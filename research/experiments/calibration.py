@@ -38,6 +38,6 @@ def measured(truth: NDArray[np.int64], probabilities: Floats) -> dict[str, float
 
 
 def pool(truth: NDArray[np.int64], probabilities: Floats) -> Pooled:
-    """Posteriors as `training.metrics` and `research.seasons.evaluate.reliability` take them, classes by number."""
+    """Posteriors as `training.metrics` takes them, classes by number."""
     names = tuple(str(one) for one in range(probabilities.shape[1]))
     return Pooled(truth, probabilities, np.ones(len(truth), bool), names)

@@ -23,8 +23,8 @@ from research.experiments.ndvi import commands as ndvi_commands
 from research.experiments.options import numbers, with_common, words
 from research.experiments.schemes import ENHANCEMENTS, Enhancement, ExperimentError, chosen
 from research.experiments.tables import Measurement
-from research.seasons.stages import Stages
 from terminal.output import console, printable
+from terminal.stages import Stages
 from training.config import parse
 from training.sources import open_source
 

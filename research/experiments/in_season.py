@@ -19,7 +19,7 @@ from research.experiments.fusion import scores_of_rows
 from research.experiments.grid import Grid
 from research.experiments.schemes import Enhancement, Scheme, rows
 from research.experiments.tables import Measurement, label
-from research.seasons.evaluate import reliability
+from training.metrics import reliability
 
 STEP_D = 15
 """Chosen because two satellites bring three clear views in it; finer steps cost forests and show noise."""

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from research.experiments.tables import Cell, Measurement, Row, cells, label
-from research.seasons.evaluate import Bin
+from training.metrics import Bin
 
 COLOURS: Final[Mapping[str, str]] = {
     "S2": "#2f7d4f",

@@ -10,8 +10,8 @@ import typer
 from research.seasons import report
 from research.seasons.demo import demonstrate, servers
 from research.seasons.outcome import DemoSettings, peak_memory_mb, versions
-from research.seasons.stages import Stages
 from terminal.output import console, plain
+from terminal.stages import Stages
 
 
 def demo(

@@ -33,9 +33,9 @@ from monitor.worker import Worker
 from research.seasons.outcome import COLLECTION, Counted, DemoSettings, Outcome, Run, measure
 from research.seasons.play import Chain, Played, import_season, play, prepare
 from research.seasons.playable import Acquisition
-from research.seasons.stages import Stages
 from research.simulator import Season as SimulatedSeason
 from research.simulator import SimulatorConfig, simulate_season
+from terminal.stages import Stages
 from training import season_models, stored_season
 
 HANDOVER: Final = timedelta(days=14)

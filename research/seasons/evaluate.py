@@ -37,7 +37,6 @@ ANSWERS: Final[Mapping[str, tuple[str, ...]]] = {
 """Which kinds of event each rule is meant to find. Mowing is management: no rule may answer it."""
 LIGHTS: Final = ("green", "yellow", "red", "not judged", "not monitorable")
 Z_95: Final = 1.96  # two-sided 95 % of a normal distribution
-N_BINS: Final = 10  # of the reliability plot; chosen because a few hundred parcels fill no more
 
 
 @dataclass(frozen=True)
@@ -58,15 +57,6 @@ class Watched:
     """Of the parcels that had an alert, by source id."""
     lights: Mapping[str, str]
     """One of LIGHTS of each parcel, by source id."""
-
-
-@dataclass(frozen=True)
-class Bin:
-    """Posteriors of about the same confidence."""
-
-    confidence: float
-    accuracy: float
-    n: int
 
 
 @dataclass(frozen=True)
@@ -171,18 +161,6 @@ def declared_as_posteriors(declared: Mapping[str, str], classes: Sequence[str]) 
     """The declaration as if it were a classifier: all on the declared crop."""
     rows = np.array([[float(crop == one) for one in classes] for crop in declared.values()])
     return pd.DataFrame(rows.reshape(len(declared), len(classes)), index=list(declared), columns=list(classes))
-
-
-def reliability(pools: Sequence[Pooled]) -> tuple[Bin, ...]:
-    """Confidence against accuracy over all pools, in bins of the highest probability; empty bins are left out."""
-    confidence = np.concatenate([one.probabilities.max(1) for one in pools])
-    is_right = np.concatenate([one.probabilities.argmax(1) == one.truth for one in pools])
-    number = np.minimum((confidence * N_BINS).astype(int), N_BINS - 1)
-    return tuple(
-        Bin(float(confidence[number == b].mean()), float(is_right[number == b].mean()), int((number == b).sum()))
-        for b in range(N_BINS)
-        if (number == b).any()
-    )
 
 
 def alerts(watched: Watched, events: pd.DataFrame, grown: Mapping[str, str]) -> AlertEvaluation:

@@ -22,8 +22,7 @@ from shapely.affinity import translate
 
 from db.history import HistoryRow
 from monitor.inspection.figure import season_figure
-from research.seasons.evaluate import Bin
-from training.metrics import ClassScores
+from training.metrics import Bin, ClassScores
 
 LIGHT_COLOURS: Final = {
     "green": "#4f9d5b",

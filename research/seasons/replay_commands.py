@@ -24,9 +24,9 @@ from research.seasons.playable import SeasonDataError
 from research.seasons.recorded import open_season
 from research.seasons.replay import ReplaySettings, replay
 from research.seasons.scoreboard import append_log, write_json
-from research.seasons.stages import Stages
 from research.simulator import Season, SimulatorConfig, simulate_season
 from terminal.output import console, plain, progress
+from terminal.stages import Stages
 
 
 class RecordedKind(StrEnum):

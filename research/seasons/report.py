@@ -12,10 +12,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from rich.table import Table
 
-from research.seasons import evaluate, plots
+from research.seasons import plots
 from research.seasons.evaluate import LIGHTS
 from research.seasons.outcome import GROWN_NAME, Outcome
-from training.metrics import AlertScores, ClassScores
+from training.metrics import AlertScores, ClassScores, reliability
 
 KIND_ORDER: Final = ("wrong_declaration", "no_emergence", "early_loss", "flood", "grassland_ploughed", "mowing")
 REGION_NAMES: Final = {"lowlands": "Lowlands", "centre": "Centre"}
@@ -164,9 +164,7 @@ def _accuracy(outcome: Outcome) -> str:
 
 def _reliability(outcome: Outcome) -> str:
     pools = list(outcome.pools.values())
-    return plots.reliability_plot(
-        {"all four dates": evaluate.reliability(pools), "end of season": evaluate.reliability(pools[-1:])}
-    )
+    return plots.reliability_plot({"all four dates": reliability(pools), "end of season": reliability(pools[-1:])})
 
 
 def _confusion(outcome: Outcome) -> dict[str, Any]:

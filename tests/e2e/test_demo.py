@@ -8,7 +8,7 @@ from rich.console import Console
 from research.seasons import report
 from research.seasons.demo import Servers, demonstrate
 from research.seasons.outcome import DemoSettings, versions
-from research.seasons.stages import Stages
+from terminal.stages import Stages
 
 # Chosen because this is the least that learns something in about a minute on a shared machine.
 SETTINGS = DemoSettings(parcels=60, epochs=25, ndvi_updates=60, pixels=8, min_parcels=4)

@@ -19,7 +19,7 @@ from research.experiments.playable import labelled
 from research.seasons.play import Chain, import_season
 from research.simulator import Season, SimulatorConfig, simulate_season
 from training.classifier_command import classifier
-from training.config import DatabaseData
+from training.database_source import DatabaseData
 from training.labelled import LabelledParcels
 from training.sources import open_source
 

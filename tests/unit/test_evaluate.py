@@ -11,6 +11,7 @@ from db.parcels import Parcel, Season
 from db.season_results import RaisedAlertRow
 from research.seasons import curve_scores, evaluate
 from research.seasons.evaluate import Watched
+from training.metrics import reliability
 
 DAYS = np.arange("2025-03-01", "2025-03-06", dtype="M8[D]")
 CURVE = [("parcel_key", "i8"), ("day", "M8[D]"), ("is_observed", "?"), ("ndvi", "f4"), ("ndvi_sd", "f4")]
@@ -160,7 +161,7 @@ def test_reliability_bins_hold_every_posterior_once() -> None:
     posteriors = pd.DataFrame(
         [[0.95, 0.05], [0.93, 0.07], [0.91, 0.09], [0.4, 0.6]], index=list("abcd"), columns=["x", "y"]
     )
-    bins = evaluate.reliability([evaluate.crops(labels, posteriors, labels, ("x", "y"))])
+    bins = reliability([evaluate.crops(labels, posteriors, labels, ("x", "y"))])
     assert [one.n for one in bins] == [1, 3]
     assert [one.accuracy for one in bins] == pytest.approx([1.0, 2 / 3])
     assert bins[1].confidence == pytest.approx(0.93)

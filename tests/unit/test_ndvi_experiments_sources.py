@@ -22,6 +22,7 @@ from research.experiments.ndvi.patches import pixels
 from research.experiments.ndvi.sources import Source, open_series
 from research.experiments.schemes import ExperimentError
 from research.seasons.playable import SeasonDataError
+from training.config import RunConfigError
 from training.season_models import GAP_FILLING
 
 SIZE, BEGIN = 8, datetime(2018, 11, 3, 10, 50, tzinfo=UTC)
@@ -181,11 +182,12 @@ def test_the_gap_filler_is_trained_on_pixels_too(run: Callable[..., Result]) -> 
 @pytest.mark.parametrize(
     ("text", "words", "error", "said"),
     [
-        ("[source]\nkind = 'tiles'\n", (), ExperimentError, "one of nl, simulator, patches"),
-        ("[source]\nkind = 'nl'\nfile = 'x'\n", (), ExperimentError, "no file"),
-        ("[source\n", (), ExperimentError, "ndvi.toml"),
-        ("n_updates = 2\n", (), ExperimentError, "--season and --collection"),
-        (SMALL, ("--season", "2023", "--model", "rnn"), ExperimentError, "not both"),
+        ("[source]\nkind = 'tiles'\n", (), RunConfigError, "one of nl, simulator, patches"),
+        ("[source]\nkind = 'nl'\nfile = 'x'\n", (), RunConfigError, "no file"),
+        ("[source\n", (), RunConfigError, "ndvi.toml"),
+        ("source = 'nl'\n", (), RunConfigError, "[source] kind: one of nl"),
+        ("n_updates = 2\n", (), RunConfigError, "--season and --collection"),
+        (SMALL, ("--season", "2023", "--model", "rnn"), RunConfigError, "not both"),
         (SMALL, ("--model", "lstm"), TrainingDataError, "lstm"),
         ("epochs = 2\n[source]\nkind = 'simulator'\n", (), TrainingDataError, "epochs"),
     ],
@@ -202,7 +204,7 @@ def test_without_a_source_the_stored_season_is_trained_on(
     run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = list[object]()
-    monkeypatch.setattr("monitor.commands.train_ndvi", lambda *words: given.extend(words))
+    monkeypatch.setattr("training.stored_training.train_ndvi", lambda *words: given.extend(words))
     assert run("n_updates = 2\n", "--season", "2023", "--collection", "nl", "--model", "cnn").exit_code == 0
     assert given[:2] == ["2023", "nl"]
     assert given[3] == "cnn"

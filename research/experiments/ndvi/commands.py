@@ -24,8 +24,8 @@ from research.experiments.ndvi.sources import Source, open_series
 from research.experiments.ndvi.splits import N_FOLDS, SPLITS, Split
 from research.experiments.options import numbers, with_common, words
 from research.experiments.schemes import ExperimentError
-from research.seasons.stages import Stages
 from terminal.output import console, plain, printable
+from terminal.stages import Stages
 
 
 class Data(StrEnum):

@@ -40,6 +40,10 @@ class Source:
     seed: int = 1
     """Of the simulated landscape and of the draw of pixels."""
 
+    def open(self) -> ScoredSeries:
+        """Return the series; see `open_series`."""
+        return open_series(self)
+
 
 @dataclass(frozen=True)
 class ScoredSeries:
