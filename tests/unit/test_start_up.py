@@ -1,0 +1,97 @@
+"""Commands start at once: what the import of a group brings in with it, in an interpreter of its own."""
+
+import subprocess
+import sys
+from typing import Final
+
+import pytest
+
+import parcelwatch
+
+_HEAVY: Final = ("torch", "scipy", "sklearn", "matplotlib", "pandas", "geopandas", "h5py", "apscheduler")
+"""Libraries of training, of research and of the monitor's work."""
+_FORBIDDEN: Final = {
+    # Polls the broker and writes rows: Arrow, the broker's client and the driver are its whole need.
+    "ingest": (*_HEAVY, "rasterio", "shapely", "pyproj", "alembic", "research", "training", "monitor", "models"),
+    # Starts servers: knows neither observations nor files.
+    "stack": (
+        *_HEAVY,
+        "rasterio",
+        "shapely",
+        "pyproj",
+        "pyarrow",
+        "numpy",
+        "kafka",
+        "alembic",
+        "ingest",
+        "models",
+        "monitor",
+        "research",
+        "training",
+    ),
+    # Migrates: Alembic, and nothing that reads or writes rows.
+    "db": (
+        *_HEAVY,
+        "rasterio",
+        "shapely",
+        "pyproj",
+        "pyarrow",
+        "numpy",
+        "kafka",
+        "ingest",
+        "models",
+        "monitor",
+        "research",
+        "training",
+    ),
+    # Reads agencies' files: no broker, no scenes.
+    "parcels": (*_HEAVY, "rasterio", "kafka", "alembic", "research", "training", "monitor", "models"),
+    # Asks the database.
+    "status": (
+        *_HEAVY,
+        "rasterio",
+        "shapely",
+        "pyproj",
+        "pyarrow",
+        "numpy",
+        "kafka",
+        "alembic",
+        "ingest",
+        "models",
+        "research",
+        "training",
+    ),
+    "alerts": (
+        *_HEAVY,
+        "rasterio",
+        "shapely",
+        "pyproj",
+        "pyarrow",
+        "kafka",
+        "alembic",
+        "ingest",
+        "models",
+        "research",
+        "training",
+    ),
+}
+_PROGRAM: Final = (
+    "import sys, parcelwatch; parcelwatch.load(sys.argv[1]); print(*{name.split('.')[0] for name in sys.modules})"
+)
+
+
+def _imported(group: str) -> set[str]:
+    run = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, group], capture_output=True, text=True, timeout=120, check=True
+    )
+    return set(run.stdout.split())
+
+
+@pytest.mark.parametrize("group", _FORBIDDEN)
+def test_a_group_imports_only_what_its_commands_need(group: str) -> None:
+    assert _imported(group) & set(_FORBIDDEN[group]) == set()
+
+
+def test_the_test_sees_what_a_group_imports() -> None:
+    assert {"ingest", "pyarrow", "kafka"} <= _imported("ingest")
+    assert _FORBIDDEN.keys() <= parcelwatch.COMMANDS.keys()
