@@ -54,7 +54,7 @@ def trained(config: Path, *launcher: str, before: str = "") -> None:
 
 
 def test_a_run_killed_by_the_system_goes_on_to_the_same_weights(tmp_path: Path) -> None:
-    whole, killed = configured(tmp_path, "whole", 12), configured(tmp_path, "killed", 12)
+    whole, killed = configured(tmp_path, "whole", 8), configured(tmp_path, "killed", 8)
     trained(whole)
     process = subprocess.Popen([sys.executable, "-c", COMMAND, "--config", str(killed)], cwd=ROOT, env=ENVIRONMENT)
     last, deadline = tmp_path / "killed" / "fold-1" / "last.pt", time.monotonic() + 120
@@ -65,7 +65,7 @@ def test_a_run_killed_by_the_system_goes_on_to_the_same_weights(tmp_path: Path) 
     assert last.exists()
     assert not (last.parent / "model.json").exists()
     begun = last.read_bytes()
-    assert 1 <= torch.load(last, weights_only=True)["state"]["fitting"]["epoch"] < 12
+    assert 1 <= torch.load(last, weights_only=True)["state"]["fitting"]["epoch"] < 8
     trained(killed)
     assert last.read_bytes() != begun
     assert (last.parent / "model.json").read_text() == (tmp_path / "whole" / "fold-1" / "model.json").read_text()

@@ -25,7 +25,7 @@ from ingest.parcels.importer import ImportOptions, import_parcels
 from ingest.parcels.reader import environment
 from tests.mutated_parcel_files import mutated_file
 
-N_FILES = int(os.environ.get("PARCELWATCH_FUZZ") or 150)
+N_FILES = int(os.environ.get("PARCELWATCH_FUZZ") or 80)
 """Files that are tried; PARCELWATCH_FUZZ=10000 for as many as the issue asks."""
 SEED = 20_240_501
 MEMORY = 1 << 30
