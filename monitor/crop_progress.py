@@ -18,7 +18,7 @@ from db.parcels import Season
 from monitor.alerts.rules import Neighbours, RuleSettings, harvest_day, neighbours_of
 
 SAMPLE: Final = 200
-"""Parcels looked at for each region and crop: a share is then known to 3.5 % (binomial standard error at 0.5)."""
+"""Parcels sampled for each region and crop: a share is then known to 3.5 % (binomial standard error at 0.5)."""
 SAME_NDVI: Final = 0.01
 """Medians that differ by less change no finding that a single view's noise (0.03 to 0.05) would not change too."""
 

@@ -1,4 +1,4 @@
-"""One batch of pending work: claim parcels, fold what is new, draw NDVI, assess, save; all in one transaction.
+"""One batch of pending work in one transaction: claim, classify, reconstruct NDVI, date the season, evaluate markers, move alerts.
 
 The transaction sees one snapshot of the store (repeatable read, db/work.py): what it removes from the pending work is what it
 has read. If anything fails it leaves nothing behind, and the parcels are tried again one by one, so that a single poisoned
@@ -67,12 +67,12 @@ class Worker:
     _claimed: tuple[int, str] | None = None
     """Season and collection of the batch before."""
     _seen: set[int] = field(default_factory=set)
-    """Parcels worked on since `look` began, so that none is counted twice."""
+    """Parcels worked on since `poll` began, so that none is counted twice."""
 
     def __post_init__(self) -> None:
         self._models = ActiveModels(self.settings)
 
-    def look(self, now: datetime, stop: threading.Event | None = None) -> Counts:
+    def poll(self, now: datetime, stop: threading.Event | None = None) -> Counts:
         """Work until nothing that can be claimed is left, or until `stop` after the batch in hand.
 
         Raises:
@@ -88,7 +88,7 @@ class Worker:
         return replace(total, parcels=len(self._seen))
 
     def batch(self, now: datetime) -> Counts | None:
-        """Work off one batch; None when there was nothing to claim. Errors as `look`, and those of a database that is away."""
+        """Work off one batch; None when there was nothing to claim. Errors as `poll`, and those of a database that is away."""
         try:
             return self._tried(now, self.settings.batch)
         except Exception as error:

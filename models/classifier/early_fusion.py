@@ -29,7 +29,7 @@ def concatenated(first: Series, others: Sequence[tuple[Series | None, int, bool]
 def interpolated(other: Series | None, channels: int, is_co_located: bool, *, to: Series) -> Tensor:
     """The pixels (N, D, S) of another modality on the N dates of `to`, linear in time for each parcel.
 
-    Pixels are paired if co-located, else each is given its set's mean. The number of pixels cannot tell which: it is that
+    Pixels are paired if co-located, else each is given its set's mean. The number of pixels cannot say which: it is that
     of the largest set of the batch, so that a parcel's answer would depend on its batch-mates.
     """
     n, _, size = to.pixels.shape

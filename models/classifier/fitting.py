@@ -61,7 +61,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What is told after an epoch."""
+    """What is reported after an epoch."""
 
     number: int
     """From 1."""
@@ -80,19 +80,19 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Session:
-    """Where a training runs, with whom, who is told, and what it goes on from."""
+    """Where a training runs, with whom, what is called after an epoch, and what it goes on from."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     rank: int = 0
     world: int = 1
     """Processes of the group that torch.distributed was started with; 1: alone."""
     on_epoch: Callable[[Epoch, Callable[[], State]], None] | None = None
-    """Told after each epoch, in the first process only, with a function that gives the state to go on from."""
+    """Called after each epoch, in the first process only, with a function that gives the state to go on from."""
     state: State | None = None
 
     @property
     def is_first(self) -> bool:
-        """Whether this process validates and tells."""
+        """Whether this process validates and reports."""
         return self.rank == 0
 
     def placed(self, parcels: PackedParcels) -> PackedParcels:

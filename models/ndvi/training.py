@@ -27,7 +27,7 @@ from models.ndvi.queries import GapQueries, Series, StepGrid, Steps, answer_inpu
 from models.ndvi.views import MODES, Mode, Prior, sd_of_views
 
 GAPS_DAYS: Final = (3, 10, 20, 30, 60, 90)
-"""Gaps hidden around views: those the model is judged by, and a view alone."""
+"""Gaps hidden around views: those the model is scored on, and a view alone."""
 PARTS: Final = 5
 """Parts of the fields, of which each member leaves out one."""
 MIN_CALIBRATION: Final = 100
@@ -140,7 +140,7 @@ def fit_gaps(
         clear: clear NDVI, packed.
         group: (P,) spatial block of each parcel: fields of one are left out together.
         config: how.
-        on_update: told (update, loss), updates counted over all members and modes.
+        on_update: called with (update, loss), updates counted over all members and modes.
         device: cpu or cuda.
 
     Raises:

@@ -95,7 +95,7 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Posterior:
-    """A classifier's belief."""
+    """A classifier's posterior of one parcel."""
 
     classes: Sequence[str]
     probabilities: NDArray[np.float32]

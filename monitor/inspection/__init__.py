@@ -1,1 +1,1 @@
-"""What inspectors and analysts look at from the command line: alerts, histories, the state of the chain."""
+"""What inspectors and analysts see at the command line: alerts, histories, the state of the chain."""

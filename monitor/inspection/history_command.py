@@ -139,7 +139,7 @@ def _rows(connection: Connection, key: int, collection: str, season: Season, at:
 
 
 def _why_unobserved(connection: Connection, key: int, own: HistoryRow, rows: Sequence[HistoryRow], at: Asked) -> str:
-    """Return why a history has neither observations nor anything drawn from them; empty where it has."""
+    """Return why a history has neither observations nor anything computed from them; empty where it has."""
     if any(row.kind in ("s1", "s2", "ndvi", "posterior") for row in rows):
         return ""
     first = store.first_record(connection, key)

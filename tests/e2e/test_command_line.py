@@ -176,5 +176,5 @@ def test_a_defect_of_ours_is_one_line_too(terminal: Terminal, monkeypatch: pytes
     def broken() -> str:
         raise ZeroDivisionError("of ours")
 
-    monkeypatch.setattr("monitor.commands.resolve_dsn", broken)
+    monkeypatch.setattr("monitor.inspection.status_command.resolve_dsn", broken)
     assert "unexpected ZeroDivisionError: of ours" in terminal("status", fails=True)

@@ -75,17 +75,17 @@ def test_two_processes_train_one_model_and_the_first_alone_writes(tmp_path: Path
     config, kept = configured(tmp_path, "two", 3), tmp_path / "ranks"
     kept.mkdir()
     spy = (
-        "import os, torch; from experiments import crossval; train = crossval.train_fold\n"
+        "import os, torch; from training import cross_validation as cv; train = cv.train_fold\n"
         "def told(*given):\n"
         "    model = train(*given)\n"
         f"    torch.save(model.network.state_dict(), '{kept}/' + os.environ['RANK'])\n"
         "    return model\n"
-        "crossval.train_fold = told\n"
-        "write = crossval.RunFolder.part.__globals__['write']\n"
+        "cv.train_fold = told\n"
+        "write = cv.RunFolder.part.__globals__['write']\n"
         "def first(*given):\n"
         "    assert os.environ['RANK'] == '0', given\n"
         "    write(*given)\n"
-        "crossval.RunFolder.part.__globals__['write'] = first\n"
+        "cv.RunFolder.part.__globals__['write'] = first\n"
     )
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
     trained(config, *launcher, before=spy)

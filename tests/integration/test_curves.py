@@ -83,7 +83,7 @@ def arrive(
     """One observation arrives and is worked off; returns when."""
     now = datetime(2025, 1, 1, 23, tzinfo=UTC) + timedelta(days=day if recorded_on is None else recorded_on)
     store(dsn, [parcel], [Arrival(sensor, day, ndvi_on(day) if value is None else value)], now)
-    counts = WORKERS.setdefault(dsn, Worker(dsn, MonitorSettings())).look(now)
+    counts = WORKERS.setdefault(dsn, Worker(dsn, MonitorSettings())).poll(now)
     assert counts.postponed == 0
     return now
 
@@ -255,10 +255,10 @@ def test_rows_drawn_from_stored_states_are_those_of_reading_everything_each_time
             with monkeypatch.context() as patch:
                 patch.setattr(predictions, "save_ndvi", dies)
                 with pytest.raises(sa.exc.OperationalError):
-                    worker.look(now)
+                    worker.poll(now)
             kept = {key: state for key, state in before.items() if key[0] == p}
             assert {key: state for key, state in states(dsn).items() if key[0] == p} == kept
-        assert worker.look(now).postponed == 0
+        assert worker.poll(now).postponed == 0
     mine, twin = drawn(dsn, p), drawn(dsn, q)
     assert len(mine) > 240
     assert [row[:4] for row in mine] == [row[:4] for row in twin]
