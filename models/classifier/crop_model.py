@@ -22,7 +22,7 @@ from models.checkpoint import Checkpoint, CheckpointError, pack, unpack
 from models.classifier.attention_state import State
 from models.classifier.calibration import Temperature
 from models.classifier.inference import InferenceNetwork
-from models.classifier.network import ClassifierConfig, ConfigError, PseLtae
+from models.classifier.network import ClassifierConfig, ConfigError, FusionNetwork, PseLtae
 from models.classifier.normalisation import Normaliser, Observations
 from models.classifier.packed_series import Batch
 
@@ -33,7 +33,7 @@ KIND = "pse-ltae"
 class CropModel:
     """A crop classifier as it is trained, stored and applied. Its network is in evaluation mode."""
 
-    network: PseLtae
+    network: FusionNetwork
     normaliser: Normaliser
     temperature: Temperature = field(default_factory=Temperature)
     scores: Mapping[str, Any] = field(default_factory=dict)

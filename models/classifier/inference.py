@@ -24,7 +24,7 @@ from torch.nn import functional
 from models.classifier import attention_state
 from models.classifier.attention_state import State, is_remote
 from models.classifier.ltae import Ltae, SeasonNorm, positional_code
-from models.classifier.network import ConfigError, PseLtae, SequenceEncoder
+from models.classifier.network import ConfigError, FusionNetwork, Parts, PseLtae, SequenceEncoder
 from models.classifier.packed_series import Batch, Series
 from models.classifier.pixel_set_encoder import LinearNorm, PixelSetEncoder, linear
 
@@ -32,25 +32,26 @@ from models.classifier.pixel_set_encoder import LinearNorm, PixelSetEncoder, lin
 ROWS_AT_ONCE = 1024
 
 
-class InferenceNetwork(PseLtae):
+class InferenceNetwork(FusionNetwork):
     """A trained network for inference: outputs the same to 1e-5 in float32, states of the same model, no gradients.
 
     With `dtype` bfloat16, meant for GPUs, the products over pixels are in it; attention, states and decoder stay float32.
     """
 
-    def __init__(self, trained: PseLtae, dtype: torch.dtype = torch.float32) -> None:
-        nn.Module.__init__(self)
+    def __init__(self, trained: FusionNetwork, dtype: torch.dtype = torch.float32) -> None:
+        assert isinstance(trained, PseLtae), "what is folded already keeps no batch norms to fold"
         trained = copy.deepcopy(trained).eval()
-        self.config, self.model = trained.config, trained.model
-        self.pixel_encoders = nn.ModuleDict(
-            {
-                name: one.folded(dtype) if isinstance(one, PixelSetEncoder) else one
-                for name, one in trained.pixel_encoders.items()
-            }
+        encoders = {
+            name: one.folded(dtype) if isinstance(one, PixelSetEncoder) else one
+            for name, one in trained.pixel_encoders.items()
+        }
+        parts = Parts(
+            nn.ModuleDict(encoders),
+            nn.ModuleDict({name: FoldedSequence(one) for name, one in trained.sequences.items()}),  # type: ignore[arg-type]
+            None if trained.decoder is None else folded_decoder(trained.decoder),
+            nn.ModuleDict({name: folded_decoder(one) for name, one in trained.auxiliary.items()}),
         )
-        self.sequences = nn.ModuleDict({name: FoldedSequence(trained.sequence(name)) for name in trained.sequences})
-        self.decoder = None if trained.decoder is None else folded_decoder(trained.decoder)
-        self.auxiliary = nn.ModuleDict({name: folded_decoder(one) for name, one in trained.auxiliary.items()})
+        super().__init__(trained.config, trained.model, parts)
         self.eval().requires_grad_(False)
 
     @torch.no_grad()
@@ -84,11 +85,16 @@ class InferenceNetwork(PseLtae):
         return some, some.valid.any(dim=1)
 
 
-class FoldedSequence(SequenceEncoder):
+def folded(network: FusionNetwork) -> InferenceNetwork:
+    """Return the network for inference, itself where it is that already."""
+    return network if isinstance(network, InferenceNetwork) else InferenceNetwork(network)
+
+
+class FoldedSequence(nn.Module):
     """The attention over one sequence for inference."""
 
     def __init__(self, trained: SequenceEncoder) -> None:
-        nn.Module.__init__(self)
+        super().__init__()
         self.ltae = FoldedLtae(trained.ltae)
         self.absent = trained.absent
 
@@ -114,11 +120,11 @@ class FoldedSequence(SequenceEncoder):
         return torch.where(state.is_seen[:, None], self.ltae.summarise(state, model=model), self.absent)
 
 
-class FoldedLtae(Ltae):
+class FoldedLtae(nn.Module):
     """The attention for inference, its affine maps folded."""
 
     def __init__(self, trained: Ltae) -> None:
-        nn.Module.__init__(self)
+        super().__init__()
         self.config, self.norm, c = trained.config, trained.norm, trained.config
         before, project, attention, after = trained.norm_in, trained.project, trained.attention, trained.mlp
         self.eps = before.eps
@@ -137,6 +143,7 @@ class FoldedLtae(Ltae):
 
     @torch.no_grad()
     def attend(self, embeddings: Tensor, day: Tensor, parcel: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (N, H) and values (N, H, D) of N observations, as Ltae.attend."""
         c, buffer = self.config, self.get_buffer
         plain = functional.layer_norm(embeddings, (c.inputs,), eps=self.eps)
         dates = self._normed(linear(plain, buffer("weight"), buffer("bias")), parcel)
@@ -150,6 +157,7 @@ class FoldedLtae(Ltae):
 
     @torch.no_grad()
     def summarise(self, state: State, *, model: str = "") -> Tensor:
+        """Return the output (P, 128) of what the state has seen, as Ltae.summarise."""
         attended = attention_state.finish(state, model=model)
         hidden = linear(attended, self.get_buffer("mlp_weight"), self.get_buffer("mlp_bias"), relu=True)
         return self.norm_out(hidden)  # type: ignore[no-any-return]

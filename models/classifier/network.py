@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
@@ -186,33 +186,51 @@ def decoder(inputs: int, widths: tuple[int, ...], classes: int) -> nn.Sequential
     return nn.Sequential(*layers, nn.Linear(inputs, classes))
 
 
-class PseLtae(nn.Module):
-    """The network. `forward` trains it; `embed`, `attend`, `encode`, `decode` are the incremental path.
+class DateAttention(Protocol):
+    """What turns embeddings of dates into logits and values of the attention."""
 
-    `pixel_encoders` are by modality ("early": one over all channels), `sequences` by `ClassifierConfig.sequences`.
-    """
+    def attend(self, embeddings: Tensor, day: Tensor, parcel: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (N, H) and values (N, H, D) of N observations."""
 
-    def __init__(self, config: ClassifierConfig, *, model: str = "") -> None:
+    def summarise(self, state: State, *, model: str = "") -> Tensor:
+        """Return the output (P, 128) of what a state has seen."""
+
+
+class Summariser(Protocol):
+    """The attention over one sequence: of training (`SequenceEncoder`) or folded for inference."""
+
+    ltae: DateAttention
+    absent: Tensor
+    """(128,) the output of a parcel without an observation."""
+
+    def summarise(self, state: State, model: str) -> Tensor:
+        """Return the output (P, 128) of a sequence's state."""
+
+
+class Parts(NamedTuple):
+    """What a network is composed of."""
+
+    pixel_encoders: nn.ModuleDict
+    """By modality ("early": one over all channels)."""
+    sequences: nn.ModuleDict
+    """By `ClassifierConfig.sequences`."""
+    decoder: nn.Module | None
+    """None with decision fusion, which has no decoder but those of its modalities."""
+    auxiliary: nn.ModuleDict
+
+
+class FusionNetwork(nn.Module):
+    """A classifier of its parts: `encode` folds observations into states, `decode` gives logits; in training or for inference."""
+
+    def __init__(self, config: ClassifierConfig, model: str, parts: Parts) -> None:
         super().__init__()
-        self.config = c = config
+        self.config = config
         self.model = model
         """Id of these weights, borne by every state they make; empty while they are trained."""
-        channels = {one.name: one.inputs for one in c.modalities}
-        if c.scheme == "early":
-            channels = {"early": sum(channels.values())}
-        self.pixel_encoders = nn.ModuleDict(
-            {name: PixelSetEncoder(n, c.pixel_widths, c.geometry, c.ltae.inputs) for name, n in channels.items()}
-        )
-        self.sequences = nn.ModuleDict({name: SequenceEncoder(c.ltae) for name in c.sequences})
-        classes = len(c.classes)
-        # Decision fusion has no decoder but those of its modalities.
-        self.decoder = (
-            None if c.scheme == "decision" else decoder(c.ltae.outputs * len(c.sequences), c.decoder, classes)
-        )
-        self.auxiliary = nn.ModuleDict({name: decoder(c.ltae.outputs, c.decoder, classes) for name in c.auxiliaries})
+        self.pixel_encoders, self.sequences, self.decoder, self.auxiliary = parts
 
-    def sequence(self, name: str) -> SequenceEncoder:
-        """The encoder of a sequence, by its own name or that of a modality in it."""
+    def sequence(self, name: str) -> Summariser:
+        """Return the attention of a sequence, by its own name or that of a modality in it."""
         return self.sequences[name if name in self.sequences else self.config.scheme]  # type: ignore[return-value]
 
     def embed(self, modality: str, series: Series, geometry: Tensor) -> Tensor:
@@ -226,8 +244,9 @@ class PseLtae(nn.Module):
 
     def initial_states(self, parcels: int, device: torch.device | str = "cpu") -> dict[str, State]:
         """The states of parcels that nothing was observed of, by sequence."""
+        c = self.config.ltae
         return {
-            name: self.sequence(name).ltae.initial_state(parcels, model=self.model, device=device)
+            name: attention_state.init(parcels, c.heads, c.value, model=self.model, device=device)
             for name in self.config.sequences
         }
 
@@ -242,19 +261,7 @@ class PseLtae(nn.Module):
             ConfigError: an observation is of a modality that this model does not read, or states are given to a network
                 that cannot stream.
         """
-        if states and not self.config.is_streaming:
-            raise ConfigError(f"this network cannot stream: {self.config.coupling}; give all observations at once")
-        new_rows: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
-        for name, series in self._inputs(batch).items():
-            some = series if self.config.ltae.dates else series.informative()
-            rows = self.embed(name, some, batch.geometry), some.day, some.parcel
-            new_rows.setdefault(name if name in self.sequences else self.config.scheme, []).append(rows)
-        folded = {**self.initial_states(len(batch), batch.geometry.device), **(states or {})}
-        for name, parts in new_rows.items():
-            embeddings, day, parcel = (torch.cat(one) for one in zip(*parts, strict=True))
-            logits, values = self.attend(name, embeddings, day, parcel)
-            folded[name] = attention_state.update(folded[name], logits, values, parcel, model=self.model)
-        return folded
+        raise NotImplementedError
 
     def decode(self, states: Mapping[str, State]) -> Tensor:
         """The class logits (P, K) of parcels' states; a sequence without any state counts as never observed.
@@ -277,12 +284,6 @@ class PseLtae(nn.Module):
         alone = self._alone(summaries)
         seen = {one.name: batch.observed(one.name) for one in self.config.modalities}
         return Output(self._fused(summaries, alone, states), alone, seen)
-
-    def folded(self) -> PseLtae:
-        """The same trained function for inference: the same outputs to 1e-5, states of the same model."""
-        from models.classifier.inference import InferenceNetwork  # which is made of this class
-
-        return self if isinstance(self, InferenceNetwork) else InferenceNetwork(self)
 
     def _inputs(self, batch: Batch) -> dict[str, Series]:
         """What each pixel-set encoder reads, in the order of the configuration."""
@@ -316,3 +317,39 @@ class PseLtae(nn.Module):
         seen = torch.stack([states[name].is_seen for name in alone])  # (M, P)
         weight = torch.where(seen.any(0), seen, True).float()[..., None]  # a parcel never seen: all, at their absence
         return (torch.stack(list(alone.values())) * weight).sum(0) / weight.sum(0)
+
+
+class PseLtae(FusionNetwork):
+    """The network as it is trained; `embed` and `attend` are each observation by itself, `forward` whole seasons."""
+
+    def __init__(self, config: ClassifierConfig, *, model: str = "") -> None:
+        c = config
+        channels = {one.name: one.inputs for one in c.modalities}
+        if c.scheme == "early":
+            channels = {"early": sum(channels.values())}
+        classes = len(c.classes)
+        parts = Parts(
+            nn.ModuleDict(
+                {name: PixelSetEncoder(n, c.pixel_widths, c.geometry, c.ltae.inputs) for name, n in channels.items()}
+            ),
+            nn.ModuleDict({name: SequenceEncoder(c.ltae) for name in c.sequences}),
+            None if c.scheme == "decision" else decoder(c.ltae.outputs * len(c.sequences), c.decoder, classes),
+            nn.ModuleDict({name: decoder(c.ltae.outputs, c.decoder, classes) for name in c.auxiliaries}),
+        )
+        super().__init__(config, model, parts)
+
+    def encode(self, batch: Batch, states: Mapping[str, State] | None = None) -> dict[str, State]:
+        """Return the states with the batch's observations folded in; see `FusionNetwork.encode`."""
+        if states and not self.config.is_streaming:
+            raise ConfigError(f"this network cannot stream: {self.config.coupling}; give all observations at once")
+        new_rows: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
+        for name, series in self._inputs(batch).items():
+            some = series if self.config.ltae.dates else series.informative()
+            rows = self.embed(name, some, batch.geometry), some.day, some.parcel
+            new_rows.setdefault(name if name in self.sequences else self.config.scheme, []).append(rows)
+        folded = {**self.initial_states(len(batch), batch.geometry.device), **(states or {})}
+        for name, parts in new_rows.items():
+            embeddings, day, parcel = (torch.cat(one) for one in zip(*parts, strict=True))
+            logits, values = self.attend(name, embeddings, day, parcel)
+            folded[name] = attention_state.update(folded[name], logits, values, parcel, model=self.model)
+        return folded

@@ -104,7 +104,7 @@ def models(season: Season) -> tuple[CropModel, Any]:
     )
     network = PseLtae(ClassifierConfig(modalities, tuple(codes)))
     assert network.decoder is not None
-    last = network.decoder[-1]
+    last = list(network.decoder.children())[-1]
     assert isinstance(last, torch.nn.Linear)
     with torch.no_grad():
         last.weight *= 30

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from models.classifier import attention_state
 from models.classifier.attention_state import State, StateModelError
+from models.classifier.inference import folded
 from models.classifier.ltae import LtaeConfig
 from models.classifier.network import ClassifierConfig, ConfigError, ModalityConfig, PseLtae
 from models.classifier.packed_series import Batch, Series
@@ -90,11 +91,11 @@ def test_merged_states_equal_forward(network: PseLtae, seed: int, day: float) ->
 
 
 def test_the_folded_network_continues_states_of_the_unfolded_one(network: PseLtae) -> None:
-    batch, folded = season(1, 6), network.folded()
-    close(folded(batch).logits, network(batch).logits)
+    batch, fast = season(1, 6), folded(network)
+    close(fast(batch).logits, network(batch).logits)
     states = network.encode(batch.until(150))
     late = Batch({name: one.take(one.day > 150) for name, one in batch.series.items()}, batch.geometry)
-    close(folded.decode(folded.encode(late, states)), network(batch).logits)
+    close(fast.decode(fast.encode(late, states)), network(batch).logits)
 
 
 def test_a_parcel_alone_equals_itself_among_others(network: PseLtae) -> None:
