@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from models.classifier.crop_model import CropModel
 from models.classifier.fitting import Session
+from models.classifier.network import FusionNetwork
 from models.classifier.training import Inputs, train_calibrated
 from research.experiments.forest import averaged, forest
 from research.experiments.schemes import FOREST, Enhancement, ExperimentError, Scheme
