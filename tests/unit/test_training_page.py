@@ -31,8 +31,8 @@ def test_a_table_of_ones_own_is_made_trained_on_and_scored(
         assert result.exit_code == 0, (result.output, result.exception)
         exec(compile(scoring, PAGE, "exec"), names)
     assert "1 Sep" in result.output
-    kept = np.load("runs/fields/predictions.npz")
-    assert kept["probabilities"].shape == (3, 60, 2)
-    assert (kept["probabilities"][-1].argmax(-1) == kept["truth"]).mean() > 0.9
+    with np.load("runs/fields/predictions.npz") as kept:
+        assert kept["probabilities"].shape == (3, 60, 2)
+        assert (kept["probabilities"][-1].argmax(-1) == kept["truth"]).mean() > 0.9
     assert Path("runs/fields/final/model.json").exists()
     assert "| macro-F1 |" in capsys.readouterr().out
