@@ -1,10 +1,10 @@
-"""The command line: groups of commands, each imported when it is used."""
+"""The command line, groups of commands each imported when it is used; and the door for Python (`training.library`)."""
 
 import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pydantic
 import typer
@@ -15,6 +15,10 @@ from terminal.environment import setting_errors, unknown_variables
 from terminal.errors import UserError
 from terminal.output import printable
 
+if TYPE_CHECKING:
+    from training.library import daily_curve, load_model, parcel_history, posteriors
+
+__all__ = ["app", "daily_curve", "load_model", "main", "parcel_history", "posteriors"]
 TRACE = "PARCELWATCH_TRACE"
 
 
@@ -64,6 +68,13 @@ SETTINGS: Final = (
     "monitor.settings",
 )
 """Modules of the settings classes."""
+
+
+def __getattr__(name: str) -> Any:
+    """Return a function of the door for Python; the networks are imported only when one is used."""
+    if name in __all__:
+        return getattr(importlib.import_module("training.library"), name)
+    raise AttributeError(f"module 'parcelwatch' has no attribute {name!r}")
 
 
 class LazyGroup(TyperGroup):

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from research.experiments import pastis, pastis_pixelset, playable
+from research.experiments.ndvi.sources import MIN_PARCELS
 from research.experiments.pastis_store import Options
 from research.seasons.recorded import open_season
 from research.simulator import SimulatorConfig, simulate_season
@@ -52,7 +53,7 @@ class SimulatorData(LabelledSource):
     """A simulated season in memory, labelled with the crops that truly grew; defaults as in the demonstration."""
 
     kind: Literal["simulator"] = "simulator"
-    parcels: Annotated[int, Field(ge=10)] = 360
+    parcels: Annotated[int, Field(ge=MIN_PARCELS)] = 360
     seed: int = 1
     year: int = 2025
     pixels: Annotated[int, Field(ge=1)] = 16

@@ -6,17 +6,18 @@ from typing import Annotated, Any
 import typer
 
 from db import registry, work
-from db.connect import Connection, engine
+from db.connect import engine
 from db.parcels import season_by_name
 from devstack.addresses import resolve_dsn
 from models.checkpoint import Checkpoint
 from models.classifier.network import ClassifierConfig
 from models.ndvi.gap_model import GapModel
-from monitor.errors import CannotWatch, NotFound
+from monitor.errors import CannotWatch
 from monitor.inspection import arguments
 from monitor.inspection.listing import records
 from terminal.output import console, plain
 from training.classifier_command import classifier
+from training.library import registered
 from training.ndvi_command import ndvi
 from training.published_commands import import_published, verify
 from training.stored_training import scores_in_short
@@ -78,7 +79,7 @@ def activate(
     """Let a model watch a collection in a season; its parcels are rebuilt from their observations."""
     now = datetime.now(UTC)
     with engine(resolve_dsn()).begin() as connection:
-        found = _the_model(connection, model)
+        found = registered(connection, model)
         arguments.groups(connection, season, collection)
         if found.task == "classifier" and (why := ClassifierConfig.from_json(found.config).coupling):
             raise CannotWatch(
@@ -97,14 +98,3 @@ def activate(
         console.print(
             "no NDVI model is active for it yet, so there is no daily curve and no phenology: activate one, too"
         )
-
-
-def _the_model(connection: Connection, name: str) -> registry.ModelRow:
-    """Return the model of a key, else of the first digits of an id; raises NotFound."""
-    stored = registry.all_models(connection)
-    found = [m for m in stored if str(m.model_key) == name] or [
-        m for m in stored if name and m.model_id.startswith(name)
-    ]
-    if len(found) != 1:
-        raise NotFound(f"{len(found) or 'no'} registered model answers to {name!r}; see `parcelwatch models list`")
-    return found[0]

@@ -32,7 +32,7 @@ from terminal.output import console, plain
 from terminal.stages import Stages
 from training import sources, stored_training
 from training.config import RunConfigError
-from training.season_models import GAP_FILLING, VALIDATION_SHARE, ndvi_checkpoint, ndvi_choices, write
+from training.season_models import GAP_FILLING, VALIDATION_SHARE, conventions, ndvi_checkpoint, ndvi_choices, write
 from training.sources import NdviData, NdviSource, UnknownSource
 from training.stored_season import hold_out
 
@@ -96,7 +96,7 @@ def train(
         "season": series.name,
         "collections": [series.name],
         "unit": data.unit,
-        "starts_on": data.starts_on.isoformat(),
+        **conventions(data.starts_on),
         "observed_from": _on(data, days.min()),
         "observed_to": _on(data, days.max()),
         "n_training": int(used.sum()),

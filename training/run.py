@@ -16,6 +16,7 @@ from training.config import RunConfig
 from training.cross_validation import CrossValidation, Told, cross_validate, kept, train_final
 from training.run_folder import RunFolder, write
 from training.scores import RunScores
+from training.season_models import conventions
 from training.sources import Progress, open_source
 
 
@@ -47,6 +48,7 @@ def run(
 
         def last(own: Session) -> CropModel:
             about = data.about or {"source": data.name, "n_training": int(data.is_labelled.sum())}
+            about = {**conventions(data.starts_on), **about}
             return replace(train_final(data, config.model, config.training, known, own), about=about)
 
         final = kept(folder, "final", session, told, last)

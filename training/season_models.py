@@ -33,7 +33,13 @@ GAP_FILLING = gap_model.KIND
 EVALUATION_SHARES = (0.35, 0.5, 0.65, 0.8, 1.0)
 """Shares of the season at which a classifier is scored when no dates are given."""
 VALIDATION_SHARE = 0.2
-"""The NDVI model that draws curves, beside the paper's networks of radar alone."""
+UNITS: Mapping[str, str] = {
+    "s2": "surface reflectance 0..1, indices -1..1",
+    "s1": "dB of the mean power",
+    "geometry": "perimeter m, area m2, perimeter / area 1/m, share of the bounding box",
+    "day": "days since starts_on, 00:00 UTC",
+}
+"""Of what a model reads; its description states them."""
 
 
 def classifier(
@@ -150,16 +156,22 @@ def ndvi_choices(model: str, choices: Mapping[str, Any]) -> GapTrainingConfig | 
 
 
 def about(data: TrainingData, **counts: int) -> dict[str, object]:
-    """Where a model comes from: season, collection, days of data, counts, the class of each crop code."""
+    """Return where a model comes from: season, day 0, units, collection, days of data, counts, the class of each crop code."""
     times = np.concatenate([data.s2["observed_at"], data.s1["observed_at"]])
     return {
         "season": data.season.name,
+        **conventions(data.season.starts_on),
         "collections": sorted({p.collection for p in data.parcels}),
         "observed_from": str(times.min())[:10],
         "observed_to": str(times.max())[:10],
         "class_of": dict(data.class_of),
         **counts,
     }
+
+
+def conventions(starts_on: date | None) -> dict[str, object]:
+    """Return the units of what a model reads and its day 0, as its description states them; day 0 only where it is known."""
+    return {"units": dict(UNITS)} | ({} if starts_on is None else {"starts_on": starts_on.isoformat()})
 
 
 def write(checkpoint: Checkpoint, folder: Path) -> None:

@@ -117,6 +117,7 @@ LABELLED: Final = {
     "nl": Place("research.sources", "RecordedData"),
     "fr": Place("research.sources", "RecordedData"),
     "simulator": Place("research.sources", "SimulatorData"),
+    "table": Place("training.table_source", "TableData"),
 }
 """Kinds of the table [data]."""
 

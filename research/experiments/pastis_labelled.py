@@ -59,6 +59,10 @@ def labelled(store: Store, name: str, options: Options, notice: Notice, *, is_co
         block=parcels.patch,
         scored_on=tuple(scored),
         day_names=tuple(_name(day) for day in scored),
+        parcel_ids=np.array(
+            [f"{patch}-{one}" for patch, one in zip(parcels.patch, parcels.parcel, strict=True)], object
+        ),
+        starts_on=STARTS_ON,
     )
 
 

@@ -88,6 +88,8 @@ def labelled(
         block=np.unique(labels["block"].to_numpy(str), return_inverse=True)[1].astype(np.int64),
         scored_on=tuple(float((day - season.starts_on).days + 1) for day in scored_on),
         day_names=tuple(f"{day:%-d %b}" for day in scored_on),
+        parcel_ids=frame["parcel_id"].astype(str).to_numpy(object),
+        starts_on=season.starts_on,
     )
 
 

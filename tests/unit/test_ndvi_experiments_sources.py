@@ -117,6 +117,8 @@ def test_series_that_five_folds_cannot_split_are_refused(variables: Variables, t
     del variables
     with pytest.raises(ExperimentError, match="too few blocks"):
         open_series(Source("patches", tmp_path / "patch", pixels=None))
+    with pytest.raises(ExperimentError, match="12 parcels of the simulator; at least 40"):
+        open_series(Source("simulator", parcels=12))
     with pytest.raises(ExperimentError, match="name its folder"):
         open_series(Source("patches"))
 

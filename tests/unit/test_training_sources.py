@@ -43,3 +43,8 @@ def test_all_that_is_wrong_is_reported_at_once() -> None:
 def test_a_data_table_that_is_none_is_one_line(data: object) -> None:
     with pytest.raises(RunConfigError, match=r"^run.toml: \[data\] kind"):
         parse({"data": data, "run": {"folder": "there"}}, "run.toml")
+
+
+def test_a_landscape_that_is_too_small_is_refused() -> None:
+    with pytest.raises(RunConfigError, match=r"\[data\] parcels = 12: input should be greater than or equal to 40"):
+        parse({"data": {"kind": "simulator", "parcels": 12}, "run": {"folder": "there"}}, "run.toml")

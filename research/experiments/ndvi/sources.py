@@ -20,6 +20,8 @@ from research.seasons.nl import NEEDED
 from research.seasons.tabular import existing, read_parquet
 
 Kind = Literal["nl", "simulator", "patches"]
+MIN_PARCELS = 40
+"""Of the simulator: twenty for each of its two regions."""
 PIXELS_OF_A_SET = 4
 """Pixels simulated of a set: only its mean is looked at (chosen because four average speckle enough and are quick)."""
 
@@ -82,6 +84,8 @@ def open_series(source: Source) -> ScoredSeries:
         ExperimentError: it names no folder, or has too few scored parcels to be split.
     """
     if source.kind == "simulator":
+        if source.parcels < MIN_PARCELS:
+            raise ExperimentError(f"{source.parcels} parcels of the simulator; at least {MIN_PARCELS} are needed")
         config = calendar_year(source.year, source.seed, source.parcels, PIXELS_OF_A_SET)
         return _splittable(ScoredSeries(simulated(config), date(source.year, 1, 1), "parcels"))
     if source.folder is None:
