@@ -30,7 +30,7 @@ from models.classifier.crop_model import CropModel
 from models.classifier.normalisation import Observations
 from models.classifier.sampling import PackedParcels
 from models.classifier.scoring import predict
-from models.ndvi.daily_curve import ORIGINS, draw_curve
+from models.ndvi.daily_curve import ORIGINS, reconstruct_curve
 from models.ndvi.gap_model import GapModel
 from models.ndvi.inputs import ClearSeries, SarSeries
 from monitor.errors import NotFound
@@ -183,7 +183,7 @@ def daily_curve(
     sar = _sar(passes, day_0)
     days = np.floor(np.concatenate([clear.day, sar.day])).astype(np.int64)
     first, last = np.array([max(days.min(), 0)]), np.array([days.max()])
-    rows = draw_curve(model.model, sar, clear, first, last)
+    rows = reconstruct_curve(model.model, sar, clear, first, last)
     origin = np.array(ORIGINS, object)[rows.origin]
     on = pd.DatetimeIndex(np.datetime64(day_0) + rows.day, name="date")
     return pd.DataFrame({"ndvi": rows.ndvi, "sd": rows.sd, "origin": origin}, index=on)

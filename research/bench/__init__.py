@@ -1,1 +1,1 @@
-"""Benchmarks, each beside a peer or a limit of the same run."""
+"""Benchmarks, each beside a reference or a limit of the same run."""

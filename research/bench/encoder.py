@@ -64,12 +64,12 @@ def main(
     geometry = torch.randn(batch, 1, 4, generator=random).repeat(1, dates, 1)
     inputs = values, mask, geometry, torch.linspace(0, 360, dates)
     given = packed(*inputs)
-    peer_s, our_s = least_s([lambda: published(*inputs), lambda: ours.decode(ours.encode(given))], rounds)
+    reference_s, our_s = least_s([lambda: published(*inputs), lambda: ours.decode(ours.encode(given))], rounds)
     result = {
-        "speedup": peer_s / our_s,
+        "speedup": reference_s / our_s,
         "max_abs_diff": float((published(*inputs) - ours.decode(ours.encode(given))).abs().max()),
         "parcels_per_s": batch / our_s,
-        "published_parcels_per_s": batch / peer_s,
+        "published_parcels_per_s": batch / reference_s,
     }
     print(json.dumps(result) if as_json else "\n".join(f"{name:<26}{value:.4g}" for name, value in result.items()))
 

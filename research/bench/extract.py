@@ -6,7 +6,7 @@ A synthetic Sentinel-2 tile, 10,980 x 10,980 pixels, ten bands at 10 and 20 m an
 horizontal predictor, noise so that they are as large as real ones), made in a temporary folder. Fields lie 490 m apart,
 as if 50,000 filled the tile; fewer fill a part of it, or with --scattered all of it. One run says: ours (reading, pixel
 sets, ten means, indices, the Arrow table), the same windows only read, exactextract's and rasterstats' ten means of the
-same inner outlines without a cloud mask; the peers on as many parcels as told, by the parcel. The keys at the top are
+same inner outlines without a cloud mask; the references on as many parcels as given, by the parcel. The keys at the top are
 those of the largest number of parcels.
 """
 
@@ -133,7 +133,7 @@ def read_only(scene: Scene, index: ParcelIndex, threads: int) -> None:
             pass
 
 
-def peers(scene: Scene, inner: NDArray[np.object_], n_exact: int, n_stats: int) -> tuple[float, float, float]:
+def references(scene: Scene, inner: NDArray[np.object_], n_exact: int, n_stats: int) -> tuple[float, float, float]:
     """Parcels per second of exactextract, by the clock and by its cores, and of rasterstats: ten means of the first ones."""
     hrefs = [scene.bands[name].href for name in S2_BANDS]
     frame = geopandas.GeoDataFrame(geometry=inner[:n_exact], crs=GRID.crs)
@@ -175,7 +175,7 @@ def measure(scene: Scene, parcels: Parcels, folder: Path, rounds: int, n_exact: 
     corner, pixel = (GRID.left, GRID.top), (GRID.pixel_m, -GRID.pixel_m)
     inner = shapely.transform(inner, lambda xy: xy * pixel + corner)
     n_exact = min(n_exact, len(parcels))
-    exact_per_s, exact_per_core_s, stats_per_s = peers(scene, inner, n_exact, 40)
+    exact_per_s, exact_per_core_s, stats_per_s = references(scene, inner, n_exact, 40)
     return {
         "parcels": len(parcels),
         "parcels_per_s": len(parcels) / our_s,

@@ -1,4 +1,4 @@
-"""Clear NDVI hidden in artificial gaps of 10 to 90 days: our curve beside its peers, retrospective and causal.
+"""Clear NDVI hidden in artificial gaps of 10 to 90 days: our curve beside its references, retrospective and causal.
 
     python -m research.bench.gapfill [--json] [--data DIR [--train-on DIR2]] [--simulator] [--methods ours,boosting] [--folds 0,1]
                             [--seed 0] [--sample N] [--answers FILE]
@@ -9,7 +9,7 @@ folder. Simulator: one season to learn from, another landscape and year to be sc
 against the true NDVI. Without --data and --simulator both are run, on PARCELWATCH_DATA (default ../shared/data).
 
 JSON: methods.NAME.gap_DAYS.{n, rmse, bias, coverage, median_abs_error, rmse_by_group}, NAME = method_mode, such as
-boosting_causal; best_peer.MODE.gap_DAYS.{method, rmse}; gain.MODE.gap_DAYS and gain_at_30.MODE = 1 - ours / best peer, by
+boosting_causal; best_peer.MODE.gap_DAYS.{method, rmse}; gain.MODE.gap_DAYS and gain_at_30.MODE = 1 - ours / best reference, by
 RMSE; series_per_s.NAME: parcels' daily years filled by a second of one core. With both sources the folder's keys are at
 the top and the simulator's the same under "simulator"; there gap_DAYS also has `true`, the scores against the truth.
 """
@@ -35,7 +35,7 @@ from research.experiments.gaps.harness import Asked, MethodResult, NothingToAsk,
 from research.experiments.gaps.interpolation import Linear, SavitzkyGolay, Whittaker
 from research.experiments.gaps.ours import Ours
 from research.experiments.gaps.series import calendar_year, dutch, simulated
-from research.seasons.playable import SeasonDataError
+from research.seasons.replay_source import SeasonDataError
 from terminal.output import console
 
 METHODS: dict[str, Callable[[], Filler]] = {
@@ -73,10 +73,10 @@ def summary(asked: Asked, results: Sequence[MethodResult]) -> dict[str, Any]:
             methods[name][f"gap_{gap}"]["true"] = asdict(score)
     best, gain = {}, {}
     for mode in MODES:
-        peers = [one for one in results if one.mode == mode and one.method != OURS]
+        references = [one for one in results if one.mode == mode and one.method != OURS]
         own = next((one for one in results if one.mode == mode and one.method == OURS), None)
-        if peers:
-            first = {gap: min(peers, key=lambda one: one.scores[gap].rmse) for gap in gaps}
+        if references:
+            first = {gap: min(references, key=lambda one: one.scores[gap].rmse) for gap in gaps}
             best[mode] = {
                 f"gap_{gap}": {"method": one.method, "rmse": one.scores[gap].rmse} for gap, one in first.items()
             }
@@ -134,7 +134,7 @@ def main(
     sample: Annotated[int | None, typer.Option(help="ask so many hidden views, drawn at random")] = None,
     answers: Annotated[Path | None, typer.Option(help="write all answers to this .npz")] = None,
 ) -> None:
-    """Prints scores of each method by mode and gap, the best peer and our gain on it."""
+    """Prints scores of each method by mode and gap, the best reference and our gain on it."""
     torch.set_num_threads(1)
     chosen = _named(methods)
     if train_on is not None and data is None:
@@ -182,7 +182,7 @@ def _named(methods: str) -> list[Callable[[], Filler]]:
 
 
 def _write(path: Path, source: str, asked: Asked, results: Sequence[MethodResult]) -> None:
-    """All answers of a source, for a closer look: FILE-SOURCE.npz."""
+    """All answers of a source, for a closer study: FILE-SOURCE.npz."""
     arrays: dict[str, Any] = {"parcel": asked.parcel, "day": asked.day, "ndvi": asked.ndvi, "group": asked.group}
     if asked.truth is not None:
         arrays["truth"] = asked.truth

@@ -3,7 +3,7 @@
     python -m research.bench.ingest [--json] [--rows 60000] [--rounds 3]
 
 Rows are Sentinel-2 observations with all bands and a pixel set of 32 pixels (640 bytes). Each round measures the limit and
-the consumer in turn on fresh passes, so that a busy machine slows both; the median of the rounds is told.
+the consumer in turn on fresh passes, so that a busy machine slows both; the median of the rounds is reported.
 """
 
 import json

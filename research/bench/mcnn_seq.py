@@ -2,10 +2,10 @@
 
     python -m research.bench.mcnn_seq [--json] [--windows 1024] [--rounds 5] [--device cpu]
 
-Ours is `McnnInference` on all windows. The peer is given its best batch size of several, then both are timed turn by turn and the least
+Ours is `McnnInference` on all windows. The reference is given its best batch size of several, then both are timed in turn and the least
 time of each counts. On a CPU: one thread, and the time is that thread's own (what other users of the core take does not count);
-elsewhere wall time, the device waited for. Beside `speedup`, which is of that: the peer with all scores of an output computed at
-once; both sides given one window at a time; and ours in chunks over the peer one window at a time.
+elsewhere wall time, the device waited for. Beside `speedup`, which is of that: the reference with all scores of an output computed at
+once; both sides given one window at a time; and ours in chunks over the reference one window at a time.
 """
 
 import json
@@ -21,8 +21,8 @@ from models.ndvi.published.inference import McnnInference
 from models.ndvi.published.mcnn_seq import McnnSeq
 from research.bench.published_mcnn import PublishedMcnn
 
-PEER_BATCHES = (64, 128, 256, 512, 1024)
-"""Batch sizes the peer may choose from (chosen because 2048 is slower than 512, 32 than 64)."""
+REFERENCE_BATCHES = (64, 128, 256, 512, 1024)
+"""Batch sizes the reference may choose from (chosen because 2048 is slower than 512, 32 than 64)."""
 N_ALONE = 4
 """Windows timed one at a time."""
 
@@ -58,9 +58,9 @@ def compare(model: McnnSeq, sar: Tensor, rounds: int) -> dict[str, float]:
     """The figures of one network on windows (B, T, 2), both on one device."""
     device, n = sar.device, len(sar)
     ours, literal, batched = McnnInference(model), PublishedMcnn(model).eval(), PublishedMcnn(model, True).eval()
-    sizes = [size for size in PEER_BATCHES if size <= n] or [n]
-    peers = [(peer, size) for peer in (literal, batched) for size in sizes]
-    trials = least_s([lambda p=p, s=s: in_batches(p, sar, s) for p, s in peers], 1, device)  # type: ignore[misc]
+    sizes = [size for size in REFERENCE_BATCHES if size <= n] or [n]
+    references = [(reference, size) for reference in (literal, batched) for size in sizes]
+    trials = least_s([lambda p=p, s=s: in_batches(p, sar, s) for p, s in references], 1, device)  # type: ignore[misc]
     parts = trials[: len(sizes)], trials[len(sizes) :]
     best = [min(zip(part, sizes, strict=True))[1] for part in parts]
     our_s, literal_s, batched_s = least_s(

@@ -1,4 +1,4 @@
-"""MCNN-Seq as the paper prints it, one segment and one equation at a time: the peer of `research.bench.mcnn_seq`, nothing else.
+"""MCNN-Seq as the paper prints it, one segment and one equation at a time: the reference of `research.bench.mcnn_seq`, nothing else.
 
     e_ij = v . tanh(W s_(i-1) + U h_j),   a_ij = exp(e_ij) / sum_k exp(e_ik),   c_i = sum_j a_ij h_j
 

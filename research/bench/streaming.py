@@ -2,7 +2,7 @@
 
     python -m research.bench.streaming [--json] [--parcels 512] [--pixels 64] [--rounds 10] [--device cpu]
 
-Late fusion over Sentinel-2 (61 dates), ascending and descending Sentinel-1 (70 dates each). The news of every parcel is one
+Late fusion over Sentinel-2 (61 dates), ascending and descending Sentinel-1 (70 dates each). The newest of every parcel is one
 Sentinel-2 acquisition, the dearest; all else was seen before. Ours: its embedding, the update of its state, the decoder over
 all three states. Published: everything again, on one thread of the CPU. `growth` is an update's cost after 200 dates over
 that after 20. On a CPU one thread too, and seconds of the processor (research.bench.encoder says why); on a GPU of the clock, and also
@@ -29,8 +29,8 @@ from research.experiments.published_form import PublishedForm, decoder, trained_
 SEASON = {"s2": (10, 61), "s1a": (3, 70), "s1d": (3, 70)}
 """Channels and dates of each modality: the season of PASTIS-R."""
 CLASSES = tuple(f"crop {nr}" for nr in range(20))
-PEER_PARCELS = 128
-"""Batch of the peer, as published."""
+REFERENCE_PARCELS = 128
+"""Batch of the reference, as published."""
 SEASON_PARCELS = 64
 """Parcels whose seasons are made and recomputed at once: a season is 300 KiB a parcel, its unfolded forward 3 MiB."""
 
@@ -71,34 +71,34 @@ def joined(batches: list[Batch]) -> Batch:
     return Batch({"s2": series}, torch.cat([batch.geometry for batch in batches]))
 
 
-def before_and_news(
+def before_and_newest(
     network: PseLtae, parcels: int, pixels: int, s2_dates: int
 ) -> tuple[dict[str, State], Batch, float]:
     """States of parcels before their last acquisition, that acquisition, and how far an update is from the full forward."""
     ours = InferenceNetwork(network)
     states: list[dict[str, State]] = []
-    news, difference = [], 0.0
+    newest, difference = [], 0.0
     for begin in range(0, parcels, SEASON_PARCELS):
         whole = season(min(SEASON_PARCELS, parcels - begin), pixels, s2_dates, begin)
         before, new = without_last(whole)
         states.append(ours.encode(before))
-        news.append(new)
+        newest.append(new)
         if begin == 0:
             got = ours.decode(ours.encode(new, states[0]))
             difference = float((got - network(whole).logits).abs().max())
     together = {name: attention_state.concatenate([one[name] for one in states]) for name in states[0]}
-    return together, joined(news), difference
+    return together, joined(newest), difference
 
 
 def recomputation(pixels: int) -> Callable[[], object]:
-    """The published form on whole seasons of PEER_PARCELS parcels."""
+    """The published form on whole seasons of REFERENCE_PARCELS parcels."""
     forms = {name: trained_like(PublishedForm(c, n, len(CLASSES)), 0) for name, (c, n) in SEASON.items()}
     fused = trained_like(decoder(3 * 128, len(CLASSES)), 0)
     inputs = {
         name: (
-            torch.randn(PEER_PARCELS, n, c, pixels),
-            torch.ones(PEER_PARCELS, n, pixels),
-            torch.randn(PEER_PARCELS, n, 4),
+            torch.randn(REFERENCE_PARCELS, n, c, pixels),
+            torch.ones(REFERENCE_PARCELS, n, pixels),
+            torch.randn(REFERENCE_PARCELS, n, 4),
             torch.linspace(0, 360, n),
         )
         for name, (c, n) in SEASON.items()
@@ -106,12 +106,12 @@ def recomputation(pixels: int) -> Callable[[], object]:
     return lambda: fused(torch.cat([form.features(*inputs[name]) for name, form in forms.items()], 1))
 
 
-def bytes_of_update(news: Batch, states: Mapping[str, State], classes: int) -> int:
-    """Bytes that folding the news must read and write: observations, the state that changes twice, the others, logits."""
-    s2 = news.series["s2"]
-    tensors = [s2.pixels, s2.valid, s2.day, s2.parcel, news.geometry]
+def bytes_of_update(newest: Batch, states: Mapping[str, State], classes: int) -> int:
+    """Bytes that folding the newest must read and write: observations, the state that changes twice, the others, logits."""
+    s2 = newest.series["s2"]
+    tensors = [s2.pixels, s2.valid, s2.day, s2.parcel, newest.geometry]
     tensors += [one for name, state in states.items() for one in (state.m, state.s, state.v) * (1 + (name == "s2"))]
-    return sum(one.nbytes for one in tensors) + len(news) * classes * 4
+    return sum(one.nbytes for one in tensors) + len(newest) * classes * 4
 
 
 def copied_bytes_per_s(device: torch.device, wait: Callable[[], None], clock: Callable[[], float]) -> float:
@@ -146,7 +146,7 @@ def main(
     modalities = tuple(ModalityConfig(name, tuple("x" * (i + 1) for i in range(c))) for name, (c, _) in SEASON.items())
     trained = trained_like(PseLtae(ClassifierConfig(modalities, CLASSES)), 0)
     network = InferenceNetwork(trained).to(on)
-    lengths = {n: before_and_news(trained, parcels, pixels, n) for n in (61, 20, 60, 200)}
+    lengths = {n: before_and_newest(trained, parcels, pixels, n) for n in (61, 20, 60, 200)}
     resident = {
         n: ({name: one.to(on) for name, one in states.items()}, new.to(on)) for n, (states, new, _) in lengths.items()
     }
@@ -157,26 +157,26 @@ def main(
         wait()
         return logits
 
-    peer_s, *ours_s = least_s([recomputation(pixels), *(lambda n=n: update(n) for n in lengths)], rounds, clock)
+    reference_s, *ours_s = least_s([recomputation(pixels), *(lambda n=n: update(n) for n in lengths)], rounds, clock)
     seconds = dict(zip(lengths, ours_s, strict=True))
-    states, news, difference = lengths[61]
+    states, newest, difference = lengths[61]
     result = {
-        "speedup": (peer_s / PEER_PARCELS) / (seconds[61] / parcels),
+        "speedup": (reference_s / REFERENCE_PARCELS) / (seconds[61] / parcels),
         "max_abs_diff": difference,
         "updates_per_s": parcels / seconds[61],
         "state_bytes": sum(len(attention_state.to_bytes(one.take(slice(1)))[0]) for one in states.values()),
         "growth": seconds[200] / seconds[20],
         **{f"update_us_after_{n}": seconds[n] / parcels * 1e6 for n in (20, 60, 200)},
-        "bandwidth_share": bytes_of_update(news, states, len(CLASSES))
+        "bandwidth_share": bytes_of_update(newest, states, len(CLASSES))
         / seconds[61]
         / copied_bytes_per_s(on, wait, clock),
-        "published_parcels_per_s": PEER_PARCELS / peer_s,
+        "published_parcels_per_s": REFERENCE_PARCELS / reference_s,
     }
     if on.type == "cuda":
         half = InferenceNetwork(trained, torch.bfloat16).to(on)
 
         def from_host() -> None:
-            for new in sent_ahead([news] * 8, on):
+            for new in sent_ahead([newest] * 8, on):
                 network.decode(network.encode(new, resident[61][0]))
             wait()
 

@@ -51,7 +51,7 @@ def measure(
     found = []
     for nr, seed in enumerate(seeds):
         for row_nr, (scheme, enhancement) in enumerate(asked):
-            grid.told(f"{scheme.name} {enhancement.name} seed {seed}", (nr + row_nr / len(asked)) / len(seeds))
+            grid.report(f"{scheme.name} {enhancement.name} seed {seed}", (nr + row_nr / len(asked)) / len(seeds))
             for draw in range(draws):
                 pooled = [_thinned(grid, Run(scheme, enhancement, seed, fold), draw, ratios) for fold in folds]
                 truth, probabilities = (

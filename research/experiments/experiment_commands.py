@@ -20,7 +20,7 @@ from research.experiments import tables
 from research.experiments import timing as timing_experiment
 from research.experiments.grid import Grid
 from research.experiments.ndvi import commands as ndvi_commands
-from research.experiments.options import numbers, with_common, words
+from research.experiments.options import names_in, numbers, with_common
 from research.experiments.schemes import ENHANCEMENTS, Enhancement, ExperimentError, chosen
 from research.experiments.tables import Measurement
 from terminal.output import console, printable
@@ -144,7 +144,7 @@ def fusion(
     """Fusion schemes x enhancements (Table 1), beside single modalities and a forest."""
     how = numbers("--seeds", seeds), _folds(folds)
     with asked.grid() as grid:
-        rows = chosen(grid.data, words(schemes)), _enhancements(enhancements)
+        rows = chosen(grid.data, names_in(schemes)), _enhancements(enhancements)
         found = fusion_experiment.measure(grid, *rows, *how, with_forest=forest)
         fusion_experiment.write(asked.out, found, asked.title(grid, *how), grid.data.day_names)
     asked.show(found, "macro-F1")
@@ -162,7 +162,7 @@ def clouds(
     """Score against the share of optical dates kept (Fig. 7)."""
     how = numbers("--seeds", seeds), _folds(folds)
     with asked.grid() as grid:
-        rows = chosen(grid.data, words(schemes)), _enhancements(enhancements)
+        rows = chosen(grid.data, names_in(schemes)), _enhancements(enhancements)
         found = clouds_experiment.measure(grid, *rows, *how, draws=draws)
         clouds_experiment.write(asked.out, found, asked.title(grid, *how))
     asked.show([one for one in found if one.x in clouds_experiment.SHOWN], "macro-F1")
@@ -173,7 +173,7 @@ def gradient_flow(asked: Asked, seeds: Seeds = "0", folds: Folds = "1", schemes:
     """Where the gradient goes: each modality's share, with and without auxiliary supervision (Eq. 9, Fig. 6)."""
     how = numbers("--seeds", seeds), _folds(folds)
     with asked.grid() as grid:
-        found = gradient_flow_experiment.measure(grid, chosen(grid.data, words(schemes)), *how)
+        found = gradient_flow_experiment.measure(grid, chosen(grid.data, names_in(schemes)), *how)
         some = gradient_flow_experiment.write(asked.out, found, asked.title(grid, *how))
     x = sorted({one.x for one in some})
     asked.show([one for one in some if one.x in (x[0], x[len(x) // 2], x[-1])], gradient_flow_experiment.SHARE)
@@ -183,7 +183,7 @@ def gradient_flow(asked: Asked, seeds: Seeds = "0", folds: Folds = "1", schemes:
 def timing(asked: Asked, schemes: Schemes = "") -> None:
     """Parameters, seconds of an epoch and parcels a second (Table 4), beside the published form."""
     with asked.grid() as grid:
-        found = timing_experiment.measure(grid, chosen(grid.data, words(schemes)), ENHANCEMENTS[-1], 1)
+        found = timing_experiment.measure(grid, chosen(grid.data, names_in(schemes)), ENHANCEMENTS[-1], 1)
         timing_experiment.write(asked.out, found, grid.data.name, grid.device)
     asked.show(found, *timing_experiment.METRICS)
 
@@ -200,7 +200,7 @@ def in_season(
     """Score against the date of the season, every fifteen days and on the scored dates."""
     how = numbers("--seeds", seeds), _folds(folds)
     with asked.grid() as grid:
-        rows = chosen(grid.data, words(schemes)), _enhancements(enhancements)
+        rows = chosen(grid.data, names_in(schemes)), _enhancements(enhancements)
         found = in_season_experiment.measure(grid, *rows, *how, with_forest=forest)
         in_season_experiment.write(asked.out, found, grid, *rows, *how, asked.title(grid, *how))
     asked.show([one for one in found if one.at in grid.data.day_names], "macro-F1")
@@ -230,6 +230,6 @@ def _folds(text: str) -> tuple[int, ...]:
 
 def _enhancements(text: str) -> tuple[Enhancement, ...]:
     known = {one.name: one for one in ENHANCEMENTS}
-    if missing := [word for word in words(text) if word not in known]:
+    if missing := [name for name in names_in(text) if name not in known]:
         raise ExperimentError(f"--enhancements {', '.join(missing)}: known are {', '.join(known)}")
-    return tuple(known[word] for word in words(text))
+    return tuple(known[name] for name in names_in(text))

@@ -1,4 +1,4 @@
-"""The peer of every experiment: a random forest on binned means of the same observations, same folds, same dates.
+"""The baseline of every experiment: a random forest on binned means of the same observations, same folds, same dates.
 
     x(p, m, c, b) = mean over observations of parcel p in period b of (channel c of modality m - mean of its orbit)
 

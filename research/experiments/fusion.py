@@ -59,7 +59,7 @@ def scores_of_rows(
     found = []
     for nr, seed in enumerate(seeds):
         for row_nr, (scheme, enhancement) in enumerate(asked):
-            grid.told(f"{scheme.name} {enhancement.name} seed {seed}", (nr + row_nr / len(asked)) / len(seeds))
+            grid.report(f"{scheme.name} {enhancement.name} seed {seed}", (nr + row_nr / len(asked)) / len(seeds))
             found += scores(grid, scheme, enhancement, seed, folds, days, names)
     return found
 

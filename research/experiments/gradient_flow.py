@@ -54,7 +54,7 @@ def measure(grid: Grid, schemes: Sequence[Scheme], seeds: Sequence[int], folds: 
         asked = COMPARED if scheme.fusion != "mid" else COMPARED[:1]
         runs = [Run(scheme, one, seed, fold) for one in asked for seed in seeds for fold in folds]
         for nr, run in enumerate(runs):
-            grid.told(run.key, nr / len(runs))
+            grid.report(run.key, nr / len(runs))
             for epoch, norms in enumerate(grid.kept(f"flow-{run.key}", partial(_flow, grid, run)), start=1):
                 for name, norm in zip(scheme.modalities, norms.tolist(), strict=True):
                     row = f"{scheme.name}: {name}", run.enhancement.name, run.seed, run.fold, float(epoch), f"{epoch}"
@@ -87,7 +87,7 @@ def _flow(grid: Grid, run: Run) -> NDArray[np.float64]:
     weight = class_weight(labels[members], len(config.classes), training.balance)
     found: list[list[float]] = []
 
-    def told(epoch: Epoch, state: Callable[[], dict[str, Any]]) -> None:
+    def on_epoch(epoch: Epoch, state: Callable[[], dict[str, Any]]) -> None:
         network = PseLtae(config)
         network.load_state_dict(state()["fitting"]["network"])
         random = torch.Generator().manual_seed(epoch.number)
@@ -101,7 +101,7 @@ def _flow(grid: Grid, run: Run) -> NDArray[np.float64]:
                 norms.append(modality_norms(network, loss))
         found.append(np.mean(norms, axis=0).tolist())
 
-    grid.fit(run, told)
+    grid.fit(run, on_epoch)
     return np.array(found)
 
 

@@ -65,7 +65,7 @@ class Grid:
     data: LabelledParcels
     common: tuple[ModelConfig, TrainingSection] = field(default_factory=lambda: (ModelConfig(), TrainingSection()))
     """How every run is trained; a run says its own scheme, enhancement and seed."""
-    told: Progress = lambda _what, _share: None
+    report: Progress = lambda _what, _share: None
 
     def open(self) -> Grid:
         """Makes the folder, or checks that its runs were of these data and settings.
@@ -114,7 +114,7 @@ class Grid:
         """Trains a run anew on all that may be learnt from, nothing held out: to watch it learn.
 
         Args:
-            on_epoch: told after each epoch, with a function that gives the weights among the state.
+            on_epoch: called after each epoch, with a function that gives the weights among the state.
             epochs: instead of the configuration's.
         """
         model, training = self.configured(run)

@@ -92,7 +92,7 @@ class _Cut:
 
 
 def _plan(folder: Path, sensors: tuple[Sensor, ...], options: Options) -> Plan:
-    """Looks at every patch's annotations and array headers: what cannot be used is known before the cutting."""
+    """Appearance at every patch's annotations and array headers: what cannot be used is known before the cutting."""
     listed = patches(folder)
     cuts: list[_Cut] = []
     faults: list[str] = []

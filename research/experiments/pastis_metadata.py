@@ -96,7 +96,7 @@ SENSORS = (Sensor("S2", S2_BANDS, 1e-4, 1, 0.4), Sensor("S1A", _S1, 0.01, 100, 0
 
 @dataclass(frozen=True)
 class Patch:
-    """A patch as the metadata tells of it."""
+    """A patch as the metadata describes it."""
 
     id: int
     fold: int

@@ -83,7 +83,7 @@ Days = Mapping[str, NDArray[np.float32]]
 
 
 def _plan(folder: Path, sensors: tuple[Sensor, ...], options: Options) -> Plan:
-    """Looks for every parcel's dates and files: what is missing is known before the packing."""
+    """Appearance for every parcel's dates and files: what is missing is known before the packing."""
     parcels, notices = table(folder / "metadata_parcel.csv")
     if not options.unlabelled:
         parcels = parcels.take(parcels.is_crop)

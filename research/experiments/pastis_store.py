@@ -174,7 +174,7 @@ def opened(
                 build(place / name, plan(), progress)
             store = load(place / name)
         if store is None:
-            raise PastisError(f"{place / name}: just written, and not whole; delete it and look after the disk")
+            raise PastisError(f"{place / name}: just written, and not whole; delete it and check the disk")
     for line in store.notices:
         notice(line)
     return store

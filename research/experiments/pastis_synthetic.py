@@ -1,7 +1,7 @@
 """A small PASTIS-R folder in either published form, for a trial run without the 54 GB: made-up fields, true formats.
 
 Fields are rectangles between paths; each class has a peak of its own, which greens reflectance and raises backscatter; on
-some dates a patch is cloudy. A void parcel lies at each patch's border. The classes are easy to tell apart on purpose.
+some dates a patch is cloudy. A void parcel lies at each patch's border. The classes are easy to distinguish on purpose.
 Shapes: as in research.experiments.pastis and research.experiments.pastis_pixelset.
 Units:  reflectance x 10000, dB.
 """

@@ -26,7 +26,7 @@ COLOURS: Final[Mapping[str, str]] = {
     "decision": "#56306e",
     "forest": "#777777",
 }
-"""Optical green, radar blue, fusion from straw to violet, the peer grey."""
+"""Optical green, radar blue, fusion from straw to violet, the baseline grey."""
 DASHES: Final[Mapping[str, Any]] = {
     "none": (0, (1, 1.5)),
     "auxiliary": (0, (4, 1.5)),

@@ -1,4 +1,4 @@
-"""The published parcel classifier as its authors' code lays it out: the peer of the classifier's benchmarks, nothing else.
+"""The published parcel classifier as its authors' code lays it out: the reference of the classifier's benchmarks, nothing else.
 
 Neither tuned nor handicapped: the same layers in the same order on the same layouts. Dense, padded tensors; channels moved
 last for each linear layer over pixels and back for its batch norm, unfolded; the mean taken once for itself and once more for

@@ -106,7 +106,7 @@ def noise(a: Cell, b: Cell, column: Sequence[Cell]) -> float:
 
 
 def winners(column: Mapping[Row, Cell], best: Best = "largest") -> set[Row]:
-    """The best row of a column and all that cannot be told from it."""
+    """The best row of a column and all that cannot be distinguished from it."""
     first = (max if best == "largest" else min)(column.values(), key=lambda one: one.mean)
     every = list(column.values())
     return {row for row, one in column.items() if abs(first.mean - one.mean) <= noise(first, one, every)}
@@ -117,7 +117,7 @@ def markdown(
 ) -> str:
     """A Markdown table of one metric: rows by scheme and enhancement, columns by `at`.
 
-    A clear best is bold; where rows cannot be told from the best, it and they are marked "≈" and none is bold. With one
+    A clear best is bold; where rows cannot be distinguished from the best, it and they are marked "≈" and none is bold. With one
     seed each, or where no `best` is asked for, nothing is marked.
     """
     known = cells(measurements, metric)

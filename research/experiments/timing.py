@@ -106,7 +106,7 @@ def measure(
     """Every scheme in our form and in the published one."""
     found = []
     for nr, scheme in enumerate(schemes):
-        grid.told(scheme.name, nr / len(schemes))
+        grid.report(scheme.name, nr / len(schemes))
         data = grid.data.of(scheme.modalities)
         for form, figures in (
             (OURS, _ours(grid, Run(scheme, enhancement, 0, fold), rounds)),

@@ -1,1 +1,1 @@
-"""Seasons to play through the whole chain: simulated with known truth, and recorded ones."""
+"""Seasons to stream through the whole chain: simulated with known truth, and recorded ones."""

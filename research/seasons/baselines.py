@@ -1,4 +1,4 @@
-"""The peers that a played season is scored beside: a random forest for crops, straight lines and last values for NDVI.
+"""The baselines that a replayed season is scored beside: a random forest for crops, straight lines and last values for NDVI.
 
     forest   per ten days of the season so far: means of VV, VH and VV - VH in dB (per direction, each orbit less its
              mean over the training parcels) and of NDVI, the other indices and the bands; 300 trees
@@ -21,11 +21,13 @@ from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
 from db.series import S2_BANDS
-from research.seasons.playable import PlayableSeason, known_by
+from research.seasons.replay_source import ReplaySource, known_by
 
 Floats = NDArray[np.float64]
 
-PERIOD_D = 10  # chosen because it scored best on the Dutch season (0.02 to 0.05 above 15 days): a peer is to be strong
+PERIOD_D = (
+    10  # chosen because it scored best on the Dutch season (0.02 to 0.05 above 15 days): a baseline is to be strong
+)
 N_TREES = 300  # chosen because more change the scores by less than the seed does
 UNSEEN = -999.0  # chosen because no feature comes near it: trees split "nothing seen" off
 S2_VALUES = ("NDVI", "NDVI_SD", "NBR2", "BSI", "S2WI", *S2_BANDS)
@@ -42,7 +44,7 @@ class Observations:
     """+ observed_at, NDVI, the other indices and bands; NaN where the source has none."""
 
 
-def observations(season: PlayableSeason) -> Observations:
+def observations(season: ReplaySource) -> Observations:
     """The observations of a season as frames, in order of availability."""
     return Observations(
         _frame(season, "S1", ("direction", "relative_orbit", "VV", "VH")), _frame(season, "S2", S2_VALUES)
@@ -117,7 +119,7 @@ def hidden_ndvi(s2: pd.DataFrame, gap_d: int) -> pd.DataFrame:
     return pd.concat(asked, ignore_index=True)
 
 
-def _frame(season: PlayableSeason, sensor: str, values: Sequence[str]) -> pd.DataFrame:
+def _frame(season: ReplaySource, sensor: str, values: Sequence[str]) -> pd.DataFrame:
     """The rows of one sensor that were not withdrawn, S1 in dB."""
     names = ["parcel_id", "observed_at", "available_at", "is_withdrawn", *values]
     tables = [

@@ -1,6 +1,6 @@
 """Daily NDVI against the truth, on days without a clear view of the parcel.
 
-Each way of knowing stands beside a peer that has the same clear views, on exactly the same days:
+Each way of knowing stands beside a baseline that has the same clear views, on exactly the same days:
 
     as known on the day    the causal row                      last clear view
     as known at the end    the newest row of the day           straight line between the clear views around it
@@ -38,7 +38,7 @@ class CurveScores:
 def curves(
     watched: Watched, days: NDArray[np.datetime64], truth: Mapping[str, NDArray[np.float32]]
 ) -> tuple[CurveScores, ...]:
-    """NDVI on days without a clear view, each way of knowing it beside a peer on the same days.
+    """NDVI on days without a clear view, each way of knowing it beside a baseline on the same days.
 
     Args:
         days: (T,) the season's days.
@@ -52,15 +52,15 @@ def curves(
     )
     last, line = last_values(seen), straight_lines(seen)
     scores: list[CurveScores] = []
-    for rows, name, peer, peer_name in (
+    for rows, name, baseline, peer_name in (
         (watched.causal, "as known on the day", last, "last clear view"),
         (watched.final, "as known at the end", line, "line between clear views"),
     ):
         ndvi, sd = (_grid(rows["parcel_key"], rows["day"], rows[what], keys, days) for what in ("ndvi", "ndvi_sd"))
-        asked = np.isnan(seen) & np.isfinite(ndvi) & np.isfinite(peer)
+        asked = np.isnan(seen) & np.isfinite(ndvi) & np.isfinite(baseline)
         if asked.any():
             scores.append(_curve_scores(name, true[asked], ndvi[asked], sd[asked]))
-            scores.append(_curve_scores(peer_name, true[asked], peer[asked], None))
+            scores.append(_curve_scores(peer_name, true[asked], baseline[asked], None))
     return tuple(scores)
 
 

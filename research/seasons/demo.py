@@ -1,6 +1,6 @@
 """The demonstration: one simulated season teaches the models, the next one streams in day by day and is watched.
 
-    season A ── played into the store ──► train classifier and NDVI ── activate ─┐
+    season A ── replayed into the store ──► train classifier and NDVI ── activate ─┐
     season B ── Kafka, store, monitor, day by day ◄──────────────────────────────┘
              └─ what the store says beside the simulator's truth ──► scores, report
 
@@ -31,8 +31,8 @@ from models.ndvi.training import GapTrainingConfig
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker
 from research.seasons.outcome import COLLECTION, Counted, DemoSettings, Outcome, Run, measure
-from research.seasons.play import Chain, Played, import_season, play, prepare
-from research.seasons.playable import Acquisition
+from research.seasons.replay_source import Acquisition
+from research.seasons.season_stream import Chain, Replayed, import_season, prepare, stream_season
 from research.simulator import Season as SimulatedSeason
 from research.simulator import SimulatorConfig, simulate_season
 from terminal.stages import Stages
@@ -111,11 +111,13 @@ def demonstrate(where: Servers, settings: DemoSettings, stages: Stages, models_f
         now, imported = import_season(chain, season, COLLECTION, _midnight(season.starts_on))
     handover = _midnight(history.ends_on + HANDOVER)
     flows = [
-        _play(chain, _part(history, None, None), stages, f"season {history.name}, history", is_watched=False),
-        _play(chain, _part(season, None, handover), stages, f"season {season.name}, autumn", is_watched=False),
+        _stream(chain, _part(history, None, None), stages, f"season {history.name}, history", is_watched=False),
+        _stream(chain, _part(season, None, handover), stages, f"season {season.name}, autumn", is_watched=False),
     ]
     models = _train(chain, past, now, settings, handover, stages, models_folder)
-    flows.append(_play(chain, _part(season, handover, None), stages, f"season {season.name}, watched", is_watched=True))
+    flows.append(
+        _stream(chain, _part(season, handover, None), stages, f"season {season.name}, watched", is_watched=True)
+    )
     with stages.stage("evaluate") as bar, engine(where.dsn).connect() as connection:
         in_tables = sum(
             season_results.count_observations(connection, one.season_key, COLLECTION) for one in (past, now)
@@ -136,33 +138,35 @@ def demonstrate(where: Servers, settings: DemoSettings, stages: Stages, models_f
         return measure(connection, run, bar)
 
 
-def _play(chain: Chain, part: Part, stages: Stages, name: str, *, is_watched: bool) -> tuple[int, Played]:
-    """Plays with a bar that tells the day; returns what the simulator says it emitted, and what went through."""
+def _stream(chain: Chain, part: Part, stages: Stages, name: str, *, is_watched: bool) -> tuple[int, Replayed]:
+    """Streams with a bar that tells the day; returns what the simulator says it emitted, and what went through."""
     with stages.stage(name) as bar:
         first: list[date] = []
 
-        def on_day(day: date, played: Played) -> None:
+        def on_day(day: date, replayed: Replayed) -> None:
             first.append(day)
-            said = f"{day}  {played.stored:,} observations"
+            said = f"{day}  {replayed.stored:,} observations"
             if is_watched:
-                said += f", {played.work.alert_events} alert events"
+                said += f", {replayed.work.alert_events} alert events"
             span = max((part.ends_on - first[0]).days, 1)
             bar.to(min((day - first[0]).days, span), span, said)
 
         step_days = 1 if is_watched else STEP_D
-        played = play(chain, part, {COLLECTION: None}, is_watched=is_watched, step_days=step_days, on_day=on_day)
-        return sum(entry.emitted for entry in part.season.ledger), played
+        replayed = stream_season(
+            chain, part, {COLLECTION: None}, is_watched=is_watched, step_days=step_days, on_day=on_day
+        )
+        return sum(entry.emitted for entry in part.season.ledger), replayed
 
 
-def _counted(flows: list[tuple[int, Played]], in_tables: int) -> Counted:
-    played = [one for _, one in flows]
+def _counted(flows: list[tuple[int, Replayed]], in_tables: int) -> Counted:
+    replayed = [one for _, one in flows]
     return Counted(
         emitted=sum(emitted for emitted, _ in flows),
-        sent=sum(one.sent for one in played),
-        stored=sum(one.stored for one in played),
+        sent=sum(one.sent for one in replayed),
+        stored=sum(one.stored for one in replayed),
         in_tables=in_tables,
-        dead_lettered=sum(one.dead_lettered for one in played),
-        postponed=sum(one.work.postponed for one in played),
+        dead_lettered=sum(one.dead_lettered for one in replayed),
+        postponed=sum(one.work.postponed for one in replayed),
     )
 
 

@@ -23,7 +23,7 @@ from db.parcels import Parcel, Season, load_parcels
 from db.season_results import RaisedAlertRow
 from db.series import s2_series
 from monitor.alerts.evidence import why
-from research.seasons.playable import known_by
+from research.seasons.replay_source import known_by
 from training.metrics import AlertScores, Event, Pooled, Raised, pooled, score_alerts
 
 Floats = NDArray[np.float64]
@@ -35,13 +35,13 @@ ANSWERS: Final[Mapping[str, tuple[str, ...]]] = {
     "early_loss": ("early_loss", "flood", "grassland_ploughed"),
 }
 """Which kinds of event each rule is meant to find. Mowing is management: no rule may answer it."""
-LIGHTS: Final = ("green", "yellow", "red", "not judged", "not monitorable")
+LIGHTS: Final = ("green", "yellow", "red", "not assessed", "not monitorable")
 Z_95: Final = 1.96  # two-sided 95 % of a normal distribution
 
 
 @dataclass(frozen=True)
 class Watched:
-    """What the store says of a season that was played and watched."""
+    """What the store says of a season that was replayed and watched."""
 
     season: Season
     parcels: Sequence[Parcel]
@@ -141,7 +141,7 @@ def light(is_monitorable: bool, colours: Sequence[str]) -> str:
     """A parcel's traffic light: the worst colour of its findings."""
     if not is_monitorable:
         return "not monitorable"
-    return max(colours, key=LIGHTS.index) if colours else "not judged"
+    return max(colours, key=LIGHTS.index) if colours else "not assessed"
 
 
 def crops(labels: Labels, posteriors: pd.DataFrame, taught: Labels, classes: Sequence[str]) -> Pooled:
@@ -222,7 +222,7 @@ def _case(
     right = [e for e in own if _answers(raised, e)]
     shown = right or own
     # The evidence that made it: of its confirmation if there was one, else of its opening.
-    told = [
+    report = [
         row
         for row in history
         if row.kind == "alert"
@@ -241,5 +241,5 @@ def _case(
         alert.closed_at.date() if alert.closed_at else None,
         "; ".join(f"{e.kind.replace('_', ' ')} {e.happened_on}" for e in shown) or "nothing",
         "right" if right else "other event" if own else "false",
-        why(alert.rule, told[-1].detail) if told else "",
+        why(alert.rule, report[-1].detail) if report else "",
     )

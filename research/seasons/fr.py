@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import shapely
 
-from research.seasons.playable import RecordedAcquisition, RecordedSeason, SeasonDataError
+from research.seasons.replay_source import RecordedAcquisition, RecordedSeason, SeasonDataError
 from research.seasons.rows import acquisition, in_order
 from research.seasons.tabular import existing, read_parquet
 from training.folds import blocks

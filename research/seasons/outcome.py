@@ -78,7 +78,7 @@ class Counted:
 
 @dataclass(frozen=True)
 class Run:
-    """What was played, by which models, and how long it took."""
+    """What was replayed, by which models, and how long it took."""
 
     settings: DemoSettings
     history: SimulatedSeason
@@ -167,7 +167,7 @@ def labelled(parcels: Sequence[Parcel], names: Mapping[str, str]) -> pd.DataFram
 def _forest(
     run: Run, taught: pd.DataFrame, labels: pd.DataFrame, classes: tuple[str, ...], bar: Steps
 ) -> dict[date, ClassScores]:
-    """The peer: a random forest taught the same season, with what was available on the same day of that season."""
+    """The baseline: a random forest taught the same season, with what was available on the same day of that season."""
     bar.to(1, 10, "observations for the random forest")
     past, observed = baselines.observations(run.history), baselines.observations(run.season)
     scores = {}

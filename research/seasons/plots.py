@@ -28,7 +28,7 @@ LIGHT_COLOURS: Final = {
     "green": "#4f9d5b",
     "yellow": "#e0b021",
     "red": "#c8372d",
-    "not judged": "#8fa3b0",
+    "not assessed": "#8fa3b0",
     "not monitorable": "#c9ced2",
 }
 CROP_COLOURS: Final = {
@@ -48,7 +48,7 @@ CROP_COLOURS: Final = {
 }
 INK: Final = "#000000"  # what the page replaces by its own
 TRUTH_COLOUR: Final = "#7b3fa0"
-PEER_COLOUR: Final = "#c8772d"
+BASELINE_COLOUR: Final = "#c8772d"
 MAIN_COLOUR: Final = "#2f7d4f"
 BLOCK_GAP_M: Final = 25.0
 """Fields nearer than twice this belong to one block: tracks and ditches are narrower, blocks lie further apart."""
@@ -134,12 +134,12 @@ def accuracy_over_season(
                 fontsize=9,
             )
         if forest:
-            peers: Any = sorted(forest)
+            baselines: Any = sorted(forest)
             axis.plot(
-                peers,
-                [forest[day].accuracy for day in peers],
+                baselines,
+                [forest[day].accuracy for day in baselines],
                 "D",
-                color=PEER_COLOUR,
+                color=BASELINE_COLOUR,
                 markersize=5,
                 label="random forest, accuracy",
             )
@@ -157,7 +157,7 @@ def reliability_plot(bins: Mapping[str, Sequence[Bin]]) -> str:
         figure = Figure(figsize=(4.6, 4.4), layout="constrained")
         axis = figure.subplots()
         axis.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--", alpha=0.5)
-        for (name, own), colour in zip(bins.items(), (MAIN_COLOUR, PEER_COLOUR), strict=False):
+        for (name, own), colour in zip(bins.items(), (MAIN_COLOUR, BASELINE_COLOUR), strict=False):
             at, right, n = (np.array([getattr(one, what) for one in own]) for what in ("confidence", "accuracy", "n"))
             axis.plot(at, right, color=colour, linewidth=1, alpha=0.6)
             axis.scatter(at, right, s=8 + 160 * n / max(n.max(), 1), color=colour, alpha=0.75, label=name, linewidths=0)

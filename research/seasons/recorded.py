@@ -9,7 +9,7 @@ from typing import Literal
 import pandas as pd
 
 from research.seasons import fr, nl
-from research.seasons.playable import RecordedSeason, SeasonDataError
+from research.seasons.replay_source import RecordedSeason, SeasonDataError
 from training.folds import blocked_folds
 
 Kind = Literal["nl", "fr"]

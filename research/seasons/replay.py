@@ -1,7 +1,7 @@
 """Replays a recorded season through the whole chain and scores it on parcels that no model saw.
 
     history pass    the season (or that of another folder) is stored; models are trained from the store, one for each fold
-    watched pass    the season is played day by day; the test parcels of fold k are collection NAME-fold-k, watched by
+    watched pass    the season is replayed day by day; the test parcels of fold k are collection NAME-fold-k, watched by
                     the models of the other folds, so every posterior scored was made in season, by the monitor
 
 With another folder to train on there is one model and one collection.
@@ -26,16 +26,16 @@ from models.ndvi.queries import GapQueries, Series
 from models.ndvi.training import GapTrainingConfig
 from monitor.stages.reconstruct_ndvi import curve_series
 from research.seasons import baselines
-from research.seasons.play import Chain, DayDone, import_season, play
-from research.seasons.playable import RecordedSeason, known_by
 from research.seasons.recorded import classes_of, labels_frame
+from research.seasons.replay_source import RecordedSeason, known_by
 from research.seasons.scoreboard import Scores
+from research.seasons.season_stream import Chain, DayDone, import_season, stream_season
 from training import season_models, stored_season
 from training.metrics import ClassScores, pooled, score_classes, score_ndvi
 from training.stored_season import TrainingData
 
-Told = Callable[[str, float | None], None]
-"""What is being done, and the share of it that is done (None where it can't be told)."""
+Report = Callable[[str, float | None], None]
+"""What is being done, and the share of it that is done (None where it is not known)."""
 SCORED_AREA_HA = 0.3
 """Parcels of the NDVI scores: smaller ones hold a handful of mixed pixels (data README)."""
 
@@ -64,10 +64,10 @@ def replay(
     season: RecordedSeason,
     train_on: RecordedSeason | None,
     settings: ReplaySettings,
-    told: Told,
+    report: Report,
     on_day: DayDone,
 ) -> Scores:
-    """Plays, trains and scores; see the module.
+    """Streams, trains and scores; see the module.
 
     Raises:
         SeasonDataError: the folder holds too little to score.
@@ -77,9 +77,11 @@ def replay(
     past = train_on or season
     past_labels = labels_frame(past)
     labels = past_labels if train_on is None else labels_frame(season, classes_of(past_labels))
-    told("storing the season to train on", None)
+    report("storing the season to train on", None)
     stored, _ = import_season(chain, past, f"{past.collection}-history", known_by(past.starts_on - timedelta(days=1)))
-    history = play(chain, past, {f"{past.collection}-history": None}, is_watched=False, step_days=30, on_day=on_day)
+    history = stream_season(
+        chain, past, {f"{past.collection}-history": None}, is_watched=False, step_days=30, on_day=on_day
+    )
 
     collection = f"{past.collection}-history"
     crops = _labelled(chain, stored, collection, past_labels)
@@ -90,14 +92,16 @@ def replay(
         watched, _ = import_season(
             chain, season, part.collection, known_by(season.starts_on - timedelta(days=1)), part.parcel_ids
         )
-        told(f"training the models of {part.collection}", 0.0)
-        curve = _train(chain, watched.season_key, part, crops, fields, past, settings, told)
+        report(f"training the models of {part.collection}", 0.0)
+        curve = _train(chain, watched.season_key, part, crops, fields, past, settings, report)
         if part.training_ids is not None:
             radar.append(_score_radar(curve, fields, ~_usable(fields, part)))
-    told("watching the season", None)
-    played = play(chain, season, {part.collection: part.parcel_ids for part in parts}, is_watched=True, on_day=on_day)
+    report("watching the season", None)
+    replayed = stream_season(
+        chain, season, {part.collection: part.parcel_ids for part in parts}, is_watched=True, on_day=on_day
+    )
 
-    told("scoring", None)
+    report("scoring", None)
     classes = classes_of(past_labels)
     taught = None if train_on is None else past_labels
     if train_on is not None:  # the scored season is stored only now
@@ -106,7 +110,7 @@ def replay(
     ours = _score_posteriors(chain, watched, parts, season.scored_on, labels, taught, classes)
     forest = _score_forest(season, labels, train_on, past_labels, classes)
     ndvi = pd.concat(radar)
-    sent = history.sent + played.sent
+    sent = history.sent + replayed.sent
     return Scores(
         title=f"Replay of {season.collection}, season {season.name}",
         protocol=_protocol(season, train_on),
@@ -120,11 +124,11 @@ def replay(
         },
         facts={
             "observations sent": sent,
-            "stored": history.stored + played.stored,
-            "dead letters": history.dead_lettered + played.dead_lettered,
-            "posteriors": played.work.posteriors,
-            "NDVI days": played.work.ndvi_days,
-            "alert events": played.work.alert_events,
+            "stored": history.stored + replayed.stored,
+            "dead letters": history.dead_lettered + replayed.dead_lettered,
+            "posteriors": replayed.work.posteriors,
+            "NDVI days": replayed.work.ndvi_days,
+            "alert events": replayed.work.alert_events,
             "seed": settings.seed,
             "seconds": round(perf_counter() - began),
         },
@@ -175,7 +179,7 @@ def _train(
     fields: TrainingData,
     past: RecordedSeason,
     settings: ReplaySettings,
-    told: Told,
+    report: Report,
 ) -> GapModel:
     """Trains, registers and activates the models of a part; returns that of the curve."""
     usable = [_usable(data, part) for data in (crops, fields)]
@@ -185,14 +189,14 @@ def _train(
         is_usable=usable[0],
         epochs=settings.epochs,
         seed=settings.seed,
-        progress=lambda epoch, epochs, loss: told(f"crops of {part.collection}, loss {loss:.3f}", epoch / epochs),
+        progress=lambda epoch, epochs, loss: report(f"crops of {part.collection}, loss {loss:.3f}", epoch / epochs),
     )
     updates = settings.ndvi.all_updates
     ndvi, ndvi_scores = season_models.ndvi(
         fields,
         is_usable=usable[1],
         config=settings.ndvi,
-        progress=lambda update, loss: told(f"NDVI of {part.collection}, loss {loss:.4f}", update / updates),
+        progress=lambda update, loss: report(f"NDVI of {part.collection}, loss {loss:.4f}", update / updates),
     )
     now = chain.clock.now
     checkpoints = {

@@ -19,11 +19,11 @@ from models.ndvi.training import GapTrainingConfig
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker
 from research.seasons.demo import servers
-from research.seasons.play import Chain, Played, prepare
-from research.seasons.playable import SeasonDataError
 from research.seasons.recorded import open_season
 from research.seasons.replay import ReplaySettings, replay
+from research.seasons.replay_source import SeasonDataError
 from research.seasons.scoreboard import append_log, write_json
+from research.seasons.season_stream import Chain, Replayed, prepare
 from research.simulator import Season, SimulatorConfig, simulate_season
 from terminal.output import console, plain, progress
 from terminal.stages import Stages
@@ -48,7 +48,7 @@ def replay_season(
     ndvi_updates: Annotated[int | None, typer.Option(help="updates in training NDVI", min=1)] = None,
     seed: int = 0,
 ) -> None:
-    """Play a recorded season through Kafka, the store and the monitor, and score it on parcels no model saw."""
+    """Stream a recorded season through Kafka, the store and the monitor, and score it on parcels no model saw."""
     if train_on is not None and train_on.resolve() == folder.resolve():
         raise SeasonDataError(
             f"{folder}: a score on what was trained on says nothing; give another folder, or leave out --train-on"
@@ -64,14 +64,14 @@ def replay_season(
         chain = Chain(where.dsn, where.bootstrap, ingest, Worker(where.dsn, MonitorSettings()))
         with stages.stage("replay") as bar:
 
-            def told(what: str, share: float | None) -> None:
+            def report(what: str, share: float | None) -> None:
                 bar.to(share or 0.0, None if share is None else 1.0, what)
 
-            def on_day(day: date, played: Played) -> None:
+            def on_day(day: date, replayed: Replayed) -> None:
                 share = (day - season.starts_on).days / max((season.ends_on - season.starts_on).days, 1)
-                bar.to(share, 1.0, f"{day}: {played.stored:,} stored, {played.work.posteriors:,} posteriors")
+                bar.to(share, 1.0, f"{day}: {replayed.stored:,} stored, {replayed.work.posteriors:,} posteriors")
 
-            scores = replay(chain, season, past, ReplaySettings(epochs=epochs, seed=seed, ndvi=ndvi), told, on_day)
+            scores = replay(chain, season, past, ReplaySettings(epochs=epochs, seed=seed, ndvi=ndvi), report, on_day)
     for table in scores.tables():
         console.print(table)
     console.print(plain("; ".join(f"{name} {value}" for name, value in scores.facts.items())))

@@ -127,10 +127,10 @@ def _final(outcome: Outcome, method: str) -> ClassScores:
 
 
 def _light_shares(lights: Mapping[str, int]) -> dict[str, str]:
-    """Shares of the judged parcels by colour; counts of the others."""
-    judged = sum(lights[name] for name in LIGHTS[:3])
+    """Shares of the assessed parcels by colour; counts of the others."""
+    assessed = sum(lights[name] for name in LIGHTS[:3])
     return {
-        name: f"{lights[name] / max(judged, 1):.1%}" if name in LIGHTS[:3] else f"{lights[name]} parcels"
+        name: f"{lights[name] / max(assessed, 1):.1%}" if name in LIGHTS[:3] else f"{lights[name]} parcels"
         for name in LIGHTS
     }
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from ingest.stream.schemas import S1, S2
-from research.seasons.playable import RecordedAcquisition, Sensor
+from research.seasons.replay_source import RecordedAcquisition, Sensor
 
 SCHEMA_OF = {"S1": S1, "S2": S2}
 

@@ -1,4 +1,4 @@
-"""The scores of a played season beside its baselines: tables for people, Markdown for the log, JSON for programs."""
+"""The scores of a replayed season beside its baselines: tables for people, Markdown for the log, JSON for programs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOG_TITLE = "# Log of experiments"
 
 @dataclass(frozen=True)
 class Scores:
-    """What a played season scored, each figure with the method that made it."""
+    """What a replayed season scored, each figure with the method that made it."""
 
     title: str
     protocol: str
@@ -31,7 +31,7 @@ class Scores:
     """Method -> scores."""
     alerts: AlertScores | None = None
     facts: Mapping[str, str | int | float] = field(default_factory=dict)
-    """What else a reader needs to repeat or judge the run: observations sent and stored, epochs, seed, seconds."""
+    """What else a reader needs to repeat or check the run: observations sent and stored, epochs, seed, seconds."""
 
     def to_json(self) -> dict[str, Any]:
         """The scores as JSON values."""

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from research.seasons.playable import SeasonDataError
+from research.seasons.replay_source import SeasonDataError
 
 
 def existing(folder: Path, name: str, needed: str) -> Path:

@@ -1,4 +1,4 @@
-"""The fields of one region, ready to be observed: place, state, own looks, weather and pixels."""
+"""The fields of one region, ready to be observed: place, state, own appearance, weather and pixels."""
 
 from dataclasses import dataclass
 
@@ -30,7 +30,7 @@ TEXTURE = 0.12  # within-field sd of backscatter beyond speckle
 
 
 @dataclass(frozen=True)
-class Looks:
+class Appearance:
     """How each field differs from its crop's and region's mean."""
 
     traits: Float32
@@ -53,7 +53,7 @@ class Fields:
     neighbour: IntArray
     """Row of the nearest other field, (P,)."""
     states: FieldStates
-    looks: Looks
+    appearance: Appearance
     wetness: FloatArray
     """(T,)"""
     temperature: FloatArray
@@ -69,8 +69,10 @@ class Fields:
         return self.s2.count >= LEAST_PIXELS
 
 
-def draw_looks(region: NDArray[np.str_], field: IntArray, east_km: FloatArray, config: SimulatorConfig) -> Looks:
-    """Draws the looks of all parcels: soils stay with the field from year to year, stands do not.
+def draw_appearance(
+    region: NDArray[np.str_], field: IntArray, east_km: FloatArray, config: SimulatorConfig
+) -> Appearance:
+    """Draws the appearance of all parcels: soils stay with the field from year to year, stands do not.
 
     Args:
         region: region key of each parcel, (P,).
@@ -100,7 +102,7 @@ def draw_looks(region: NDArray[np.str_], field: IntArray, east_km: FloatArray, c
         row_azimuth_deg=(90 * kept[:, 4] % 180).astype(np.float32),
         tilt_deg=(SWATH_DEG_PER_KM * east_km).astype(np.float32),
     )
-    return Looks(traits.astype(np.float32), soil.astype(np.float32), radar)
+    return Appearance(traits.astype(np.float32), soil.astype(np.float32), radar)
 
 
 def build_fields(
@@ -109,7 +111,7 @@ def build_fields(
     parcel_id: NDArray[np.str_],
     crop: IntArray,
     states: FieldStates,
-    looks: Looks,
+    appearance: Appearance,
     weather: Weather,
     config: SimulatorConfig,
 ) -> Fields:
@@ -121,7 +123,7 @@ def build_fields(
     centre = np.array([(point.x, point.y) for point in points])
     east = centre[:, 0]
     texture = np.exp(stream(config.seed, "texture").normal(0, TEXTURE, s1.is_used.shape)).astype(np.float32)
-    r = looks.radar
+    r = appearance.radar
     return Fields(
         parcel_id=parcel_id[here],
         crop=crop[here],
@@ -129,9 +131,9 @@ def build_fields(
         west_share=(east - east.min()) / max(float(np.ptp(east)), 1.0),
         neighbour=neighbour,
         states=FieldStates(*(getattr(states, name)[here] for name in FieldStates.__dataclass_fields__)),
-        looks=Looks(
-            looks.traits[here],
-            looks.soil[here],
+        appearance=Appearance(
+            appearance.traits[here],
+            appearance.soil[here],
             FieldRadar(r.moisture[here], r.offset[here], r.row_azimuth_deg[here], r.tilt_deg[here]),
         ),
         wetness=weather.wetness,

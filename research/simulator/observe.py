@@ -99,7 +99,7 @@ def observe_s1(fields: Fields, orbit: S1Orbit, t: int, heading: Heading, seed: i
         fields.states,
         t,
         fields.crop,
-        fields.looks.radar,
+        fields.appearance.radar,
         float(fields.wetness[t]),
         bool(fields.temperature[t] < FROZEN_C),
         orbit.incidence_deg,
@@ -110,10 +110,10 @@ def observe_s1(fields: Fields, orbit: S1Orbit, t: int, heading: Heading, seed: i
     used = fields.s1.is_used[seen]
     values = radar.speckled(mean, fields.s1_texture[seen], rng)
     sample_mean, sd = means(values, used)
-    # The mean is that of all pixels: those outside the sample add one gamma variate with their summed looks.
+    # The mean is that of all pixels: those outside the sample add one gamma variate with their summed appearance.
     k, rest = used.sum(axis=1), count[seen] - used.sum(axis=1)
-    looks = np.maximum(rest, 1)[:, None] * radar.ENL
-    outside = mean * rng.gamma(looks, 1 / looks, mean.shape)
+    appearance = np.maximum(rest, 1)[:, None] * radar.ENL
+    outside = mean * rng.gamma(appearance, 1 / appearance, mean.shape)
     total = (sample_mean * k[:, None] + outside * rest[:, None]) / (k + rest)[:, None]
     sets = np.clip(np.round(radar.decibel(values) * 100), -32767, 32767).astype(np.int16)
     columns: dict[str, object] = {
@@ -161,7 +161,7 @@ def _s2_pixels(
     """Reflectance of the sampled pixels of the parcels seen, (P', 10, S)."""
     wetness = np.full(len(fields.crop), fields.wetness[t], np.float32)
     canopy, ground, area = optics.mixture(
-        fields.states, t, fields.crop, fields.looks.traits, fields.looks.soil, wetness
+        fields.states, t, fields.crop, fields.appearance.traits, fields.appearance.soil, wetness
     )
     flooded = fields.states.flooded[:, t]
     field = optics.field_reflectance(canopy, ground, area, flooded)

@@ -32,7 +32,7 @@ ROW_DB = 1.3  # rows across the look direction are brighter ("flashing fields", 
 FROZEN_DB = (-3.0, -2.5)  # frozen ground loses its permittivity (Khaldoune et al. 2011)
 FLOOD_DB = (-19.0, -27.0)  # calm water
 MOISTURE = (0.10, 0.28)  # volumetric moisture when dry, and its rise to saturation
-ENL = 4.4  # equivalent number of looks of a GRD pixel in IW high resolution (ESA product specification: 4.4)
+ENL = 4.4  # equivalent number of appearance of a GRD pixel in IW high resolution (ESA product specification: 4.4)
 
 _DEPTH: Float32 = np.array([crop.depth for crop in CROPS], np.float32)
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from research.simulator.config import SimulatorConfig
 from research.simulator.crops import CROPS, INDEX
 from research.simulator.events import declare, draw_events
-from research.simulator.fields import Fields, build_fields, draw_looks
+from research.simulator.fields import Fields, build_fields, draw_appearance
 from research.simulator.growth import FieldStates, grow
 from research.simulator.landscape import build_landscape, declared_file
 from research.simulator.observe import observe_s1, observe_s2
@@ -162,16 +162,16 @@ def simulate_season(config: SimulatorConfig) -> Season:
     states = FieldStates(*(getattr(states, name)[:, WARM_UP_D:] for name in FieldStates.__dataclass_fields__))
     weather = {r: w.after(WARM_UP_D) for r, w in weather.items()}
     middle = np.array([centre[rows[r], 0].mean() for r in region])
-    looks = draw_looks(region, farmed["field"].to_numpy(int), (centre[:, 0] - middle) / 1000, config)
+    appearance = draw_appearance(region, farmed["field"].to_numpy(int), (centre[:, 0] - middle) / 1000, config)
     fields = {
-        r: build_fields(rows[r], outlines[r], parcel_id, grown, states, looks, weather[r], config)
+        r: build_fields(rows[r], outlines[r], parcel_id, grown, states, appearance, weather[r], config)
         for r in config.regions
     }
     is_monitorable = np.zeros(len(farmed), dtype=bool)
     for r in config.regions:
         is_monitorable[rows[r]] = fields[r].is_monitorable
     wetness = np.stack([weather[r].wetness for r in region]).astype(np.float32)
-    ndvi = daily_ndvi(states, grown, looks.traits, looks.soil, wetness)
+    ndvi = daily_ndvi(states, grown, appearance.traits, appearance.soil, wetness)
     return Season(
         config=config,
         parcels=declared_file(farmed, [CROPS[c].key for c in declared]),

@@ -44,7 +44,7 @@ from models.ndvi.training import GapTrainingConfig, fit_gaps
 from monitor.schedule import once
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker
-from research.seasons.play import Chain, import_season
+from research.seasons.season_stream import Chain, import_season
 from research.simulator import Season, SimulatorConfig, simulate_season
 from training import season_models
 

@@ -28,7 +28,7 @@ from models.classifier.normalisation import Normaliser, Observations
 from monitor.errors import NotFound
 from monitor.inspection.posterior_course import posterior_course
 from terminal.errors import UserError
-from training.commands import _the_model
+from training.library import registered
 
 ROOT = Path(__file__).parents[2]
 OBSERVED = datetime(2025, 5, 1, 10, 30, tzinfo=UTC)
@@ -360,10 +360,10 @@ def test_a_key_is_a_key_even_where_an_id_begins_like_it(connection: sa.Connectio
     connection.execute(
         sa.text("update models set model_id = model_key + 1 || 'aaa' where model_key = :key"), {"key": keys[0]}
     )
-    assert _the_model(connection, str(keys[1])).model_id == "bbbb"
-    assert _the_model(connection, "bb").model_key == keys[1]
+    assert registered(connection, str(keys[1])).model_id == "bbbb"
+    assert registered(connection, "bb").model_key == keys[1]
     with pytest.raises(NotFound, match="no registered model answers to ''"):
-        _the_model(connection, "")
+        registered(connection, "")
     connection.commit()
     with pytest.raises(NotFound, match="collection 'zz' has no parcels in season 2025; stored: nl in 2025"):
         run("models", "activate", "bbbb", "--season", "2025", "--collection", "zz")

@@ -15,7 +15,7 @@ from monitor.errors import NotFound
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker
 from parcelwatch import load_model, parcel_history
-from research.seasons.play import Chain, import_season
+from research.seasons.season_stream import Chain, import_season
 from research.simulator import SimulatorConfig, simulate_season
 from training.season_models import conventions, ndvi_checkpoint, save
 

@@ -15,8 +15,8 @@ from db.parcels import load_parcels, season_by_name
 from ingest.stream.settings import IngestSettings
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker
-from research.experiments.playable import labelled
-from research.seasons.play import Chain, import_season
+from research.experiments.season_source import labelled
+from research.seasons.season_stream import Chain, import_season
 from research.simulator import Season, SimulatorConfig, simulate_season
 from training.classifier_command import classifier
 from training.database_source import DatabaseData
@@ -78,14 +78,23 @@ def test_a_stored_season_and_one_in_memory_are_the_same(stored: Season) -> None:
     names = stored.parcels["crop_name"].where(stored.truth.parcels["is_monitorable"].to_numpy())
     label = names.where(names.isin(data.classes))
     frame = pd.DataFrame({"parcel_id": stored.parcels["parcel_id"], "label": label, "block": "b"})
-    played = labelled("played", stored, frame.assign(fold=0), [stored.ends_on])
-    known = np.flatnonzero(played.is_labelled)
-    assert played.classes == data.classes
-    assert [one.channels for one in played.modalities] == [one.channels for one in data.modalities]
-    for name, one in played.observations.items():
+    replayed = labelled("played", stored, frame.assign(fold=0), [stored.ends_on])
+    known = np.flatnonzero(replayed.is_labelled)
+    assert replayed.classes == data.classes
+    assert [one.channels for one in replayed.modalities] == [one.channels for one in data.modalities]
+    for name, one in replayed.observations.items():
         kept = one.take(np.isin(one.parcel, known))
         own = LabelledParcels(
-            "", {name: kept}, played.geometry, played.labels, played.classes, (), played.fold, played.block, (), ()
+            "",
+            {name: kept},
+            replayed.geometry,
+            replayed.labels,
+            replayed.classes,
+            (),
+            replayed.fold,
+            replayed.block,
+            (),
+            (),
         )
         np.testing.assert_allclose(rows(own, name), rows(data, name), rtol=1e-6)  # outlines were written and read
     assert set(data.fold.tolist()) == {1, 2, 3, 4, 5}

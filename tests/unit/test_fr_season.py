@@ -11,8 +11,8 @@ import pytest
 from ingest.stream.row_checks import faults
 from ingest.stream.schemas import S1, S2
 from research.seasons import fr
-from research.seasons.playable import SeasonDataError
 from research.seasons.recorded import classes_of, labels_frame, open_season
+from research.seasons.replay_source import SeasonDataError
 
 SCHEMA = {"S1": S1, "S2": S2}
 

@@ -21,7 +21,7 @@ from research.experiments.ndvi import patches
 from research.experiments.ndvi.patches import pixels
 from research.experiments.ndvi.sources import Source, open_series
 from research.experiments.schemes import ExperimentError
-from research.seasons.playable import SeasonDataError
+from research.seasons.replay_source import SeasonDataError
 from training.config import RunConfigError
 from training.season_models import GAP_FILLING
 

@@ -12,8 +12,8 @@ import shapely
 from ingest.stream.row_checks import faults
 from ingest.stream.schemas import S1, S2
 from research.seasons import nl
-from research.seasons.playable import SeasonDataError
 from research.seasons.recorded import labels_frame, open_season
+from research.seasons.replay_source import SeasonDataError
 
 EAST, NORTH = 180_000.0, 520_000.0  # a place in the Noordoostpolder, EPSG:28992
 SCHEMA = {"S1": S1, "S2": S2}

@@ -213,14 +213,14 @@ def test_pixel_sets_agree_with_the_means(acquisitions: list[Acquisition]) -> Non
 
 
 def test_the_ledger_accounts_for_every_parcel(season: Season) -> None:
-    played = list(season.acquisitions())
-    emitted = sum(a.table.num_rows for a in played)
+    replayed = list(season.acquisitions())
+    emitted = sum(a.table.num_rows for a in replayed)
     assert len(season.ledger) == len(season.products)
     assert sum(entry.emitted for entry in season.ledger) == emitted
     assert all(entry.expected == entry.emitted + sum(entry.skipped.values()) for entry in season.ledger)
     reasons = {reason for entry in season.ledger for reason in entry.skipped}
     assert {"cloud", "lost", "outside_swath", "not_monitorable"} <= reasons
-    seen = {p for a in played for p in a.table["parcel_id"].to_pylist()}
+    seen = {p for a in replayed for p in a.table["parcel_id"].to_pylist()}
     small = season.truth.parcels[~season.truth.parcels.is_monitorable].parcel_id
     assert len(small) > 0
     assert seen.isdisjoint(small)

@@ -1,4 +1,4 @@
-"""The strongest peer: gradient boosting on the neighbouring clear values and the SAR around, causal and retrospective.
+"""The strongest baseline: gradient boosting on the neighbouring clear values and the SAR around, causal and retrospective.
 
     target   y - base,   base = the season's mean + straight line between the anomalies of the views around, causal: the last
     views    age, value of the three nearest on each side; slopes; straight line between values

@@ -60,5 +60,5 @@ class Filler(Protocol):
             views: what clear views each query may use.
             parcel: (Q,) parcel of `sar`; numbers have nothing to do with those of `fit`.
             day: (Q,)
-            mode: causal answers look at nothing after their day.
+            mode: causal answers use nothing after their day.
         """

@@ -1,4 +1,4 @@
-"""Peers that are Gaussian processes: one per parcel on its clear views, and one on NDVI, VV and VH together.
+"""Baselines that are Gaussian processes: one per parcel on its clear views, and one on NDVI, VV and VH together.
 
     z(t) = (v - mean(t)) / sd(t)                                   the season's mean and sd over the training parcels
     gp      k(d) = a^2 Matern_3/2(d / l) + b^2 Matern_3/2(d / m) + noise

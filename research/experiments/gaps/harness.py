@@ -112,7 +112,7 @@ def run(
         seed: of the fillers and of the sample.
         sample: ask so many hidden views in all, drawn at random and the same for all; None: all there are.
         gaps: in days.
-        progress: told what is done, and how long it took.
+        progress: called with what is done, and how long it took.
 
     Raises:
         NothingToAsk: no scored parcel has a clear view.

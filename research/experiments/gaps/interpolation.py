@@ -1,4 +1,4 @@
-"""Peers that see nothing but the parcel's own clear views: straight lines, Savitzky-Golay, Whittaker.
+"""Baselines that see nothing but the parcel's own clear views: straight lines, Savitzky-Golay, Whittaker.
 
     linear      between the views around the day; beyond the last one and in causal mode the nearest value
     savgol      Savitzky-Golay filter of the daily straight lines; causal: its one-sided form, which ends on the day
@@ -70,7 +70,7 @@ class ViewsOnly(ABC, Generic[Choice]):
         day: Ints,
         mode: Mode,
     ) -> tuple[Floats, Floats]:
-        """NDVI and standard deviation of queries; SAR is not looked at."""
+        """NDVI and standard deviation of queries; SAR is not used."""
         nearest = views.nearest_days(day)
         sd = np.where(np.isinf(nearest), self.prior.sd_at(day.astype(np.float64)), self.sd[mode].at(nearest))
         return self._answer(views, day, mode, self.chosen[mode]), sd

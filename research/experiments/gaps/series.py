@@ -1,6 +1,6 @@
 """Seasons as gap filling takes them: packed series, which parcels are scored, and folds blocked in space.
 
-    Dutch form   the seven groups of `research.seasons.nl` where their words occur in the crops' names, else all parcels of at
+    Dutch form   the seven groups of `research.seasons.nl` where their names occur in the crops' names, else all parcels of at
                  least 0.3 ha; any parcel of at least 0.3 ha may be learned from
     simulator    crops as grown, all monitorable parcels; the true NDVI of every day is known
 
@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from models.ndvi.inputs import Bools, ClearSeries, Floats, Ints, SarSeries
 from research.seasons import nl
 from research.seasons.outcome import GROWN_NAME
-from research.seasons.playable import PlayableSeason
+from research.seasons.replay_source import ReplaySource
 from research.simulator import SimulatorConfig, simulate_season
 from training.folds import blocked_folds, blocks
 
 PASS = ["parcel_id", "observed_at", "relative_orbit"]
 """What makes rows revisions of one observation."""
 GRASS = ("gras", "grass", "meadow", "pasture")
-"""Words of crops that are mown or grazed, Dutch and English: scored on their own beside the arable ones."""
+"""Names of crops that are mown or grazed, Dutch and English: scored on their own beside the arable ones."""
 ONE_GROUP = "all"
 SIMULATED_BLOCK_DEGREES = 0.02
 """About 1.5 km, as the Dutch blocks."""
@@ -126,7 +126,7 @@ def calendar_year(year: int, seed: int, n_parcels: int, n_pixels: int) -> Simula
 
 def _packed(
     name: str,
-    season: PlayableSeason,
+    season: ReplaySource,
     starts_on: date,
     parcel_ids: pd.Series,
     group: Sequence[str | None],
@@ -161,7 +161,7 @@ def _packed(
     )
 
 
-def _newest(season: PlayableSeason, sensor: str, values: list[str]) -> pd.DataFrame:
+def _newest(season: ReplaySource, sensor: str, values: list[str]) -> pd.DataFrame:
     """The newest revision of each observation of one sensor, in order of time; none of those that were withdrawn."""
     columns = [*PASS, "revision", "is_withdrawn", *values]
     tables = [one.table.select(columns) for one in season.acquisitions() if one.sensor.upper() == sensor]

@@ -22,7 +22,7 @@ from research.experiments.ndvi import settings
 from research.experiments.ndvi.runs import Runs, within
 from research.experiments.ndvi.sources import Source, open_series
 from research.experiments.ndvi.splits import N_FOLDS, SPLITS, Split
-from research.experiments.options import numbers, with_common, words
+from research.experiments.options import names_in, numbers, with_common
 from research.experiments.schemes import ExperimentError
 from terminal.output import console, plain, printable
 from terminal.stages import Stages
@@ -89,7 +89,7 @@ class Asked:
             **tables.get(settings.ALL, {}),
             **{key: one for key, one in given.items() if one is not None},
         }
-        self.configs = settings.chosen(words(models), tables, where)
+        self.configs = settings.chosen(names_in(models), tables, where)
         if not self.configs:
             raise ExperimentError("--models: name at least one")
         folder = path or (
@@ -149,8 +149,8 @@ def clouds(
 ) -> None:
     """NDVI from radar alone where complete optical series are missing (50 % and 70 % cloud)."""
     chosen, per_cent = _folds(folds), numbers("--shares", shares)
-    readings = [one for one in clouds_experiment.READINGS if one in words(reading)]
-    if not readings or len(readings) < len(set(words(reading))):
+    readings = [one for one in clouds_experiment.READINGS if one in names_in(reading)]
+    if not readings or len(readings) < len(set(names_in(reading))):
         raise ExperimentError(f"--reading {reading}: {', '.join(clouds_experiment.READINGS)}, at least one")
     if not per_cent or not all(0 < one < 100 for one in per_cent):
         raise ExperimentError(f"--shares {shares}: from 1 to 99 per cent, at least one")

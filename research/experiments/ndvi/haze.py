@@ -2,7 +2,7 @@
 
     d_t = median over parcels of y_t - (line between the parcel's nearest views before and after t)
 
-The date with the lowest d is taken out if it is below -0.05, and the others are looked at again without it, until none is; so
+The date with the lowest d is taken out if it is below -0.05, and the others are checked again without it, until none is; so
 two hazy dates in a row do not hide each other. Views alone decide: no network is asked, so no network's failures are excused.
 Source: the despiking of series by their neighbours as in the BISE filter (Viovy et al. 1992), of whole dates in place of views.
 Units:  days, NDVI.
@@ -20,7 +20,7 @@ HAZE = -0.05
 REACH_DAYS = 30
 """Views farther away say nothing of a date: crops emerge and ripen in less."""
 MIN_PARCELS = 20
-"""Parcels with views on both sides that a date needs to be judged."""
+"""Parcels with views on both sides that a date needs to be checked."""
 
 
 def hazy_days(clear: ClearSeries) -> dict[int, float]:

@@ -113,7 +113,7 @@ def difference_table(found: Mapping[tuple[str, str, str], Difference], first: st
     if not found:
         return ""
     rows = [[parcels, split, f"{first} less {other}", one.text()] for (split, parcels, other), one in found.items()]
-    note = "In brackets: 95 % of resamplings of whole blocks; one that holds 0 is no difference that these blocks can tell."
+    note = "In brackets: 95 % of resamplings of whole blocks; one that holds 0 is no difference that these blocks can show."
     return markdown([["parcels", "split", "R2", "difference"], *rows], n_left=3) + f"\n\n{note}"
 
 
@@ -123,7 +123,7 @@ def haze_note(hazy: Mapping[int, float], data: ScoredSeries) -> str:
         return "No date's views are too low as a whole."
     days = ", ".join(f"{data.on(day).isoformat()} ({departure:+.2f})" for day, departure in sorted(hazy.items()))
     return (
-        f"Views too low as a whole, judged by the views before and after alone (haze; median departure): {days}. No reconstruction "
+        f"Views too low as a whole, compared with the views before and after alone (haze; median departure): {days}. No reconstruction "
         "from radar can follow them and be right; they count in all figures but the column that says so."
     )
 

@@ -30,7 +30,7 @@ from scipy import ndimage
 from ingest.imagery.settings import ImagerySettings
 from models.ndvi.inputs import Bools, ClearSeries, Floats, Ints, SarSeries
 from research.experiments.gaps.series import GapSeries
-from research.seasons.playable import SeasonDataError
+from research.seasons.replay_source import SeasonDataError
 from training.folds import blocked_folds
 
 CLEAR_CLASSES: frozenset[int] = ImagerySettings.model_fields["clear_classes"].default

@@ -22,7 +22,7 @@ COLOURS: Final[Mapping[str, str]] = {"mcnn-seq": "#a8417a", "rnn": "#2c4d7a", "c
 FURTHER: Final = ("#2f7d4f", "#e2873a", "#56306e", "#7f9cc0", "#777777")
 """Rows of a file beyond the three networks."""
 LOWEST_R2 = -0.5
-"""Where the axis of R2 ends (chosen because what lies below is told by the table); such points sit on the edge."""
+"""Where the axis of R2 ends (chosen because what lies below is in the table); such points sit on the edge."""
 STYLE: Final[Any] = {
     "font.size": 10,
     "axes.spines.top": False,

@@ -37,7 +37,7 @@ from training.run_folder import has_learnt, write
 LOSS_EVERY = 50
 """Updates whose mean loss is kept (chosen because a run of thousands then keeps a curve of a hundred points)."""
 RATE_UPDATES = 10
-"""Updates that tell how many a budget of processor time allows, after two to warm up."""
+"""Updates that say how many a budget of processor time allows, after two to warm up."""
 WARM_UPDATES = 2
 
 
@@ -68,7 +68,7 @@ class Runs:
     configs: Mapping[str, NdviTrainingConfig]
     """How each model, by the name of its rows, is trained; a run sets the seed."""
     device: str = "cpu"
-    told: Callable[[str, float], None] = lambda _what, _share: None
+    report: Callable[[str, float], None] = lambda _what, _share: None
 
     def open(self) -> Runs:
         """Makes the folder, or checks that its runs were of these series and settings; models may be added.
@@ -113,11 +113,11 @@ class Runs:
             )
 
     def answers(self, trials: Sequence[Trial], seeds: Sequence[int]) -> dict[tuple[str, str, int], Answer]:
-        """The answers of every model, trial (by name) and seed, telling how far it is."""
+        """The answers of every model, trial (by name) and seed, reporting how far it is."""
         asked = [(model, trial, seed) for seed in seeds for trial in trials for model in self.configs]
         found = {}
         for nr, (model, trial, seed) in enumerate(asked):
-            self.told(f"{model}, {trial.name}, seed {seed}", nr / len(asked))
+            self.report(f"{model}, {trial.name}, seed {seed}", nr / len(asked))
             found[model, trial.name, seed] = self.answer(model, trial, seed)
         return found
 

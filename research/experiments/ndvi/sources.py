@@ -23,7 +23,7 @@ Kind = Literal["nl", "simulator", "patches"]
 MIN_PARCELS = 40
 """Of the simulator: twenty for each of its two regions."""
 PIXELS_OF_A_SET = 4
-"""Pixels simulated of a set: only its mean is looked at (chosen because four average speckle enough and are quick)."""
+"""Pixels simulated of a set: only its mean is used (chosen because four average speckle enough and are quick)."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Who is held back: five folds or a share of the series, at random or in whole blocks; and what clouds leave of the others.
 
     random     series of one crop dealt out at random: a neighbour on the same soil under the same sky may be in training
-    blocked    whole blocks (1.5 km of parcels, a field of pixels): what a score for a new area looks like
+    blocked    whole blocks (1.5 km of parcels, a field of pixels): what a score for a new area is
 
 Source: Zhao et al. 2020 split at random; the data's page asks for blocks. Both are reported.
 Shapes: masks (P,) over parcels, (R,) over clear views.

@@ -1,6 +1,6 @@
-"""Seasons that can be played: what a driver needs to send a season through the whole chain.
+"""Seasons that can be replayed: what a driver needs to send a season through the whole chain.
 
-A simulated and a recorded season fulfil `PlayableSeason` alike. `RecordedSeason` holds one that was read from files.
+A simulated and a recorded season fulfil `ReplaySource` alike. `RecordedSeason` holds one that was read from files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Sensor = Literal["S1", "S2"]
 
 
 class SeasonDataError(UserError, ValueError):
-    """A folder that holds no season that can be played: the message says where, what and what to do. Stop."""
+    """A folder that holds no season that can be replayed: the message says where, what and what to do. Stop."""
 
 
 class Acquisition(Protocol):
@@ -39,7 +39,7 @@ class Acquisition(Protocol):
         """The observations."""
 
 
-class PlayableSeason(Protocol):
+class ReplaySource(Protocol):
     """A season with its parcels and its acquisitions in the order in which they became available."""
 
     @property

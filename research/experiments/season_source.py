@@ -23,8 +23,8 @@ from models.classifier.network import ModalityConfig
 from models.classifier.normalisation import Observations
 from monitor.features import geometry, packed, sensor_of, split_modalities
 from research.seasons.outcome import GROWN_NAME, DemoSettings
-from research.seasons.playable import PlayableSeason, RecordedSeason
 from research.seasons.recorded import classes_of, labels_frame
+from research.seasons.replay_source import RecordedSeason, ReplaySource
 from research.simulator import Season as SimulatedSeason
 from training.folds import blocked_folds
 from training.labelled import LabelledParcels
@@ -64,7 +64,7 @@ def simulated(season: SimulatedSeason, min_parcels: int) -> LabelledParcels:
 
 
 def labelled(
-    name: str, season: PlayableSeason, labels: pd.DataFrame, scored_on: Sequence[date], pixels: int = PIXELS
+    name: str, season: ReplaySource, labels: pd.DataFrame, scored_on: Sequence[date], pixels: int = PIXELS
 ) -> LabelledParcels:
     """Any season with its labels.
 
@@ -94,7 +94,7 @@ def labelled(
 
 
 def _observations(
-    season: PlayableSeason, parcel_ids: pd.Series, is_labelled: NDArray[np.bool_], pixels: int
+    season: ReplaySource, parcel_ids: pd.Series, is_labelled: NDArray[np.bool_], pixels: int
 ) -> tuple[tuple[ModalityConfig, ...], Mapping[str, Observations]]:
     index = pd.Index(parcel_ids)
     s2, s2_sets = _rows(season, "S2", index)
@@ -114,7 +114,7 @@ def _observations(
     return tuple(configs), found
 
 
-def _rows(season: PlayableSeason, sensor: str, parcels: pd.Index) -> tuple[Rows, NDArray[np.object_]]:
+def _rows(season: ReplaySource, sensor: str, parcels: pd.Index) -> tuple[Rows, NDArray[np.object_]]:
     """The newest revisions of one sensor's observations, by parcel and time as the store gives them, and their pixel sets.
 
     `parcel_key` is the parcel's position, `nr` the row's own.

@@ -1,4 +1,4 @@
-"""Plays a season through the whole chain: Kafka, the store, the monitor, with a clock that is moved and not read.
+"""Streams a season through the whole chain: Kafka, the store, the monitor, with a clock that is moved and not read.
 
     for each day of the season:
         clock = end of the day
@@ -28,14 +28,14 @@ from ingest.stream.producer import ObservationProducer
 from ingest.stream.settings import IngestSettings
 from monitor import schedule
 from monitor.worker import Counts, Worker
-from research.seasons.playable import Acquisition, PlayableSeason
+from research.seasons.replay_source import Acquisition, ReplaySource
 
-DayDone = Callable[[date, "Played"], None]
+DayDone = Callable[[date, "Replayed"], None]
 
 
 @dataclass
 class Clock:
-    """The time of the season that is played."""
+    """The time of the season that is replayed."""
 
     now: datetime
 
@@ -45,7 +45,7 @@ class Clock:
 
 @dataclass
 class Chain:
-    """The servers and components that a season is played through."""
+    """The servers and components that a season is replayed through."""
 
     dsn: str
     bootstrap: str
@@ -55,7 +55,7 @@ class Chain:
 
 
 @dataclass
-class Played:
+class Replayed:
     """What went through the chain so far."""
 
     acquisitions: int = 0
@@ -73,7 +73,7 @@ def prepare(dsn: str) -> None:
 
 
 def import_season(
-    chain: Chain, season: PlayableSeason, collection: str, now: datetime, keep: frozenset[str] | None = None
+    chain: Chain, season: ReplaySource, collection: str, now: datetime, keep: frozenset[str] | None = None
 ) -> tuple[Season, ImportReport]:
     """Stores a season and its parcels under `collection`, through the same import that a person uses.
 
@@ -90,23 +90,23 @@ def import_season(
         return stored, import_parcels(connection, path, collection, stored, options, now)
 
 
-def play(
+def stream_season(
     chain: Chain,
-    season: PlayableSeason,
+    season: ReplaySource,
     collections: dict[str, frozenset[str] | None],
     *,
     is_watched: bool,
     step_days: int = 1,
     on_day: DayDone = lambda _day, _played: None,
-) -> Played:
-    """Plays a season into collections (each with the source ids it holds, None for all); returns what went through.
+) -> Replayed:
+    """Streams a season into collections (each with the source ids it holds, None for all); returns what went through.
 
     Args:
         is_watched: the monitor looks for news at the end of each step; else observations are only stored.
         step_days: days that become available at once.
-        on_day: told after each step.
+        on_day: report after each step.
     """
-    played = Played()
+    replayed = Replayed()
     with (
         ObservationProducer(chain.bootstrap, chain.settings) as producer,
         closing(Consumer(engine(chain.dsn), chain.bootstrap, chain.settings, chain.clock)) as consumer,
@@ -114,18 +114,18 @@ def play(
         for day, group in groupby(season.acquisitions(), lambda one: _step(one, season.starts_on, step_days)):
             chain.clock.now = datetime.combine(day, time(23, 59, 59), UTC)
             for acquisition in group:
-                played.acquisitions += 1
+                replayed.acquisitions += 1
                 for table in _of_collections(acquisition.table, collections):
-                    played.sent += table.num_rows
+                    replayed.sent += table.num_rows
                     producer.send(table)
             producer.flush()
             counts = consumer.catch_up()
-            played.stored += counts["stored"]
-            played.dead_lettered += counts["dead_letters"]
+            replayed.stored += counts["stored"]
+            replayed.dead_lettered += counts["dead_letters"]
             if is_watched:
-                played.work += schedule.once(chain.worker, chain.clock.now)
-            on_day(day, played)
-    return played
+                replayed.work += schedule.once(chain.worker, chain.clock.now)
+            on_day(day, replayed)
+    return replayed
 
 
 def _step(acquisition: Acquisition, starts_on: date, step_days: int) -> date:
