@@ -34,7 +34,7 @@ from training.folds import blocked_folds
 from training.labelled import LabelledParcels, masks
 from training.metrics import Pooled
 from training.run_folder import RunFolder
-from training.season_models import VALIDATION_SHARE
+from training.season_models import VALIDATION_SHARE, conventions
 from training.stored_season import hold_out
 
 NORMS: Mapping[Normalisation, Literal["none", "date", "season"]] = {
@@ -136,7 +136,7 @@ def train_fold(
     usable, held_out = split(data, training, fold)
     inputs = Inputs(seen.observations, seen.geometry, seen.labels)
     try:
-        return train_calibrated(
+        trained = train_calibrated(
             network_config(seen, model),
             training_config(data, model, training),
             inputs,
@@ -145,6 +145,7 @@ def train_fold(
             is_refitted=training.refit,
             session=session or Session(torch.device(training.device)),
         )
+        return replace(trained, about=conventions(data.starts_on))
     except ValueError as error:
         raise RunConfigError(f"{data.name}, test fold {fold}: {error}") from error
 
