@@ -35,6 +35,7 @@ def test_every_dependency_is_locked() -> None:
 
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())
     lines = wanted["project"]["dependencies"] + wanted["dependency-groups"]["dev"]
+    lines += wanted["project"]["optional-dependencies"]["research"]
     locked = {
         line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "requirements.lock").read_text().splitlines()
     }
