@@ -269,7 +269,10 @@ def _too_small_for(in_metres: Geometries, area_m2: Floats, inner_buffer_m: float
         * np.divide(shapely.length(in_metres), area_m2, out=np.full(len(area_m2), np.inf), where=area_m2 > 0)
     )
     folds[is_clear] = 0.0
-    is_affordable = (folds <= MAX_FOLDS) & (np.cumsum(n_vertices**2) <= BATCH_BUFFER_COST)
+    # Far outside its zone a valid outline may cross itself in metres, over thousands of kilometres.
+    is_spiky = ~is_clear & (shapely.length(in_metres) > SPIKY * np.sqrt(area_m2))
+    is_spiky[is_spiky] = ~shapely.is_valid(in_metres[is_spiky])
+    is_affordable = ~is_spiky & (folds <= MAX_FOLDS) & (np.cumsum(n_vertices**2) <= BATCH_BUFFER_COST)
     is_affordable &= np.cumsum(np.where(is_affordable, folds, 0.0)) <= BATCH_FOLDS
     reason[~is_clear & ~is_affordable] = "too_complex"
     doubtful = np.flatnonzero(~is_clear & is_affordable)
