@@ -30,19 +30,19 @@ class SceneSource:
 
 
 def source(connection: sa.Connection, name: str) -> SceneSource | None:
-    """A source by its name, None before its first look."""
+    """Return a source by its name, None before its first look."""
     row = connection.execute(sa.text("select * from scene_sources where source = :name"), {"name": name}).first()
     return None if row is None else SceneSource(**row._mapping)
 
 
 def all_sources(connection: sa.Connection) -> Sequence[SceneSource]:
-    """Every source, by name."""
+    """Return every source, by name."""
     rows = connection.execute(sa.text("select * from scene_sources order by source"))
     return [SceneSource(**row._mapping) for row in rows]
 
 
 def forget(connection: sa.Connection, name: str) -> bool:
-    """Takes a source off the list; False where there was none of that name."""
+    """Take a source off the list; False where there was none of that name."""
     return bool(connection.execute(sa.text("delete from scene_sources where source = :name"), {"name": name}).rowcount)
 
 
@@ -58,7 +58,7 @@ def record_look(
     now: datetime,
     next_at: datetime | None,
 ) -> None:
-    """Keeps a look that went well: the bookmark moves (never back, unless it begins earlier), failures end."""
+    """Keep a look that went well: the bookmark moves (never back, unless it begins earlier), failures end."""
     connection.execute(
         sa.text("""insert into scene_sources as s
                        (source, since, polled_to, looked_at, new_scenes, rejected, last_rejection, next_at)
@@ -91,7 +91,7 @@ def record_failure(
     waits: Sequence[timedelta],
     at_least: timedelta | None,
 ) -> SceneSource:
-    """Keeps a look that failed: the bookmark stays, the next look is `waits[errors in a row - 1]` (at most the last) off.
+    """Keep a look that failed: the bookmark stays, the next look is `waits[errors in a row - 1]` (at most the last) off.
 
     `at_least` is what the source itself asked for.
     """
@@ -112,7 +112,7 @@ def record_failure(
 def parcel_box(
     connection: sa.Connection, season: str | None, collection: str | None, region: str | None
 ) -> tuple[float, float, float, float] | None:
-    """West, south, east and north of the parcels of a season, collection and region (each may be any); None: no parcels."""
+    """Return west, south, east and north of the parcels of a season, collection and region (each may be any); None: no parcels."""
     row = connection.execute(
         sa.text("""select st_xmin(box), st_ymin(box), st_xmax(box), st_ymax(box)
                    from (select st_extent(geom) as box from parcels

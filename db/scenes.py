@@ -78,7 +78,7 @@ class LedgerRow:
 
 
 def enter(connection: sa.Connection, scenes: Sequence[NewScene], now: datetime, or_mended: bool = False) -> list[str]:
-    """Enters scenes that the ledger does not know as found; returns their ids.
+    """Enter scenes that the ledger does not know as found; return their ids.
 
     Args:
         or_mended: those that failed are found anew too, at another place, perhaps; and those that ended in another way
@@ -131,7 +131,7 @@ def named_places(connection: sa.Connection) -> list[str]:
 
 
 def unpublished(connection: sa.Connection, limit: int) -> list[Mapping[str, Any]]:
-    """Records of scenes that no topic has confirmed and nobody has taken, oldest first."""
+    """Return records of scenes that no topic has confirmed and nobody has taken, oldest first."""
     rows = connection.execute(
         sa.text("""select record from found_scenes where state = 'found' and published_at is null
                    order by found_at, scene_id limit :limit"""),
@@ -141,7 +141,7 @@ def unpublished(connection: sa.Connection, limit: int) -> list[Mapping[str, Any]
 
 
 def mark_published(connection: sa.Connection, scene_ids: Sequence[str], now: datetime) -> None:
-    """Says that the topic has them."""
+    """Report that the topic has them."""
     connection.execute(
         sa.text("update found_scenes set published_at = :now where scene_id = any(:ids)"),
         {"ids": list(scene_ids), "now": now},
@@ -156,7 +156,7 @@ _DUE: Final = """
 def claim(
     connection: sa.Connection, worker: str, lease_until: datetime, now: datetime, scene_id: str | None = None
 ) -> Claim | None:
-    """Takes a scene that is due (that one, or the one found first); None where there is none."""
+    """Take a scene that is due (that one, or the one found first); None where there is none."""
     row = connection.execute(
         sa.text(f"""
             update found_scenes set state = 'cutting', worker = :worker, lease_until = :lease_until, next_try_at = null,
@@ -179,7 +179,7 @@ def _of(held: Claim) -> dict[str, Any]:
 
 
 def renew(connection: sa.Connection, held: Claim, lease_until: datetime) -> bool:
-    """Makes the lease longer; False where the scene is somebody else's by now."""
+    """Make the lease longer; False where the scene is somebody else's by now."""
     return bool(
         connection.execute(
             sa.text(f"update found_scenes set lease_until = :lease_until where {_MINE}"),
@@ -242,7 +242,7 @@ def end(
     told: str | None,
     now: datetime,
 ) -> bool:
-    """Ends a cut: counts, and older processings that it supersedes. False, and nothing is changed, if it is not ours."""
+    """End a cut: counts, and older processings that it supersedes. False, and nothing is changed, if it is not ours."""
     is_ours = connection.execute(
         sa.text(f"""update found_scenes set state = cast(:state as scene_state), lease_until = null, ended_at = :now,
                         cause = :cause, told = :told, expected = :expected, emitted = :emitted,
@@ -281,7 +281,7 @@ def end(
 def fail(
     connection: sa.Connection, held: Claim, cause: str, told: str, next_try_at: datetime | None, now: datetime
 ) -> bool:
-    """Ends an attempt that came to nothing; `next_try_at` None waits for a person. False if it is not ours."""
+    """End an attempt that came to nothing; `next_try_at` None waits for a person. False if it is not ours."""
     return bool(
         connection.execute(
             sa.text(f"""update found_scenes set state = 'failed', lease_until = null, ended_at = :now, cause = :cause,
@@ -292,7 +292,7 @@ def fail(
 
 
 def put_back(connection: sa.Connection, held: Claim, told: str | None, next_try_at: datetime) -> None:
-    """Gives a scene back that could not be tried now; the attempt does not count."""
+    """Give a scene back that could not be tried now; the attempt does not count."""
     connection.execute(
         sa.text(f"""update found_scenes set state = 'found', lease_until = null, attempts = attempts - 1, told = :told,
                         next_try_at = :next_try_at where {_MINE}"""),
@@ -301,7 +301,7 @@ def put_back(connection: sa.Connection, held: Claim, told: str | None, next_try_
 
 
 def supersede(connection: sa.Connection, held: Claim, by: str, told: str, now: datetime) -> None:
-    """Ends a claim on an older processing of what is cut already."""
+    """End a claim on an older processing of what is cut already."""
     connection.execute(
         sa.text(f"""update found_scenes set state = 'superseded', lease_until = null, ended_at = :now, told = :told,
                         cause = null, superseded_by = :by where {_MINE}"""),
@@ -312,7 +312,7 @@ def supersede(connection: sa.Connection, held: Claim, by: str, told: str, now: d
 def retry(
     connection: sa.Connection, scene_ids: Sequence[str] | None, states: Sequence[State], now: datetime
 ) -> list[str]:
-    """Makes scenes due that are in one of the states (and among the ids); returns their ids.
+    """Make scenes due that are in one of the states (and among the ids); return their ids.
 
     The ledger alone tells the workers; scenes that one is at are left to it.
     """
@@ -338,7 +338,7 @@ def left_to_missing_tiles(connection: sa.Connection, found_by: datetime) -> list
 
 
 def shows(tile: str, datatake: str) -> str:
-    """A condition: a product of the tile in the datatake is in the ledger and has not failed for good."""
+    """Return a condition: a product of the tile in the datatake is in the ledger and has not failed for good."""
     return f"""exists (select from found_scenes o where o.datatake = {datatake}
                          and (o.state <> 'failed' or o.next_try_at is not null)
                          and (o.family = o.datatake || '_T' || {tile} or position('_T' || {tile} || '_' in o.scene_id) > 0))"""
@@ -352,7 +352,7 @@ def ledger(
     since: datetime | None = None,
     limit: int = 1000,
 ) -> list[LedgerRow]:
-    """Scenes with their reconciliation, those found last first."""
+    """Return scenes with their reconciliation, those found last first."""
     rows = connection.execute(
         sa.text("""
             select scene_id, sensor, f.state, found_at, published_at, attempts, worker, lease_until, next_try_at, begun_at,
@@ -372,7 +372,7 @@ def ledger(
 
 
 def count_by_state(connection: sa.Connection) -> dict[State, int]:
-    """How many scenes are in each state that has any."""
+    """Return how many scenes are in each state that has any."""
     rows = connection.execute(
         sa.text("select state::text, count(*) as n from found_scenes group by state order by state")
     )
@@ -380,7 +380,7 @@ def count_by_state(connection: sa.Connection) -> dict[State, int]:
 
 
 def is_any_due(connection: sa.Connection, by: datetime) -> bool:
-    """Says whether a scene waits to be taken now, or will by a time."""
+    """Return whether a scene waits to be taken now, or will by a time."""
     return bool(
         connection.execute(sa.text(f"select exists (select from found_scenes where {_DUE})"), {"now": by}).scalar_one()
     )

@@ -32,7 +32,7 @@ class Broker:
 
 
 def resolve_dsn() -> str:
-    """The database to use.
+    """Return the database to use.
 
     Raises:
         DatabaseUnavailable: nothing is set and no embedded database runs.
@@ -49,7 +49,7 @@ def resolve_dsn() -> str:
 
 
 def resolve_broker() -> Broker:
-    """The broker to use.
+    """Return the broker to use.
 
     Raises:
         DatabaseUnavailable: nothing is set and no embedded broker runs.

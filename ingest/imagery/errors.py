@@ -32,5 +32,5 @@ class SceneError(IngestError):
 
     @property
     def may_pass(self) -> bool:
-        """Says whether trying again later may help: a file may have been half written, a server away."""
+        """Return whether trying again later may help: a file may have been half written, a server away."""
         return self.cause == "unreadable"

@@ -28,7 +28,7 @@ Values = Mapping[str, NDArray[Any]]
 def extract_merged(
     scenes: Sequence[Scene], told_as: Scene, grid: Grid, parcels: Parcels, index: ParcelIndex, settings: ImagerySettings
 ) -> Extraction:
-    """The observations of parcels in several products of one pass.
+    """Return the observations of parcels in several products of one pass.
 
     Args:
         scenes: ordered by part, all stored alike (`is_stored_alike`).
@@ -75,7 +75,7 @@ def extract_merged(
 
 
 def is_stored_alike(one: Scene, other: Scene) -> bool:
-    """Says whether numbers of one product mean the same in the other."""
+    """Return whether numbers of one product mean the same in the other."""
     return all(
         replace(band, href="") == replace(other.bands[name], href="")
         for name, band in one.bands.items()
@@ -84,7 +84,7 @@ def is_stored_alike(one: Scene, other: Scene) -> bool:
 
 
 def covering(grid: Grid, others: Sequence[Grid]) -> Grid:
-    """The grid grown so that it holds those of the others that share its pixels."""
+    """Return the grid grown so that it holds those of the others that share its pixels."""
     west, north, east, south = 0, 0, grid.width, grid.height
     for other in others:
         left, top = (other.left - grid.left) / grid.pixel_m, (grid.top - other.top) / grid.pixel_m
@@ -102,7 +102,7 @@ def covering(grid: Grid, others: Sequence[Grid]) -> Grid:
 
 
 def _first_with_data(parts: Sequence[Values], nodata: Sequence[Mapping[str, float]]) -> dict[str, NDArray[Any]]:
-    """Each pixel from the first part that has all of its bands there; from the first part where none has."""
+    """Return each pixel from the first part that has all of its bands there; from the first part where none has."""
     chosen = dict(parts[0])
     is_open = ~_has_data(parts[0], nodata[0])
     for part, none in zip(parts[1:], nodata[1:], strict=True):

@@ -106,7 +106,7 @@ _UNITS: Final[Mapping[str, Unit]] = {
 
 
 def scene_from_item(item: Item, profile: Profile, revision: int = 0) -> Scene:
-    """The scene that an item describes. Raises SceneError: bad_metadata; a missing band is told when it is cut."""
+    """Return the scene that an item describes. Raises SceneError: bad_metadata; a missing band is told when it is cut."""
     name = str(item.get("id", "?"))
     try:
         return _scene(item, profile, revision)
@@ -206,7 +206,7 @@ def _band(name: str, asset: Item, properties: Item, profile: Profile, baseline: 
 
 
 def _unit(name: str, asset: Item, properties: Item, profile: Profile) -> Unit:
-    """The unit of backscatter as the nearest place says it: the band, the asset, then the item. Raises ValueError.
+    """Return the unit of backscatter as the nearest place says it: the band, the asset, then the item. Raises ValueError.
 
     STAC 1.1 calls it `unit` in `bands`, the asset and the item; the raster extension 1.1 in `raster:bands`, 2.0 `raster:unit`.
     """
@@ -220,7 +220,7 @@ def _unit(name: str, asset: Item, properties: Item, profile: Profile) -> Unit:
 
 
 def _offset(said: float | None, properties: Item, profile: Profile, baseline: Any) -> float:
-    """The offset of reflectance; a baseline that is no number (a provider's own) tells nothing."""
+    """Return the offset of reflectance; a baseline that is no number (a provider's own) tells nothing."""
     version = _number(baseline)
     if _first(properties, profile.offset_applied) is True or (version is not None and version < OFFSET_SINCE):
         return 0.0
@@ -232,7 +232,7 @@ def _offset(said: float | None, properties: Item, profile: Profile, baseline: An
 
 
 def _grid(asset: Item, properties: Item) -> Grid | None:
-    """The grid of an asset where the item gives it in full."""
+    """Return the grid of an asset where the item gives it in full."""
     place = {**properties, **asset}
     code = place.get("proj:code") or (f"EPSG:{place['proj:epsg']}" if place.get("proj:epsg") else None)
     transform, shape = place.get("proj:transform"), place.get("proj:shape")
@@ -258,7 +258,7 @@ def _needed(properties: Item, names: tuple[str, ...]) -> Any:
 
 
 def _aware(stamp: str | None) -> str | None:
-    """A time in a name, 20230501T105621, as properties write it."""
+    """Return a time in a name, 20230501T105621, as properties write it."""
     return datetime.strptime(stamp, "%Y%m%dT%H%M%S").replace(tzinfo=UTC).isoformat() if stamp else None
 
 

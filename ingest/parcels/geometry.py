@@ -89,7 +89,7 @@ class Outlines:
 
 @np.errstate(invalid="ignore", over="ignore")  # coordinates that are no numbers are refused below
 def measure(wkb: list[bytes | None], crs: pyproj.CRS) -> Outlines:
-    """Outlines of one batch of features given as WKB in `crs`."""
+    """Return outlines of one batch of features given as WKB in `crs`."""
     is_given = np.array([value is not None for value in wkb], dtype=bool)
     raw = shapely.force_2d(shapely.from_wkb(np.array(wkb, dtype=object), on_invalid="ignore"))
     reason = np.full(len(wkb), None, dtype=object)
@@ -173,7 +173,7 @@ def _rings(outline: shapely.Geometry) -> Geometries:
 
 
 def to_utm(geometry: Geometries) -> Geometries:
-    """Geometries in longitude and latitude moved to the UTM zone (WGS 84) of the middle of their bounds."""
+    """Return geometries in longitude and latitude moved to the UTM zone (WGS 84) of the middle of their bounds."""
     bounds = shapely.bounds(geometry)
     lon, lat = (bounds[:, 0] + bounds[:, 2]) / 2, (bounds[:, 1] + bounds[:, 3]) / 2
     zone = np.clip(np.nan_to_num(np.floor((lon + 180) / 6)).astype(int) + 1, 1, 60)
@@ -186,7 +186,7 @@ def to_utm(geometry: Geometries) -> Geometries:
 
 
 def repeated(geometry: Geometries) -> Flags:
-    """Outlines that an earlier entry has already, whatever vertex they start from."""
+    """Return outlines that an earlier entry has already, whatever vertex they start from."""
     seen: set[bytes] = set()
     is_repeated = np.zeros(len(geometry), dtype=bool)
     for index, key in enumerate(shapely.to_wkb(shapely.normalize(geometry))):
@@ -197,7 +197,7 @@ def repeated(geometry: Geometries) -> Flags:
 
 
 def overlap_share(geometry: Geometries, at_once: int = 256) -> Floats:
-    """Share of each outline's area that the others cover; several covering the same place count each time, up to 1.
+    """Return share of each outline's area that the others cover; several covering the same place count each time, up to 1.
 
     Spiky outlines that would take too long are taken for covered.
     Raises ValueError where the outlines lie on each other in so many pairs that no agency's parcels can be meant.
@@ -227,7 +227,7 @@ def overlap_share(geometry: Geometries, at_once: int = 256) -> Floats:
 
 
 def full_pixels(in_metres: Geometries) -> npt.NDArray[np.int64]:
-    """Pixels of the 10 m UTM grid that lie wholly inside each geometry: counted near the limit, estimated elsewhere.
+    """Return pixels of the 10 m UTM grid that lie wholly inside each geometry: counted near the limit, estimated elsewhere.
 
     The estimate is the expectation over all positions of the grid, the area that a pixel's centre may take, with
     the pixel's reach averaged over directions.
@@ -244,7 +244,7 @@ def full_pixels(in_metres: Geometries) -> npt.NDArray[np.int64]:
 
 
 def _count_full_pixels(polygon: shapely.Geometry) -> int:
-    """Pixels whose four corners lie inside; a hole or bay narrower than a pixel between them is overlooked."""
+    """Return pixels whose four corners lie inside; a hole or bay narrower than a pixel between them is overlooked."""
     left, below, right, above = shapely.bounds(polygon)
     x = np.arange(np.floor(left / PIXEL_M), np.ceil(right / PIXEL_M) + 1) * PIXEL_M
     y = np.arange(np.floor(below / PIXEL_M), np.ceil(above / PIXEL_M) + 1) * PIXEL_M
@@ -254,7 +254,7 @@ def _count_full_pixels(polygon: shapely.Geometry) -> int:
 
 
 def _too_small_for(in_metres: Geometries, area_m2: Floats, inner_buffer_m: float) -> Geometries:
-    """`too_narrow`, `too_small` or None for each geometry seen through an inner buffer."""
+    """Return `too_narrow`, `too_small` or None for each geometry seen through an inner buffer."""
     reason = np.full(len(in_metres), None, dtype=object)
     is_clear = _is_clear(in_metres, area_m2, inner_buffer_m)
     cost = np.where(is_clear, 0.0, shapely.get_num_coordinates(in_metres) ** 2.0)
@@ -286,7 +286,7 @@ def _shrink(in_metres: Geometries, distance_m: float) -> Geometries:
 
 
 def _polygons(geometry: Geometries, in_metres: Geometries, is_broken: Flags) -> tuple[Geometries, Geometries]:
-    """Every geometry as MultiPolygon in both systems; of repaired ones only polygon parts that are no slivers."""
+    """Return every geometry as MultiPolygon in both systems; of repaired ones only polygon parts that are no slivers."""
     outer, index = shapely.get_parts(geometry, return_index=True)
     parts, inner = shapely.get_parts(outer, return_index=True)  # collections may hold MultiPolygons
     index, parts_m = index[inner], shapely.get_parts(shapely.get_parts(in_metres))
@@ -305,7 +305,7 @@ def _polygons(geometry: Geometries, in_metres: Geometries, is_broken: Flags) -> 
 def _projection(
     source: pyproj.CRS | str, target: str, decimals: int | None = COORDINATE_DECIMALS
 ) -> Callable[[Floats], Floats]:
-    """Maps coordinates (N, 2), x before y, from one system to another."""
+    """Map coordinates (N, 2), x before y, from one system to another."""
     transformer = pyproj.Transformer.from_crs(source, target, always_xy=True, allow_ballpark=False)
 
     def project(xy: Floats) -> Floats:
@@ -316,18 +316,18 @@ def _projection(
 
 
 def _is_on_earth(geometry: Geometries) -> Flags:
-    """True where all coordinates are finite degrees; PROJ gives infinity outside of a system's domain."""
+    """Return whether all coordinates are finite degrees; PROJ gives infinity outside of a system's domain."""
     bounds = shapely.bounds(geometry)
     return np.asarray(np.all(np.isfinite(bounds), axis=1) & np.all(np.abs(bounds) <= (180, 90, 180, 90), axis=1))
 
 
 def masked(geometry: Geometries, is_hidden: Flags) -> Geometries:
-    """A copy with None where hidden."""
+    """Return a copy with None where hidden."""
     shown = geometry.copy()
     shown[is_hidden] = None
     return shown
 
 
 def _open(reason: Geometries) -> Flags:
-    """Entries without a reason yet."""
+    """Return entries without a reason yet."""
     return np.array([value is None for value in reason], dtype=bool)

@@ -77,7 +77,7 @@ class ImportReport:
     """What a person should know before going on, a line each."""
 
     def to_dict(self) -> dict[str, object]:
-        """The report as JSON values."""
+        """Return the report as JSON values."""
         return {**asdict(self), "declared_at": self.declared_at.isoformat()}
 
 
@@ -116,7 +116,7 @@ def import_parcels(
     earlier_season: Season | None = None,
     on_read: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> ImportReport:
-    """Stores the parcels of a file as the whole `collection` of `season`; the same file again changes nothing.
+    """Store the parcels of a file as the whole `collection` of `season`; the same file again changes nothing.
 
     Args:
         declared_at: when the farmers declared; None: `recorded_at`.
@@ -218,7 +218,7 @@ def _unique_columns(file: ParcelFile) -> list[str]:
 
 
 def judge(ids: list[str | None], outlines: Outlines, max_overlap: float) -> tuple[list[str], list[str | None]]:
-    """Unique source ids and final reasons, from what only the whole file can tell.
+    """Return unique source ids and final reasons, from what only the whole file can tell.
 
     The first parcel of an id keeps it; a further one is kept as `ID#2`, `ID#3`, ... and not monitored, because nobody
     could say which field an observation or a letter under that id means.
@@ -248,7 +248,7 @@ def judge(ids: list[str | None], outlines: Outlines, max_overlap: float) -> tupl
 
 
 def _columns(file: ParcelFile, options: ImportOptions) -> tuple[ParcelColumns, str | None]:
-    """The columns to read, and the agency that they were recognised by."""
+    """Return the columns to read, and the agency that they were recognised by."""
     own_key = () if file.key is None else (file.key, "fid")
     name, base, there = None, options.columns, {*file.columns, *own_key}
     if isinstance(base, Agency):

@@ -17,7 +17,7 @@ SOURCE: Final = "add"
 def scenes_at(
     place: str, profile: CatalogueProfile | None, fetch: Callable[[str], Any], found_at: datetime
 ) -> list[FoundScene]:
-    """The scenes at a path or address; whether they can be read is judged when they are cut. Raises NotAScene.
+    """Return the scenes at a path or address; whether they can be read is judged when they are cut. Raises NotAScene.
 
     Args:
         place: a path, or the address of an item.

@@ -44,7 +44,7 @@ class Superseded:
 def begin(
     engine: Engine, opener: Opener, held: Claim, opened: Opened, now: Callable[[], datetime]
 ) -> Begun | InTheWay | Superseded:
-    """Decides what a scene is in its pass and keeps it."""
+    """Decide what a scene is in its pass and keep it."""
     scene, datatake = opened.scene, datatake_of(opened.scene)
     with engine.begin() as connection:
         others = scene_passes.not_begun(connection, datatake, held.scene_id)
@@ -86,7 +86,7 @@ def begin(
 
 
 def _tried(opener: Opener, record: Mapping[str, Any]) -> Opened | None:
-    """Another scene, if it can be opened: if not, the ledger will say so when its turn comes."""
+    """Return another scene, if it can be opened: if not, the ledger will say so when its turn comes."""
     try:
         return opener.opened(FoundScene.from_record(record))
     except SceneError:

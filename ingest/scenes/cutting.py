@@ -80,7 +80,7 @@ class Told:
 
     @property
     def is_empty(self) -> bool:
-        """Says whether there was no parcel to look at."""
+        """Return whether there was no parcel to look at."""
         return self.table is None
 
 
@@ -93,7 +93,7 @@ def cut(
     index_folder: Path | None,
     margin_days: int,
 ) -> Told:
-    """Cuts a scene.
+    """Cut a scene.
 
     Args:
         engine: the database: parcels, and what is known of this pass.
@@ -152,7 +152,7 @@ class _Cut:
         self._note: str | None = None
 
     def told(self, index_folder: Path | None) -> Told:
-        """Everything."""
+        """Return everything."""
         settings = self._settings
         index = load_or_build(
             self._parcels, self._grid, self._buffer_m, settings.least_pixels, settings.sample_pixels, index_folder
@@ -183,7 +183,7 @@ class _Cut:
         return Told(table, self._counts(outcome), self._note, sent)
 
     def _own(self) -> dict[int, Mapping[str, Any]]:
-        """What the scene itself told of its parcels, as the store has it; what it sent last is `_sent_before`."""
+        """Return what the scene itself told of its parcels, as the store has it; what it sent last is `_sent_before`."""
         keys = [one.parcel_key for one in self._found]
         at = self._scene
         with self._engine.begin() as connection:
@@ -193,7 +193,7 @@ class _Cut:
             return scene_passes.own(connection, at.sensor, keys, at.observed_at, at.relative_orbit, at.scene_id)
 
     def _sent(self, digest: bytes) -> Sent:
-        """What is sent now: under a higher revision where something else may still be on its way to the store."""
+        """Return what is sent now: under a higher revision where something else may still be on its way to the store."""
         before = self._sent_before
         if before.is_in_store:
             return Sent(digest, 0, True)
@@ -201,7 +201,7 @@ class _Cut:
         return Sent(digest, before.told_as if is_same else max(before.told_as, self._scene.revision) + 1, False)
 
     def _nothing(self, index: ParcelIndex) -> Told:
-        """No parcel has pixels on it."""
+        """Return no parcel has pixels on it."""
         none = np.zeros(len(self._found), np.int64)
         counts = self._counts(outcomes(self._parcels, index, none, none, self._settings).astype(np.int64))
         if self._elsewhere:
@@ -209,7 +209,7 @@ class _Cut:
         return Told(None, counts, f"none of {counts.expected} parcels has enough pixels on its grid")
 
     def _revisions(self) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
-        """(P,) the revision to tell each parcel as, whether the store has it of this pass, and that from another part."""
+        """Return (P,) the revision to tell each parcel as, whether the store has it of this pass, and that from another part."""
         standing = self._standing
         revision = np.zeros(len(self._found), np.int64)
         was_told, by_others = np.zeros((2, len(self._found)), np.bool_)
@@ -233,7 +233,7 @@ class _Cut:
         return revision, was_told, by_others
 
     def _merged(self, alone: Extraction, was_told: NDArray[np.bool_], by_others: NDArray[np.bool_]) -> "_Merged":
-        """Parcels that other parts show too, cut from all parts together."""
+        """Return parcels that other parts show too, cut from all parts together."""
         is_cut, is_seen = alone.share_seen < 1, alone.share_seen > 0
         which = np.flatnonzero(is_seen & (by_others | is_cut | (not self._standing.is_in_store)))
         stays = np.flatnonzero(is_seen & (by_others | (was_told & is_cut)))
@@ -251,7 +251,7 @@ class _Cut:
         return self._kept(alone, stays, "another part of the pass cannot be opened, or is stored otherwise")
 
     def _kept(self, alone: Extraction, stays: NDArray[np.intp], why: str) -> "_Merged":
-        """Without the other parts: what they told stays, the rest is told from this one alone."""
+        """Return without the other parts: what they told stays, the rest is told from this one alone."""
         if not self._standing.is_in_store:
             raise StoreBehind(f"{why}; waits until the store has what {', '.join(self._standing.beside)} told")
         self._note = unsigned(f"not merged with {', '.join(self._standing.beside)}: {why}")
@@ -289,7 +289,7 @@ class _Cut:
         outcome: NDArray[np.int64],
         own: Mapping[int, Mapping[str, Any]],
     ) -> pa.Table:
-        """Rows in the parcels' order, each under its own parcel's collection, season and revision.
+        """Return rows in the parcels' order, each under its own parcel's collection, season and revision.
 
         What the store has as it is told now is repeated under its revision, what it has otherwise told as the next one.
         """
@@ -330,7 +330,7 @@ class _Merged:
 
 
 def _digest(tables: Sequence[pa.Table]) -> bytes:
-    """SHA-256 of what rows say, whatever their revision."""
+    """Return SHA-256 of what rows say, whatever their revision."""
     digest = hashlib.sha256()
     for table in tables:
         for name in table.column_names:
@@ -345,20 +345,20 @@ def _with(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
 
 
 def _stored_names(table: pa.Table, sensor: Sensor) -> list[tuple[str, str]]:
-    """Columns of the table and of the store that two rows of one key must share."""
+    """Return columns of the table and of the store that two rows of one key must share."""
     names = {name.lower(): name for name in table.column_names}
     return [(names[column], column) for column in (*VALUES[sensor], "pixels") if column != "scene_key"]
 
 
 def _is_equal(mine: Any, stored: Any) -> bool:
-    """Says whether a value is what the store has, which holds reals of 32 bits."""
+    """Return whether a value is what the store has, which holds reals of 32 bits."""
     if isinstance(mine, float) and isinstance(stored, float):
         return bool(np.float32(mine) == np.float32(stored))
     return bool(mine == stored)
 
 
 def _as_parcels(found: Sequence[ParcelToCut]) -> Parcels:
-    """Parcels of all collections and seasons as one; their rows are told apart afterwards."""
+    """Return parcels of all collections and seasons as one; their rows are told apart afterwards."""
     return Parcels(
         "",
         "",
@@ -369,7 +369,7 @@ def _as_parcels(found: Sequence[ParcelToCut]) -> Parcels:
 
 
 def _same_rows(one: Extraction, other: Extraction) -> NDArray[np.bool_]:
-    """(P,) parcels of which both tell the same values."""
+    """Return (P,) parcels of which both tell the same values."""
     is_same = np.zeros(len(one.outcome), np.bool_)
     names = [name for name in one.table.column_names if name not in _WHERE_FROM]
     both = np.intersect1d(one.rows, other.rows)

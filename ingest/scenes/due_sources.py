@@ -17,7 +17,7 @@ Look = Callable[[datetime, datetime | None], Any]
 
 
 def look_once(looks: Mapping[str, Look], sources: Sources, now: Callable[[], datetime]) -> list[Failure]:
-    """One look at each source; gives the failures. Raises Stopped, and DatabaseUnavailable or what SQLAlchemy raises."""
+    """Return one look at each source; gives the failures. Raises Stopped, and DatabaseUnavailable or what SQLAlchemy raises."""
     given = []
     for source, look in looks.items():
         at = now()
@@ -36,7 +36,7 @@ def keep_looking(
     now: Callable[[], datetime],
     find: Callable[[str], SceneSource | None],
 ) -> None:
-    """Looks at each source when it is due, until `stop`; a database that is away is waited for.
+    """Look at each source when it is due, until `stop`; a database that is away is waited for.
 
     A source that failed when last looked at, by whatever process, is not asked before the time that it was given then.
     """

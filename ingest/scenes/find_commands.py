@@ -40,7 +40,7 @@ Season = Annotated[str | None, typer.Option(help="Only parcels of this season co
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the commands to the `scenes` group."""
+    """Add the commands to the `scenes` group."""
     for command in (poll, watch, pull, subscribe, sources):
         app.command()(command)
 
@@ -58,7 +58,7 @@ def poll(
     every: Every = None,
     topic_prefix: Prefix = None,
 ) -> None:
-    """Asks a STAC API for scenes published since the last time, and puts new ones on the scenes topic."""
+    """Ask a STAC API for scenes published since the last time, and put new ones on the scenes topic."""
     loaded, box = load_profile(profile), _box(bbox, region, season)
     sensors = [_sensor(name) for name in sensor or sorted(loaded.sensors)]
     for one in sensors:
@@ -90,7 +90,7 @@ def watch(
     every: Every = None,
     topic_prefix: Prefix = None,
 ) -> None:
-    """Puts the scenes of a folder on the scenes topic, each once, when it is whole."""
+    """Put the scenes of a folder on the scenes topic, each once, when it is whole."""
     if not folder.is_dir():
         raise IngestError(f"{folder}: no such folder")
     watched = Watch(folder, load_profile(profile) if profile else None, timedelta(seconds=settled))
@@ -117,7 +117,7 @@ def pull(
     every: Every = None,
     topic_prefix: Prefix = None,
 ) -> None:
-    """Reads a pull subscription of the Copernicus Data Space, and acknowledges what is on the scenes topic.
+    """Read a pull subscription of the Copernicus Data Space, and acknowledge what is on the scenes topic.
 
     Token in PARCELWATCH_CDSE_TOKEN, or user and password in PARCELWATCH_CDSE_USER and PARCELWATCH_CDSE_PASSWORD.
     """
@@ -136,7 +136,7 @@ def pull(
 
 
 def subscribe(bbox: BoundingBox = None, region: Region = None, season: Season = None) -> None:
-    """Makes a pull subscription to Sentinel-2 L2A at the Copernicus Data Space, and prints its id (one may run at a time)."""
+    """Make a pull subscription to Sentinel-2 L2A at the Copernicus Data Space, and print its id (one may run at a time)."""
     box, http = _box(bbox, region, season), terminal.session("cdse", terminal.begin())
     typer.echo(make_subscription(http, Credentials(os.environ, http, now), box))
 
@@ -147,7 +147,7 @@ def sources(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Lists where scenes are looked for: how far, what was found, what failed, when the next look is."""
+    """List where scenes are looked for: how far, what was found, what failed, when the next look is."""
     kept = DatabaseSources(engine(resolve_dsn()))
     if forget is not None:
         if not kept.forget(forget):
@@ -184,7 +184,7 @@ def _look(looks: Mapping[str, Look], kept: DatabaseSources, every: float | None,
 
 
 def _box(bbox: str | None, region: str | None, season: str | None) -> Box:
-    """The box that was said, or the one around parcels, grown to tenths of a degree."""
+    """Return the box that was said, or the one around parcels, grown to tenths of a degree."""
     if bbox is not None:
         if region or season:
             raise IngestError("--bbox stands for itself: leave --region and --season out")

@@ -74,7 +74,7 @@ class Watch:
         self._told: dict[str, _Signature | None] = {}
 
     def look(self, now: datetime, publish: Publish) -> Look:
-        """Publishes what has become whole. Raises FolderError, and what publishing raises (then all is found again)."""
+        """Publish what has become whole. Raises FolderError, and what publishing raises (then all is found again)."""
         found: dict[str, FoundScene] = {}
         seen: dict[str, _Signature] = {}
         waiting, rejected, told = Rejections(), Rejections(), list[str]()
@@ -107,7 +107,7 @@ class Watch:
     def _rejected(
         self, path: str, signature: "_Signature | None", line: str, rejected: Rejections, told: list[str]
     ) -> Rejections:
-        """Counts what cannot become a scene; tells it once for each state of the file."""
+        """Count what cannot become a scene; report it once for each state of the file."""
         if path not in self._told or self._told[path] != signature:
             self._told[path] = signature
             told.append(line)
@@ -123,7 +123,7 @@ class Watch:
             raise _NotYet("still being written")
 
     def _scene(self, path: Path, now: datetime) -> FoundScene | None:
-        """The scene at a path, None where it is something else. Raises _NotYet, NotAScene, OSError."""
+        """Return the scene at a path, None where it is something else. Raises _NotYet, NotAScene, OSError."""
         if path.suffix == ".json":
             return self._item(path, now)
         if path.suffix == ".zip":
@@ -165,7 +165,7 @@ class _Signature:
 
 
 def _entries(folder: Path) -> Iterator[str]:
-    """Paths that may be products or items. Raises FolderError."""
+    """Yield paths that may be products or items. Raises FolderError."""
     left, waiting = _MOST_ENTRIES, [(str(folder), 0)]
     while waiting:
         place, depth = waiting.pop()
@@ -189,7 +189,7 @@ def _entries(folder: Path) -> Iterator[str]:
 
 
 def _is_dir(entry: os.DirEntry[str], *, follow_symlinks: bool) -> bool:
-    """Says whether an entry is a folder; one that cannot be asked, as a link in a circle, is none."""
+    """Return whether an entry is a folder; one that cannot be asked, as a link in a circle, is none."""
     try:
         return entry.is_dir(follow_symlinks=follow_symlinks)
     except OSError:
@@ -197,7 +197,7 @@ def _is_dir(entry: os.DirEntry[str], *, follow_symlinks: bool) -> bool:
 
 
 def _signature(path: str) -> _Signature:
-    """Of a file, or of everything below a folder. Raises OSError."""
+    """Return of a file, or of everything below a folder. Raises OSError."""
     size, files, changed = 0, 0, 0.0
     places = [path] if Path(path).is_dir() else []
     own = Path(path).stat()
@@ -216,7 +216,7 @@ def _signature(path: str) -> _Signature:
 
 
 def zipped_product(path: Path) -> str | None:
-    """The product in a zip, by its directory; None where it holds none. Raises NotAScene."""
+    """Return the product in a zip, by its directory; None where it holds none. Raises NotAScene."""
     try:
         folders = {name.split("/")[0] for name in zip_members(path) if ".SAFE/" in name}
     except OSError as error:
@@ -227,7 +227,7 @@ def zipped_product(path: Path) -> str | None:
 
 
 def _require_files(safe: Path) -> None:
-    """Raises _NotYet while files are missing that the product itself lists, NotAScene where it cannot be read."""
+    """Raise _NotYet while files are missing that the product itself lists, NotAScene where it cannot be read."""
     manifest, metadata = safe / "manifest.safe", safe / "MTD_MSIL2A.xml"
     listed: list[tuple[str, int | None]] = []
     try:

@@ -28,7 +28,7 @@ _STEPS: Final = 32
 
 
 def outline(grid: Grid) -> shapely.Polygon:
-    """The edge of a grid in degrees."""
+    """Return the edge of a grid in degrees."""
     along = np.linspace(0.0, 1.0, _STEPS, endpoint=False)
     width, height = grid.width * grid.pixel_m, grid.height * grid.pixel_m
     x = np.concatenate([along, np.ones(_STEPS), 1 - along, np.zeros(_STEPS)]) * width + grid.left
@@ -38,7 +38,7 @@ def outline(grid: Grid) -> shapely.Polygon:
 
 
 def home_of(wkb: Sequence[bytes], tile: str, tiles: Sequence[tuple[str, Grid]]) -> NDArray[np.str_]:
-    """(P,) the home of parcels on `tile`, one of `tiles`, which come in the order of preference."""
+    """Return (P,) the home of parcels on `tile`, one of `tiles`, which come in the order of preference."""
     edges = {name: outline(grid) for name, grid in tiles}
     near = [name for name in edges if shapely.intersects(edges[name], edges[tile])]
     if near == [tile]:
@@ -50,7 +50,7 @@ def home_of(wkb: Sequence[bytes], tile: str, tiles: Sequence[tuple[str, Grid]]) 
 
 
 def _share(parcels: NDArray[np.object_], edge: shapely.Polygon) -> NDArray[np.float64]:
-    """(P,) share of each parcel within an outline, to a millionth: far below a pixel, far above rounding."""
+    """Return (P,) share of each parcel within an outline, to a millionth: far below a pixel, far above rounding."""
     shapely.prepare(edge)
     share = shapely.covers(edge, parcels).astype(np.float64)
     cut = np.flatnonzero((share == 0) & shapely.intersects(edge, parcels))

@@ -49,26 +49,26 @@ class Known(Processing, Protocol):
 
 
 def datatake_of(scene: Scene) -> str:
-    """The datatake's name with its satellite; of a product that says none, satellite and time."""
+    """Return the datatake's name with its satellite; of a product that says none, satellite and time."""
     if scene.datatake is None:
         return f"{scene.platform}_{scene.observed_at:%Y%m%dT%H%M%S}"
     return scene.datatake if scene.datatake.startswith(scene.platform) else f"{scene.platform}_{scene.datatake}"
 
 
 def family_of(scene: Scene) -> str:
-    """What all granules of a tile, or slices, of one datatake share."""
+    """Return what all granules of a tile, or slices, of one datatake share."""
     return f"{datatake_of(scene)}_T{scene.tile}" if scene.sensor == "S2" else datatake_of(scene)
 
 
 def is_same_part(one: Processing, other: Processing) -> bool:
-    """Says whether two scenes of a family show the same; so too where one does not say what it shows."""
+    """Return whether two scenes of a family show the same; so too where one does not say what it shows."""
     if one.part is None or other.part is None:
         return True
     return abs(one.part - other.part) <= SAME_PART
 
 
 def is_newer(one: Processing, other: Processing) -> bool:
-    """Says whether a processing was made after another: by baseline where both have one, then by time."""
+    """Return whether a processing was made after another: by baseline where both have one, then by time."""
     mine, theirs = _numbers(one.baseline), _numbers(other.baseline)
     if mine and theirs and mine != theirs:
         return mine > theirs
@@ -103,7 +103,7 @@ class Standing:
 
 
 def standing(mine: Processing, others: Sequence[Known]) -> Standing:
-    """Where a scene stands among the others of its family."""
+    """Return where a scene stands among the others of its family."""
     begun = [one for one in others if one.revision is not None]
     same = [one for one in others if is_same_part(mine, one)]
     rest = [one for one in others if one not in same]

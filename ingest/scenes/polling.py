@@ -40,7 +40,7 @@ class Rejections:
     first: str | None = None
 
     def also(self, told: str) -> "Rejections":
-        """One more."""
+        """Return one more."""
         return Rejections(self.count + 1, self.first or told)
 
 
@@ -68,22 +68,22 @@ class Sources(Protocol):
     """Where bookmarks and failures are kept."""
 
     def bookmark(self, source: str) -> Bookmark | None:
-        """The source's bookmark, None before its first poll."""
+        """Return the source's bookmark, None before its first poll."""
 
     def succeeded(self, outcome: Outcome, now: datetime, next_at: datetime | None) -> None:
-        """Moves the bookmark and forgets failures."""
+        """Move the bookmark and forget failures."""
 
     def failed(self, source: str, told: str, now: datetime, retry_after: timedelta | None) -> datetime:
-        """Keeps the failure, and gives when to look again; the bookmark stays."""
+        """Keep the failure, and give when to look again; the bookmark stays."""
 
 
 def source_name(profile: CatalogueProfile, sensor: Sensor, box: Box) -> str:
-    """The name under which a poll is bookmarked: another area is another source."""
+    """Return the name under which a poll is bookmarked: another area is another source."""
     return f"stac:{profile.name} {sensor} {','.join(f'{side:g}' for side in box)}"
 
 
 def rounded(box: Box) -> Box:
-    """The box grown to tenths of a degree: parcels that come later seldom make it another source (a tile is a degree)."""
+    """Return the box grown to tenths of a degree: parcels that come later seldom make it another source (a tile is a degree)."""
     west, south, east, north = box
     return (
         math.floor(west * 10) / 10,
@@ -105,7 +105,7 @@ def poll(
     sources: Sources,
     next_at: datetime | None = None,
 ) -> Outcome:
-    """Looks once for a sensor's scenes over a box, and moves the bookmark when all of them are published.
+    """Look once for a sensor's scenes over a box, and move the bookmark when all of them are published.
 
     Args:
         since: earliest acquisition; None: as the last time, or ten days before the first.
@@ -159,7 +159,7 @@ class Failure:
 
 
 def attempt(source: str, look: Callable[[], T], sources: Sources, now: datetime) -> T | Failure:
-    """A look at a source whose failure is kept and given back, so that others go on. Raises Stopped."""
+    """Return a look at a source whose failure is kept and given back, so that others go on. Raises Stopped."""
     try:
         return look()
     except Stopped:

@@ -107,12 +107,12 @@ class Http:
         self._session = requests.Session()
 
     def pause(self, seconds: float) -> None:
-        """Waits between two requests, for the source's sake. Raises Stopped."""
+        """Wait between two requests, for the source's sake. Raises Stopped."""
         if seconds and self._clock.wait(seconds):
             raise Stopped(f"{self.source}: asked to end")
 
     def json(self, method: str, url: str, **request: Any) -> Any:
-        """The parsed answer; arguments as `text`."""
+        """Return the parsed answer; arguments as `text`."""
         return self.text(method, url, parsed_json, **request)
 
     def text(
@@ -127,7 +127,7 @@ class Http:
         body: Any = None,
         form: Mapping[str, str] | None = None,
     ) -> T:
-        """What `read` makes of the answer; an answer that it finds broken (ValueError) is asked for again.
+        """Return what `read` makes of the answer; an answer that it finds broken (ValueError) is asked for again.
 
         Raises SourceUnavailable, SourceRefused, Stopped.
         """
@@ -183,7 +183,7 @@ class Http:
             raise Stopped(f"{self.source}: asked to end")
 
     def _reason(self, answer: requests.Response) -> str:
-        """The status and what the source says about it, one line."""
+        """Return the status and what the source says about it, one line."""
         is_told = "json" in answer.headers.get("Content-Type", "")
         said = self._shown(" ".join(_bounded(answer).decode(errors="replace").split())) if is_told else ""
         return f"{answer.status_code} {answer.reason}{f': {said[:160]}' if said else ''}"
@@ -194,7 +194,7 @@ class Http:
         return line
 
     def _asked(self, answer: requests.Response) -> float | None:
-        """Seconds of Retry-After, which is a number of seconds or a date."""
+        """Return seconds of Retry-After, which is a number of seconds or a date."""
         said = answer.headers.get("Retry-After", "").strip()
         if said.isdecimal():
             return float(said)
@@ -207,7 +207,7 @@ class Http:
 
 
 def _bounded(answer: requests.Response) -> bytes:
-    """The body, unpacked no further than its bound. Raises ValueError beyond it, and requests' errors."""
+    """Return the body, unpacked no further than its bound. Raises ValueError beyond it, and requests' errors."""
     body = bytearray()
     for part in answer.iter_content(2**16):
         body += part
@@ -217,13 +217,13 @@ def _bounded(answer: requests.Response) -> bytes:
 
 
 def _place(url: str) -> str:
-    """Host and path: what follows may be signed."""
+    """Return host and path: what follows may be signed."""
     parts = urlsplit(url)
     return f"{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
 
 
 def _why(error: BaseException) -> str:
-    """The innermost cause: what the operating system or the protocol says."""
+    """Return the innermost cause: what the operating system or the protocol says."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     return f"{type(error).__name__}: {error}"[:200]

@@ -88,7 +88,7 @@ class Worker:
         self.ends: Ends = Counter()
 
     def run(self, stop: threading.Event, until_idle: bool = False) -> Ends:
-        """Works until `stop`, or until nothing is left that could be tried now; waits for a broker or database that
+        """Work until `stop`, or until nothing is left that could be tried now; wait for a broker or database that
         goes away. Raises BrokerUnavailable or DatabaseUnavailable when one is away at the start."""
         self._connected()
         wait_s = 1.0
@@ -108,7 +108,7 @@ class Worker:
         return self.ends
 
     def close(self) -> None:
-        """Lets go of the broker."""
+        """Let go of the broker."""
         topic, self._topic, producer, self._producer = self._topic, None, self._producer, None
         if topic:
             topic.close()
@@ -124,7 +124,7 @@ class Worker:
         return self._topic, self._producer
 
     def _step(self, stop: threading.Event) -> bool:
-        """Works on what the topic brings, else on what is due in the ledger; False when neither has anything."""
+        """Work on what the topic brings, else on what is due in the ledger; False when neither has anything."""
         topic, _ = self._connected()
         records = topic.poll(0.0) or topic.poll(_POLL_S)
         for record in records:
@@ -137,13 +137,13 @@ class Worker:
         return bool(records) or self._work(None)
 
     def _is_idle(self) -> bool:
-        """Says whether nothing is left but what others are at, or what waits for a later attempt or a person."""
+        """Return whether nothing is left but what others are at, or what waits for a later attempt or a person."""
         topic, _ = self._connected()
         with self._engine.begin() as connection:
             return topic.is_at_end() and not scenes.is_any_due(connection, self._now() + _SOON)
 
     def _work(self, scene_id: str | None) -> bool:
-        """Takes one scene that is due and ends it somehow; False when there is none."""
+        """Take one scene that is due and end it somehow; False when there is none."""
         now = self._now()
         with self._engine.begin() as connection:
             held = scenes.claim(connection, self._name, now + self._settings.scenes.lease, now, scene_id)
@@ -172,7 +172,7 @@ class Worker:
         return True
 
     def _cut(self, held: Claim, check: Callable[[], None]) -> End:
-        """Opens, begins, cuts, sends and ends a scene. Raises SceneError and what stops an attempt."""
+        """Open, begin, cut, send and end a scene. Raises SceneError and what stops an attempt."""
         if held.attempt > self._settings.scenes.tries:
             raise SceneError(
                 held.scene_id,
@@ -202,7 +202,7 @@ class Worker:
         return self._end(held, opened.scene, begun, told)
 
     def _keep(self, held: Claim, told: Told) -> None:
-        """Keeps what is about to be sent, so that a later attempt knows it. Raises LeaseLost."""
+        """Keep what is about to be sent, so that a later attempt knows it. Raises LeaseLost."""
         if told.table is None or told.sent is None:
             return
         highest = max(told.table["revision"].to_pylist(), default=0)
@@ -211,7 +211,7 @@ class Worker:
                 raise LeaseLost(f"scene {held.scene_id}: another worker has it by now")
 
     def _send(self, told: Told) -> None:
-        """Returns when the broker has every observation."""
+        """Return when the broker has every observation."""
         if told.table is None:
             return
         _, producer = self._connected()
@@ -251,7 +251,7 @@ class Worker:
 
     @contextmanager
     def _lease(self, held: Claim) -> Iterator[Callable[[], None]]:
-        """Renews the lease meanwhile; gives a check that raises LeaseLost where it ended."""
+        """Renew the lease meanwhile; give a check that raises LeaseLost where it ended."""
         over = threading.Event()
 
         def renew() -> bool:
