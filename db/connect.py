@@ -20,7 +20,7 @@ _name: str = APPLICATION_NAME
 
 
 def name_process(command: str) -> None:
-    """Let connections made from now on carry the command of this process, its host and its number: `status` lists them.
+    """Let connections made from now on name the command of this process, its host and its number: `status` lists them.
 
     Args:
         command: such as "ingest run".

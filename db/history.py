@@ -1,4 +1,4 @@
-"""What people look at: a parcel's history as known at a time, open alerts, the state of the whole chain."""
+"""What people see: a parcel's history as known at a time, open alerts, the state of the whole chain."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The lead among many monitors: an advisory lock that lives as long as its holder's connection."""
+"""The lead among many monitors: an advisory lock, held as long as its holder's connection."""
 
 import psycopg
 import sqlalchemy as sa

@@ -1,7 +1,8 @@
 """Consumed offsets: where each partition goes on, stored with the rows that came before.
 
-`stream` is one life of a topic (its topic id): a topic made anew under the same name starts again at 0, and offsets of
-its earlier life must not be used for it.
+`stream` is the generation of a topic (its topic id): a topic made anew under the same name starts again at 0, and offsets
+of an earlier generation must not be used for it. `advance` runs in the transaction that stores the rows, and only from the
+offset that the batch began with: of two consumers with the same batch one commits, the other stores nothing.
 """
 
 from collections.abc import Mapping, Sequence

@@ -12,7 +12,7 @@ from db.connect import driver
 from terminal.errors import UserError
 
 # A field keeps its borders within a few metres from year to year: shares below this are slivers between
-# neighbours drawn twice, and say nothing about where a field came from (chosen because of that).
+# neighbours digitised twice, and say nothing about where a field came from (chosen because of that).
 MIN_LINEAGE_SHARE: Final = 0.05
 
 
@@ -211,7 +211,7 @@ select distinct region from staged_parcels where not exists (select from regions
 on conflict (code) do nothing"""
 
 # A field amended keeps a part of its place. One that has none of it is another field, and the observations stored under
-# the id are not its own. A sliver between neighbours drawn twice is no part.
+# the id are not its own. A sliver between neighbours digitised twice is no part.
 _MOVED_AWAY: Final = """
 update staged_parcels staged set moved_away = true from parcels
 where parcels.source_id = staged.source_id and collection = :collection and season_key = :season_key

@@ -1,7 +1,7 @@
 """The ledger of found scenes: who cuts which, what became of it, and whether its parcels add up.
 
-    found ──► cutting ──► cut           observations told, every parcel accounted for
-      ▲          ├──────► empty         no parcel to look at
+    found ──► cutting ──► cut           observations emitted, every parcel accounted for
+      ▲          ├──────► empty         no parcel to observe
       │          ├──────► superseded    a newer processing is cut
       └──────────┴─────── failed        with a cause; tried again by itself where that may help
 
@@ -45,7 +45,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class LedgerRow:
-    """A scene as people look at it."""
+    """A scene as people see it."""
 
     scene_id: str
     sensor: str
@@ -141,7 +141,7 @@ def unpublished(connection: sa.Connection, limit: int) -> list[Mapping[str, Any]
 
 
 def mark_published(connection: sa.Connection, scene_ids: Sequence[str], now: datetime) -> None:
-    """Report that the topic has them."""
+    """Mark scenes as confirmed by the topic."""
     connection.execute(
         sa.text("update found_scenes set published_at = :now where scene_id = any(:ids)"),
         {"ids": list(scene_ids), "now": now},
@@ -193,7 +193,7 @@ class Sent:
     """What a scene sent last: the digest of its observations, and the lowest revision of those that were new then."""
 
     digest: bytes | None
-    told_as: int
+    emitted_as: int
     is_in_store: bool
     """The store has all of it: no observation is still on its way."""
 
@@ -215,7 +215,7 @@ def sends(connection: sa.Connection, held: Claim, sent: Sent, revision: int) -> 
             sa.text(f"""update found_scenes set told_digest = :digest, told_as = :told_as,
                             revision = greatest(revision, :revision), expected = null, emitted = null, withdrawn = null,
                             skipped = null where {_MINE}"""),
-            {**_of(held), "digest": sent.digest, "told_as": sent.told_as, "revision": revision},
+            {**_of(held), "digest": sent.digest, "told_as": sent.emitted_as, "revision": revision},
         ).rowcount
     )
 
@@ -239,7 +239,7 @@ def end(
     scene: Scene,
     counts: Counts,
     replaces: Sequence[str],
-    told: str | None,
+    note: str | None,
     now: datetime,
 ) -> bool:
     """End a cut: counts, and older processings that it supersedes. False, and nothing is changed, if it is not ours."""
@@ -253,7 +253,7 @@ def end(
             "state": state,
             "now": now,
             "cause": "no_parcels" if state == "empty" else None,
-            "told": told,
+            "told": note,
             "expected": counts.expected,
             "emitted": counts.emitted,
             "withdrawn": counts.withdrawn,
@@ -279,33 +279,33 @@ def end(
 
 
 def fail(
-    connection: sa.Connection, held: Claim, cause: str, told: str, next_try_at: datetime | None, now: datetime
+    connection: sa.Connection, held: Claim, cause: str, message: str, next_try_at: datetime | None, now: datetime
 ) -> bool:
     """End an attempt that came to nothing; `next_try_at` None waits for a person. False if it is not ours."""
     return bool(
         connection.execute(
             sa.text(f"""update found_scenes set state = 'failed', lease_until = null, ended_at = :now, cause = :cause,
                             told = :told, next_try_at = :next_try_at where {_MINE}"""),
-            {**_of(held), "now": now, "cause": cause, "told": told, "next_try_at": next_try_at},
+            {**_of(held), "now": now, "cause": cause, "told": message, "next_try_at": next_try_at},
         ).rowcount
     )
 
 
-def put_back(connection: sa.Connection, held: Claim, told: str | None, next_try_at: datetime) -> None:
+def put_back(connection: sa.Connection, held: Claim, message: str | None, next_try_at: datetime) -> None:
     """Give a scene back that could not be tried now; the attempt does not count."""
     connection.execute(
         sa.text(f"""update found_scenes set state = 'found', lease_until = null, attempts = attempts - 1, told = :told,
                         next_try_at = :next_try_at where {_MINE}"""),
-        {**_of(held), "told": told, "next_try_at": next_try_at},
+        {**_of(held), "told": message, "next_try_at": next_try_at},
     )
 
 
-def supersede(connection: sa.Connection, held: Claim, by: str, told: str, now: datetime) -> None:
+def supersede(connection: sa.Connection, held: Claim, by: str, message: str, now: datetime) -> None:
     """End a claim on an older processing of what is cut already."""
     connection.execute(
         sa.text(f"""update found_scenes set state = 'superseded', lease_until = null, ended_at = :now, told = :told,
                         cause = null, superseded_by = :by where {_MINE}"""),
-        {**_of(held), "by": by, "told": told, "now": now},
+        {**_of(held), "by": by, "told": message, "now": now},
     )
 
 
@@ -314,7 +314,7 @@ def retry(
 ) -> list[str]:
     """Make scenes due that are in one of the states (and among the ids); return their ids.
 
-    The ledger alone tells the workers; scenes that one is at are left to it.
+    Workers learn of it from the ledger alone; scenes that one is at are left to it.
     """
     rows = connection.execute(
         sa.text("""update found_scenes set state = 'found', attempts = 0, next_try_at = null, lease_until = null,

@@ -24,7 +24,7 @@ class ServerSettings(BaseSettings):
 
 @dataclass(frozen=True)
 class Broker:
-    """A broker, and which life of it this is: the embedded one keeps records in memory, so its offsets restart."""
+    """A broker and its generation: the embedded one keeps records in memory, so its offsets restart."""
 
     bootstrap: str
     cluster_id: str | None

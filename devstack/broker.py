@@ -1,6 +1,6 @@
 """The embedded broker: Tansu, a Kafka-protocol broker in one process that keeps its records in memory.
 
-Offsets start again at 0 with each start. Each life therefore has a fresh cluster id, which clients read
+Offsets start again at 0 with each start. Each start therefore makes a fresh cluster id, which clients read
 in the cluster's metadata (`KafkaAdminClient.describe_cluster()["cluster_id"]`).
 """
 
@@ -69,5 +69,5 @@ def stop(folder: Path) -> None:
 
 
 def _storage(folder: Path) -> str:
-    """Return the argument that keeps records in memory; it names the folder, which tells one broker from another."""
+    """Return the argument that keeps records in memory; it names the folder, which distinguishes brokers."""
     return f"--storage-engine=memory://{quote(str(folder), safe='')}/"

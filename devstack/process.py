@@ -1,7 +1,7 @@
 """Server processes that outlive the command that started them, found again by their pid and arguments.
 
 A pid alone may belong to a stranger after a crash or a reboot. A server is ours when the process of that
-pid has the arguments we gave it; only then is it signalled. (Its working folder would tell as well, but
+pid has the arguments we gave it; only then is it signalled. (Its working folder would show it as well, but
 root in a container may not read that of another user's process.)
 """
 
@@ -24,7 +24,7 @@ _POLL_S = 0.02  # chosen because it is short beside the second that a server tak
 
 
 class Identity(TypedDict, total=False):
-    """Who a program runs as, in `subprocess`'s words."""
+    """Who a program runs as, as `subprocess` names it."""
 
     user: int
     group: int

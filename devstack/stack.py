@@ -53,7 +53,7 @@ class Stack:
     """The database `postgres`, from which others are created and dropped."""
     bootstrap: str
     cluster_id: str
-    """Of this life of the broker: offsets of another life mean nothing."""
+    """Of this generation of the broker: offsets of another one mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ def up(
 
     Args:
         home: the home folder, made if missing.
-        environ: where the mirror, the cache folder and the PATH are looked up.
-        progress: told what is being done.
+        environ: where the mirror, the cache folder and the PATH are found.
+        progress: called with what is being done.
         fast: for data nobody will miss: nothing is forced to disk.
         kind: of the broker; None: as it was, in memory in a new home.
     Errors: StackError, one line for a person.

@@ -1,4 +1,4 @@
-"""Being asked to end: SIGTERM and Ctrl-C as an event that loops look at."""
+"""Being asked to end: SIGTERM and Ctrl-C as an event that loops check."""
 
 import signal
 import threading

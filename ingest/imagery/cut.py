@@ -1,4 +1,4 @@
-"""Cutting a scene: bands read chunk by chunk in several threads, gathered, added up, told as rows of the contract.
+"""Cutting a scene: bands read chunk by chunk in several threads, gathered, added up, returned as rows of the contract.
 
     chunk k + 1, k + 2   bands read and gathered by the threads (GDAL decodes without Python's lock)
     chunk k              sums and pixel sets, meanwhile

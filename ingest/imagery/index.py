@@ -189,7 +189,7 @@ def _cut(found: Runs, grid: Grid) -> Runs:
 
 
 def _sampled(found: Runs, parcels: Parcels, grid: Grid, most: int) -> _Sample:
-    """Return of each parcel the `most` pixels whose coordinates, mixed with the parcel's id, give the smallest numbers."""
+    """Return the `most` pixels of each parcel whose coordinates, mixed with the parcel's id, give the smallest numbers."""
     owners, first_run = np.unique(found.owner, return_index=True)
     run, step = expand(found.length)
     bounds = np.append(np.searchsorted(run, first_run), len(run))

@@ -26,13 +26,18 @@ Values = Mapping[str, NDArray[Any]]
 
 
 def extract_merged(
-    scenes: Sequence[Scene], told_as: Scene, grid: Grid, parcels: Parcels, index: ParcelIndex, settings: ImagerySettings
+    scenes: Sequence[Scene],
+    described_as: Scene,
+    grid: Grid,
+    parcels: Parcels,
+    index: ParcelIndex,
+    settings: ImagerySettings,
 ) -> Extraction:
     """Return the observations of parcels in several products of one pass.
 
     Args:
         scenes: ordered by part, all stored alike (`is_stored_alike`).
-        told_as: the one whose name and times the rows say.
+        described_as: the one whose name and times the rows say.
         grid: the pixels that `index` was built on; it covers all of the products.
         parcels: those that `index` was built of.
         index: which pixels are whose.
@@ -69,7 +74,7 @@ def extract_merged(
     )
     outcome = outcomes(parcels, index, n_seen, n_valid, settings)
     rows = [np.flatnonzero((outcome == 0) & (source == number)) for number in range(len(sources))]
-    tables = [table_of(told_as, parcels, mine, one.columns(mine)) for mine, one in zip(rows, sources, strict=True)]
+    tables = [table_of(described_as, parcels, mine, one.columns(mine)) for mine, one in zip(rows, sources, strict=True)]
     table = pa.concat_tables(tables).take(pa.array(np.argsort(np.concatenate(rows)))).combine_chunks()
     return Extraction(table, outcome, share(index, index.n_inside), share(index, n_seen))
 

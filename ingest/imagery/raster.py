@@ -199,14 +199,14 @@ class Raster:
         return warped, _Placement(1, 0, 0)
 
     def _unreadable(self, error: Exception) -> SceneError:
-        told = str(error.__cause__ or error).splitlines()[0][:200]
+        shown = str(error.__cause__ or error).splitlines()[0][:200]
         return SceneError(
-            self._scene_id, "unreadable", f"{self._name}: {self._href} cannot be read: {told}; fetch it again"
+            self._scene_id, "unreadable", f"{self._name}: {self._href} cannot be read: {shown}; fetch it again"
         )
 
 
 def opened(href: str) -> Any:
-    """Open a GeoTIFF or JPEG 2000 at a path or address; its header is read. One without a system is the caller's to judge.
+    """Open a GeoTIFF or JPEG 2000 at a path or address; its header is read. One without a system is the caller's to check.
 
     Raises RasterioError, also for files in any other format.
     """
@@ -223,11 +223,11 @@ def opened(href: str) -> Any:
     rows, columns = file.block_shapes[0]
     beside = 1 if file.profile.get("interleave") == "band" else file.count
     if max(file.width, file.height) > LONGEST_SIDE or rows * columns * beside * _SAMPLE_BYTES > _LARGEST_BLOCK:
-        told = (
+        shown = (
             f"{file.width} x {file.height} pixels of {file.count} bands in blocks of {columns} x {rows} are too large"
         )
         file.close()
-        raise RasterioIOError(told)
+        raise RasterioIOError(shown)
     return file
 
 

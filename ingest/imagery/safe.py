@@ -68,8 +68,8 @@ def scene_from_safe(path: Path, revision: int = 0, available_at: datetime | None
         return replace(scene, part=_time(strip[1])) if strip else scene
     except (OSError, *ZIP_ERRORS) as error:
         file = getattr(error, "filename", None)
-        told = f"{Path(file).name}: {getattr(error, 'strerror', None)}" if file else str(error)[:200]
-        raise SceneError(name, "unreadable", f"{path}: {told}; fetch it again") from error
+        shown = f"{Path(file).name}: {getattr(error, 'strerror', None)}" if file else str(error)[:200]
+        raise SceneError(name, "unreadable", f"{path}: {shown}; fetch it again") from error
     except (ElementTree.ParseError, ValueError, IndexError) as error:
         raise SceneError(name, "bad_metadata", f"{path}: {str(error)[:200]}; is it a whole L2A product?") from error
 

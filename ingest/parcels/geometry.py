@@ -1,4 +1,4 @@
-"""Declared outlines made measurable: repaired, measured in metres, judged for what a 10 m sensor can see of them.
+"""Declared outlines made measurable: repaired, measured in metres, checked for what a 10 m sensor can see of them.
 
 Everything works on arrays of shapely geometries, one entry per parcel. Outlines are kept in longitude and latitude
 (EPSG:4326); lengths and areas come from the UTM zone of each parcel, the grid that Sentinel-2 pixels lie on.
@@ -30,7 +30,7 @@ Reason = Literal[
     "too_narrow",
     "overlaps_other",
 ]
-"""Why a parcel cannot be monitored, in the order of judgement: the first that holds is kept."""
+"""Why a parcel cannot be monitored, in the order of the checks: the first that holds is kept."""
 
 WGS84: Final = "EPSG:4326"
 PIXEL_M: Final = 10.0
@@ -41,7 +41,7 @@ MIN_FULL_PIXELS: Final = 8
 SURE_PIXELS: Final = 3 * MIN_FULL_PIXELS
 """Expected pixels from which no position of the grid leaves fewer than the least (a test tries strips and squares)."""
 MAX_COUNTED_PIXELS: Final = 1_000_000
-"""Pixels of an outline's bounds that are looked at one by one: 10 km by 10 km."""
+"""Pixels of an outline's bounds that are checked one by one: 10 km by 10 km."""
 MAX_LOST_SHARE: Final = 0.6
 """Monitorable: at least 8 full pixels inside the inner buffer, which takes less than 60 % of the area (Sen4CAP)."""
 MIN_PART_M2: Final = 1.0
@@ -81,7 +81,7 @@ class Outlines:
     perimeter_m: Floats
     bbox_fill: Floats
     reason: Geometries
-    """Reason, or None: monitorable as far as the parcel alone can tell."""
+    """Reason, or None: monitorable as far as the parcel alone shows."""
     is_repaired: Flags
     is_seen_by_s1: Flags
     """Monitorable with Sentinel-1's wider inner buffer too."""

@@ -106,10 +106,10 @@ def show(scene_id: Annotated[str, typer.Argument(help="As `list` has it.")], as_
         taken_back = f" ({row.withdrawn} of them taken back)" if row.withdrawn else ""
         facts += [("parcels expected", _number(row.expected)), ("  emitted", f"{_number(row.emitted)}{taken_back}")]
         for reason, n in sorted(row.skipped_by.items(), key=lambda entry: -entry[1]):
-            homes = (row.homes or {}) if reason == "other_tile" else {}
-            where = ", ".join(f"{tile} {its:,}" for tile, its in homes.items())
+            elsewhere = (row.homes or {}) if reason == "other_tile" else {}
+            where = ", ".join(f"{tile} {its:,}" for tile, its in elsewhere.items())
             facts.append((f"  skipped: {reason}", f"{_number(n)}{f' ({where})' if where else ''}"))
-        facts.append(("adds up", "yes" if row.adds_up else "NO: expected is not told + skipped; please report it"))
+        facts.append(("adds up", "yes" if row.adds_up else "NO: expected is not emitted + skipped; please report it"))
         facts.append(("in the store", _number(row.stored)))
     console.print(table(("scene", row.scene_id), facts))
     if row.expected is not None and not row.is_stored:
@@ -128,7 +128,7 @@ def retry(
         typer.Option("--missing-tile", help="All that left parcels to a tile whose product has not come within a day."),
     ] = False,
 ) -> None:
-    """Let scenes be cut again; one that was cut tells the same again, and what is new since."""
+    """Let scenes be cut again; one that was cut emits the same again, and what changed since."""
     chosen: list[State] = [*(["failed"] if failed else []), *(["empty"] if empty else [])]  # type: ignore[list-item]
     if bool(scene_ids) == bool(chosen or missing_tile):
         raise IngestError("say which: SCENE_ID ..., or --failed, --empty, --missing-tile")

@@ -5,7 +5,7 @@ comes first. It follows from the parcel's outline and the known tiles' grids alo
 arrive. Tiles of two UTM zones are compared in degrees. A tile that was never seen before joins at the end of the order
 for passes that were begun without it (`db.scene_passes.begin_pass`): of these it takes, as a revision, only parcels that
 it holds more of. A home whose product never came is left out when a scene is cut again (`TAKEN_OVER_AFTER`), so that the
-next tile tells its parcels.
+next tile observes its parcels.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from ingest.parcels.geometry import WGS84
 
 TAKEN_OVER_AFTER: Final = timedelta(days=1)
 """Of a scene since it was found: by then the other tiles of its pass are published as a rule (chosen so; one that comes
-even later is told as a revision)."""
+even later is emitted as a revision)."""
 _STEPS: Final = 32
 """Points to a side of an outline: within 2 m of the curved edge of a tile of 110 km (chosen for that)."""
 
@@ -45,8 +45,8 @@ def home_of(wkb: Sequence[bytes], tile: str, tiles: Sequence[tuple[str, Grid]]) 
         return np.full(len(wkb), tile)
     parcels = shapely.from_wkb(np.array(wkb, dtype=object))
     shares = np.stack([_share(parcels, edges[name]) for name in near])  # (tiles, P)
-    homes: NDArray[np.str_] = np.array(near)[np.where(shares.max(0) > 0, shares.argmax(0), near.index(tile))]
-    return homes
+    home: NDArray[np.str_] = np.array(near)[np.where(shares.max(0) > 0, shares.argmax(0), near.index(tile))]
+    return home
 
 
 def _share(parcels: NDArray[np.object_], edge: shapely.Polygon) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""STAC items and SAFE products as found scenes: checked as far as a record needs it; the rest is judged when they are cut."""
+"""STAC items and SAFE products as found scenes: checked as far as a record needs it; the rest is checked when they are cut."""
 
 import json
 import re
@@ -28,7 +28,7 @@ _SENSOR: Final = re.compile(r"^S(?:ENTINEL-)?([12])(?![0-9])", re.IGNORECASE)
 
 
 class NotAScene(IngestError):
-    """What was found cannot become a record: it is counted and told, the rest goes on."""
+    """What was found cannot become a record: it is counted and reported, the rest goes on."""
 
 
 def scene_of_item(
@@ -105,7 +105,7 @@ def product_name(item: Mapping[str, Any], reading: Profile) -> str:
 
 
 def sensor_of(*names: object) -> Sensor | None:
-    """Return the sensor that the first telling of some names (platform, constellation, product) speaks of."""
+    """Return the sensor that the first meaningful of some names (platform, constellation, product) speaks of."""
     for name in names:
         if isinstance(name, str) and (found := _SENSOR.match(name)):
             return "S1" if found[1] == "1" else "S2"

@@ -1,6 +1,6 @@
 """Publishing: a found scene into the ledger, then onto the topic; each once, whatever dies in between.
 
-A scene that the ledger knows is not published again, so finders may look twice. One that was entered but that the topic
+A scene that the ledger knows is not published again, so finders may find it twice. One that was entered but that the topic
 never confirmed goes out with the next scenes, and a worker finds it in the ledger even so.
 """
 

@@ -1,4 +1,4 @@
-"""A found scene as the scenes topic carries it: where it is, not what is in it.
+"""A found scene as a record of the scenes topic: where it is, not what is in it.
 
 The worker opens the product: one that is broken is then marked in the ledger with its reason, not lost when it was found.
 """
@@ -117,7 +117,7 @@ class FoundScene:
 
     @classmethod
     def from_json(cls, value: bytes) -> "FoundScene":
-        """Return the scene that a record of the topic tells; raises MessageRejected."""
+        """Return the scene that a record of the topic describes; raises MessageRejected."""
         if len(value) > MAX_BYTES:
             raise MessageRejected("oversized", f"the record has {len(value)} bytes, more than {MAX_BYTES}")
         try:
@@ -151,7 +151,7 @@ def pass_key(scene_id: str) -> str:
 
 
 def datatake_named(scene_id: str) -> str | None:
-    """Return the datatake that a product's name tells, as opened scenes call it (`ingest.scenes.passes`); None: it does not."""
+    """Return the datatake that a product's name states, as opened scenes call it (`ingest.scenes.passes`); None: it does not."""
     if found := _S2_PRODUCT.search(scene_id):
         return f"{found['platform']}_{found['start']}"
     if found := _S1_PRODUCT.search(scene_id):

@@ -40,7 +40,7 @@ class DatabaseSources:
     def succeeded(self, outcome: Outcome, now: datetime, next_at: datetime | None) -> None:
         """Move the bookmark and end a row of failures."""
         with self._engine.begin() as connection:
-            scene_sources.record_look(
+            scene_sources.record_poll(
                 connection,
                 outcome.source,
                 since=outcome.since,
@@ -52,8 +52,8 @@ class DatabaseSources:
                 next_at=next_at,
             )
 
-    def failed(self, source: str, told: str, now: datetime, retry_after: timedelta | None) -> datetime:
-        """Keep the failure; give when to look again."""
+    def failed(self, source: str, message: str, now: datetime, retry_after: timedelta | None) -> datetime:
+        """Keep the failure; return when to poll again."""
         with self._engine.begin() as connection:
-            kept = scene_sources.record_failure(connection, source, told, now, BACK_OFFS, retry_after)
+            kept = scene_sources.record_failure(connection, source, message, now, BACK_OFFS, retry_after)
         return kept.next_at or now

@@ -6,7 +6,7 @@
 Acknowledging one notification acknowledges all before it, so the first whose item is not in the STAC catalogue yet ends
 a pull. One that waits for a day is published as the SAFE that it is: the ledger then shows it, and why it is not cut.
 
-Source: documentation.dataspace.copernicus.eu/APIs/Subscriptions.html and Token.html; its news of 24 June 2025
+Source: documentation.dataspace.copernicus.eu/APIs/Subscriptions.html and Token.html; announcement of 24 June 2025
 (SubscriptionType is required); creodias.docs.cloudferro.com, pull subscriptions (reading is not destructive).
 """
 
@@ -36,7 +36,7 @@ _AT_ONCE: Final = 20
 _LONGEST_WAIT: Final = timedelta(days=1)
 """For a STAC item (chosen as far more than the minutes it takes, and less than the three days a queue keeps names)."""
 _LEAST_LEFT_S: Final = 60.0
-"""Of a token that lives ten minutes: renewed before."""
+"""Of a token that is valid for ten minutes: renewed before."""
 _ID: Final = re.compile(r"[0-9a-fA-F-]{36}")
 
 

@@ -28,19 +28,19 @@ ProfileOption = Annotated[str | None, typer.Option(help="Profile that reads item
 
 
 class Unsigned(logging.Formatter):
-    """Lines without signatures, whoever wrote them: GDAL tells addresses in full."""
+    """Lines without signatures, whoever wrote them: GDAL writes addresses in full."""
 
     def format(self, record: logging.LogRecord) -> str:
         return "\n".join(printable(one) for one in unsigned(super().format(record)).splitlines())
 
 
 def begin() -> threading.Event:
-    """Return the log goes to the terminal's error stream; signals set the event, which ends loops and waits."""
+    """Log to the terminal's error stream; return the event that signals set, which ends loops and waits."""
     handler = logging.StreamHandler()
     handler.setFormatter(Unsigned("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("kafka").setLevel(logging.CRITICAL)  # publisher and worker say themselves when the broker is away
-    logging.getLogger("rasterio").setLevel(logging.WARNING)  # what it tells below that, the scene's own line tells too
+    logging.getLogger("rasterio").setLevel(logging.WARNING)  # what it logs below that, the scene's own line has too
     return stop_on_signals()
 
 

@@ -1,4 +1,4 @@
-"""The scenes topic as a worker sees it: records from where the database says, and bad ones put aside.
+"""The scenes topic as a worker sees it: records from where the database says, and bad ones sent to the dead letters.
 
 Partitions are taken by assignment, or as a member of a group; either way the offsets come from the database. A record
 whose scene is in the ledger needs no second reading: the ledger is what a lost worker's successor goes by.
@@ -33,12 +33,12 @@ log = logging.getLogger(__name__)
 _AT_ONCE: Final = 10
 """Records taken at once: few, so that others of the group have some too."""
 _LONGEST_SCENE_MS: Final = 60 * 60 * 1000
-"""A member of a group that is at one scene for longer is believed dead (the whole of a large tile takes a minute)."""
+"""A member of a group that is at one scene for longer counts as dead (the whole of a large tile takes a minute)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record of the topic: where it is, and its scene (None where it tells none and was put aside)."""
+    """A record of the topic: where it is, and its scene (None where it describes none and was rejected)."""
 
     partition: int
     offset: int
@@ -136,12 +136,12 @@ class ScenesTopic(Member):
                 raise MessageRejected("malformed", message.fault)
             return Record(message.partition, message.offset, FoundScene.from_json(message.value))
         except MessageRejected as error:
-            self._put_aside(message, error)
+            self._reject(message, error)
         except Exception as error:  # noqa: BLE001  # bytes from outside hold no worker, whatever they make a reader raise
-            self._put_aside(message, MessageRejected("malformed", f"cannot be read: {type(error).__name__}: {error}"))
+            self._reject(message, MessageRejected("malformed", f"cannot be read: {type(error).__name__}: {error}"))
         return Record(message.partition, message.offset, None)
 
-    def _put_aside(self, message: Message, why: MessageRejected) -> None:
+    def _reject(self, message: Message, why: MessageRejected) -> None:
         dead_letter = DeadLetter(
             self._topic.generation,
             self._name,

@@ -99,7 +99,7 @@ class Store:
     """Writes batches; holds what is remembered from one to the next."""
 
     def __init__(self, settings: IngestSettings, publish: Callable[[Sequence[DeadLetter]], None]) -> None:
-        """Take `publish`, which puts dead letters on their topic and return when the broker has them."""
+        """Take `publish`, which puts dead letters on their topic and returns when the broker has them."""
         self._settings, self._publish = settings, publish
         self._parcels, self._window = ParcelKeys(), RejectWindow(settings)
 
@@ -120,6 +120,8 @@ class Store:
         counts: Counts = Counter({"rows": validated.n_rows, "transactions": 1})
         rejections = list(validated.rejections)
         with engine.begin() as connection:
+            # Rows and offsets commit together, so a row is stored exactly once whatever dies in between. Offsets come
+            # first: their row locks make a second consumer of the same batch wait here, and then see it was fenced out.
             if not offsets.advance(connection, steps, now):
                 raise FencedOut("another consumer has moved the offsets of these partitions")
             recorded_at = recording.begin(connection, now)
@@ -130,12 +132,12 @@ class Store:
             if self._window.exceeded_by(validated.n_rows, len(rejections)):
                 raise TooManyRejected(_flood(rejections, validated.n_rows, self._settings.reject_cap))
             for start in range(0, len(rejections), _DEAD_LETTERS_AT_ONCE):
-                rejected = [
+                dead = [
                     _dead_letter(rejection, streams) for rejection in rejections[start : start + _DEAD_LETTERS_AT_ONCE]
                 ]
                 # On their topic first: should the commit fail they come again with the same keys, and none is missing.
-                self._publish(rejected)
-                dead_letters.add(connection, rejected, recorded_at)
+                self._publish(dead)
+                dead_letters.add(connection, dead, recorded_at)
         self._window.add(validated.n_rows, len(rejections))
         counts["dead_letters"] += len(rejections)
         return counts
