@@ -6,12 +6,16 @@ import io
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter
 
 from models.classifier.fitting import Epoch
 from training.cross_validation import CrossValidation
 from training.metrics import Bin, reliability
+from training.scores import RunScores
 
 _COLUMNS = 3
 
@@ -28,8 +32,12 @@ def curves(parts: Mapping[str, Sequence[Epoch]]) -> bytes:
         scores.plot(x, miou, color=_colour(nr), linewidth=1, label=name)
         scores.plot(x, macro_f1, color=_colour(nr), linewidth=1, linestyle=":")
     loss.set(xlabel="epoch", ylabel="training loss", yscale="log")
-    scores.set(xlabel="epoch", ylabel="validation mIoU (line), macro-F1 (dots)", ylim=(0, 1))
-    loss.legend(frameon=False)
+    for formatter in (loss.yaxis.set_major_formatter, loss.yaxis.set_minor_formatter):
+        formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # 0.7, not 7 x 10^-1
+    scores.set(xlabel="epoch", ylabel="validation score", ylim=(0, 1))
+    loss.legend(frameon=False, title="model")
+    key = [Line2D([], [], color="black", linestyle=style) for style in ("-", ":")]
+    scores.legend(key, ["mIoU", "macro-F1"], frameon=False, loc="lower right")
     return _png(figure)
 
 
@@ -48,13 +56,42 @@ def reliabilities(known: CrossValidation) -> bytes:
     return _png(figure)
 
 
+def confusions(scores: RunScores) -> bytes:
+    """PNG: parcels by true crop and answer on the first and the last scored day; the shade is the share of the true crop."""
+    days = scores.days if len(scores.days) == 1 else (scores.days[0], scores.days[-1])
+    names = days[0].crops.classes
+    side = 1.6 + 0.42 * len(names)
+    figure = Figure(figsize=(side * len(days) + 0.8, side), layout="constrained")
+    axes = figure.subplots(1, len(days), squeeze=False, sharey=True).ravel()
+    for axis, day in zip(axes, days, strict=True):
+        counts = np.array(day.crops.confusion)
+        share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        shown = axis.imshow(share, vmin=0, vmax=1, cmap="Blues")
+        for row, column in np.argwhere(counts):
+            colour = "white" if share[row, column] > 0.5 else "black"
+            text = f"{counts[row, column]}"
+            axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=7.5)
+        axis.set(title=f"as known on {day.name}, {counts.sum()} parcels", xlabel="answer")
+        axis.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
+        axis.set_yticks(range(len(names)), names, fontsize=8)
+        axis.title.set_fontsize(9)
+    axes[0].set_ylabel("true crop")
+    figure.colorbar(shown, ax=axes, label="share of the true crop", shrink=0.8)
+    return _png(figure)
+
+
 def _reliability(axis: Axes, name: str, bins: Sequence[Bin]) -> None:
     most = max(one.n for one in bins)
     axis.plot([0, 1], [0, 1], color="black", linewidth=1, linestyle="--", alpha=0.5)
     x, y = [one.confidence for one in bins], [one.accuracy for one in bins]
     axis.plot(x, y, color=_colour(0), linewidth=1, alpha=0.6)
     axis.scatter(x, y, s=[8 + 120 * one.n / most for one in bins], color=_colour(0), alpha=0.7, linewidths=0)
-    axis.set(title=name, xlim=(0, 1.03), ylim=(0, 1.05), xlabel="highest posterior", ylabel="share that is right")
+    for one in bins:
+        axis.annotate(
+            f"{one.n:,}", (one.confidence, one.accuracy), (0, 7), textcoords="offset points", ha="center", fontsize=6
+        )
+    axis.set(xlim=(0, 1.03), ylim=(0, 1.09), xlabel="highest posterior", ylabel="share that is right")
+    axis.set_title(f"{name}, {sum(one.n for one in bins):,} answers", fontsize=9)
 
 
 def _colour(nr: int) -> str:
