@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from models.classifier.fitting import Epoch
 from training.cross_validation import CrossValidation
@@ -25,20 +25,29 @@ def curves(parts: Mapping[str, Sequence[Epoch]]) -> bytes:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     loss, scores = figure.subplots(1, 2)
     for nr, (name, epochs) in enumerate(parts.items()):
-        at = [(one.round - 1) * one.of + one.number for one in epochs]
-        loss.plot(at, [one.loss for one in epochs], color=_colour(nr), linewidth=1, label=name)
-        known = [(x, one.miou, one.macro_f1) for x, one in zip(at, epochs, strict=True) if one.miou is not None]
-        x, miou, macro_f1 = zip(*known, strict=True) if known else ((), (), ())
-        scores.plot(x, miou, color=_colour(nr), linewidth=1, label=name)
-        scores.plot(x, macro_f1, color=_colour(nr), linewidth=1, linestyle=":")
+        for round_ in sorted({one.round for one in epochs}):
+            own = [(_at(one), one) for one in epochs if one.round == round_]
+            label = name if round_ == 1 else None
+            loss.plot([x for x, _ in own], [one.loss for _, one in own], color=_colour(nr), linewidth=1, label=label)
+            known = [(x, one.miou, one.macro_f1) for x, one in own if one.miou is not None]
+            x, miou, macro_f1 = zip(*known, strict=True) if known else ((), (), ())
+            scores.plot(x, miou, color=_colour(nr), linewidth=1, marker=".")
+            scores.plot(x, macro_f1, color=_colour(nr), linewidth=1, linestyle=":", marker=".")
     loss.set(xlabel="epoch", ylabel="training loss", yscale="log")
     for formatter in (loss.yaxis.set_major_formatter, loss.yaxis.set_minor_formatter):
         formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # 0.7, not 7 x 10^-1
-    scores.set(xlabel="epoch", ylabel="validation score", ylim=(0, 1))
+    scores.set(xlabel="epoch", ylabel="validation score", xlim=loss.get_xlim(), ylim=(0, 1.03))
+    for axis in (loss, scores):
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     loss.legend(frameon=False, title="model")
     key = [Line2D([], [], color="black", linestyle=style) for style in ("-", ":")]
     scores.legend(key, ["mIoU", "macro-F1"], frameon=False, loc="lower right")
     return _png(figure)
+
+
+def _at(epoch: Epoch) -> int:
+    """Return an epoch's place on the axis: rounds, each with weights of its own, follow one another."""
+    return (epoch.round - 1) * epoch.of + epoch.number
 
 
 def reliabilities(known: CrossValidation) -> bytes:
@@ -60,8 +69,8 @@ def confusions(scores: RunScores) -> bytes:
     """PNG: parcels by true crop and answer on the first and the last scored day; the shade is the share of the true crop."""
     days = scores.days if len(scores.days) == 1 else (scores.days[0], scores.days[-1])
     names = days[0].crops.classes
-    side = 1.6 + 0.42 * len(names)
-    figure = Figure(figsize=(side * len(days) + 0.8, side), layout="constrained")
+    side = max(3.4, 1.6 + 0.42 * len(names))
+    figure = Figure(figsize=(side * len(days) + 0.8, side + 0.4), layout="constrained")
     axes = figure.subplots(1, len(days), squeeze=False, sharey=True).ravel()
     for axis, day in zip(axes, days, strict=True):
         counts = np.array(day.crops.confusion)
@@ -76,7 +85,7 @@ def confusions(scores: RunScores) -> bytes:
         axis.set_yticks(range(len(names)), names, fontsize=8)
         axis.title.set_fontsize(9)
     axes[0].set_ylabel("true crop")
-    figure.colorbar(shown, ax=axes, label="share of the true crop", shrink=0.8)
+    figure.colorbar(shown, ax=axes, label="share of the true crop")
     return _png(figure)
 
 

@@ -103,7 +103,7 @@ def dots(path: Path, measurements: Sequence[Measurement], panels: Sequence[tuple
             axis.set_title(f"{metric}, {at}" if at else metric, fontsize=10)
             axis.locator_params(axis="x", nbins=4)
         axes[0].set_yticks(range(len(rows)), [label(row) for row in rows])
-        axes[0].invert_yaxis()
+        axes[0].set_ylim(len(rows) - 0.5, -0.5)  # whole dots, the first row on top
         figure.supxlabel("dot: mean, bar: 1 sd over seeds, tick: a seed", fontsize=8)
         figure.savefig(path)
 
