@@ -17,7 +17,7 @@ from db.parcels import load_parcels
 from ingest.stream.settings import IngestSettings
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker
-from research.seasons.play import Chain, import_season
+from research.seasons.season_stream import Chain, import_season
 from research.simulator import SimulatorConfig, simulate_season
 from training.classifier_command import classifier
 from training.ndvi_command import ndvi
