@@ -68,7 +68,7 @@ class Grid:
     report: Progress = lambda _what, _share: None
 
     def open(self) -> Grid:
-        """Make the folder, or checks that its runs were of these data and settings.
+        """Make the folder, or check that its runs were of these data and settings.
 
         Raises:
             ExperimentError: they were of others.

@@ -117,7 +117,7 @@ class Outcome:
 
 
 def measure(connection: Connection, run: Run, bar: Steps) -> Outcome:
-    """Read a run's results from the store and compares them with the simulator's truth."""
+    """Read a run's results from the store and compare them with the simulator's truth."""
     bar.to(0, 10, "reading results")
     truth, dates = run.season.truth, run.settings.scored_on
     grown = dict(zip(truth.parcels["parcel_id"], truth.parcels["grown"].map(GROWN_NAME), strict=True))

@@ -67,7 +67,7 @@ def replay(
     report: Report,
     on_day: DayDone,
 ) -> Scores:
-    """Stream, trains and scores; see the module.
+    """Stream, train and score; see the module.
 
     Raises:
         SeasonDataError: the folder holds too little to score.
@@ -181,7 +181,7 @@ def _train(
     settings: ReplaySettings,
     report: Report,
 ) -> GapModel:
-    """Train, registers and activates the models of a part; return that of the curve."""
+    """Train, register and activate the models of a part; return that of the curve."""
     usable = [_usable(data, part) for data in (crops, fields)]
     model = season_models.classifier(
         crops,

@@ -71,7 +71,7 @@ class Runs:
     report: Callable[[str, float], None] = lambda _what, _share: None
 
     def open(self) -> Runs:
-        """Make the folder, or checks that its runs were of these series and settings; models may be added.
+        """Make the folder, or check that its runs were of these series and settings; models may be added.
 
         Raises:
             ExperimentError: they were of others.
