@@ -105,22 +105,19 @@ def fold(batch: BatchContext, classifier: Active[CropModel]) -> Classified:
         for row in predictions.load_states(connection, claim.parcel_keys, classifier.key)
     }
     is_rebuilt = _rebuilt(claim, members, known, stored)
-    new = {name: known.is_new[name] | is_rebuilt[known.index[name]] for name in known.all}
-    acquired = _Acquisitions.of(known, new)
+    acquired = _Acquisitions.of(claim, known, is_rebuilt)
     start = _states(claim, stored, is_rebuilt, model)
-    observations = _packed(connection, model, known, new, acquired, starts_on)
+    observations = _packed(connection, model, known, acquired, starts_on)
     each = model.encode(
         model.batch(observations, shape[acquired.parcel]).to(model.device),
         model.network.initial_states(len(acquired.parcel), model.device),
     )
     of = _tensor(acquired.parcel).to(model.device)
     after = {name: attention_state.prefixes(start[name], state, of) for name, state in each.items()}
-    predictions.save_states(
-        connection, classifier.key, _state_rows(claim, members, known, is_rebuilt, start, after, acquired)
-    )
-    courses = _courses(claim, model, known, is_rebuilt, acquired, after, starts_on)
+    predictions.save_states(connection, classifier.key, _state_rows(members, known, acquired, start, after))
+    courses = _courses(model, known, acquired, after, starts_on)
     rebuilt = frozenset(claim.parcel_keys[is_rebuilt].tolist())
-    return Classified(courses, rebuilt, sum(int(one.sum()) for one in new.values()), {})
+    return Classified(courses, rebuilt, sum(int(one.sum()) for one in acquired.new.values()), {})
 
 
 def _changed(connection: Connection, model_key: int, folded: Classified) -> dict[int, list[PosteriorRow]]:
@@ -169,8 +166,14 @@ def _rebuilt(
 
 @dataclass(frozen=True)
 class _Acquisitions:
-    """What is folded, by parcel and time."""
+    """What is folded of a claim, by parcel and time."""
 
+    keys: NDArray[np.int64]
+    """(P,) the claimed parcels."""
+    is_rebuilt: NDArray[np.bool_]
+    """(P,) parcels of which everything is folded anew."""
+    new: Mapping[str, NDArray[np.bool_]]
+    """By modality, the rows that are folded."""
     parcel: NDArray[np.int64]
     """(G,) ascending, the place in the claim."""
     time: NDArray[np.datetime64]
@@ -179,13 +182,17 @@ class _Acquisitions:
     """By modality, the acquisition of each new row."""
 
     @classmethod
-    def of(cls, known: _Rows, new: Mapping[str, NDArray[np.bool_]]) -> "_Acquisitions":
+    def of(cls, claim: Claim, known: _Rows, is_rebuilt: NDArray[np.bool_]) -> "_Acquisitions":
         names = list(known.all)
+        new = {name: known.is_new[name] | is_rebuilt[known.index[name]] for name in names}
         parcel = np.concatenate([known.index[name][new[name]] for name in names])
         time = np.concatenate([known.all[name]["observed_at"][new[name]] for name in names])
         unique, which = np.unique(np.stack([parcel, time.astype(np.int64)]), axis=1, return_inverse=True)
         bounds = np.cumsum([int(new[name].sum()) for name in names])[:-1]
         return cls(
+            claim.parcel_keys,
+            is_rebuilt,
+            new,
             np.ascontiguousarray(unique[0]),
             unique[1].astype("M8[us]"),
             dict(zip(names, np.split(which.reshape(-1), bounds), strict=True)),
@@ -198,17 +205,12 @@ class _Acquisitions:
 
 
 def _packed(
-    connection: Connection,
-    model: CropModel,
-    known: _Rows,
-    new: Mapping[str, NDArray[np.bool_]],
-    acquired: _Acquisitions,
-    starts_on: date,
+    connection: Connection, model: CropModel, known: _Rows, acquired: _Acquisitions, starts_on: date
 ) -> dict[str, Observations]:
     """The new observations by modality, each acquisition as if of a parcel of its own."""
     observations = {}
     for one in model.config.modalities:
-        rows = known.all[one.name][new[one.name]]
+        rows = known.all[one.name][acquired.new[one.name]]
         sets = pixel_sets(connection, sensor_of(one.name), rows) if one.pixels > 1 else None
         observations[one.name] = packed(one, rows, acquired.of_row[one.name], starts_on, sets)
     return observations
@@ -233,61 +235,51 @@ def _states(
 
 
 def _courses(
-    claim: Claim,
-    model: CropModel,
-    known: _Rows,
-    is_rebuilt: NDArray[np.bool_],
-    acquired: _Acquisitions,
-    after: Mapping[str, State],
-    starts_on: date,
+    model: CropModel, known: _Rows, acquired: _Acquisitions, after: Mapping[str, State], starts_on: date
 ) -> dict[int, list[PosteriorRow]]:
     """The posterior after each acquisition, by parcel key."""
     courses: dict[int, list[PosteriorRow]] = {}
     if len(acquired.parcel) == 0:
         return courses
     probabilities = model.posteriors(after, season_days(acquired.time, starts_on))
-    counts = _counts(known, is_rebuilt, acquired, len(claim.parcel_keys))
+    counts = _counts(known, acquired)
     for g, (p, row) in enumerate(zip(acquired.parcel.tolist(), probabilities, strict=True)):
         seen = {name: int(count[g]) for name, count in counts.items()}
-        key = int(claim.parcel_keys[p])
+        key = int(acquired.keys[p])
         courses.setdefault(key, []).append(PosteriorRow(key, to_utc(acquired.time[g]), seen, row.tolist()))
     return courses
 
 
-def _counts(
-    known: _Rows, is_rebuilt: NDArray[np.bool_], acquired: _Acquisitions, n_parcels: int
-) -> dict[str, NDArray[np.int64]]:
+def _counts(known: _Rows, acquired: _Acquisitions) -> dict[str, NDArray[np.int64]]:
     """By modality (G,) the observations that each posterior has seen."""
     parcel = acquired.parcel
     first = np.searchsorted(parcel, parcel)
     counts = {}
     for name in known.all:
         here = np.cumsum(np.bincount(acquired.of_row[name], minlength=len(parcel)))
-        before = np.where(is_rebuilt, 0, known.count([name], n_parcels, is_new=False))
+        before = np.where(acquired.is_rebuilt, 0, known.count([name], len(acquired.keys), is_new=False))
         counts[name] = before[parcel] + here - np.where(first > 0, here[first - 1], 0)
     return counts
 
 
 def _state_rows(
-    claim: Claim,
     members: Mapping[str, tuple[str, ...]],
     known: _Rows,
-    is_rebuilt: NDArray[np.bool_],
+    acquired: _Acquisitions,
     start: Mapping[str, State],
     after: Mapping[str, State],
-    acquired: _Acquisitions,
 ) -> list[StateRow]:
     """The states after each parcel's last acquisition, and those of parcels rebuilt to nothing."""
-    n, last = len(claim.parcel_keys), acquired.last
+    n, last = len(acquired.keys), acquired.last
     parcel = acquired.parcel[last]
     # A rebuilt state is stored even if it is empty now: all its observations may have been withdrawn.
-    emptied = np.setdiff1d(np.flatnonzero(is_rebuilt), parcel)
+    emptied = np.setdiff1d(np.flatnonzero(acquired.is_rebuilt), parcel)
     rows: list[StateRow] = []
     for name, modalities in members.items():
         n_folded, newest = known.count(modalities, n), known.newest(modalities, n)
         for which, state in ((parcel, after[name].take(_tensor(last))), (emptied, start[name].take(_tensor(emptied)))):
             rows += [
-                StateRow(int(claim.parcel_keys[p]), name, int(n_folded[p]), to_utc(newest[p]), one)
+                StateRow(int(acquired.keys[p]), name, int(n_folded[p]), to_utc(newest[p]), one)
                 for p, one in zip(which.tolist(), attention_state.to_bytes(state), strict=True)
             ]
     return rows
