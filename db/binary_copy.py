@@ -24,7 +24,7 @@ _EPOCH_US: Final = _EPOCH_D * 86_400_000_000  # PostgreSQL counts from 2000-01-0
 
 
 def copy_into(connection: sa.Connection, table: str, columns: Sequence[str], rows: pa.Table) -> None:
-    """Copies columns of `rows` into columns of a table that have the same names."""
+    """Copy columns of `rows` into columns of a table that have the same names."""
     statement = f"copy {table} ({', '.join(columns)}) from stdin (format binary)"
     with driver(connection).cursor() as cursor, cursor.copy(statement.encode()) as copy:
         for block in copy_rows([rows[name].combine_chunks() for name in columns]):
@@ -32,7 +32,7 @@ def copy_into(connection: sa.Connection, table: str, columns: Sequence[str], row
 
 
 def copy_rows(columns: Sequence[pa.Array]) -> Iterator[bytes]:
-    """Blocks of a binary COPY of columns of one length: text, bytes, booleans, integers, reals, dates, timestamps."""
+    """Yield blocks of a binary COPY of columns of one length: text, bytes, booleans, integers, reals, dates, timestamps."""
     fields = [_Field(column) for column in columns]
     layout = np.stack([field.lengths for field in fields])  # (fields, rows)
     varying = layout[np.any(layout != layout[:, :1], axis=1)] if layout.shape[1] else layout
@@ -45,7 +45,7 @@ def copy_rows(columns: Sequence[pa.Array]) -> Iterator[bytes]:
 
 
 def _block(fields: "Sequence[_Field]", lengths: NDArray[np.int32], rows: NDArray[np.intp]) -> bytes:
-    """Rows of one layout."""
+    """Return rows of one layout."""
     parts: list[tuple[str, str]] = [("n", ">i2")]
     for number, (field, length) in enumerate(zip(fields, lengths.tolist(), strict=True)):
         parts.append((f"#{number}", ">i4"))
@@ -86,7 +86,7 @@ class _Field:
         self.lengths = np.where(there, values.itemsize, -1).astype(np.int32)
 
     def taken(self, rows: NDArray[np.intp], length: int) -> NDArray[Any]:
-        """The values of some rows whose fields have one length."""
+        """Return the values of some rows whose fields have one length."""
         if self.wire is not None:
             return np.asarray(self._values[rows])
         starts = self._starts[rows]

@@ -44,7 +44,7 @@ _EPOCH: Final = np.datetime64("2000-01-01T00:00:00", "us")  # PostgreSQL counts 
 def fetch_columns(
     connection: sa.Connection, query: str, parameters: Sequence[object], columns: Mapping[str, Kind]
 ) -> NDArray[np.void]:
-    """Rows of `query` as a structured array with the fields `columns`.
+    """Return rows of `query` as a structured array with the fields `columns`.
 
     Null reals come as NaN; other columns must not be null. Times come as datetime64[us] and dates as datetime64[D], UTC.
     """
@@ -83,6 +83,6 @@ def _native(rows: NDArray[np.void], columns: Mapping[str, Kind]) -> NDArray[np.v
 
 
 def to_utc(time: np.datetime64) -> datetime:
-    """A numpy time as an aware datetime."""
+    """Return a numpy time as an aware datetime."""
     moment: datetime = time.astype("M8[us]").item()
     return moment.replace(tzinfo=UTC)

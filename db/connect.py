@@ -20,7 +20,7 @@ _name: str = APPLICATION_NAME
 
 
 def name_process(command: str) -> None:
-    """Let connections made from now on carry the command of this process, its host and its number: `status` lists them.
+    """Let connections made from now on name the command of this process, its host and its number: `status` lists them.
 
     Args:
         command: such as "ingest run".
@@ -40,7 +40,7 @@ _engines: Final[dict[str, sa.Engine]] = {}
 
 
 def engine(dsn: str) -> sa.Engine:
-    """The engine of a database: always UTC, checked before use so that a restarted server is noticed at once."""
+    """Return the engine of a database: always UTC, checked before use so that a restarted server is noticed at once."""
     if dsn not in _engines:
         _engines[dsn] = sa.create_engine(
             "postgresql+psycopg://", creator=lambda: connect(dsn), pool_pre_ping=True, pool_size=5
@@ -49,14 +49,14 @@ def engine(dsn: str) -> sa.Engine:
 
 
 def close_engines() -> None:
-    """Closes every pooled connection; engines are made anew when they are asked for."""
+    """Close every pooled connection; engines are made anew when they are asked for."""
     for made in _engines.values():
         made.dispose()
     _engines.clear()
 
 
 def connect(dsn: str, autocommit: bool = False) -> psycopg.Connection[TupleRow]:
-    """A psycopg connection in UTC; raises DatabaseUnavailable in one line when there is none, InvalidAddress."""
+    """Return a psycopg connection in UTC; raises DatabaseUnavailable in one line when there is none, InvalidAddress."""
     check_address(dsn)
     try:
         return psycopg.connect(
@@ -88,7 +88,7 @@ def check_address(dsn: str) -> None:
 
 
 def driver(connection: sa.Connection) -> psycopg.Connection[TupleRow]:
-    """The psycopg connection below a SQLAlchemy one: same transaction, for COPY."""
+    """Return the psycopg connection below a SQLAlchemy one: same transaction, for COPY."""
     raw = connection.connection.driver_connection
     assert isinstance(raw, psycopg.Connection)
     return raw
@@ -100,7 +100,7 @@ def address_parts(dsn: str) -> dict[str, str]:
 
 
 def answers(dsn: str) -> bool:
-    """Say whether a server answers at an address within five seconds."""
+    """Return whether a server answers at an address within five seconds."""
     try:
         psycopg.connect(make_conninfo(dsn, connect_timeout=5)).close()
     except psycopg.OperationalError:

@@ -9,21 +9,21 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 WHOLE_MESSAGE = -1
-"""`row_in_message` of a letter that is not one row of a batch."""
+"""`row_in_message` of a dead letter that is not one row of a batch."""
 
 _LONGEST: Final = {"reason": 500, "content_type": 200}
-"""Characters that are kept of texts from outside: letters fit the broker's limit, lists stay readable (chosen)."""
+"""Characters that are kept of texts from outside: dead letters fit the broker's limit, lists stay readable (chosen)."""
 _NOT_STORABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
 
 
 def storable(text: str, longest: int) -> str:
-    """Text of any origin as it can be stored, sent and shown: control characters and halves of pairs as escapes, cut."""
+    """Return text of any origin as it can be stored, sent and shown: control characters and halves of pairs as escapes, cut."""
     plain = _NOT_STORABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text[: longest + 1])
     return plain if len(plain) <= longest else plain[: longest - 3] + "..."
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetter:
     """A message, or one row of a batch, that was rejected; its texts are made storable, whoever wrote them."""
 
     stream: str
@@ -37,7 +37,7 @@ class Letter:
     payload: bytes
     """What can be sent again: the whole message, or a batch of the one row."""
     repeats: int | None = None
-    """The key of the letter that was sent again and is rejected again, the first of them; None for a first one."""
+    """The key of the dead letter that was sent again and is rejected again, the first of them; None for a first one."""
 
     def __post_init__(self) -> None:
         for name, longest in _LONGEST.items():
@@ -46,21 +46,21 @@ class Letter:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredLetter:
-    """A letter as stored."""
+class StoredDeadLetter:
+    """A dead letter as stored."""
 
     dead_letter_key: int
-    letter: Letter
+    dead_letter: DeadLetter
     recorded_at: datetime
     redriven_at: datetime | None
 
 
-def add(connection: sa.Connection, letters: Sequence[Letter], recorded_at: datetime) -> None:
-    """Stores letters; one that is there already (its batch is being repeated) stays as it is.
+def add(connection: sa.Connection, rejected: Sequence[DeadLetter], recorded_at: datetime) -> None:
+    """Store dead letters; one that is there already (its batch is being repeated) stays as it is.
 
-    What a letter repeats is told by a header, which anybody can write: a key that no letter has is not kept.
+    What a dead letter repeats is named by a header, which anybody can write: a key that none has is not kept.
     """
-    if letters:
+    if rejected:
         connection.execute(
             sa.text("""
                 insert into dead_letters (stream, topic, partition, message_offset, row_in_message, reason_code, reason,
@@ -70,14 +70,14 @@ def add(connection: sa.Connection, letters: Sequence[Letter], recorded_at: datet
                         (select coalesce(repeats, dead_letter_key) from dead_letters where dead_letter_key = :repeats))
                 on conflict do nothing"""),
             [
-                {name: getattr(letter, name) for name in letter.__slots__} | {"recorded_at": recorded_at}
-                for letter in letters
+                {name: getattr(dead_letter, name) for name in dead_letter.__slots__} | {"recorded_at": recorded_at}
+                for dead_letter in rejected
             ],
         )
 
 
-def newest(connection: sa.Connection, limit: int, reason_code: str | None = None) -> list[StoredLetter]:
-    """The last letters, newest first."""
+def newest(connection: sa.Connection, limit: int, reason_code: str | None = None) -> list[StoredDeadLetter]:
+    """Return the last dead letters, newest first."""
     rows = connection.execute(
         sa.text(
             _SELECT
@@ -89,7 +89,7 @@ def newest(connection: sa.Connection, limit: int, reason_code: str | None = None
 
 
 def count_by_reason(connection: sa.Connection) -> dict[str, tuple[int, int]]:
-    """Letters that wait and letters sent again, by reason code."""
+    """Return how many dead letters wait and were sent again, by reason code."""
     rows = connection.execute(
         sa.text("""select reason_code, count(*) filter (where redriven_at is null), count(redriven_at)
                    from dead_letters group by 1 order by 2 desc, 1""")
@@ -98,14 +98,14 @@ def count_by_reason(connection: sa.Connection) -> dict[str, tuple[int, int]]:
 
 
 def newest_key(connection: sa.Connection) -> int:
-    """The key of the last letter; 0 where there is none."""
+    """Return the key of the last dead letter; 0 where there is none."""
     return int(connection.execute(sa.text("select coalesce(max(dead_letter_key), 0) from dead_letters")).scalar_one())
 
 
 def lock_waiting(
     connection: sa.Connection, limit: int, reason_code: str | None, after: int, up_to: int
-) -> list[StoredLetter]:
-    """Letters not sent again yet, oldest first, of keys above `after` up to `up_to`, locked against others' sending."""
+) -> list[StoredDeadLetter]:
+    """Return dead letters not sent again yet, oldest first, of keys above `after` up to `up_to`, locked against others' sending."""
     rows = connection.execute(
         sa.text(
             _SELECT
@@ -119,7 +119,7 @@ def lock_waiting(
 
 
 def mark_redriven(connection: sa.Connection, keys: Sequence[int], now: datetime) -> None:
-    """Says that letters were put back on their topics."""
+    """Mark dead letters as put back on their topics."""
     connection.execute(
         sa.text("update dead_letters set redriven_at = :now where dead_letter_key = any(:keys)"),
         {"keys": list(keys), "now": now},
@@ -130,15 +130,15 @@ _SELECT = """select dead_letter_key, recorded_at, redriven_at, stream, topic, pa
                     reason_code, reason, content_type, payload, repeats from dead_letters"""
 
 
-def _stored(row: sa.Row[Any]) -> StoredLetter:
+def _stored(row: sa.Row[Any]) -> StoredDeadLetter:
     fields = row._asdict()
     about = {name: fields.pop(name) for name in ("dead_letter_key", "recorded_at", "redriven_at")}
-    return StoredLetter(letter=Letter(**fields), **about)
+    return StoredDeadLetter(dead_letter=DeadLetter(**fields), **about)
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Letters with one reason in the same words; where and when the newest of them came."""
+    """Dead letters with one reason, worded the same; where and when the newest of them came."""
 
     reason_code: str
     reason: str
@@ -157,7 +157,7 @@ EXAMPLES_OF_A_REASON = 3
 
 
 def examples(connection: sa.Connection, limit: int, reason_code: str | None = None) -> list[Example]:
-    """Return letters that say the same as one, the most frequent reasons first, a few wordings of each."""
+    """Return dead letters that say the same as one, the most frequent reasons first, a few wordings of each."""
     rows = connection.execute(
         sa.text("""
             select reason_code, e.reason, waiting, redriven, dead_letter_key, recorded_at, topic, partition, message_offset,

@@ -38,7 +38,7 @@ _AWAY: Final = ("08", "57P", "25006", "53300")
 
 
 def is_away(error: BaseException) -> bool:
-    """Say whether a database error means that the server cannot be had now, so that waiting and connecting anew may help.
+    """Return whether a database error means that the server cannot be had now, so that waiting and connecting anew may help.
 
     A time-out, a full disk or a broken statement is not that: the server answered.
 
@@ -57,7 +57,7 @@ def is_away(error: BaseException) -> bool:
 
 
 def is_outrun(error: BaseException) -> bool:
-    """Say whether another transaction was faster: nothing was written, and the same again works."""
+    """Return whether another transaction was faster: nothing was written, and the same again works."""
     return isinstance(_cause(error), psycopg.errors.SerializationFailure | psycopg.errors.DeadlockDetected)
 
 

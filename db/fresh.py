@@ -13,7 +13,7 @@ class NoFreshDatabase(UserError):
 
 
 def fresh_database(dsn: str, name: str) -> str:
-    """Creates the empty database `name` on the server of `dsn`; returns its own connection string."""
+    """Create the empty database `name` on the server of `dsn`; return its own connection string."""
     try:
         with connect(dsn, autocommit=True) as connection:
             connection.execute(sql.SQL("create database {} template template0").format(sql.Identifier(name)))

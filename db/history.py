@@ -1,4 +1,4 @@
-"""What people look at: a parcel's history as known at a time, open alerts, the state of the whole chain."""
+"""What people see: a parcel's history as known at a time, open alerts, the state of the whole chain."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -75,7 +75,7 @@ class AlertFilter:
 def find_parcel(
     connection: sa.Connection, source_id: str, collection: str | None, season: str | None
 ) -> list[tuple[int, str, str]]:
-    """Keys of the parcels with a source id, with collection and season, newest season first."""
+    """Return keys of the parcels with a source id, with collection and season, newest season first."""
     rows = connection.execute(
         sa.text("""select parcel_key, collection, name from parcels join seasons using (season_key)
                    where source_id = :source_id and (cast(:collection as text) is null or collection = :collection)
@@ -92,7 +92,7 @@ def parcel_history(
     last: datetime | None,
     as_known_at: datetime | None,
 ) -> list[HistoryRow]:
-    """All that is known of a parcel between two times as known at a third, in order of time."""
+    """Return all that is known of a parcel between two times as known at a third, in order of time."""
     rows = connection.execute(
         sa.text("""select * from parcel_history(:parcel, coalesce(:first, '-infinity'), coalesce(:last, 'infinity'),
                                                 coalesce(:as_known_at, 'infinity'))""").bindparams(

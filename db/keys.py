@@ -23,7 +23,7 @@ class Scene:
 
 
 def seasons_named(connection: sa.Connection, names: Sequence[str]) -> dict[str, Season]:
-    """The seasons of these names that are stored."""
+    """Return the seasons of these names that are stored."""
     rows = connection.execute(
         sa.text("select season_key, name, starts_on, ends_on from seasons where name = any(:names)"),
         {"names": list(names)},
@@ -32,7 +32,7 @@ def seasons_named(connection: sa.Connection, names: Sequence[str]) -> dict[str, 
 
 
 def collections_with_parcels(connection: sa.Connection, season_key: int, names: Sequence[str]) -> set[str]:
-    """Which of these collections have a parcel in a season."""
+    """Return which of these collections have a parcel in a season."""
     rows = connection.execute(
         sa.text("""select name from unnest(cast(:names as text[])) as asked(name) where exists (
                    select from parcels where collection = name and season_key = :season_key)"""),
@@ -44,7 +44,7 @@ def collections_with_parcels(connection: sa.Connection, season_key: int, names: 
 def parcel_keys(
     connection: sa.Connection, collection: str, season_key: int, source_ids: Sequence[str]
 ) -> dict[str, int]:
-    """Keys of the parcels that exist, by the agency's own id."""
+    """Return keys of the parcels that exist, by the agency's own id."""
     rows = connection.execute(
         sa.text("""select source_id, parcel_key from parcels
                    where collection = :collection and season_key = :season_key and source_id = any(:ids)"""),
@@ -54,7 +54,7 @@ def parcel_keys(
 
 
 def scene_keys(connection: sa.Connection, scenes: Sequence[Scene], recorded_at: datetime) -> dict[str, int]:
-    """Keys of scenes by their id; missing ones are stored, in the order of ids so that two writers cannot deadlock."""
+    """Return keys of scenes by their id; missing ones are stored, in the order of ids so that two writers cannot deadlock."""
     ids = {"ids": [scene.scene_id for scene in scenes]}
     known: dict[str, int] = {row.scene_id: row.scene_key for row in connection.execute(_KNOWN, ids)}
     fresh = sorted((scene for scene in scenes if scene.scene_id not in known), key=lambda scene: scene.scene_id)

@@ -1,4 +1,4 @@
-"""The lead among many monitors: an advisory lock that lives as long as its holder's connection."""
+"""The lead among many monitors: an advisory lock, held as long as its holder's connection."""
 
 import psycopg
 import sqlalchemy as sa
@@ -15,7 +15,7 @@ class Leadership:
         self._connection: psycopg.Connection[tuple[object, ...]] | None = None
 
     def is_held(self) -> bool:
-        """Says whether this process leads, trying to take the lead if nobody has it.
+        """Return whether this process leads, trying to take the lead if nobody has it.
 
         Raises:
             DatabaseUnavailable: the database is away, and the lead with it.
@@ -33,7 +33,7 @@ class Leadership:
             raise DatabaseUnavailable(f"database: {str(error).strip().splitlines()[0]}") from error
 
     def release(self) -> None:
-        """Lets go of the lead."""
+        """Let go of the lead."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -43,13 +43,13 @@ class Presence:
     """A process's being there under a name, which others of that name notice; it ends with its connection."""
 
     def __init__(self, engine: sa.Engine, name: str) -> None:
-        """Takes a connection of the engine, outside of any transaction, until `release`."""
+        """Take a connection of the engine, outside of any transaction, until `release`."""
         self._connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         held = self._connection.execute(sa.text("select pg_try_advisory_lock(hashtext(:name))"), {"name": name})
         self.is_first = bool(held.scalar_one())
         """Nobody else was there."""
 
     def release(self) -> None:
-        """Leaves; the connection is closed, not pooled: a lock outlives a transaction."""
+        """Leave; the connection is closed, not pooled: a lock outlives a transaction."""
         self._connection.invalidate()
         self._connection.close()

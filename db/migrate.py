@@ -10,12 +10,12 @@ import migrations
 
 
 def upgrade(dsn: str, revision: str = "head") -> None:
-    """Brings the database at `dsn` up to `revision`, in one transaction."""
+    """Bring the database at `dsn` up to `revision`, in one transaction."""
     _run(dsn, command.upgrade, revision)
 
 
 def downgrade(dsn: str, revision: str) -> None:
-    """Brings the database at `dsn` down to `revision` (`base` removes everything)."""
+    """Bring the database at `dsn` down to `revision` (`base` removes everything)."""
     _run(dsn, command.downgrade, revision)
 
 

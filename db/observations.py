@@ -88,7 +88,7 @@ class Inserted:
 def insert(
     connection: sa.Connection, sensor: Sensor, rows: pa.Table, parcel_keys: NDArray[np.int64], recorded_at: datetime
 ) -> Inserted:
-    """Stores the rows that are not there yet, with their pixel sets, their scenes' ledger and the monitor's work.
+    """Store the rows that are not there yet, with their pixel sets, their scenes' ledger and the monitor's work.
 
     Args:
         connection: the transaction everything belongs to.
@@ -115,7 +115,7 @@ def insert(
 def _batch(
     connection: sa.Connection, sensor: Sensor, rows: pa.Table, parcel_keys: NDArray[np.int64], recorded_at: datetime
 ) -> pa.Table:
-    """The rows under the store's names, in the order of the index, with their scenes' keys.
+    """Return the rows under the store's names, in the order of the index, with their scenes' keys.
 
     `ordinal` is the row's place among `rows`; `is_first` is true but where an earlier row has the same key.
     """
@@ -138,7 +138,7 @@ def _batch(
 
 
 def _sorted(rows: pa.Table, parcel_keys: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """Row numbers in key order, and which of them is the first of its key."""
+    """Return row numbers in key order, and which of them is the first of its key."""
     key = np.stack(
         [
             rows["revision"].to_numpy().astype(np.int64),
@@ -153,7 +153,7 @@ def _sorted(rows: pa.Table, parcel_keys: NDArray[np.int64]) -> tuple[NDArray[np.
 
 
 def _scenes(sensor: Sensor, rows: pa.Table) -> list[Scene]:
-    """The scenes of a batch, each as its first row describes it."""
+    """Return the scenes of a batch, each as its first row describes it."""
     _, first = np.unique(rows["scene_id"].combine_chunks().dictionary_encode().indices.to_numpy(), return_index=True)
     columns = ["scene_id", "platform", "relative_orbit", "observed_at", "available_at"]
     return [Scene(sensor=sensor, **row) for row in rows.select(columns).take(pa.array(first)).to_pylist()]
@@ -164,7 +164,7 @@ def _table(sensor: Sensor) -> str:
 
 
 def _copied_straight(connection: sa.Connection, sensor: Sensor, batch: pa.Table) -> bool:
-    """Copies the batch; False, and nothing is copied, when any of its keys is stored already."""
+    """Copy the batch; False, and nothing is copied, when any of its keys is stored already."""
     try:
         with connection.begin_nested():
             copy_into(connection, _table(sensor), (*KEY, "recorded_at", *VALUES[sensor]), batch)
@@ -174,7 +174,7 @@ def _copied_straight(connection: sa.Connection, sensor: Sensor, batch: pa.Table)
 
 
 def _insert_missing(connection: sa.Connection, sensor: Sensor, batch: pa.Table) -> pa.Table:
-    """Stores the rows whose keys are not stored, by way of the table `incoming`, and returns them."""
+    """Store the rows whose keys are not stored, by way of the table `incoming`, and return them."""
     table, key = _table(sensor), ", ".join(KEY)
     stored = ", ".join((*KEY, "recorded_at", *VALUES[sensor]))
     connection.execute(
@@ -198,7 +198,7 @@ def _insert_missing(connection: sa.Connection, sensor: Sensor, batch: pa.Table) 
 
 
 def _conflicts(connection: sa.Connection, sensor: Sensor) -> tuple[Conflict, ...]:
-    """Rows of `incoming` that differ from what is stored under their key, once their batch's new rows are stored."""
+    """Return rows of `incoming` that differ from what is stored under their key, once their batch's new rows are stored."""
     theirs, ours = (", ".join(f"{alias}.{name}" for name in VALUES[sensor]) for alias in "io")
     found = connection.execute(
         sa.text(f"""
@@ -215,7 +215,7 @@ def _conflicts(connection: sa.Connection, sensor: Sensor) -> tuple[Conflict, ...
 
 
 def _count_stored(connection: sa.Connection, scenes: NDArray[np.int64]) -> None:
-    """Adds to the ledger that reconciles each scene, in key order, so that two writers cannot deadlock."""
+    """Add to the ledger that reconciles each scene, in key order, so that two writers cannot deadlock."""
     keys, counts = np.unique(scenes, return_counts=True)
     connection.execute(
         sa.text("""

@@ -1,7 +1,8 @@
 """Consumed offsets: where each partition goes on, stored with the rows that came before.
 
-`stream` is one life of a topic (its topic id): a topic made anew under the same name starts again at 0, and offsets of
-its earlier life must not be used for it.
+`stream` is the generation of a topic (its topic id): a topic made anew under the same name starts again at 0, and offsets
+of an earlier generation must not be used for it. `advance` runs in the transaction that stores the rows, and only from the
+offset that the batch began with: of two consumers with the same batch one commits, the other stores nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ class Step:
 def begin(
     connection: sa.Connection, stream: str, topic: str, first: Mapping[int, int], now: datetime
 ) -> dict[int, int]:
-    """Offsets at which the partitions go on; a partition never consumed begins at its `first` offset."""
+    """Return offsets at which the partitions go on; a partition never consumed begins at its `first` offset."""
     connection.execute(
         sa.text("""insert into consumed_offsets (stream, topic, partition, next_offset, updated_at)
                    values (:stream, :topic, :partition, :first, :now) on conflict do nothing"""),
@@ -43,7 +44,7 @@ def begin(
 
 
 def move(connection: sa.Connection, stream: str, topic: str, partition: int, offset: int, now: datetime) -> None:
-    """Moves a partition to an offset, over records that nobody will read."""
+    """Move a partition to an offset, over records that nobody will read."""
     connection.execute(
         sa.text("""update consumed_offsets set next_offset = :offset, updated_at = :now
                    where (stream, topic, partition) = (:stream, :topic, :partition)"""),
@@ -52,7 +53,7 @@ def move(connection: sa.Connection, stream: str, topic: str, partition: int, off
 
 
 def advance(connection: sa.Connection, steps: Sequence[Step], now: datetime) -> bool:
-    """Moves every partition on; False when any was moved by somebody else, and then nothing may be committed."""
+    """Move every partition on; False when any was moved by somebody else, and then nothing may be committed."""
     moved = connection.execute(
         sa.text("""update consumed_offsets o set next_offset = s.next, updated_at = :now
                    from unnest(cast(:streams as text[]), cast(:topics as text[]), cast(:partitions as int[]),

@@ -12,7 +12,7 @@ from db.connect import driver
 from terminal.errors import UserError
 
 # A field keeps its borders within a few metres from year to year: shares below this are slivers between
-# neighbours drawn twice, and say nothing about where a field came from (chosen because of that).
+# neighbours digitised twice, and say nothing about where a field came from (chosen because of that).
 MIN_LINEAGE_SHARE: Final = 0.05
 
 
@@ -55,7 +55,7 @@ class Parcel:
 
     @property
     def is_monitorable(self) -> bool:
-        """Says whether the parcel can be observed from space."""
+        """Return whether the parcel can be observed from space."""
         return self.not_monitorable_reason is None
 
 
@@ -105,7 +105,7 @@ class ParcelCount:
 
 
 def season_by_name(connection: sa.Connection, name: str) -> Season:
-    """The stored season of that name; raises UnknownSeason."""
+    """Return the stored season of that name; raises UnknownSeason."""
     row = connection.execute(
         sa.text("select season_key, name, starts_on, ends_on from seasons where name = :name"), {"name": name}
     ).one_or_none()
@@ -116,7 +116,7 @@ def season_by_name(connection: sa.Connection, name: str) -> Season:
 
 
 def season_by_key(connection: sa.Connection, season_key: int) -> Season:
-    """The stored season of a key."""
+    """Return the stored season of a key."""
     row = connection.execute(
         sa.text("select season_key, name, starts_on, ends_on from seasons where season_key = :key"), {"key": season_key}
     ).one()
@@ -124,7 +124,7 @@ def season_by_key(connection: sa.Connection, season_key: int) -> Season:
 
 
 def ensure_season(connection: sa.Connection, name: str, starts_on: date, ends_on: date) -> Season:
-    """The season of that name, stored if it was not; raises SeasonDiffers if it is stored with other dates."""
+    """Return the season of that name, stored if it was not; raises SeasonDiffers if it is stored with other dates."""
     connection.execute(
         sa.text("""
             insert into seasons (name, starts_on, ends_on) values (:name, :starts_on, :ends_on)
@@ -172,7 +172,7 @@ def widen_season(connection: sa.Connection, name: str, starts_on: date | None, e
 
 
 def previous_season(connection: sa.Connection, collection: str, season: Season) -> Season | None:
-    """The newest earlier season in which the collection has parcels."""
+    """Return the newest earlier season in which the collection has parcels."""
     row = connection.execute(
         sa.text("""
             select season_key, name, starts_on, ends_on from seasons
@@ -185,7 +185,7 @@ def previous_season(connection: sa.Connection, collection: str, season: Season) 
 
 
 def ensure_region(connection: sa.Connection, code: str) -> int:
-    """The key of a region, stored if it was not."""
+    """Return the key of a region, stored if it was not."""
     where = {"code": code}
     connection.execute(sa.text("insert into regions (code) values (:code) on conflict (code) do nothing"), where)
     key: int = connection.execute(sa.text("select region_key from regions where code = :code"), where).scalar_one()
@@ -211,7 +211,7 @@ select distinct region from staged_parcels where not exists (select from regions
 on conflict (code) do nothing"""
 
 # A field amended keeps a part of its place. One that has none of it is another field, and the observations stored under
-# the id are not its own. A sliver between neighbours drawn twice is no part.
+# the id are not its own. A sliver between neighbours digitised twice is no part.
 _MOVED_AWAY: Final = """
 update staged_parcels staged set moved_away = true from parcels
 where parcels.source_id = staged.source_id and collection = :collection and season_key = :season_key
@@ -280,7 +280,7 @@ def upsert_parcels(
     declared_at: datetime,
     now: datetime,
 ) -> Upserted:
-    """Stores the whole collection of a season; rows that are already there unchanged are left alone.
+    """Store the whole collection of a season; rows that are already there unchanged are left alone.
 
     Source ids must be unique among the rows. A changed declaration is added beside the old one; a changed
     geometry replaces the old one, because observations are bound to the parcel, not to its outline. What was found
@@ -333,7 +333,7 @@ def upsert_parcels(
 def link_lineage(
     connection: sa.Connection, collection: str, season: Season, earlier: Season, min_share: float = MIN_LINEAGE_SHARE
 ) -> int:
-    """Links each parcel to the parcels of an earlier season below it; returns the number of links.
+    """Link each parcel to the parcels of an earlier season below it; return the number of links.
 
     `area_share` is the share of the parcel's own area that lies on the predecessor; areas in square degrees,
     whose scale cancels within one parcel. Links made before are made anew.
@@ -370,7 +370,7 @@ def load_parcels(
     as_known_at: datetime | None = None,
     keys: Sequence[int] | None = None,
 ) -> list[Parcel]:
-    """Parcels of a season in key order, each with the declaration recorded last by `as_known_at` (None: ever)."""
+    """Return parcels of a season in key order, each with the declaration recorded last by `as_known_at` (None: ever)."""
     rows = connection.execute(
         sa.text("""
             select parcel_key, collection, seasons.name, source_id, regions.code, area_ha, perimeter_m, bbox_fill,
@@ -398,7 +398,7 @@ def load_parcels(
 
 
 def geometry(connection: sa.Connection, keys: Sequence[int]) -> dict[int, bytes]:
-    """WKB in EPSG:4326 of the parcels that have a geometry, by key."""
+    """Return WKB in EPSG:4326 of the parcels that have a geometry, by key."""
     rows = connection.execute(
         sa.text("select parcel_key, ST_AsBinary(geom) from parcels where parcel_key = any(:keys) and geom is not null"),
         {"keys": list(keys)},
@@ -407,7 +407,7 @@ def geometry(connection: sa.Connection, keys: Sequence[int]) -> dict[int, bytes]
 
 
 def count_parcels(connection: sa.Connection, season: Season, collection: str | None = None) -> list[ParcelCount]:
-    """Parcels of a season counted by collection, region, declared crop and reason not to be monitorable."""
+    """Return parcels of a season counted by collection, region, declared crop and reason not to be monitorable."""
     rows = connection.execute(
         sa.text("""
             select collection, regions.code, declared.crop_name, not_monitorable_reason, count(*),

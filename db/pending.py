@@ -10,7 +10,7 @@ _COLUMNS = ("parcel_key", "sensor", "observed_at", "relative_orbit", "revision",
 
 
 def mark_new(connection: sa.Connection, rows: pa.Table) -> int:
-    """Marks newly stored observations of parcels that can be monitored; returns how many."""
+    """Mark newly stored observations of parcels that can be monitored; return how many."""
     parcels = np.unique(rows["parcel_key"].to_numpy())
     unfit = connection.execute(
         sa.text("select parcel_key from parcels where parcel_key = any(:keys) and not_monitorable_reason is not null"),

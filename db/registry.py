@@ -39,7 +39,7 @@ def register(
     weights: bytes,
     now: datetime,
 ) -> int:
-    """Stores a checkpoint and gives its key; a model that is there already keeps its key.
+    """Store a checkpoint and give its key; a model that is there already keeps its key.
 
     `description` is the checkpoint's own text, which its id was made of; the three mappings are parts of it for SQL.
     """
@@ -59,7 +59,7 @@ def register(
 
 
 def checkpoint(connection: sa.Connection, model_key: int) -> tuple[bytes, str]:
-    """The stored weights and description of a model."""
+    """Return the stored weights and description of a model."""
     row = connection.execute(
         sa.select(models.c.weights, models.c.description).where(models.c.model_key == model_key)
     ).one()
@@ -67,7 +67,7 @@ def checkpoint(connection: sa.Connection, model_key: int) -> tuple[bytes, str]:
 
 
 def activate(connection: sa.Connection, season_key: int, collection: str, model_key: int, now: datetime) -> None:
-    """Lets a model watch a collection in a season from `now` on."""
+    """Let a model watch a collection in a season from `now` on."""
     task = connection.execute(sa.select(models.c.task).where(models.c.model_key == model_key)).scalar_one()
     row = {
         "season_key": season_key,
@@ -81,7 +81,7 @@ def activate(connection: sa.Connection, season_key: int, collection: str, model_
 
 
 def active(connection: sa.Connection, season_key: int, collection: str, task: Task) -> ModelRow | None:
-    """The model that watches a collection in a season, or None."""
+    """Return the model that watches a collection in a season, or None."""
     query = (
         _rows()
         .join(model_activations, model_activations.c.model_key == models.c.model_key)
@@ -108,7 +108,7 @@ def active_models(connection: sa.Connection) -> list[tuple[str, str, int]]:
 
 
 def all_models(connection: sa.Connection) -> Sequence[ModelRow]:
-    """Every registered model, newest first."""
+    """Return every registered model, newest first."""
     rows = connection.execute(_rows().order_by(models.c.recorded_at.desc(), models.c.model_key.desc()))
     return [ModelRow(**row._mapping) for row in rows]
 

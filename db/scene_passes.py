@@ -31,8 +31,8 @@ class TileRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """Another scene of the same family."""
+class Version:
+    """Another version of the same acquisition."""
 
     scene_id: str
     state: str
@@ -48,12 +48,12 @@ class Member:
 
 
 def lock(connection: sa.Connection) -> None:
-    """Waits until no other transaction decides anything of a pass."""
+    """Wait until no other transaction decides anything of a pass."""
     connection.execute(sa.text("select pg_advisory_xact_lock(hashtext('parcelwatch.scenes'))"))
 
 
 def know_tile(connection: sa.Connection, tile: TileRow) -> None:
-    """Keeps the grid of a tile that was never seen before; under `lock`."""
+    """Keep the grid of a tile that was never seen before; under `lock`."""
     connection.execute(
         sa.text("""insert into scene_tiles (tile, crs, left_m, top_m, pixel_m, width, height)
                    values (:tile, :crs, :left_m, :top_m, :pixel_m, :width, :height) on conflict (tile) do nothing"""),
@@ -62,7 +62,7 @@ def know_tile(connection: sa.Connection, tile: TileRow) -> None:
 
 
 def is_begun(connection: sa.Connection, datatake: str) -> bool:
-    """Says whether any scene of the datatake was begun."""
+    """Return whether any scene of the datatake was begun."""
     found = connection.execute(
         sa.text("select exists (select from scene_passes where datatake = :datatake)"), {"datatake": datatake}
     )
@@ -70,7 +70,7 @@ def is_begun(connection: sa.Connection, datatake: str) -> bool:
 
 
 def not_begun(connection: sa.Connection, datatake: str, but: str) -> list[Mapping[str, Any]]:
-    """Records of the datatake's other scenes, by their names, that were not begun."""
+    """Return records of the datatake's other scenes, by their names, that were not begun."""
     rows = connection.execute(
         sa.text("""select record from found_scenes
                    where datatake = :datatake and scene_id <> :but and family is null order by scene_id"""),
@@ -82,7 +82,7 @@ def not_begun(connection: sa.Connection, datatake: str, but: str) -> list[Mappin
 def begin_pass(
     connection: sa.Connection, datatake: str, observed_at: datetime, only_shown: bool
 ) -> tuple[datetime, list[TileRow]]:
-    """The datatake's pass time, and tiles in the order in which they are preferred as homes; under `lock`.
+    """Return the datatake's pass time, and tiles in the order in which they are preferred as home tiles; under `lock`.
 
     Tiles known when the pass was begun come first, by name; then those seen later, as they came.
 
@@ -106,8 +106,8 @@ def begin_pass(
     return at, [TileRow(*row) for row in rows]
 
 
-def family(connection: sa.Connection, name: str, but: str, now: datetime) -> list[Member]:
-    """The other scenes of a family that were ever opened; under `lock`."""
+def versions(connection: sa.Connection, name: str, but: str, now: datetime) -> list[Version]:
+    """Return the other versions of an acquisition that were ever opened; under `lock`."""
     rows = connection.execute(
         sa.text("""
             select scene_id, state::text, record, part, baseline, processed_at, revision,
@@ -117,7 +117,7 @@ def family(connection: sa.Connection, name: str, but: str, now: datetime) -> lis
             from found_scenes f where family = :name and scene_id <> :but order by scene_id"""),
         {"name": name, "but": but, "now": now},
     )
-    return [Member(**row._mapping) for row in rows]
+    return [Version(**row._mapping) for row in rows]
 
 
 def begin(
@@ -125,13 +125,13 @@ def begin(
     held: Claim,
     *,
     datatake: str,
-    family: str,
+    acquisition: str,
     part: datetime | None,
     baseline: str | None,
     processed_at: datetime | None,
     newest_revision: int | None,
 ) -> int:
-    """Keeps what the scene turned out to be; returns its revision: the one it had, if none of its family began since.
+    """Keep what the scene turned out to be; return its revision: the one it had, if no other version began since.
 
     Args:
         newest_revision: the highest of the others' revisions; None where none began.
@@ -144,7 +144,7 @@ def begin(
             where scene_id = :scene_id returning revision"""),
         {
             "datatake": datatake,
-            "family": family,
+            "family": acquisition,
             "part": part,
             "baseline": baseline,
             "processed_at": processed_at,
@@ -155,7 +155,7 @@ def begin(
     return revision
 
 
-_TOLD: Final = """
+_KNOWN_REVISIONS: Final = """
     select distinct on (o.parcel_key) o.parcel_key, revision, is_withdrawn, scene_id = any(%s) as is_own_part
     from {sensor}_observations o join scenes using (scene_key) join parcels using (parcel_key)
     where o.parcel_key = any(%s) and o.observed_at = %s and o.relative_orbit = %s
@@ -163,7 +163,7 @@ _TOLD: Final = """
     order by o.parcel_key, revision desc"""
 
 
-def told(
+def known_revisions(
     connection: sa.Connection,
     sensor: Sensor,
     parcel_keys: Sequence[int],
@@ -172,14 +172,14 @@ def told(
     scene_id: str,
     own_part: Sequence[str],
 ) -> NDArray[np.void]:
-    """What a scene must not repeat under the same key: the newest revision of parcels in a pass that other scenes told,
+    """Return what a scene must not repeat under the same key: the newest revision of parcels in a pass that other scenes emitted,
     or the scene itself before the parcel was amended.
 
-    Fields parcel_key, revision, is_withdrawn, is_own_part (it, or one of the scenes in `own_part`, told it).
+    Fields parcel_key, revision, is_withdrawn, is_own_part (it, or one of the scenes in `own_part`, emitted it).
     """
     return fetch_columns(
         connection,
-        _TOLD.format(sensor=sensor.lower()),
+        _KNOWN_REVISIONS.format(sensor=sensor.lower()),
         [[scene_id, *own_part], list(parcel_keys), observed_at, relative_orbit, scene_id],
         {"parcel_key": "bigint", "revision": "smallint", "is_withdrawn": "bool", "is_own_part": "bool"},
     )
@@ -225,7 +225,7 @@ class ParcelToCut:
 
 
 def parcels_on(connection: sa.Connection, outline: bytes, observed_at: datetime, margin_days: int) -> list[ParcelToCut]:
-    """Parcels of any collection that touch an outline (WKB, EPSG:4326), of seasons that hold the day or nearly do."""
+    """Return parcels of any collection that touch an outline (WKB, EPSG:4326), of seasons that hold the day or nearly do."""
     rows = connection.execute(
         sa.text("""
             select parcel_key, collection, seasons.name, source_id, ST_AsBinary(geom) as wkb, not_monitorable_reason is null

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 @dataclass(frozen=True, slots=True)
 class SceneSource:
-    """A place where scenes are looked for: a catalogue's sensor over an area, a folder, a subscription."""
+    """A place where scenes are searched: a catalogue's sensor over an area, a folder, a subscription."""
 
     source: str
     since: datetime | None
@@ -17,11 +17,11 @@ class SceneSource:
     polled_to: datetime | None
     """Whatever was published before this has been found."""
     looked_at: datetime | None
-    """The last look that went well."""
+    """The last poll that succeeded."""
     new_scenes: int
     """Found here first, ever."""
     rejected: int
-    """Things that the last look found and that could not become scenes."""
+    """Things that the last poll found and that could not become scenes."""
     last_rejection: str | None
     errors_in_row: int
     last_error: str | None
@@ -30,23 +30,23 @@ class SceneSource:
 
 
 def source(connection: sa.Connection, name: str) -> SceneSource | None:
-    """A source by its name, None before its first look."""
+    """Return a source by its name, None before its first poll."""
     row = connection.execute(sa.text("select * from scene_sources where source = :name"), {"name": name}).first()
     return None if row is None else SceneSource(**row._mapping)
 
 
 def all_sources(connection: sa.Connection) -> Sequence[SceneSource]:
-    """Every source, by name."""
+    """Return every source, by name."""
     rows = connection.execute(sa.text("select * from scene_sources order by source"))
     return [SceneSource(**row._mapping) for row in rows]
 
 
 def forget(connection: sa.Connection, name: str) -> bool:
-    """Takes a source off the list; False where there was none of that name."""
+    """Take a source off the list; False where there was none of that name."""
     return bool(connection.execute(sa.text("delete from scene_sources where source = :name"), {"name": name}).rowcount)
 
 
-def record_look(
+def record_poll(
     connection: sa.Connection,
     name: str,
     *,
@@ -58,7 +58,7 @@ def record_look(
     now: datetime,
     next_at: datetime | None,
 ) -> None:
-    """Keeps a look that went well: the bookmark moves (never back, unless it begins earlier), failures end."""
+    """Keep a poll that succeeded: the bookmark moves (never back, unless it begins earlier), failures end."""
     connection.execute(
         sa.text("""insert into scene_sources as s
                        (source, since, polled_to, looked_at, new_scenes, rejected, last_rejection, next_at)
@@ -86,12 +86,12 @@ def record_look(
 def record_failure(
     connection: sa.Connection,
     name: str,
-    told: str,
+    message: str,
     now: datetime,
     waits: Sequence[timedelta],
     at_least: timedelta | None,
 ) -> SceneSource:
-    """Keeps a look that failed: the bookmark stays, the next look is `waits[errors in a row - 1]` (at most the last) off.
+    """Keep a poll that failed: the bookmark stays, the next poll is `waits[errors in a row - 1]` (at most the last) off.
 
     `at_least` is what the source itself asked for.
     """
@@ -100,7 +100,7 @@ def record_failure(
                         on conflict (source) do update set errors_in_row = s.errors_in_row + 1,
                             last_error = excluded.last_error, last_error_at = excluded.last_error_at
                         returning errors_in_row""")
-    in_row = connection.execute(errors, {"source": name, "told": told, "now": now}).scalar_one()
+    in_row = connection.execute(errors, {"source": name, "told": message, "now": now}).scalar_one()
     wait = max(waits[min(in_row, len(waits)) - 1], at_least or timedelta())
     row = connection.execute(
         sa.text("update scene_sources set next_at = :next_at where source = :source returning *"),
@@ -112,7 +112,7 @@ def record_failure(
 def parcel_box(
     connection: sa.Connection, season: str | None, collection: str | None, region: str | None
 ) -> tuple[float, float, float, float] | None:
-    """West, south, east and north of the parcels of a season, collection and region (each may be any); None: no parcels."""
+    """Return west, south, east and north of the parcels of a season, collection and region (each may be any); None: no parcels."""
     row = connection.execute(
         sa.text("""select st_xmin(box), st_ymin(box), st_xmax(box), st_ymax(box)
                    from (select st_extent(geom) as box from parcels

@@ -1,7 +1,7 @@
 """The ledger of found scenes: who cuts which, what became of it, and whether its parcels add up.
 
-    found ──► cutting ──► cut           observations told, every parcel accounted for
-      ▲          ├──────► empty         no parcel to look at
+    found ──► cutting ──► cut           observations emitted, every parcel accounted for
+      ▲          ├──────► empty         no parcel to observe
       │          ├──────► superseded    a newer processing is cut
       └──────────┴─────── failed        with a cause; tried again by itself where that may help
 
@@ -45,7 +45,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class LedgerRow:
-    """A scene as people look at it."""
+    """A scene as people see it."""
 
     scene_id: str
     sensor: str
@@ -78,7 +78,7 @@ class LedgerRow:
 
 
 def enter(connection: sa.Connection, scenes: Sequence[NewScene], now: datetime, or_mended: bool = False) -> list[str]:
-    """Enters scenes that the ledger does not know as found; returns their ids.
+    """Enter scenes that the ledger does not know as found; return their ids.
 
     Args:
         or_mended: those that failed are found anew too, at another place, perhaps; and those that ended in another way
@@ -131,7 +131,7 @@ def named_places(connection: sa.Connection) -> list[str]:
 
 
 def unpublished(connection: sa.Connection, limit: int) -> list[Mapping[str, Any]]:
-    """Records of scenes that no topic has confirmed and nobody has taken, oldest first."""
+    """Return records of scenes that no topic has confirmed and nobody has taken, oldest first."""
     rows = connection.execute(
         sa.text("""select record from found_scenes where state = 'found' and published_at is null
                    order by found_at, scene_id limit :limit"""),
@@ -141,7 +141,7 @@ def unpublished(connection: sa.Connection, limit: int) -> list[Mapping[str, Any]
 
 
 def mark_published(connection: sa.Connection, scene_ids: Sequence[str], now: datetime) -> None:
-    """Says that the topic has them."""
+    """Mark scenes as confirmed by the topic."""
     connection.execute(
         sa.text("update found_scenes set published_at = :now where scene_id = any(:ids)"),
         {"ids": list(scene_ids), "now": now},
@@ -156,7 +156,7 @@ _DUE: Final = """
 def claim(
     connection: sa.Connection, worker: str, lease_until: datetime, now: datetime, scene_id: str | None = None
 ) -> Claim | None:
-    """Takes a scene that is due (that one, or the one found first); None where there is none."""
+    """Take a scene that is due (that one, or the one found first); None where there is none."""
     row = connection.execute(
         sa.text(f"""
             update found_scenes set state = 'cutting', worker = :worker, lease_until = :lease_until, next_try_at = null,
@@ -179,7 +179,7 @@ def _of(held: Claim) -> dict[str, Any]:
 
 
 def renew(connection: sa.Connection, held: Claim, lease_until: datetime) -> bool:
-    """Makes the lease longer; False where the scene is somebody else's by now."""
+    """Make the lease longer; False where the scene is somebody else's by now."""
     return bool(
         connection.execute(
             sa.text(f"update found_scenes set lease_until = :lease_until where {_MINE}"),
@@ -193,7 +193,7 @@ class Sent:
     """What a scene sent last: the digest of its observations, and the lowest revision of those that were new then."""
 
     digest: bytes | None
-    told_as: int
+    emitted_as: int
     is_in_store: bool
     """The store has all of it: no observation is still on its way."""
 
@@ -215,7 +215,7 @@ def sends(connection: sa.Connection, held: Claim, sent: Sent, revision: int) -> 
             sa.text(f"""update found_scenes set told_digest = :digest, told_as = :told_as,
                             revision = greatest(revision, :revision), expected = null, emitted = null, withdrawn = null,
                             skipped = null where {_MINE}"""),
-            {**_of(held), "digest": sent.digest, "told_as": sent.told_as, "revision": revision},
+            {**_of(held), "digest": sent.digest, "told_as": sent.emitted_as, "revision": revision},
         ).rowcount
     )
 
@@ -239,10 +239,10 @@ def end(
     scene: Scene,
     counts: Counts,
     replaces: Sequence[str],
-    told: str | None,
+    note: str | None,
     now: datetime,
 ) -> bool:
-    """Ends a cut: counts, and older processings that it supersedes. False, and nothing is changed, if it is not ours."""
+    """End a cut: counts, and older processings that it supersedes. False, and nothing is changed, if it is not ours."""
     is_ours = connection.execute(
         sa.text(f"""update found_scenes set state = cast(:state as scene_state), lease_until = null, ended_at = :now,
                         cause = :cause, told = :told, expected = :expected, emitted = :emitted,
@@ -253,7 +253,7 @@ def end(
             "state": state,
             "now": now,
             "cause": "no_parcels" if state == "empty" else None,
-            "told": told,
+            "told": note,
             "expected": counts.expected,
             "emitted": counts.emitted,
             "withdrawn": counts.withdrawn,
@@ -279,42 +279,42 @@ def end(
 
 
 def fail(
-    connection: sa.Connection, held: Claim, cause: str, told: str, next_try_at: datetime | None, now: datetime
+    connection: sa.Connection, held: Claim, cause: str, message: str, next_try_at: datetime | None, now: datetime
 ) -> bool:
-    """Ends an attempt that came to nothing; `next_try_at` None waits for a person. False if it is not ours."""
+    """End an attempt that came to nothing; `next_try_at` None waits for a person. False if it is not ours."""
     return bool(
         connection.execute(
             sa.text(f"""update found_scenes set state = 'failed', lease_until = null, ended_at = :now, cause = :cause,
                             told = :told, next_try_at = :next_try_at where {_MINE}"""),
-            {**_of(held), "now": now, "cause": cause, "told": told, "next_try_at": next_try_at},
+            {**_of(held), "now": now, "cause": cause, "told": message, "next_try_at": next_try_at},
         ).rowcount
     )
 
 
-def put_back(connection: sa.Connection, held: Claim, told: str | None, next_try_at: datetime) -> None:
-    """Gives a scene back that could not be tried now; the attempt does not count."""
+def put_back(connection: sa.Connection, held: Claim, message: str | None, next_try_at: datetime) -> None:
+    """Give a scene back that could not be tried now; the attempt does not count."""
     connection.execute(
         sa.text(f"""update found_scenes set state = 'found', lease_until = null, attempts = attempts - 1, told = :told,
                         next_try_at = :next_try_at where {_MINE}"""),
-        {**_of(held), "told": told, "next_try_at": next_try_at},
+        {**_of(held), "told": message, "next_try_at": next_try_at},
     )
 
 
-def supersede(connection: sa.Connection, held: Claim, by: str, told: str, now: datetime) -> None:
-    """Ends a claim on an older processing of what is cut already."""
+def supersede(connection: sa.Connection, held: Claim, by: str, message: str, now: datetime) -> None:
+    """End a claim on an older processing of what is cut already."""
     connection.execute(
         sa.text(f"""update found_scenes set state = 'superseded', lease_until = null, ended_at = :now, told = :told,
                         cause = null, superseded_by = :by where {_MINE}"""),
-        {**_of(held), "by": by, "told": told, "now": now},
+        {**_of(held), "by": by, "told": message, "now": now},
     )
 
 
 def retry(
     connection: sa.Connection, scene_ids: Sequence[str] | None, states: Sequence[State], now: datetime
 ) -> list[str]:
-    """Makes scenes due that are in one of the states (and among the ids); returns their ids.
+    """Make scenes due that are in one of the states (and among the ids); return their ids.
 
-    The ledger alone tells the workers; scenes that one is at are left to it.
+    Workers learn of it from the ledger alone; scenes that one is at are left to it.
     """
     rows = connection.execute(
         sa.text("""update found_scenes set state = 'found', attempts = 0, next_try_at = null, lease_until = null,
@@ -338,7 +338,7 @@ def left_to_missing_tiles(connection: sa.Connection, found_by: datetime) -> list
 
 
 def shows(tile: str, datatake: str) -> str:
-    """A condition: a product of the tile in the datatake is in the ledger and has not failed for good."""
+    """Return a condition: a product of the tile in the datatake is in the ledger and has not failed for good."""
     return f"""exists (select from found_scenes o where o.datatake = {datatake}
                          and (o.state <> 'failed' or o.next_try_at is not null)
                          and (o.family = o.datatake || '_T' || {tile} or position('_T' || {tile} || '_' in o.scene_id) > 0))"""
@@ -352,7 +352,7 @@ def ledger(
     since: datetime | None = None,
     limit: int = 1000,
 ) -> list[LedgerRow]:
-    """Scenes with their reconciliation, those found last first."""
+    """Return scenes with their reconciliation, those found last first."""
     rows = connection.execute(
         sa.text("""
             select scene_id, sensor, f.state, found_at, published_at, attempts, worker, lease_until, next_try_at, begun_at,
@@ -372,7 +372,7 @@ def ledger(
 
 
 def count_by_state(connection: sa.Connection) -> dict[State, int]:
-    """How many scenes are in each state that has any."""
+    """Return how many scenes are in each state that has any."""
     rows = connection.execute(
         sa.text("select state::text, count(*) as n from found_scenes group by state order by state")
     )
@@ -380,7 +380,7 @@ def count_by_state(connection: sa.Connection) -> dict[State, int]:
 
 
 def is_any_due(connection: sa.Connection, by: datetime) -> bool:
-    """Says whether a scene waits to be taken now, or will by a time."""
+    """Return whether a scene waits to be taken now, or will by a time."""
     return bool(
         connection.execute(sa.text(f"select exists (select from found_scenes where {_DUE})"), {"now": by}).scalar_one()
     )

@@ -33,7 +33,7 @@ class RaisedAlertRow:
 
 
 def posteriors(connection: sa.Connection, season_key: int, collection: str, as_known_at: datetime) -> SeasonPosteriors:
-    """Posteriors of the model that is active; parcels without one are absent."""
+    """Return posteriors of the model that is active; parcels without one are absent."""
     recording.settle(connection, as_known_at)
     rows = connection.execute(
         sa.text("""
@@ -55,7 +55,7 @@ def posteriors(connection: sa.Connection, season_key: int, collection: str, as_k
 
 
 def ndvi(connection: sa.Connection, season_key: int, collection: str, mode: str | None) -> NDArray[np.void]:
-    """Daily NDVI of a season: fields parcel_key, day, is_observed, ndvi, ndvi_sd.
+    """Return daily NDVI of a season: fields parcel_key, day, is_observed, ndvi, ndvi_sd.
 
     Args:
         mode: `causal` gives each day as it was first known, None as it is known now.
@@ -74,7 +74,7 @@ def ndvi(connection: sa.Connection, season_key: int, collection: str, mode: str 
 
 
 def alerts(connection: sa.Connection, season_key: int, collection: str) -> list[RaisedAlertRow]:
-    """Every alert of a season."""
+    """Return every alert of a season."""
     rows = connection.execute(
         sa.text("""select source_id, rule, opened_at, confirmed_at, closed_at from alerts join parcels using (parcel_key)
                    where (season_key, collection) = (:season_key, :collection) order by opened_at, source_id"""),
@@ -84,7 +84,7 @@ def alerts(connection: sa.Connection, season_key: int, collection: str) -> list[
 
 
 def count_observations(connection: sa.Connection, season_key: int, collection: str) -> int:
-    """Observations of a season as they lie in the tables, revisions counted apart."""
+    """Return observations of a season as they lie in the tables, revisions counted apart."""
     found: int = connection.execute(
         sa.text("""
             with own as materialized (select parcel_key from parcels where (season_key, collection) = (:season_key, :collection))

@@ -48,12 +48,12 @@ DIRECTIONS: Final = ("ascending", "descending", "mixed")
 
 
 def s2_series(connection: sa.Connection, parcels: Keys, as_known_at: datetime | None) -> NDArray[np.void]:
-    """Sentinel-2 observations of `parcels` known at a time that is settled (None: now), ordered by parcel, pass time and orbit."""
+    """Return Sentinel-2 observations of `parcels` known at a time that is settled (None: now), ordered by parcel, pass time and orbit."""
     return _newest(connection, "s2_observations", "*", parcels, as_known_at, S2_COLUMNS)
 
 
 def s1_series(connection: sa.Connection, parcels: Keys, as_known_at: datetime | None) -> NDArray[np.void]:
-    """Sentinel-1 observations of `parcels` known at a time that is settled (None: now); VV and VH linear."""
+    """Return Sentinel-1 observations of `parcels` known at a time that is settled (None: now); VV and VH linear."""
     nr = "array_position(enum_range(null::orbit_direction), direction) as direction_nr"
     return _newest(connection, "s1_observations", f"*, {nr}", parcels, as_known_at, S1_COLUMNS)
 
@@ -76,7 +76,7 @@ def _newest(
 
 
 def pixel_sets(connection: sa.Connection, sensor: str, rows: NDArray[np.void]) -> list[bytes | None]:
-    """The pixel set of each observation row (None where it has none), as it came: int16, bands x pixels."""
+    """Return the pixel set of each observation row (None where it has none), as it came: int16, bands x pixels."""
     if len(rows) == 0:
         return []
     times = [f"{time}Z" for time in rows["observed_at"].astype(str)]
@@ -104,7 +104,7 @@ def pixel_sets(connection: sa.Connection, sensor: str, rows: NDArray[np.void]) -
 
 
 def has_pixel_sets(connection: sa.Connection, sensor: str, rows: NDArray[np.void]) -> bool:
-    """Says whether the first of the rows have pixel sets stored."""
+    """Return whether the first of the rows have pixel sets stored."""
     return any(one is not None for one in pixel_sets(connection, sensor, rows[:20]))
 
 

@@ -110,7 +110,7 @@ _STORED = """
     select 'scenes', state || case state when 'failed' then ': ' || cause else '' end, to_char(count(*), 'FM999,999,999')
             || coalesce(', next try ' || to_char(min(next_try_at), 'YYYY-MM-DD HH24:MI:SS') || ' UTC', '')
         from found_scenes group by state, cause
-    union all select 'scenes', 'looks failing: ' || source, errors_in_row || ', last: ' || last_error from scene_sources
+    union all select 'scenes', 'polls failing: ' || source, errors_in_row || ', last: ' || last_error from scene_sources
         where errors_in_row > 0
     union all select 'ingest', 'observations stored of ' || sensor, to_char(sum(parcels), 'FM999,999,999,999')
         from scene_ledger join scenes using (scene_key) where outcome = 'stored' group by sensor

@@ -24,7 +24,7 @@ class ServerSettings(BaseSettings):
 
 @dataclass(frozen=True)
 class Broker:
-    """A broker, and which life of it this is: the embedded one keeps records in memory, so its offsets restart."""
+    """A broker and its generation: the embedded one keeps records in memory, so its offsets restart."""
 
     bootstrap: str
     cluster_id: str | None
@@ -32,7 +32,7 @@ class Broker:
 
 
 def resolve_dsn() -> str:
-    """The database to use.
+    """Return the database to use.
 
     Raises:
         DatabaseUnavailable: nothing is set and no embedded database runs.
@@ -49,7 +49,7 @@ def resolve_dsn() -> str:
 
 
 def resolve_broker() -> Broker:
-    """The broker to use.
+    """Return the broker to use.
 
     Raises:
         DatabaseUnavailable: nothing is set and no embedded broker runs.

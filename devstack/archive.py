@@ -60,7 +60,7 @@ class Apt:
     keyrings: tuple[Path, ...]
 
     def prepare(self) -> None:
-        """Writes the folders, the empty status file and the source that apt is confined to."""
+        """Write the folders, the empty status file and the source that apt is confined to."""
         self.folder.chmod(0o755)  # root's apt downloads as a user of its own
         for part in ("lists/partial", "cache/archives/partial", "debs"):
             (self.folder / part).mkdir(parents=True)
@@ -70,7 +70,7 @@ class Apt:
         (self.folder / "sources.list").write_text(source)
 
     def command(self, program: str, *arguments: str) -> list[str]:
-        """The command line of an apt program with its options."""
+        """Return the command line of an apt program with its options."""
         options = {
             "APT::Architecture": self.architecture,
             "APT::Architectures": self.architecture,
@@ -93,7 +93,7 @@ class Apt:
         return [program, *(f"-o{key}={value}" for key, value in options.items()), *arguments]
 
     def run(self, *arguments: str, program: str = "apt-get", progress: Callable[[float], None] | None = None) -> str:
-        """Runs an apt program in `debs` and returns what it printed.
+        """Run an apt program in `debs` and return what it printed.
 
         Errors: ProvisionError with apt's first error line.
         """
@@ -123,7 +123,7 @@ class Apt:
 
 
 def fetch(apt: Apt, packages: Packages, progress: Progress) -> list[Path]:
-    """The downloaded packages, without what is left out.
+    """Return the downloaded packages, without what is left out.
 
     Errors: ProvisionError if the archive does not answer, is not signed by Debian or lacks a package.
     """
@@ -143,7 +143,7 @@ def fetch(apt: Apt, packages: Packages, progress: Progress) -> list[Path]:
 def closure(
     wanted: Iterable[str], records: Iterable[Mapping[str, str]], left_out: re.Pattern[str] = LEFT_OUT
 ) -> set[str]:
-    """The names of the wanted packages and of all they depend on, not passing through `left_out`."""
+    """Return the names of the wanted packages and of all they depend on, not passing through `left_out`."""
     by_name = {record["Package"]: record for record in records}
     provider = {name: name for name in by_name}
     for name, record in by_name.items():
@@ -164,7 +164,7 @@ def closure(
 
 
 def parse_records(text: str) -> Iterator[dict[str, str]]:
-    """The stanzas of a Debian control file as field to value; continued lines are joined."""
+    """Yield the stanzas of a Debian control file as field to value; continued lines are joined."""
     for stanza in re.split(r"\n\s*\n", text):
         lines = [line for line in stanza.splitlines() if not line.startswith("#")]
         joined = re.sub(r"\n[ \t]+", " ", "\n".join(lines))
@@ -174,7 +174,7 @@ def parse_records(text: str) -> Iterator[dict[str, str]]:
 
 
 def find_mirror(environ: Mapping[str, str], etc_apt: Path) -> str:
-    """The address of a Debian archive: `PARCELWATCH_DEBIAN_MIRROR`, else the one this machine installs from.
+    """Return the address of a Debian archive: `PARCELWATCH_DEBIAN_MIRROR`, else the one this machine installs from.
 
     Errors: ProvisionError if the machine has no Debian source (another distribution).
     """
@@ -190,7 +190,7 @@ def find_mirror(environ: Mapping[str, str], etc_apt: Path) -> str:
 
 
 def find_keyrings(roots: Iterable[Path]) -> tuple[Path, ...]:
-    """The files that hold the Debian archive's public keys, the first folder that has any.
+    """Return the files that hold the Debian archive's public keys, the first folder that has any.
 
     Errors: ProvisionError if there is none: nothing unsigned is ever unpacked.
     """
@@ -201,7 +201,7 @@ def find_keyrings(roots: Iterable[Path]) -> tuple[Path, ...]:
 
 
 def _addresses(etc_apt: Path) -> Iterator[str]:
-    """The archive addresses of the enabled binary sources with a `main` component, in apt's order."""
+    """Yield the archive addresses of the enabled binary sources with a `main` component, in apt's order."""
     parts = etc_apt / "sources.list.d"
     for path in [etc_apt / "sources.list", *sorted(parts.glob("*.list")), *sorted(parts.glob("*.sources"))]:
         if not path.is_file():
@@ -221,7 +221,7 @@ def _addresses(etc_apt: Path) -> Iterator[str]:
 
 
 def _alternatives(field: str, separator: str = ",") -> Iterator[str]:
-    """The bare package names of a relation field, without versions and architectures."""
+    """Yield the bare package names of a relation field, without versions and architectures."""
     for relation in field.split(separator):
         if name := re.match(r"\s*([a-z0-9][a-z0-9+.-]*)", relation):
             yield name[1]

@@ -1,6 +1,6 @@
 """The embedded broker: Tansu, a Kafka-protocol broker in one process that keeps its records in memory.
 
-Offsets start again at 0 with each start. Each life therefore has a fresh cluster id, which clients read
+Offsets start again at 0 with each start. Each start therefore makes a fresh cluster id, which clients read
 in the cluster's metadata (`KafkaAdminClient.describe_cluster()["cluster_id"]`).
 """
 
@@ -32,7 +32,7 @@ class Server:
 
 
 def find(folder: Path) -> Server | None:
-    """The broker that runs in `folder`, None if none does."""
+    """Return the broker that runs in `folder`, None if none does."""
     found = process.find(folder / "broker.pid", "tansu", _storage(folder))
     if found is None:
         return None
@@ -41,7 +41,7 @@ def find(folder: Path) -> Server | None:
 
 
 def start(programs: Programs, folder: Path, account: Account, port: int | None) -> Server:
-    """Starts a broker, waits until it listens, and returns it; its port is `port` if that is free.
+    """Start a broker, wait until it listens, and return it; its port is `port` if that is free.
 
     Errors: ServerError with the end of the log.
     """
@@ -62,12 +62,12 @@ def start(programs: Programs, folder: Path, account: Account, port: int | None) 
 
 
 def stop(folder: Path) -> None:
-    """Stops the broker that runs in `folder`, if any. Errors: ServerError if it does not end."""
+    """Stop the broker that runs in `folder`, if any. Errors: ServerError if it does not end."""
     found = find(folder)
     if found is not None and not process.stop(found.pid, [(signal.SIGTERM, STOP_S), (signal.SIGKILL, STOP_S)]):
         raise ServerError(f"the broker (process {found.pid}) does not stop")
 
 
 def _storage(folder: Path) -> str:
-    """The argument that keeps records in memory; it names the folder, which tells one broker from another."""
+    """Return the argument that keeps records in memory; it names the folder, which distinguishes brokers."""
     return f"--storage-engine=memory://{quote(str(folder), safe='')}/"

@@ -113,12 +113,12 @@ def down(
 
 
 def _home(chosen: Path | None) -> Path:
-    """The home folder asked for, else the default one."""
+    """Return the home folder asked for, else the default one."""
     return chosen.expanduser().resolve() if chosen else folders.home_folder(os.environ, os.geteuid() == 0)
 
 
 def _print_addresses(found: stack.Stack, database_note: str = "", broker_note: str = "") -> None:
-    """Prints where the servers are; the password stays in its file."""
+    """Print where the servers are; the password stays in its file."""
     address = address_parts(found.dsn)
     typer.echo(f"database  {address['host']}:{address['port']}/{address['dbname']} as {address['user']}{database_note}")
     typer.echo(f"broker    {found.bootstrap}{broker_note}")
@@ -126,13 +126,13 @@ def _print_addresses(found: stack.Stack, database_note: str = "", broker_note: s
 
 
 def _process(server: postgres.Server | broker.Server | kafka.Server | None) -> str:
-    """A server's process, in parentheses; nothing if it does not run."""
+    """Return a server's process, in parentheses; nothing if it does not run."""
     return f" (process {server.pid})" if server else ""
 
 
 @contextmanager
 def _plain_errors() -> Iterator[None]:
-    """Ends the command with one line and exit code 1 where the stack or the system says no."""
+    """End the command with one line and exit code 1 where the stack or the system says no."""
     try:
         yield
     except (StackError, DatabaseUnavailable) as error:

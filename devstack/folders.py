@@ -27,7 +27,7 @@ class Account:
 
 
 def home_folder(environ: Mapping[str, str], is_root: bool) -> Path:
-    """The stack's home: `PARCELWATCH_HOME`, else /var/lib for root, else the user's data folder (XDG)."""
+    """Return the stack's home: `PARCELWATCH_HOME`, else /var/lib for root, else the user's data folder (XDG)."""
     if chosen := environ.get("PARCELWATCH_HOME"):
         return Path(chosen).expanduser().resolve()
     if is_root:
@@ -36,7 +36,7 @@ def home_folder(environ: Mapping[str, str], is_root: bool) -> Path:
 
 
 def cache_folder(environ: Mapping[str, str], is_root: bool) -> Path:
-    """The programs' folder: `PARCELWATCH_CACHE`, else /var/cache for root, else the user's cache folder (XDG).
+    """Return the programs' folder: `PARCELWATCH_CACHE`, else /var/cache for root, else the user's cache folder (XDG).
 
     Root's own home is not used: its servers run as another user, who could not read it.
     """
@@ -48,7 +48,7 @@ def cache_folder(environ: Mapping[str, str], is_root: bool) -> Path:
 
 
 def server_account(is_root: bool) -> Account:
-    """The account of the servers: PostgreSQL refuses to run as root, so root's run as `postgres` or `nobody`."""
+    """Return the account of the servers: PostgreSQL refuses to run as root, so root's run as `postgres` or `nobody`."""
     if not is_root:
         return Account()
     for name in ("postgres", "nobody"):
@@ -61,7 +61,7 @@ def server_account(is_root: bool) -> Account:
 
 
 def owner(path: Path) -> Account:
-    """The account that owns an existing folder, None if it is this process's own."""
+    """Return the account that owns an existing folder, None if it is this process's own."""
     found = path.stat()
     return Account() if found.st_uid == os.geteuid() else Account(found.st_uid, found.st_gid)
 
@@ -101,7 +101,7 @@ def open_plain(path: Path, flags: int) -> int:
 
 
 def make_for(account: Account, folder: Path) -> None:
-    """Makes a folder that belongs to the servers' account."""
+    """Make a folder that belongs to the servers' account."""
     folder.mkdir(mode=0o700, exist_ok=True)
     if account.uid is not None and account.gid is not None:
         os.chown(folder, account.uid, account.gid, follow_symlinks=False)

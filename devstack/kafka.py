@@ -161,7 +161,7 @@ def stop(folder: Path) -> None:
 
 
 def _mark(folder: Path) -> str:
-    """Return the argument that names the folder, which tells one broker from another."""
+    """Return the argument that names the folder, which distinguishes brokers."""
     return f"-Dparcelwatch.folder={folder}"
 
 

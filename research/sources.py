@@ -13,6 +13,7 @@ from pydantic import Field
 from research.experiments import pastis, pastis_pixelset, season_source
 from research.experiments.ndvi.sources import MIN_PARCELS
 from research.experiments.pastis_store import Options
+from research.places import data_folder
 from research.seasons.recorded import open_season
 from research.simulator import SimulatorConfig, simulate_season
 from training.labelled import LabelledParcels
@@ -35,18 +36,19 @@ class PastisData(LabelledSource):
         """Return the parcels, cut and packed the first time; raises PastisError."""
         reader = {"pastis": pastis.read, "pastis-pixelset": pastis_pixelset.read}[self.kind]
         options = Options(pixels=self.pixels, skip_broken=self.skip_broken)
-        return reader(self.path, cache=self.cache, options=options, progress=progress)
+        return reader(data_folder(self.kind, self.path), cache=self.cache, options=options, progress=progress)
 
 
 class RecordedData(LabelledSource):
     """A recorded folder of the Dutch or the French form, labels and folds as the data's page says."""
 
     kind: Literal["nl", "fr"]
-    path: Path
+    path: Path | None = None
+    """The folder, or its name in PARCELWATCH_DATA; without it the kind's own there."""
 
     def open(self, progress: Progress | None = None) -> LabelledParcels:  # noqa: ARG002 (nothing is cut)
         """Return the parcels; raises SeasonDataError."""
-        return season_source.recorded(open_season(self.kind, self.path))
+        return season_source.recorded(open_season(self.kind, data_folder(self.kind, self.path)))
 
 
 class SimulatorData(LabelledSource):

@@ -1,4 +1,4 @@
-"""Being asked to end: SIGTERM and Ctrl-C as an event that loops look at."""
+"""Being asked to end: SIGTERM and Ctrl-C as an event that loops check."""
 
 import signal
 import threading
@@ -6,7 +6,7 @@ from types import FrameType
 
 
 def stop_on_signals() -> threading.Event:
-    """An event that SIGTERM and Ctrl-C set; a second one ends the program at once."""
+    """Return an event that SIGTERM and Ctrl-C set; a second one ends the program at once."""
     stop = threading.Event()
 
     def ask(number: int, _: FrameType | None) -> None:

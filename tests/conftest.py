@@ -51,10 +51,10 @@ CONTAINER_START_S = 120.0  # chosen because a first start of either takes 10 to 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with the folders it lies in: unit, integration or e2e, those of research with `research` too."""
+    """Mark each test with the folders it lies in: unit, integration or e2e, and research."""
     for item in items:
         if item.path.is_relative_to(TESTS):
-            for folder in item.path.relative_to(TESTS).parent.parts:
+            for folder in item.path.relative_to(TESTS).parts[:-1]:
                 item.add_marker(folder)
 
 

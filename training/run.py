@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import distributed
 
 from models.classifier.crop_model import CropModel
@@ -14,6 +15,7 @@ from models.classifier.fitting import Session
 from training import run_plots, scores
 from training.config import RunConfig
 from training.cross_validation import CrossValidation, Told, cross_validate, kept, train_final
+from training.labelled import LabelledParcels
 from training.run_folder import RunFolder, write
 from training.scores import RunScores
 from training.season_models import conventions
@@ -54,19 +56,29 @@ def run(
         final = kept(folder, "final", session, told, last)
     found = scores.score(known)
     if session.is_first:
-        write_results(folder, config, data.name, known, found)
+        write_results(folder, config, data, known, found)
     return found, final
 
 
-def write_results(folder: RunFolder, config: RunConfig, name: str, known: CrossValidation, found: RunScores) -> None:
-    """Scores, plots and answers."""
+def ids(data: LabelledParcels) -> NDArray[np.str_]:
+    """Return (P,) the source's ids of all parcels, the rows' numbers where it has none; text that needs no pickle."""
+    return np.arange(len(data)).astype(str) if data.parcel_ids is None else data.parcel_ids.astype(str)
+
+
+def write_results(
+    folder: RunFolder, config: RunConfig, data: LabelledParcels, known: CrossValidation, found: RunScores
+) -> None:
+    """Write scores, plots and answers."""
     model, training = config.model, config.training
     modalities = ", ".join(model.modalities) or "all modalities"
-    title = f"{name}: {modalities}, {model.fusion} fusion, {model.normalisation} normalisation, seed {training.seed}"
+    title = (
+        f"{data.name}: {modalities}, {model.fusion} fusion, {model.normalisation} normalisation, seed {training.seed}"
+    )
     arrays = io.BytesIO()
     np.savez(
         arrays,
         parcel=known.parcel,
+        parcel_id=ids(data)[known.parcel],
         fold=known.fold,
         truth=known.truth,
         days=np.array(known.days),
@@ -81,5 +93,6 @@ def write_results(folder: RunFolder, config: RunConfig, name: str, known: CrossV
     write(folder.path / "metrics.json", scores.to_json(found))
     write(folder.path / "metrics.md", scores.markdown(title, found))
     write(folder.path / "confusion.csv", scores.confusion_csv(found))
+    write(folder.path / "confusion.png", run_plots.confusions(found))
     write(folder.path / "curves.png", run_plots.curves({one: done for one, done in epochs.items() if done}))
     write(folder.path / "reliability.png", run_plots.reliabilities(known))

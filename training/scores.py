@@ -69,7 +69,7 @@ def to_json(scores: RunScores) -> str:
 
 
 def markdown(title: str, scores: RunScores) -> str:
-    """The scores as two Markdown tables: by day, and by class at each day."""
+    """Return the scores as Markdown tables: by day, by class at each day, and the confusion on the last day."""
     names = [one.name for one in scores.days]
     chance = [f"{one.ece_by_chance:.3f} ({one.ece_by_chance_95:.3f})" for one in scores.days]
     rows = [
@@ -84,8 +84,20 @@ def markdown(title: str, scores: RunScores) -> str:
     classes = [[name, *(_number(one.iou[name]) for one in scores.days)] for name in scores.days[-1].iou]
     by_chance = f"{scores.ece_by_chance:.3f} ({scores.ece_by_chance_95:.3f})"
     pooled = f"ECE over all days {scores.ece:.3f}, by chance {by_chance}."
-    tables = [_table(["as known on", *names], rows), pooled, _table(["IoU", *names], classes)]
+    tables = [_table(["as known on", *names], rows), pooled, _table(["IoU", *names], classes), *_confusion(scores)]
     return "\n\n".join([f"# {title}", *tables]) + "\n"
+
+
+def _confusion(scores: RunScores) -> Iterator[str]:
+    """Yield a heading and a table, a row for each true class, of the parcels answered as each class on the last day."""
+    last = scores.days[-1]
+    sums = [sum(row) for row in last.crops.confusion]
+    rows = [
+        [name, *map(str, row), str(n)]
+        for name, row, n in zip(last.crops.classes, last.crops.confusion, sums, strict=True)
+    ]
+    yield f"Parcels by true crop (rows) and answer (columns), as known on {last.name}:"
+    yield _table(["true crop", *last.crops.classes, "all"], rows)
 
 
 def confusion_csv(scores: RunScores) -> str:

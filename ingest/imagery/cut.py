@@ -1,4 +1,4 @@
-"""Cutting a scene: bands read chunk by chunk in several threads, gathered, added up, told as rows of the contract.
+"""Cutting a scene: bands read chunk by chunk in several threads, gathered, added up, returned as rows of the contract.
 
     chunk k + 1, k + 2   bands read and gathered by the threads (GDAL decodes without Python's lock)
     chunk k              sums and pixel sets, meanwhile
@@ -73,7 +73,7 @@ class Extraction:
 
 
 def extract(scene: Scene, grid: Grid, parcels: Parcels, index: ParcelIndex, settings: ImagerySettings) -> Extraction:
-    """The observations of `parcels` in a scene.
+    """Return the observations of `parcels` in a scene.
 
     Args:
         scene: what to cut.
@@ -112,7 +112,7 @@ def extract(scene: Scene, grid: Grid, parcels: Parcels, index: ParcelIndex, sett
 
 
 def share(index: ParcelIndex, n: NDArray[np.integer]) -> NDArray[np.float32]:
-    """(P,) n of each parcel's pixels as a share of them all, NaN where it has none."""
+    """Return (P,) n of each parcel's pixels as a share of them all, NaN where it has none."""
     of_all = np.full(len(n), np.nan, np.float32)
     np.divide(n, index.n_pixels, out=of_all, where=index.n_pixels > 0)
     return of_all
@@ -121,14 +121,14 @@ def share(index: ParcelIndex, n: NDArray[np.integer]) -> NDArray[np.float32]:
 def sums_of(
     scene: Scene, index: ParcelIndex, nodata: Mapping[str, float], settings: ImagerySettings
 ) -> OpticalSums | RadarSums:
-    """What a sensor's scene is added up in."""
+    """Return what a sensor's scene is added up in."""
     if scene.sensor == "S2":
         return OpticalSums(scene, index, nodata, settings.clear_classes)
     return RadarSums(scene, index, nodata)
 
 
 def bands_of(scene: Scene) -> tuple[str, ...]:
-    """The bands to read; raises SceneError where one that must be there is missing."""
+    """Return the bands to read; raises SceneError where one that must be there is missing."""
     needed = (*S2_BANDS, SCL) if scene.sensor == "S2" else POLARISATIONS
     if missing := [name for name in needed if name not in scene.bands]:
         raise SceneError(
@@ -144,7 +144,7 @@ def bands_of(scene: Scene) -> tuple[str, ...]:
 def gathered(
     rasters: Mapping[Key, Raster], index: ParcelIndex, threads: int
 ) -> Iterator[tuple[Chunk, dict[Key, NDArray[Any]]]]:
-    """Every chunk and (n,) numbers of each band at its pixels."""
+    """Yield every chunk and (n,) numbers of each band at its pixels."""
     waiting: deque[tuple[Chunk, dict[Key, Future[NDArray[Any]]]]] = deque()
     pool = ThreadPoolExecutor(threads, "bands")
     try:
@@ -171,7 +171,7 @@ def outcomes(
     n_valid: NDArray[np.int64],
     settings: ImagerySettings,
 ) -> NDArray[np.int8]:
-    """(P,) what becomes of parcels with so many pixels seen and valid, as places in OUTCOMES."""
+    """Return (P,) what becomes of parcels with so many pixels seen and valid, as places in OUTCOMES."""
     needed = np.maximum(np.ceil(settings.least_clear * index.n_pixels), 1)
     conditions: list[tuple[Outcome, NDArray[np.bool_]]] = [
         ("not_monitorable", ~parcels.is_monitorable),
@@ -185,7 +185,7 @@ def outcomes(
 
 
 def table_of(scene: Scene, parcels: Parcels, rows: NDArray[np.intp], columns: Columns) -> pa.Table:
-    """Rows of the sensor's schema."""
+    """Return rows of the sensor's schema."""
     same = {
         "collection": parcels.collection,
         "season": parcels.season,

@@ -25,12 +25,12 @@ Cause = Literal[
 class SceneError(IngestError):
     """Nothing came of the scene: its cause and a sentence that says what, where and what to do."""
 
-    def __init__(self, scene_id: str, cause: Cause, told: str) -> None:
-        super().__init__(f"scene {scene_id}: {told}")
+    def __init__(self, scene_id: str, cause: Cause, message: str) -> None:
+        super().__init__(f"scene {scene_id}: {message}")
         self.scene_id = scene_id
         self.cause: Cause = cause
 
     @property
     def may_pass(self) -> bool:
-        """Says whether trying again later may help: a file may have been half written, a server away."""
+        """Return whether trying again later may help: a file may have been half written, a server away."""
         return self.cause == "unreadable"

@@ -86,7 +86,7 @@ class ParcelIndex:
         return len(self.chunk_row)
 
     def chunk(self, number: int) -> Chunk:
-        """One window and what of the parcels lies in it."""
+        """Return one window and what of the parcels lies in it."""
         row, column = int(self.chunk_row[number]) * CHUNK, int(self.chunk_column[number]) * CHUNK
         segments = slice(*self.chunk_segment[number : number + 2])
         samples = slice(*self.chunk_sample[number : number + 2])
@@ -108,7 +108,7 @@ class ParcelIndex:
 def load_or_build(
     parcels: Parcels, grid: Grid, buffer_m: float, least_pixels: int, sample_pixels: int, folder: Path | None = None
 ) -> ParcelIndex:
-    """The index of these very parcels from `folder`, built and kept there if it is missing or damaged."""
+    """Return the index of these very parcels from `folder`, built and kept there if it is missing or damaged."""
     if folder is None:
         return build(parcels, grid, buffer_m, least_pixels, sample_pixels)
     how = repr((VERSION, astuple(grid), buffer_m, least_pixels, sample_pixels)).encode()
@@ -126,7 +126,7 @@ def load_or_build(
 
 
 def build(parcels: Parcels, grid: Grid, buffer_m: float, least_pixels: int, sample_pixels: int) -> ParcelIndex:
-    """The index, made anew.
+    """Return the index, made anew.
 
     Args:
         parcels: all that a scene may be asked for.
@@ -178,7 +178,7 @@ def _joined(parts: Sequence[_Columns]) -> _Columns:
 
 
 def _cut(found: Runs, grid: Grid) -> Runs:
-    """Runs inside the grid, cut where chunks meet; still ordered by parcel."""
+    """Return runs inside the grid, cut where chunks meet; still ordered by parcel."""
     inside = found[(found.row >= 0) & (found.row < grid.height) & (found.first < grid.width) & (found.end > 0)]
     first, end = np.maximum(inside.first, 0), np.minimum(inside.end, grid.width)
     which, step = expand((end - 1) // CHUNK - first // CHUNK + 1)
@@ -189,7 +189,7 @@ def _cut(found: Runs, grid: Grid) -> Runs:
 
 
 def _sampled(found: Runs, parcels: Parcels, grid: Grid, most: int) -> _Sample:
-    """Of each parcel the `most` pixels whose coordinates, mixed with the parcel's id, give the smallest numbers."""
+    """Return the `most` pixels of each parcel whose coordinates, mixed with the parcel's id, give the smallest numbers."""
     owners, first_run = np.unique(found.owner, return_index=True)
     run, step = expand(found.length)
     bounds = np.append(np.searchsorted(run, first_run), len(run))
@@ -207,14 +207,14 @@ def _sampled(found: Runs, parcels: Parcels, grid: Grid, most: int) -> _Sample:
 
 
 def _mixed(key: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """A one-to-one mixing of 64 bits, so no two pixels tie. Source: Steele, Lea, Flood 2014 (SplitMix64)."""
+    """Return a one-to-one mixing of 64 bits, so no two pixels tie. Source: Steele, Lea, Flood 2014 (SplitMix64)."""
     key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return key ^ (key >> np.uint64(31))
 
 
 def _chunked(found: Runs, sample: _Sample, grid: Grid, n_pixels: Ints, n_inside: Ints) -> ParcelIndex:
-    """The arrays, ordered by chunk, parcel, row and column."""
+    """Return the arrays, ordered by chunk, parcel, row and column."""
     across = -(-grid.width // CHUNK)
     order = np.lexsort((found.first, found.row, found.owner, (found.row // CHUNK) * across + found.first // CHUNK))
     found = found[order]

@@ -21,12 +21,12 @@ _FLOOR: Final = np.float32(1e-4)
 
 
 def ndvi(red: Floats, nir: Floats) -> Floats:
-    """Normalised difference vegetation index."""
+    """Return normalised difference vegetation index."""
     return _difference(np.maximum(nir, _FLOOR), np.maximum(red, _FLOOR))
 
 
 def of_means(reflectance: Mapping[str, Floats]) -> dict[str, Floats]:
-    """NBR2, BSI and S2WI of mean reflectances by band."""
+    """Return NBR2, BSI and S2WI of mean reflectances by band."""
     b = {name: np.maximum(values, _FLOOR) for name, values in reflectance.items()}
     return {
         "NBR2": _difference(b["B11"], b["B12"]),

@@ -26,13 +26,18 @@ Values = Mapping[str, NDArray[Any]]
 
 
 def extract_merged(
-    scenes: Sequence[Scene], told_as: Scene, grid: Grid, parcels: Parcels, index: ParcelIndex, settings: ImagerySettings
+    scenes: Sequence[Scene],
+    described_as: Scene,
+    grid: Grid,
+    parcels: Parcels,
+    index: ParcelIndex,
+    settings: ImagerySettings,
 ) -> Extraction:
-    """The observations of parcels in several products of one pass.
+    """Return the observations of parcels in several products of one pass.
 
     Args:
         scenes: ordered by part, all stored alike (`is_stored_alike`).
-        told_as: the one whose name and times the rows say.
+        described_as: the one whose name and times the rows say.
         grid: the pixels that `index` was built on; it covers all of the products.
         parcels: those that `index` was built of.
         index: which pixels are whose.
@@ -69,13 +74,13 @@ def extract_merged(
     )
     outcome = outcomes(parcels, index, n_seen, n_valid, settings)
     rows = [np.flatnonzero((outcome == 0) & (source == number)) for number in range(len(sources))]
-    tables = [table_of(told_as, parcels, mine, one.columns(mine)) for mine, one in zip(rows, sources, strict=True)]
+    tables = [table_of(described_as, parcels, mine, one.columns(mine)) for mine, one in zip(rows, sources, strict=True)]
     table = pa.concat_tables(tables).take(pa.array(np.argsort(np.concatenate(rows)))).combine_chunks()
     return Extraction(table, outcome, share(index, index.n_inside), share(index, n_seen))
 
 
 def is_stored_alike(one: Scene, other: Scene) -> bool:
-    """Says whether numbers of one product mean the same in the other."""
+    """Return whether numbers of one product mean the same in the other."""
     return all(
         replace(band, href="") == replace(other.bands[name], href="")
         for name, band in one.bands.items()
@@ -84,7 +89,7 @@ def is_stored_alike(one: Scene, other: Scene) -> bool:
 
 
 def covering(grid: Grid, others: Sequence[Grid]) -> Grid:
-    """The grid grown so that it holds those of the others that share its pixels."""
+    """Return the grid grown so that it holds those of the others that share its pixels."""
     west, north, east, south = 0, 0, grid.width, grid.height
     for other in others:
         left, top = (other.left - grid.left) / grid.pixel_m, (grid.top - other.top) / grid.pixel_m
@@ -102,7 +107,7 @@ def covering(grid: Grid, others: Sequence[Grid]) -> Grid:
 
 
 def _first_with_data(parts: Sequence[Values], nodata: Sequence[Mapping[str, float]]) -> dict[str, NDArray[Any]]:
-    """Each pixel from the first part that has all of its bands there; from the first part where none has."""
+    """Return each pixel from the first part that has all of its bands there; from the first part where none has."""
     chosen = dict(parts[0])
     is_open = ~_has_data(parts[0], nodata[0])
     for part, none in zip(parts[1:], nodata[1:], strict=True):

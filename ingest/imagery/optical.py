@@ -45,7 +45,7 @@ class OpticalSums:
         self._has_bands = self._has_classes = False
 
     def add(self, chunk: Chunk, values: Mapping[str, NDArray[Any]]) -> None:
-        """Adds a chunk: (n,) numbers of each band at its pixels."""
+        """Add a chunk: (n,) numbers of each band at its pixels."""
         numbers = [values[name].astype(np.uint16, copy=False) for name in S2_BANDS]
         has_value = np.logical_and.reduce(
             [(one != none) & (one > SMALLEST) for one, none in zip(numbers, self._nodata, strict=True)]
@@ -70,7 +70,7 @@ class OpticalSums:
         )
 
     def check(self, rows: NDArray[np.intp]) -> None:
-        """Raises SceneError where the scene as a whole cannot be true: empty_scl, implausible."""
+        """Raise SceneError where the scene as a whole cannot be true: empty_scl, implausible."""
         if self._has_bands and not self._has_classes:
             raise SceneError(
                 self._scene.scene_id,
@@ -88,7 +88,7 @@ class OpticalSums:
             )
 
     def columns(self, rows: NDArray[np.intp]) -> Columns:
-        """The contract's columns of parcels with clear pixels."""
+        """Return the contract's columns of parcels with clear pixels."""
         n, mean = self.n_valid[rows], self._means(rows)
         return {
             **mean,
@@ -114,7 +114,7 @@ class OpticalSums:
 
 
 def _pixel_values(band: Band) -> NDArray[np.int16]:
-    """What a pixel set holds for each of the 65,536 numbers a pixel can have."""
+    """Return what a pixel set holds for each of the 65,536 numbers a pixel can have."""
     scaled = (np.arange(2**16) * band.scale + band.offset) * REFLECTANCE_TO_PIXEL
     values: NDArray[np.int16] = np.clip(np.rint(scaled), -_LARGEST, _LARGEST).astype(np.int16)
     return values

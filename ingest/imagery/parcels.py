@@ -32,7 +32,7 @@ class Parcels:
         return len(self.ids)
 
     def content_hash(self) -> bytes:
-        """Changes when an id, an outline or a verdict does."""
+        """Return a digest that changes when an id, an outline or a verdict does."""
         digest = hashlib.sha256(np.packbits(self.is_monitorable).tobytes())
         for one, outline in zip(self.ids, self.wkb, strict=True):
             digest.update(f"{one}\0{len(outline) if outline else -1}\0".encode())
@@ -40,9 +40,9 @@ class Parcels:
         return digest.digest()
 
     def on_grid(self, grid: Grid, buffer_m: float, which: slice = slice(None)) -> NDArray[np.object_]:
-        """Outlines less an inner buffer in pixels of the grid, x to the right and y down; None where there is none.
+        """Return outlines less an inner buffer in pixels of the grid, x to the right and y down; None where there is none.
 
-        The mitred buffer is the one that judged whether the parcel is monitorable.
+        The mitred buffer is the one that decided whether the parcel is monitorable.
         """
         outlines = np.array(self.wkb[which], dtype=object)
         outlines[~self.is_monitorable[which]] = None

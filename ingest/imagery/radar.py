@@ -40,7 +40,7 @@ class RadarSums:
         self._sets = PixelSets(index, len(POLARISATIONS))
 
     def add(self, chunk: Chunk, values: Mapping[str, NDArray[Any]]) -> None:
-        """Adds a chunk: (n,) numbers of each band at its pixels."""
+        """Add a chunk: (n,) numbers of each band at its pixels."""
         scaled = {name: self._scaled(name, values[name]) for name in POLARISATIONS}
         power = {name: self._power(name, one) for name, one in scaled.items()}
         is_valid = np.logical_and.reduce([one > NOISE_FLOOR for one in power.values()])  # NaN is not
@@ -62,7 +62,7 @@ class RadarSums:
         """Nothing: backscatter has no mark of a whole scene gone wrong."""
 
     def columns(self, rows: NDArray[np.intp]) -> Columns:
-        """The contract's columns of parcels with valid pixels."""
+        """Return the contract's columns of parcels with valid pixels."""
         n = self.n_valid[rows]
         columns: Columns = {"n_pixels": n, "pixels": self._sets.column(rows)}
         for name in POLARISATIONS:
@@ -73,7 +73,7 @@ class RadarSums:
         return columns
 
     def _scaled(self, name: str, numbers: NDArray[Any]) -> NDArray[np.float64]:
-        """Values in the band's unit, NaN where there is none."""
+        """Return values in the band's unit, NaN where there is none."""
         band = self._scene.bands[name]
         scaled: NDArray[np.float64] = numbers * band.scale + band.offset
         scaled[numbers == self._nodata[name]] = np.nan

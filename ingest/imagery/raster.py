@@ -59,7 +59,7 @@ _SAMPLE_BYTES: Final = 2
 
 
 def gdal() -> rasterio.Env:
-    """GDAL's configuration, for the thread that enters it."""
+    """Return GDAL's configuration, for the thread that enters it."""
     return rasterio.Env(**_OPTIONS)
 
 
@@ -79,7 +79,7 @@ class Picks:
         self._known: dict[tuple[int, int, int, int], NDArray[np.int64]] = {}
 
     def places(self, factor: int, down: int, right: int, width: int) -> NDArray[np.int64]:
-        """Flat indices into an array `width` wide whose first pixel begins `down` and `right` grid pixels before."""
+        """Return flat indices into an array `width` wide whose first pixel begins `down` and `right` grid pixels before."""
         key = factor, down, right, width
         if key not in self._known:  # two threads may both compute it: the same
             line = np.arange(CHUNK, dtype=np.int64)
@@ -92,7 +92,7 @@ class Raster:
     """One band on a grid, open; reads from several threads take turns."""
 
     def __init__(self, scene: Scene, name: str, band: Band, grid: Grid) -> None:
-        """Opens the file's header; raises SceneError: unreadable, unknown_crs."""
+        """Open the file's header; raises SceneError: unreadable, unknown_crs."""
         self._scene_id, self._name, self._href = scene.scene_id, name, band.href
         self._lock = threading.Lock()
         try:
@@ -109,14 +109,14 @@ class Raster:
             raise self._unreadable(error) from error
 
     def gather(self, picks: Picks) -> NDArray[Any]:
-        """(n,) the band at the chunk's pixels, as stored. Raises SceneError: unreadable."""
+        """Return (n,) the band at the chunk's pixels, as stored. Raises SceneError: unreadable."""
         chunk, (factor, row, column) = picks.chunk, self._placement
         block = self.read(chunk.row, chunk.column, chunk.height, chunk.width)
         down, right = (row + chunk.row) % factor, (column + chunk.column) % factor
         return block.ravel().take(picks.places(factor, down, right, block.shape[1]))
 
     def read(self, row: int, column: int, height: int, width: int) -> NDArray[Any]:
-        """The raster's own pixels under a window of the grid, `nodata` where it has none."""
+        """Return the raster's own pixels under a window of the grid, `nodata` where it has none."""
         factor = self._placement.factor
         row, column = row + self._placement.row, column + self._placement.column
         top, left = row // factor, column // factor
@@ -130,7 +130,7 @@ class Raster:
         return block
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         with self._lock:
             if self._source is not self._file:
                 self._source.close()
@@ -145,7 +145,7 @@ class Raster:
         self.close()
 
     def _require_kind(self, band: Band) -> None:
-        """Raises SceneError: unsupported, where numbers would be misread: sums are of digital numbers of 16 bits."""
+        """Raise SceneError: unsupported, where numbers would be misread: sums are of digital numbers of 16 bits."""
         is_counted = band.unit in ("reflectance", "class")
         kinds = ("uint8", "uint16") if is_counted else ("uint8", "uint16", "int16", "int32", "float32", "float64")
         if self.dtype.name not in kinds:
@@ -166,7 +166,7 @@ class Raster:
         return block
 
     def _placed(self, grid: Grid) -> tuple[Any, _Placement]:
-        """The raster, or a warped view of it, and how it lies under the grid."""
+        """Return the raster, or a warped view of it, and how it lies under the grid."""
         system = self._file.crs
         if not system:
             raise SceneError(
@@ -199,14 +199,14 @@ class Raster:
         return warped, _Placement(1, 0, 0)
 
     def _unreadable(self, error: Exception) -> SceneError:
-        told = str(error.__cause__ or error).splitlines()[0][:200]
+        shown = str(error.__cause__ or error).splitlines()[0][:200]
         return SceneError(
-            self._scene_id, "unreadable", f"{self._name}: {self._href} cannot be read: {told}; fetch it again"
+            self._scene_id, "unreadable", f"{self._name}: {self._href} cannot be read: {shown}; fetch it again"
         )
 
 
 def opened(href: str) -> Any:
-    """Open a GeoTIFF or JPEG 2000 at a path or address; its header is read. One without a system is the caller's to judge.
+    """Open a GeoTIFF or JPEG 2000 at a path or address; its header is read. One without a system is the caller's to check.
 
     Raises RasterioError, also for files in any other format.
     """
@@ -223,16 +223,16 @@ def opened(href: str) -> Any:
     rows, columns = file.block_shapes[0]
     beside = 1 if file.profile.get("interleave") == "band" else file.count
     if max(file.width, file.height) > LONGEST_SIDE or rows * columns * beside * _SAMPLE_BYTES > _LARGEST_BLOCK:
-        told = (
+        shown = (
             f"{file.width} x {file.height} pixels of {file.count} bands in blocks of {columns} x {rows} are too large"
         )
         file.close()
-        raise RasterioIOError(told)
+        raise RasterioIOError(shown)
     return file
 
 
 def grid_of(scene: Scene, name: str) -> Grid:
-    """The scene's grid: what its metadata say, else the pixels of one of its bands. Raises SceneError."""
+    """Return the scene's grid: what its metadata say, else the pixels of one of its bands. Raises SceneError."""
     if scene.grid is not None:
         return scene.grid
     href = scene.bands[name].href

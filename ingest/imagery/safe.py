@@ -35,7 +35,7 @@ _GRANULE: Final = re.compile(r"_(\d{8}T\d{6})$")
 
 
 def scene_from_safe(path: Path, revision: int = 0, available_at: datetime | None = None) -> Scene:
-    """The scene of a SAFE folder or zip.
+    """Return the scene of a SAFE folder or zip.
 
     Args:
         path: ....SAFE or ....zip.
@@ -68,14 +68,14 @@ def scene_from_safe(path: Path, revision: int = 0, available_at: datetime | None
         return replace(scene, part=_time(strip[1])) if strip else scene
     except (OSError, *ZIP_ERRORS) as error:
         file = getattr(error, "filename", None)
-        told = f"{Path(file).name}: {getattr(error, 'strerror', None)}" if file else str(error)[:200]
-        raise SceneError(name, "unreadable", f"{path}: {told}; fetch it again") from error
+        shown = f"{Path(file).name}: {getattr(error, 'strerror', None)}" if file else str(error)[:200]
+        raise SceneError(name, "unreadable", f"{path}: {shown}; fetch it again") from error
     except (ElementTree.ParseError, ValueError, IndexError) as error:
         raise SceneError(name, "bad_metadata", f"{path}: {str(error)[:200]}; is it a whole L2A product?") from error
 
 
 def _zipped(path: Path) -> tuple[str, Callable[[str], bytes]]:
-    """The product folder within a zip as GDAL calls it, and a reader of its members."""
+    """Return the product folder within a zip as GDAL calls it, and a reader of its members."""
     folder = next((name.split("/")[0] for name in zip_members(path) if ".SAFE/" in name), None)
     if folder is None or not _MEMBER.fullmatch(folder):
         raise ValueError("no SAFE folder in the zip")
@@ -170,6 +170,6 @@ def _text(element: ElementTree.Element, tag: str) -> str:
 
 
 def _time(text: str) -> datetime:
-    """A time of the metadata, UTC whether it says so or not."""
+    """Return a time of the metadata, UTC whether it says so or not."""
     moment = datetime.fromisoformat(text)
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

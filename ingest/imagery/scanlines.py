@@ -34,7 +34,7 @@ class Runs:
 
 
 def runs(polygons: NDArray[np.object_]) -> Runs:
-    """Runs of polygons or multipolygons (None allowed) in pixel coordinates: pixel (r, c) has its centre at (c+.5, r+.5)."""
+    """Return runs of polygons or multipolygons (None allowed) in pixel coordinates: pixel (r, c) has its centre at (c+.5, r+.5)."""
     parts, polygon_of = shapely.get_parts(polygons, return_index=True)
     rings, part_of = shapely.get_rings(parts, return_index=True)
     xy, ring_of = shapely.get_coordinates(rings, return_index=True)
@@ -55,7 +55,7 @@ def runs(polygons: NDArray[np.object_]) -> Runs:
 
 
 def expand(counts: Ints) -> tuple[Ints, Ints]:
-    """Each index repeated count times, and the position within its repetitions: [2, 1] -> [0, 0, 1], [0, 1, 0]."""
+    """Return each index repeated count times, and the position within its repetitions: [2, 1] -> [0, 0, 1], [0, 1, 0]."""
     index = np.repeat(np.arange(len(counts)), counts)
     ends = np.cumsum(counts)
     return index, np.arange(len(index)) - (ends - counts)[index]

@@ -31,5 +31,5 @@ class ImagerySettings(BaseSettings):
     """Bands read at the same time."""
 
     def buffer_m(self, sensor: Sensor) -> float:
-        """The inner buffer of a sensor."""
+        """Return the inner buffer of a sensor."""
         return self.s2_buffer_m if sensor == "S2" else self.s1_buffer_m

@@ -106,24 +106,24 @@ _UNITS: Final[Mapping[str, Unit]] = {
 
 
 def scene_from_item(item: Item, profile: Profile, revision: int = 0) -> Scene:
-    """The scene that an item describes. Raises SceneError: bad_metadata; a missing band is told when it is cut."""
+    """Return the scene that an item describes. Raises SceneError: bad_metadata; a missing band is found when it is cut."""
     name = str(item.get("id", "?"))
     try:
         return _scene(item, profile, revision)
     except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
-        told = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise SceneError(name, "bad_metadata", f"item: {told}; mend the item or its profile") from error
+        shown = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise SceneError(name, "bad_metadata", f"item: {shown}; mend the item or its profile") from error
 
 
 def lacks(item: Item, profile: Profile, bands: Iterable[str]) -> list[str]:
     """Return all that an item must hold to be cut and does not, one phrase each; where none is missing, what is wrong."""
     properties = {**profile.fixed, **item["properties"]}
     name = " ".join(str(one) for one in (_first(properties, profile.product), item["id"]) if one)
-    said = (_S2_NAME if profile.sensor == "S2" else _S1_NAME).search(name)
+    stated = (_S2_NAME if profile.sensor == "S2" else _S1_NAME).search(name)
     wanted = {"when it could be had": profile.available_at}
-    if not said:
+    if not stated:
         wanted |= {"the time": profile.observed_at, "the platform": ("platform",)}
-    if not said or profile.sensor == "S1":
+    if not stated or profile.sensor == "S1":
         wanted["the relative orbit"] = profile.relative_orbit
     if profile.sensor == "S1":
         wanted |= {"ascending or descending": profile.direction, "sigma0 or gamma0": profile.radiometry}
@@ -206,33 +206,33 @@ def _band(name: str, asset: Item, properties: Item, profile: Profile, baseline: 
 
 
 def _unit(name: str, asset: Item, properties: Item, profile: Profile) -> Unit:
-    """The unit of backscatter as the nearest place says it: the band, the asset, then the item. Raises ValueError.
+    """Return the unit of backscatter as the nearest place says it: the band, the asset, then the item. Raises ValueError.
 
     STAC 1.1 calls it `unit` in `bands`, the asset and the item; the raster extension 1.1 in `raster:bands`, 2.0 `raster:unit`.
     """
     places = [*(asset.get("raster:bands") or [])[:1], *(asset.get("bands") or [])[:1], asset]
-    said = next((found for place in places if (found := _first(place, ("raster:unit", "unit")))), None)
-    said = said or _needed(properties, (*profile.unit, "raster:unit", "unit"))
-    unit = _UNITS.get(str(said).strip().lower())
+    stated = next((found for place in places if (found := _first(place, ("raster:unit", "unit")))), None)
+    stated = stated or _needed(properties, (*profile.unit, "raster:unit", "unit"))
+    unit = _UNITS.get(str(stated).strip().lower())
     if unit is None:
-        raise ValueError(f"{name}: unit of backscatter {said!r} is not known; known: {', '.join(_UNITS)}")
+        raise ValueError(f"{name}: unit of backscatter {stated!r} is not known; known: {', '.join(_UNITS)}")
     return unit
 
 
-def _offset(said: float | None, properties: Item, profile: Profile, baseline: Any) -> float:
-    """The offset of reflectance; a baseline that is no number (a provider's own) tells nothing."""
+def _offset(stated: float | None, properties: Item, profile: Profile, baseline: Any) -> float:
+    """Return the offset of reflectance; a baseline that is no number (a provider's own) is ignored."""
     version = _number(baseline)
     if _first(properties, profile.offset_applied) is True or (version is not None and version < OFFSET_SINCE):
         return 0.0
-    if said is not None:
-        return said
+    if stated is not None:
+        return stated
     if version is None:
         raise ValueError("neither an offset nor a processing baseline is given, so reflectance cannot be known")
     return ADD_OFFSET / QUANTIFICATION
 
 
 def _grid(asset: Item, properties: Item) -> Grid | None:
-    """The grid of an asset where the item gives it in full."""
+    """Return the grid of an asset where the item gives it in full."""
     place = {**properties, **asset}
     code = place.get("proj:code") or (f"EPSG:{place['proj:epsg']}" if place.get("proj:epsg") else None)
     transform, shape = place.get("proj:transform"), place.get("proj:shape")
@@ -258,7 +258,7 @@ def _needed(properties: Item, names: tuple[str, ...]) -> Any:
 
 
 def _aware(stamp: str | None) -> str | None:
-    """A time in a name, 20230501T105621, as properties write it."""
+    """Return a time in a name, 20230501T105621, as properties write it."""
     return datetime.strptime(stamp, "%Y%m%dT%H%M%S").replace(tzinfo=UTC).isoformat() if stamp else None
 
 

@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 
 
 def integer_sums(values: NDArray[np.integer], chunk: Chunk) -> Integers:
-    """(m,) sums of (n,) whole numbers of 16 bits over the segments, exact."""
+    """Return (m,) sums of (n,) whole numbers of 16 bits over the segments, exact."""
     longest = int(np.diff(chunk.start, append=len(values)).max())
     wide_enough = np.uint32 if longest < 2**16 else np.uint64  # 2^16 pixels x 16 bits fit 32: five times as fast
     sums: Integers = np.add.reduceat(values, chunk.start, dtype=wide_enough).astype(np.int64)
@@ -23,13 +23,13 @@ def integer_sums(values: NDArray[np.integer], chunk: Chunk) -> Integers:
 
 
 def float_sums(values: NDArray[np.floating], chunk: Chunk) -> Floats:
-    """(m,) sums of (n,) numbers over the segments, in double precision."""
+    """Return (m,) sums of (n,) numbers over the segments, in double precision."""
     sums: Floats = np.add.reduceat(values, chunk.start, dtype=np.float64)
     return sums
 
 
 def spread(sums: Floats, squares: Floats, n: Integers) -> Floats:
-    """Standard deviations from sums and sums of squares."""
+    """Return standard deviations from sums and sums of squares."""
     return np.sqrt(np.maximum(squares / n - np.square(sums / n), 0.0))
 
 
@@ -42,7 +42,7 @@ class PixelSets:
         self._n_valid = np.zeros(len(self._size), np.int64)
 
     def put(self, chunk: Chunk, bands: Sequence[NDArray[np.int16]], is_valid: NDArray[np.bool_]) -> None:
-        """Keeps the valid ones of the chunk's sampled pixels, (t,) each."""
+        """Keep the valid ones of the chunk's sampled pixels, (t,) each."""
         parcel = chunk.sampled_parcel[is_valid]
         place, size = self._n_bands * self._start[parcel] + chunk.slot[is_valid], self._size[parcel]
         for number, values in enumerate(bands):
@@ -50,7 +50,7 @@ class PixelSets:
         self._n_valid += np.bincount(parcel, minlength=len(self._size))
 
     def column(self, rows: NDArray[np.intp]) -> pa.Array:
-        """The sets of some parcels as the contract has them; null where no sampled pixel was valid."""
+        """Return the sets of some parcels as the contract has them; null where no sampled pixel was valid."""
         ends = (2 * self._n_bands * self._start).astype(np.int32)
         valid = pa.array(self._n_valid > 0).buffers()[1]
         sets = pa.Array.from_buffers(

@@ -24,7 +24,7 @@ class ParcelColumns(BaseModel):
     region: str | None = None
 
     def named(self) -> tuple[str, ...]:
-        """Every column named, once."""
+        """Return every column named, once."""
         optional = (self.crop_code, self.crop_name, self.hcat_code, self.region)
         return tuple(dict.fromkeys([*self.id, *(column for column in optional if column is not None)]))
 
@@ -50,17 +50,17 @@ class Agency(ParcelColumns):
         )
 
     def marks(self) -> tuple[str, ...]:
-        """The columns that, all there, mark a file as this agency's; none: nothing does."""
+        """Return the columns that, all there, mark a file as this agency's; none: nothing does."""
         return self.named() if self.recognised_by is None else self.recognised_by
 
 
 def shipped_agencies() -> dict[str, Path]:
-    """The agency files that come with the project, by name."""
+    """Return the agency files that come with the project, by name."""
     return {path.stem: path for path in sorted(AGENCIES_FOLDER.glob("*.toml"))}
 
 
 def load_agency(name_or_path: str) -> Agency:
-    """An agency by its shipped name or the path of a TOML file; raises ParcelFileError."""
+    """Return an agency by its shipped name or the path of a TOML file; raises ParcelFileError."""
     shipped = shipped_agencies()
     path = shipped.get(name_or_path, Path(name_or_path))
     try:

@@ -61,7 +61,7 @@ def import_(
     max_overlap: Annotated[float, typer.Option(min=0, max=1, help="Share that others may cover.")] = MAX_OVERLAP,
     as_json: Annotated[bool, typer.Option("--json", help="Report as JSON.")] = False,
 ) -> None:
-    """Imports the parcels of a season; the same file again changes nothing."""
+    """Import the parcels of a season; the same file again changes nothing."""
     _refuse_unstorable(collection=collection, season=season, region=region or "-")
     given = {
         "id": tuple(id_column) if id_column else None,
@@ -105,7 +105,7 @@ def list_(
     collection: Annotated[str | None, typer.Option(help="Only this collection.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Counts as JSON.")] = False,
 ) -> None:
-    """Counts a season's parcels by collection, region, declared crop and monitorability."""
+    """Count a season's parcels by collection, region, declared crop and monitorability."""
     with engine(resolve_dsn()).begin() as connection:
         counts = count_parcels(connection, season_by_name(connection, season), collection)
     tallies = _tallies(counts)
@@ -127,7 +127,7 @@ def season_(
     starts_on: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="An earlier first day.")] = None,
     ends_on: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="A later last day.")] = None,
 ) -> None:
-    """Shows a season's dates, or widens them; a season's dates are those of all its collections."""
+    """Show a season's dates, or widens them; a season's dates are those of all its collections."""
     with engine(resolve_dsn()).begin() as connection:
         season = widen_season(
             connection, name, starts_on.date() if starts_on else None, ends_on.date() if ends_on else None
@@ -146,7 +146,7 @@ def _progress(is_shown: bool) -> Iterator[Callable[[int, int], None]]:
 
 
 def _season(connection: Connection, name: str, starts_on: datetime | None, ends_on: datetime | None) -> Season:
-    """The season as stored, as dated by options, or as the calendar year that it is named after."""
+    """Return the season as stored, as dated by options, or as the calendar year that it is named after."""
     if (starts_on is None) != (ends_on is None):
         raise IngestError("--starts-on and --ends-on belong together")
     if starts_on is not None and ends_on is not None:
@@ -225,7 +225,7 @@ def _report_table(report: ImportReport) -> Table:
 
 
 def _tallies(counts: list[ParcelCount]) -> dict[str, dict[str, tuple[int, float]]]:
-    """Parcels and hectares by name, for each way of counting."""
+    """Return parcels and hectares by name, for each way of counting."""
     tallies: dict[str, dict[str, tuple[int, float]]] = {}
     for count in counts:
         for title, name in (

@@ -80,7 +80,7 @@ class ParcelFile:
     """Keeps what was unpacked or linked for the reader."""
 
     def known(self, column: str) -> bool:
-        """Say whether a column can be read; `fid` is another name of the layer's own key."""
+        """Return whether a column can be read; `fid` is another name of the layer's own key."""
         return column in self.columns or (self.key is not None and column in (self.key, "fid"))
 
     def listed(self) -> str:

@@ -1,4 +1,4 @@
-"""Declared outlines made measurable: repaired, measured in metres, judged for what a 10 m sensor can see of them.
+"""Declared outlines made measurable: repaired, measured in metres, checked for what a 10 m sensor can see of them.
 
 Everything works on arrays of shapely geometries, one entry per parcel. Outlines are kept in longitude and latitude
 (EPSG:4326); lengths and areas come from the UTM zone of each parcel, the grid that Sentinel-2 pixels lie on.
@@ -30,7 +30,7 @@ Reason = Literal[
     "too_narrow",
     "overlaps_other",
 ]
-"""Why a parcel cannot be monitored, in the order of judgement: the first that holds is kept."""
+"""Why a parcel cannot be monitored, in the order of the checks: the first that holds is kept."""
 
 WGS84: Final = "EPSG:4326"
 PIXEL_M: Final = 10.0
@@ -41,7 +41,7 @@ MIN_FULL_PIXELS: Final = 8
 SURE_PIXELS: Final = 3 * MIN_FULL_PIXELS
 """Expected pixels from which no position of the grid leaves fewer than the least (a test tries strips and squares)."""
 MAX_COUNTED_PIXELS: Final = 1_000_000
-"""Pixels of an outline's bounds that are looked at one by one: 10 km by 10 km."""
+"""Pixels of an outline's bounds that are checked one by one: 10 km by 10 km."""
 MAX_LOST_SHARE: Final = 0.6
 """Monitorable: at least 8 full pixels inside the inner buffer, which takes less than 60 % of the area (Sen4CAP)."""
 MIN_PART_M2: Final = 1.0
@@ -86,7 +86,7 @@ class Outlines:
     perimeter_m: Floats
     bbox_fill: Floats
     reason: Geometries
-    """Reason, or None: monitorable as far as the parcel alone can tell."""
+    """Reason, or None: monitorable as far as the parcel alone shows."""
     is_repaired: Flags
     is_seen_by_s1: Flags
     """Monitorable with Sentinel-1's wider inner buffer too."""
@@ -94,7 +94,7 @@ class Outlines:
 
 @np.errstate(invalid="ignore", over="ignore")  # coordinates that are no numbers are refused below
 def measure(wkb: list[bytes | None], crs: pyproj.CRS) -> Outlines:
-    """Outlines of one batch of features given as WKB in `crs`."""
+    """Return outlines of one batch of features given as WKB in `crs`."""
     is_given = np.array([value is not None for value in wkb], dtype=bool)
     raw = shapely.force_2d(shapely.from_wkb(np.array(wkb, dtype=object), on_invalid="ignore"))
     reason = np.full(len(wkb), None, dtype=object)
@@ -178,7 +178,7 @@ def _rings(outline: shapely.Geometry) -> Geometries:
 
 
 def to_utm(geometry: Geometries) -> Geometries:
-    """Geometries in longitude and latitude moved to the UTM zone (WGS 84) of the middle of their bounds."""
+    """Return geometries in longitude and latitude moved to the UTM zone (WGS 84) of the middle of their bounds."""
     bounds = shapely.bounds(geometry)
     lon, lat = (bounds[:, 0] + bounds[:, 2]) / 2, (bounds[:, 1] + bounds[:, 3]) / 2
     zone = np.clip(np.nan_to_num(np.floor((lon + 180) / 6)).astype(int) + 1, 1, 60)
@@ -191,7 +191,7 @@ def to_utm(geometry: Geometries) -> Geometries:
 
 
 def repeated(geometry: Geometries) -> Flags:
-    """Outlines that an earlier entry has already, whatever vertex they start from."""
+    """Return outlines that an earlier entry has already, whatever vertex they start from."""
     seen: set[bytes] = set()
     is_repeated = np.zeros(len(geometry), dtype=bool)
     for index, key in enumerate(shapely.to_wkb(shapely.normalize(geometry))):
@@ -202,7 +202,7 @@ def repeated(geometry: Geometries) -> Flags:
 
 
 def overlap_share(geometry: Geometries, at_once: int = 256) -> Floats:
-    """Share of each outline's area that the others cover; several covering the same place count each time, up to 1.
+    """Return share of each outline's area that the others cover; several covering the same place count each time, up to 1.
 
     Spiky outlines that would take too long are taken for covered.
     Raises ValueError where the outlines lie on each other in so many pairs that no agency's parcels can be meant.
@@ -232,7 +232,7 @@ def overlap_share(geometry: Geometries, at_once: int = 256) -> Floats:
 
 
 def full_pixels(in_metres: Geometries) -> npt.NDArray[np.int64]:
-    """Pixels of the 10 m UTM grid that lie wholly inside each geometry: counted near the limit, estimated elsewhere.
+    """Return pixels of the 10 m UTM grid that lie wholly inside each geometry: counted near the limit, estimated elsewhere.
 
     The estimate is the expectation over all positions of the grid, the area that a pixel's centre may take, with
     the pixel's reach averaged over directions.
@@ -249,7 +249,7 @@ def full_pixels(in_metres: Geometries) -> npt.NDArray[np.int64]:
 
 
 def _count_full_pixels(polygon: shapely.Geometry) -> int:
-    """Pixels whose four corners lie inside; a hole or bay narrower than a pixel between them is overlooked."""
+    """Return pixels whose four corners lie inside; a hole or bay narrower than a pixel between them is overlooked."""
     left, below, right, above = shapely.bounds(polygon)
     x = np.arange(np.floor(left / PIXEL_M), np.ceil(right / PIXEL_M) + 1) * PIXEL_M
     y = np.arange(np.floor(below / PIXEL_M), np.ceil(above / PIXEL_M) + 1) * PIXEL_M
@@ -259,7 +259,7 @@ def _count_full_pixels(polygon: shapely.Geometry) -> int:
 
 
 def _too_small_for(in_metres: Geometries, area_m2: Floats, inner_buffer_m: float) -> Geometries:
-    """`too_narrow`, `too_small` or None for each geometry seen through an inner buffer."""
+    """Return `too_narrow`, `too_small` or None for each geometry seen through an inner buffer."""
     reason = np.full(len(in_metres), None, dtype=object)
     is_clear = _is_clear(in_metres, area_m2, inner_buffer_m)
     n_vertices = np.where(is_clear, 0.0, shapely.get_num_coordinates(in_metres))
@@ -269,7 +269,10 @@ def _too_small_for(in_metres: Geometries, area_m2: Floats, inner_buffer_m: float
         * np.divide(shapely.length(in_metres), area_m2, out=np.full(len(area_m2), np.inf), where=area_m2 > 0)
     )
     folds[is_clear] = 0.0
-    is_affordable = (folds <= MAX_FOLDS) & (np.cumsum(n_vertices**2) <= BATCH_BUFFER_COST)
+    # Far outside its zone a valid outline may cross itself in metres, over thousands of kilometres.
+    is_spiky = ~is_clear & (shapely.length(in_metres) > SPIKY * np.sqrt(area_m2))
+    is_spiky[is_spiky] = ~shapely.is_valid(in_metres[is_spiky])
+    is_affordable = ~is_spiky & (folds <= MAX_FOLDS) & (np.cumsum(n_vertices**2) <= BATCH_BUFFER_COST)
     is_affordable &= np.cumsum(np.where(is_affordable, folds, 0.0)) <= BATCH_FOLDS
     reason[~is_clear & ~is_affordable] = "too_complex"
     doubtful = np.flatnonzero(~is_clear & is_affordable)
@@ -298,7 +301,7 @@ def _shrink(in_metres: Geometries, distance_m: float) -> Geometries:
 
 
 def _polygons(geometry: Geometries, in_metres: Geometries, is_broken: Flags) -> tuple[Geometries, Geometries]:
-    """Every geometry as MultiPolygon in both systems; of repaired ones only polygon parts that are no slivers."""
+    """Return every geometry as MultiPolygon in both systems; of repaired ones only polygon parts that are no slivers."""
     outer, index = shapely.get_parts(geometry, return_index=True)
     parts, inner = shapely.get_parts(outer, return_index=True)  # collections may hold MultiPolygons
     index, parts_m = index[inner], shapely.get_parts(shapely.get_parts(in_metres))
@@ -317,7 +320,7 @@ def _polygons(geometry: Geometries, in_metres: Geometries, is_broken: Flags) -> 
 def _projection(
     source: pyproj.CRS | str, target: str, decimals: int | None = COORDINATE_DECIMALS
 ) -> Callable[[Floats], Floats]:
-    """Maps coordinates (N, 2), x before y, from one system to another."""
+    """Map coordinates (N, 2), x before y, from one system to another."""
     transformer = pyproj.Transformer.from_crs(source, target, always_xy=True, allow_ballpark=False)
 
     def project(xy: Floats) -> Floats:
@@ -328,18 +331,18 @@ def _projection(
 
 
 def _is_on_earth(geometry: Geometries) -> Flags:
-    """True where all coordinates are finite degrees; PROJ gives infinity outside of a system's domain."""
+    """Return whether all coordinates are finite degrees; PROJ gives infinity outside of a system's domain."""
     bounds = shapely.bounds(geometry)
     return np.asarray(np.all(np.isfinite(bounds), axis=1) & np.all(np.abs(bounds) <= (180, 90, 180, 90), axis=1))
 
 
 def masked(geometry: Geometries, is_hidden: Flags) -> Geometries:
-    """A copy with None where hidden."""
+    """Return a copy with None where hidden."""
     shown = geometry.copy()
     shown[is_hidden] = None
     return shown
 
 
 def _open(reason: Geometries) -> Flags:
-    """Entries without a reason yet."""
+    """Return entries without a reason yet."""
     return np.array([value is None for value in reason], dtype=bool)

@@ -1,6 +1,6 @@
 """Import of a season's declared parcels: from an agency's file to rows.
 
-    file ── read_features ── measure (outlines, by batch) ── judge (ids, duplicates, overlaps) ── upsert ── lineage
+    file ── read_features ── measure (outlines, by batch) ── validate (ids, duplicates, overlaps) ── upsert ── lineage
 
 No parcel is dropped: one that cannot be watched is stored with the reason.
 """
@@ -77,7 +77,7 @@ class ImportReport:
     """What a person should know before going on, a line each."""
 
     def to_dict(self) -> dict[str, object]:
-        """The report as JSON values."""
+        """Return the report as JSON values."""
         return {**asdict(self), "declared_at": self.declared_at.isoformat()}
 
 
@@ -97,7 +97,7 @@ class _Declared:
 
 UNSTORABLE: Final = f"control characters, no text, a float that is no exact number, or over {MAX_CHARACTERS} characters"
 MAX_TRIED: Final = 50
-"""Columns that are looked through for an id; further ones cannot be named in a line anyway."""
+"""Columns that are searched for an id; further ones cannot be named in a line anyway."""
 _MEASURE: Final = re.compile(r"-?\d+\.\d+(e[+-]?\d+)?$", re.IGNORECASE)
 MAX_SHARED_IDS: Final = 0.3
 """Share of parcels without an id of their own from which a file is refused (the agencies' own have up to 7 %)."""
@@ -116,12 +116,12 @@ def import_parcels(
     earlier_season: Season | None = None,
     on_read: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> ImportReport:
-    """Stores the parcels of a file as the whole `collection` of `season`; the same file again changes nothing.
+    """Store the parcels of a file as the whole `collection` of `season`; the same file again changes nothing.
 
     Args:
         declared_at: when the farmers declared; None: `recorded_at`.
         earlier_season: where lineage leads; None: the collection's newest earlier season.
-        on_read: told (parcels read, parcels in the file) after each batch.
+        on_read: called with (parcels read, parcels in the file) after each batch.
 
     Raises:
         ParcelFileError: the file cannot be imported as asked; nothing was written.
@@ -131,7 +131,7 @@ def import_parcels(
     declared = _read(file, columns, _crs(file, options), options.region or collection, on_read)
     _refuse_shared_ids(file, columns, declared)
     try:
-        source_id, reason = judge(declared.source_id, declared.outlines, options.max_overlap)
+        source_id, reason = validate(declared.source_id, declared.outlines, options.max_overlap)
     except ValueError as error:
         raise ParcelFileError(
             f"{path}: {error}; choose the layer or the year in which fields lie side by side"
@@ -217,11 +217,11 @@ def _unique_columns(file: ParcelFile) -> list[str]:
     return list(values)
 
 
-def judge(ids: list[str | None], outlines: Outlines, max_overlap: float) -> tuple[list[str], list[str | None]]:
-    """Unique source ids and final reasons, from what only the whole file can tell.
+def validate(ids: list[str | None], outlines: Outlines, max_overlap: float) -> tuple[list[str], list[str | None]]:
+    """Return unique source ids and final reasons, from what only the whole file can show.
 
     The first parcel of an id keeps it; a further one is kept as `ID#2`, `ID#3`, ... and not monitored, because nobody
-    could say which field an observation or a letter under that id means.
+    could say which field an observation or a dead letter under that id means.
     """
     reason: list[str | None] = list(outlines.reason)
     times: Counter[str] = Counter()
@@ -248,7 +248,7 @@ def judge(ids: list[str | None], outlines: Outlines, max_overlap: float) -> tupl
 
 
 def _columns(file: ParcelFile, options: ImportOptions) -> tuple[ParcelColumns, str | None]:
-    """The columns to read, and the agency that they were recognised by."""
+    """Return the columns to read, and the agency that they were recognised by."""
     own_key = () if file.key is None else (file.key, "fid")
     name, base, there = None, options.columns, {*file.columns, *own_key}
     if isinstance(base, Agency):

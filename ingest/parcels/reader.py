@@ -344,7 +344,7 @@ def _is_curved(wkb: bytes) -> bool:
 
 
 def _linearised(source: str, layer: str | None, fids: Sequence[int], at_once: int = 400) -> list[bytes | None]:
-    """Return features' outlines with arcs as GDAL draws them: 4 degrees a step."""
+    """Return features' outlines with arcs as GDAL approximates them: 4 degrees a step."""
     from pyogrio.raw import read as read_features
 
     found: list[bytes | None] = []

@@ -14,7 +14,7 @@ MAX_TEXT: Final = 250
 def as_text(column: "pa.Array", name: str) -> list[str | None]:
     """Return a column as trimmed text, blanks as None; numbers stored as floats or decimals lose a needless fraction.
 
-    NUL in front marks what cannot be told exactly, so cannot be an id: floats of 2^53 and more, bytes that are no text.
+    NUL in front marks what cannot be written exactly, so cannot be an id: floats of 2^53 and more, bytes that are no text.
     Raises ReadError for lists and other columns that hold no single value.
     """
     import pyarrow as pa

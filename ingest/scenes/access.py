@@ -57,7 +57,7 @@ class Access:
         self._tokens: dict[str, _Token] = {}
 
     def opened(self, href: str) -> str:
-        """The address as GDAL opens it. Raises NoKeys, and SourceUnavailable or SourceRefused for want of a token."""
+        """Return the address as GDAL opens it. Raises NoKeys, and SourceUnavailable or SourceRefused for want of a token."""
         if href.startswith("s3://"):
             if self._access.kind == "s3" and (missing := [name for name in KEYS if not self._environment.get(name)]):
                 raise NoKeys(f"profile {self.profile.name}: its files need {' and '.join(missing)} in the environment")
@@ -67,13 +67,13 @@ class Access:
         return href
 
     def scene(self, scene: Scene) -> Scene:
-        """The scene with every band's address as GDAL opens it; to be made just before it is read: tokens expire."""
+        """Return the scene with every band's address as GDAL opens it; to be made just before it is read: tokens expire."""
         return replace(
             scene, bands={name: replace(band, href=self.opened(band.href)) for name, band in scene.bands.items()}
         )
 
     def environment(self) -> AbstractContextManager[Any]:
-        """GDAL's options for these files. Entered in the main thread they hold in every thread."""
+        """Return GDAL's options for these files. Entered in the main thread they hold in every thread."""
         options = {}
         if self._access.kind == "s3":
             options = {
@@ -108,5 +108,5 @@ class Access:
 
 
 def unsigned(text: str) -> str:
-    """A text in which addresses are cut at their signature: for messages and logs."""
+    """Return a text in which addresses are cut at their signature: for messages and logs."""
     return _SIGNED.sub(r"\1", text)

@@ -17,7 +17,7 @@ SOURCE: Final = "add"
 def scenes_at(
     place: str, profile: CatalogueProfile | None, fetch: Callable[[str], Any], found_at: datetime
 ) -> list[FoundScene]:
-    """The scenes at a path or address; whether they can be read is judged when they are cut. Raises NotAScene.
+    """Return the scenes at a path or address; whether they can be read shows when they are cut. Raises NotAScene.
 
     Args:
         place: a path, or the address of an item.
@@ -63,5 +63,5 @@ def _parsed(path: Path) -> Any:
     try:
         return parsed_json(read_file(path, LARGEST_JSON))
     except (OSError, ValueError) as error:
-        told = (error.strerror if isinstance(error, OSError) else f"not JSON: {error}") or ""
-        raise NotAScene(f"{path}: {told[:200]}") from error
+        shown = (error.strerror if isinstance(error, OSError) else f"not JSON: {error}") or ""
+        raise NotAScene(f"{path}: {shown[:200]}") from error

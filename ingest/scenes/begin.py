@@ -1,4 +1,4 @@
-"""Beginning a scene: what its pass and its family say, decided once and kept, before anything is told of it."""
+"""Beginning a scene: its time, home tiles, revision and precedence, decided once and kept before anything is sent."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from ingest.imagery.scene import Grid
 from ingest.scenes.cutting import Place
 from ingest.scenes.home_tiles import TAKEN_OVER_AFTER
 from ingest.scenes.opening import Opened, Opener
-from ingest.scenes.passes import datatake_of, family_of, standing
+from ingest.scenes.passes import acquisition_of, datatake_of, precedence
 from ingest.scenes.record import FoundScene
 
 
@@ -29,7 +29,7 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class InTheWay:
-    """A worker is at another scene of the family: later."""
+    """A worker is at another version of the acquisition: later."""
 
     scene_id: str
 
@@ -44,12 +44,12 @@ class Superseded:
 def begin(
     engine: Engine, opener: Opener, held: Claim, opened: Opened, now: Callable[[], datetime]
 ) -> Begun | InTheWay | Superseded:
-    """Decides what a scene is in its pass and keeps it."""
+    """Decide what a scene is in its pass and keep it."""
     scene, datatake = opened.scene, datatake_of(opened.scene)
     with engine.begin() as connection:
         others = scene_passes.not_begun(connection, datatake, held.scene_id)
         waiting = [] if scene_passes.is_begun(connection, datatake) else others
-    # The first of a datatake looks at all that were found of it, so that neither the pass's time nor the homes of its
+    # The first of a datatake opens all that were found of it, so that neither the pass's time nor the home tiles of its
     # parcels follow from which is first.
     pass_ = [opened, *(one for record in waiting if (one := _tried(opener, record)) is not None)]
     with engine.begin() as connection:
@@ -57,13 +57,13 @@ def begin(
         for one in pass_:
             if one.scene.tile:
                 scene_passes.know_tile(connection, _row(one.scene.tile, one.grid))
-        members = scene_passes.family(connection, family_of(scene), held.scene_id, now())
-        found = standing(scene, members)
+        members = scene_passes.versions(connection, acquisition_of(scene), held.scene_id, now())
+        found = precedence(scene, members)
         if found.busy:
             return InTheWay(found.busy)
         if found.superseded_by:
-            told = f"the processing {found.superseded_by} is not older and is cut"
-            scenes.supersede(connection, held, found.superseded_by, told, now())
+            why = f"the processing {found.superseded_by} is not older and is cut"
+            scenes.supersede(connection, held, found.superseded_by, why, now())
             return Superseded(found.superseded_by)
         began_at = min(one.scene.observed_at for one in pass_)
         is_late = now() - FoundScene.from_record(held.record).found_at >= TAKEN_OVER_AFTER
@@ -71,7 +71,7 @@ def begin(
             connection,
             held,
             datatake=datatake,
-            family=family_of(scene),
+            acquisition=acquisition_of(scene),
             part=scene.part,
             baseline=scene.baseline,
             processed_at=scene.processed_at,
@@ -86,7 +86,7 @@ def begin(
 
 
 def _tried(opener: Opener, record: Mapping[str, Any]) -> Opened | None:
-    """Another scene, if it can be opened: if not, the ledger will say so when its turn comes."""
+    """Return another scene, None if it cannot be opened: its own claim will report that."""
     try:
         return opener.opened(FoundScene.from_record(record))
     except SceneError:

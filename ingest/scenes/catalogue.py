@@ -34,7 +34,7 @@ class _PatientIO(StacApiIO):
         headers: dict[str, str] | None = None,
         parameters: dict[str, Any] | None = None,
     ) -> str:
-        """The text of a page that is known to be one."""
+        """Return the text of a page that is known to be one."""
         method = (method or "GET").upper()
         given: dict[str, Any] = {"body": parameters} if method == "POST" else {"params": parameters}
         return self._http.text(method, href, _page, headers=headers, **given)
@@ -42,7 +42,7 @@ class _PatientIO(StacApiIO):
     def get_pages(
         self, url: str, method: str | None = None, parameters: dict[str, Any] | None = None
     ) -> Iterator[dict[str, Any]]:
-        """Pages until none is next. pystac-client's own stops at an empty page, whatever follows it."""
+        """Yield pages until none is next. pystac-client's own stops at an empty page, whatever follows it."""
         page = self.read_json(url, method=method, parameters=parameters)
         asked, empty = set(), 0
         while True:
@@ -60,7 +60,7 @@ class _PatientIO(StacApiIO):
 
 
 def _page(text: str) -> str:
-    """The text, if it is a page of a search; a ValueError makes the session ask again."""
+    """Return the text, if it is a page of a search; a ValueError makes the session ask again."""
     page = json.loads(text)
     if not isinstance(page, dict) or not isinstance(page.get("features"), list):
         raise ValueError("no page of items")
@@ -70,7 +70,7 @@ def _page(text: str) -> str:
 def search(
     http: Http, profile: CatalogueProfile, sensor: Sensor, box: Box, since: datetime, published_since: datetime | None
 ) -> Iterator[list[Any]]:
-    """Pages of items over a box, acquired since and, where the API can be asked so, published since.
+    """Yield pages of items over a box, acquired since and, where the API can be asked so, published since.
 
     Raises SourceUnavailable, SourceRefused, Stopped.
     """
@@ -98,5 +98,5 @@ def search(
 
 
 def rfc3339(moment: datetime) -> str:
-    """A moment as catalogues write it, to the second."""
+    """Return a moment as catalogues write it, to the second."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

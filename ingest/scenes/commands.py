@@ -44,7 +44,7 @@ def add(
     profile: ProfileOption = None,
     topic_prefix: Prefix = None,
 ) -> None:
-    """Puts scenes on the scenes topic; of those that the ledger knows only the failed, to be read from here."""
+    """Put scenes on the scenes topic; of those that the ledger knows only the failed, to be read from here."""
     loaded = load_profile(profile) if profile else None
     found = [scene for place in places for scene in scenes_at(place, loaded, _fetched, now())]
     terminal.name_places(places)
@@ -60,7 +60,7 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, help="How many, those found last first.")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """Lists scenes, how far each is and whether its parcels add up."""
+    """List scenes, how far each is and whether its parcels add up."""
     with engine(resolve_dsn()).begin() as connection:
         rows = ledger.ledger(
             connection, state=cast(State | None, state), since=since.replace(tzinfo=UTC) if since else None, limit=limit
@@ -95,7 +95,7 @@ def list_(
 
 @app.command()
 def show(scene_id: Annotated[str, typer.Argument(help="As `list` has it.")], as_json: AsJson = False) -> None:
-    """Shows what became of a scene, and of every parcel on it."""
+    """Show what became of a scene, and of every parcel on it."""
     with engine(resolve_dsn()).begin() as connection:
         row = _the_row(connection, scene_id)
     if as_json:
@@ -106,10 +106,10 @@ def show(scene_id: Annotated[str, typer.Argument(help="As `list` has it.")], as_
         taken_back = f" ({row.withdrawn} of them taken back)" if row.withdrawn else ""
         facts += [("parcels expected", _number(row.expected)), ("  emitted", f"{_number(row.emitted)}{taken_back}")]
         for reason, n in sorted(row.skipped_by.items(), key=lambda entry: -entry[1]):
-            homes = (row.homes or {}) if reason == "other_tile" else {}
-            where = ", ".join(f"{tile} {its:,}" for tile, its in homes.items())
+            elsewhere = (row.homes or {}) if reason == "other_tile" else {}
+            where = ", ".join(f"{tile} {its:,}" for tile, its in elsewhere.items())
             facts.append((f"  skipped: {reason}", f"{_number(n)}{f' ({where})' if where else ''}"))
-        facts.append(("adds up", "yes" if row.adds_up else "NO: expected is not told + skipped; please report it"))
+        facts.append(("adds up", "yes" if row.adds_up else "NO: expected is not emitted + skipped; please report it"))
         facts.append(("in the store", _number(row.stored)))
     console.print(table(("scene", row.scene_id), facts))
     if row.expected is not None and not row.is_stored:
@@ -128,7 +128,7 @@ def retry(
         typer.Option("--missing-tile", help="All that left parcels to a tile whose product has not come within a day."),
     ] = False,
 ) -> None:
-    """Lets scenes be cut again; one that was cut tells the same again, and what is new since."""
+    """Let scenes be cut again; one that was cut emits the same again, and what changed since."""
     chosen: list[State] = [*(["failed"] if failed else []), *(["empty"] if empty else [])]  # type: ignore[list-item]
     if bool(scene_ids) == bool(chosen or missing_tile):
         raise IngestError("say which: SCENE_ID ..., or --failed, --empty, --missing-tile")
@@ -156,7 +156,7 @@ def work(
     ] = None,
     topic_prefix: Prefix = None,
 ) -> None:
-    """Cuts scenes until it is stopped (SIGTERM or Ctrl-C: the scene in hand is finished first). Start as many as you like.
+    """Cut scenes until it is stopped (SIGTERM or Ctrl-C: the scene in hand is finished first). Start as many as you like.
 
     More settings in the environment: PARCELWATCH_SCENES_LEASE_S, ..._TRIES, PARCELWATCH_IMAGERY_THREADS and others.
     """
@@ -209,7 +209,7 @@ def _the_row(connection: Connection, scene_id: str) -> LedgerRow:
 
 
 def _facts(row: LedgerRow) -> list[tuple[str, str]]:
-    """What is known of a scene, in the order in which it came to be known."""
+    """Return what is known of a scene, in the order in which it came to be known."""
     facts = [
         ("state", row.state),
         ("acquired", minute(acquired(row))),

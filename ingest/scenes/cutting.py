@@ -1,13 +1,13 @@
-"""Cutting a scene for all parcels on it: whose they are, what is told of each, and as which revision.
+"""Cutting a scene for all parcels on it: whose they are, what is emitted of each, and as which revision.
 
 parcels on the grid ── home in another tile ──► skipped: other_tile
         │
         ▼  cut from this product
-told by another part of the pass, or cut by an edge of this one ──► cut from all parts together
+emitted by another part of the pass, or cut by an edge of this one ──► cut from all parts together
         │                                                             └── nothing new: skipped: other_part
         ▼
-rows: revision 0, or the scene's own where the parcel was told in this pass before; withdrawn where an older
-processing told what this one sees as cloud
+rows: revision 0, or the scene's own where the parcel was emitted in this pass before; withdrawn where an older
+processing emitted what this one sees as cloud
 """
 
 import hashlib
@@ -39,20 +39,20 @@ from ingest.imagery.settings import ImagerySettings
 from ingest.scenes.access import unsigned
 from ingest.scenes.home_tiles import home_of, outline
 from ingest.scenes.opening import Opened
-from ingest.scenes.passes import Standing
+from ingest.scenes.passes import Precedence
 from ingest.stream.schemas import Sensor
 
-_TOLD: Final = 0
+_EMITTED: Final = 0
 _CLOUD: Final = OUTCOMES.index("cloud")
 _OTHER_TILE, _OTHER_PART, _WITHDRAWN = range(len(OUTCOMES), len(OUTCOMES) + 3)
 _REASONS: Final = (*OUTCOMES, "other_tile", "other_part")
 _GONE: Final = tuple(OUTCOMES.index(reason) for reason in ("outside", "no_data", "cloud"))
-"""A parcel of which a scene told something else before is withdrawn."""
+"""A parcel of which a scene emitted something else before is withdrawn."""
 _WHERE_FROM: Final = frozenset({"scene_id", "available_at", "revision", "is_withdrawn"})
 
 
 class StoreBehind(IngestError):
-    """The store does not have yet what another part of the pass told, and that part cannot be read: try again later."""
+    """The store does not have yet what another part of the pass emitted, and that part cannot be read: try again later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +62,14 @@ class Place:
     observed_at: datetime
     """The pass's time, the same for all of its scenes."""
     tiles: Sequence[tuple[str, Grid]]
-    """Tiles in the order in which they are homes."""
+    """Tiles in the order of preference as home tiles."""
     revision: int
-    standing: Standing
+    precedence: Precedence
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What a scene has to tell, and what became of every parcel on it."""
+class CutScene:
+    """What a scene emits, and what became of every parcel on it."""
 
     table: pa.Table | None = field(repr=False)
     counts: Counts
@@ -80,7 +80,7 @@ class Told:
 
     @property
     def is_empty(self) -> bool:
-        """Says whether there was no parcel to look at."""
+        """Return whether there was no parcel to observe."""
         return self.table is None
 
 
@@ -92,8 +92,8 @@ def cut(
     settings: ImagerySettings,
     index_folder: Path | None,
     margin_days: int,
-) -> Told:
-    """Cuts a scene.
+) -> CutScene:
+    """Cut a scene.
 
     Args:
         engine: the database: parcels, and what is known of this pass.
@@ -111,19 +111,19 @@ def cut(
             connection, shapely.to_wkb(outline(opened.grid)), place.observed_at, margin_days
         )
     if not found:
-        return Told(None, Counts(0, 0, 0, {}), "no parcel of any season touches its grid; import them, then retry")
+        return CutScene(None, Counts(0, 0, 0, {}), "no parcel of any season touches its grid; import them, then retry")
     scene = replace(
         opened.scene,
         observed_at=place.observed_at,
         revision=place.revision,
         available_at=max(opened.scene.available_at, place.observed_at),
     )
-    homes: Counter[str] = Counter()
+    elsewhere: Counter[str] = Counter()
     if scene.sensor == "S2" and scene.tile in dict(place.tiles):
         home = home_of([one.wkb for one in found], scene.tile, place.tiles).tolist()
-        homes.update(one for one in home if one != scene.tile)
+        elsewhere.update(one for one in home if one != scene.tile)
         found = [one for one, its in zip(found, home, strict=True) if its == scene.tile]
-    return _Cut(engine, replace(opened, scene=scene), beside, place, settings, found, homes).told(index_folder)
+    return _Cut(engine, replace(opened, scene=scene), beside, place, settings, found, elsewhere).result(index_folder)
 
 
 class _Cut:
@@ -141,7 +141,7 @@ class _Cut:
     ) -> None:
         self._elsewhere = elsewhere
         self._engine, self._scene, self._grid = engine, opened.scene, opened.grid
-        self._standing, self._settings, self._found = place.standing, settings, found
+        self._precedence, self._settings, self._found = place.precedence, settings, found
         self._beside = [
             replace(one, scene=replace(one.scene, observed_at=place.observed_at))
             for one in beside
@@ -151,8 +151,8 @@ class _Cut:
         self._buffer_m = settings.buffer_m(self._scene.sensor)
         self._note: str | None = None
 
-    def told(self, index_folder: Path | None) -> Told:
-        """Everything."""
+    def result(self, index_folder: Path | None) -> CutScene:
+        """Return the rows of all parcels, and what became of each. Raises SceneError, StoreBehind."""
         settings = self._settings
         index = load_or_build(
             self._parcels, self._grid, self._buffer_m, settings.least_pixels, settings.sample_pixels, index_folder
@@ -161,9 +161,9 @@ class _Cut:
             return self._nothing(index)
         alone = extract(self._scene, self._grid, self._parcels, index, settings)
         outcome, tables, rows = alone.outcome.astype(np.int64), [alone.table], [alone.rows]
-        revision, was_told, by_others = self._revisions()
-        if self._standing.beside:
-            merged = self._merged(alone, was_told, by_others)
+        revision, was_emitted, by_others = self._revisions()
+        if self._precedence.beside:
+            merged = self._merged(alone, was_emitted, by_others)
             outcome[merged.which] = merged.outcome
             tables = [alone.table.filter(pa.array(~np.isin(alone.rows, merged.which))), merged.table]
             rows = [alone.rows[~np.isin(alone.rows, merged.which)], merged.rows]
@@ -173,17 +173,17 @@ class _Cut:
             [(one := own.get(parcel.parcel_key)) is not None and not one["is_withdrawn"] for parcel in self._found],
             np.bool_,
         )
-        taken_back = np.isin(outcome, _GONE) & (is_own | (sent.told_as > self._sent_before.told_as))
-        if self._standing.replaces:
-            taken_back |= (outcome == _CLOUD) & (was_told if self._standing.is_in_store else True)
-        outcome[taken_back] = _WITHDRAWN
-        tables.append(self._withdrawals(np.flatnonzero(taken_back)))
-        rows.append(np.flatnonzero(taken_back))
-        table = self._table(tables, np.concatenate(rows), np.maximum(revision, sent.told_as), outcome, own)
-        return Told(table, self._counts(outcome), self._note, sent)
+        is_withdrawn = np.isin(outcome, _GONE) & (is_own | (sent.emitted_as > self._sent_before.emitted_as))
+        if self._precedence.replaces:
+            is_withdrawn |= (outcome == _CLOUD) & (was_emitted if self._precedence.is_in_store else True)
+        outcome[is_withdrawn] = _WITHDRAWN
+        tables.append(self._withdrawals(np.flatnonzero(is_withdrawn)))
+        rows.append(np.flatnonzero(is_withdrawn))
+        table = self._table(tables, np.concatenate(rows), np.maximum(revision, sent.emitted_as), outcome, own)
+        return CutScene(table, self._counts(outcome), self._note, sent)
 
     def _own(self) -> dict[int, Mapping[str, Any]]:
-        """What the scene itself told of its parcels, as the store has it; what it sent last is `_sent_before`."""
+        """Return what the scene itself emitted of its parcels, as the store has it; what it sent last is `_sent_before`."""
         keys = [one.parcel_key for one in self._found]
         at = self._scene
         with self._engine.begin() as connection:
@@ -193,51 +193,51 @@ class _Cut:
             return scene_passes.own(connection, at.sensor, keys, at.observed_at, at.relative_orbit, at.scene_id)
 
     def _sent(self, digest: bytes) -> Sent:
-        """What is sent now: under a higher revision where something else may still be on its way to the store."""
+        """Return what is sent now: under a higher revision where something else may still be on its way to the store."""
         before = self._sent_before
         if before.is_in_store:
             return Sent(digest, 0, True)
         is_same = before.digest == digest
-        return Sent(digest, before.told_as if is_same else max(before.told_as, self._scene.revision) + 1, False)
+        return Sent(digest, before.emitted_as if is_same else max(before.emitted_as, self._scene.revision) + 1, False)
 
-    def _nothing(self, index: ParcelIndex) -> Told:
-        """No parcel has pixels on it."""
+    def _nothing(self, index: ParcelIndex) -> CutScene:
+        """Return the result where no parcel has pixels on the grid."""
         none = np.zeros(len(self._found), np.int64)
         counts = self._counts(outcomes(self._parcels, index, none, none, self._settings).astype(np.int64))
         if self._elsewhere:
-            return Told(self._withdrawals(np.zeros(0, np.intp)), counts)
-        return Told(None, counts, f"none of {counts.expected} parcels has enough pixels on its grid")
+            return CutScene(self._withdrawals(np.zeros(0, np.intp)), counts)
+        return CutScene(None, counts, f"none of {counts.expected} parcels has enough pixels on its grid")
 
     def _revisions(self) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
-        """(P,) the revision to tell each parcel as, whether the store has it of this pass, and that from another part."""
-        standing = self._standing
+        """Return (P,) the revision of each parcel, whether the store has it of this pass, and that from another part."""
+        precedence = self._precedence
         revision = np.zeros(len(self._found), np.int64)
-        was_told, by_others = np.zeros((2, len(self._found)), np.bool_)
-        if standing.newest_revision is not None and (standing.is_revision or not standing.is_in_store):
+        was_emitted, by_others = np.zeros((2, len(self._found)), np.bool_)
+        if precedence.newest_revision is not None and (precedence.is_revision or not precedence.is_in_store):
             revision[:] = self._scene.revision
         keys = np.array([one.parcel_key for one in self._found], np.int64)
         with self._engine.begin() as connection:
-            known = scene_passes.told(
+            known = scene_passes.known_revisions(
                 connection,
                 self._scene.sensor,
                 keys.tolist(),
                 self._scene.observed_at,
                 self._scene.relative_orbit,
                 self._scene.scene_id,
-                standing.replaces,
+                precedence.replaces,
             )
         at = np.searchsorted(keys, known["parcel_key"])
         revision[at] = np.maximum(self._scene.revision, known["revision"].astype(np.int64) + 1)
-        was_told[at] = ~known["is_withdrawn"]
+        was_emitted[at] = ~known["is_withdrawn"]
         by_others[at] = ~known["is_withdrawn"] & ~known["is_own_part"]
-        return revision, was_told, by_others
+        return revision, was_emitted, by_others
 
-    def _merged(self, alone: Extraction, was_told: NDArray[np.bool_], by_others: NDArray[np.bool_]) -> "_Merged":
-        """Parcels that other parts show too, cut from all parts together."""
+    def _merged(self, alone: Extraction, was_emitted: NDArray[np.bool_], by_others: NDArray[np.bool_]) -> "_Merged":
+        """Return parcels that other parts show too, cut from all parts together."""
         is_cut, is_seen = alone.share_seen < 1, alone.share_seen > 0
-        which = np.flatnonzero(is_seen & (by_others | is_cut | (not self._standing.is_in_store)))
-        stays = np.flatnonzero(is_seen & (by_others | (was_told & is_cut)))
-        if self._beside and len(self._beside) == len(self._standing.beside):
+        which = np.flatnonzero(is_seen & (by_others | is_cut | (not self._precedence.is_in_store)))
+        stays = np.flatnonzero(is_seen & (by_others | (was_emitted & is_cut)))
+        if self._beside and len(self._beside) == len(self._precedence.beside):
             edges = shapely.union_all([outline(one.grid) for one in self._beside])
             shapely.prepare(edges)
             near = shapely.intersects(edges, shapely.from_wkb([self._found[place].wkb for place in which.tolist()]))
@@ -251,10 +251,10 @@ class _Cut:
         return self._kept(alone, stays, "another part of the pass cannot be opened, or is stored otherwise")
 
     def _kept(self, alone: Extraction, stays: NDArray[np.intp], why: str) -> "_Merged":
-        """Without the other parts: what they told stays, the rest is told from this one alone."""
-        if not self._standing.is_in_store:
-            raise StoreBehind(f"{why}; waits until the store has what {', '.join(self._standing.beside)} told")
-        self._note = unsigned(f"not merged with {', '.join(self._standing.beside)}: {why}")
+        """Return the parcels cut from this part alone; what the other parts emitted stays."""
+        if not self._precedence.is_in_store:
+            raise StoreBehind(f"{why}; waits until the store has what {', '.join(self._precedence.beside)} emitted")
+        self._note = unsigned(f"not merged with {', '.join(self._precedence.beside)}: {why}")
         return _Merged(stays, np.full(len(stays), _OTHER_PART), alone.table.slice(0, 0), np.zeros(0, np.intp))
 
     def _together(self, which: NDArray[np.intp]) -> "_Merged":
@@ -271,9 +271,9 @@ class _Cut:
         before = cut_from([one for one in everything if one.scene is not self._scene])
         outcome = after.outcome.astype(np.int64)
         is_new = np.ones(len(which), np.bool_)
-        if not self._standing.replaces:  # else what was told may hold an older processing of this part
+        if not self._precedence.replaces:  # else what was emitted may hold an older processing of this part
             is_new = ~_same_rows(before, after)
-            outcome[(before.outcome == _TOLD) & ((after.outcome != _TOLD) | ~is_new)] = _OTHER_PART
+            outcome[(before.outcome == _EMITTED) & ((after.outcome != _EMITTED) | ~is_new)] = _OTHER_PART
         table = after.table.filter(pa.array(is_new[after.rows]))
         return _Merged(which, outcome, table, which[after.rows[is_new[after.rows]]])
 
@@ -289,9 +289,9 @@ class _Cut:
         outcome: NDArray[np.int64],
         own: Mapping[int, Mapping[str, Any]],
     ) -> pa.Table:
-        """Rows in the parcels' order, each under its own parcel's collection, season and revision.
+        """Return rows in the parcels' order, each under its own parcel's collection, season and revision.
 
-        What the store has as it is told now is repeated under its revision, what it has otherwise told as the next one.
+        What the store has with the same values is repeated under its revision, with other values as the next one.
         """
         order = np.argsort(rows, kind="stable")
         table, rows = pa.concat_tables(tables).take(pa.array(order)).combine_chunks(), rows[order]
@@ -312,16 +312,16 @@ class _Cut:
         return _with(table, "revision", pa.array(revision, pa.int16()))
 
     def _counts(self, outcome: NDArray[np.int64]) -> Counts:
-        n_told, n_withdrawn = int((outcome == _TOLD).sum()), int((outcome == _WITHDRAWN).sum())
-        skipped = Counter(_REASONS[one] for one in outcome.tolist() if one not in (_TOLD, _WITHDRAWN))
+        n_emitted, n_withdrawn = int((outcome == _EMITTED).sum()), int((outcome == _WITHDRAWN).sum())
+        skipped = Counter(_REASONS[one] for one in outcome.tolist() if one not in (_EMITTED, _WITHDRAWN))
         if n_elsewhere := sum(self._elsewhere.values()):
             skipped[_REASONS[_OTHER_TILE]] = n_elsewhere
-        return Counts(len(outcome) + n_elsewhere, n_told + n_withdrawn, n_withdrawn, dict(skipped), self._elsewhere)
+        return Counts(len(outcome) + n_elsewhere, n_emitted + n_withdrawn, n_withdrawn, dict(skipped), self._elsewhere)
 
 
 @dataclass(frozen=True, slots=True)
 class _Merged:
-    """What several parts together tell: `which` parcels, what became of each, and the rows of some."""
+    """What several parts together show: `which` parcels, what became of each, and the rows of some."""
 
     which: NDArray[np.intp]
     outcome: NDArray[np.int64]
@@ -330,7 +330,7 @@ class _Merged:
 
 
 def _digest(tables: Sequence[pa.Table]) -> bytes:
-    """SHA-256 of what rows say, whatever their revision."""
+    """Return SHA-256 of what rows say, whatever their revision."""
     digest = hashlib.sha256()
     for table in tables:
         for name in table.column_names:
@@ -345,20 +345,20 @@ def _with(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
 
 
 def _stored_names(table: pa.Table, sensor: Sensor) -> list[tuple[str, str]]:
-    """Columns of the table and of the store that two rows of one key must share."""
+    """Return columns of the table and of the store that two rows of one key must share."""
     names = {name.lower(): name for name in table.column_names}
     return [(names[column], column) for column in (*VALUES[sensor], "pixels") if column != "scene_key"]
 
 
 def _is_equal(mine: Any, stored: Any) -> bool:
-    """Says whether a value is what the store has, which holds reals of 32 bits."""
+    """Return whether a value is what the store has, which holds reals of 32 bits."""
     if isinstance(mine, float) and isinstance(stored, float):
         return bool(np.float32(mine) == np.float32(stored))
     return bool(mine == stored)
 
 
 def _as_parcels(found: Sequence[ParcelToCut]) -> Parcels:
-    """Parcels of all collections and seasons as one; their rows are told apart afterwards."""
+    """Return parcels of all collections and seasons as one; their rows are separated afterwards."""
     return Parcels(
         "",
         "",
@@ -369,12 +369,12 @@ def _as_parcels(found: Sequence[ParcelToCut]) -> Parcels:
 
 
 def _same_rows(one: Extraction, other: Extraction) -> NDArray[np.bool_]:
-    """(P,) parcels of which both tell the same values."""
+    """Return (P,) parcels of which both have the same values."""
     is_same = np.zeros(len(one.outcome), np.bool_)
     names = [name for name in one.table.column_names if name not in _WHERE_FROM]
     both = np.intersect1d(one.rows, other.rows)
     mine, theirs = (
-        told.table.select(names).take(pa.array(np.searchsorted(told.rows, both))).to_pylist() for told in (one, other)
+        cut.table.select(names).take(pa.array(np.searchsorted(cut.rows, both))).to_pylist() for cut in (one, other)
     )
     is_same[both] = [here == there for here, there in zip(mine, theirs, strict=True)]
     return is_same

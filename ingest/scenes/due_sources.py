@@ -1,4 +1,4 @@
-"""Looking for scenes again and again: each source when it is due, one's failure in nobody else's way."""
+"""Polling sources of scenes again and again: each when it is due, one's failure in nobody else's way."""
 
 import logging
 import threading
@@ -12,48 +12,48 @@ from ingest.scenes.polling import BACK_OFFS, Failure, Sources, attempt
 from ingest.scenes.retrying import Stopped
 
 log: Final = logging.getLogger(__name__)
-Look = Callable[[datetime, datetime | None], Any]
-"""One look at a source, given the present and when the next is to be; shows itself what it found."""
+Poll = Callable[[datetime, datetime | None], Any]
+"""Polls a source once, given the present and the time of the next poll; prints what it found."""
 
 
-def look_once(looks: Mapping[str, Look], sources: Sources, now: Callable[[], datetime]) -> list[Failure]:
-    """One look at each source; gives the failures. Raises Stopped, and DatabaseUnavailable or what SQLAlchemy raises."""
+def poll_once(polls: Mapping[str, Poll], sources: Sources, now: Callable[[], datetime]) -> list[Failure]:
+    """Poll each source once and return the failures. Raises Stopped, and DatabaseUnavailable or what SQLAlchemy raises."""
     given = []
-    for source, look in looks.items():
+    for source, poll in polls.items():
         at = now()
-        result = attempt(source, lambda look=look, at=at: look(at, None), sources, at)  # type: ignore[misc]
+        result = attempt(source, lambda poll=poll, at=at: poll(at, None), sources, at)  # type: ignore[misc]
         if isinstance(result, Failure):
-            log.error("%s: look failed: %s", source, result.told)
+            log.error("%s: poll failed: %s", source, result.message)
             given.append(result)
     return given
 
 
-def keep_looking(
-    looks: Mapping[str, Look],
+def keep_polling(
+    polls: Mapping[str, Poll],
     sources: Sources,
     every: timedelta,
     stop: threading.Event,
     now: Callable[[], datetime],
     find: Callable[[str], SceneSource | None],
 ) -> None:
-    """Looks at each source when it is due, until `stop`; a database that is away is waited for.
+    """Poll each source when it is due, until `stop`; a database that is away is waited for.
 
-    A source that failed when last looked at, by whatever process, is not asked before the time that it was given then.
+    A source that failed when last polled, by whatever process, is not asked before the time that it was given then.
     """
-    due = {source: _first_due(find(source), now()) for source in looks}
+    due = {source: _first_due(find(source), now()) for source in polls}
     while not stop.is_set():
-        for source, look in looks.items():
+        for source, poll in polls.items():
             at = now()
             if due[source] > at or stop.is_set():
                 continue
             following = at + every
             try:
-                result = attempt(source, lambda look=look, at=at, following=following: look(at, following), sources, at)  # type: ignore[misc]
+                result = attempt(source, lambda poll=poll, at=at, following=following: poll(at, following), sources, at)  # type: ignore[misc]
                 due[source] = following
                 if isinstance(result, Failure):
                     due[source] = result.next_at
                     log.error(
-                        "%s: look failed: %s; next %s", source, result.told, f"{result.next_at:%Y-%m-%d %H:%M:%S}Z"
+                        "%s: poll failed: %s; next %s", source, result.message, f"{result.next_at:%Y-%m-%d %H:%M:%S}Z"
                     )
             except Stopped:
                 return

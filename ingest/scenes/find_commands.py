@@ -17,7 +17,7 @@ from devstack.addresses import resolve_dsn
 from ingest.errors import IngestError
 from ingest.scenes import polling, terminal
 from ingest.scenes.catalogue import Box
-from ingest.scenes.due_sources import Look, keep_looking, look_once
+from ingest.scenes.due_sources import Poll, keep_polling, poll_once
 from ingest.scenes.folder import SETTLED, Watch
 from ingest.scenes.polling import Outcome, rounded, source_name
 from ingest.scenes.profiles import load_profile, shipped_profiles
@@ -31,7 +31,7 @@ from terminal.output import console, table
 Every = Annotated[
     float | None,
     typer.Option(
-        min=0.05, metavar="MINUTES", help="Minutes between looks, until SIGTERM or Ctrl-C; default: look once."
+        min=0.05, metavar="MINUTES", help="Minutes between polls, until SIGTERM or Ctrl-C; default: poll once."
     ),
 ]
 BoundingBox = Annotated[str | None, typer.Option("--bbox", help="WEST,SOUTH,EAST,NORTH in degrees.")]
@@ -40,7 +40,7 @@ Season = Annotated[str | None, typer.Option(help="Only parcels of this season co
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the commands to the `scenes` group."""
+    """Add the commands to the `scenes` group."""
     for command in (poll, watch, pull, subscribe, sources):
         app.command()(command)
 
@@ -58,7 +58,7 @@ def poll(
     every: Every = None,
     topic_prefix: Prefix = None,
 ) -> None:
-    """Asks a STAC API for scenes published since the last time, and puts new ones on the scenes topic."""
+    """Ask a STAC API for scenes published since the last time, and put new ones on the scenes topic."""
     loaded, box = load_profile(profile), _box(bbox, region, season)
     sensors = [_sensor(name) for name in sensor or sorted(loaded.sensors)]
     for one in sensors:
@@ -67,18 +67,18 @@ def poll(
     stop = terminal.begin()
     kept, http = DatabaseSources(engine(resolve_dsn())), terminal.session(loaded.name, stop)
 
-    def look_of(one: Sensor) -> Look:
-        def look(at: datetime, next_at: datetime | None) -> None:
+    def poll_of(one: Sensor) -> Poll:
+        def poll_source(at: datetime, next_at: datetime | None) -> None:
             _show(
                 polling.poll(
                     loaded, one, box, earliest, at, http=http, publish=publisher.publish, sources=kept, next_at=next_at
                 )
             )
 
-        return look
+        return poll_source
 
     with terminal.publisher(topic_prefix) as publisher:
-        _look({source_name(loaded, one, box): look_of(one) for one in sensors}, kept, every, stop)
+        _poll_all({source_name(loaded, one, box): poll_of(one) for one in sensors}, kept, every, stop)
 
 
 def watch(
@@ -90,23 +90,23 @@ def watch(
     every: Every = None,
     topic_prefix: Prefix = None,
 ) -> None:
-    """Puts the scenes of a folder on the scenes topic, each once, when it is whole."""
+    """Put the scenes of a folder on the scenes topic, each once, when it is whole."""
     if not folder.is_dir():
         raise IngestError(f"{folder}: no such folder")
     watched = Watch(folder, load_profile(profile) if profile else None, timedelta(seconds=settled))
     stop, kept = terminal.begin(), DatabaseSources(engine(resolve_dsn()))
     terminal.name_places([str(folder)])
 
-    def look(at: datetime, next_at: datetime | None) -> None:
-        found = watched.look(at, partial(publisher.publish, or_mended=True))
+    def poll_source(at: datetime, next_at: datetime | None) -> None:
+        found = watched.poll(at, partial(publisher.publish, or_mended=True))
         kept.succeeded(found.outcome, at, next_at)
-        for told in found.told:
-            line(f"  rejected: {told}")
+        for why in found.new_rejections:
+            line(f"  rejected: {why}")
         waits = f"; {found.waiting.count} not whole yet ({found.waiting.first})" if found.waiting.count else ""
         _show(found.outcome, waits)
 
     with terminal.publisher(topic_prefix) as publisher:
-        _look({watched.source: look}, kept, every, stop)
+        _poll_all({watched.source: poll_source}, kept, every, stop)
 
 
 def pull(
@@ -117,7 +117,7 @@ def pull(
     every: Every = None,
     topic_prefix: Prefix = None,
 ) -> None:
-    """Reads a pull subscription of the Copernicus Data Space, and acknowledges what is on the scenes topic.
+    """Read a pull subscription of the Copernicus Data Space, and acknowledge what is on the scenes topic.
 
     Token in PARCELWATCH_CDSE_TOKEN, or user and password in PARCELWATCH_CDSE_USER and PARCELWATCH_CDSE_PASSWORD.
     """
@@ -126,28 +126,28 @@ def pull(
     credentials = Credentials(os.environ, http, now)
     subscription = Subscription(subscription_id, load_profile(profile), http, credentials)
 
-    def look(at: datetime, next_at: datetime | None) -> None:
+    def poll_source(at: datetime, next_at: datetime | None) -> None:
         pulled = subscription.pull(at, publisher.publish)
         kept.succeeded(pulled.outcome, at, next_at)
         _show(pulled.outcome, f"; the queue waits: {pulled.waiting.first}" if pulled.waiting.count else "")
 
     with terminal.publisher(topic_prefix) as publisher:
-        _look({subscription.source: look}, kept, every, stop)
+        _poll_all({subscription.source: poll_source}, kept, every, stop)
 
 
 def subscribe(bbox: BoundingBox = None, region: Region = None, season: Season = None) -> None:
-    """Makes a pull subscription to Sentinel-2 L2A at the Copernicus Data Space, and prints its id (one may run at a time)."""
+    """Make a pull subscription to Sentinel-2 L2A at the Copernicus Data Space, and print its id (one may run at a time)."""
     box, http = _box(bbox, region, season), terminal.session("cdse", terminal.begin())
     typer.echo(make_subscription(http, Credentials(os.environ, http, now), box))
 
 
 def sources(
     forget: Annotated[
-        str | None, typer.Option(help="Take this source off the list: it is not looked at any more.")
+        str | None, typer.Option(help="Take this source off the list: it is not polled any more.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Lists where scenes are looked for: how far, what was found, what failed, when the next look is."""
+    """List the sources of scenes: how far each was polled, what was found, what failed, when the next poll is."""
     kept = DatabaseSources(engine(resolve_dsn()))
     if forget is not None:
         if not kept.forget(forget):
@@ -165,26 +165,26 @@ def sources(
         (one.source, minute(one.polled_to), minute(one.looked_at), f"{one.new_scenes:,}", minute(one.next_at))
         for one in found
     ]
-    console.print(table(("source", "polled to", "last look", "new", "next look"), rows))
+    console.print(table(("source", "polled to", "last poll", "new", "next poll"), rows))
     for source in found:
         if source.rejected:
-            line(f"{source.source}: {source.rejected} rejected at the last look, as: {source.last_rejection}")
+            line(f"{source.source}: {source.rejected} rejected at the last poll, as: {source.last_rejection}")
         if source.last_error:
             in_row = (
-                f"{source.errors_in_row} failed looks in a row, the last" if source.errors_in_row else "last failure"
+                f"{source.errors_in_row} failed polls in a row, the last" if source.errors_in_row else "last failure"
             )
             line(f"{source.source}: {in_row} {minute(source.last_error_at)}: {source.last_error}")
 
 
-def _look(looks: Mapping[str, Look], kept: DatabaseSources, every: float | None, stop: Event) -> None:
+def _poll_all(polls: Mapping[str, Poll], kept: DatabaseSources, every: float | None, stop: Event) -> None:
     if every is not None:
-        keep_looking(looks, kept, timedelta(minutes=every), stop, now, kept.find)
-    elif look_once(looks, kept, now):
+        keep_polling(polls, kept, timedelta(minutes=every), stop, now, kept.find)
+    elif poll_once(polls, kept, now):
         raise typer.Exit(1)
 
 
 def _box(bbox: str | None, region: str | None, season: str | None) -> Box:
-    """The box that was said, or the one around parcels, grown to tenths of a degree."""
+    """Return the box that was said, or the one around parcels, grown to tenths of a degree."""
     if bbox is not None:
         if region or season:
             raise IngestError("--bbox stands for itself: leave --region and --season out")

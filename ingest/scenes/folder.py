@@ -1,8 +1,8 @@
 """A watched folder: SAFE folders and zips, and STAC items (JSON) beside their COGs; each once, when it is whole.
 
 Whole is what has not changed for some seconds and misses no file: of a SAFE folder those that its manifest (else its
-metadata) lists, of a zip its directory, of an item the files of its bands. Change is told by ctime, which no copying
-program can set back. What is published is looked at again only when it changes; another process knows it by the ledger.
+metadata) lists, of a zip its directory, of an item the files of its bands. Change shows in ctime, which no copying
+program can set back. What is published is read again only when it changes; another process knows it by the ledger.
 """
 
 import os
@@ -35,7 +35,7 @@ _DEEPEST: Final = 6
 _MOST_FILES: Final = 10_000
 """Of a SAFE folder: a product has some 150."""
 _MOST_ENTRIES: Final = 200_000
-"""Bounds of one look: a year of a country's products, not a whole disk."""
+"""Bounds of one poll: a year of a country's products, not a whole disk."""
 
 
 class FolderError(IngestError):
@@ -43,25 +43,25 @@ class FolderError(IngestError):
 
 
 class _NotYet(Exception):
-    """Files are still missing: look again later."""
+    """Files are still missing: try again later."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """One look at a folder."""
+class FolderPoll:
+    """What one poll of a folder found."""
 
     outcome: Outcome
     waiting: Rejections
     """Entries that are not whole yet."""
-    told: tuple[str, ...]
-    """What was rejected and not told before: one sentence each."""
+    new_rejections: tuple[str, ...]
+    """What was rejected and not reported before: one sentence each."""
 
 
 class Watch:
     """A folder and what was seen in it so far.
 
     Args:
-        folder: looked into six levels deep.
+        folder: searched six levels deep.
         profile: reads its items; None: by the names that the three large catalogues use.
     """
 
@@ -71,13 +71,13 @@ class Watch:
         self._name = f"folder:{self._folder.name}"
         self._done: dict[str, _Signature] = {}
         self._seen: dict[str, tuple[_Signature, datetime]] = {}
-        self._told: dict[str, _Signature | None] = {}
+        self._reported: dict[str, _Signature | None] = {}
 
-    def look(self, now: datetime, publish: Publish) -> Look:
-        """Publishes what has become whole. Raises FolderError, and what publishing raises (then all is found again)."""
+    def poll(self, now: datetime, publish: Publish) -> FolderPoll:
+        """Publish what has become whole. Raises FolderError, and what publishing raises (then all is found again)."""
         found: dict[str, FoundScene] = {}
         seen: dict[str, _Signature] = {}
-        waiting, rejected, told = Rejections(), Rejections(), list[str]()
+        waiting, rejected, new_rejections = Rejections(), Rejections(), list[str]()
         for path in sorted(_entries(self._folder)):
             signature: _Signature | None = None
             try:
@@ -90,10 +90,12 @@ class Watch:
                 waiting = waiting.also(f"{Path(path).name}: {error}")
             except FileNotFoundError as error:
                 if Path(path).is_symlink():  # else it vanished meanwhile
-                    rejected = self._rejected(path, signature, f"{Path(path).name}: {error.strerror}", rejected, told)
+                    rejected = self._rejected(
+                        path, signature, f"{Path(path).name}: {error.strerror}", rejected, new_rejections
+                    )
             except (NotAScene, OSError) as error:
                 line = str(error) if isinstance(error, NotAScene) else f"{Path(path).name}: {error.strerror or error}"
-                rejected = self._rejected(path, signature, line, rejected, told)
+                rejected = self._rejected(path, signature, line, rejected, new_rejections)
             else:
                 if scene is None:
                     self._done[path] = signature
@@ -102,15 +104,15 @@ class Watch:
         counted = publish(found.values()) if found else None
         self._done.update(seen)
         outcome = Outcome(self.source, counted.new if counted else 0, counted.known if counted else 0, rejected)
-        return Look(outcome, waiting, tuple(told))
+        return FolderPoll(outcome, waiting, tuple(new_rejections))
 
     def _rejected(
-        self, path: str, signature: "_Signature | None", line: str, rejected: Rejections, told: list[str]
+        self, path: str, signature: "_Signature | None", line: str, rejected: Rejections, new_rejections: list[str]
     ) -> Rejections:
-        """Counts what cannot become a scene; tells it once for each state of the file."""
-        if path not in self._told or self._told[path] != signature:
-            self._told[path] = signature
-            told.append(line)
+        """Count what cannot become a scene; report it once for each state of the file."""
+        if path not in self._reported or self._reported[path] != signature:
+            self._reported[path] = signature
+            new_rejections.append(line)
         return rejected.also(line)
 
     def _require_settled(self, path: str, signature: "_Signature", now: datetime) -> None:
@@ -123,7 +125,7 @@ class Watch:
             raise _NotYet("still being written")
 
     def _scene(self, path: Path, now: datetime) -> FoundScene | None:
-        """The scene at a path, None where it is something else. Raises _NotYet, NotAScene, OSError."""
+        """Return the scene at a path, None where it is something else. Raises _NotYet, NotAScene, OSError."""
         if path.suffix == ".json":
             return self._item(path, now)
         if path.suffix == ".zip":
@@ -157,7 +159,7 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class _Signature:
-    """What tells a change of a file or of a folder with all that is in it."""
+    """Size and time of a file, or of a folder with all that is in it: a change of the content changes it."""
 
     size: int
     files: int
@@ -165,7 +167,7 @@ class _Signature:
 
 
 def _entries(folder: Path) -> Iterator[str]:
-    """Paths that may be products or items. Raises FolderError."""
+    """Yield paths that may be products or items. Raises FolderError."""
     left, waiting = _MOST_ENTRIES, [(str(folder), 0)]
     while waiting:
         place, depth = waiting.pop()
@@ -189,7 +191,7 @@ def _entries(folder: Path) -> Iterator[str]:
 
 
 def _is_dir(entry: os.DirEntry[str], *, follow_symlinks: bool) -> bool:
-    """Says whether an entry is a folder; one that cannot be asked, as a link in a circle, is none."""
+    """Return whether an entry is a folder; one that cannot be asked, as a link in a circle, is none."""
     try:
         return entry.is_dir(follow_symlinks=follow_symlinks)
     except OSError:
@@ -197,7 +199,7 @@ def _is_dir(entry: os.DirEntry[str], *, follow_symlinks: bool) -> bool:
 
 
 def _signature(path: str) -> _Signature:
-    """Of a file, or of everything below a folder. Raises OSError."""
+    """Return the signature of a file, or of everything below a folder. Raises OSError."""
     size, files, changed = 0, 0, 0.0
     places = [path] if Path(path).is_dir() else []
     own = Path(path).stat()
@@ -216,7 +218,7 @@ def _signature(path: str) -> _Signature:
 
 
 def zipped_product(path: Path) -> str | None:
-    """The product in a zip, by its directory; None where it holds none. Raises NotAScene."""
+    """Return the product in a zip, by its directory; None where it holds none. Raises NotAScene."""
     try:
         folders = {name.split("/")[0] for name in zip_members(path) if ".SAFE/" in name}
     except OSError as error:
@@ -227,7 +229,7 @@ def zipped_product(path: Path) -> str | None:
 
 
 def _require_files(safe: Path) -> None:
-    """Raises _NotYet while files are missing that the product itself lists, NotAScene where it cannot be read."""
+    """Raise _NotYet while files are missing that the product itself lists, NotAScene where it cannot be read."""
     manifest, metadata = safe / "manifest.safe", safe / "MTD_MSIL2A.xml"
     listed: list[tuple[str, int | None]] = []
     try:

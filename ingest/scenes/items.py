@@ -1,4 +1,4 @@
-"""STAC items and SAFE products as found scenes: checked as far as a record needs it; the rest is judged when they are cut."""
+"""STAC items and SAFE products as found scenes: checked as far as a record needs it; the rest is checked when they are cut."""
 
 import json
 import re
@@ -28,13 +28,13 @@ _SENSOR: Final = re.compile(r"^S(?:ENTINEL-)?([12])(?![0-9])", re.IGNORECASE)
 
 
 class NotAScene(IngestError):
-    """What was found cannot become a record: it is counted and told, the rest goes on."""
+    """What was found cannot become a record: it is counted and reported, the rest goes on."""
 
 
 def scene_of_item(
     item: object, sensor: Sensor, reading: Profile, *, source: str, profile: str | None, place: str, found_at: datetime
 ) -> FoundScene:
-    """The found scene of an item that was read at `place` (its address or path). Raises NotAScene."""
+    """Return the found scene of an item that was read at `place` (its address or path). Raises NotAScene."""
     if not isinstance(item, Mapping) or not isinstance(item.get("id"), str) or not item["id"].strip():
         raise NotAScene("not a STAC item: no id")
     name, properties, assets = item["id"], item.get("properties"), item.get("assets")
@@ -68,7 +68,7 @@ def scene_of_item(
 def scene_of_file(
     item: Mapping[str, Any], place: str, profile: CatalogueProfile | None, source: str, found_at: datetime
 ) -> FoundScene:
-    """The found scene of an item in a file or at an address, whichever sensor's it is. Raises NotAScene."""
+    """Return the found scene of an item in a file or at an address, whichever sensor's it is. Raises NotAScene."""
     said = item.get("properties")
     properties: Mapping[str, Any] = said if isinstance(said, Mapping) else {}
     sensor = sensor_of(properties.get("platform"), properties.get("constellation"), item.get("id"))
@@ -88,7 +88,7 @@ def scene_of_file(
 
 
 def scene_of_safe(path: Path, name: str, source: str, found_at: datetime) -> FoundScene:
-    """The found scene of a SAFE folder or zip. Raises NotAScene."""
+    """Return the found scene of a SAFE folder or zip. Raises NotAScene."""
     if (sensor := sensor_of(name)) is None:
         raise NotAScene(f"{path.name}: no product of Sentinel-1 or Sentinel-2")
     if sensor == "S1":
@@ -99,13 +99,13 @@ def scene_of_safe(path: Path, name: str, source: str, found_at: datetime) -> Fou
 
 
 def product_name(item: Mapping[str, Any], reading: Profile) -> str:
-    """The product's name, the same in whatever catalogue: what the item says of it, else the item's id."""
+    """Return the product's name, the same in whatever catalogue: what the item says of it, else the item's id."""
     said = next((item["properties"][name] for name in reading.product if item["properties"].get(name)), None)
     return str(said or item["id"]).removesuffix(".SAFE")
 
 
 def sensor_of(*names: object) -> Sensor | None:
-    """The sensor that the first telling of some names (platform, constellation, product) speaks of."""
+    """Return the sensor that the first meaningful of some names (platform, constellation, product) speaks of."""
     for name in names:
         if isinstance(name, str) and (found := _SENSOR.match(name)):
             return "S1" if found[1] == "1" else "S2"
@@ -136,7 +136,7 @@ def _require_storable(name: str, item: Mapping[str, Any]) -> None:
 
 
 def _depth(value: object) -> int:
-    """Levels of nesting, counted without recursion."""
+    """Return levels of nesting, counted without recursion."""
     depth, level = 0, [value]
     while level and depth <= _DEEPEST:
         depth += 1
@@ -154,7 +154,7 @@ def _has_href(asset: object) -> bool:
 
 
 def _home(item: Mapping[str, Any]) -> str | None:
-    """The item's own address, where it names an absolute one."""
+    """Return the item's own address, where it names an absolute one."""
     links = item.get("links")
     for link in links if isinstance(links, list) else []:
         if isinstance(link, Mapping) and link.get("rel") == "self" and "://" in str(link.get("href")):
@@ -169,7 +169,7 @@ def _absolute(asset: object, home: str) -> object:
 
 
 def absolute(href: str, home: str) -> str:
-    """An asset's address or path, which may be written relative to its item's."""
+    """Return an asset's address or path, which may be written relative to its item's."""
     if href.startswith("file://"):
         return unquote(urlsplit(href).path)
     if "://" in href or href.startswith("/vsi"):

@@ -55,7 +55,7 @@ class Opener:
         self._accesses: dict[str, Access] = {}
 
     def opened(self, found: FoundScene) -> Opened:
-        """The scene, its bands complete and its grid known. Raises SceneError."""
+        """Return the scene, its bands complete and its grid known. Raises SceneError."""
         scene = replace(self._read(found), scene_id=found.scene_id)
         with self.reading(found):
             grid = grid_of(scene, bands_of(scene)[0])
@@ -71,7 +71,7 @@ class Opener:
             yield
 
     def _read(self, found: FoundScene) -> Scene:
-        """The scene as its metadata say. Raises SceneError."""
+        """Return the scene as its metadata say. Raises SceneError."""
         if found.kind == "safe":
             if found.sensor == "S1":
                 raise SceneError(
@@ -99,7 +99,7 @@ class Opener:
             raise SceneError(found.scene_id, "unreadable", str(error)) from error
 
     def _allowed(self, found: FoundScene, read: Callable[[], Scene], profile: CatalogueProfile | None) -> Scene:
-        """The scene once all of its files are known to lie where they may, after redirects. Raises SceneError."""
+        """Return the scene once all of its files are known to lie where they may, after redirects. Raises SceneError."""
         places = self._places()
         try:
             if found.kind == "safe":
@@ -125,7 +125,7 @@ class Opener:
         return replace(scene, bands=bands)
 
     def _access(self, found: FoundScene) -> Access:
-        """The way to the scene's files; its tokens are kept while the profile says the same."""
+        """Return the way to the scene's files; its tokens are kept while the profile says the same."""
         name = str(found.profile)
         try:
             profile = load_profile(name)

@@ -1,7 +1,7 @@
 """How scenes of one pass relate: pure decisions, from what products say of themselves.
 
-family      all granules of a tile, or all slices, of one datatake, in whatever processing
-part        one granule or slice of a family; processings of one part replace each other, parts add up
+versions    of one acquisition: all granules of a tile, or all slices, of one datatake, in whatever processing
+part        one granule or slice of an acquisition; processings of one part replace each other, parts add up
 processing  newer by baseline, then by the time it was made
 """
 
@@ -23,7 +23,7 @@ SAME_TIME: Final = timedelta(seconds=1)
 
 
 class Processing(Protocol):
-    """What tells one processing of one part from another."""
+    """What distinguishes processings of one part."""
 
     @property
     def part(self) -> datetime | None: ...
@@ -34,7 +34,7 @@ class Processing(Protocol):
 
 
 class Known(Processing, Protocol):
-    """Another scene of the family, as the ledger has it."""
+    """Another version of the acquisition, as the ledger has it."""
 
     @property
     def scene_id(self) -> str: ...
@@ -49,26 +49,26 @@ class Known(Processing, Protocol):
 
 
 def datatake_of(scene: Scene) -> str:
-    """The datatake's name with its satellite; of a product that says none, satellite and time."""
+    """Return the datatake's name with its satellite; of a product that says none, satellite and time."""
     if scene.datatake is None:
         return f"{scene.platform}_{scene.observed_at:%Y%m%dT%H%M%S}"
     return scene.datatake if scene.datatake.startswith(scene.platform) else f"{scene.platform}_{scene.datatake}"
 
 
-def family_of(scene: Scene) -> str:
-    """What all granules of a tile, or slices, of one datatake share."""
+def acquisition_of(scene: Scene) -> str:
+    """Return what all granules of a tile, or slices, of one datatake share."""
     return f"{datatake_of(scene)}_T{scene.tile}" if scene.sensor == "S2" else datatake_of(scene)
 
 
 def is_same_part(one: Processing, other: Processing) -> bool:
-    """Says whether two scenes of a family show the same; so too where one does not say what it shows."""
+    """Return whether two versions of an acquisition show the same part; so too where one does not say what it shows."""
     if one.part is None or other.part is None:
         return True
     return abs(one.part - other.part) <= SAME_PART
 
 
 def is_newer(one: Processing, other: Processing) -> bool:
-    """Says whether a processing was made after another: by baseline where both have one, then by time."""
+    """Return whether a processing was made after another: by baseline where both have one, then by time."""
     mine, theirs = _numbers(one.baseline), _numbers(other.baseline)
     if mine and theirs and mine != theirs:
         return mine > theirs
@@ -82,8 +82,8 @@ def _numbers(baseline: str | None) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """Where a scene stands in its family."""
+class Precedence:
+    """The precedence of a scene among the versions of its acquisition."""
 
     busy: str | None
     """One that a worker is at: wait for it."""
@@ -96,18 +96,18 @@ class Standing:
     newest_revision: int | None
     """The highest of the others."""
     is_revision: bool
-    """Every parcel must be told anew, for an older processing of the part, or another part that did not end, may have
-    told it."""
+    """Every parcel must be emitted anew, for an older processing of the part, or another part that did not end, may have
+    emitted it."""
     is_in_store: bool
-    """The store has all that the others told: what it does not have was not told."""
+    """The store has all that the others emitted: what it does not have was not emitted."""
 
 
-def standing(mine: Processing, others: Sequence[Known]) -> Standing:
-    """Where a scene stands among the others of its family."""
+def precedence(mine: Processing, others: Sequence[Known]) -> Precedence:
+    """Return the precedence of a scene among the other versions of its acquisition."""
     begun = [one for one in others if one.revision is not None]
     same = [one for one in others if is_same_part(mine, one)]
     rest = [one for one in others if one not in same]
-    return Standing(
+    return Precedence(
         busy=next((one.scene_id for one in others if one.is_held), None),
         superseded_by=next((one.scene_id for one in same if one.state == "cut" and not is_newer(mine, one)), None),
         replaces=tuple(one.scene_id for one in same if is_newer(mine, one)),

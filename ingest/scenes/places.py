@@ -46,7 +46,7 @@ class Places:
 
     @classmethod
     def of(cls, named_: Iterable[str], folders: Iterable[Path], hosts: Iterable[str]) -> "Places":
-        """The places that operators named, those of the settings, and the hosts of the shipped profiles."""
+        """Return the places that operators named, those of the settings, and the hosts of the shipped profiles."""
         known = list(named_)
         paths = [Path(place) for place in known if place.startswith("/")]
         shipped = [host for name in shipped_profiles() for host in hosts_of(load_profile(name))]

@@ -4,7 +4,7 @@
     bookmark  = the moment this poll began       stored only after everything found was published
 
 A poll that fails leaves the bookmark where it was, so the next one finds the same again; what was published before the
-failure is known to the ledger by then. An item that is no scene is counted and told, and found again by the overlap.
+failure is known to the ledger by then. An item that is no scene is counted and reported, and found again by the overlap.
 """
 
 import math
@@ -24,9 +24,9 @@ from ingest.stream.schemas import Sensor
 
 T = TypeVar("T")
 FIRST_SINCE: Final = timedelta(days=10)
-"""How far back a first poll looks that was not told (two passes of Sentinel-2 over any place)."""
+"""How far back a first poll goes by default (two passes of Sentinel-2 over any place)."""
 BACK_OFFS: Final = tuple(timedelta(minutes=minutes) for minutes in (1, 2, 4, 8, 16, 32, 60))
-"""From a failed look to the next, by failures in a row; with an overlap of hours nothing is missed by waiting."""
+"""From a failed poll to the next, by failures in a row; with an overlap of hours nothing is missed by waiting."""
 
 
 Publish = Callable[[Iterable[FoundScene]], Published]
@@ -39,14 +39,14 @@ class Rejections:
     count: int = 0
     first: str | None = None
 
-    def also(self, told: str) -> "Rejections":
-        """One more."""
-        return Rejections(self.count + 1, self.first or told)
+    def also(self, message: str) -> "Rejections":
+        """Return the rejections with one more."""
+        return Rejections(self.count + 1, self.first or message)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A look at a source that went well."""
+    """A poll that succeeded."""
 
     source: str
     new: int
@@ -68,22 +68,22 @@ class Sources(Protocol):
     """Where bookmarks and failures are kept."""
 
     def bookmark(self, source: str) -> Bookmark | None:
-        """The source's bookmark, None before its first poll."""
+        """Return the source's bookmark, None before its first poll."""
 
     def succeeded(self, outcome: Outcome, now: datetime, next_at: datetime | None) -> None:
-        """Moves the bookmark and forgets failures."""
+        """Move the bookmark and forget failures."""
 
-    def failed(self, source: str, told: str, now: datetime, retry_after: timedelta | None) -> datetime:
-        """Keeps the failure, and gives when to look again; the bookmark stays."""
+    def failed(self, source: str, message: str, now: datetime, retry_after: timedelta | None) -> datetime:
+        """Keep the failure, and return when to poll again; the bookmark stays."""
 
 
 def source_name(profile: CatalogueProfile, sensor: Sensor, box: Box) -> str:
-    """The name under which a poll is bookmarked: another area is another source."""
+    """Return the name under which a poll is bookmarked: another area is another source."""
     return f"stac:{profile.name} {sensor} {','.join(f'{side:g}' for side in box)}"
 
 
 def rounded(box: Box) -> Box:
-    """The box grown to tenths of a degree: parcels that come later seldom make it another source (a tile is a degree)."""
+    """Return the box grown to tenths of a degree: parcels that come later seldom make it another source (a tile is a degree)."""
     west, south, east, north = box
     return (
         math.floor(west * 10) / 10,
@@ -105,7 +105,7 @@ def poll(
     sources: Sources,
     next_at: datetime | None = None,
 ) -> Outcome:
-    """Looks once for a sensor's scenes over a box, and moves the bookmark when all of them are published.
+    """Poll once for a sensor's scenes over a box, and move the bookmark when all of them are published.
 
     Args:
         since: earliest acquisition; None: as the last time, or ten days before the first.
@@ -119,7 +119,7 @@ def poll(
     since = since or (mark.since if mark else now - FIRST_SINCE)
     published_since = None
     acquired_since = since
-    if mark and mark.since <= since:  # else this poll looks further back than any before
+    if mark and mark.since <= since:  # else this poll goes further back than any before
         published_since = mark.polled_to - profile.overlap
         if not profile.published:
             acquired_since = max(since, published_since)
@@ -151,17 +151,17 @@ def poll(
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A look at a source that did not succeed; it is kept with the source."""
+    """A poll that failed; it is kept with the source."""
 
     source: str
-    told: str
+    message: str
     next_at: datetime
 
 
-def attempt(source: str, look: Callable[[], T], sources: Sources, now: datetime) -> T | Failure:
-    """A look at a source whose failure is kept and given back, so that others go on. Raises Stopped."""
+def attempt(source: str, poll_source: Callable[[], T], sources: Sources, now: datetime) -> T | Failure:
+    """Poll a source; a failure is kept and returned, so that others go on. Raises Stopped."""
     try:
-        return look()
+        return poll_source()
     except Stopped:
         raise
     except IngestError as error:

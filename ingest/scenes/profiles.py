@@ -107,7 +107,7 @@ class CatalogueProfile(_Part):
         return timedelta(hours=self.overlap_hours) if self.published else timedelta(days=self.overlap_days)
 
     def reading(self, sensor: Sensor) -> Profile:
-        """How items of the sensor are read. Raises ProfileError."""
+        """Return how items of the sensor are read. Raises ProfileError."""
         if sensor not in self.sensors:
             raise ProfileError(f"profile {self.name}: no [sensors.{sensor}]; it has {', '.join(sorted(self.sensors))}")
         known, names = _DEFAULTS[sensor], self.sensors[sensor]
@@ -116,17 +116,17 @@ class CatalogueProfile(_Part):
 
 
 def reading_of(profile: CatalogueProfile | None, sensor: Sensor) -> Profile:
-    """How items of a sensor are read; without a profile by the names of the three large catalogues. Raises ProfileError."""
+    """Return how items of a sensor are read; without a profile by the names of the three large catalogues. Raises ProfileError."""
     return profile.reading(sensor) if profile else _DEFAULTS[sensor]
 
 
 def shipped_profiles() -> dict[str, Path]:
-    """The profiles that come with the project, by name."""
+    """Return the profiles that come with the project, by name."""
     return {path.stem: path for path in sorted(PROFILES_FOLDER.glob("*.toml"))}
 
 
 def load_profile(name_or_path: str) -> CatalogueProfile:
-    """A profile by its shipped name or the path of a TOML file. Raises ProfileError."""
+    """Return a profile by its shipped name or the path of a TOML file. Raises ProfileError."""
     path = shipped_profiles().get(name_or_path)
     name, path = (name_or_path, path) if path else (str(Path(name_or_path).resolve()), Path(name_or_path))
     try:

@@ -1,6 +1,6 @@
 """Publishing: a found scene into the ledger, then onto the topic; each once, whatever dies in between.
 
-A scene that the ledger knows is not published again, so finders may look twice. One that was entered but that the topic
+A scene that the ledger knows is not published again, so finders may find it twice. One that was entered but that the topic
 never confirmed goes out with the next scenes, and a worker finds it in the ledger even so.
 """
 
@@ -49,7 +49,7 @@ class ScenePublisher:
         self._sender: Sender | None = None
 
     def publish(self, found: Iterable[FoundScene], or_mended: bool = False) -> Published:
-        """Returns when the broker has every new one.
+        """Return when the broker has every new one.
 
         Args:
             or_mended: those that failed, or whose item was changed at its place, count as new: read as they were found now.
@@ -62,7 +62,7 @@ class ScenePublisher:
         return Published(len(new), len(scenes) - len(new))
 
     def close(self) -> None:
-        """Lets go of the broker."""
+        """Let go of the broker."""
         sender, self._sender = self._sender, None
         if sender:
             sender.close()
@@ -76,7 +76,7 @@ class ScenePublisher:
         self.close()
 
     def _send_unpublished(self) -> None:
-        """Sends what is entered and not confirmed. Raises as `publish`."""
+        """Send what is entered and not confirmed. Raises as `publish`."""
         while records := self._unpublished():
             try:
                 self._send(records)
@@ -108,7 +108,7 @@ class ScenePublisher:
 
 
 def enter(engine: Engine, scenes: Iterable[FoundScene], now: datetime, or_mended: bool = False) -> list[str]:
-    """Enters scenes into the ledger; returns the ids of those that it did not know (or that failed)."""
+    """Enter scenes into the ledger; return the ids of those that it did not know (or that failed)."""
     rows = [
         NewScene(
             scene.scene_id, scene.sensor, json.loads(scene.to_json()), datatake_named(scene.scene_id), scene.found_at

@@ -1,4 +1,4 @@
-"""A found scene as the scenes topic carries it: where it is, not what is in it.
+"""A found scene as a record of the scenes topic: where it is, not what is in it.
 
 The worker opens the product: one that is broken is then marked in the ledger with its reason, not lost when it was found.
 """
@@ -40,7 +40,7 @@ def _without_control(text: str) -> str:
 
 
 def _storable(item: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Refuses what JSON in a database cannot hold, although a JSON reader lets it through."""
+    """Refuse what JSON in a database cannot hold, although a JSON reader lets it through."""
     waiting: list[Any] = [item]
     while waiting:
         value = waiting.pop()
@@ -109,7 +109,7 @@ class FoundScene:
             raise ValueError(f"scene {self.scene_id}: kind {self.kind} {'with' if self.item else 'without'} an item")
 
     def to_json(self) -> bytes:
-        """The record of the topic."""
+        """Return the record of the topic."""
         plain = {field.name: getattr(self, field.name) for field in fields(self)} | {
             "found_at": self.found_at.isoformat()
         }
@@ -117,7 +117,7 @@ class FoundScene:
 
     @classmethod
     def from_json(cls, value: bytes) -> "FoundScene":
-        """The scene that a record of the topic tells; raises MessageRejected."""
+        """Return the scene that a record of the topic describes; raises MessageRejected."""
         if len(value) > MAX_BYTES:
             raise MessageRejected("oversized", f"the record has {len(value)} bytes, more than {MAX_BYTES}")
         try:
@@ -133,13 +133,13 @@ class FoundScene:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "FoundScene":
-        """The scene that the ledger keeps, as `to_json` wrote it."""
+        """Return the scene that the ledger keeps, as `to_json` wrote it."""
         message = _Message.model_validate(record)
         return cls(**{field.name: getattr(message, field.name) for field in fields(cls)})
 
 
 def pass_key(scene_id: str) -> str:
-    """What all processings of a scene share: satellite, day and tile of Sentinel-2, the datatake of Sentinel-1.
+    """Return what all processings of a scene share: satellite, day and tile of Sentinel-2, the datatake of Sentinel-1.
 
     The key of the topic, so that they lie in one partition; a name that says none of it is its own key.
     """
@@ -151,7 +151,7 @@ def pass_key(scene_id: str) -> str:
 
 
 def datatake_named(scene_id: str) -> str | None:
-    """The datatake that a product's name tells, as opened scenes call it (`ingest.scenes.passes`); None: it does not."""
+    """Return the datatake that a product's name states, as opened scenes call it (`ingest.scenes.passes`); None: it does not."""
     if found := _S2_PRODUCT.search(scene_id):
         return f"{found['platform']}_{found['start']}"
     if found := _S1_PRODUCT.search(scene_id):

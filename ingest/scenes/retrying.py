@@ -1,4 +1,4 @@
-"""Requests with patience: 429, 5xx, time-outs, half bodies and broken JSON are tried again, and each time is told.
+"""Requests with patience: 429, 5xx, time-outs, half bodies and broken JSON are tried again, and each time is reported.
 
     wait before try n + 1 = what Retry-After says + uniform(0, base), else uniform(0, min(cap, base * 2^n))
 
@@ -37,8 +37,8 @@ _LARGEST_ANSWER: Final = 64 * 2**20
 class SourceUnavailable(IngestError):
     """The source did not answer as it should after all tries: nothing was moved, ask again later."""
 
-    def __init__(self, told: str, retry_after_s: float | None = None) -> None:
-        super().__init__(told)
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
         self.retry_after_s = retry_after_s
         """What the source itself asked for, where that was longer than is waited in place."""
 
@@ -46,8 +46,8 @@ class SourceUnavailable(IngestError):
 class SourceRefused(IngestError):
     """The source says that the request is wrong: a person mends the profile, the area or the credentials."""
 
-    def __init__(self, told: str, status: int) -> None:
-        super().__init__(told)
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
         self.status = status
 
 
@@ -95,24 +95,24 @@ class Http:
 
     Args:
         source: what messages call it.
-        told: given a line for each try that failed; the same lines are logged.
+        report: given a line for each try that failed; the same lines are logged.
     """
 
     def __init__(
-        self, source: str, patience: Patience, clock: Clock, told: Callable[[str], None] = lambda _: None
+        self, source: str, patience: Patience, clock: Clock, report: Callable[[str], None] = lambda _: None
     ) -> None:
-        self.source, self._patience, self._clock, self._told = source, patience, clock, told
+        self.source, self._patience, self._clock, self._report = source, patience, clock, report
         self.secrets: list[str] = []
         """Texts that no message may show, whoever sends them back to us."""
         self._session = requests.Session()
 
     def pause(self, seconds: float) -> None:
-        """Waits between two requests, for the source's sake. Raises Stopped."""
+        """Wait between two requests, for the source's sake. Raises Stopped."""
         if seconds and self._clock.wait(seconds):
             raise Stopped(f"{self.source}: asked to end")
 
     def json(self, method: str, url: str, **request: Any) -> Any:
-        """The parsed answer; arguments as `text`."""
+        """Return the parsed answer; arguments as `text`."""
         return self.text(method, url, parsed_json, **request)
 
     def text(
@@ -127,7 +127,7 @@ class Http:
         body: Any = None,
         form: Mapping[str, str] | None = None,
     ) -> T:
-        """What `read` makes of the answer; an answer that it finds broken (ValueError) is asked for again.
+        """Return what `read` makes of the answer; an answer that it finds broken (ValueError) is asked for again.
 
         Raises SourceUnavailable, SourceRefused, Stopped.
         """
@@ -178,15 +178,15 @@ class Http:
             f"{self.source}: {place}: {failure}; try {attempt + 1} of {patience.tries} in {wait_s:.1f} s"
         )
         log.warning(line)
-        self._told(line)
+        self._report(line)
         if self._clock.wait(wait_s):
             raise Stopped(f"{self.source}: asked to end")
 
     def _reason(self, answer: requests.Response) -> str:
-        """The status and what the source says about it, one line."""
-        is_told = "json" in answer.headers.get("Content-Type", "")
-        said = self._shown(" ".join(_bounded(answer).decode(errors="replace").split())) if is_told else ""
-        return f"{answer.status_code} {answer.reason}{f': {said[:160]}' if said else ''}"
+        """Return the status and what the source says about it, one line."""
+        is_json = "json" in answer.headers.get("Content-Type", "")
+        stated = self._shown(" ".join(_bounded(answer).decode(errors="replace").split())) if is_json else ""
+        return f"{answer.status_code} {answer.reason}{f': {stated[:160]}' if stated else ''}"
 
     def _shown(self, line: str) -> str:
         for secret in self.secrets:
@@ -194,12 +194,12 @@ class Http:
         return line
 
     def _asked(self, answer: requests.Response) -> float | None:
-        """Seconds of Retry-After, which is a number of seconds or a date."""
-        said = answer.headers.get("Retry-After", "").strip()
-        if said.isdecimal():
-            return float(said)
+        """Return seconds of Retry-After, which is a number of seconds or a date."""
+        stated = answer.headers.get("Retry-After", "").strip()
+        if stated.isdecimal():
+            return float(stated)
         try:
-            until = parsedate_to_datetime(said)
+            until = parsedate_to_datetime(stated)
         except ValueError:
             return None
         until = until if until.tzinfo else until.replace(tzinfo=UTC)
@@ -207,7 +207,7 @@ class Http:
 
 
 def _bounded(answer: requests.Response) -> bytes:
-    """The body, unpacked no further than its bound. Raises ValueError beyond it, and requests' errors."""
+    """Return the body, unpacked no further than its bound. Raises ValueError beyond it, and requests' errors."""
     body = bytearray()
     for part in answer.iter_content(2**16):
         body += part
@@ -217,13 +217,13 @@ def _bounded(answer: requests.Response) -> bytes:
 
 
 def _place(url: str) -> str:
-    """Host and path: what follows may be signed."""
+    """Return host and path: what follows may be signed."""
     parts = urlsplit(url)
     return f"{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
 
 
 def _why(error: BaseException) -> str:
-    """The innermost cause: what the operating system or the protocol says."""
+    """Return the innermost cause: what the operating system or the protocol says."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     return f"{type(error).__name__}: {error}"[:200]

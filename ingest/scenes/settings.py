@@ -38,10 +38,10 @@ class SceneSettings(BaseSettings):
         return timedelta(seconds=self.lease_s)
 
     def wait(self, attempts: int) -> timedelta | None:
-        """Before the next attempt after so many; None: no more by itself."""
+        """Return the wait before the next attempt after so many; None: no more by itself."""
         return None if attempts >= self.tries else timedelta(seconds=self.first_wait_s * 5 ** (attempts - 1))
 
 
 def scenes_topic(settings: IngestSettings) -> str:
-    """Topic of found scenes."""
+    """Return the topic of found scenes."""
     return f"{settings.topic_prefix}.scenes"

@@ -16,31 +16,31 @@ class DatabaseSources:
         self._engine = engine
 
     def bookmark(self, source: str) -> Bookmark | None:
-        """How far the source has been polled."""
+        """Return how far the source has been polled."""
         found = self.find(source)
         if found is None or found.since is None or found.polled_to is None:
             return None
         return Bookmark(found.since, found.polled_to)
 
     def find(self, source: str) -> SceneSource | None:
-        """All that is known of a source."""
+        """Return all that is known of a source."""
         with self._engine.begin() as connection:
             return scene_sources.source(connection, source)
 
     def all(self) -> Sequence[SceneSource]:
-        """Every source."""
+        """Return every source."""
         with self._engine.begin() as connection:
             return scene_sources.all_sources(connection)
 
     def forget(self, source: str) -> bool:
-        """Forgets a source with its bookmark; False where it is not known."""
+        """Forget a source with its bookmark; False where it is not known."""
         with self._engine.begin() as connection:
             return scene_sources.forget(connection, source)
 
     def succeeded(self, outcome: Outcome, now: datetime, next_at: datetime | None) -> None:
-        """Moves the bookmark and ends a row of failures."""
+        """Move the bookmark and end a row of failures."""
         with self._engine.begin() as connection:
-            scene_sources.record_look(
+            scene_sources.record_poll(
                 connection,
                 outcome.source,
                 since=outcome.since,
@@ -52,8 +52,8 @@ class DatabaseSources:
                 next_at=next_at,
             )
 
-    def failed(self, source: str, told: str, now: datetime, retry_after: timedelta | None) -> datetime:
-        """Keeps the failure; gives when to look again."""
+    def failed(self, source: str, message: str, now: datetime, retry_after: timedelta | None) -> datetime:
+        """Keep the failure; return when to poll again."""
         with self._engine.begin() as connection:
-            kept = scene_sources.record_failure(connection, source, told, now, BACK_OFFS, retry_after)
+            kept = scene_sources.record_failure(connection, source, message, now, BACK_OFFS, retry_after)
         return kept.next_at or now

@@ -6,7 +6,7 @@
 Acknowledging one notification acknowledges all before it, so the first whose item is not in the STAC catalogue yet ends
 a pull. One that waits for a day is published as the SAFE that it is: the ledger then shows it, and why it is not cut.
 
-Source: documentation.dataspace.copernicus.eu/APIs/Subscriptions.html and Token.html; its news of 24 June 2025
+Source: documentation.dataspace.copernicus.eu/APIs/Subscriptions.html and Token.html; announcement of 24 June 2025
 (SubscriptionType is required); creodias.docs.cloudferro.com, pull subscriptions (reading is not destructive).
 """
 
@@ -36,7 +36,7 @@ _AT_ONCE: Final = 20
 _LONGEST_WAIT: Final = timedelta(days=1)
 """For a STAC item (chosen as far more than the minutes it takes, and less than the three days a queue keeps names)."""
 _LEAST_LEFT_S: Final = 60.0
-"""Of a token that lives ten minutes: renewed before."""
+"""Of a token that is valid for ten minutes: renewed before."""
 _ID: Final = re.compile(r"[0-9a-fA-F-]{36}")
 
 
@@ -63,13 +63,13 @@ class Credentials:
         self._token, self._until = self._given, None if self._given else now()
 
     def bearer(self) -> Bearer:
-        """A token that is good for the next request. Raises SourceUnavailable, SourceRefused."""
+        """Return a token that is good for the next request. Raises SourceUnavailable, SourceRefused."""
         if self._until is not None and (self._until - self._now()).total_seconds() < _LEAST_LEFT_S:
             self.renew()
         return Bearer(self._token)
 
     def renew(self) -> bool:
-        """Gets a new token; False where only a token was given."""
+        """Get a new token; False where only a token was given."""
         if not (self._user and self._password):
             return False
         form = {
@@ -88,7 +88,7 @@ class Credentials:
         return True
 
     def _hide(self, *secrets: str) -> None:
-        """Keeps them out of messages, as they are and as forms write them."""
+        """Keep them out of messages, as they are and as forms write them."""
         self._http.secrets += [written for secret in secrets if secret for written in (secret, quote_plus(secret))]
 
 
@@ -129,7 +129,7 @@ class Subscription:
         return f"{SOURCE}:{self.subscription_id}"
 
     def pull(self, now: datetime, publish: Publish) -> Pull:
-        """Publishes and acknowledges until the queue is empty or waits. Raises IngestError; nothing is lost then."""
+        """Publish and acknowledge until the queue is empty or waits. Raises IngestError; nothing is lost then."""
         new, known, rejected, waiting, left = 0, 0, Rejections(), Rejections(), None
         last = None
         while not waiting.count and (notifications := self._read()):
@@ -175,7 +175,7 @@ class Subscription:
         return f"{self.odata}/Subscriptions({self.subscription_id})"
 
     def _scene(self, notification: Mapping[str, Any], now: datetime) -> FoundScene:
-        """The scene of a notification. Raises _NotYet, NotAScene."""
+        """Return the scene of a notification. Raises _NotYet, NotAScene."""
         if (event := notification.get("SubscriptionEvent", "created")) != "created":
             raise NotAScene(f"{notification.get('ProductName')}: event {event!r} is none that makes a scene")
         product = self._product(notification)
@@ -229,7 +229,7 @@ class Subscription:
 
 
 def authorised(http: Http, credentials: Credentials, method: str, url: str, body: Any = None) -> Any:
-    """The answer to a request with a token, which is renewed once where it is refused. Raises IngestError."""
+    """Return the answer to a request with a token, which is renewed once where it is refused. Raises IngestError."""
     bearer = credentials.bearer()
     try:
         return http.json(method, url, auth=bearer, body=body)
@@ -244,7 +244,7 @@ def authorised(http: Http, credentials: Credentials, method: str, url: str, body
 
 
 def subscribe(http: Http, credentials: Credentials, box: Box, odata: str = ODATA) -> str:
-    """Makes a pull subscription to Sentinel-2 L2A over a box, and gives its id. Raises IngestError."""
+    """Make a pull subscription to Sentinel-2 L2A over a box, and give its id. Raises IngestError."""
     west, south, east, north = (f"{side:g}" for side in box)
     ring = f"{west} {south},{east} {south},{east} {north},{west} {north},{west} {south}"
     condition = (
@@ -272,7 +272,7 @@ def subscribe(http: Http, credentials: Credentials, box: Box, odata: str = ODATA
 
 
 def _moment(notification: Mapping[str, Any]) -> datetime:
-    """When the notification was made. Raises NotAScene."""
+    """Return when the notification was made. Raises NotAScene."""
     try:
         moment = datetime.fromisoformat(str(notification.get("NotificationDate")))
         if moment.tzinfo is not None:

@@ -28,34 +28,34 @@ ProfileOption = Annotated[str | None, typer.Option(help="Profile that reads item
 
 
 class Unsigned(logging.Formatter):
-    """Lines without signatures, whoever wrote them: GDAL tells addresses in full."""
+    """Lines without signatures, whoever wrote them: GDAL writes addresses in full."""
 
     def format(self, record: logging.LogRecord) -> str:
         return "\n".join(printable(one) for one in unsigned(super().format(record)).splitlines())
 
 
 def begin() -> threading.Event:
-    """The log goes to the terminal's error stream; signals set the event, which ends loops and waits."""
+    """Log to the terminal's error stream; return the event that signals set, which ends loops and waits."""
     handler = logging.StreamHandler()
     handler.setFormatter(Unsigned("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("kafka").setLevel(logging.CRITICAL)  # publisher and worker say themselves when the broker is away
-    logging.getLogger("rasterio").setLevel(logging.WARNING)  # what it tells below that, the scene's own line tells too
+    logging.getLogger("rasterio").setLevel(logging.WARNING)  # what it logs below that, the scene's own line has too
     return stop_on_signals()
 
 
 def session(source: str, stop: threading.Event) -> Http:
-    """Patient requests to a source."""
+    """Return patient requests to a source."""
     return Http(source, Patience(), Clock(now, stop.wait, random.uniform))
 
 
 def publisher(topic_prefix: str | None) -> ScenePublisher:
-    """A publisher on the scenes topic."""
+    """Return a publisher on the scenes topic."""
     return ScenePublisher(engine(resolve_dsn()), resolve_broker().bootstrap, ingest_settings(topic_prefix), now)
 
 
 def places(settings: SceneSettings) -> Callable[[], Places]:
-    """Where files may be read from, asked anew each time: somebody may name a folder meanwhile."""
+    """Return where files may be read from, asked anew each time: somebody may name a folder meanwhile."""
 
     def allowed() -> Places:
         with engine(resolve_dsn()).begin() as connection:
@@ -65,13 +65,13 @@ def places(settings: SceneSettings) -> Callable[[], Places]:
 
 
 def name_places(given: Sequence[str]) -> None:
-    """Keeps the folders and hosts of paths and addresses that a person gave: workers may read from there."""
+    """Keep the folders and hosts of paths and addresses that a person gave: workers may read from there."""
     with engine(resolve_dsn()).begin() as connection:
         ledger.name_places(connection, [named(one) for one in given], now())
 
 
 def ingest_settings(topic_prefix: str | None) -> IngestSettings:
-    """Settings of the topics, from the environment where nothing else was said."""
+    """Return settings of the topics, from the environment where nothing else was said."""
     return IngestSettings(topic_prefix=topic_prefix) if topic_prefix else IngestSettings()
 
 
@@ -88,10 +88,10 @@ def json_line(facts: Mapping[str, Any]) -> None:
 
 
 def minute(moment: datetime | None) -> str:
-    """A time for people."""
+    """Return a time for people."""
     return f"{moment:%Y-%m-%d %H:%M}" if moment else ""
 
 
 def now() -> datetime:
-    """The time: only the command line may ask."""
+    """Return the time: only the command line may ask."""
     return datetime.now(UTC)

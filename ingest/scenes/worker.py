@@ -1,11 +1,11 @@
-"""The worker: takes scenes from the topic and the ledger, cuts them, sends what they tell, says so in the ledger.
+"""The worker: takes scenes from the topic and the ledger, cuts them, sends their observations, and keeps the outcome in the ledger.
 
     topic ──► entered ──► claimed ──► begun ──► cut ──► sent, confirmed ──► ended ──► offset
                              ▲                                                │
                              └── ledger: due again, left by a dead worker ◄───┘ failed, and it may pass
 
 Any number of workers share the work: a scene is one worker's for as long as it renews its lease. Whatever dies in between,
-the next attempt tells the same observations under the same keys, and the store keeps each once.
+the next attempt sends the same observations under the same keys, and the store keeps each once.
 """
 
 import logging
@@ -30,7 +30,7 @@ from ingest.imagery.settings import ImagerySettings
 from ingest.scenes import cutting
 from ingest.scenes.access import unsigned
 from ingest.scenes.begin import Begun, InTheWay, Superseded, begin
-from ingest.scenes.cutting import StoreBehind, Told
+from ingest.scenes.cutting import CutScene, StoreBehind
 from ingest.scenes.opening import Opener
 from ingest.scenes.publish import enter
 from ingest.scenes.record import FoundScene
@@ -58,7 +58,7 @@ class LeaseLost(IngestError):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All that a worker is told."""
+    """The settings of a worker."""
 
     ingest: IngestSettings
     scenes: SceneSettings
@@ -88,7 +88,7 @@ class Worker:
         self.ends: Ends = Counter()
 
     def run(self, stop: threading.Event, until_idle: bool = False) -> Ends:
-        """Works until `stop`, or until nothing is left that could be tried now; waits for a broker or database that
+        """Work until `stop`, or until nothing is left that could be tried now; wait for a broker or database that
         goes away. Raises BrokerUnavailable or DatabaseUnavailable when one is away at the start."""
         self._connected()
         wait_s = 1.0
@@ -98,7 +98,7 @@ class Worker:
                     break
                 wait_s = 1.0
             except StreamReplaced as error:
-                log.warning("%s; beginning with its new life", str(error))
+                log.warning("%s; beginning with the new topic", str(error))
                 self.close()
             except (BrokerUnavailable, DeliveryFailed, *CONNECTION_ERRORS) as error:
                 log.warning("waiting %.0f s, the scene in hand comes again: %s", wait_s, str(error).splitlines()[0])
@@ -108,7 +108,7 @@ class Worker:
         return self.ends
 
     def close(self) -> None:
-        """Lets go of the broker."""
+        """Let go of the broker."""
         topic, self._topic, producer, self._producer = self._topic, None, self._producer, None
         if topic:
             topic.close()
@@ -124,7 +124,7 @@ class Worker:
         return self._topic, self._producer
 
     def _step(self, stop: threading.Event) -> bool:
-        """Works on what the topic brings, else on what is due in the ledger; False when neither has anything."""
+        """Work on what the topic brings, else on what is due in the ledger; False when neither has anything."""
         topic, _ = self._connected()
         records = topic.poll(0.0) or topic.poll(_POLL_S)
         for record in records:
@@ -137,13 +137,13 @@ class Worker:
         return bool(records) or self._work(None)
 
     def _is_idle(self) -> bool:
-        """Says whether nothing is left but what others are at, or what waits for a later attempt or a person."""
+        """Return whether nothing is left but what others are at, or what waits for a later attempt or a person."""
         topic, _ = self._connected()
         with self._engine.begin() as connection:
             return topic.is_at_end() and not scenes.is_any_due(connection, self._now() + _SOON)
 
     def _work(self, scene_id: str | None) -> bool:
-        """Takes one scene that is due and ends it somehow; False when there is none."""
+        """Take one scene that is due and end it somehow; False when there is none."""
         now = self._now()
         with self._engine.begin() as connection:
             held = scenes.claim(connection, self._name, now + self._settings.scenes.lease, now, scene_id)
@@ -166,18 +166,18 @@ class Worker:
             raise  # the lease ends by itself
         except Exception as error:  # the outermost loop: one scene's surprise must not stop the others
             log.exception("scene %s: a surprise", held.scene_id)
-            told = f"scene {held.scene_id}: unexpected {type(error).__name__}: {str(error).splitlines()[0][:200]}"
-            end = self._failed(held, "unexpected", told, False)
+            message = f"scene {held.scene_id}: unexpected {type(error).__name__}: {str(error).splitlines()[0][:200]}"
+            end = self._failed(held, "unexpected", message, False)
         self.ends[end] += 1
         return True
 
     def _cut(self, held: Claim, check: Callable[[], None]) -> End:
-        """Opens, begins, cuts, sends and ends a scene. Raises SceneError and what stops an attempt."""
+        """Open, begin, cut, send and end a scene. Raises SceneError and what stops an attempt."""
         if held.attempt > self._settings.scenes.tries:
             raise SceneError(
                 held.scene_id,
                 "unreadable",
-                f"{held.attempt - 1} workers vanished while they cut it; look at their memory and logs, then retry",
+                f"{held.attempt - 1} workers vanished while they cut it; check their memory and logs, then retry",
             )
         found = FoundScene.from_record(held.record)
         with self._opener.reading(found):
@@ -187,7 +187,7 @@ class Worker:
                 return self._put_back(held, f"waits for {begun.scene_id}", self._now() + _SOON)
             if isinstance(begun, Superseded):
                 return "superseded"
-            told = cutting.cut(
+            result = cutting.cut(
                 self._engine,
                 opened,
                 begun.beside,
@@ -197,48 +197,55 @@ class Worker:
                 self._settings.ingest.season_margin_days,
             )
         check()
-        self._keep(held, told)
-        self._send(told)
-        return self._end(held, opened.scene, begun, told)
+        self._keep(held, result)
+        self._send(result)
+        return self._end(held, opened.scene, begun, result)
 
-    def _keep(self, held: Claim, told: Told) -> None:
-        """Keeps what is about to be sent, so that a later attempt knows it. Raises LeaseLost."""
-        if told.table is None or told.sent is None:
+    def _keep(self, held: Claim, result: CutScene) -> None:
+        """Keep what is about to be sent, so that a later attempt knows it. Raises LeaseLost."""
+        if result.table is None or result.sent is None:
             return
-        highest = max(told.table["revision"].to_pylist(), default=0)
+        highest = max(result.table["revision"].to_pylist(), default=0)
         with self._engine.begin() as connection:
-            if not scenes.sends(connection, held, told.sent, highest):
+            if not scenes.sends(connection, held, result.sent, highest):
                 raise LeaseLost(f"scene {held.scene_id}: another worker has it by now")
 
-    def _send(self, told: Told) -> None:
-        """Returns when the broker has every observation."""
-        if told.table is None:
+    def _send(self, result: CutScene) -> None:
+        """Return when the broker has every observation."""
+        if result.table is None:
             return
         _, producer = self._connected()
-        for start in range(0, told.table.num_rows, _ROWS_AT_ONCE):
-            producer.send(told.table.slice(start, _ROWS_AT_ONCE))
+        for start in range(0, result.table.num_rows, _ROWS_AT_ONCE):
+            producer.send(result.table.slice(start, _ROWS_AT_ONCE))
             producer.flush()
 
-    def _end(self, held: Claim, scene: Scene, begun: Begun, told: Told) -> End:
+    def _end(self, held: Claim, scene: Scene, begun: Begun, result: CutScene) -> End:
         at = begun.place.observed_at
         stored = StoredScene(
             held.scene_id, scene.sensor, scene.platform, scene.relative_orbit, at, max(scene.available_at, at)
         )
-        state: Literal["cut", "empty"] = "empty" if told.is_empty else "cut"
+        state: Literal["cut", "empty"] = "empty" if result.is_empty else "cut"
         with self._engine.begin() as connection:
             is_ours = scenes.end(
-                connection, held, state, stored, told.counts, begun.place.standing.replaces, told.note, self._now()
+                connection,
+                held,
+                state,
+                stored,
+                result.counts,
+                begun.place.precedence.replaces,
+                result.note,
+                self._now(),
             )
         if not is_ours:
             raise LeaseLost(f"scene {held.scene_id}: another worker has it by now")
-        counts = told.counts
-        log.info("scene %s: %s, %d of %d parcels told", held.scene_id, state, counts.emitted, counts.expected)
+        counts = result.counts
+        log.info("scene %s: %s, %d of %d parcels emitted", held.scene_id, state, counts.emitted, counts.expected)
         return state
 
-    def _failed(self, held: Claim, cause: str, told: str, may_pass: bool) -> End:
+    def _failed(self, held: Claim, cause: str, message: str, may_pass: bool) -> End:
         wait = self._settings.scenes.wait(held.attempt) if may_pass else None
         now = self._now()
-        line = unsigned(told)
+        line = unsigned(message)
         log.warning("%s%s", line, f" (again in {wait})" if wait else "")
         with self._engine.begin() as connection:
             is_ours = scenes.fail(connection, held, cause, line, now + wait if wait else None, now)
@@ -251,7 +258,7 @@ class Worker:
 
     @contextmanager
     def _lease(self, held: Claim) -> Iterator[Callable[[], None]]:
-        """Renews the lease meanwhile; gives a check that raises LeaseLost where it ended."""
+        """Renew the lease meanwhile; give a check that raises LeaseLost where it ended."""
         over = threading.Event()
 
         def renew() -> bool:

@@ -1,4 +1,4 @@
-"""Arrow IPC streams as tables of a schema's columns: sizes first, then columns, bad rows put aside one by one.
+"""Arrow IPC streams as tables of a schema's columns: sizes first, then columns, bad rows rejected one by one.
 
 Order matters. Nothing is allocated before `stream_size` has said how much it will be; no value is touched before the
 offsets and indices that lead to it are validated; no dictionary is spread out before its size is known.
@@ -40,7 +40,7 @@ class ArrowBatch:
 
 
 def read_batch(value: bytes, max_rows: int, max_bytes: int) -> ArrowBatch:
-    """Reads an Arrow IPC stream; raises MessageRejected.
+    """Read an Arrow IPC stream; raises MessageRejected.
 
     Args:
         value: the message.
@@ -68,7 +68,7 @@ def read_batch(value: bytes, max_rows: int, max_bytes: int) -> ArrowBatch:
 def decode_arrow(
     value: bytes, max_rows: int = 50_000, max_bytes: int = 8 * 2**20
 ) -> tuple[ObservationSchema, pa.Table]:
-    """An Arrow IPC stream all of whose rows fit; raises MessageRejected, also for a single row."""
+    """Return an Arrow IPC stream all of whose rows fit; raises MessageRejected, also for a single row."""
     batch = read_batch(value, max_rows, max_bytes)
     for fault in batch.faults:
         raise MessageRejected(fault.code, f"{fault.reason} (row {fault.row})")
@@ -76,7 +76,7 @@ def decode_arrow(
 
 
 def check_size(n: int, limit: int, what: str) -> None:
-    """Raises MessageRejected where a message has more of something than it may have."""
+    """Raise MessageRejected where a message has more of something than it may have."""
     if n > limit:
         raise MessageRejected(
             "oversized", f"the message has {n} {what}, more than {limit}; send smaller batches or fewer pixels"
@@ -84,7 +84,7 @@ def check_size(n: int, limit: int, what: str) -> None:
 
 
 def _schema_of(found: pa.Schema) -> ObservationSchema:
-    """The schema that a stream names, if its columns are that schema's; raises MessageRejected."""
+    """Return the schema that a stream names, if its columns are that schema's; raises MessageRejected."""
     named = (found.metadata or {}).get(SCHEMA_KEY, b"").decode("utf-8", "replace")
     if named not in SCHEMAS:
         raise unknown_schema(named)
@@ -110,7 +110,7 @@ def _check_type(sent: pa.DataType, field: pa.Field) -> None:
         raise MessageRejected(
             "naive_timestamp", f"{field.name}: timestamps without a time zone; send timestamp[us, UTC]"
         )
-    if kind != field.type and not any(is_(kind) and is_(field.type) for is_ in _FAMILIES):
+    if kind != field.type and not any(is_(kind) and is_(field.type) for is_ in _KINDS):
         raise MessageRejected("malformed", f"{field.name}: type {kind!s:.80}, not {field.type}; send that type")
 
 
@@ -130,7 +130,7 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 # A column may come in another width of its own kind (double for float, nanoseconds for microseconds), nothing looser.
-_FAMILIES: Final = (pa.types.is_integer, pa.types.is_floating, pa.types.is_timestamp, _is_text, _is_bytes)
+_KINDS: Final = (pa.types.is_integer, pa.types.is_floating, pa.types.is_timestamp, _is_text, _is_bytes)
 _BYTES_OF: Final[Mapping[pa.DataType, pa.DataType]] = {
     pa.string(): pa.binary(),
     pa.large_string(): pa.large_binary(),
@@ -148,7 +148,7 @@ _ROW_BITS: Final = {
 
 
 def _unchecked_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Text as bytes: a text that is not UTF-8 is one row's fault, offsets that lead astray are the message's."""
+    """Return texts as bytes: a text that is not UTF-8 is one row's fault, offsets that lead astray are the message's."""
     kind = column.type
     if kind.id == _DICTIONARY and kind.value_type in _BYTES_OF:
         bytes_kind = _BYTES_OF[kind.value_type]
@@ -164,13 +164,13 @@ def _unchecked_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def _check_decoded_size(
     schema: ObservationSchema, columns: Sequence[pa.ChunkedArray], n_rows: int, max_bytes: int
 ) -> None:
-    """Raises MessageRejected where the table of the schema's columns would be too large; allocates none of it."""
+    """Raise MessageRejected where the table of the schema's columns would be too large; allocates none of it."""
     varying = sum(_n_bytes(chunk) for column in columns for chunk in column.chunks)
     check_size(n_rows * _ROW_BITS[schema.id] // 8 + varying, max_bytes, "bytes, decoded")
 
 
 def _n_bytes(values: pa.Array) -> int:
-    """Bytes of all texts or byte strings of an array, each as often as it is referred to; 0 of other types."""
+    """Return the bytes of all texts or byte strings of an array, each as often as it is referred to; 0 of other types."""
     kind = values.type
     if kind.id == _DICTIONARY:
         if not _is_bytes(kind.value_type):
@@ -190,7 +190,7 @@ def _lengths(values: pa.Array) -> pa.Array:
 
 
 def _spread(column: pa.ChunkedArray) -> pa.Array:
-    """One array of plain values; text is bytes still."""
+    """Return one array of plain values; text is bytes still."""
     chunks = [_plain(chunk) for chunk in column.chunks]
     if len(chunks) == 1:
         return chunks[0]
@@ -206,7 +206,7 @@ def _plain(values: pa.Array) -> pa.Array:
 
 
 def _conform(schema: ObservationSchema, sent: Mapping[str, pa.Array], n_rows: int) -> ArrowBatch:
-    """The rows with exactly the schema's columns and types; absent nullable columns are null."""
+    """Return the rows with exactly the schema's columns and types; absent nullable columns are null."""
     faults: dict[int, Fault] = {}
     columns = []
     for field in schema.arrow:
@@ -234,7 +234,7 @@ def _conform(schema: ObservationSchema, sent: Mapping[str, pa.Array], n_rows: in
 
 
 def _fitted(column: pa.Array, kind: pa.DataType) -> tuple[pa.Array, NDArray[np.intp]]:
-    """A column in the schema's type, and the rows whose values do not fit it."""
+    """Return a column in the schema's type, and the rows whose values do not fit it."""
     if _is_text(kind):
         return _utf8(column)
     if column.type == kind:
@@ -248,7 +248,7 @@ def _fitted(column: pa.Array, kind: pa.DataType) -> tuple[pa.Array, NDArray[np.i
 
 
 def _utf8(column: pa.Array) -> tuple[pa.Array, NDArray[np.intp]]:
-    """Bytes as text, and the rows that are none."""
+    """Return bytes as texts, and the rows that are none."""
     text = column.view(pa.string())
     try:
         text.validate(full=True)

@@ -7,13 +7,13 @@ from typing import Annotated, get_args
 
 import typer
 
-from db import dead_letters as letters
+from db import dead_letters
 from db.connect import engine
 from devstack.addresses import resolve_broker, resolve_dsn
 from ingest.errors import ReasonCode
 from ingest.stream.consumer import Consumer
 from ingest.stream.dead_letters import redrive as put_back
-from ingest.stream.metrics import told
+from ingest.stream.metrics import summary
 from ingest.stream.producer import Sender
 from ingest.stream.settings import IngestSettings
 from terminal.output import console, plain
@@ -28,7 +28,7 @@ def _known_reason(code: str | None) -> str | None:
     return code
 
 
-Reason = Annotated[str | None, typer.Option(help="Only letters with this reason code.", callback=_known_reason)]
+Reason = Annotated[str | None, typer.Option(help="Only dead letters with this reason code.", callback=_known_reason)]
 
 
 @app.command()
@@ -43,7 +43,7 @@ def run(
     ] = False,
     until_end: Annotated[bool, typer.Option(help="Store what the topics hold now, then stop.")] = False,
 ) -> None:
-    """Stores observations until it is stopped (SIGTERM or Ctrl-C: the batch in hand is committed first).
+    """Store observations until it is stopped (SIGTERM or Ctrl-C: the batch in hand is committed first).
 
     More settings in the environment: PARCELWATCH_INGEST_FLUSH_SECONDS, ..._REJECT_CAP and others.
     """
@@ -58,22 +58,22 @@ def run(
         counts = consumer.catch_up() if until_end else consumer.run(stop_on_signals())
     finally:
         consumer.close()
-    console.print(f"ingest: {told(counts)}")
+    console.print(f"ingest: {summary(counts)}")
 
 
 @app.command("dead-letters")
-def dead_letters(
-    limit: Annotated[int, typer.Option(min=1, help="How many examples; with --json, letters, newest first.")] = 20,
+def list_dead_letters(
+    limit: Annotated[int, typer.Option(min=1, help="How many examples; with --json, dead letters, newest first.")] = 20,
     reason: Reason = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """List what was rejected: how many wait for each reason, with examples."""
     with engine(resolve_dsn()).begin() as connection:
         if as_json:
-            for stored in letters.newest(connection, limit, reason):
+            for stored in dead_letters.newest(connection, limit, reason):
                 typer.echo(json.dumps(_plain(stored)))
             return
-        found, counted = letters.examples(connection, limit, reason), letters.count_by_reason(connection)
+        found, counted = dead_letters.examples(connection, limit, reason), dead_letters.count_by_reason(connection)
     if not found:
         console.print("no dead letters" + (f" with reason {reason}" if reason else ""))
         return
@@ -87,35 +87,37 @@ def dead_letters(
                 soft_wrap=True,
             )
     if any(waiting for waiting, _ in counted.values()):
-        console.print("mend the cause, then `parcelwatch ingest redrive`; --json lists single letters")
+        console.print("mend the cause, then `parcelwatch ingest redrive`; --json lists single dead letters")
 
 
 @app.command()
 def redrive(reason: Reason = None) -> None:
-    """Puts dead letters back on their topics, for instance after the parcels they name were imported."""
+    """Put dead letters back on their topics, for instance after the parcels they name were imported."""
     database, broker = engine(resolve_dsn()), resolve_broker()
     sender = Sender(broker.bootstrap, IngestSettings().max_message_bytes)
     try:
         number = put_back(database, sender, reason, datetime.now(UTC))
     finally:
         sender.close()
-    console.print(f"{number} dead letters are back on their topics; `parcelwatch ingest run` judges them anew")
+    console.print(f"{number} dead letters are back on their topics; `parcelwatch ingest run` validates them anew")
 
 
-def _plain(stored: letters.StoredLetter) -> dict[str, object]:
-    letter = stored.letter
+def _plain(stored: dead_letters.StoredDeadLetter) -> dict[str, object]:
+    dead_letter = stored.dead_letter
     return {
         "key": stored.dead_letter_key,
         "recorded_at": stored.recorded_at.isoformat(),
-        "source": _source(letter.topic, letter.partition, letter.message_offset, letter.row_in_message),
-        "reason_code": letter.reason_code,
-        "reason": letter.reason,
-        "content_type": letter.content_type,
-        "bytes": len(letter.payload),
-        "repeats": letter.repeats,
+        "source": _source(
+            dead_letter.topic, dead_letter.partition, dead_letter.message_offset, dead_letter.row_in_message
+        ),
+        "reason_code": dead_letter.reason_code,
+        "reason": dead_letter.reason,
+        "content_type": dead_letter.content_type,
+        "bytes": len(dead_letter.payload),
+        "repeats": dead_letter.repeats,
         "redriven_at": stored.redriven_at and stored.redriven_at.isoformat(),
     }
 
 
 def _source(topic: str, partition: int, offset: int, row: int) -> str:
-    return f"{topic}/{partition}/{offset}" + ("" if row == letters.WHOLE_MESSAGE else f"[{row}]")
+    return f"{topic}/{partition}/{offset}" + ("" if row == dead_letters.WHOLE_MESSAGE else f"[{row}]")

@@ -81,8 +81,8 @@ def broker_errors(doing: str) -> Iterator[None]:
     except _REFUSALS as error:
         raise BrokerRefuses(f"broker: {doing}: {refusal(error)}") from error
     except (errors.KafkaError, OSError) as error:
-        told = (str(error) or type(error).__name__).splitlines()[0][:200]
-        raise BrokerUnavailable(f"broker: {doing}: {told}; is it up? (parcelwatch stack status)") from error
+        shown = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise BrokerUnavailable(f"broker: {doing}: {shown}; is it up? (parcelwatch stack status)") from error
 
 
 @contextmanager
@@ -99,7 +99,7 @@ def connecting(bootstrap: str) -> Iterator[None]:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Say whether an error of the broker means that a right or a setting lacks."""
+    """Return whether an error of the broker means that a right or a setting lacks."""
     return isinstance(error, _REFUSALS)
 
 
@@ -131,7 +131,7 @@ def refusal(error: BaseException) -> str:
 
 
 def require_broker(bootstrap: str) -> None:
-    """Raises BrokerUnavailable unless one of the addresses accepts a connection.
+    """Raise BrokerUnavailable unless one of the addresses accepts a connection.
 
     Asked before each client is made: kafka-python's clients try an address that refuses them for seconds, and leave
     their sockets open.
@@ -140,10 +140,10 @@ def require_broker(bootstrap: str) -> None:
         try:
             socket.create_connection((host, int(port)), timeout=CONNECT_MS / 1000).close()
         except (OSError, ValueError) as error:
-            told = error
+            shown = error
         else:
             return
-    raise BrokerUnavailable(f"broker: no answer at {bootstrap}: {told}; is it up? (parcelwatch stack status)")
+    raise BrokerUnavailable(f"broker: no answer at {bootstrap}: {shown}; is it up? (parcelwatch stack status)")
 
 
 def _addresses(bootstrap: str) -> Iterator[tuple[str, str]]:
@@ -153,7 +153,7 @@ def _addresses(bootstrap: str) -> Iterator[tuple[str, str]]:
 
 
 def _wanted(bootstrap: str) -> str | None:
-    """What the broker wants that our settings do not say; None where they agree or nothing can be found out."""
+    """Return what the broker wants that our settings do not say; None where they agree or nothing can be found out."""
     given = KafkaSettings().security_protocol
     for host, port in _addresses(bootstrap):
         is_tls = _speaks_tls(host, int(port))
@@ -172,7 +172,7 @@ def _wanted(bootstrap: str) -> str | None:
 
 
 def _why_not(host: str, port: int, is_tls: bool, is_sasl: bool) -> str | None:
-    """Why a listener that wants what we do still did not take us; None where nothing can be found out."""
+    """Return why a listener that wants what we do still did not take us; None where nothing can be found out."""
     given = KafkaSettings()
     if is_tls:
         context = ssl.create_default_context(cafile=None if given.ca_file is None else str(given.ca_file))
@@ -209,7 +209,7 @@ def _speaks_tls(host: str, port: int) -> bool:
 
 
 def _mechanisms(host: str, port: int, is_tls: bool) -> list[str] | None:
-    """The SASL mechanisms of a listener, none where it wants no SASL; None where it does not answer.
+    """Return the SASL mechanisms of a listener, none where it wants no SASL; None where it does not answer.
 
     Asked by a handshake (SaslHandshake, version 1) for a mechanism that does not exist.
     """

@@ -1,11 +1,11 @@
 """The consumer: poll, decode and validate, store; each batch once, whatever dies in between.
 
-    Source.poll ── messages ──► judge ── rows and rejections ──► Store.write ── one transaction ──► database
+    Source.poll ── messages ──► validate ── rows and rejections ──► Store.write ── one transaction ──► database
         ▲                                                            │
         └──────────── offsets, from the database ◄───────────────────┘
 
-The offsets that a batch begins with are checked in its transaction, so a consumer that was believed dead cannot store a
-batch a second time; after any trouble the consumer begins again from what is committed.
+The offsets that a batch begins with are checked in its transaction, so a consumer that lost its partitions unnoticed cannot
+store a batch a second time; after any trouble the consumer begins again from what is committed.
 """
 
 import logging
@@ -22,24 +22,24 @@ from kafka import TopicPartition
 
 from db import offsets
 from db.connect import Connection, Engine
-from db.dead_letters import Letter
+from db.dead_letters import DeadLetter
 from db.errors import REFUSED_VALUES, DatabaseUnavailable, is_away
 from db.leader import Presence
 from db.offsets import Step
 from ingest.errors import BrokerRefuses, BrokerUnavailable, DeliveryFailed, FencedOut, RecordsLost, StreamReplaced
 from ingest.stream import dead_letters
-from ingest.stream.metrics import Counts, told
+from ingest.stream.metrics import Counts, summary
 from ingest.stream.producer import Sender
 from ingest.stream.settings import IngestSettings
 from ingest.stream.source import Source, missing
 from ingest.stream.store import Store
-from ingest.stream.validation import Judged, Message, apart, judge_in_parts
+from ingest.stream.validation import Message, Validated, apart, validate_in_parts
 
 log = logging.getLogger(__name__)
 
 Clock = Callable[[], datetime]
 _REFUSED: Final = (*REFUSED_VALUES, pa.ArrowException, ArithmeticError, ValueError)
-"""What says of values, on their way into the database, that they cannot be; never that something is away."""
+"""Errors of values on their way into the database; none of them means that something is away."""
 
 _POLL_S: Final = 0.25
 """Longest wait for messages, and so for a stop or for the age of a batch to be noticed."""
@@ -50,7 +50,7 @@ _REPORT_S: Final = 60.0
 
 
 def should_flush(n_messages: int, n_bytes: int, age_s: float, settings: IngestSettings) -> bool:
-    """Says whether a batch is due: full by messages or bytes, or old enough."""
+    """Return whether a batch is due: full by messages or bytes, or old enough."""
     if not n_messages:
         return False
     return n_messages >= settings.flush_messages or n_bytes >= settings.flush_bytes or age_s >= settings.flush_seconds
@@ -60,13 +60,13 @@ class Consumer:
     """Stores what the observation topics bring; one thread's, opened on first use, closed by `close`."""
 
     def __init__(self, engine: Engine, bootstrap: str, settings: IngestSettings, now: Clock) -> None:
-        """Connects to nothing yet.
+        """Connect to nothing yet.
 
         Args:
             engine: the database, migrated.
             bootstrap: host:port of the broker, several separated by commas.
-            settings: how to batch and judge.
-            now: the time, aware; rows are recorded at it and "future" is judged by it.
+            settings: how to batch and validate.
+            now: the time, aware; rows are recorded at it and "future" is measured by it.
         """
         self._engine, self._bootstrap, self._settings, self._now = engine, bootstrap, settings, now
         self._store = Store(settings, self._publish)
@@ -76,13 +76,13 @@ class Consumer:
         """Committed offsets: where the batch in hand begins."""
         self._presence: Presence | None = None
         self._seen: dict[tuple[str, TopicPartition], int] = {}
-        """The farthest end that each partition of each life of a topic was seen to have."""
+        """The farthest end that each partition of each generation of a topic was seen to have."""
         self._batch: list[Message] = []
         self._batch_bytes, self._begun = 0, 0.0
         self.counts: Counts = Counter()
 
     def run(self, stop: threading.Event) -> Counts:
-        """Consumes until `stop`, then commits the batch in hand; waits for a database or broker that is away.
+        """Consume until `stop`, then commit the batch in hand; wait for a database or broker that is away.
 
         Raises what no waiting mends: BrokerRefuses, RecordsLost and TooManyRejected.
         """
@@ -95,7 +95,7 @@ class Consumer:
                 log.warning("%s; beginning again from the database's offsets", str(error))
                 stop.wait(1.0)
             except StreamReplaced as error:
-                log.warning("%s; beginning with its new life", str(error))
+                log.warning("%s; beginning with the new topic", str(error))
             except DatabaseUnavailable as error:
                 self.counts["database_waits"] += trouble.wait("database", error)
             except (BrokerUnavailable, DeliveryFailed) as error:
@@ -103,7 +103,7 @@ class Consumer:
         return self.counts
 
     def catch_up(self) -> Counts:
-        """Consumes what the topics hold now, up to their ends at this moment, and returns what that was.
+        """Consume what the topics hold now, up to their ends at this moment, and return what that was.
 
         Raises what `run` waits for; the next call begins again from what is committed.
         """
@@ -125,14 +125,14 @@ class Consumer:
         return self.counts - before
 
     def close(self) -> None:
-        """Lets go of the broker; a batch in hand is left to whoever consumes next."""
+        """Let go of the broker; a batch in hand is left to whoever consumes next."""
         self._let_go()
         presence, self._presence = self._presence, None
         if presence:
             presence.release()
 
     def _let_go(self) -> None:
-        """Lets go of the broker, to begin again from what is committed."""
+        """Let go of the broker, to begin again from what is committed."""
         source, self._source, sender, self._sender = self._source, None, self._sender, None
         self._batch, self._batch_bytes, self._starts = [], 0, {}
         if source:
@@ -141,12 +141,12 @@ class Consumer:
             sender.close()
 
     def _consume(self, stop: threading.Event, trouble: "_Trouble") -> None:
-        """Consumes until `stop`; whatever is raised, the source is closed and nothing is in hand."""
+        """Consume until `stop`; whatever is raised, the source is closed and nothing is in hand."""
         checked = reported = time.monotonic()
-        told_before = self.counts.copy()
+        counted_before = self.counts.copy()
         try:
             source = self._opened()
-            self._look_for_others()
+            self._warn_of_others()
             while not stop.is_set():
                 stored_before = self.counts["transactions"]
                 try:
@@ -162,20 +162,20 @@ class Consumer:
                     checked = now
                     trouble.over()
                 if now - reported >= _REPORT_S:
-                    log.info("last minute: %s", told(self.counts - told_before))
-                    told_before, reported = self.counts.copy(), now
+                    log.info("last minute: %s", summary(self.counts - counted_before))
+                    counted_before, reported = self.counts.copy(), now
             self._flush(source)
         except BaseException:
             self._let_go()
             raise
 
     def _take_and_flush(self, source: Source, timeout_s: float) -> bool:
-        """Polls once and stores the batch if it is due; False when no message came."""
+        """Poll once and store the batch if it is due; False when no message came."""
         messages = source.poll(timeout_s)
         for move in source.moves():
             self._apply(move)
         for tp, end in source.seen_ends().items():
-            key = source.lives[tp.topic].stream, tp
+            key = source.topics[tp.topic].generation, tp
             self._seen[key] = max(end, self._seen.get(key, 0))
         self._take(messages)
         if self._is_due():
@@ -183,7 +183,7 @@ class Consumer:
         return bool(messages)
 
     def _apply(self, move: Mapping[TopicPartition, int | None]) -> None:
-        """Takes over where partitions go on; what is in hand of them is dropped and comes again to their owner."""
+        """Take over where partitions go on; what is in hand of them is dropped and comes again to their owner."""
         self._batch = [m for m in self._batch if TopicPartition(m.topic, m.partition) not in move]
         self._batch_bytes = sum(len(message.value) for message in self._batch)
         for tp, start in move.items():
@@ -202,30 +202,30 @@ class Consumer:
         return should_flush(len(self._batch), self._batch_bytes, time.monotonic() - self._begun, self._settings)
 
     def _flush(self, source: Source) -> None:
-        """Judges and stores the batch in hand, in several transactions where it is large once decoded."""
+        """Validate and store the batch in hand, in several transactions where it is large once decoded."""
         now = self._now()
-        for judged in judge_in_parts(self._batch, self._settings, now):
-            self._store_part(source, judged, now)
+        for validated in validate_in_parts(self._batch, self._settings, now):
+            self._store_part(source, validated, now)
         self._batch, self._batch_bytes = [], 0
 
-    def _store_part(self, source: Source, judged: Judged, now: datetime) -> None:
-        """Stores a part, without a message whose values the database refuses although they were judged good."""
+    def _store_part(self, source: Source, validated: Validated, now: datetime) -> None:
+        """Store a part, without a message whose values the database refuses although they were valid."""
         try:
-            self._commit(source, judged, now)
+            self._commit(source, validated, now)
         except _REFUSED as error:
-            for part in apart(judged, error, self._settings, now):
+            for part in apart(validated, error, self._settings, now):
                 self._store_part(source, part, now)
 
-    def _commit(self, source: Source, judged: Judged, now: datetime) -> None:
-        after = {TopicPartition(message.topic, message.partition): message.offset + 1 for message in judged.messages}
-        streams = {topic: life.stream for topic, life in source.lives.items()}
+    def _commit(self, source: Source, validated: Validated, now: datetime) -> None:
+        after = {TopicPartition(message.topic, message.partition): message.offset + 1 for message in validated.messages}
+        streams = {name: topic.generation for name, topic in source.topics.items()}
         steps = [
             Step(streams[tp.topic], tp.topic, tp.partition, self._starts[tp], end) for tp, end in sorted(after.items())
         ]
         source.verify()
         with self._database_errors():
-            self.counts += self._store.write(self._engine, judged, streams, steps, now)
-        self.counts["messages"] += len(judged.messages)
+            self.counts += self._store.write(self._engine, validated, streams, steps, now)
+        self.counts["messages"] += len(validated.messages)
         self._starts |= after
 
     def _opened(self) -> Source:
@@ -234,8 +234,8 @@ class Consumer:
             log.info("consuming %s", ", ".join(self._settings.observation_topics))
         return self._source
 
-    def _look_for_others(self) -> None:
-        """Warns where another consumer, without a group as this one, takes the same partitions."""
+    def _warn_of_others(self) -> None:
+        """Warn where another consumer, without a group as this one, take the same partitions."""
         if self._settings.group_id is not None or self._presence is not None:
             return
         with self._database_errors():
@@ -247,34 +247,34 @@ class Consumer:
             )
 
     def _position(self, source: Source, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """Where partitions go on, from the database. Called on the group's thread: changes nothing of the consumer's own."""
+        """Return where partitions go on, from the database; called on the group's thread, so it changes no state of ours."""
         bounds = source.bounds(partitions)
         with self._database_errors(), self._engine.begin() as connection:
             now, starts = self._now(), dict[TopicPartition, int]()
             for topic in {partition.topic for partition in partitions}:
                 first = {tp.partition: bounds[tp][0] for tp in partitions if tp.topic == topic}
-                found = offsets.begin(connection, source.lives[topic].stream, topic, first, now)
+                found = offsets.begin(connection, source.topics[topic].generation, topic, first, now)
                 starts |= {TopicPartition(topic, number): offset for number, offset in found.items()}
             if not self._settings.accept_gap and any(start < bounds[tp][0] for tp, start in starts.items()):
                 raise RecordsLost(missing(starts, bounds))
             for tp, start in starts.items():
-                # A start beyond the told end is no proof of a loss (see Source.ends); poll says it if it is one.
+                # A start beyond the reported end is no proof of a loss (see Source.ends); poll raises if it is one.
                 nearest = min(max(start, bounds[tp][0]), bounds[tp][1]) if self._settings.accept_gap else start
                 if nearest != start:
                     starts[tp] = nearest
-                    offsets.move(connection, source.lives[tp.topic].stream, tp.topic, tp.partition, nearest, now)
+                    offsets.move(connection, source.topics[tp.topic].generation, tp.topic, tp.partition, nearest, now)
             self._report_gone(connection, source, now)
         return starts
 
     def _report_gone(self, connection: Connection, source: Source, now: datetime) -> None:
-        """Says which records of an earlier life of a topic the broker had, and nobody stored."""
-        gone = [key for key in self._seen if key[0] != source.lives[key[1].topic].stream]
+        """Log the records of an earlier generation of a topic that the broker had and nobody stored."""
+        gone = [key for key in self._seen if key[0] != source.topics[key[1].topic].generation]
         for stream, tp in gone:
             end = self._seen.pop((stream, tp))
             stored = offsets.begin(connection, stream, tp.topic, {tp.partition: end}, now)[tp.partition]
             if stored < end:
                 log.error(
-                    "%s/%d: at least %d records that the broker had acknowledged are gone with the topic's earlier life "
+                    "%s/%d: at least %d records that the broker had acknowledged are gone with the earlier topic of that name "
                     "(offsets %d to %d); have their producers send them again",
                     tp.topic,
                     tp.partition,
@@ -285,7 +285,7 @@ class Consumer:
 
     @contextmanager
     def _database_errors(self) -> Iterator[None]:
-        """A database that cannot be had, in whatever form, as DatabaseUnavailable in one line."""
+        """Raise DatabaseUnavailable, in one line, for every error that means that the database cannot be had."""
         try:
             yield
         except Exception as error:
@@ -294,21 +294,23 @@ class Consumer:
             self._engine.dispose()  # after a failover the pool's connections still lead to the old, read-only server
             raise DatabaseUnavailable(str(getattr(error, "orig", None) or error).strip().splitlines()[0]) from error
 
-    def _publish(self, letters: Sequence[Letter]) -> None:
-        if letters:
+    def _publish(self, rejected: Sequence[DeadLetter]) -> None:
+        if rejected:
             if self._sender is None:
                 self._sender = Sender(self._bootstrap, self._settings.producer_bytes)
-            dead_letters.publish(self._sender, self._settings.dead_letter_topic, letters, self._settings.producer_bytes)
+            dead_letters.publish(
+                self._sender, self._settings.dead_letter_topic, rejected, self._settings.producer_bytes
+            )
 
 
 class _Trouble:
-    """Waits that grow while something is away, told once when it goes and once when it is back."""
+    """Waits that grow while something is away, logged once when it goes and once when it is back."""
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop, self._what, self._wait_s = stop, "", 1.0
 
     def wait(self, what: str, error: Exception) -> bool:
-        """Waits before the next try; True if this is the first one of this trouble."""
+        """Wait before the next try; True if this is the first one of this trouble."""
         is_new = self._what != what
         if is_new:
             log.warning("waiting for the %s, offsets stay where they are: %s", what, str(error))  # not its frames
@@ -318,7 +320,7 @@ class _Trouble:
         return is_new
 
     def over(self) -> None:
-        """Says that all is well again."""
+        """Log that all is well again."""
         if self._what:
             log.warning("the %s is back", self._what)
             self._what = ""

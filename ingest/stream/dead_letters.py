@@ -6,46 +6,46 @@ from typing import Final
 
 from db import dead_letters
 from db.connect import Engine
-from db.dead_letters import Letter, StoredLetter
+from db.dead_letters import DeadLetter, StoredDeadLetter
 from ingest.stream.producer import Sender
 from ingest.stream.record_batches import REDRIVEN_FROM
 
 _REDRIVEN_AT_ONCE: Final = 500
-"""Letters in one transaction: their payloads are held in memory (8 MB at most each, a few kB as a rule)."""
+"""Dead letters in one transaction: their payloads are held in memory (8 MB at most each, a few kB as a rule)."""
 
 
-def publish(sender: Sender, topic: str, letters: Sequence[Letter], max_bytes: int) -> None:
-    """Puts letters on the dead-letter topic and waits until the broker has them; raises DeliveryFailed.
+def publish(sender: Sender, topic: str, rejected: Sequence[DeadLetter], max_bytes: int) -> None:
+    """Put dead letters on their topic and wait until the broker has them; raises DeliveryFailed.
 
-    After a crash a letter may come twice; its key (topic, partition, offset and row) says that it is the same one. A
+    After a crash one may come twice; its key (topic, partition, offset and row) shows that it is the same one. A
     payload above `max_bytes` is cut to nothing here: the table `dead_letters` has it whole.
     """
-    for letter in letters:
-        is_whole = len(letter.payload) <= max_bytes
+    for dead_letter in rejected:
+        is_whole = len(dead_letter.payload) <= max_bytes
         sender.send(
             topic,
-            letter.payload if is_whole else b"",
+            dead_letter.payload if is_whole else b"",
             [
-                ("content-type", (letter.content_type or "application/octet-stream").encode("latin-1", "replace")),
-                ("reason-code", letter.reason_code.encode()),
-                ("reason", letter.reason.encode()),
+                ("content-type", (dead_letter.content_type or "application/octet-stream").encode("latin-1", "replace")),
+                ("reason-code", dead_letter.reason_code.encode()),
+                ("reason", dead_letter.reason.encode()),
                 (
                     "source",
-                    f"{letter.topic}/{letter.partition}/{letter.message_offset}/{letter.row_in_message}".encode(),
+                    f"{dead_letter.topic}/{dead_letter.partition}/{dead_letter.message_offset}/{dead_letter.row_in_message}".encode(),
                 ),
                 ("payload", b"whole" if is_whole else b"in the table only"),
             ],
-            key=f"{letter.stream}/{letter.partition}/{letter.message_offset}/{letter.row_in_message}".encode(),
+            key=f"{dead_letter.stream}/{dead_letter.partition}/{dead_letter.message_offset}/{dead_letter.row_in_message}".encode(),
         )
-    if letters:
+    if rejected:
         sender.flush()
 
 
 def redrive(engine: Engine, sender: Sender, reason_code: str | None, now: datetime) -> int:
-    """Puts letters that wait now back on the topics they came from and marks them; returns how many.
+    """Put dead letters that wait now back on the topics they came from and mark them; return how many.
 
-    Those that a running consumer rejects meanwhile are new letters, which wait for the next redrive: each names the first
-    letter that it repeats. Sent before marked: a crash between the two sends a letter again, which changes nothing,
+    Those that a running consumer rejects meanwhile are new dead letters, which wait for the next redrive: each names the
+    first one that it repeats. Sent before marked: a crash between the two sends one again, which changes nothing,
     because a stored observation has its natural key. Raises DeliveryFailed.
     """
     sent = after = 0
@@ -57,15 +57,15 @@ def redrive(engine: Engine, sender: Sender, reason_code: str | None, now: dateti
             if not waiting:
                 return sent
             for stored in waiting:
-                sender.send(stored.letter.topic, stored.letter.payload, _headers_of(stored))
+                sender.send(stored.dead_letter.topic, stored.dead_letter.payload, _headers_of(stored))
             sender.flush()
             dead_letters.mark_redriven(connection, [stored.dead_letter_key for stored in waiting], now)
         sent, after = sent + len(waiting), waiting[-1].dead_letter_key
 
 
-def _headers_of(stored: StoredLetter) -> list[tuple[str, bytes]]:
-    first = stored.letter.repeats or stored.dead_letter_key
+def _headers_of(stored: StoredDeadLetter) -> list[tuple[str, bytes]]:
+    first = stored.dead_letter.repeats or stored.dead_letter_key
     headers = [(REDRIVEN_FROM, str(first).encode())]
-    if stored.letter.content_type:
-        headers.append(("content-type", stored.letter.content_type.encode("latin-1", "replace")))
+    if stored.dead_letter.content_type:
+        headers.append(("content-type", stored.dead_letter.content_type.encode("latin-1", "replace")))
     return headers

@@ -18,7 +18,7 @@ _VERSION_HEADER_OF_MESSAGE: Final = 2
 _LENGTH, _BUFFERS, _COMPRESSION = 0, 2, 3
 _DATA_OF_DICTIONARY: Final = 1
 _LEGACY_COMPRESSION: Final = b"ARROW:experimental_compression"
-"""Key by which writers before format 1.0 told of compression, in the place of the table; readers still heed it."""
+"""Key by which writers before format 1.0 announced compression, in the place of the table; readers still heed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class StreamSize:
 
 
 def stream_size(value: bytes) -> StreamSize:
-    """The size that a stream claims; raises ArrowException, struct.error or ValueError where it is none."""
+    """Return the size that a stream claims; raises ArrowException, struct.error or ValueError where it is none."""
     rows = entries = n_bytes = 0
     for message in _messages(value):
         metadata = memoryview(message.metadata)
@@ -59,7 +59,7 @@ def _messages(value: bytes) -> Iterator[pa.ipc.Message]:
 
 
 def _body_size(metadata: memoryview, batch: int, body: pa.Buffer | None) -> int:
-    """Bytes of a batch's buffers once they are decompressed."""
+    """Return the bytes of a batch's buffers once they are decompressed."""
     if body is None:
         return 0
     is_compressed = _field(metadata, batch, _COMPRESSION) or _LEGACY_COMPRESSION in bytes(metadata)
@@ -93,7 +93,7 @@ def _root(metadata: memoryview) -> int:
 
 
 def _field(metadata: memoryview, table: int, number: int) -> int:
-    """Where a table's field lies; 0 where it is left out."""
+    """Return where a table's field lies; 0 where it is left out."""
     vtable = table - struct.unpack_from("<i", metadata, table)[0]
     size = struct.unpack_from("<H", metadata, vtable)[0]
     slot = 4 + 2 * number
@@ -102,7 +102,7 @@ def _field(metadata: memoryview, table: int, number: int) -> int:
 
 
 def _child(metadata: memoryview, table: int, number: int) -> int:
-    """Where the table or vector lies that a field refers to; raises ValueError where it is left out."""
+    """Return where the table or vector lies that a field refers to; raises ValueError where it is left out."""
     place = _field(metadata, table, number)
     if not place:
         raise ValueError("a message without its content")

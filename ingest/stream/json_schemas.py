@@ -10,7 +10,7 @@ from ingest.stream.schemas import SCHEMAS, ObservationSchema
 
 
 def json_schema(schema: ObservationSchema) -> dict[str, Any]:
-    """The published JSON Schema of a record: the model's, with the contract's limits and units in it."""
+    """Return the published JSON Schema of a record: the model's, with the contract's limits and units in it."""
     document = MODELS[schema.id].model_json_schema(by_alias=True, mode="validation")
     document |= {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": schema.id}
     for name, limits in schema.limits.items():
@@ -24,7 +24,7 @@ def json_schema(schema: ObservationSchema) -> dict[str, Any]:
 
 
 def publish(folder: Path) -> list[Path]:
-    """Writes the JSON Schemas of all schemas into `folder`."""
+    """Write the JSON Schemas of all schemas into `folder`."""
     written = []
     for schema in SCHEMAS.values():
         path = folder / f"{schema.name}.{schema.version}.json"

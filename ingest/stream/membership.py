@@ -28,30 +28,30 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python i
         self._moves: SimpleQueue[Mapping[TopicPartition, int | None]] = SimpleQueue()
 
     def _seek(self, partitions: list[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """Moves partitions to where the database says, and returns the offsets."""
+        """Move partitions to where the database says, and return the offsets."""
         raise NotImplementedError
 
     def moves(self) -> list[Mapping[TopicPartition, int | None]]:
-        """Returns what was assigned (an offset) and taken away (None) since the last call, oldest first."""
+        """Return what was assigned (an offset) and taken away (None) since the last call, oldest first."""
         return [self._moves.get() for _ in range(self._moves.qsize())]
 
     def close(self) -> None:
-        """Leaves the group and lets go of both connections."""
+        """Leave the group and let go of both connections."""
         for close in (lambda: self._kafka.close(autocommit=False, timeout_ms=1_000), self._topics.close):
             with suppress(KafkaError, OSError):  # a broker that is away needs no goodbye
                 close()
 
     def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
-        """Continues the group's partitions where the database says."""
+        """Continue the group's partitions where the database says."""
         try:
             self._moves.put(dict(self._seek(list(assigned))))
         except (IngestError, DatabaseUnavailable) as error:  # kafka-python would only log it: poll raises it
             self._failure = error
 
     def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
-        """Notes what belongs to others now: what is in hand of it comes again to its new owner."""
+        """Note what belongs to others now: what is in hand of it comes again to its new owner."""
         self._moves.put(dict.fromkeys(revoked))
 
     def on_partitions_lost(self, lost: Sequence[TopicPartition]) -> None:
-        """Does the same for what others may have had for some time; their offsets fence out what is in hand."""
+        """Do the same for what others may have had for some time; their offsets fence out what is in hand."""
         self._moves.put(dict.fromkeys(lost))

@@ -77,12 +77,12 @@ class _Record(BaseModel):
     @field_validator("pixels", mode="after", check_fields=False)
     @classmethod
     def _packed(cls, rows: list[list[Any]] | None) -> bytes | None:
-        """Rows of pixels as little-endian int16 in C order, null as the invalid pixel."""
+        """Return rows of pixels as little-endian int16 in C order, null as the invalid pixel."""
         if rows is None:
             return None
         if len(rows) != cls.n_bands or len({len(row) for row in rows}) != 1:
-            told = f"{len(rows)} rows; send {cls.n_bands} rows, one per band, all of the same length"
-            raise PydanticCustomError("pixels_shape", told)
+            shown = f"{len(rows)} rows; send {cls.n_bands} rows, one per band, all of the same length"
+            raise PydanticCustomError("pixels_shape", shown)
         flat = array("h")
         try:
             for row in rows:
@@ -168,7 +168,7 @@ _CODES: Final[Mapping[str, ReasonCode]] = {
 
 
 def decode_json(value: bytes) -> tuple[ObservationSchema, dict[str, Any]]:
-    """One JSON record as a row of its schema's columns; raises MessageRejected."""
+    """Return one JSON record as a row of its schema's columns; raises MessageRejected."""
     try:
         record = _ANY.validate_json(value)
     except ValidationError as error:
@@ -177,7 +177,7 @@ def decode_json(value: bytes) -> tuple[ObservationSchema, dict[str, Any]]:
 
 
 def _rejection(error: ErrorDetails) -> MessageRejected:
-    """The first error of a JSON record in the contract's words."""
+    """Return the first error of a JSON record as the contract words it."""
     kind, place = error["type"], ".".join(str(part) for part in error["loc"][1:])
     if kind == "union_tag_not_found" or kind == "model_attributes_type":
         return MessageRejected(
@@ -204,7 +204,7 @@ def _rejection(error: ErrorDetails) -> MessageRejected:
 
 
 def unknown_schema(found: str) -> MessageRejected:
-    """The rejection of a schema this reader does not know, or knows in another version."""
+    """Return the rejection of a schema this reader does not know, or knows in another version."""
     known = ", ".join(SCHEMAS)
     if any(found.rpartition("/")[0] == schema.name for schema in SCHEMAS.values()):
         return MessageRejected(
@@ -214,12 +214,12 @@ def unknown_schema(found: str) -> MessageRejected:
 
 
 def rows_to_table(schema: ObservationSchema, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Decoded JSON rows as a table of the schema's columns."""
+    """Return decoded JSON rows as a table of the schema's columns."""
     return pa.Table.from_pylist(list(rows), schema=schema.arrow)
 
 
 def encode_arrow(table: pa.Table) -> bytes:
-    """A table of one of the schemas as an Arrow IPC stream."""
+    """Return a table of one of the schemas as an Arrow IPC stream."""
     sink = io.BytesIO()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
@@ -227,7 +227,7 @@ def encode_arrow(table: pa.Table) -> bytes:
 
 
 def encode_json(schema: ObservationSchema, rows: Iterable[Mapping[str, Any]]) -> list[bytes]:
-    """Rows of a schema's columns (as `Table.to_pylist` gives them) as JSON records, one each."""
+    """Return rows of a schema's columns (as `Table.to_pylist` gives them) as JSON records, one each."""
     return [json.dumps(_plain(schema, row), separators=(",", ":"), allow_nan=False).encode() for row in rows]
 
 
@@ -245,7 +245,7 @@ def _plain(schema: ObservationSchema, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def schema_of(table: pa.Table) -> ObservationSchema:
-    """The schema a table says it has; raises MessageRejected."""
+    """Return the schema a table says it has; raises MessageRejected."""
     found = (table.schema.metadata or {}).get(SCHEMA_KEY, b"").decode("utf-8", "replace")
     if found not in SCHEMAS:
         raise unknown_schema(found)

@@ -19,6 +19,6 @@ Metric = Literal[
 Counts = Counter[Metric]
 
 
-def told(counts: Counts) -> str:
-    """Counts as one line for a log."""
+def summary(counts: Counts) -> str:
+    """Return counts as one line for a log."""
     return " ".join(f"{name}={number}" for name, number in counts.items() if number) or "nothing"

@@ -1,4 +1,4 @@
-"""The producer library: observations out, as Arrow batches or JSON records, each confirmed by the broker or told of."""
+"""The producer library: observations out, as Arrow batches or JSON records, each confirmed by the broker or reported as failed."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -24,7 +24,7 @@ class Sender:
     """Messages to topics; `flush` raises unless the broker has confirmed every one since the last."""
 
     def __init__(self, bootstrap: str, max_bytes: int) -> None:
-        """Connects; raises BrokerUnavailable.
+        """Connect; raises BrokerUnavailable.
 
         Args:
             bootstrap: host:port of the broker, several separated by commas.
@@ -45,16 +45,16 @@ class Sender:
         self._failures: list[BaseException] = []
 
     def send(self, topic: str, value: bytes, headers: Sequence[tuple[str, bytes]], key: bytes | None = None) -> None:
-        """Queues a message; raises DeliveryFailed when it cannot even be queued."""
+        """Queue a message; raises DeliveryFailed when it cannot even be queued."""
         try:
             self._kafka.send(topic, value=value, key=key, headers=list(headers)).add_errback(self._failures.append)
         except KafkaError as error:
             if is_refusal(error):
                 raise BrokerRefuses(f"broker: a message for {topic} was not taken: {refusal(error)}") from error
-            raise DeliveryFailed(f"broker: a message for {topic} was not taken: {_told(error)}") from error
+            raise DeliveryFailed(f"broker: a message for {topic} was not taken: {_shown(error)}") from error
 
     def flush(self) -> None:
-        """Waits until the broker has confirmed everything sent; raises DeliveryFailed: the caller sends again."""
+        """Wait until the broker has confirmed everything sent; raises DeliveryFailed: the caller sends again."""
         try:
             self._kafka.flush(_FLUSH_S)
         except KafkaError as error:
@@ -64,11 +64,11 @@ class Sender:
             if refused := next(filter(is_refusal, failures), None):
                 raise BrokerRefuses(f"broker: {len(failures)} messages were not taken: {refusal(refused)}")
             raise DeliveryFailed(
-                f"broker: {len(failures)} messages were not confirmed; the first: {_told(failures[0])}"
+                f"broker: {len(failures)} messages were not confirmed; the first: {_shown(failures[0])}"
             )
 
     def close(self) -> None:
-        """Lets go of the connection; what was not flushed may be lost."""
+        """Let go of the connection; what was not flushed may be lost."""
         with suppress(KafkaError, OSError):  # a broker that is away needs no goodbye
             self._kafka.close(timeout=1)
 
@@ -82,7 +82,7 @@ class ObservationProducer:
     """
 
     def __init__(self, bootstrap: str, settings: IngestSettings) -> None:
-        """Connects and makes the topics that are missing; raises BrokerUnavailable."""
+        """Connect and make the topics that are missing; raises BrokerUnavailable."""
         topics = Topics(bootstrap)
         topics.ensure(
             {**dict.fromkeys(settings.observation_topics, settings.partitions), settings.dead_letter_topic: 1}
@@ -123,11 +123,11 @@ class ObservationProducer:
         return len(rows)
 
     def flush(self) -> None:
-        """Waits until the broker has everything; raises DeliveryFailed."""
+        """Wait until the broker has everything; raises DeliveryFailed."""
         self._sender.flush()
 
     def close(self) -> None:
-        """Lets go of the connection without waiting for what was not flushed."""
+        """Let go of the connection without waiting for what was not flushed."""
         self._sender.close()
 
     def __enter__(self) -> Self:
@@ -175,7 +175,7 @@ def _record(schema: ObservationSchema, row: Mapping[str, Any], nr: int) -> bytes
     except MessageRejected as error:
         raise MessageRejected(error.code, f"row {nr}: {error.reason}; nothing was sent") from None
     except (TypeError, ValueError) as error:  # what is no JSON: NaN, a date, pixels of another length
-        raise MessageRejected("malformed", f"row {nr}: {_told(error)}; nothing was sent") from None
+        raise MessageRejected("malformed", f"row {nr}: {_shown(error)}; nothing was sent") from None
     return message
 
 
@@ -186,7 +186,7 @@ def _defaults(schema: ObservationSchema) -> dict[str, Any]:
 
 
 def batches(table: pa.Table, max_bytes: int) -> Iterator[bytes]:
-    """A table as Arrow messages of at most `max_bytes`; a single row larger than that is its own message."""
+    """Yield a table as Arrow messages of at most `max_bytes`; a single row larger than that is its own message."""
     if not table.num_rows:
         return
     message = encode_arrow(table)
@@ -201,5 +201,5 @@ def batches(table: pa.Table, max_bytes: int) -> Iterator[bytes]:
         yield from batches(table.slice(start, size), max_bytes)
 
 
-def _told(error: BaseException) -> str:
+def _shown(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0][:200]

@@ -79,7 +79,7 @@ class _Tolerant(bytearray):
 
 
 def message_of(record: ConsumerRecord) -> Message:
-    """Return the record as the consumer judges it; `fault` says what is wrong with it around its value."""
+    """Return the record as the consumer validates it; `fault` says what is wrong with it around its value."""
     value, headers = record.value, record.headers
     fault = None
     if isinstance(value, Unreadable):
@@ -150,7 +150,7 @@ def _snappy(data: bytes, limit: int) -> bytes:
 
 
 def _snappy_block(data: bytes, limit: int) -> bytes:
-    """A block says its size in its first bytes: checked before anything is allocated."""
+    """Return a block says its size in its first bytes: checked before anything is allocated."""
     size = shift = 0
     for byte in data[:5]:
         size |= (byte & 0x7F) << shift
@@ -185,7 +185,7 @@ class _Batch:
         self._raw = bytes(batch._buffer)
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
-        """Each record's offset, and the record or an Unreadable; the last offset for the rest of a broken batch."""
+        """Yield each record's offset, and the record or an Unreadable; the last offset for the rest of a broken batch."""
         batch = self._batch
         if not batch.validate_crc():
             yield batch.last_offset, self._whole("its checksum is wrong")
@@ -222,7 +222,7 @@ class _Batch:
                 yield record.offset, record
 
     def _read(self, batch: DefaultRecordBatch, start: int) -> Any:
-        """The next record, also one with a header's key that is not UTF-8."""
+        """Return the next record, also one with a header's key that is not UTF-8."""
         try:
             return batch._read_msg()
         except UnicodeDecodeError:
@@ -230,7 +230,7 @@ class _Batch:
             return batch._read_msg()
 
     def _skip(self, batch: DefaultRecordBatch, start: int, error: BaseException) -> tuple[int, Unreadable] | None:
-        """The offset and the bytes of a broken record whose length is right; None where it is not."""
+        """Return the offset and the bytes of a broken record whose length is right; None where it is not."""
         buffer = batch._buffer
         try:
             length, place = decode_varint(buffer, start)
@@ -252,8 +252,8 @@ class _Batch:
 
 
 def _line(error: BaseException) -> str:
-    told = error.args[0] if isinstance(error, KafkaError) and error.args else error  # without the class's name
-    return (str(told) or type(error).__name__).splitlines()[0][:200]
+    data = error.args[0] if isinstance(error, KafkaError) and error.args else error  # without the class's name
+    return (str(data) or type(error).__name__).splitlines()[0][:200]
 
 
 class _Records(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-python is untyped
@@ -306,7 +306,7 @@ class _Records(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-python 
         self.next_fetch_offset = max(self.next_fetch_offset, batch.next_offset)
 
     def _is_aborted(self, batch: Any) -> bool:
-        """Say whether a batch belongs to an aborted transaction, keeping account of their markers."""
+        """Return whether a batch belongs to an aborted transaction, keeping account of their markers."""
         if not batch.has_producer_id():
             return False
         self._consume_aborted_transactions_up_to(batch.last_offset)
@@ -333,10 +333,10 @@ class _Fetcher(Fetcher):  # type: ignore[misc]
     stable: dict[TopicPartition, int]
 
     def _parse_fetched_data(self, completed_fetch: Any) -> Any:
-        told = completed_fetch.partition_data
-        if told.error_code == 0:
-            stable = told.last_stable_offset  # none is told by brokers without transactions
-            end = told.high_watermark if stable is None or stable < 0 else stable
+        data = completed_fetch.partition_data
+        if data.error_code == 0:
+            stable = data.last_stable_offset  # none comes from brokers without transactions
+            end = data.high_watermark if stable is None or stable < 0 else stable
             self.stable[completed_fetch.topic_partition] = end
         return super()._parse_fetched_data(completed_fetch)
 
@@ -364,7 +364,7 @@ def bound(kafka: KafkaConsumer, max_batch_bytes: int, max_poll_bytes: int, skips
 
 
 def stable_ends(kafka: KafkaConsumer) -> dict[TopicPartition, int]:
-    """Return the last stable offset that fetches told, of every partition that had one answered (after `bound`)."""
+    """Return the last stable offset that fetches reported, of every partition that had one answered (after `bound`)."""
     return dict(kafka._fetcher.stable)
 
 

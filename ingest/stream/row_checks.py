@@ -1,7 +1,7 @@
 """Which rows of a batch cannot be true, and why: whole columns at once, one mask per reason.
 
-Pure: knows no database, so unknown parcels and seasons are found where the keys are looked up. The first reason that
-applies to a row is the one that is told.
+Pure: knows no database, so unknown parcels and seasons are found where keys are resolved. The first reason that
+applies to a row is the one that is reported.
 """
 
 from collections.abc import Callable, Iterator
@@ -37,19 +37,19 @@ class Fault:
 class _Check:
     code: ReasonCode
     bad: Mask
-    tell: Callable[[int], str]
+    sentence: Callable[[int], str]
     """The sentence for a row."""
 
 
 def faults(
     schema: ObservationSchema, table: pa.Table, now: datetime, tolerance: timedelta, max_pixel_bytes: int
 ) -> list[Fault]:
-    """The bad rows of a table of `schema`'s columns, each with its first reason, in row order.
+    """Return the bad rows of a table of `schema`'s columns, each with its first reason, in row order.
 
     Args:
         schema: what the columns mean.
         table: decoded rows.
-        now: the time to judge "future" by.
+        now: the time that "future" is measured by.
         tolerance: how far another clock may run ahead of ours.
         max_pixel_bytes: longest pixel set.
     """
@@ -57,7 +57,7 @@ def faults(
     found = []
     for check in _checks(schema, table, now + tolerance, max_pixel_bytes):
         for row in np.flatnonzero(check.bad & ~taken).tolist():
-            found.append(Fault(row, check.code, check.tell(row)))
+            found.append(Fault(row, check.code, check.sentence(row)))
         taken |= check.bad
     return sorted(found, key=lambda fault: fault.row)
 
@@ -187,7 +187,7 @@ def _pixels(schema: ObservationSchema, table: pa.Table, max_bytes: int) -> Itera
 
 
 def _mask(values: pa.ChunkedArray | pa.Array) -> Mask:
-    """A boolean column as numpy; unknown is not bad, another check tells of the null."""
+    """Return a boolean column as numpy; unknown is not bad, another check reports the null."""
     mask: Mask = pc.fill_null(values, False).to_numpy(zero_copy_only=False).astype(np.bool_)
     return mask
 

@@ -66,7 +66,7 @@ class ObservationSchema:
 
     @property
     def id(self) -> str:
-        """Name and version as messages carry them."""
+        """Name and version as messages state them."""
         return f"{self.name}/{self.version}"
 
     @property
@@ -93,7 +93,7 @@ _IDENTITY: Final[dict[str, pa.DataType]] = {
     "platform": pa.string(),
     "relative_orbit": pa.int16(),
 }
-_LIFE: Final[dict[str, pa.DataType]] = {"revision": pa.int16(), "is_withdrawn": pa.bool_()}
+_LIFECYCLE: Final[dict[str, pa.DataType]] = {"revision": pa.int16(), "is_withdrawn": pa.bool_()}
 _S2_VALUES: Final = (*S2_BANDS, "NDVI", "NDVI_SD", "NBR2", "BSI", "S2WI")
 _S1_VALUES: Final = ("VV", "VH", "VV_SD", "VH_SD")
 
@@ -103,9 +103,9 @@ S2: Final = ObservationSchema(
     sensor="S2",
     arrow=_arrow(
         "parcelwatch.s2/1",
-        {**_IDENTITY, **_LIFE, "n_clear": pa.int32()},
+        {**_IDENTITY, **_LIFECYCLE, "n_clear": pa.int32()},
         {**dict.fromkeys(_S2_VALUES, pa.float32()), "clear_fraction": pa.float32(), "pixels": pa.binary()},
-        (*_IDENTITY, *_LIFE, *_S2_VALUES, "n_clear", "clear_fraction", "pixels"),
+        (*_IDENTITY, *_LIFECYCLE, *_S2_VALUES, "n_clear", "clear_fraction", "pixels"),
     ),
     limits={
         "relative_orbit": _ORBIT,
@@ -130,7 +130,7 @@ S1: Final = ObservationSchema(
     sensor="S1",
     arrow=_arrow(
         "parcelwatch.s1/1",
-        {**_IDENTITY, "direction": pa.string(), "radiometry": pa.string(), **_LIFE, "n_pixels": pa.int32()},
+        {**_IDENTITY, "direction": pa.string(), "radiometry": pa.string(), **_LIFECYCLE, "n_pixels": pa.int32()},
         {
             **dict.fromkeys(_S1_VALUES, pa.float32()),
             "coherence_VV": pa.float32(),
@@ -142,7 +142,7 @@ S1: Final = ObservationSchema(
             *_IDENTITY,
             "direction",
             "radiometry",
-            *_LIFE,
+            *_LIFECYCLE,
             *_S1_VALUES,
             "n_pixels",
             "coherence_VV",

@@ -34,7 +34,7 @@ class KafkaSettings(BaseSettings):
 
 
 class IngestSettings(BaseSettings):
-    """How messages are batched, judged and stored."""
+    """How messages are batched, validated and stored."""
 
     model_config = SettingsConfigDict(env_prefix="PARCELWATCH_INGEST_", frozen=True, extra="ignore")
 
@@ -75,7 +75,7 @@ class IngestSettings(BaseSettings):
     clock_tolerance_s: Annotated[float, Field(ge=0)] = 300.0
     """How far a sender's clock may run ahead (chosen as more than any clock kept by NTP shows)."""
     season_margin_days: Annotated[int, Field(ge=0)] = 45
-    """How far outside of its season an observation may lie: models look a few passes back over its start."""
+    """How far outside of its season an observation may lie: models use a few passes from before its start."""
 
     reject_window_rows: Annotated[int, Field(ge=1)] = 5_000
     """The last rows among which bad ones are counted."""

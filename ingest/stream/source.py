@@ -32,14 +32,14 @@ class Source(Member):
     """A connection to the broker's observation topics; closed and opened anew after any trouble."""
 
     def __init__(self, bootstrap: str, settings: IngestSettings, position: Position) -> None:
-        """Connects, makes missing topics and, without a group, takes every partition.
+        """Connect, make missing topics and, without a group, take every partition.
 
         Raises BrokerUnavailable, and whatever `position` raises.
         """
         super().__init__()
         self._topics, self._names, self._position = Topics(bootstrap), settings.observation_topics, position
         self._topics.ensure({**dict.fromkeys(self._names, settings.partitions), settings.dead_letter_topic: 1})
-        self.lives = self._topics.lives(self._names)
+        self.topics = self._topics.describe(self._names)
         with connecting(bootstrap):
             self._kafka = KafkaConsumer(
                 **client_options(bootstrap),
@@ -56,8 +56,8 @@ class Source(Member):
             if settings.group_id is None:
                 partitions = [
                     TopicPartition(name, number)
-                    for name, life in self.lives.items()
-                    for number in range(life.n_partitions)
+                    for name, topic in self.topics.items()
+                    for number in range(topic.n_partitions)
                 ]
                 self._kafka.assign(partitions)
                 self._moves.put(dict(self._seek(partitions)))
@@ -66,7 +66,7 @@ class Source(Member):
                 self._kafka.subscribe(topics=list(self._names), listener=self)
 
     def poll(self, timeout_s: float) -> list[Message]:
-        """The next messages, none after `timeout_s`; raises BrokerUnavailable, StreamReplaced, RecordsLost."""
+        """Return the next messages, none after `timeout_s`; raises BrokerUnavailable, StreamReplaced, RecordsLost."""
         with broker_errors("no messages"):
             try:
                 found = self._kafka.poll(timeout_ms=int(timeout_s * 1000))
@@ -78,37 +78,37 @@ class Source(Member):
         return [record_batches.message_of(record) for of_partition in found.values() for record in of_partition]
 
     def verify(self) -> None:
-        """Raises StreamReplaced if a topic is not the one this source was opened on.
+        """Raise StreamReplaced if a topic is not the one this source was opened on.
 
         Read after a poll and equal to what was read before the seek, the identity proves that every message in between
-        came from one life of the topic.
+        came from one generation of the topic.
         """
-        if self._topics.lives(self._names) != self.lives:
+        if self._topics.describe(self._names) != self.topics:
             raise StreamReplaced("a topic was made anew or got more partitions")
 
     def bounds(self, partitions: Sequence[TopicPartition] | None = None) -> dict[TopicPartition, tuple[int, int]]:
-        """First offset and the last stable one (see Topics.bounds), of some partitions or of all that are assigned."""
+        """Return the first offset and the last stable one (see Topics.bounds), of some partitions or of all that are assigned."""
         return self._topics.bounds(list(self._kafka.assignment() if partitions is None else partitions))
 
     def knows_ends(self) -> bool:
-        """Says whether a fetch of every assigned partition was answered, with or without records."""
+        """Return whether a fetch of every assigned partition was answered, with or without records."""
         return all(self._kafka.highwater(partition) is not None for partition in self._kafka.assignment())
 
     def ends(self) -> dict[TopicPartition, int]:
-        """The last stable offset of each assigned partition, right once `knows_ends`: what may be read lies before it.
+        """Return the last stable offset of each assigned partition, right once `knows_ends`: what may be read lies before it.
 
-        Asked for its last offset, the embedded broker tells the one after the first record of its last batch; what it
-        answers to a fetch is right. A position beyond the told end therefore still has the rest of a batch to poll.
+        Asked for its last offset, the embedded broker reports the one after the first record of its last batch; what it
+        answers to a fetch is right. A position beyond the reported end therefore still has the rest of a batch to poll.
         """
         fetched = record_batches.stable_ends(self._kafka)
-        return {tp: max(told, fetched.get(tp, 0)) for tp, (_, told) in self.bounds().items()}
+        return {tp: max(reported, fetched.get(tp, 0)) for tp, (_, reported) in self.bounds().items()}
 
     def seen_ends(self) -> dict[TopicPartition, int]:
-        """The last stable offsets that fetches brought so far; asks nothing of the broker."""
+        """Return the last stable offsets that fetches brought so far; asks nothing of the broker."""
         return record_batches.stable_ends(self._kafka)
 
     def positions(self) -> dict[TopicPartition, int]:
-        """The offset that the next poll begins with, of every assigned partition."""
+        """Return the offset that the next poll begins with, of every assigned partition."""
         with broker_errors("position"):
             return {partition: self._kafka.position(partition) for partition in self._kafka.assignment()}
 

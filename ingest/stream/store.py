@@ -1,4 +1,4 @@
-"""A judged batch into the database, all of it in one transaction: rows, letters, the monitor's work and the offsets."""
+"""A validated batch into the database, all of it in one transaction: rows, dead letters, the monitor's work and the offsets."""
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -11,20 +11,20 @@ from numpy.typing import NDArray
 
 from db import dead_letters, observations, offsets, recording
 from db.connect import Connection, Engine
-from db.dead_letters import Letter
+from db.dead_letters import DeadLetter
 from db.keys import collections_with_parcels, parcel_keys, seasons_named
 from db.offsets import Step
 from db.parcels import Season
 from ingest.errors import FencedOut, ReasonCode, TooManyRejected
 from ingest.stream.metrics import Counts
 from ingest.stream.settings import IngestSettings
-from ingest.stream.validation import Judged, Rejection, Rows
+from ingest.stream.validation import Rejection, Rows, Validated
 
 _MAX_CACHED_PARCELS = 2_000_000
 """Above this the cache starts anew: about 300 MB of keys (chosen as a fifth of a large country)."""
 
-_LETTERS_AT_ONCE: Final = 500
-"""A rejected row becomes a letter of 4 kB, with pixels 80 kB: many at once would not fit into memory."""
+_DEAD_LETTERS_AT_ONCE: Final = 500
+"""A rejected row becomes a dead letter of 4 kB, with pixels 80 kB: many at once would not fit into memory."""
 
 
 class ParcelKeys:
@@ -35,7 +35,7 @@ class ParcelKeys:
         self._keys: dict[tuple[str, str], dict[str, int]] = {}
 
     def seasons(self, connection: Connection, names: Sequence[str]) -> Mapping[str, Season]:
-        """Seasons by name, those of `names` that are stored among them; one statement, however many names."""
+        """Return seasons by name, those of `names` that are stored among them; one statement, however many names."""
         if missing := [name for name in names if name not in self._seasons]:
             self._seasons |= seasons_named(connection, missing)
         return self._seasons
@@ -46,7 +46,7 @@ class ParcelKeys:
         return self._seasons[season.name]
 
     def collections(self, connection: Connection, season: Season, names: Sequence[str]) -> set[str]:
-        """Which collections have parcels in a season; one statement, however many names."""
+        """Return which collections have parcels in a season; one statement, however many names."""
         known = {name for name in names if (name, season.name) in self._keys}
         missing = [name for name in names if name not in known]
         return known | (collections_with_parcels(connection, season.season_key, missing) if missing else set())
@@ -54,7 +54,7 @@ class ParcelKeys:
     def keys(
         self, connection: Connection, collection: str, season: Season, source_ids: Sequence[str]
     ) -> Mapping[str, int]:
-        """Keys of the parcels that are stored."""
+        """Return keys of the parcels that are stored."""
         known = self._keys.setdefault((collection, season.name), {})
         if missing := [source_id for source_id in source_ids if source_id not in known]:
             if sum(map(len, self._keys.values())) > _MAX_CACHED_PARCELS:
@@ -73,12 +73,12 @@ class RejectWindow:
         self._batches: deque[tuple[int, int]] = deque()
 
     def exceeded_by(self, n_rows: int, n_bad: int) -> bool:
-        """Says whether this batch would bring the share of bad rows above the cap."""
+        """Return whether this batch would bring the share of bad rows above the cap."""
         rows, bad = self._sums(n_rows, n_bad)
         return rows >= self._settings.reject_minimum_rows and bad > self._settings.reject_cap * rows
 
     def add(self, n_rows: int, n_bad: int) -> None:
-        """Remembers a batch that was committed."""
+        """Remember a batch that was committed."""
         self._batches.append((n_rows, n_bad))
         while (
             len(self._batches) > 1
@@ -98,43 +98,47 @@ class RejectWindow:
 class Store:
     """Writes batches; holds what is remembered from one to the next."""
 
-    def __init__(self, settings: IngestSettings, publish: Callable[[Sequence[Letter]], None]) -> None:
-        """Takes `publish`, which puts letters on their topic and returns when the broker has them."""
+    def __init__(self, settings: IngestSettings, publish: Callable[[Sequence[DeadLetter]], None]) -> None:
+        """Take `publish`, which puts dead letters on their topic and returns when the broker has them."""
         self._settings, self._publish = settings, publish
         self._parcels, self._window = ParcelKeys(), RejectWindow(settings)
 
     def write(
-        self, engine: Engine, judged: Judged, streams: Mapping[str, str], steps: Sequence[Step], now: datetime
+        self, engine: Engine, validated: Validated, streams: Mapping[str, str], steps: Sequence[Step], now: datetime
     ) -> Counts:
-        """Commits a batch, or nothing of it.
+        """Commit a batch, or nothing of it.
 
         Args:
             engine: the database.
-            judged: decoded rows and rejections.
-            streams: the life of each topic.
+            validated: decoded rows and rejections.
+            streams: the generation of each topic.
             steps: how far the batch brings each partition.
             now: the consumer's clock.
 
         Raises FencedOut, TooManyRejected, DeliveryFailed; the database's own errors pass through.
         """
-        counts: Counts = Counter({"rows": judged.n_rows, "transactions": 1})
-        rejections = list(judged.rejections)
+        counts: Counts = Counter({"rows": validated.n_rows, "transactions": 1})
+        rejections = list(validated.rejections)
         with engine.begin() as connection:
+            # Rows and offsets commit together, so a row is stored exactly once whatever dies in between. Offsets come
+            # first: their row locks make a second consumer of the same batch wait here, and then see it was fenced out.
             if not offsets.advance(connection, steps, now):
                 raise FencedOut("another consumer has moved the offsets of these partitions")
             recorded_at = recording.begin(connection, now)
-            for rows in judged.rows:
+            for rows in validated.rows:
                 stored, rejected = self._write_rows(connection, rows, recorded_at)
                 counts += stored
                 rejections += rejected
-            if self._window.exceeded_by(judged.n_rows, len(rejections)):
-                raise TooManyRejected(_flood(rejections, judged.n_rows, self._settings.reject_cap))
-            for start in range(0, len(rejections), _LETTERS_AT_ONCE):
-                letters = [_letter(rejection, streams) for rejection in rejections[start : start + _LETTERS_AT_ONCE]]
+            if self._window.exceeded_by(validated.n_rows, len(rejections)):
+                raise TooManyRejected(_flood(rejections, validated.n_rows, self._settings.reject_cap))
+            for start in range(0, len(rejections), _DEAD_LETTERS_AT_ONCE):
+                dead = [
+                    _dead_letter(rejection, streams) for rejection in rejections[start : start + _DEAD_LETTERS_AT_ONCE]
+                ]
                 # On their topic first: should the commit fail they come again with the same keys, and none is missing.
-                self._publish(letters)
-                dead_letters.add(connection, letters, recorded_at)
-        self._window.add(judged.n_rows, len(rejections))
+                self._publish(dead)
+                dead_letters.add(connection, dead, recorded_at)
+        self._window.add(validated.n_rows, len(rejections))
         counts["dead_letters"] += len(rejections)
         return counts
 
@@ -155,7 +159,7 @@ class Store:
         return counts, rejections
 
     def _resolve(self, connection: Connection, rows: Rows) -> tuple[NDArray[np.int64], list[Rejection]]:
-        """The key of each row's parcel, -1 where the row is rejected, and the rejections.
+        """Return the key of each row's parcel, -1 where the row is rejected, and the rejections.
 
         Rows may name as many seasons and collections as there are rows: statements only for those that are stored.
         """
@@ -193,18 +197,18 @@ class Store:
     def _outside(
         self, connection: Connection, rows: Rows, here: NDArray[np.intp], keys: NDArray[np.int64], season: Season
     ) -> list[Rejection]:
-        """Rejects rows of known parcels that were observed outside of the season, and takes their keys away."""
+        """Reject rows of known parcels that were observed outside of the season, and take their keys away."""
         is_outside = self._is_outside(rows, here, season) & (keys[here] >= 0)
         if is_outside.any():
             season = self._parcels.reread(connection, season)
             is_outside &= self._is_outside(rows, here, season)
         keys[here[is_outside]] = -1
-        told = (
+        shown = (
             f"observed_at lies more than {self._settings.season_margin_days} days outside of season {season.name!r} "
             f"({season.starts_on} to {season.ends_on}); send it for the season it belongs to, or widen that one "
             f"(parcelwatch parcels season {season.name}), then redrive"
         )
-        return _all(rows, here[is_outside], "outside_season", told)
+        return _all(rows, here[is_outside], "outside_season", shown)
 
     def _is_outside(self, rows: Rows, here: NDArray[np.intp], season: Season) -> NDArray[np.bool_]:
         margin = timedelta(days=self._settings.season_margin_days)
@@ -215,7 +219,7 @@ class Store:
 
 
 def _groups(column: pa.ChunkedArray, rows: NDArray[np.intp]) -> dict[str, NDArray[np.intp]]:
-    """Which of these rows have which text, in one pass over them, in the order of the texts' first rows."""
+    """Return which of these rows have which text, in one pass over them, in the order of the texts' first rows."""
     codes = column.take(pa.array(rows)).combine_chunks().dictionary_encode()
     order = np.argsort(codes.indices.to_numpy(), kind="stable")
     starts = np.flatnonzero(np.diff(codes.indices.to_numpy()[order])) + 1
@@ -238,9 +242,9 @@ def _all(rows: Rows, which: NDArray[np.intp], code: ReasonCode, reason: str) -> 
     return [rows.reject(row, code, reason) for row in which.tolist()]
 
 
-def _letter(rejection: Rejection, streams: Mapping[str, str]) -> Letter:
+def _dead_letter(rejection: Rejection, streams: Mapping[str, str]) -> DeadLetter:
     message = rejection.message
-    return Letter(
+    return DeadLetter(
         stream=streams[message.topic],
         topic=message.topic,
         partition=message.partition,
@@ -255,7 +259,7 @@ def _letter(rejection: Rejection, streams: Mapping[str, str]) -> Letter:
 
 
 def _flood(rejections: Sequence[Rejection], n_rows: int, cap: float) -> str:
-    """What an operator needs to know of a flood of bad rows, in one line."""
+    """Return what an operator needs to know of a flood of bad rows, in one line."""
     reasons = ", ".join(
         f"{code} {number}" for code, number in Counter(rejection.code for rejection in rejections).most_common(3)
     )

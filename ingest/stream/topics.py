@@ -1,4 +1,4 @@
-"""Topics: made where they are missing, and told apart from earlier ones of the same name."""
+"""Topics: made where they are missing, and distinguished from earlier ones of the same name."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +14,11 @@ from ingest.stream.connection import CONNECT_MS, broker_errors, client_options, 
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
-    """One life of a topic: its id, which a topic made anew under the same name does not share, and its size."""
+class Topic:
+    """A topic as it is now: its generation and its size."""
 
-    stream: str
+    generation: str
+    """The topic's id, which a topic made anew under the same name does not share; `stream` in the database."""
     n_partitions: int
 
 
@@ -29,7 +30,7 @@ class Topics:
             self._admin = KafkaAdminClient(**client_options(bootstrap), request_timeout_ms=2 * CONNECT_MS)
 
     def ensure(self, partitions: Mapping[str, int]) -> None:
-        """Makes the topics that are missing, each with its number of partitions."""
+        """Make the topics that are missing, each with its number of partitions."""
         with broker_errors("topics could not be made"):
             for topic in sorted(set(partitions) - set(self._admin.list_topics())):
                 try:
@@ -50,8 +51,8 @@ class Topics:
                     ) from None
                 raise
 
-    def lives(self, topics: Sequence[str]) -> dict[str, Life]:
-        """Each topic's present life; raises StreamReplaced where one is gone."""
+    def describe(self, topics: Sequence[str]) -> dict[str, Topic]:
+        """Return each topic as it is now; raises StreamReplaced where one is gone."""
         with broker_errors("topics could not be described"):
             described = self._admin.describe_topics(list(topics))
             found = {topic["name"]: topic for topic in described if not topic["error_code"]}
@@ -60,17 +61,18 @@ class Topics:
                     f"topic {missing[0]} is gone from the broker (an in-memory broker forgets its topics)"
                 )
             return {
-                name: Life(self._identity(topic["topic_id"]), len(topic["partitions"])) for name, topic in found.items()
+                name: Topic(self._identity(topic["topic_id"]), len(topic["partitions"]))
+                for name, topic in found.items()
             }
 
     def _identity(self, topic_id: object) -> str:
-        """The topic's id; brokers before Kafka 2.8 have none, and their cluster's id stands for it."""
+        """Return the topic's id; brokers before Kafka 2.8 have none, and their cluster's id stands for it."""
         return (
             str(topic_id) if topic_id and UUID(str(topic_id)).int else str(self._admin.describe_cluster()["cluster_id"])
         )
 
     def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
-        """The first offset of each partition, and its last stable offset: the one after the last that may be read.
+        """Return the first offset of each partition, and its last stable offset: the one after the last that may be read.
 
         Records of transactions that are open lie behind it.
         """
@@ -84,5 +86,5 @@ class Topics:
         return {partition: (first[partition].offset, after[partition].offset) for partition in partitions}
 
     def close(self) -> None:
-        """Lets go of the connection."""
+        """Let go of the connection."""
         self._admin.close()

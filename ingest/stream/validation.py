@@ -1,7 +1,7 @@
-"""From messages to rows that can be stored and letters that say why the others cannot: pure, whole batches at once.
+"""From messages to rows that can be stored and rejections that say why the others cannot: pure, whole batches at once.
 
 No message holds the stream. What is wrong with one is a Rejection, also where nobody thought of it: whatever is raised
-while messages are judged together, they are judged by halves until the one that raises it is alone, and rejected.
+while messages are validated together, they are validated by halves until the one that raises it is alone, and rejected.
 """
 
 import logging
@@ -75,14 +75,14 @@ class Rows:
     row_in_message: NDArray[np.int32]
 
     def reject(self, row: int, code: ReasonCode, reason: str) -> Rejection:
-        """The rejection of one row; its payload is the record, or a batch of that row alone."""
+        """Return the rejection of one row; its payload is the record, or a batch of that row alone."""
         message = self.messages[self.message_of_row[row]]
         if _media_type(message) == CONTENT_TYPE_JSON:
             return Rejection(message, WHOLE_MESSAGE, code, reason)
         return Rejection(message, int(self.row_in_message[row]), code, reason, self.table, row)
 
     def keep(self, rows: NDArray[np.bool_]) -> "Rows":
-        """The rows under a mask."""
+        """Return the rows under a mask."""
         if rows.all():
             return self
         return Rows(
@@ -95,17 +95,17 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Validated:
     """Messages, decoded and validated as far as the database is not needed for it."""
 
     messages: tuple[Message, ...]
     rows: tuple[Rows, ...]
     rejections: tuple[Rejection, ...]
     n_rows: int
-    """Rows judged; a message that cannot be decoded counts as one."""
+    """Rows validated; a message that cannot be decoded counts as one."""
 
-    def __add__(self, other: "Judged") -> "Judged":
-        return Judged(
+    def __add__(self, other: "Validated") -> "Validated":
+        return Validated(
             self.messages + other.messages,
             self.rows + other.rows,
             self.rejections + other.rejections,
@@ -127,48 +127,48 @@ class _Decoded:
     """What it takes in memory, decoded."""
 
 
-def judge(messages: Sequence[Message], settings: IngestSettings, now: datetime) -> Judged:
-    """Decodes and validates messages; `now` is the time to judge "future" by."""
-    return _judge_decoded([_decode(message, settings) for message in messages], settings, now)
+def validate(messages: Sequence[Message], settings: IngestSettings, now: datetime) -> Validated:
+    """Decode and validate messages; `now` is the time that "future" is measured by."""
+    return _validate_decoded([_decode(message, settings) for message in messages], settings, now)
 
 
-def judge_in_parts(messages: Sequence[Message], settings: IngestSettings, now: datetime) -> Iterator[Judged]:
-    """Decodes and validates messages in their order, `flush_decoded_bytes` of decoded content at a time."""
+def validate_in_parts(messages: Sequence[Message], settings: IngestSettings, now: datetime) -> Iterator[Validated]:
+    """Decode and validate messages in their order, `flush_decoded_bytes` of decoded content at a time."""
     part: list[_Decoded] = []
     n_bytes = 0
     for number, message in enumerate(messages, 1):
         part.append(_decode(message, settings))
         n_bytes += part[-1].n_bytes
         if n_bytes >= settings.flush_decoded_bytes or number == len(messages):
-            judged = _judge_decoded(part, settings, now)
-            part.clear()  # before it is stored: what was decoded is in `judged` a second time
+            validated = _validate_decoded(part, settings, now)
+            part.clear()  # before it is stored: what was decoded is in `validated` a second time
             n_bytes = 0
-            yield judged
-            del judged
+            yield validated
+            del validated
 
 
-def apart(judged: Judged, error: Exception, settings: IngestSettings, now: datetime) -> tuple[Judged, ...]:
-    """What the database refused as a whole: its halves, or one message's rejection; raises `error` if that was refused."""
-    messages = judged.messages
-    if not judged.rows:
+def apart(validated: Validated, error: Exception, settings: IngestSettings, now: datetime) -> tuple[Validated, ...]:
+    """Return what the database refused as a whole: its halves, or one message's rejection; raises `error` if that was refused."""
+    messages = validated.messages
+    if not validated.rows:
         raise error
     if len(messages) == 1:
-        return (Judged(messages, (), (_unforeseen(messages[0], error),), 1),)
+        return (Validated(messages, (), (_unforeseen(messages[0], error),), 1),)
     half = len(messages) // 2
-    return judge(messages[:half], settings, now), judge(messages[half:], settings, now)
+    return validate(messages[:half], settings, now), validate(messages[half:], settings, now)
 
 
-def _judge_decoded(decoded: Sequence[_Decoded], settings: IngestSettings, now: datetime) -> Judged:
+def _validate_decoded(decoded: Sequence[_Decoded], settings: IngestSettings, now: datetime) -> Validated:
     try:
-        return _judge_together(decoded, settings, now)
+        return _validate_together(decoded, settings, now)
     except Exception as error:  # noqa: BLE001  # as in _decode
         if len(decoded) == 1:
-            return Judged((decoded[0].message,), (), (_unforeseen(decoded[0].message, error),), 1)
+            return Validated((decoded[0].message,), (), (_unforeseen(decoded[0].message, error),), 1)
     half = len(decoded) // 2
-    return _judge_decoded(decoded[:half], settings, now) + _judge_decoded(decoded[half:], settings, now)
+    return _validate_decoded(decoded[:half], settings, now) + _validate_decoded(decoded[half:], settings, now)
 
 
-def _judge_together(decoded: Sequence[_Decoded], settings: IngestSettings, now: datetime) -> Judged:
+def _validate_together(decoded: Sequence[_Decoded], settings: IngestSettings, now: datetime) -> Validated:
     rejections = [rejection for one in decoded for rejection in one.rejections]
     n_rows = len(rejections)
     good = []
@@ -183,11 +183,11 @@ def _judge_together(decoded: Sequence[_Decoded], settings: IngestSettings, now: 
         is_good = np.ones(rows.table.num_rows, np.bool_)
         is_good[[fault.row for fault in found]] = False
         good.append(rows.keep(is_good))
-    return Judged(tuple(one.message for one in decoded), tuple(good), tuple(rejections), n_rows)
+    return Validated(tuple(one.message for one in decoded), tuple(good), tuple(rejections), n_rows)
 
 
 def _rows(schema: ObservationSchema, messages: tuple[Message, ...], decoded: Sequence[tuple[int, _Decoded]]) -> Rows:
-    """Batches first, then records, as one table."""
+    """Return batches, then records, as one table."""
     batches = [(number, one) for number, one in decoded if isinstance(one.content, pa.Table)]
     records = [(number, one.content) for number, one in decoded if isinstance(one.content, dict)]
     tables = [one.content for _, one in batches]
@@ -228,10 +228,10 @@ def _decode_batch(message: Message, settings: IngestSettings) -> _Decoded:
 
 
 def _unforeseen(message: Message, error: Exception) -> Rejection:
-    """The rejection of a message that raises what nobody thought of; the letter has all that it takes to repeat it."""
-    told = f"cannot be read: {type(error).__name__}: {(str(error) or 'no more is known').splitlines()[0][:200]}"
-    log.error("%s/%s offset %s: %s; a dead letter", message.topic, message.partition, message.offset, told)
-    return Rejection(message, WHOLE_MESSAGE, "malformed", f"{told}; mend the sender")
+    """Return the rejection of a message that raises what nobody thought of; the dead letter has all that it takes to repeat it."""
+    shown = f"cannot be read: {type(error).__name__}: {(str(error) or 'no more is known').splitlines()[0][:200]}"
+    log.error("%s/%s offset %s: %s; a dead letter", message.topic, message.partition, message.offset, shown)
+    return Rejection(message, WHOLE_MESSAGE, "malformed", f"{shown}; mend the sender")
 
 
 def _media_type(message: Message) -> str:
@@ -239,13 +239,13 @@ def _media_type(message: Message) -> str:
 
 
 def _kind(message: Message, settings: IngestSettings) -> str:
-    """The content type, one of the two that are known; raises MessageRejected, also for a message too large for it."""
+    """Return the content type, one of the two that are known; raises MessageRejected, also for a message too large for it."""
     if message.fault:
         raise MessageRejected("malformed", message.fault)
     kind = _media_type(message)
     limits = {CONTENT_TYPE_JSON: settings.max_record_bytes, CONTENT_TYPE_ARROW: settings.max_message_bytes}
     if kind not in limits:
-        told = f"content-type {kind!r:.80}" if kind else "no content-type header"
-        raise MessageRejected("unknown_content_type", f"{told}; send {CONTENT_TYPE_JSON} or {CONTENT_TYPE_ARROW}")
+        shown = f"content-type {kind!r:.80}" if kind else "no content-type header"
+        raise MessageRejected("unknown_content_type", f"{shown}; send {CONTENT_TYPE_JSON} or {CONTENT_TYPE_ARROW}")
     check_size(len(message.value), limits[kind], "bytes")
     return kind

@@ -21,7 +21,7 @@ from terminal.output import printable
 COLOUR: Final = {"green": "#3a7d44", "yellow": "#d9a400", "red": "#b3261e"}
 NDVI_COLOUR: Final = "#2e7d32"
 SHOWN_CLASSES: Final = 5
-"""Classes that have lines of their own; more lines than these cannot be distinguished by eye."""
+"""Classes shown by lines of their own; more lines than these cannot be distinguished by eye."""
 LONGEST_LABEL: Final = 32
 """Width of a name in characters (an ideogram has two); longer ones would leave no room for the curves."""
 EMPTY: Final[Mapping[str, str]] = {
@@ -40,7 +40,7 @@ STYLE: Final[Any] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """What a figure shows beside the rows of a parcel's history."""
+    """Hold what a figure shows beside the rows of a parcel's history."""
 
     season: tuple[date, date] | None = None
     """First and last day of the axis; None: as far as the rows reach."""
@@ -56,13 +56,13 @@ def season_figure(rows: Sequence[HistoryRow], title: str, setting: Setting | Non
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(11, 8.5), layout="constrained")
         axes = figure.subplots(3, 1, sharex=True, height_ratios=(3, 2, 2))
-        drawn = {
+        has_data = {
             "ndvi": _ndvi(axes[0], rows),
             "backscatter": _backscatter(axes[1], rows),
             "posterior": _posteriors(axes[2], rows),
         }
-        for axis, (name, is_drawn) in zip(axes, drawn.items(), strict=True):
-            if not is_drawn:
+        for axis, (name, is_filled) in zip(axes, has_data.items(), strict=True):
+            if not is_filled:
                 why = short(setting.empty.get(name, EMPTY[name]), 120)
                 axis.text(
                     0.5, 0.5, why, transform=axis.transAxes, ha="center", va="center", color="#666666", in_layout=False

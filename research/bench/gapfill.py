@@ -15,7 +15,6 @@ the top and the simulator's the same under "simulator"; there gap_DAYS also has 
 """
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -35,6 +34,7 @@ from research.experiments.gaps.harness import Asked, MethodResult, NothingToAsk,
 from research.experiments.gaps.interpolation import Linear, SavitzkyGolay, Whittaker
 from research.experiments.gaps.ours import Ours
 from research.experiments.gaps.series import calendar_year, dutch, simulated
+from research.places import data_folder
 from research.seasons.replay_source import SeasonDataError
 from terminal.output import console
 
@@ -48,21 +48,14 @@ METHODS: dict[str, Callable[[], Filler]] = {
     "ours": Ours,
 }
 OURS = "ours"
-FOLDER = "nl-noordoostpolder-2023"
 SIMULATED = ((2024, 1), (2025, 2))
 """Year and seed of the season to learn from and of the one to be scored on: other fields, other weather."""
 SIMULATED_PARCELS, SIMULATED_PIXELS = 300, 16
 """About as many as the Dutch folder has; means of 16 pixels differ from those of 64 by less than the views' noise."""
 
 
-def default_folder() -> Path:
-    """The Dutch folder of the project's data."""
-    root = os.environ.get("PARCELWATCH_DATA") or Path(__file__).parents[2] / ".." / "shared" / "data"
-    return Path(root) / FOLDER
-
-
 def summary(asked: Asked, results: Sequence[MethodResult]) -> dict[str, Any]:
-    """The keys of one source."""
+    """Return the keys of one source."""
     gaps = list(results[0].scores)
     methods, speed = {}, {}
     for one in results:
@@ -94,7 +87,7 @@ def summary(asked: Asked, results: Sequence[MethodResult]) -> dict[str, Any]:
 
 
 def tables(name: str, found: dict[str, Any]) -> list[Table]:
-    """A table a mode: RMSE and coverage by gap, gain in the last row."""
+    """Return a table a mode: RMSE and coverage by gap, gain in the last row."""
     made = []
     for mode in MODES:
         rows = {key.removesuffix(f"_{mode}"): one for key, one in found["methods"].items() if key.endswith(f"_{mode}")}
@@ -118,7 +111,7 @@ def tables(name: str, found: dict[str, Any]) -> list[Table]:
 
 
 def splits_of_simulator() -> list[Split]:
-    """One simulated season to learn from, another to be scored on."""
+    """Return one simulated season to learn from, another to be scored on."""
     made = [simulated(calendar_year(year, seed, SIMULATED_PARCELS, SIMULATED_PIXELS)) for year, seed in SIMULATED]
     return transfer(*made)
 
@@ -134,7 +127,7 @@ def main(
     sample: Annotated[int | None, typer.Option(help="ask so many hidden views, drawn at random")] = None,
     answers: Annotated[Path | None, typer.Option(help="write all answers to this .npz")] = None,
 ) -> None:
-    """Prints scores of each method by mode and gap, the best reference and our gain on it."""
+    """Print scores of each method by mode and gap, the best reference and our gain on it."""
     torch.set_num_threads(1)
     chosen = _named(methods)
     if train_on is not None and data is None:
@@ -143,7 +136,7 @@ def main(
         raise typer.BadParameter(f"{fold}: give numbers of 0 to 4, such as 0,1", param_hint="--folds")
     sources: dict[str, Callable[[], list[Split]]] = {}
     if data is not None or not simulator:
-        tested = data or default_folder()
+        tested = data_folder("nl", data)
         sources[tested.resolve().name] = lambda: _splits_of_folder(tested, train_on, fold)
     if simulator or data is None:
         sources["simulator"] = splits_of_simulator

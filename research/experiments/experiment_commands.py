@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -53,9 +52,6 @@ class Norm(StrEnum):
     PUBLISHED = "published"
 
 
-FOLDERS = {Source.NL: "nl-noordoostpolder-2023", Source.FR: "fr-worldcereal-2023"}
-"""Where the recorded seasons lie in the folder of PARCELWATCH_DATA."""
-
 Seeds = Annotated[str, typer.Option(help="seeds, by commas")]
 Folds = Annotated[str, typer.Option(help="test folds, by commas")]
 Schemes = Annotated[str, typer.Option(help="rows by commas, such as S2,radar,late; empty: all that the source allows")]
@@ -66,7 +62,7 @@ ALL_FOLDS = "1,2,3,4,5"
 
 
 def experiment(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Makes a command of a function: the options of `Asked` come before its own."""
+    """Make a command of a function: the options of `Asked` come before its own."""
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         app.command(name, help=function.__doc__)(with_common(Asked, name, function))
@@ -95,7 +91,7 @@ class Asked:
     ) -> None:
         plain: dict[str, Any] = _toml(config) if config else {}
         if data is not None:
-            own = {"path": path or _default_path(data), "season": season, "collection": collection, "parcels": parcels}
+            own = {"path": path, "season": season, "collection": collection, "parcels": parcels}
             plain["data"] = {"kind": data.value, **{key: value for key, value in own.items() if value is not None}}
         if "data" not in plain:
             raise ExperimentError("which parcels? give --data, or --config with a table [data]")
@@ -119,7 +115,7 @@ class Asked:
             yield grid.open()
 
     def title(self, grid: Grid, seeds: Sequence[int], folds: Sequence[int]) -> str:
-        """The source and the protocol in a line."""
+        """Return the source and the protocol in a line."""
         numbers = f"folds {', '.join(map(str, folds))}, seeds {', '.join(map(str, seeds))}"
         return f"{grid.data.name}, {numbers}, {self.config.training.epochs} epochs"
 
@@ -214,11 +210,6 @@ def _toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, tomllib.TOMLDecodeError) as error:
         raise ExperimentError(f"{path}: {error}") from error
-
-
-def _default_path(data: Source) -> str | None:
-    root = os.environ.get("PARCELWATCH_DATA", "../shared/data")
-    return str(Path(root) / FOLDERS[data]) if data in FOLDERS else None
 
 
 def _folds(text: str) -> tuple[int, ...]:

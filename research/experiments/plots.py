@@ -33,6 +33,7 @@ DASHES: Final[Mapping[str, Any]] = {
     "temporal dropout": (0, (6, 1.5, 1, 1.5)),
 }
 """Line styles of enhancements; anything else is solid."""
+KEY_OF_BANDS: Final = "mean and 1 sd over seeds"
 _STYLE: Final[Any] = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -81,7 +82,7 @@ def lines(
                     alpha=0.7,
                 )
         handles, names = axis.get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside right center")
+        figure.legend(handles, names, loc="outside right center", title=KEY_OF_BANDS)
         figure.savefig(path)
 
 
@@ -102,7 +103,8 @@ def dots(path: Path, measurements: Sequence[Measurement], panels: Sequence[tuple
             axis.set_title(f"{metric}, {at}" if at else metric, fontsize=10)
             axis.locator_params(axis="x", nbins=4)
         axes[0].set_yticks(range(len(rows)), [label(row) for row in rows])
-        axes[0].invert_yaxis()
+        axes[0].set_ylim(len(rows) - 0.5, -0.5)  # whole dots, the first row on top
+        figure.supxlabel("dot: mean, bar: 1 sd over seeds, tick: a seed", fontsize=8)
         figure.savefig(path)
 
 
@@ -116,11 +118,19 @@ def reliability(path: Path, bins: Mapping[str, Sequence[Bin]]) -> None:
             confidence, right, n = np.array([(one.confidence, one.accuracy, one.n) for one in own]).T
             colour = _colour(name)
             axis.plot(confidence, right, color=colour, linewidth=1, alpha=0.6)
-            axis.scatter(confidence, right, s=8 + 150 * n / n.max(), alpha=0.7, linewidths=0, label=name, color=colour)
+            axis.scatter(
+                confidence,
+                right,
+                s=8 + 150 * n / n.max(),
+                alpha=0.7,
+                linewidths=0,
+                color=colour,
+                label=f"{name}: {int(n.sum()):,} answers, {int(n.min()):,} to {int(n.max()):,} a dot",
+            )
         axis.set(
             xlim=(0, 1.03), ylim=(0, 1.05), xlabel="highest posterior", ylabel="share that is right", aspect="equal"
         )
-        axis.legend(loc="upper left", markerscale=0.5)
+        axis.legend(loc="upper left", markerscale=0.5, title="area: answers of a dot", title_fontsize=8)
         figure.savefig(path)
 
 
@@ -139,7 +149,7 @@ def _lines(axis: Axes, measurements: Sequence[Measurement]) -> None:
 
 
 def _colour(name: str) -> str:
-    """Of a scheme; a part of one ("late: s2") has that of its modality."""
+    """Return the colour of a scheme; a part of one ("late: s2") has that of its modality."""
     last = name.split(": ")[-1].split(",")[0]
     return COLOURS.get(last, COLOURS.get(last.upper(), "black"))
 

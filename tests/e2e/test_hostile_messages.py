@@ -29,7 +29,7 @@ from ingest.stream.record_batches import message_of
 from ingest.stream.schemas import CONTENT_TYPE_ARROW, S2
 from ingest.stream.settings import IngestSettings
 from ingest.stream.topics import Topics
-from ingest.stream.validation import Message, judge
+from ingest.stream.validation import Message, validate
 from tests.mutations import N_PARCELS, PASS, arrow_table, message
 from tests.raw_headers import null_values
 
@@ -157,11 +157,11 @@ def assert_each_is_accounted_for(chain: Chain) -> None:
     assert max(letters.values()) == 1
     n_messages = n_good = 0
     for one in chain.messages():
-        judged = judge([one], chain.settings, datetime.now(UTC))
-        places = [rejection.row for rejection in judged.rejections]
+        validated = validate([one], chain.settings, datetime.now(UTC))
+        places = [rejection.row for rejection in validated.rejections]
         for place in places:
             assert (one.topic, one.offset, place) in letters, (one.topic, one.offset, place)
-        for rows in judged.rows:
+        for rows in validated.rows:
             names = ["parcel_id", "observed_at", "relative_orbit", "revision"]
             n_good += rows.table.num_rows
             for row, place in zip(rows.table.select(names).to_pylist(), rows.row_in_message.tolist(), strict=True):

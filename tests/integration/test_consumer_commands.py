@@ -53,7 +53,7 @@ def test_letters_are_listed_and_sent_again(dsn: str, producer: ObservationProduc
         producer.send_records(S2, [ROW, ROW | {"parcel_id": "1", "season": "1999"}])
     assert "dead_letters=2" in run("run", "--until-end")
     listed = [json.loads(line) for line in run("dead-letters", "--json").splitlines()]
-    assert [letter["reason_code"] for letter in listed] == ["unknown_season", "unknown_season"]
+    assert [dead_letter["reason_code"] for dead_letter in listed] == ["unknown_season", "unknown_season"]
     assert "unknown_season: 2 waiting, 0 sent again" in run("dead-letters", "--limit", "1")
     with engine(dsn).begin() as connection:
         season = ensure_season(connection, "2023", date(2023, 1, 1), date(2023, 12, 31))
@@ -73,7 +73,7 @@ def test_equal_letters_are_one_line_and_break_no_view(dsn: str, monkeypatch: pyt
         dead_letters.add(
             connection,
             [
-                dead_letters.Letter("s", "t[/x]", 0, nr, dead_letters.WHOLE_MESSAGE, code, reason, None, b"")
+                dead_letters.DeadLetter("s", "t[/x]", 0, nr, dead_letters.WHOLE_MESSAGE, code, reason, None, b"")
                 for nr, (code, reason) in enumerate(zip(codes, reasons, strict=True))
             ],
             NOW,

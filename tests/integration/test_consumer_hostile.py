@@ -14,7 +14,7 @@ from kafka import KafkaProducer
 
 from db import dead_letters
 from db.connect import engine
-from db.dead_letters import StoredLetter
+from db.dead_letters import StoredDeadLetter
 from db.parcels import ParcelRow, ensure_season, upsert_parcels
 from ingest.stream import validation
 from ingest.stream.consumer import Consumer
@@ -66,7 +66,7 @@ class World:
     def send(self, value: bytes, *headers: tuple[str, Any]) -> None:
         self.sender.send(self.topic, value, list(headers))
 
-    def letters(self) -> list[StoredLetter]:
+    def letters(self) -> list[StoredDeadLetter]:
         with self.engine.begin() as connection:
             return dead_letters.newest(connection, 100_000)[::-1]
 
@@ -116,12 +116,12 @@ def test_hostile_headers_and_values_hold_nothing(world: World) -> None:
     world.sender.flush()
     counts = world.consumer.catch_up()
     assert (counts["messages"], counts["stored"], counts["dead_letters"]) == (len(hostile) + 1, 1, len(hostile))
-    letters = [stored.letter for stored in world.letters()]
-    assert sorted(letter.message_offset for letter in letters) == list(range(len(hostile)))
-    for letter in letters:
-        assert len(letter.reason) <= 500
-        assert letter.reason.isprintable()
-        assert letter.repeats is None
+    letters = [stored.dead_letter for stored in world.letters()]
+    assert sorted(dead_letter.message_offset for dead_letter in letters) == list(range(len(hostile)))
+    for dead_letter in letters:
+        assert len(dead_letter.reason) <= 500
+        assert dead_letter.reason.isprintable()
+        assert dead_letter.repeats is None
     assert redrive(world.engine, world.sender, None, NOW) == len(hostile)
     assert world.consumer.catch_up()["dead_letters"] == len(hostile) - 1, "one lacked nothing but a readable key"
 
@@ -136,11 +136,11 @@ def test_what_only_the_database_refuses_is_a_letter_of_its_own(world: World, mon
     world.sender.flush()
     counts = world.consumer.catch_up()
     assert (counts["messages"], counts["stored"], counts["dead_letters"]) == (9, 7, 2)
-    assert [(one.letter.message_offset, one.letter.reason_code) for one in world.letters()] == [
+    assert [(one.dead_letter.message_offset, one.dead_letter.reason_code) for one in world.letters()] == [
         (3, "malformed"),
         (7, "malformed"),
     ]
-    assert "out of range" in world.letters()[0].letter.reason
+    assert "out of range" in world.letters()[0].dead_letter.reason
 
 
 def test_a_compressed_batch_of_records_that_is_too_large_is_a_letter(world: World, bootstrap: str) -> None:
@@ -155,15 +155,15 @@ def test_a_compressed_batch_of_records_that_is_too_large_is_a_letter(world: Worl
     counts = world.consumer.catch_up()
     assert (counts["messages"], counts["stored"], counts["dead_letters"]) == (2, 1, 1)
     (stored,) = world.letters()
-    assert stored.letter.reason_code in ("malformed", "oversized", "unknown_content_type")
-    assert len(stored.letter.payload) < 100_000
+    assert stored.dead_letter.reason_code in ("malformed", "oversized", "unknown_content_type")
+    assert len(stored.dead_letter.payload) < 100_000
 
 
 def test_redrive_ends_where_its_own_rejections_come_back_at_once(world: World) -> None:
     world.send(encode_arrow(table(*({"parcel_id": f"x{nr}"} for nr in range(1_200)))), ARROW)
     world.sender.flush()
     assert world.consumer.catch_up()["dead_letters"] == 1_200
-    first = {stored.letter.row_in_message: stored.dead_letter_key for stored in world.letters()}
+    first = {stored.dead_letter.row_in_message: stored.dead_letter_key for stored in world.letters()}
 
     class Impatient(Sender):
         """A sender beside whom a consumer is running: what was sent is rejected before the next is."""
@@ -183,7 +183,7 @@ def test_redrive_ends_where_its_own_rejections_come_back_at_once(world: World) -
         letters = world.letters()
         assert len(letters) == 1_200 * (again + 1)
         repeats = letters[-1_200:]
-        assert {stored.letter.repeats for stored in repeats} == set(first.values()), "the first one, not a chain"
+        assert {stored.dead_letter.repeats for stored in repeats} == set(first.values()), "the first one, not a chain"
         assert [stored.redriven_at is None for stored in letters] == [False] * 1_200 * again + [True] * 1_200
 
 
@@ -205,5 +205,5 @@ def test_listed_letters_name_what_they_repeat(world: World) -> None:
     redrive(world.engine, world.sender, None, NOW)
     world.consumer.catch_up()
     first, again = world.letters()
-    assert (first.letter.repeats, again.letter.repeats) == (None, first.dead_letter_key)
-    assert json.loads(again.letter.payload) == json.loads(first.letter.payload)
+    assert (first.dead_letter.repeats, again.dead_letter.repeats) == (None, first.dead_letter_key)
+    assert json.loads(again.dead_letter.payload) == json.loads(first.dead_letter.payload)

@@ -24,7 +24,7 @@ from devstack.archive import silent
 from devstack.errors import StackError
 
 REPOSITORY = Path(__file__).parents[2]
-UP = "import os, pathlib, sys; from db.embedded import stack, archive; "
+UP = "import os, pathlib, sys; from devstack import stack, archive; "
 UP += "print(stack.up(pathlib.Path(sys.argv[1]), os.environ, archive.silent, fast=True))"
 
 
@@ -247,7 +247,7 @@ def test_a_temporary_stack_ends_with_its_process(home: Path, ending: signal.Sign
     home.mkdir()
     home.chmod(0o711)
     wait = "sys.exit(3)" if ending is None else "time.sleep(60)"
-    code = "import os, signal, sys, time; from db.embedded import stack, archive\n"
+    code = "import os, signal, sys, time; from devstack import stack, archive\n"
     code += (
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # tests in the background are started without it
     )
@@ -267,7 +267,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next(home: Path, monkeypat
     home.mkdir()
     home.chmod(0o711)
     monkeypatch.setattr(tempfile, "tempdir", str(home))
-    code = "import os, time; from db.embedded import stack, archive\n"
+    code = "import os, time; from devstack import stack, archive\n"
     code += "with stack.temporary(os.environ, archive.silent) as s: print(s.home, flush=True); time.sleep(60)"
     running = run(code, TMPDIR=str(home))
     assert running.stdout is not None

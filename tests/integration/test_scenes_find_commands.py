@@ -97,7 +97,7 @@ def test_poll_finds_once_and_sources_tell(server: StacServer, profile: str) -> N
         "S2": (2, 1),
     }
     assert all(row["polled_to"] and row["errors_in_row"] == 0 for row in rows.values())
-    assert f"stac:{profile} S2 4,50,5,51: 1 rejected at the last look, as: x: datetime" in run("sources").output
+    assert f"stac:{profile} S2 4,50,5,51: 1 rejected at the last poll, as: x: datetime" in run("sources").output
 
 
 def test_failure_is_shown_kept_and_made_good(server: StacServer, profile: str) -> None:
@@ -116,9 +116,9 @@ def test_failure_is_shown_kept_and_made_good(server: StacServer, profile: str) -
         assert "[bold] no such collection" in row["last_error"]
         wait = datetime.fromisoformat(row["next_at"]) - datetime.fromisoformat(row["last_error_at"])
         assert wait == BACK_OFFS[errors - 1]
-    told = run("sources").output
-    assert f"S2 4,50,5,51: 2 failed looks in a row, the last {NOW:%Y-%m-%d}" in told
-    assert "[bold] no such collection" in told
+    shown = run("sources").output
+    assert f"S2 4,50,5,51: 2 failed polls in a row, the last {NOW:%Y-%m-%d}" in shown
+    assert "[bold] no such collection" in shown
     server.routes.clear()
     server.faults = [Fault("/v1/search", status=429, headers={"Retry-After": "7200"})]
     assert run("poll", profile, *BBOX, "--sensor", "S2").exit_code == 1
@@ -229,7 +229,7 @@ def test_pull(server: StacServer, profile: str, monkeypatch: pytest.MonkeyPatch)
 def test_bookmark_never_goes_back_unless_it_begins_elsewhere(dsn: str) -> None:
     def look(since: datetime, polled_to: datetime) -> datetime | None:
         with engine(dsn).begin() as connection:
-            scene_sources.record_look(
+            scene_sources.record_poll(
                 connection,
                 "s",
                 since=since,
@@ -252,7 +252,9 @@ def test_bookmark_never_goes_back_unless_it_begins_elsewhere(dsn: str) -> None:
 
 def test_loop_ends_cleanly_when_asked(server: StacServer, profile: str) -> None:
     server.add(item(1))
-    program = "import typer; from ingest import find_commands; app = typer.Typer(); find_commands.register(app); app()"
+    program = (
+        "import typer; from ingest.scenes import find_commands; app = typer.Typer(); find_commands.register(app); app()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", program, "poll", profile, *BBOX, "--sensor", "S2", "--every", "0.05"],
         stdout=subprocess.PIPE,

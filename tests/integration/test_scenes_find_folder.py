@@ -14,7 +14,7 @@ import pytest
 
 from db.series import S2_BANDS
 from ingest.errors import BrokerUnavailable
-from ingest.scenes.folder import FolderError, Look, Watch
+from ingest.scenes.folder import FolderError, FolderPoll, Watch
 from ingest.scenes.profiles import load_profile
 from ingest.scenes.publish import Published
 from ingest.scenes.record import FoundScene
@@ -90,8 +90,8 @@ def cogs(folder: Path, **change: Any) -> Path:
     return file
 
 
-def look(watch: Watch, ledger: Ledger, now: datetime | None = None) -> Look:
-    return watch.look(now or later(), ledger.publish)
+def poll(watch: Watch, ledger: Ledger, now: datetime | None = None) -> FolderPoll:
+    return watch.poll(now or later(), ledger.publish)
 
 
 def test_every_kind_of_product_once(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_every_kind_of_product_once(tmp_path: Path) -> None:
     with zipfile.ZipFile(folder / "texts.zip", "w") as archive:
         archive.writestr("a.txt", "a")
     watch, ledger = Watch(folder), Ledger()
-    found = look(watch, ledger)
+    found = poll(watch, ledger)
     assert (found.outcome.new, found.outcome.rejected.count, found.waiting.count) == (4, 0, 0)
     kinds = {scene.scene_id: (scene.kind, scene.source, scene.sensor) for scene in ledger.scenes}
     assert kinds == {
@@ -121,45 +121,45 @@ def test_every_kind_of_product_once(tmp_path: Path) -> None:
     assert Path(next(scene.href for scene in ledger.scenes if scene.scene_id.endswith("31UFS_20240501T170300"))) == (
         folder / "anything.zip"
     )
-    assert look(watch, ledger).outcome.new == 0
+    assert poll(watch, ledger).outcome.new == 0
     assert ledger.calls == 1
-    again = look(Watch(folder), ledger)  # another process: the ledger knows
+    again = poll(Watch(folder), ledger)  # another process: the ledger knows
     assert (again.outcome.new, again.outcome.known) == (0, 4)
 
 
 def test_same_content_under_another_path_is_known(tmp_path: Path) -> None:
     product = safe(tmp_path)
     watch, ledger = Watch(tmp_path), Ledger()
-    look(watch, ledger)
+    poll(watch, ledger)
     shutil.copytree(product, tmp_path / "copy" / product.name)
-    found = look(watch, ledger)
+    found = poll(watch, ledger)
     assert (found.outcome.new, found.outcome.known) == (0, 1)
 
 
 def test_product_still_written_waits(tmp_path: Path) -> None:
     product = safe(tmp_path, manifest=False)
     watch, ledger = Watch(tmp_path), Ledger()
-    found = look(watch, ledger, later(10))
+    found = poll(watch, ledger, later(10))
     assert (found.outcome.new, found.waiting.first) == (0, f"{NAME}.SAFE: still being written")
     (product / f"{IMAGE}.jp2").write_bytes(b"jp2" * 500)
-    assert look(watch, ledger, later(20)).waiting.count == 1
-    assert look(watch, ledger, later(40)).outcome.new == 1
+    assert poll(watch, ledger, later(20)).waiting.count == 1
+    assert poll(watch, ledger, later(40)).outcome.new == 1
 
 
 def test_copied_times_do_not_deceive(tmp_path: Path) -> None:
     product = safe(tmp_path)
     for path in [product, *product.rglob("*")]:
         os.utime(path, (0, 0))
-    assert look(Watch(tmp_path), Ledger(), later(10)).waiting.count == 1
+    assert poll(Watch(tmp_path), Ledger(), later(10)).waiting.count == 1
 
 
 def test_clock_of_the_file_server_that_runs_ahead(tmp_path: Path) -> None:
     """Then what counts is how long this process has seen it unchanged."""
     safe(tmp_path)
     watch, ledger, now = Watch(tmp_path), Ledger(), datetime.now(UTC) - timedelta(days=1)
-    assert look(watch, ledger, now).waiting.count == 1
-    assert look(watch, ledger, now + timedelta(seconds=20)).waiting.count == 1
-    assert look(watch, ledger, now + timedelta(seconds=31)).outcome.new == 1
+    assert poll(watch, ledger, now).waiting.count == 1
+    assert poll(watch, ledger, now + timedelta(seconds=20)).waiting.count == 1
+    assert poll(watch, ledger, now + timedelta(seconds=31)).outcome.new == 1
 
 
 @pytest.mark.parametrize(
@@ -177,23 +177,23 @@ def test_product_that_misses_a_file_waits_for_it(spoil: Any, match: str, tmp_pat
     product = safe(tmp_path)
     spoil(product)
     watch, ledger = Watch(tmp_path), Ledger()
-    found = look(watch, ledger)
+    found = poll(watch, ledger)
     assert found.waiting.count == 1
     assert match in (found.waiting.first or "")
-    assert found.told == ()
+    assert found.new_rejections == ()
     shutil.rmtree(product)
     safe(tmp_path)
-    assert look(watch, ledger).outcome.new == 1
+    assert poll(watch, ledger).outcome.new == 1
 
 
 def test_item_waits_for_the_files_of_its_bands(tmp_path: Path) -> None:
     cogs(tmp_path)
     (tmp_path / "B02.tif").unlink()
     watch, ledger = Watch(tmp_path), Ledger()
-    assert look(watch, ledger).waiting.first == "item.json: B02: B02.tif is not there"
+    assert poll(watch, ledger).waiting.first == "item.json: B02: B02.tif is not there"
     (tmp_path / "B02.tif").write_bytes(b"tif")
-    assert look(watch, ledger, later(10)).waiting.first == "item.json: still being written"
-    assert look(watch, ledger).outcome.new == 1
+    assert poll(watch, ledger, later(10)).waiting.first == "item.json: still being written"
+    assert poll(watch, ledger).outcome.new == 1
 
 
 def test_what_cannot_be_read_is_told_once_until_it_changes(tmp_path: Path) -> None:
@@ -205,9 +205,9 @@ def test_what_cannot_be_read_is_told_once_until_it_changes(tmp_path: Path) -> No
     safe(tmp_path, "S3A_OL_1_EFR____20240502")
     (safe(tmp_path, OTHER) / "manifest.safe").write_text("<XFDU")
     watch, ledger = Watch(tmp_path), Ledger()
-    found = look(watch, ledger)
-    assert (found.outcome.new, found.outcome.rejected.count, len(found.told)) == (0, 7, 7)
-    told = " | ".join(found.told)
+    found = poll(watch, ledger)
+    assert (found.outcome.new, found.outcome.rejected.count, len(found.new_rejections)) == (0, 7, 7)
+    rejections = " | ".join(found.new_rejections)
     for reason in (
         "File is not a zip file",
         "not JSON",
@@ -217,13 +217,13 @@ def test_what_cannot_be_read_is_told_once_until_it_changes(tmp_path: Path) -> No
         "no product of Sentinel-1 or Sentinel-2",
         "list of files is broken",
     ):
-        assert reason in told
-    again = look(watch, ledger)
-    assert (again.outcome.rejected.count, again.told) == (7, ())
+        assert reason in rejections
+    again = poll(watch, ledger)
+    assert (again.outcome.rejected.count, again.new_rejections) == (7, ())
     product = safe(tmp_path / "new")
     shutil.make_archive(str(tmp_path / NAME), "zip", product.parent, product.name)
     shutil.rmtree(tmp_path / "new")
-    found = look(watch, ledger)
+    found = poll(watch, ledger)
     assert (found.outcome.new, found.outcome.rejected.count) == (1, 6)
 
 
@@ -231,9 +231,9 @@ def test_publishing_that_fails_finds_them_again(tmp_path: Path) -> None:
     safe(tmp_path)
     watch, ledger = Watch(tmp_path), Ledger(fails=True)
     with pytest.raises(BrokerUnavailable):
-        look(watch, ledger)
+        poll(watch, ledger)
     ledger.fails = False
-    assert look(watch, ledger).outcome.new == 1
+    assert poll(watch, ledger).outcome.new == 1
 
 
 def test_names_of_a_profile(tmp_path: Path) -> None:
@@ -241,10 +241,12 @@ def test_names_of_a_profile(tmp_path: Path) -> None:
     file.write_text('title = "t"\napi = "http://a"\n[sensors.S2]\ncollections = ["x"]\nassets.B02 = ["band_2"]\n')
     cogs(tmp_path / "in", assets={"band_2": {"href": "B02.tif"}})
     ledger = Ledger()
-    assert look(Watch(tmp_path / "in"), ledger).told == (f"{NAME}_cog: none of its assets is a band (band_2)",)
+    assert poll(Watch(tmp_path / "in"), ledger).new_rejections == (
+        f"{NAME}_cog: none of its assets is a band (band_2)",
+    )
     others = {band: asset for band, asset in ELSEWHERE.items() if band != "B02"}
     cogs(tmp_path / "in", assets={**others, "band_2": {"href": "B02.tif"}})
-    assert look(Watch(tmp_path / "in", load_profile(str(file))), ledger).outcome.new == 1
+    assert poll(Watch(tmp_path / "in", load_profile(str(file))), ledger).outcome.new == 1
     assert ledger.scenes[0].profile == str(file)
 
 
@@ -255,12 +257,12 @@ def test_links_in_a_circle_and_hidden_files(tmp_path: Path) -> None:
     (tmp_path / "in" / product.name).symlink_to(product)
     safe(tmp_path / "in" / ".unpacking")
     ledger = Ledger()
-    assert look(Watch(tmp_path / "in"), ledger).outcome.new == 1
+    assert poll(Watch(tmp_path / "in"), ledger).outcome.new == 1
 
 
 def test_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FolderError, match="No such file or directory"):
-        look(Watch(tmp_path / "no"), Ledger())
+        poll(Watch(tmp_path / "no"), Ledger())
 
 
 def test_folder_that_is_a_whole_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,4 +270,4 @@ def test_folder_that_is_a_whole_disk(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for number in range(6):
         (tmp_path / f"{number}.txt").touch()
     with pytest.raises(FolderError, match="more than 5 entries; watch a part of it"):
-        look(Watch(tmp_path), Ledger())
+        poll(Watch(tmp_path), Ledger())

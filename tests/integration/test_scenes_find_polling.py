@@ -60,8 +60,8 @@ class Kept:
         assert outcome.polled_to is not None
         self.marks[outcome.source] = Bookmark(outcome.since, outcome.polled_to)
 
-    def failed(self, source: str, told: str, now: datetime, retry_after: timedelta | None) -> datetime:  # noqa: ARG002
-        self.errors.append((told, retry_after))
+    def failed(self, source: str, message: str, now: datetime, retry_after: timedelta | None) -> datetime:  # noqa: ARG002
+        self.errors.append((message, retry_after))
         return now + (retry_after or BACK_OFFS[0])
 
 
@@ -209,9 +209,9 @@ def test_errors_of_the_server_pass_with_growing_waits(server: StacServer, desk: 
     ]
     desk.tries = 6
     assert desk.poll().new == 25
-    told = " | ".join(desk.lines)
+    message = " | ".join(desk.lines)
     for failure in ("500 Internal Server Error", "IncompleteRead", "Unterminated string", "no page of items"):
-        assert failure in told
+        assert failure in message
     assert {2.0, 4.0} < set(desk.waits)
     assert desk.mark is not None
 
@@ -245,9 +245,9 @@ def test_given_up_poll_keeps_the_bookmark_and_the_next_completes(server: StacSer
     given = attempt("here", lambda: desk.poll(later), desk.kept, later)
     assert isinstance(given, Failure)
     assert desk.mark == before
-    told, retry_after = desk.kept.errors[0]
-    assert told == given.told
-    assert f"127.0.0.1:{server.port}/v1/search" in told
+    message, retry_after = desk.kept.errors[0]
+    assert message == given.message
+    assert f"127.0.0.1:{server.port}/v1/search" in message
     assert (retry_after, given.next_at - later) == (
         (timedelta(hours=2), timedelta(hours=2)) if fault.status == 429 else (None, BACK_OFFS[0])
     )

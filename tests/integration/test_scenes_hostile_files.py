@@ -24,13 +24,13 @@ from tests.made_scenes import optical, s2_item
 NAME = "S2A_MSIL2A_20230501T105621_N0509_R094_T31UFU_20230501T170300"
 
 
-def look(watched: Watch, found: list[FoundScene]) -> tuple[str, ...]:
+def poll(watched: Watch, found: list[FoundScene]) -> tuple[str, ...]:
     def publish(scenes: Iterable[FoundScene]) -> Published:
         new = list(scenes)
         found.extend(new)
         return Published(len(new), 0)
 
-    return watched.look(datetime.now(UTC) + timedelta(minutes=5), publish).told
+    return watched.poll(datetime.now(UTC) + timedelta(minutes=5), publish).new_rejections
 
 
 def test_one_file_does_not_stop_a_watched_folder(tmp_path: Path) -> None:
@@ -53,12 +53,12 @@ def test_one_file_does_not_stop_a_watched_folder(tmp_path: Path) -> None:
     (tmp_path / "device.json").symlink_to("/dev/zero")
     (tmp_path / "not.zip").write_bytes(b"PK\x05\x06")
     watched, found = Watch(tmp_path), list[FoundScene]()
-    told = look(watched, found)
+    rejections = poll(watched, found)
     assert len(found) == 1
-    text = "\n".join(told)
+    text = "\n".join(rejections)
     for name in ("dangling", "deep.json", "all.SAFE", "linked", "pipe.json", "pipe.zip", "device", "not.zip"):
         assert name in text, name
-    assert look(watched, found) == ()
+    assert poll(watched, found) == ()
     assert len(found) == 1
 
 
@@ -66,17 +66,17 @@ def test_a_file_that_vanishes_is_passed_over(tmp_path: Path, monkeypatch: pytest
     item = s2_item(tmp_path, optical(1))
     monkeypatch.setattr("ingest.scenes.folder._entries", lambda _: [str(tmp_path / "gone.json"), str(item)])
     found: list[FoundScene] = []
-    assert look(Watch(tmp_path), found) == ()
+    assert poll(Watch(tmp_path), found) == ()
     assert len(found) == 1
 
 
 def test_an_item_that_is_mended_is_found_again(tmp_path: Path) -> None:
     item = s2_item(tmp_path, optical(1))
     watched, found = Watch(tmp_path), list[FoundScene]()
-    look(watched, found)
-    look(watched, found)
+    poll(watched, found)
+    poll(watched, found)
     item.write_text(item.read_text().replace("05.09", "05.10"))
-    look(watched, found)
+    poll(watched, found)
     assert [one.item["properties"]["s2:processing_baseline"] for one in found if one.item] == ["05.09", "05.10"]
 
 

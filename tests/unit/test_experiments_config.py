@@ -29,7 +29,7 @@ def test_what_is_written_is_read_back(data: dict[str, Any], tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"data": {"kind": "nl"}}, "[data] path: missing"),
+        ({"data": {"kind": "pastis"}}, "[data] path: missing"),
         ({"data": {"kind": "nl", "path": "x", "seed": 1}}, "[data] seed: unknown; known are kind, path"),
         (
             {"data": {"kind": "moon"}},

@@ -144,13 +144,14 @@ def test_results_are_all_there(data: LabelledParcels, tmp_path: Path) -> None:
     asked = config(tmp_path / "run", folds=[1])
     whole, folder = ran(asked, data), RunFolder.open(asked)
     folder.write_environment(asked, datetime(2026, 1, 1, tzinfo=UTC))
-    write_results(folder, asked, data.name, whole, score(whole))
+    write_results(folder, asked, data, whole, score(whole))
     names = {
         "config.toml",
         "environment.json",
         "metrics.json",
         "metrics.md",
         "confusion.csv",
+        "confusion.png",
         "curves.png",
         "reliability.png",
         "predictions.npz",
@@ -162,5 +163,8 @@ def test_results_are_all_there(data: LabelledParcels, tmp_path: Path) -> None:
     assert environment["started_at"] == "2026-01-01T00:00:00+00:00"
     with np.load(folder.path / "predictions.npz") as kept:
         np.testing.assert_array_equal(kept["probabilities"], whole.probabilities)
+        assert kept["parcel_id"].tolist() == whole.parcel.astype(str).tolist(), "a source without ids: rows"
+    table = (folder.path / "metrics.md").read_text().partition("Parcels by true crop (rows)")[2].splitlines()
+    assert sum(int(row.split("|")[-2]) for row in table[4:]) == len(whole.truth)
     with (folder.path / "confusion.csv").open() as file:
         assert sum(int(one["parcels"]) for one in csv.DictReader(file)) == 2 * len(whole.truth)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 import pytest
 
-from db.dead_letters import WHOLE_MESSAGE, Letter
+from db.dead_letters import WHOLE_MESSAGE, DeadLetter
 from ingest.stream import row_checks
 from ingest.stream import validation as judging
 from ingest.stream.arrow_batches import decode_arrow
@@ -16,7 +16,7 @@ from ingest.stream.ipc_size import stream_size
 from ingest.stream.messages import encode_arrow, encode_json
 from ingest.stream.schemas import CONTENT_TYPE_ARROW, CONTENT_TYPE_JSON, S2, SCHEMA_KEY
 from ingest.stream.settings import IngestSettings
-from ingest.stream.validation import Judged, Message, judge, judge_in_parts
+from ingest.stream.validation import Message, Validated, validate, validate_in_parts
 
 NOW = datetime(2023, 9, 1, tzinfo=UTC)
 PASS = datetime(2023, 5, 1, 10, 56, 21, tzinfo=UTC)
@@ -53,11 +53,13 @@ def stream(rows: pa.Table, compression: str | None = None, chunk_rows: int | Non
     return bytes(sink.getvalue())
 
 
-def judged(*values: bytes, content_type: str | None = CONTENT_TYPE_ARROW) -> Judged:
-    return judge([Message("t", 0, offset, content_type, value) for offset, value in enumerate(values)], SETTINGS, NOW)
+def validated(*values: bytes, content_type: str | None = CONTENT_TYPE_ARROW) -> Validated:
+    return validate(
+        [Message("t", 0, offset, content_type, value) for offset, value in enumerate(values)], SETTINGS, NOW
+    )
 
 
-def told(of: Judged) -> list[tuple[int, str]]:
+def told(of: Validated) -> list[tuple[int, str]]:
     return [(rejection.row, rejection.code) for rejection in of.rejections]
 
 
@@ -115,7 +117,7 @@ def test_a_small_message_that_becomes_a_large_one_is_refused_before_it_does(make
     message = make()
     assert len(message) < SETTINGS.max_message_bytes
     with arrow_memory(16 * 2**20):
-        of = judged(message)
+        of = validated(message)
     assert of.rejections[0].row == WHOLE_MESSAGE
     assert of.rejections[0].code in ("oversized", "malformed")
 
@@ -147,7 +149,7 @@ def test_the_size_read_ahead_is_the_size_that_comes(compression: str | None, n_r
 )
 @pytest.mark.parametrize("compression", [None, "zstd"])
 def test_other_widths_of_a_kind_are_read(rows: pa.Table, compression: str | None) -> None:
-    of = judged(stream(rows, compression))
+    of = validated(stream(rows, compression))
     assert of.rejections == ()
     assert of.rows[0].table["parcel_id"].to_pylist() == ["0", "0"]
     assert of.rows[0].table["observed_at"].to_pylist() == [PASS, PASS]
@@ -178,12 +180,12 @@ AT_NS = int(PASS.timestamp()) * 10**9
 )
 def test_a_value_that_does_not_fit_is_one_rows_fault(name: str, column: pa.Array, code: str) -> None:
     rows = replaced(name, column, table({"B02": 0.1}, {"B02": 0.2}, {"B02": 0.3}))
-    of = judged(encode_arrow(rows), encode_arrow(table({})))
+    of = validated(encode_arrow(rows), encode_arrow(table({})))
     assert told(of) == [(1, code)]
     assert of.n_rows == 4
     assert of.rows[0].row_in_message.tolist() == [0, 2, 0]
     assert [round(value, 1) for value in of.rows[0].table["B02"].to_pylist()[:2]] == [0.1, 0.3]
-    again = judged(of.rejections[0].payload)
+    again = validated(of.rejections[0].payload)
     assert told(again) == [(0, code)], "the letter holds what was sent, and is rejected for the same reason"
 
 
@@ -200,7 +202,7 @@ def test_what_pyarrow_raises_for_strange_schemas_is_a_rejection() -> None:
         encode_arrow(rows.replace_schema_metadata({SCHEMA_KEY: b"x" * 10_000})),
         encode_arrow(rows.append_column("\0" * 1_000, pa.array([1, 2]))),
     ]
-    of = judged(*strange)
+    of = validated(*strange)
     assert [rejection.row for rejection in of.rejections] == [WHOLE_MESSAGE] * len(strange)
     assert max(len(rejection.reason) for rejection in of.rejections) < 1_000
 
@@ -237,23 +239,23 @@ JSON = encode_json(S2, [table({}).to_pylist()[0]])[0]
     ids=lambda value: repr(value)[:40],
 )
 def test_strange_json_is_a_rejection_whose_letter_can_be_stored(value: bytes, code: str | None) -> None:
-    of = judged(value, JSON, content_type=CONTENT_TYPE_JSON)
+    of = validated(value, JSON, content_type=CONTENT_TYPE_JSON)
     assert [(rejection.message.offset, rejection.row) for rejection in of.rejections] == [(0, WHOLE_MESSAGE)]
     assert code is None or of.rejections[0].code == code
-    letter = Letter("s", "t", 0, 0, -1, of.rejections[0].code, of.rejections[0].reason, "x", b"")
-    assert len(letter.reason) <= 500
-    assert letter.reason.isprintable()
-    letter.reason.encode()
+    dead_letter = DeadLetter("s", "t", 0, 0, -1, of.rejections[0].code, of.rejections[0].reason, "x", b"")
+    assert len(dead_letter.reason) <= 500
+    assert dead_letter.reason.isprintable()
+    dead_letter.reason.encode()
 
 
 def test_texts_of_letters_are_storable_whoever_wrote_them() -> None:
-    letter = Letter(
+    dead_letter = DeadLetter(
         "s", "t", 0, 0, -1, "malformed", "a\0b\ud800c\nd\x1b[31m" + "e" * 10_000, "text/\0" + "x" * 970_000, b""
     )
-    assert letter.reason.startswith("a\\u0000b\\ud800c\\u000ad\\u001b[31meee")
-    assert (len(letter.reason), len(letter.content_type or "")) == (500, 200)
-    assert letter.reason.endswith("...")
-    json.dumps(letter.reason).encode("ascii")
+    assert dead_letter.reason.startswith("a\\u0000b\\ud800c\\u000ad\\u001b[31meee")
+    assert (len(dead_letter.reason), len(dead_letter.content_type or "")) == (500, 200)
+    assert dead_letter.reason.endswith("...")
+    json.dumps(dead_letter.reason).encode("ascii")
 
 
 def test_the_one_that_nobody_thought_of_is_rejected_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,7 +267,7 @@ def test_the_one_that_nobody_thought_of_is_rejected_alone(monkeypatch: pytest.Mo
         return real(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(judging, "faults", faults)
-    of = judged(*(encode_arrow(table({"parcel_id": str(nr)}, {"NDVI": 7.0})) for nr in range(40)))
+    of = validated(*(encode_arrow(table({"parcel_id": str(nr)}, {"NDVI": 7.0})) for nr in range(40)))
     assert sorted((one.message.offset, one.row) for one in of.rejections) == sorted(
         [(17, WHOLE_MESSAGE), *((nr, 1) for nr in range(40) if nr != 17)]
     )
@@ -284,7 +286,7 @@ def test_whatever_a_reader_raises_is_a_rejection(monkeypatch: pytest.MonkeyPatch
         raise error
 
     monkeypatch.setattr(judging, "decode_json", raising)
-    of = judged(JSON, content_type=CONTENT_TYPE_JSON)
+    of = validated(JSON, content_type=CONTENT_TYPE_JSON)
     assert told(of) == [(WHOLE_MESSAGE, "malformed")]
 
 
@@ -295,13 +297,13 @@ def test_a_batch_is_judged_in_parts_that_fit_into_memory() -> None:
     settings = IngestSettings(flush_decoded_bytes=5_000_000)
     with arrow_memory(25 * 2**20):
         sizes = []
-        for part in judge_in_parts(messages, settings, NOW):
+        for part in validate_in_parts(messages, settings, NOW):
             sizes.append(len(part.messages))
             assert part.rows[0].table.num_rows == 50 * len(part.messages)
             assert part.messages == tuple(messages[sum(sizes[:-1]) : sum(sizes)])
     assert sum(sizes) == 40
     assert set(sizes[:-1]) == {5}
-    assert list(judge_in_parts([], settings, NOW)) == []
+    assert list(validate_in_parts([], settings, NOW)) == []
 
 
 def test_decode_arrow_tells_of_the_row() -> None:

@@ -19,7 +19,7 @@ from ingest.stream.messages import decode_json, encode_arrow, encode_json, rows_
 from ingest.stream.producer import ObservationProducer, batches, filled
 from ingest.stream.schemas import CONTENT_TYPE_ARROW, S1, S2, SCHEMA_KEY, SCHEMAS, ObservationSchema
 from ingest.stream.settings import IngestSettings
-from ingest.stream.validation import Message, judge
+from ingest.stream.validation import Message, validate
 
 PUBLISHED = Path(__file__).parents[2] / "docs" / "schemas"
 
@@ -223,11 +223,11 @@ def test_damaged_arrow_is_rejected_and_nothing_worse(data: st.DataObject) -> Non
     for _ in range(data.draw(st.integers(1, 4))):
         message[data.draw(st.integers(0, len(message) - 1))] = data.draw(st.integers(0, 255))
     damaged = bytes(message[: data.draw(st.integers(0, len(message)))])
-    judged = judge(
+    validated = validate(
         [Message("t", 0, 0, CONTENT_TYPE_ARROW, damaged)], IngestSettings(), datetime(2023, 6, 1, tzinfo=UTC)
     )
-    assert judged.n_rows == len(judged.rejections) + sum(rows.table.num_rows for rows in judged.rows)
-    assert all(rows.table.schema == rows.schema.arrow for rows in judged.rows)
+    assert validated.n_rows == len(validated.rejections) + sum(rows.table.num_rows for rows in validated.rows)
+    assert all(rows.table.schema == rows.schema.arrow for rows in validated.rows)
 
 
 @given(sizes=st.lists(st.integers(0, 4_000), min_size=1, max_size=30), max_bytes=st.integers(5_000, 40_000))

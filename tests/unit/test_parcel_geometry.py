@@ -170,6 +170,17 @@ def test_an_outline_that_would_take_minutes_is_refused(outline: shapely.Polygon,
     assert time.monotonic() - begun < 20  # 0.5 s; without limits minutes
 
 
+def test_an_outline_that_crosses_itself_in_metres_is_refused() -> None:
+    random = np.random.default_rng(0)
+    far = [EAST + random.uniform(-3e6, 3e6, 1_000), NORTH + random.uniform(-5e6, 0, 1_000)]
+    slivers = [shapely.Polygon([(EAST, NORTH), (x, y), (x + 5, y + 5)]) for x, y in zip(*far, strict=True)]
+    crossing = np.array([shapely.MultiPolygon(slivers)], dtype=object)
+    begun = time.monotonic()
+    reasons = ingest.parcels.geometry._too_small_for(crossing, shapely.area(crossing), 5)
+    assert list(reasons) == ["too_complex"]
+    assert time.monotonic() - begun < 20
+
+
 def test_a_sliver_across_a_country_is_not_counted_pixel_by_pixel() -> None:
     astray = shapely.Polygon([(EAST, NORTH), (EAST + 30, NORTH), (EAST + 150_000, NORTH + 400_000)])
     begun = time.monotonic()

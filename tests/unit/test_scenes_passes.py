@@ -11,7 +11,7 @@ import shapely
 
 from ingest.imagery.scene import Grid, Scene
 from ingest.scenes.home_tiles import home_of, outline
-from ingest.scenes.passes import datatake_of, family_of, is_newer, is_same_part, standing
+from ingest.scenes.passes import acquisition_of, datatake_of, is_newer, is_same_part, precedence
 from ingest.scenes.settings import SceneSettings
 
 START = datetime(2023, 5, 1, 10, 56, 21, tzinfo=UTC)
@@ -38,8 +38,8 @@ BESIDE = replace(MINE, part=START + timedelta(seconds=60))
 def test_families_by_sensor() -> None:
     optical = Scene("S2", "x", START, START, "S2A", 94, {}, datatake="S2A_20230501T105621", tile="31UFU")
     radar = Scene("S1", "y", START, START, "S1A", 88, {}, datatake="05D0F5")
-    assert family_of(optical) == "S2A_20230501T105621_T31UFU"
-    assert family_of(radar) == datatake_of(radar) == "S1A_05D0F5"
+    assert acquisition_of(optical) == "S2A_20230501T105621_T31UFU"
+    assert acquisition_of(radar) == datatake_of(radar) == "S1A_05D0F5"
     assert datatake_of(replace(radar, datatake=None)) == "S1A_20230501T105621"
 
 
@@ -73,13 +73,13 @@ def test_parts_by_their_start(seconds: int, same: bool) -> None:
 
 
 def test_alone() -> None:
-    found = standing(MINE, [])
+    found = precedence(MINE, [])
     assert (found.newest_revision, found.is_revision, found.is_in_store) == (None, False, True)
-    assert standing(MINE, [Known(revision=None, state="failed")]) == found, "never begun: told nothing"
+    assert precedence(MINE, [Known(revision=None, state="failed")]) == found, "never begun: told nothing"
 
 
 def test_a_newer_processing_replaces() -> None:
-    found = standing(NEWER, [Known(revision=3)])
+    found = precedence(NEWER, [Known(revision=3)])
     assert (found.replaces, found.superseded_by, found.newest_revision, found.is_revision) == (
         ("other",),
         None,
@@ -90,24 +90,26 @@ def test_a_newer_processing_replaces() -> None:
 
 @pytest.mark.parametrize("mine", [MINE, OLDER])
 def test_one_that_is_not_newer_is_superseded(mine: Known) -> None:
-    assert standing(mine, [Known()]).superseded_by == "other"
-    assert standing(mine, [Known(state="failed")]).superseded_by is None
+    assert precedence(mine, [Known()]).superseded_by == "other"
+    assert precedence(mine, [Known(state="failed")]).superseded_by is None
 
 
 def test_parts_stand_beside_each_other() -> None:
-    found = standing(BESIDE, [Known(), Known("old", "superseded"), Known("third", part=START + timedelta(seconds=90))])
+    found = precedence(
+        BESIDE, [Known(), Known("old", "superseded"), Known("third", part=START + timedelta(seconds=90))]
+    )
     assert found.beside == ("other", "third")
     assert (found.replaces, found.superseded_by, found.is_revision, found.is_in_store) == ((), None, False, True)
 
 
 @pytest.mark.parametrize("state", ["failed", "cutting", "found"])
 def test_another_part_that_did_not_end_may_have_told_anything(state: str) -> None:
-    assert standing(BESIDE, [Known(state=state)]).is_revision
-    assert not standing(BESIDE, [Known(state=state, revision=None)]).is_revision
+    assert precedence(BESIDE, [Known(state=state)]).is_revision
+    assert not precedence(BESIDE, [Known(state=state, revision=None)]).is_revision
 
 
 def test_one_that_is_held_stands_in_the_way() -> None:
-    assert standing(BESIDE, [Known(), Known("held", "cutting", is_held=True)]).busy == "held"
+    assert precedence(BESIDE, [Known(), Known("held", "cutting", is_held=True)]).busy == "held"
 
 
 def test_waits_grow_and_end() -> None:

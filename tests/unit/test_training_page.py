@@ -32,6 +32,7 @@ def test_a_table_of_ones_own_is_made_trained_on_and_scored(
         exec(compile(scoring, PAGE, "exec"), names)
     assert "1 Sep" in result.output
     with np.load("runs/fields/predictions.npz") as kept:
+        assert set(kept["parcel_id"]) == {f"field-{number}" for number in range(60)}
         assert kept["probabilities"].shape == (3, 60, 2)
         assert (kept["probabilities"][-1].argmax(-1) == kept["truth"]).mean() > 0.9
     assert Path("runs/fields/final/model.json").exists()

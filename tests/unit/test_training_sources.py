@@ -34,7 +34,7 @@ def test_a_kind_of_an_extra_that_is_not_installed_names_the_extra(monkeypatch: p
 
 def test_all_that_is_wrong_is_reported_at_once() -> None:
     with pytest.raises(RunConfigError) as caught:
-        parse({"data": {"kind": "nl"}, "training": {"epochs": 0}, "run": {}}, "run.toml")
+        parse({"data": {"kind": "pastis"}, "training": {"epochs": 0}, "run": {}}, "run.toml")
     assert "[data] path: missing; [training] epochs = 0" in str(caught.value)
     assert str(caught.value).endswith("[run] folder: missing")
 

@@ -16,7 +16,7 @@ from ingest.stream.messages import encode_arrow, encode_json
 from ingest.stream.row_checks import Fault, faults
 from ingest.stream.schemas import CONTENT_TYPE_ARROW, CONTENT_TYPE_JSON, S1, S2, ObservationSchema
 from ingest.stream.settings import IngestSettings
-from ingest.stream.validation import Judged, Message, judge
+from ingest.stream.validation import Message, Validated, validate
 
 NOW = datetime(2023, 6, 1, tzinfo=UTC)
 SETTINGS = IngestSettings()
@@ -163,8 +163,8 @@ def message(value: bytes, content_type: str | None, offset: int = 0) -> Message:
     return Message("t", 0, offset, content_type, value)
 
 
-def code_of(judged: Judged) -> str:
-    (rejection,) = judged.rejections
+def code_of(validated: Validated) -> str:
+    (rejection,) = validated.rejections
     return rejection.code
 
 
@@ -176,19 +176,19 @@ def code_of(judged: Judged) -> str:
 def test_both_forms_are_judged_alike(case: tuple[ObservationSchema, str, object, str]) -> None:
     schema, name, value, code = case
     rows = table(schema, {name: value})
-    as_batch = judge([message(encode_arrow(rows), CONTENT_TYPE_ARROW)], SETTINGS, NOW)
+    as_batch = validate([message(encode_arrow(rows), CONTENT_TYPE_ARROW)], SETTINGS, NOW)
     record = json.loads(encode_json(schema, table(schema, {}).to_pylist())[0])
     record[name] = value.isoformat() if isinstance(value, datetime) else value
-    as_record = judge([message(json.dumps(record).encode(), CONTENT_TYPE_JSON)], SETTINGS, NOW)
+    as_record = validate([message(json.dumps(record).encode(), CONTENT_TYPE_JSON)], SETTINGS, NOW)
     assert code_of(as_batch) == code_of(as_record) == code
 
 
 def test_a_bad_row_of_a_batch_leaves_a_letter_of_that_row_alone() -> None:
     rows = table(S2, {"parcel_id": "a"}, {"parcel_id": "b", "NDVI": 3.0}, {"parcel_id": "c"})
-    judged = judge([message(encode_arrow(rows), CONTENT_TYPE_ARROW)], SETTINGS, NOW)
-    assert judged.n_rows == 3
-    assert judged.rows[0].table["parcel_id"].to_pylist() == ["a", "c"]
-    (rejection,) = judged.rejections
+    validated = validate([message(encode_arrow(rows), CONTENT_TYPE_ARROW)], SETTINGS, NOW)
+    assert validated.n_rows == 3
+    assert validated.rows[0].table["parcel_id"].to_pylist() == ["a", "c"]
+    (rejection,) = validated.rejections
     assert rejection.row == 1
     _, alone = decode_arrow(rejection.payload)
     assert alone["parcel_id"].to_pylist() == ["b"]
@@ -201,10 +201,10 @@ def test_rows_of_many_messages_know_where_they_came_from() -> None:
         for number, record in enumerate(encode_json(S2, table(S2, {}, {"NDVI": 4.0}).to_pylist()))
     ]
     other = message(encode_arrow(table(S1, {"VV": -1.0})), CONTENT_TYPE_ARROW.upper(), 8)
-    judged = judge([batch, *records, other], SETTINGS, NOW)
-    assert [rows.table.num_rows for rows in judged.rows] == [2, 0]
-    assert [(each.message.offset, each.row) for each in judged.rejections] == [(5, 1), (7, WHOLE_MESSAGE), (8, 0)]
-    assert judged.rejections[1].payload == records[1].value
+    validated = validate([batch, *records, other], SETTINGS, NOW)
+    assert [rows.table.num_rows for rows in validated.rows] == [2, 0]
+    assert [(each.message.offset, each.row) for each in validated.rejections] == [(5, 1), (7, WHOLE_MESSAGE), (8, 0)]
+    assert validated.rejections[1].payload == records[1].value
 
 
 @pytest.mark.parametrize(
@@ -219,9 +219,9 @@ def test_rows_of_many_messages_know_where_they_came_from() -> None:
     ],
 )
 def test_a_message_that_cannot_be_read_is_told(value: bytes, content_type: str | None, code: str) -> None:
-    judged = judge([message(value, content_type)], SETTINGS, NOW)
-    assert code_of(judged) == code
-    assert (judged.n_rows, judged.rejections[0].row, judged.rejections[0].payload) == (1, WHOLE_MESSAGE, value)
+    validated = validate([message(value, content_type)], SETTINGS, NOW)
+    assert code_of(validated) == code
+    assert (validated.n_rows, validated.rejections[0].row, validated.rejections[0].payload) == (1, WHOLE_MESSAGE, value)
 
 
 def test_a_batch_that_is_small_only_when_compressed_is_oversized() -> None:
@@ -232,6 +232,6 @@ def test_a_batch_that_is_small_only_when_compressed_is_oversized() -> None:
         writer.write_table(rows)
     small = sink.getvalue().to_pybytes()
     assert len(small) < 100_000
-    assert judge([message(small, CONTENT_TYPE_ARROW)], SETTINGS, NOW).rejections == ()
+    assert validate([message(small, CONTENT_TYPE_ARROW)], SETTINGS, NOW).rejections == ()
     tight = IngestSettings(max_message_bytes=500_000)
-    assert code_of(judge([message(small, CONTENT_TYPE_ARROW)], tight, NOW)) == "oversized"
+    assert code_of(validate([message(small, CONTENT_TYPE_ARROW)], tight, NOW)) == "oversized"

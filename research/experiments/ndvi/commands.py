@@ -5,7 +5,6 @@ Each writes a CSV, one page (report.md) and plots to its folder; trainings are k
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -43,9 +42,6 @@ class Splits(StrEnum):
     BLOCKED = "blocked"
     BOTH = "both"
 
-
-FOLDERS: Final = {Data.NL: "nl-noordoostpolder-2023", Data.PATCHES: "be-flanders-patches"}
-"""Where recorded series lie in the folder of PARCELWATCH_DATA."""
 
 Folds = Annotated[str, typer.Option(help="test folds, by commas")]
 MinViews = Annotated[int, typer.Option(help="views that a date needs to be scored", min=2)]
@@ -92,10 +88,7 @@ class Asked:
         self.configs = settings.chosen(names_in(models), tables, where)
         if not self.configs:
             raise ExperimentError("--models: name at least one")
-        folder = path or (
-            Path(os.environ.get("PARCELWATCH_DATA", "../shared/data")) / FOLDERS[data] if data in FOLDERS else None
-        )
-        self.source = Source(data.value, folder, parcels=parcels, pixels=pixels or None)
+        self.source = Source(data.value, path, parcels=parcels, pixels=pixels or None)
         self.splits: tuple[Split, ...] = tuple(one for one in SPLITS if split in (Splits.BOTH, Splits(one)))
         self.seeds = numbers("--seeds", seeds)
         self.seconds, self.device = seconds, device
@@ -114,7 +107,7 @@ class Asked:
             yield Runs(self.folder, data, configs, self.device, lambda what, share: bar.to(share, 1.0, what)).open()
 
     def title(self, runs: Runs, what: str) -> str:
-        """The source and the protocol in a line."""
+        """Return the source and the protocol in a line."""
         seeds = f"seed{'s' if len(self.seeds) > 1 else ''} {', '.join(map(str, self.seeds))}"
         return f"{runs.data.series.name}, {what}, {seeds}"
 
@@ -172,7 +165,7 @@ def crops(asked: Asked, folds: Folds = ALL_FOLDS) -> None:
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the three commands, each with the options of `Asked` before its own."""
+    """Add the three commands, each with the options of `Asked` before its own."""
     for name, function in (("ndvi-dates", dates), ("ndvi-clouds", clouds), ("ndvi-crops", crops)):
         app.command(name, help=function.__doc__)(with_common(Asked, name, function))
 

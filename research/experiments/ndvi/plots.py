@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from research.experiments.ndvi.scores import AIM_R2, Score, over_seeds
 
@@ -22,7 +23,9 @@ COLOURS: Final[Mapping[str, str]] = {"mcnn-seq": "#a8417a", "rnn": "#2c4d7a", "c
 FURTHER: Final = ("#2f7d4f", "#e2873a", "#56306e", "#7f9cc0", "#777777")
 """Rows of a file beyond the three networks."""
 LOWEST_R2 = -0.5
-"""Where the axis of R2 ends (chosen because what lies below is in the table); such points sit on the edge."""
+"""Where the axis of R2 ends (chosen because the table has what lies below); such points are arrows on the edge, with their value."""
+LONGEST_LINE_D = 42
+"""Dates farther apart are not joined by a line: nothing was scored between them."""
 STYLE: Final[Any] = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -50,19 +53,50 @@ def dates(path: Path, scores: Sequence[Score], hazy: Mapping[int, float], on: Ca
                         {(one.day, one.at, one.split) for one in scores if (one.model, one.parcels) == (model, kind)}
                     )
                     y = np.array([table[split, kind, at, model][0] for _, at, split in own])
-                    shown = np.maximum(y, LOWEST_R2) if name == "R2" else y
                     x = [on(int(day)) for day, _, _ in own]
-                    axis.plot(x, shown, color=colour(model, scores), marker=".", linewidth=1.2, label=model)
-                for day in hazy:
-                    axis.axvspan(on(day - 1), on(day + 1), color="black", alpha=0.12, linewidth=0)
+                    is_cut = y < LOWEST_R2 if name == "R2" else np.zeros(len(y), bool)
+                    axis.plot(
+                        *_broken(x, np.where(is_cut, LOWEST_R2, y)),
+                        color=colour(model, scores),
+                        marker=".",
+                        linewidth=1.2,
+                        label=model,
+                    )
+                    _mark_cut(axis, [x[nr] for nr in np.flatnonzero(is_cut)], y[is_cut], colour(model, scores))
+                for nr, day in enumerate(hazy):
+                    key = {"label": "hazy date"} if nr == 0 else {}
+                    axis.axvspan(on(day - 1), on(day + 1), color="black", alpha=0.12, linewidth=0, **key)
                 axis.set_ylabel(name)
-            axes[0, column].axhline(AIM_R2, color="black", linewidth=0.8, linestyle="--", alpha=0.6)
+            axes[0, column].axhline(
+                AIM_R2, color="black", linewidth=0.8, linestyle="--", alpha=0.6, label=f"R2 of {AIM_R2:g}, the aim"
+            )
             axes[0, column].set(title=kind, ylim=(LOWEST_R2 - 0.03, 1.0))
             axes[1, column].set_ylim(bottom=0)
             _months(axes[1, column])
         handles, names = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=len(names))
         figure.savefig(path)
+
+
+def _broken(x: Sequence[date], y: NDArray[np.float64]) -> tuple[list[date], list[float]]:
+    """Return points with NaN where the line between two of them would bridge more than `LONGEST_LINE_D`."""
+    days, values = list[date](), list[float]()
+    for day, value in zip(x, y.tolist(), strict=True):
+        if days and (day - days[-1]).days > LONGEST_LINE_D:
+            days.append(days[-1] + timedelta(days=1))
+            values.append(np.nan)
+        days.append(day)
+        values.append(value)
+    return days, values
+
+
+def _mark_cut(axis: Axes, x: Sequence[date], y: NDArray[np.float64], shade: str) -> None:
+    """Draw arrows with their values on the lower edge for points that lie below it."""
+    for day, value in zip(x, y.tolist(), strict=True):
+        axis.plot(np.array([day], "M8[D]"), [LOWEST_R2], marker="v", markersize=7, color=shade, clip_on=False)
+        axis.annotate(
+            f"{value:.1f}", (day, LOWEST_R2), (0, 7), textcoords="offset points", fontsize=7, ha="center", color=shade
+        )
 
 
 def clouds(path: Path, scores: Sequence[Score]) -> None:
@@ -113,11 +147,19 @@ def crops(path: Path, points: Sequence[CurvePoint], title: str) -> None:
             y, y_sd = np.array([(one.observed, one.observed_sd) for one in own]).T
             f, f_sd = np.array([(one.reconstructed, one.reconstructed_sd) for one in own]).T
             axis.errorbar(
-                x, y, yerr=2 * y_sd, fmt="o", color="#555555", markersize=3, elinewidth=0.8, alpha=0.7, label="observed"
+                x,
+                y,
+                yerr=2 * y_sd,
+                fmt="o",
+                color="#555555",
+                markersize=3,
+                elinewidth=0.8,
+                alpha=0.7,
+                label="observed, 2 sd",
             )
             shade = COLOURS.get(own[0].model, FURTHER[0])
             axis.plot(x, f, color=shade, linewidth=1.6, label="reconstructed")
-            axis.fill_between(x, f - 2 * f_sd, f + 2 * f_sd, color=shade, alpha=0.2, linewidth=0)
+            axis.fill_between(x, f - 2 * f_sd, f + 2 * f_sd, color=shade, alpha=0.2, linewidth=0, label="its 2 sd")
             axis.set_title(name, fontsize=10)
             _months(axis)
         for nr, axis in enumerate(axes):
@@ -127,12 +169,12 @@ def crops(path: Path, points: Sequence[CurvePoint], title: str) -> None:
         figure.supylabel("NDVI")
         figure.suptitle(title)
         handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2)
+        figure.legend(handles, labels, loc="outside lower center", ncols=3)
         figure.savefig(path)
 
 
 def colour(model: str, scores: Sequence[Score]) -> str:
-    """Of a model: its own, or the next of those for further rows."""
+    """Return the colour of a model: its own, or the next of those for further rows."""
     further = [one for one in _models(scores) if one not in COLOURS]
     return COLOURS.get(model) or FURTHER[further.index(model) % len(FURTHER)]
 
@@ -149,5 +191,5 @@ def _models(scores: Sequence[Score]) -> list[str]:
 
 
 def _share(at: str) -> float:
-    """Of "series 50 %"."""
+    """Return the share of "series 50 %"."""
     return float(at.split()[1])

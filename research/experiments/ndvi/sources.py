@@ -16,6 +16,7 @@ from models.ndvi.inputs import Bools
 from research.experiments.gaps.series import GapSeries, calendar_year, dutch, is_grass, simulated
 from research.experiments.ndvi.patches import pixels
 from research.experiments.schemes import ExperimentError
+from research.places import data_folder
 from research.seasons.nl import NEEDED
 from research.seasons.tabular import existing, read_parquet
 
@@ -32,7 +33,7 @@ class Source:
 
     kind: Kind
     folder: Path | None = None
-    """Of nl and patches."""
+    """Of nl and patches: a folder, or its name in PARCELWATCH_DATA; without it the kind's own there."""
     parcels: int = 360
     """Fields of the simulator (chosen as its demonstration has them)."""
     pixels: int | None = 1000
@@ -72,12 +73,12 @@ class ScoredSeries:
         return {name: who for name, who in (("arable", self.is_arable), ("grass", self.is_grass)) if who.any()}
 
     def on(self, day: int) -> date:
-        """The calendar day of a day of the season."""
+        """Return the calendar day of a day of the season."""
         return self.starts_on + timedelta(days=int(day))
 
 
 def open_series(source: Source) -> ScoredSeries:
-    """The series of a source.
+    """Return the series of a source.
 
     Raises:
         SeasonDataError: its folder does not hold what it should.
@@ -88,20 +89,19 @@ def open_series(source: Source) -> ScoredSeries:
             raise ExperimentError(f"{source.parcels} parcels of the simulator; at least {MIN_PARCELS} are needed")
         config = calendar_year(source.year, source.seed, source.parcels, PIXELS_OF_A_SET)
         return _splittable(ScoredSeries(simulated(config), date(source.year, 1, 1), "parcels"))
-    if source.folder is None:
-        raise ExperimentError(f"source {source.kind}: name its folder")
+    folder = data_folder(source.kind, source.folder)
     if source.kind == "patches":
-        series, starts_on = pixels(source.folder, source.pixels, source.seed)
+        series, starts_on = pixels(folder, source.pixels, source.seed)
         return _splittable(ScoredSeries(series, starts_on, "pixels"))
     dates = [
-        read_parquet(existing(source.folder, name, NEEDED), [], dates=["date"])["date"].min()
+        read_parquet(existing(folder, name, NEEDED), [], dates=["date"])["date"].min()
         for name in ("s1_backscatter.parquet", "s2_indices.parquet")
     ]
-    return _splittable(ScoredSeries(dutch(source.folder), date(min(dates).year, 1, 1), "parcels"))
+    return _splittable(ScoredSeries(dutch(folder), date(min(dates).year, 1, 1), "parcels"))
 
 
 def _splittable(found: ScoredSeries) -> ScoredSeries:
-    """The series, if each of five folds can have a scored parcel."""
+    """Return the series, if each of five folds can have a scored parcel."""
     n = int(np.isin(np.flatnonzero(found.series.is_scored), found.series.clear.parcel).sum())
     if n < 5 or len(np.unique(found.series.block[found.series.is_scored])) < 5:
         raise ExperimentError(f"{found.series.name}: {n} scored {found.unit} in too few blocks for five folds")

@@ -113,8 +113,11 @@ def test_a_folder_without_patches_ends_in_one_line(tmp_path: Path) -> None:
         pixels(tmp_path)
 
 
-def test_series_that_five_folds_cannot_split_are_refused(variables: Variables, tmp_path: Path) -> None:
+def test_series_that_five_folds_cannot_split_are_refused(
+    variables: Variables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     del variables
+    monkeypatch.setenv("PARCELWATCH_DATA", str(tmp_path / "none"))
     with pytest.raises(ExperimentError, match="too few blocks"):
         open_series(Source("patches", tmp_path / "patch", pixels=None))
     with pytest.raises(ExperimentError, match="12 parcels of the simulator; at least 40"):

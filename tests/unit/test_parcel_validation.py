@@ -1,4 +1,4 @@
-"""What only the whole file can tell of a parcel: shared ids, repeated and overlapping outlines."""
+"""What only the whole file can show of a parcel: shared ids, repeated and overlapping outlines."""
 
 import pyproj
 import pytest
@@ -7,7 +7,7 @@ import shapely
 from ingest.parcels.columns import ParcelColumns, load_agency, recognise, shipped_agencies
 from ingest.parcels.files import ParcelFileError
 from ingest.parcels.geometry import MAX_OVERLAP, Outlines, measure
-from ingest.parcels.importer import judge
+from ingest.parcels.importer import validate
 from ingest.parcels.texts import id_part, storable
 
 EAST, NORTH = 600_000.0, 5_700_000.0
@@ -22,38 +22,41 @@ def outlines_of(*columns: float | None) -> Outlines:
 
 
 def test_sound_parcels_side_by_side_keep_their_ids() -> None:
-    assert judge(["a", "b", "c"], outlines_of(0, 1, 2), MAX_OVERLAP) == (["a", "b", "c"], [None, None, None])
+    assert validate(["a", "b", "c"], outlines_of(0, 1, 2), MAX_OVERLAP) == (["a", "b", "c"], [None, None, None])
 
 
 def test_the_first_parcel_of_an_id_keeps_it() -> None:
-    source_id, reason = judge(["a", "a", "b", "a"], outlines_of(0, 1, 2, 3), MAX_OVERLAP)
+    source_id, reason = validate(["a", "a", "b", "a"], outlines_of(0, 1, 2, 3), MAX_OVERLAP)
     assert source_id == ["a", "a#2", "b", "a#3"]
     assert reason == [None, "duplicate_id", None, "duplicate_id"]
 
 
 def test_an_id_made_up_never_takes_one_that_the_file_uses() -> None:
-    source_id, _ = judge(["a", "a", "a#2", None, "#1"], outlines_of(0, 1, 2, 3, 4), MAX_OVERLAP)
+    source_id, _ = validate(["a", "a", "a#2", None, "#1"], outlines_of(0, 1, 2, 3, 4), MAX_OVERLAP)
     assert source_id[:1] + source_id[2:3] + source_id[4:] == ["a", "a#2", "#1"]
     assert len(set(source_id)) == 5
 
 
 def test_parcels_without_id_are_kept_and_numbered() -> None:
-    assert judge([None, "a", None], outlines_of(0, 1, 2), MAX_OVERLAP) == (["#1", "a", "#2"], ["no_id", None, "no_id"])
+    assert validate([None, "a", None], outlines_of(0, 1, 2), MAX_OVERLAP) == (
+        ["#1", "a", "#2"],
+        ["no_id", None, "no_id"],
+    )
 
 
 def test_a_repeated_outline_is_kept_once() -> None:
-    _, reason = judge(["a", "b", "c"], outlines_of(0, 1, 1), MAX_OVERLAP)
+    _, reason = validate(["a", "b", "c"], outlines_of(0, 1, 1), MAX_OVERLAP)
     assert reason == [None, None, "duplicate_geometry"]
 
 
 @pytest.mark.parametrize(("shift", "verdict"), [(0.95, None), (0.5, "overlaps_other")])
 def test_overlap_beyond_the_limit_ends_both(shift: float, verdict: str | None) -> None:
-    _, reason = judge(["a", "b", "c"], outlines_of(0, shift, 5), MAX_OVERLAP)
+    _, reason = validate(["a", "b", "c"], outlines_of(0, shift, 5), MAX_OVERLAP)
     assert reason == [verdict, verdict, None]
 
 
 def test_the_first_fault_is_kept() -> None:
-    _, reason = judge(["a", "a"], outlines_of(0, None), MAX_OVERLAP)
+    _, reason = validate(["a", "a"], outlines_of(0, None), MAX_OVERLAP)
     assert reason == [None, "no_geometry"]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from db.errors import DatabaseUnavailable
 from db.scene_sources import SceneSource
-from ingest.scenes.due_sources import keep_looking, look_once
+from ingest.scenes.due_sources import keep_polling, poll_once
 from ingest.scenes.polling import BACK_OFFS, Bookmark, Outcome
 from ingest.scenes.retrying import SourceUnavailable, Stopped
 
@@ -27,14 +27,14 @@ class World:
     kept: list[tuple[str, str]] = field(default_factory=list)
     in_row: int = 0
 
-    def look(self, name: str, at: datetime, next_at: datetime | None) -> None:
+    def poll(self, name: str, at: datetime, next_at: datetime | None) -> None:
         self.looked.append((name, (at - NOW) / HOUR))
         assert next_at in (None, at + HOUR)
         if self.failures.get(name):
             raise self.failures[name].pop(0)
 
-    def looks(self, *names: str) -> dict[str, object]:
-        return {name: lambda at, next_at, name=name: self.look(name, at, next_at) for name in names}
+    def polls(self, *names: str) -> dict[str, object]:
+        return {name: lambda at, next_at, name=name: self.poll(name, at, next_at) for name in names}
 
     def bookmark(self, source: str) -> Bookmark | None:
         raise AssertionError(source)
@@ -42,8 +42,8 @@ class World:
     def succeeded(self, outcome: Outcome, now: datetime, next_at: datetime | None) -> None:
         raise AssertionError(outcome, now, next_at)
 
-    def failed(self, source: str, told: str, now: datetime, retry_after: timedelta | None) -> datetime:
-        self.kept.append((source, told))
+    def failed(self, source: str, message: str, now: datetime, retry_after: timedelta | None) -> datetime:
+        self.kept.append((source, message))
         self.in_row += 1
         return now + max(BACK_OFFS[self.in_row - 1], retry_after or timedelta())
 
@@ -59,7 +59,7 @@ class World:
                     self.set()
                 return self.is_set()
 
-        keep_looking(self.looks(*names), self, HOUR, Stop(), lambda: self.now, lambda _: found)  # type: ignore[arg-type]
+        keep_polling(self.polls(*names), self, HOUR, Stop(), lambda: self.now, lambda _: found)  # type: ignore[arg-type]
 
 
 def test_each_when_it_is_due() -> None:
@@ -105,6 +105,6 @@ def test_asked_to_end_within_a_look() -> None:
 
 def test_once_gives_the_failures() -> None:
     world = World(failures={"a": [SourceUnavailable("away")]})
-    given = look_once(world.looks("a", "b"), world, lambda: NOW)  # type: ignore[arg-type]
-    assert [(failure.source, failure.told) for failure in given] == [("a", "away")]
+    given = poll_once(world.polls("a", "b"), world, lambda: NOW)  # type: ignore[arg-type]
+    assert [(failure.source, failure.message) for failure in given] == [("a", "away")]
     assert [name for name, _ in world.looked] == ["a", "b"]
