@@ -1,4 +1,4 @@
-# Every habit of the house. `make` alone lists them.
+# Every target of the project. `make` alone lists them.
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
@@ -9,7 +9,7 @@ WORKERS ?= 2# processes of `make test`; 0 runs the tests in one
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test coverage check lint types contracts bench lock serve clean
 
-help: ## list the habits
+help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 $(VENV)/.ready: requirements.lock pyproject.toml
@@ -43,7 +43,7 @@ types: setup ## mypy, strict
 contracts: setup ## import-linter: who may import whom
 	$(BIN)/lint-imports
 
-bench: setup ## the benchmarks, each beside a peer or a limit
+bench: setup ## the benchmarks, each beside a reference implementation or a limit
 	@for b in encoder streaming mcnn_seq ingest extract; do echo "bench.$$b"; $(BIN)/python -m research.bench.$$b || exit 1; done
 
 lock: setup ## write requirements.lock anew from what .venv holds (make it from an empty one)

@@ -51,10 +51,11 @@ CONTAINER_START_S = 120.0  # chosen because a first start of either takes 10 to 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks each test with the folder it lies in: unit, integration or e2e."""
+    """Mark each test with the folders it lies in: unit, integration or e2e, and research."""
     for item in items:
         if item.path.is_relative_to(TESTS):
-            item.add_marker(item.path.relative_to(TESTS).parts[0])
+            for folder in item.path.relative_to(TESTS).parts[:-1]:
+                item.add_marker(folder)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from research.experiments.published_form import PublishedForm, trained_like
 def least_s(
     works: Sequence[Callable[[], object]], rounds: int, clock: Callable[[], float] = time.thread_time
 ) -> list[float]:
-    """The least seconds of each piece of work, timed turn by turn, so that other load of the machine hits all alike."""
+    """Return the least seconds of each piece of work, timed turn by turn, so that other load of the machine hits all alike."""
     for work in works:
         work()
     seconds = [float("inf")] * len(works)
@@ -38,7 +38,7 @@ def least_s(
 
 
 def packed(pixels: Tensor, mask: Tensor, geometry: Tensor, positions: Tensor) -> Batch:
-    """The published form's inputs (B, T, C, S), (B, T, S), (B, T, 4), (T,) as our networks take them."""
+    """Return the published form's inputs (B, T, C, S), (B, T, S), (B, T, 4), (T,) as our networks take them."""
     parcels, dates = pixels.shape[:2]
     parcel = torch.arange(parcels).repeat_interleave(dates)
     series = Series(pixels.flatten(0, 1), mask.flatten(0, 1) > 0, positions.repeat(parcels), parcel)
@@ -53,7 +53,7 @@ def main(
     batch: int = 128,
     rounds: int = 10,
 ) -> None:
-    """Prints speedup, max_abs_diff and parcels_per_s."""
+    """Print speedup, max_abs_diff and parcels_per_s."""
     torch.set_num_threads(1)
     random = torch.Generator().manual_seed(0)
     published = trained_like(PublishedForm(10, dates, 20), 0)

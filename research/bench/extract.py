@@ -49,7 +49,7 @@ NOISE = 40
 
 
 def write_tile(folder: Path) -> Scene:
-    """The tile's files: blocks of 300 m of one reflectance with noise, a tenth of them cloud in SCL."""
+    """Return the tile's files: blocks of 300 m of one reflectance with noise, a tenth of them cloud in SCL."""
     chance = np.random.default_rng(0)
     noise = chance.normal(0, NOISE, (2048, 2048)).astype(np.int16).view(np.uint16)
     bands = {}
@@ -92,7 +92,7 @@ def write_tile(folder: Path) -> Scene:
 
 
 def fields(number: int, is_scattered: bool) -> Parcels:
-    """Parcels of 0.3 to 20 ha, median 2 ha, turned at random, with twelve corners."""
+    """Return parcels of 0.3 to 20 ha, median 2 ha, turned at random, with twelve corners."""
     chance = np.random.default_rng(1)
     metres = GRID.width * GRID.pixel_m
     across = int(np.ceil(np.sqrt(number if is_scattered else max(FULL_TILE, number))))
@@ -114,14 +114,14 @@ def fields(number: int, is_scattered: bool) -> Parcels:
 
 
 def timed(act: Callable[[], object]) -> tuple[float, float]:
-    """Seconds by the clock and of this process's cores that `act` takes."""
+    """Return seconds by the clock and of this process's cores that `act` takes."""
     clock, cores = time.perf_counter(), time.process_time()
     act()
     return time.perf_counter() - clock, time.process_time() - cores
 
 
 def read_only(scene: Scene, index: ParcelIndex, threads: int) -> None:
-    """Reads the windows that extraction reads, with as many threads."""
+    """Read the windows that extraction reads, with as many threads."""
     with ExitStack() as stack, ThreadPoolExecutor(threads) as pool:
         rasters = [stack.enter_context(Raster(scene, name, band, GRID)) for name, band in scene.bands.items()]
 
@@ -134,7 +134,7 @@ def read_only(scene: Scene, index: ParcelIndex, threads: int) -> None:
 
 
 def references(scene: Scene, inner: NDArray[np.object_], n_exact: int, n_stats: int) -> tuple[float, float, float]:
-    """Parcels per second of exactextract, by the clock and by its cores, and of rasterstats: ten means of the first ones."""
+    """Return parcels per second of exactextract, by the clock and by its cores, and of rasterstats: ten means of the first ones."""
     hrefs = [scene.bands[name].href for name in S2_BANDS]
     frame = geopandas.GeoDataFrame(geometry=inner[:n_exact], crs=GRID.crs)
     frame = frame[~frame.geometry.is_empty]
@@ -145,18 +145,18 @@ def references(scene: Scene, inner: NDArray[np.object_], n_exact: int, n_stats: 
 
 
 def peak_mb() -> float:
-    """Most memory this process has held since it was last asked to forget."""
+    """Return the most memory this process has held since it was last asked to forget."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
 
 def forget_peak() -> None:
-    """Makes what is held now the peak (Linux: proc(5), clear_refs)."""
+    """Make what is held now the peak (Linux: proc(5), clear_refs)."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
 def measure(scene: Scene, parcels: Parcels, folder: Path, rounds: int, n_exact: int, threads: int) -> dict[str, float]:
-    """All figures of one set of parcels; ours and reading take turns, so that a busy machine slows both."""
+    """Return all figures of one set of parcels; ours and reading take turns, so that a busy machine slows both."""
     settings = ImagerySettings(threads=threads)
     arguments = parcels, GRID, settings.s2_buffer_m, settings.least_pixels, settings.sample_pixels, folder / "indices"
     forget_peak()
@@ -205,7 +205,7 @@ def main(
     threads: int = 2,
     scattered: bool = False,
 ) -> None:
-    """Prints parcels_per_s, cold_index_s, peak_memory_mb, speedup_exactextract, speedup_rasterstats, read_bound_ratio."""
+    """Print parcels_per_s, cold_index_s, peak_memory_mb, speedup_exactextract, speedup_rasterstats, read_bound_ratio."""
     with tempfile.TemporaryDirectory(prefix="parcelwatch-bench-") as name:
         folder = Path(name)
         scene = write_tile(folder)

@@ -55,7 +55,7 @@ SIMULATED_PARCELS, SIMULATED_PIXELS = 300, 16
 
 
 def summary(asked: Asked, results: Sequence[MethodResult]) -> dict[str, Any]:
-    """The keys of one source."""
+    """Return the keys of one source."""
     gaps = list(results[0].scores)
     methods, speed = {}, {}
     for one in results:
@@ -87,7 +87,7 @@ def summary(asked: Asked, results: Sequence[MethodResult]) -> dict[str, Any]:
 
 
 def tables(name: str, found: dict[str, Any]) -> list[Table]:
-    """A table a mode: RMSE and coverage by gap, gain in the last row."""
+    """Return a table a mode: RMSE and coverage by gap, gain in the last row."""
     made = []
     for mode in MODES:
         rows = {key.removesuffix(f"_{mode}"): one for key, one in found["methods"].items() if key.endswith(f"_{mode}")}
@@ -111,7 +111,7 @@ def tables(name: str, found: dict[str, Any]) -> list[Table]:
 
 
 def splits_of_simulator() -> list[Split]:
-    """One simulated season to learn from, another to be scored on."""
+    """Return one simulated season to learn from, another to be scored on."""
     made = [simulated(calendar_year(year, seed, SIMULATED_PARCELS, SIMULATED_PIXELS)) for year, seed in SIMULATED]
     return transfer(*made)
 
@@ -127,7 +127,7 @@ def main(
     sample: Annotated[int | None, typer.Option(help="ask so many hidden views, drawn at random")] = None,
     answers: Annotated[Path | None, typer.Option(help="write all answers to this .npz")] = None,
 ) -> None:
-    """Prints scores of each method by mode and gap, the best reference and our gain on it."""
+    """Print scores of each method by mode and gap, the best reference and our gain on it."""
     torch.set_num_threads(1)
     chosen = _named(methods)
     if train_on is not None and data is None:

@@ -39,7 +39,7 @@ FIRST = datetime(2023, 1, 1, 10, tzinfo=UTC)
 
 
 def passes(first: int, number: int) -> pa.Table:
-    """Every parcel in `number` passes, one a day, from day `first` on."""
+    """Return every parcel in `number` passes, one a day, from day `first` on."""
     chance, n_rows = np.random.default_rng(first), N_PARCELS * number
     observed = np.repeat(
         np.datetime64(FIRST.replace(tzinfo=None), "us") + np.arange(first, first + number).astype("m8[D]"), N_PARCELS
@@ -66,14 +66,14 @@ def passes(first: int, number: int) -> pa.Table:
 
 
 def timed(act: Callable[..., object], *arguments: object) -> float:
-    """Seconds that `act` takes."""
+    """Return seconds that `act` takes."""
     start = time.perf_counter()
     act(*arguments)
     return time.perf_counter() - start
 
 
 def copy_raw(database: Engine, rows: pa.Table) -> float:
-    """Seconds to COPY the rows of known parcels straight in, encoded before: observations, pixel sets and pending work."""
+    """Return seconds to COPY the rows of known parcels straight in, encoded before: observations, pixel sets and pending work."""
     named = {name.lower(): rows[name].combine_chunks() for name in rows.column_names}
     n_rows = rows.num_rows
     with database.begin() as connection:
@@ -101,7 +101,7 @@ def copy_raw(database: Engine, rows: pa.Table) -> float:
 
 
 def measure(dsn: str, bootstrap: str, n_rows: int, rounds: int) -> dict[str, float]:
-    """Rows per second by what was measured: medians over the rounds."""
+    """Return rows per second by what was measured: medians over the rounds."""
     database, settings = engine(dsn), IngestSettings(topic_prefix="bench")
     with database.begin() as connection:
         season = ensure_season(connection, "2023", FIRST.date(), date(2024, 5, 1))
@@ -153,7 +153,7 @@ def main(
     rows: Annotated[int, typer.Option(min=N_PARCELS, help="Observations in a round.")] = 60_000,
     rounds: Annotated[int, typer.Option(min=1, max=6)] = 3,
 ) -> None:
-    """Measures on an embedded stack of its own, which is gone afterwards."""
+    """Measure on an embedded stack of its own, which is gone afterwards."""
     with stack.temporary(os.environ, lambda _what, _share: None) as servers:
         upgrade(servers.dsn)
         rates = measure(servers.dsn, servers.bootstrap, rows, rounds)

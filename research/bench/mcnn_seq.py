@@ -30,7 +30,7 @@ Work = Callable[[], object]
 
 
 def least_s(works: Sequence[Work], rounds: int, device: torch.device) -> list[float]:
-    """The least seconds of each piece of work, timed turn by turn after one run unmeasured."""
+    """Return the least seconds of each piece of work, timed turn by turn after one run unmeasured."""
     seconds = [float("inf")] * len(works)
     for turn in range(rounds + 1):
         for index, work in enumerate(works):
@@ -50,12 +50,12 @@ def _clock(device: torch.device) -> float:
 
 
 def in_batches(network: Callable[[Tensor], Tensor], sar: Tensor, size: int) -> Tensor:
-    """The outputs of windows given `size` at a time."""
+    """Return the outputs of windows given `size` at a time."""
     return torch.cat([network(sar[start : start + size]) for start in range(0, len(sar), size)])
 
 
 def compare(model: McnnSeq, sar: Tensor, rounds: int) -> dict[str, float]:
-    """The figures of one network on windows (B, T, 2), both on one device."""
+    """Return the figures of one network on windows (B, T, 2), both on one device."""
     device, n = sar.device, len(sar)
     ours, literal, batched = McnnInference(model), PublishedMcnn(model).eval(), PublishedMcnn(model, True).eval()
     sizes = [size for size in REFERENCE_BATCHES if size <= n] or [n]
@@ -93,7 +93,7 @@ def main(
     rounds: Annotated[int, typer.Option(min=1)] = 5,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
 ) -> None:
-    """Prints speedup, max_abs_diff and windows_per_s."""
+    """Print speedup, max_abs_diff and windows_per_s."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = McnnSeq().eval()

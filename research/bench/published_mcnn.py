@@ -30,7 +30,7 @@ class PublishedMcnn(nn.Module):
         self.encoder, self.decoder = lstm_cell(ours.encoder), lstm_cell(ours.decoder)
 
     def features(self, segment: Tensor) -> Tensor:
-        """Both branches of one segment (B, L, 2), flattened and joined."""
+        """Return both branches of one segment (B, L, 2), flattened and joined."""
         out = []
         for p, branch in enumerate(self.branches):
             assert isinstance(branch, Branch)
@@ -40,7 +40,7 @@ class PublishedMcnn(nn.Module):
         return torch.cat(out, dim=1)
 
     def scores(self, s: Tensor, states: list[Tensor]) -> Tensor:
-        """e_i (B, N) of one decoder state (B, H)."""
+        """Return e_i (B, N) of one decoder state (B, H)."""
         w, u, v = self.attention.query, self.attention.key, self.attention.score
         if self.is_batched:
             e: Tensor = v(torch.tanh(w(s)[:, None] + u(torch.stack(states, dim=1))))
@@ -68,7 +68,7 @@ class PublishedMcnn(nn.Module):
 
 
 def lstm_cell(lstm: Lstm) -> nn.LSTMCell:
-    """PyTorch's cell with our weights: its gates are in the same order, its second bias is 0."""
+    """Return PyTorch's cell with our weights: its gates are in the same order, its second bias is 0."""
     like = lstm.input.weight
     cell = nn.LSTMCell(lstm.input.in_features, lstm.recurrent.in_features, device=like.device, dtype=like.dtype)
     with torch.no_grad():

@@ -36,7 +36,7 @@ SEASON_PARCELS = 64
 
 
 def season(parcels: int, pixels: int, s2_dates: int, seed: int) -> Batch:
-    """Random seasons, every parcel on every date; a fifth of the optical pixels is cloudy, radar sees all."""
+    """Return random seasons, every parcel on every date; a fifth of the optical pixels is cloudy, radar sees all."""
     random = torch.Generator().manual_seed(seed)
     series = {}
     for name, (channels, dates) in SEASON.items():
@@ -52,7 +52,7 @@ def season(parcels: int, pixels: int, s2_dates: int, seed: int) -> Batch:
 
 
 def without_last(batch: Batch) -> tuple[Batch, Batch]:
-    """A season without its last Sentinel-2 date, and that date."""
+    """Return a season without its last Sentinel-2 date, and that date."""
     s2 = batch.series["s2"]
     is_last = s2.day == s2.day.max()
     return Batch({**batch.series, "s2": s2.take(~is_last)}, batch.geometry), Batch(
@@ -61,7 +61,7 @@ def without_last(batch: Batch) -> tuple[Batch, Batch]:
 
 
 def joined(batches: list[Batch]) -> Batch:
-    """The batches of one series and one observation a parcel as one."""
+    """Return the batches of one series and one observation a parcel as one."""
     of = [batch.series["s2"] for batch in batches]
     parcel = torch.arange(sum(map(len, batches)))
     pixels, valid, day = (
@@ -74,7 +74,7 @@ def joined(batches: list[Batch]) -> Batch:
 def before_and_newest(
     network: PseLtae, parcels: int, pixels: int, s2_dates: int
 ) -> tuple[dict[str, State], Batch, float]:
-    """States of parcels before their last acquisition, that acquisition, and how far an update is from the full forward."""
+    """Return states of parcels before their last acquisition, that acquisition, and how far an update is from the full forward."""
     ours = InferenceNetwork(network)
     states: list[dict[str, State]] = []
     newest, difference = [], 0.0
@@ -91,7 +91,7 @@ def before_and_newest(
 
 
 def recomputation(pixels: int) -> Callable[[], object]:
-    """The published form on whole seasons of REFERENCE_PARCELS parcels."""
+    """Return the published form on whole seasons of REFERENCE_PARCELS parcels."""
     forms = {name: trained_like(PublishedForm(c, n, len(CLASSES)), 0) for name, (c, n) in SEASON.items()}
     fused = trained_like(decoder(3 * 128, len(CLASSES)), 0)
     inputs = {
@@ -107,7 +107,7 @@ def recomputation(pixels: int) -> Callable[[], object]:
 
 
 def bytes_of_update(newest: Batch, states: Mapping[str, State], classes: int) -> int:
-    """Bytes that folding the newest must read and write: observations, the state that changes twice, the others, logits."""
+    """Return bytes that folding the newest must read and write: observations, the state that changes twice, the others, logits."""
     s2 = newest.series["s2"]
     tensors = [s2.pixels, s2.valid, s2.day, s2.parcel, newest.geometry]
     tensors += [one for name, state in states.items() for one in (state.m, state.s, state.v) * (1 + (name == "s2"))]
@@ -115,7 +115,7 @@ def bytes_of_update(newest: Batch, states: Mapping[str, State], classes: int) ->
 
 
 def copied_bytes_per_s(device: torch.device, wait: Callable[[], None], clock: Callable[[], float]) -> float:
-    """Bytes read and written a second by a large copy on the device."""
+    """Return bytes read and written a second by a large copy on the device."""
     source = torch.empty(2**28 if device.type == "cuda" else 2**26, device=device).zero_()
     target = torch.empty_like(source)
 
@@ -134,7 +134,7 @@ def main(
     rounds: int = 10,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
 ) -> None:
-    """Prints speedup, max_abs_diff, updates_per_s, state_bytes, growth, bandwidth_share; ms of an update by season length."""
+    """Print speedup, max_abs_diff, updates_per_s, state_bytes, growth, bandwidth_share; ms of an update by season length."""
     torch.set_num_threads(1)
     on = torch.device(device)
     clock = time.thread_time if on.type == "cpu" else time.perf_counter

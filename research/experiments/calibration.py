@@ -30,7 +30,7 @@ MEASURES: Final[Mapping[str, Best | None]] = {
 
 
 def measured(truth: NDArray[np.int64], probabilities: Floats) -> dict[str, float]:
-    """The figures MEASURES of one date."""
+    """Return the figures MEASURES of one date."""
     scores = score_classes(pool(truth, probabilities))
     miou = float(np.nanmean(iou(np.array(scores.confusion))))
     figures = scores.macro_f1, scores.accuracy, miou, scores.ece, error_by_chance(probabilities)[0]
@@ -38,6 +38,6 @@ def measured(truth: NDArray[np.int64], probabilities: Floats) -> dict[str, float
 
 
 def pool(truth: NDArray[np.int64], probabilities: Floats) -> Pooled:
-    """Posteriors as `training.metrics` takes them, classes by number."""
+    """Return posteriors as `training.metrics` takes them, classes by number."""
     names = tuple(str(one) for one in range(probabilities.shape[1]))
     return Pooled(truth, probabilities, np.ones(len(truth), bool), names)

@@ -40,7 +40,7 @@ def measure(
     draws: int = 5,
     ratios: Sequence[float] = RATIOS,
 ) -> list[Measurement]:
-    """The scores of every row, ratio and draw at the end of the season.
+    """Return the scores of every row, ratio and draw at the end of the season.
 
     Raises:
         ExperimentError: the data have no optical modality.
@@ -68,7 +68,7 @@ def measure(
 def without_dates(
     data: LabelledParcels, modality: str, ratio: float, seed: int, of: NDArray[np.bool_] | None = None
 ) -> LabelledParcels:
-    """The same parcels with the share `ratio` of each one's dates of a modality, drawn at random.
+    """Return the same parcels with the share `ratio` of each one's dates of a modality, drawn at random.
 
     Args:
         of: (P,) the parcels that are asked for; the others lose the modality, so that a season in mapped files stays there.
@@ -85,7 +85,7 @@ def without_dates(
 
 
 def write(folder: Path, measurements: Sequence[Measurement], title: str) -> str:
-    """clouds.csv, clouds.md and clouds.png; the Markdown."""
+    """Write clouds.csv, clouds.md and clouds.png; return the Markdown."""
     tables.write_csv(folder / "clouds.csv", measurements)
     parts = [f"# Score against the share of optical dates kept: {title}", tables.NOTE]
     parts += [tables.markdown(measurements, metric) for metric in ("macro-F1", "mIoU", "accuracy")]
@@ -102,7 +102,7 @@ def write(folder: Path, measurements: Sequence[Measurement], title: str) -> str:
 
 
 def _thinned(grid: Grid, run: Run, draw: int, ratios: Sequence[float]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Truth (P_test,) and probabilities (ratios, P_test, K) of one fold; a scheme without optical dates is asked once."""
+    """Return truth (P_test,) and probabilities (ratios, P_test, K) of one fold; a scheme without optical dates is asked once."""
     end, test = grid.data.scored_on[-1:], grid.masks(run)[1]
     asked = ratios if OPTICAL in run.scheme.modalities else ratios[:1]
 

@@ -62,7 +62,7 @@ ALL_FOLDS = "1,2,3,4,5"
 
 
 def experiment(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Makes a command of a function: the options of `Asked` come before its own."""
+    """Make a command of a function: the options of `Asked` come before its own."""
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         app.command(name, help=function.__doc__)(with_common(Asked, name, function))
@@ -115,7 +115,7 @@ class Asked:
             yield grid.open()
 
     def title(self, grid: Grid, seeds: Sequence[int], folds: Sequence[int]) -> str:
-        """The source and the protocol in a line."""
+        """Return the source and the protocol in a line."""
         numbers = f"folds {', '.join(map(str, folds))}, seeds {', '.join(map(str, seeds))}"
         return f"{grid.data.name}, {numbers}, {self.config.training.epochs} epochs"
 

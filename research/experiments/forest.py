@@ -4,8 +4,8 @@
 
 Ten-day periods of the season so far, each relative orbit less its mean over the training parcels, and the four geometric
 features the networks see; what was not seen is a value of its own. Trained and applied with what was observed by the day.
-Chosen because: periods of ten days are the strongest of those tried on the Dutch parcels (research.seasons.baselines), and a peer
-        is to be strong; geometry because the networks have it.
+Chosen because: periods of ten days are the strongest of those tried on the Dutch parcels (research.seasons.baselines), and a
+        baseline is to be strong; geometry because the networks have it.
 Shapes: features (P, F); probabilities (P, K).
 Units:  as observed; days since the season's start.
 Errors: none: without a training parcel or an observation every parcel has the class frequencies.
@@ -31,7 +31,7 @@ CHUNK = 4096
 def forest(
     data: LabelledParcels, training: NDArray[np.bool_], test: NDArray[np.bool_], day: float, seed: int
 ) -> Floats:
-    """Class probabilities (P_test, K) of the test parcels as known at the end of a day.
+    """Return class probabilities (P_test, K) of the test parcels as known at the end of a day.
 
     Args:
         data: with one pixel an observation, as `averaged` gives it.
@@ -51,14 +51,14 @@ def forest(
 
 
 def features(data: LabelledParcels, training: NDArray[np.bool_], day: float) -> Floats:
-    """Binned means of every modality and the geometry (P, F), NaN where nothing was seen; columns never seen are left out."""
+    """Return binned means of every modality and the geometry (P, F), NaN where nothing was seen; columns never seen are left out."""
     columns = [_binned(data.observations[one.name], training, day) for one in data.modalities]
     x = np.concatenate([*columns, data.geometry], axis=1)
     return x[:, np.isfinite(x).any(axis=0)]
 
 
 def _binned(observed: Observations, training: NDArray[np.bool_], day: float) -> Floats:
-    """(P, periods * C) means of one modality."""
+    """Return (P, periods * C) means of one modality."""
     known = observed.take(observed.day <= day)
     value = known.pixels[..., 0].astype(np.float64)  # (N, C)
     is_taught = training[known.parcel]
@@ -78,7 +78,7 @@ def _binned(observed: Observations, training: NDArray[np.bool_], day: float) -> 
 
 
 def averaged(data: LabelledParcels) -> LabelledParcels:
-    """The same parcels with the mean of each pixel set in its place, in memory: what a forest needs of them."""
+    """Return the same parcels with the mean of each pixel set in its place, in memory: what a forest needs of them."""
     observations = {}
     for name, one in data.observations.items():
         means = parcel_means(one).astype(np.float32)[..., None]
@@ -87,7 +87,7 @@ def averaged(data: LabelledParcels) -> LabelledParcels:
 
 
 def parcel_means(observed: Observations) -> Floats:
-    """Means (N, C) in physical units over the valid pixels of each set; NaN where there is none."""
+    """Return means (N, C) in physical units over the valid pixels of each set; NaN where there is none."""
     n, channels, _ = observed.pixels.shape
     found = np.full((n, channels), np.nan)
     for start in range(0, n, CHUNK):

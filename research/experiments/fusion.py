@@ -33,7 +33,7 @@ def measure(
     *,
     with_forest: bool = True,
 ) -> list[Measurement]:
-    """The scores of every row at every scored date, and the parameters of every scheme."""
+    """Return the scores of every row at every scored date, and the parameters of every scheme."""
     days = grid.data.scored_on, grid.data.day_names
     found = scores_of_rows(grid, schemes, enhancements, seeds, folds, *days, with_forest=with_forest)
     for scheme, enhancement in rows(schemes, enhancements):
@@ -53,7 +53,7 @@ def scores_of_rows(
     *,
     with_forest: bool,
 ) -> list[Measurement]:
-    """The scores of every row and seed at the end of each day."""
+    """Return the scores of every row and seed at the end of each day."""
     asked = rows(schemes, enhancements)
     asked += [(Scheme(FOREST, tuple(one.name for one in grid.data.modalities)), NO_ENHANCEMENT)] if with_forest else []
     found = []
@@ -73,7 +73,7 @@ def scores(
     days: Sequence[float],
     names: Sequence[str],
 ) -> list[Measurement]:
-    """The scores of one row and seed at the end of each day, folds pooled."""
+    """Return the scores of one row and seed at the end of each day, folds pooled."""
     truth, probabilities = grid.pooled(scheme, enhancement, seed, folds, days)
     return [
         Measurement(scheme.name, enhancement.name, seed, 0, day, name, metric, value)
@@ -83,7 +83,7 @@ def scores(
 
 
 def write(folder: Path, measurements: Sequence[Measurement], title: str, days: Sequence[str]) -> str:
-    """fusion.csv, fusion.md and fusion.png; the Markdown.
+    """Write fusion.csv, fusion.md and fusion.png; return the Markdown.
 
     Args:
         days: names of the scored days.

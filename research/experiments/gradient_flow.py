@@ -42,7 +42,7 @@ COMPARED = tuple(one for one in ENHANCEMENTS if one.has_temporal_dropout)
 
 
 def measure(grid: Grid, schemes: Sequence[Scheme], seeds: Sequence[int], folds: Sequence[int]) -> list[Measurement]:
-    """Each modality's share and norm after every epoch; folds count as draws.
+    """Return each modality's share and norm after every epoch; folds count as draws.
 
     Raises:
         ExperimentError: a scheme whose modalities share every parameter (early fusion, one modality).
@@ -63,7 +63,7 @@ def measure(grid: Grid, schemes: Sequence[Scheme], seeds: Sequence[int], folds: 
 
 
 def write(folder: Path, measurements: Sequence[Measurement], title: str) -> list[Measurement]:
-    """gradient-flow.csv (every epoch), .md and .png (means of some epochs); the measurements of these means."""
+    """Write gradient-flow.csv (every epoch), .md and .png (means of some epochs); return the measurements of these means."""
     tables.write_csv(folder / "gradient-flow.csv", measurements)
     last = max(one.x for one in measurements)
     n = max(1, round(last / BINS))
@@ -77,7 +77,7 @@ def write(folder: Path, measurements: Sequence[Measurement], title: str) -> list
 
 
 def _flow(grid: Grid, run: Run) -> NDArray[np.float64]:
-    """The norm (E, M) of each modality after each epoch of one training."""
+    """Return the norm (E, M) of each modality after each epoch of one training."""
     model, section = grid.configured(run)
     data = chosen(grid.data, model)
     config, training = network_config(data, model), training_config(data, model, section)
@@ -106,7 +106,7 @@ def _flow(grid: Grid, run: Run) -> NDArray[np.float64]:
 
 
 def modality_norms(network: PseLtae, loss: Tensor) -> list[float]:
-    """The norm (M,) of a loss's gradient by the parameters that read each modality alone."""
+    """Return the norm (M,) of a loss's gradient by the parameters that read each modality alone."""
     network.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     found = []

@@ -68,7 +68,7 @@ class Grid:
     report: Progress = lambda _what, _share: None
 
     def open(self) -> Grid:
-        """Makes the folder, or checks that its runs were of these data and settings.
+        """Make the folder, or check that its runs were of these data and settings.
 
         Raises:
             ExperimentError: they were of others.
@@ -85,7 +85,7 @@ class Grid:
         return self
 
     def configured(self, run: Run) -> tuple[ModelConfig, TrainingSection]:
-        """The configuration of a run."""
+        """Return the configuration of a run."""
         (model, training), enhancement = self.common, run.enhancement
         own = {
             "modalities": run.scheme.modalities,
@@ -106,12 +106,12 @@ class Grid:
         return averaged(self.data)
 
     def masks(self, run: Run) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Parcels (P,) that may be learnt from, and those of the test fold."""
+        """Return parcels (P,) that may be learnt from, and those of the test fold."""
         is_test = self.data.fold == run.fold
         return self.data.is_labelled & ~is_test, self.data.is_labelled & is_test
 
     def fit(self, run: Run, on_epoch: Told, epochs: int | None = None) -> CropModel:
-        """Trains a run anew on all that may be learnt from, nothing held out: to watch it learn.
+        """Train a run anew on all that may be learnt from, nothing held out: to watch it learn.
 
         Args:
             on_epoch: called after each epoch, with a function that gives the weights among the state.
@@ -126,14 +126,14 @@ class Grid:
         return train_calibrated(network_config(seen, model), how, inputs, usable, [], is_refitted=True, session=session)
 
     def model(self, run: Run) -> CropModel:
-        """The model of a run: read if it was trained before, else trained and kept."""
+        """Return the model of a run: read if it was trained before, else trained and kept."""
         part = Part(self.folder / run.key)
         if not part.is_finished:
             part.finish(train_fold(self.data, *self.configured(run), run.fold))
         return part.model()
 
     def predictions(self, run: Run, days: Sequence[float]) -> Floats:
-        """Calibrated probabilities (D, P_test, K) of the test parcels as known at the end of each day, ascending."""
+        """Return calibrated probabilities (D, P_test, K) of the test parcels as known at the end of each day, ascending."""
         path, known = self.folder / f"{run.key}.npz", dict[float, Floats]()
         if path.exists():
             with np.load(path) as stored:
@@ -146,7 +146,7 @@ class Grid:
         return np.stack([known[day] for day in days])
 
     def kept(self, name: str, work: Callable[[], Floats]) -> Floats:
-        """The array of that name: read if it was made before, else made and kept."""
+        """Return the array of that name: read if it was made before, else made and kept."""
         path = self.folder / f"{name}.npy"
         if not path.exists():
             whole = io.BytesIO()
@@ -155,14 +155,14 @@ class Grid:
         return np.asarray(np.load(path))
 
     def predict(self, run: Run, data: LabelledParcels, days: Sequence[float], model: CropModel | None = None) -> Floats:
-        """The same of `data`, in which the parcels may have other observations than they were trained with; not kept."""
+        """Return the same of `data`, in which the parcels may have other observations than they were trained with; not kept."""
         trained = model or self.model(run)
         return answer(trained, data, *self.configured(run), run.fold, days=days, device=self.device).probabilities
 
     def pooled(
         self, scheme: Scheme, enhancement: Enhancement, seed: int, folds: Sequence[int], days: Sequence[float]
     ) -> tuple[NDArray[np.int64], Floats]:
-        """Truth (P,) and probabilities (D, P, K) of the folds' labelled parcels, each by the model that did not see it."""
+        """Return truth (P,) and probabilities (D, P, K) of the folds' labelled parcels, each by the model that did not see it."""
         runs = [Run(scheme, enhancement, seed, fold) for fold in folds]
         truth = [self.data.labels[self.masks(run)[1]] for run in runs]
         return np.concatenate(truth), np.concatenate([self.predictions(run, days) for run in runs], axis=1)
@@ -173,7 +173,7 @@ class Grid:
         return self.predict(run, self.data, days)
 
     def _settings(self) -> dict[str, dict[str, Any]]:
-        """What all runs of a folder have in common, JSON values."""
+        """Return what all runs of a folder have in common, JSON values."""
         counts = {name: len(one.parcel) for name, one in self.data.observations.items()}
         model, training = self.common
         own = {"modalities", "fusion", "auxiliary", "temporal_dropout"}
@@ -185,7 +185,7 @@ class Grid:
 
 
 def n_parameters(network: FusionNetwork) -> int:
-    """Parameters that the fused logits need: without the decoders that only auxiliary supervision trains."""
+    """Return parameters that the fused logits need: without the decoders that only auxiliary supervision trains."""
     is_needed = network.config.scheme == "decision"
     return sum(
         one.numel() for name, one in network.named_parameters() if is_needed or not name.startswith("auxiliary.")

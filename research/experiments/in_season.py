@@ -26,7 +26,7 @@ STEP_D = 15
 
 
 def days(grid: Grid) -> tuple[tuple[float, ...], tuple[str, ...]]:
-    """The days of the curve and their names; scored dates keep theirs."""
+    """Return the days of the curve and their names; scored dates keep theirs."""
     named = dict(zip(grid.data.scored_on, grid.data.day_names, strict=True))
     every = sorted({*named, *np.arange(STEP_D, grid.data.scored_on[-1], STEP_D, dtype=float).tolist()})
     return tuple(every), tuple(named.get(day, f"day {day:.0f}") for day in every)
@@ -41,7 +41,7 @@ def measure(
     *,
     with_forest: bool = True,
 ) -> list[Measurement]:
-    """The scores of every row on every day."""
+    """Return the scores of every row on every day."""
     return scores_of_rows(grid, schemes, enhancements, seeds, folds, *days(grid), with_forest=with_forest)
 
 
@@ -55,7 +55,7 @@ def write(
     folds: Sequence[int],
     title: str,
 ) -> str:
-    """in-season.csv, in-season.md (the scored dates), in-season.png and reliability.png; the Markdown."""
+    """Write in-season.csv, in-season.md (the scored dates), in-season.png and reliability.png; return the Markdown."""
     tables.write_csv(folder / "in-season.csv", measurements)
     scored = [one for one in measurements if one.at in grid.data.day_names]
     parts = [f"# Score against the date of the season: {title}", tables.NOTE]

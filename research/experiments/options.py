@@ -8,12 +8,12 @@ from research.experiments.schemes import ExperimentError
 
 
 def names_in(text: str) -> tuple[str, ...]:
-    """The names in an option, empty ones left out."""
+    """Return the names in an option, empty ones left out."""
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def numbers(option: str, text: str) -> tuple[int, ...]:
-    """The whole numbers of an option; ExperimentError names the option."""
+    """Return the whole numbers of an option; ExperimentError names the option."""
     try:
         return tuple(int(name) for name in names_in(text))
     except ValueError as error:
@@ -21,7 +21,7 @@ def numbers(option: str, text: str) -> tuple[int, ...]:
 
 
 def with_common(asked: type, name: str, function: Callable[..., None]) -> Callable[..., None]:
-    """The command of a function of what is asked: the options of `asked` come before its own."""
+    """Return the command of a function of what is asked: the options of `asked` come before its own."""
     common = list(inspect.signature(asked).parameters.values())[1:]
     own = list(inspect.signature(function).parameters.values())[1:]
 

@@ -56,7 +56,7 @@ def read(
     progress: Progress | None = None,
     notice: Notice = log,
 ) -> LabelledParcels:
-    """The labelled parcels of a PASTIS-R folder in patch form; cut the first time, mapped from then on.
+    """Return the labelled parcels of a PASTIS-R folder in patch form; cut the first time, mapped from then on.
 
     Args:
         cache: where the packed store lies; without it in the folder, or in the user's cache where that is read-only.
@@ -92,7 +92,7 @@ class _Cut:
 
 
 def _plan(folder: Path, sensors: tuple[Sensor, ...], options: Options) -> Plan:
-    """Appearance at every patch's annotations and array headers: what cannot be used is known before the cutting."""
+    """Check every patch's annotations and array headers: what cannot be used is known before the cutting."""
     listed = patches(folder)
     cuts: list[_Cut] = []
     faults: list[str] = []
@@ -116,7 +116,7 @@ def _plan(folder: Path, sensors: tuple[Sensor, ...], options: Options) -> Plan:
 
 
 def _images(folder: Path, cut: _Cut, sensor: Sensor) -> tuple[NDArray[Any], NDArray[np.float32]]:
-    """A sensor's array (T, C, H, W) of a patch, mapped, and its days (T,)."""
+    """Return a sensor's array (T, C, H, W) of a patch, mapped, and its days (T,)."""
     path = _image_path(folder, cut.patch, sensor)
     images = array(path, (None, len(sensor.channels), *cut.size), "dates, channels, rows, columns")
     days = cut.patch.days(sensor)
@@ -157,7 +157,7 @@ def _annotated(folder: Path, patch: Patch, options: Options) -> _Cut:
 
 
 def choose(of_pixel: NDArray[np.int64], parcels: int, size: int, random: np.random.Generator) -> NDArray[np.int64]:
-    """(P, S) indices of at most S pixels of each parcel, random and ascending, -1 for none; of_pixel (M,) is 1..P or 0."""
+    """Return (P, S) indices of at most S pixels of each parcel, random and ascending, -1 for none; of_pixel (M,) is 1..P or 0."""
     chance = random.random(len(of_pixel))
     order = np.lexsort((chance, of_pixel))
     start = np.searchsorted(of_pixel[order], np.arange(parcels + 2))
@@ -172,7 +172,7 @@ def choose(of_pixel: NDArray[np.int64], parcels: int, size: int, random: np.rand
 
 
 def shapes(of_pixel: NDArray[np.int64], parcels: int) -> NDArray[np.float64]:
-    """(P, 4) perimeter m, area m2, perimeter / area, share of the bounding box; of_pixel (H, W) is 1..P or 0."""
+    """Return (P, 4) perimeter m, area m2, perimeter / area, share of the bounding box; of_pixel (H, W) is 1..P or 0."""
     framed = np.pad(of_pixel, 1)
     crossed = np.zeros(parcels + 1)
     for one, other, weight in (
@@ -200,7 +200,7 @@ def _block(folder: Path, cut: _Cut, sensors: tuple[Sensor, ...]) -> Block:
 
 
 def _observed(folder: Path, cut: _Cut, sensor: Sensor) -> Observed:
-    """The pixel sets of a patch's parcels at every date of a sensor, parcel by parcel."""
+    """Return the pixel sets of a patch's parcels at every date of a sensor, parcel by parcel."""
     images, days = _images(folder, cut, sensor)
     dates, channels = images.shape[:2]
     rows = images.reshape(dates * channels, -1)

@@ -23,7 +23,7 @@ SCORED_ON = (date(2019, 2, 28), date(2019, 4, 30), date(2019, 6, 15), date(2019,
 
 
 def labelled(store: Store, name: str, options: Options, notice: Notice, *, is_co_located: bool) -> LabelledParcels:
-    """The parcels of a store with published temporal dropout, official folds, and patches as blocks.
+    """Return the parcels of a store with published temporal dropout, official folds, and patches as blocks.
 
     Args:
         is_co_located: pixel s is the same place for all sensors and dates.
@@ -67,7 +67,7 @@ def labelled(store: Store, name: str, options: Options, notice: Notice, *, is_co
 
 
 def _observations(store: Store, sensor: Sensor) -> Observations:
-    """The packed pixels as they are mapped; PASTIS-R gives no relative orbit."""
+    """Return the packed pixels as they are mapped; PASTIS-R gives no relative orbit."""
     one = store.observed[sensor.modality]
     orbit = np.zeros(len(one.day), np.int16)
     return Observations(one.pixels, one.day, one.parcel, orbit, scale=sensor.scale, nodata=int(INVALID))

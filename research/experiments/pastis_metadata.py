@@ -103,7 +103,7 @@ class Patch:
     properties: Mapping[str, Any]
 
     def days(self, sensor: Sensor) -> NDArray[np.float32]:
-        """(T,) days since 2018-09-01 of a sensor's dates, in the order of its array.
+        """Return (T,) days since 2018-09-01 of a sensor's dates, in the order of its array.
 
         Raises:
             PastisError: no dates, or not dates.
@@ -134,7 +134,7 @@ def _date(value: object) -> date:
 
 
 def patches(folder: Path) -> tuple[Patch, ...]:
-    """The patches that metadata.geojson lists, by id.
+    """Return the patches that metadata.geojson lists, by id.
 
     Raises:
         PastisError: no such file, not a GeoJSON, or a patch without id or fold.
@@ -159,7 +159,7 @@ def patches(folder: Path) -> tuple[Patch, ...]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Return the object in a JSON file.
 
     Raises:
         PastisError: no such file, or no JSON object.
@@ -176,7 +176,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def sensors_in(folder: Path, wanted: Sequence[str] = ()) -> tuple[Sensor, ...]:
-    """The sensors that a folder has data of, or those wanted (S2, S1A, S1D).
+    """Return the sensors that a folder has data of, or those wanted (S2, S1A, S1D).
 
     Raises:
         PastisError: no such folder, no data, or not of a wanted sensor.
@@ -195,7 +195,7 @@ def sensors_in(folder: Path, wanted: Sequence[str] = ()) -> tuple[Sensor, ...]:
 
 
 def packed(values: NDArray[Any], sensor: Sensor, path: Path) -> NDArray[np.int16]:
-    """Published values of any numeric type as packed int16 of the sensor's scale; what is not finite is INVALID.
+    """Return published values of any numeric type as packed int16 of the sensor's scale; what is not finite is INVALID.
 
     Raises:
         PastisError: radar beyond what decibels can be.
@@ -214,7 +214,7 @@ def packed(values: NDArray[Any], sensor: Sensor, path: Path) -> NDArray[np.int16
 
 
 def array(path: Path, shape: tuple[int | None, ...], meaning: str) -> NDArray[Any]:
-    """An .npy file of numbers, mapped, not read; `shape` with None for any length.
+    """Return an .npy file of numbers, mapped, not read; `shape` with None for any length.
 
     Raises:
         PastisError: no such file, not an array, or not of this shape.
@@ -234,7 +234,7 @@ def array(path: Path, shape: tuple[int | None, ...], meaning: str) -> NDArray[An
 
 
 def published_normaliser(folder: Path, folds: Sequence[int], geometry: NDArray[np.floating[Any]]) -> Normaliser:
-    """The standardisation of the published code: the mean, over the training folds, of their means and of their sd.
+    """Return the standardisation of the published code: the mean, over the training folds, of their means and of their sd.
 
     Geometry is standardised as in every model here, its logarithms by their own statistics over `geometry` (P, 4) of the
     training parcels: the published files have none.

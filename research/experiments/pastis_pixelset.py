@@ -56,7 +56,7 @@ def read(
     progress: Progress | None = None,
     notice: Notice = log,
 ) -> LabelledParcels:
-    """The labelled parcels of a PASTIS-R folder in pixel-set form; packed the first time, mapped from then on.
+    """Return the labelled parcels of a PASTIS-R folder in pixel-set form; packed the first time, mapped from then on.
 
     Args:
         cache: where the packed store lies; without it in the folder, or in the user's cache where that is read-only.
@@ -108,7 +108,7 @@ def _plan(folder: Path, sensors: tuple[Sensor, ...], options: Options) -> Plan:
 
 
 def _days(folder: Path, sensors: tuple[Sensor, ...]) -> tuple[dict[int, Days], dict[int, str]]:
-    """The days of each patch whose dates can be read, and what is wrong with the others."""
+    """Return the days of each patch whose dates can be read, and what is wrong with the others."""
     days: dict[int, Days] = {}
     faults: dict[int, str] = {}
     for patch in patches(folder):
@@ -122,7 +122,7 @@ def _days(folder: Path, sensors: tuple[Sensor, ...]) -> tuple[dict[int, Days], d
 def _missing(
     folder: Path, parcels: Parcels, days: Mapping[int, Days], faults: Mapping[int, str], sensors: tuple[Sensor, ...]
 ) -> tuple[NDArray[np.bool_], str]:
-    """(P,) parcels without dates or a file, and what the first of them lacks."""
+    """Return (P,) parcels without dates or a file, and what the first of them lacks."""
     is_lost, first = np.array([one not in days for one in parcels.patch.tolist()], bool), ""
     if is_lost.any():
         patch = int(parcels.patch[is_lost][0])
@@ -142,7 +142,7 @@ def _path(folder: Path, sensor: Sensor, parcel: int) -> Path:
 
 
 def table(path: Path) -> tuple[Parcels, tuple[str, ...]]:
-    """The parcels of metadata_parcel.csv by patch and id, and lines on what is unsure; n_pixels is 0, not known yet.
+    """Return the parcels of metadata_parcel.csv by patch and id, and lines on what is unsure; n_pixels is 0, not known yet.
 
     Raises:
         PastisError: no such file, a column is missing or holds no whole numbers, or a parcel is there twice.
@@ -168,7 +168,7 @@ def table(path: Path) -> tuple[Parcels, tuple[str, ...]]:
 
 
 def _whole(frame: pd.DataFrame, name: str, path: Path, allowed: Sequence[int] = ()) -> NDArray[np.int64]:
-    """A column of whole numbers."""
+    """Return a column of whole numbers."""
     values = pd.to_numeric(frame[name], errors="coerce").to_numpy(np.float64)
     is_fit = np.isfinite(values) & (values == np.floor(values))
     is_fit &= np.isin(values, list(allowed)) if allowed else is_fit
@@ -180,7 +180,7 @@ def _whole(frame: pd.DataFrame, name: str, path: Path, allowed: Sequence[int] = 
 
 
 def _geometry(frame: pd.DataFrame, path: Path) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """(P, 4) of the columns GF_..., each known by its name; else in file order, or NaN where there are not four."""
+    """Return (P, 4) of the columns GF_..., each known by its name; else in file order, or NaN where there are not four."""
     names = [str(name) for name in frame.columns if str(name).startswith("GF_")]
     if len(names) != len(FEATURES):
         line = f"{path}: {len(names)} columns GF_..., 4 expected; geometric features are left out"
@@ -196,7 +196,7 @@ def _geometry(frame: pd.DataFrame, path: Path) -> tuple[NDArray[np.float64], tup
 
 
 def _block(folder: Path, parcels: Parcels, days: Days, sensors: tuple[Sensor, ...], options: Options) -> Block:
-    """The parcels of a patch; one whose arrays cannot be used is an error, or left out with a line."""
+    """Return the parcels of a patch; one whose arrays cannot be used is an error, or left out with a line."""
     cut: list[dict[str, Observed]] = []
     kept, sizes, notices = [], [], []
     for row, number in enumerate(parcels.parcel.tolist()):
@@ -227,7 +227,7 @@ def _joined(found: list[Observed], sensor: Sensor, options: Options) -> Observed
 def _parcel(
     folder: Path, number: int, days: Days, sensors: tuple[Sensor, ...], options: Options
 ) -> tuple[dict[str, Observed], int]:
-    """What each sensor observed of a parcel, and the number of its pixels."""
+    """Return what each sensor observed of a parcel, and the number of its pixels."""
     sets, n_pixels = {}, 0
     for sensor in sensors:
         path, dates = _path(folder, sensor, number), days[sensor.name]
@@ -245,7 +245,7 @@ def _parcel(
 def _chosen(
     found: NDArray[Any], days: NDArray[np.float32], sensor: Sensor, path: Path, random: np.random.Generator, size: int
 ) -> Observed:
-    """At most `size` of a parcel's pixels (T, C, N); without any there is no observation."""
+    """Return at most `size` of a parcel's pixels (T, C, N); without any there is no observation."""
     if not found.shape[2]:
         days, found = days[:0], found[:0]
     index = np.sort(random.permutation(found.shape[2])[:size])

@@ -87,7 +87,7 @@ class Parcels:
         return np.asarray((self.label != BACKGROUND) & (self.label != VOID))
 
     def take(self, rows: NDArray[Any]) -> Parcels:
-        """The parcels at `rows`."""
+        """Return the parcels at `rows`."""
         return Parcels(*(getattr(self, one.name)[rows] for one in fields(self)))
 
 
@@ -132,7 +132,7 @@ class Store:
 
 
 def key(form: str, options: Options, sensors: Sequence[Sensor], files: Iterable[Path]) -> str:
-    """The hash that names the store of these files, or folders of files, cut in this way."""
+    """Return the hash that names the store of these files, or folders of files, cut in this way."""
     said = {"version": VERSION, "form": form, **asdict(options), "sensors": [one.name for one in sensors]}
     digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
     for path in files:
@@ -152,7 +152,7 @@ def _size_and_time(entry: Any) -> str:
 
 
 def caches(folder: Path, cache: Path | None) -> tuple[Path, ...]:
-    """Where a store may lie: where the caller says, else in the folder itself or in the user's own cache."""
+    """Return where a store may lie: where the caller says, else in the folder itself or in the user's own cache."""
     if cache is not None:
         return (cache,)
     return folder / CACHE, Path.home() / ".cache" / "parcelwatch" / folder.resolve().name
@@ -161,7 +161,7 @@ def caches(folder: Path, cache: Path | None) -> tuple[Path, ...]:
 def opened(
     places: Sequence[Path], name: str, plan: Callable[[], Plan], progress: Progress | None, notice: Notice
 ) -> Store:
-    """The store of this name in the first place that has it whole, else cut into the first place that can be written.
+    """Return the store of this name in the first place that has it whole, else cut into the first place that can be written.
 
     Raises:
         PastisError: nowhere to write, or no room.
@@ -181,7 +181,7 @@ def opened(
 
 
 def load(path: Path) -> Store | None:
-    """The store in a folder, mapped; None if there is none or it is not whole."""
+    """Return the store in a folder, mapped; None if there is none or it is not whole."""
     try:
         about = json.loads((path / "store.json").read_text(encoding="utf-8"))
         with (path / "parcels.npz").open("rb") as file, np.load(file) as table:
@@ -204,7 +204,7 @@ def _mapped(path: Path, name: str, shape: tuple[int, int, int]) -> Observed:
 
 
 def build(path: Path, plan: Plan, progress: Progress | None = None) -> None:
-    """Writes a store, beside its place, and moves it there when it is whole.
+    """Write a store, beside its place, and move it there when it is whole.
 
     Raises:
         PastisError: no room, or it cannot be written; what was written is removed.

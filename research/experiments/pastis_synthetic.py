@@ -58,7 +58,7 @@ class _Patch:
 
 
 def write_patches(folder: Path, landscape: Landscape = Landscape()) -> Path:
-    """Writes the patch form into a folder, and returns it."""
+    """Write the patch form into a folder, and return it."""
     norms = {one.name: _Moments() for one in SENSORS}
     features = []
     for name in ("ANNOTATIONS", *(f"DATA_{one.name}" for one in SENSORS)):
@@ -79,7 +79,7 @@ def write_patches(folder: Path, landscape: Landscape = Landscape()) -> Path:
 
 
 def write_pixel_sets(folder: Path, landscape: Landscape = Landscape()) -> Path:
-    """Writes the same fields in pixel-set form into a folder, and returns it."""
+    """Write the same fields in pixel-set form into a folder, and return it."""
     norms = {one.name: _Moments() for one in SENSORS}
     features, rows = [], ["ID_PARCEL,ID_PATCH,Fold,Label,GF_perimeter,GF_area,GF_ratio,GF_fill"]
     for one in SENSORS:
@@ -112,13 +112,13 @@ class _Moments:
         self.of_fold: dict[int, list[Any]] = {}
 
     def add(self, fold: int, pixels: NDArray[Any]) -> None:
-        """Adds pixels (C, M)."""
+        """Add pixels (C, M)."""
         values = pixels.astype(np.float64)
         count, total, squares = self.of_fold.get(fold, [0, 0.0, 0.0])
         self.of_fold[fold] = [count + values.shape[1], total + values.sum(1), squares + (values**2).sum(1)]
 
     def plain(self) -> dict[str, Any]:
-        """{"Fold_1": {"mean": [C], "std": [C]}}."""
+        """Return {"Fold_1": {"mean": [C], "std": [C]}}."""
         return {
             f"Fold_{fold}": {
                 "mean": (total / count).tolist(),
@@ -158,7 +158,7 @@ def _patch(index: int, landscape: Landscape) -> _Patch:
 
 
 def _fields(index: int, landscape: Landscape, random: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Parcel ids and classes (H, W): a grid of rectangles, a pixel of background between them, the first one void."""
+    """Return parcel ids and classes (H, W): a grid of rectangles, a pixel of background between them, the first one void."""
     side, n = landscape.side, landscape.fields
     edges = [np.sort(random.choice(np.arange(3, side - 3, 3), n - 1, replace=False)) for _ in range(2)]
     row, column = (np.searchsorted(one, np.arange(side), side="right") for one in edges)
@@ -171,7 +171,7 @@ def _fields(index: int, landscape: Landscape, random: np.random.Generator) -> tu
 
 
 def _images(sensor: Sensor, target: NDArray[Any], days: NDArray[Any], random: np.random.Generator) -> NDArray[Any]:
-    """(T, C, H, W) as published: each class grows around a day of its own."""
+    """Return (T, C, H, W) as published: each class grows around a day of its own."""
     peak = 150.0 + 15.0 * target  # (H, W)
     shape = (len(days), 1, *target.shape)
     growth = np.exp(-(((days[:, None, None] - peak) / 45.0) ** 2)).reshape(shape)

@@ -149,7 +149,7 @@ def _lines(axis: Axes, measurements: Sequence[Measurement]) -> None:
 
 
 def _colour(name: str) -> str:
-    """Of a scheme; a part of one ("late: s2") has that of its modality."""
+    """Return the colour of a scheme; a part of one ("late: s2") has that of its modality."""
     last = name.split(": ")[-1].split(",")[0]
     return COLOURS.get(last, COLOURS.get(last.upper(), "black"))
 

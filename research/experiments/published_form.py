@@ -34,12 +34,12 @@ class PixelLayer(nn.Module):
 
 
 def masked_mean(z: Tensor, mask: Tensor) -> Tensor:
-    """Mean (N, F) over pixels z (N, F, S) where the mask (N, S) is 1."""
+    """Return mean (N, F) over pixels z (N, F, S) where the mask (N, S) is 1."""
     return ((z.permute(1, 0, 2) * mask).sum(-1) / mask.sum(-1)).permute(1, 0)
 
 
 def masked_sd(z: Tensor, mask: Tensor) -> Tensor:
-    """Unbiased standard deviation (N, F) over the same; one pixel counts as two."""
+    """Return unbiased standard deviation (N, F) over the same; one pixel counts as two."""
     deviation = (z.permute(2, 0, 1) - masked_mean(z, mask)).permute(2, 1, 0) * mask  # (F, N, S)
     count = mask.sum(-1)
     count = torch.where(count == 1, 2, count)
@@ -109,7 +109,7 @@ class PublishedForm(nn.Module):
         self.decoder = decoder(OUTPUTS, classes)
 
     def features(self, pixels: Tensor, mask: Tensor, geometry: Tensor, positions: Tensor) -> Tensor:
-        """The season as one vector (B, 128)."""
+        """Return the season as one vector (B, 128)."""
         return self.temporal_encoder(self.spatial_encoder(pixels, mask, geometry), positions)  # type: ignore[no-any-return]
 
     def forward(self, pixels: Tensor, mask: Tensor, geometry: Tensor, positions: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ class PublishedForm(nn.Module):
 
 
 def decoder(inputs: int, classes: int) -> nn.Sequential:
-    """128 (late fusion: 384) - 64 - 32 - K."""
+    """Return 128 (late fusion: 384) - 64 - 32 - K."""
     layers: list[nn.Module] = []
     for a, b in pairwise((inputs, 64, 32)):
         layers += [nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU()]
@@ -125,7 +125,7 @@ def decoder(inputs: int, classes: int) -> nn.Sequential:
 
 
 def trained_like(network: M, seed: int) -> M:
-    """The network in evaluation mode, its norms (and all else that starts as zeros or ones) random, as if trained."""
+    """Return the network in evaluation mode, its norms (and all else that starts as zeros or ones) random, as if trained."""
     random = torch.Generator().manual_seed(seed)
     state = OrderedDict(network.state_dict())
     for name, tensor in state.items():

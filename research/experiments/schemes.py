@@ -47,7 +47,7 @@ ENHANCEMENTS = (
 
 
 def schemes(data: LabelledParcels) -> tuple[Scheme, ...]:
-    """Every row that the data allow: each modality alone, the radar ones together, the four fusions; optical first."""
+    """Return every row that the data allow: each modality alone, the radar ones together, the four fusions; optical first."""
     names = sorted((one.name for one in data.modalities), key=lambda name: (name != "s2", name))
     radar = tuple(name for name in names if name != "s2")
     rows = [Scheme(name.upper(), (name,)) for name in names]
@@ -59,7 +59,7 @@ def schemes(data: LabelledParcels) -> tuple[Scheme, ...]:
 
 
 def chosen(data: LabelledParcels, names: Sequence[str]) -> tuple[Scheme, ...]:
-    """The schemes of these names, in that order; all for none.
+    """Return the schemes of these names, in that order; all for none.
 
     Raises:
         ExperimentError: the data do not allow one.
@@ -71,7 +71,7 @@ def chosen(data: LabelledParcels, names: Sequence[str]) -> tuple[Scheme, ...]:
 
 
 def rows(schemes: Sequence[Scheme], enhancements: Sequence[Enhancement]) -> list[tuple[Scheme, Enhancement]]:
-    """Every scheme with every enhancement that is defined for it.
+    """Return every scheme with every enhancement that is defined for it.
 
     Auxiliary supervision needs a sequence of its own for each modality (late, decision); elsewhere it is left out, so
     that "both" is temporal dropout there.

@@ -1,4 +1,4 @@
-"""A playable season in memory as labelled parcels: no database, no stream; the same rows, channels and folds.
+"""A replay source in memory as labelled parcels: no database, no stream; the same rows, channels and folds.
 
     acquisitions ── newest revision of each pass ── rows as the store holds them ── monitor.features ── observations
 
@@ -38,7 +38,7 @@ Rows = NDArray[np.void]
 
 
 def recorded(season: RecordedSeason) -> LabelledParcels:
-    """A recorded folder, scored as its page says: labels, blocks, folds and dates.
+    """Return a recorded folder, scored as its page says: labels, blocks, folds and dates.
 
     Raises:
         SeasonDataError: fewer than two classes can be scored.
@@ -47,7 +47,7 @@ def recorded(season: RecordedSeason) -> LabelledParcels:
 
 
 def simulated(season: SimulatedSeason, min_parcels: int) -> LabelledParcels:
-    """A simulated season, labelled with the crops that truly grew, folds blocked in space.
+    """Return a simulated season, labelled with the crops that truly grew, folds blocked in space.
 
     Args:
         min_parcels: crops that fewer monitorable parcels grow are left out.
@@ -66,7 +66,7 @@ def simulated(season: SimulatedSeason, min_parcels: int) -> LabelledParcels:
 def labelled(
     name: str, season: ReplaySource, labels: pd.DataFrame, scored_on: Sequence[date], pixels: int = PIXELS
 ) -> LabelledParcels:
-    """Any season with its labels.
+    """Return any season with its labels.
 
     Args:
         labels: parcel_id, label (None: not scored), block, fold (0..4), as `research.seasons.recorded.labels_frame` gives them.
@@ -115,7 +115,7 @@ def _observations(
 
 
 def _rows(season: ReplaySource, sensor: str, parcels: pd.Index) -> tuple[Rows, NDArray[np.object_]]:
-    """The newest revisions of one sensor's observations, by parcel and time as the store gives them, and their pixel sets.
+    """Return the newest revisions of one sensor's observations, by parcel and time as the store gives them, and their pixel sets.
 
     `parcel_key` is the parcel's position, `nr` the row's own.
     """
@@ -151,6 +151,6 @@ def _rows(season: ReplaySource, sensor: str, parcels: pd.Index) -> tuple[Rows, N
 
 
 def _geometry(frame: gpd.GeoDataFrame) -> NDArray[np.float64]:
-    """(P, 4) as the import of parcels measures them."""
+    """Return (P, 4) as the import of parcels measures them."""
     outlines = measure(frame.geometry.to_wkb().tolist(), frame.crs)
     return geometry(outlines.perimeter_m.tolist(), outlines.area_ha.tolist(), outlines.bbox_fill.tolist())

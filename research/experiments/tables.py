@@ -63,7 +63,7 @@ class Cell:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Cell:
-        """The cell of one value a seed."""
+        """Return the cell of one value a seed."""
         return cls(fmean(values), stdev(values) if len(values) > 1 else nan, len(values))
 
     def text(self, digits: int = 3) -> str:
@@ -77,12 +77,12 @@ Best = Literal["largest", "smallest"]
 
 
 def label(row: Row) -> str:
-    """A row as text and legends name it."""
+    """Return a row as text and legends name it."""
     return ", ".join(part for part in row if part)
 
 
 def cells(measurements: Sequence[Measurement], metric: str) -> dict[tuple[Row, str], Cell]:
-    """The cell of each row and column `at`, in the order in which they were measured."""
+    """Return the cell of each row and column `at`, in the order in which they were measured."""
     draws: dict[tuple[Row, str], dict[int, list[float]]] = {}
     for one in measurements:
         if one.metric == metric:
@@ -91,14 +91,14 @@ def cells(measurements: Sequence[Measurement], metric: str) -> dict[tuple[Row, s
 
 
 def pooled_sd(column: Sequence[Cell]) -> tuple[float, int]:
-    """The standard deviation over seeds that the rows of a column share, and its degrees of freedom; NaN, 0 for one seed each."""
+    """Return the standard deviation over seeds that the rows of a column share, and its degrees of freedom; NaN, 0 for one seed each."""
     known = [one for one in column if one.n > 1]
     dof = sum(one.n - 1 for one in known)
     return (sqrt(sum((one.n - 1) * one.sd**2 for one in known) / dof), dof) if dof else (nan, 0)
 
 
 def noise(a: Cell, b: Cell, column: Sequence[Cell]) -> float:
-    """The smallest difference of two rows of a column that seeds alone do not make; infinite for one seed each."""
+    """Return the smallest difference of two rows of a column that seeds alone do not make; infinite for one seed each."""
     sd, dof = pooled_sd(column)
     if not dof:
         return float("inf")
@@ -106,7 +106,7 @@ def noise(a: Cell, b: Cell, column: Sequence[Cell]) -> float:
 
 
 def winners(column: Mapping[Row, Cell], best: Best = "largest") -> set[Row]:
-    """The best row of a column and all that cannot be distinguished from it."""
+    """Return the best row of a column and all that cannot be distinguished from it."""
     first = (max if best == "largest" else min)(column.values(), key=lambda one: one.mean)
     every = list(column.values())
     return {row for row, one in column.items() if abs(first.mean - one.mean) <= noise(first, one, every)}
@@ -115,7 +115,7 @@ def winners(column: Mapping[Row, Cell], best: Best = "largest") -> set[Row]:
 def markdown(
     measurements: Sequence[Measurement], metric: str, *, title: str = "", digits: int = 3, best: Best | None = "largest"
 ) -> str:
-    """A Markdown table of one metric: rows by scheme and enhancement, columns by `at`.
+    """Return a Markdown table of one metric: rows by scheme and enhancement, columns by `at`.
 
     A clear best is bold; where rows cannot be distinguished from the best, it and they are marked "≈" and none is bold. With one
     seed each, or where no `best` is asked for, nothing is marked.
@@ -129,7 +129,7 @@ def markdown(
 
 
 def rich_table(measurements: Sequence[Measurement], metric: str, *, title: str = "", digits: int = 3) -> Table:
-    """The same table for the terminal."""
+    """Return the same table for the terminal."""
     known = cells(measurements, metric)
     rows, columns = _rows(known)
     texts = [[known[row, one].text(digits) if (row, one) in known else "" for one in columns] for row in rows]
@@ -137,7 +137,7 @@ def rich_table(measurements: Sequence[Measurement], metric: str, *, title: str =
 
 
 def differences(measurements: Sequence[Measurement], metric: str, reference: Row) -> str:
-    """A Markdown table of how much each row differs from a reference row; bold: more than seeds alone could make.
+    """Return a Markdown table of how much each row differs from a reference row; bold: more than seeds alone could make.
 
     With one seed nothing is bold. Without the reference row there is nothing to say.
     """
@@ -162,7 +162,7 @@ def write_csv(path: Path, measurements: Sequence[Measurement]) -> None:
 
 
 def read_csv(path: Path) -> list[Measurement]:
-    """What `write_csv` wrote.
+    """Return what `write_csv` wrote.
 
     Raises:
         ValueError: the file has other columns.

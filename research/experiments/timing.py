@@ -62,7 +62,7 @@ class PublishedFusion(nn.Module):
             self.head = decoder(128 * len(sizes), classes)
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """Logits (P, K)."""
+        """Return logits (P, K)."""
         days = torch.cat([one for *_, one in inputs.values()])
         (first, mask, geometry, at), *others = inputs.values()
         logits: Tensor
@@ -81,13 +81,13 @@ class PublishedFusion(nn.Module):
 
 
 def interpolated(values: Tensor, of: Tensor, at: Tensor) -> Tensor:
-    """Values (P, T1, C, S) of days `of` (T1,) at days `at` (T,), linear between and held outside: (P, T, C, S)."""
+    """Return values (P, T1, C, S) of days `of` (T1,) at days `at` (T,), linear between and held outside: (P, T, C, S)."""
     weight = np.stack([np.interp(at.cpu().numpy(), of.cpu().numpy(), hat) for hat in np.eye(len(of))], 1)
     return torch.einsum("ts,psck->ptck", torch.from_numpy(weight).to(values), values)
 
 
 def published_inputs(data: LabelledParcels, parcels: int, device: str) -> Inputs:
-    """Random inputs of the shape that padding gives the source: every parcel the most dates that one has."""
+    """Return random inputs of the shape that padding gives the source: every parcel the most dates that one has."""
     random = torch.Generator().manual_seed(0)
     geometry, found = torch.randn(parcels, 4, generator=random).to(device), {}
     size = max(one.pixels.shape[2] for one in data.observations.values())  # one pixel set for all, as published
@@ -103,7 +103,7 @@ def published_inputs(data: LabelledParcels, parcels: int, device: str) -> Inputs
 def measure(
     grid: Grid, schemes: Sequence[Scheme], enhancement: Enhancement, fold: int, *, rounds: int = ROUNDS
 ) -> list[Measurement]:
-    """Every scheme in our form and in the published one."""
+    """Return every scheme in our form and in the published one."""
     found = []
     for nr, scheme in enumerate(schemes):
         grid.report(scheme.name, nr / len(schemes))
@@ -117,7 +117,7 @@ def measure(
 
 
 def machine(device: str) -> str:
-    """What it ran on, in words."""
+    """Return what it ran on, in words."""
     name, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
     if info.exists():
         models = [line.split(": ", 1)[1] for line in info.read_text().splitlines() if line.startswith("model name")]
@@ -129,7 +129,7 @@ def machine(device: str) -> str:
 
 
 def write(folder: Path, measurements: Sequence[Measurement], title: str, device: str) -> str:
-    """timing.csv, timing.md and timing.png; the Markdown."""
+    """Write timing.csv, timing.md and timing.png; return the Markdown."""
     tables.write_csv(folder / "timing.csv", measurements)
     parts = [f"# Parameters and time: {title}", f"On {machine(device)}."]
     for metric, digits in ((PARAMETERS, 0), (EPOCH, 3), (SPEED, 0)):
@@ -156,7 +156,7 @@ def _ours(grid: Grid, run: Run, rounds: int) -> dict[str, float]:
 
 
 def some_parcels(data: LabelledParcels) -> NDArray[np.bool_]:
-    """(P,) the parcels of an inference batch: the first labelled ones that were observed."""
+    """Return (P,) the parcels of an inference batch: the first labelled ones that were observed."""
     usable = data.is_labelled & data.observed_by(np.inf)
     return usable & (np.cumsum(usable) <= BATCH)
 
@@ -190,7 +190,7 @@ def _published(grid: Grid, scheme: Scheme, data: LabelledParcels, fold: int, rou
 
 
 def _timed(work: Callable[[], Tensor], rounds: int) -> float:
-    """Median seconds after one round to warm up; the device has finished when it answers."""
+    """Return median seconds after one round to warm up; the device has finished when it answers."""
     seconds = []
     for _ in range(rounds + 1):
         begun = time.perf_counter()

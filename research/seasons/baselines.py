@@ -45,7 +45,7 @@ class Observations:
 
 
 def observations(season: ReplaySource) -> Observations:
-    """The observations of a season as frames, in order of availability."""
+    """Return the observations of a season as frames, in order of availability."""
     return Observations(
         _frame(season, "S1", ("direction", "relative_orbit", "VV", "VH")), _frame(season, "S2", S2_VALUES)
     )
@@ -60,7 +60,7 @@ def forest(
     training: tuple[Observations, pd.DataFrame, date] | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Posteriors of the random forest as known on a date: index parcel_id, a column per class.
+    """Return posteriors of the random forest as known on a date: index parcel_id, a column per class.
 
     Args:
         observed: the season to predict.
@@ -86,7 +86,7 @@ def forest(
 
 
 def hidden_ndvi(s2: pd.DataFrame, gap_d: int) -> pd.DataFrame:
-    """NDVI baselines inside gaps: each clear value in turn hidden with all others nearer than half the gap.
+    """Return NDVI baselines inside gaps: each clear value in turn hidden with all others nearer than half the gap.
 
     Args:
         s2: parcel_id, day, observed_at, NDVI.
@@ -120,7 +120,7 @@ def hidden_ndvi(s2: pd.DataFrame, gap_d: int) -> pd.DataFrame:
 
 
 def _frame(season: ReplaySource, sensor: str, values: Sequence[str]) -> pd.DataFrame:
-    """The rows of one sensor that were not withdrawn, S1 in dB."""
+    """Return the rows of one sensor that were not withdrawn, S1 in dB."""
     names = ["parcel_id", "observed_at", "available_at", "is_withdrawn", *values]
     tables = [
         one.table.select(names) for one in season.acquisitions() if one.sensor.upper() == sensor and one.table.num_rows
@@ -137,7 +137,7 @@ def _frame(season: ReplaySource, sensor: str, values: Sequence[str]) -> pd.DataF
 
 
 def _known(observed: Observations, on: date) -> Observations:
-    """What was available by the end of a date."""
+    """Return what was available by the end of a date."""
     limit = pd.Timestamp(known_by(on))
     return Observations(*(one[one["available_at"] < limit] for one in (observed.s1, observed.s2)))
 
@@ -150,7 +150,7 @@ def _fit_predict(
     classes: Sequence[str],
     seed: int,
 ) -> pd.DataFrame:
-    """Posteriors of `asked` by a forest trained on `taught`."""
+    """Return posteriors of `asked` by a forest trained on `taught`."""
     orbit_mean = _orbit_means(past.s1, taught["parcel_id"])
     train = _features(past, taught["parcel_id"], orbit_mean)
     test = _features(observed, asked["parcel_id"], orbit_mean)
@@ -165,12 +165,12 @@ def _fit_predict(
 
 
 def _orbit_means(s1: pd.DataFrame, parcels: pd.Series) -> pd.DataFrame:
-    """Mean VV and VH in dB of each direction and relative orbit over the training parcels: its incidence effect."""
+    """Return mean VV and VH in dB of each direction and relative orbit over the training parcels: its incidence effect."""
     return s1[s1["parcel_id"].isin(parcels)].groupby(["direction", "relative_orbit"])[["VV", "VH"]].mean()
 
 
 def _features(observed: Observations, parcels: pd.Series, orbit_mean: pd.DataFrame) -> pd.DataFrame:
-    """Means per ten days, a row per parcel of which anything was known, a column per quantity and period."""
+    """Return means per ten days, a row per parcel of which anything was known, a column per quantity and period."""
     s1 = observed.s1[observed.s1["parcel_id"].isin(parcels)]
     s2 = observed.s2[observed.s2["parcel_id"].isin(parcels)]
     level = orbit_mean.reindex(pd.MultiIndex.from_frame(s1[["direction", "relative_orbit"]])).fillna(0.0)

@@ -38,7 +38,7 @@ class CurveScores:
 def curves(
     watched: Watched, days: NDArray[np.datetime64], truth: Mapping[str, NDArray[np.float32]]
 ) -> tuple[CurveScores, ...]:
-    """NDVI on days without a clear view, each way of knowing it beside a baseline on the same days.
+    """Return NDVI on days without a clear view, each way of knowing it beside a baseline on the same days.
 
     Args:
         days: (T,) the season's days.
@@ -52,7 +52,7 @@ def curves(
     )
     last, line = last_values(seen), straight_lines(seen)
     scores: list[CurveScores] = []
-    for rows, name, baseline, peer_name in (
+    for rows, name, baseline, baseline_name in (
         (watched.causal, "as known on the day", last, "last clear view"),
         (watched.final, "as known at the end", line, "line between clear views"),
     ):
@@ -60,18 +60,18 @@ def curves(
         asked = np.isnan(seen) & np.isfinite(ndvi) & np.isfinite(baseline)
         if asked.any():
             scores.append(_curve_scores(name, true[asked], ndvi[asked], sd[asked]))
-            scores.append(_curve_scores(peer_name, true[asked], baseline[asked], None))
+            scores.append(_curve_scores(baseline_name, true[asked], baseline[asked], None))
     return tuple(scores)
 
 
 def last_values(seen: Floats) -> Floats:
-    """(P, T) the newest value of each row up to each day; NaN before the first."""
+    """Return (P, T) the newest value of each row up to each day; NaN before the first."""
     at = np.maximum.accumulate(np.where(np.isfinite(seen), np.arange(seen.shape[1]), -1), axis=1)
     return np.where(at >= 0, np.take_along_axis(seen, np.maximum(at, 0), axis=1), np.nan)
 
 
 def straight_lines(seen: Floats) -> Floats:
-    """(P, T) straight lines between the values of each row; NaN outside of them."""
+    """Return (P, T) straight lines between the values of each row; NaN outside of them."""
     day = np.arange(seen.shape[1])
     out = np.full(seen.shape, np.nan)
     for row, values in zip(out, seen, strict=True):
@@ -88,7 +88,7 @@ def _grid(
     keys: NDArray[np.int64],
     days: NDArray[np.datetime64],
 ) -> Floats:
-    """(P, T) values by parcel and day, the largest where a day has several (cloud only lowers NDVI); NaN elsewhere."""
+    """Return (P, T) values by parcel and day, the largest where a day has several (cloud only lowers NDVI); NaN elsewhere."""
     out = np.full((len(keys), len(days)), np.nan)
     row = np.searchsorted(keys, parcel)
     column = (day.astype("M8[D]") - days[0].astype("M8[D]")).astype(int)

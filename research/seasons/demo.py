@@ -66,7 +66,7 @@ class Part:
     parcels: gpd.GeoDataFrame
 
     def acquisitions(self) -> Iterator[Acquisition]:
-        """The acquisitions of the time, in order of availability."""
+        """Return the acquisitions of the time, in order of availability."""
         return self.season.acquisitions(self.since, self.until)
 
 
@@ -96,7 +96,7 @@ def servers(environ: Mapping[str, str], stages: Stages) -> Iterator[Servers]:
 
 
 def demonstrate(where: Servers, settings: DemoSettings, stages: Stages, models_folder: Path) -> Outcome:
-    """Runs the whole chain and measures it."""
+    """Run the whole chain and measure it."""
     # The networks are small: a second thread gains a third on an idle machine, and waits ten times as long on a busy one
     # (measured: 16 s and 180 s of training). The database and the broker take the other core.
     torch.set_num_threads(1)
@@ -139,7 +139,7 @@ def demonstrate(where: Servers, settings: DemoSettings, stages: Stages, models_f
 
 
 def _stream(chain: Chain, part: Part, stages: Stages, name: str, *, is_watched: bool) -> tuple[int, Replayed]:
-    """Streams with a bar that tells the day; returns what the simulator says it emitted, and what went through."""
+    """Stream a part with a bar that shows the day; return what the simulator says it emitted, and what went through."""
     with stages.stage(name) as bar:
         first: list[date] = []
 
@@ -173,7 +173,7 @@ def _counted(flows: list[tuple[int, Replayed]], in_tables: int) -> Counted:
 def _train(
     chain: Chain, past: Season, now: Season, settings: DemoSettings, at: datetime, stages: Stages, folder: Path
 ) -> tuple[registry.ModelRow, ...]:
-    """Teaches both models the season that is over and lets them watch the one that runs."""
+    """Train both models on the season that is over and let them watch the one that runs."""
     dates = tuple(day.replace(year=day.year - 1) for day in settings.scored_on)
     with engine(chain.dsn).begin() as connection:
         data = stored_season.load(

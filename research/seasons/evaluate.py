@@ -99,13 +99,13 @@ class AlertEvaluation:
     """Events on parcels that are not monitorable: not asked for."""
 
     def on_troubled(self, *, confirmed: bool) -> float:
-        """Share of alerts on parcels where something had gone wrong, of whatever kind; NaN without alerts."""
+        """Return share of alerts on parcels where something had gone wrong, of whatever kind; NaN without alerts."""
         asked = [case for case in self.cases if case.confirmed_on is not None or not confirmed]
         return sum(case.verdict != "false" for case in asked) / len(asked) if asked else float("nan")
 
 
 def load(connection: Connection, season: Season, collection: str) -> Watched:
-    """Reads a season's results from the store, as known now."""
+    """Read a season's results from the store, as known now."""
     parcels = load_parcels(connection, season, collection)
     keys = np.array([one.parcel_key for one in parcels], np.int64)
     key_of = {one.source_id: one.parcel_key for one in parcels}
@@ -132,20 +132,20 @@ def load(connection: Connection, season: Season, collection: str) -> Watched:
 
 
 def posteriors_on(connection: Connection, season: Season, collection: str, day: date) -> pd.DataFrame:
-    """Posteriors as known at the end of a day: index parcel_id, a column per class."""
+    """Return posteriors as known at the end of a day: index parcel_id, a column per class."""
     known = season_results.posteriors(connection, season.season_key, collection, known_by(day))
     return pd.DataFrame(known.probabilities, index=known.source_ids, columns=list(known.classes))
 
 
 def light(is_monitorable: bool, colours: Sequence[str]) -> str:
-    """A parcel's traffic light: the worst colour of its findings."""
+    """Return a parcel's traffic light: the worst colour of its findings."""
     if not is_monitorable:
         return "not monitorable"
     return max(colours, key=LIGHTS.index) if colours else "not assessed"
 
 
 def crops(labels: Labels, posteriors: pd.DataFrame, taught: Labels, classes: Sequence[str]) -> Pooled:
-    """Posteriors beside the true crops; a crop that no model was taught has probability 0.
+    """Return posteriors beside the true crops; a crop that no model was taught has probability 0.
 
     Args:
         labels: parcel_id, label (the true crop), fold.
@@ -158,13 +158,13 @@ def crops(labels: Labels, posteriors: pd.DataFrame, taught: Labels, classes: Seq
 
 
 def declared_as_posteriors(declared: Mapping[str, str], classes: Sequence[str]) -> pd.DataFrame:
-    """The declaration as if it were a classifier: all on the declared crop."""
+    """Return the declaration as if it were a classifier: all on the declared crop."""
     rows = np.array([[float(crop == one) for one in classes] for crop in declared.values()])
     return pd.DataFrame(rows.reshape(len(declared), len(classes)), index=list(declared), columns=list(classes))
 
 
 def alerts(watched: Watched, events: pd.DataFrame, grown: Mapping[str, str]) -> AlertEvaluation:
-    """Alerts beside injected events.
+    """Return alerts beside injected events.
 
     Args:
         events: parcel_id, kind, day.
@@ -193,7 +193,7 @@ def alerts(watched: Watched, events: pd.DataFrame, grown: Mapping[str, str]) -> 
 
 
 def lights(watched: Watched) -> dict[str, int]:
-    """Parcels by traffic light."""
+    """Return parcels by traffic light."""
     counts = Counter(watched.lights.values())
     return {name: counts[name] for name in LIGHTS}
 

@@ -1,4 +1,4 @@
-"""Parcels worth a picture in the report: what the monitor does well, what it does badly, and what it must leave alone."""
+"""Parcels worth a figure in the report: what the monitor does well, what it does badly, and what it must leave alone."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Example:
 
 
 def choose(watched: Watched, evaluation: AlertEvaluation, events: pd.DataFrame) -> list[Example]:
-    """An alert of each rule, a false one, a missed event, a mown grassland without alert, a cloudy parcel; each once.
+    """Return an alert of each rule, a false one, a missed event, a mown grassland without alert, a cloudy parcel; each once.
 
     Args:
         events: parcel_id, kind, day of the true events.
@@ -68,19 +68,19 @@ def _candidates(watched: Watched, evaluation: AlertEvaluation, events: pd.DataFr
 
 
 def _best(evaluation: AlertEvaluation, rule: str) -> Case | None:
-    """A right alert of a rule, a confirmed one if there is any."""
+    """Return a right alert of a rule, a confirmed one if there is any."""
     right = [case for case in evaluation.cases if case.rule == rule and case.verdict == "right"]
     return max(right, key=lambda case: case.confirmed_on is not None, default=None)
 
 
 def _quiet(watched: Watched, events: pd.DataFrame) -> set[str]:
-    """Monitorable parcels without an alert and without an event but mowing."""
+    """Return monitorable parcels without an alert and without an event but mowing."""
     troubled = set(events[events["kind"] != "mowing"]["parcel_id"]) | {alert.source_id for alert in watched.alerts}
     return {one.source_id for one in watched.parcels if one.is_monitorable} - troubled
 
 
 def _cloudiest(watched: Watched, quiet: set[str]) -> tuple[str, int] | None:
-    """The quiet parcel with the fewest clear views, and their number."""
+    """Return the quiet parcel with the fewest clear views, and their number."""
     keys, counts = np.unique(watched.views["parcel_key"], return_counts=True)
     views: Mapping[int, int] = dict(zip(keys.tolist(), counts.tolist(), strict=True))
     seen = {

@@ -43,7 +43,7 @@ UNNAMED = ("ignore", "nan", "")
 
 
 def read(folder: Path) -> RecordedSeason:
-    """The season in `folder`: from its first dekad to the end of its last, a parcel per sample.
+    """Return the season in `folder`: from its first dekad to the end of its last, a parcel per sample.
 
     Raises:
         SeasonDataError: a file, column or legend is missing or of the wrong kind.
@@ -71,14 +71,14 @@ def read(folder: Path) -> RecordedSeason:
 
 
 def last_day(first: date) -> date:
-    """The last day of the dekad that begins on `first`: the 10th, the 20th or the month's last."""
+    """Return the last day of the dekad that begins on `first`: the 10th, the 20th or the month's last."""
     if first.day < 21:
         return first + timedelta(days=9)
     return (first.replace(day=28) + timedelta(days=4)).replace(day=1) - timedelta(days=1)
 
 
 def _scored_on(starts_on: date, ends_on: date) -> tuple[date, ...]:
-    """The Dutch season's dates in the season's main year, and its end."""
+    """Return the Dutch season's dates in the season's main year, and its end."""
     year = ends_on.year - 1 if ends_on.month < 6 else ends_on.year
     inner = (date(year, month, day) for month, day in ((4, 30), (6, 15), (7, 15), (8, 15)))
     return (*(day for day in inner if starts_on < day < ends_on), ends_on)
@@ -95,7 +95,7 @@ def _legends(path: Path) -> dict[str, dict[str, str]]:
 
 
 def _samples(dekads: pd.DataFrame, legends: dict[str, dict[str, str]], folder: Path) -> gpd.GeoDataFrame:
-    """A parcel per sample: its pixel, its declared crop in the legend that names it, the label to score, its block."""
+    """Return a parcel per sample: its pixel, its declared crop in the legend that names it, the label to score, its block."""
     first = dekads.groupby("parcel_id", as_index=False).first()
     code = first["ewoc_code"].astype(np.int64).astype(str)
     label = [_name(legends[LEGEND], one) for one in code]
@@ -129,7 +129,7 @@ def _name(legend: dict[str, str], code: str) -> str | None:
 
 
 def _composites(dekad: pd.DataFrame, n_samples: int, same: dict[str, Any]) -> list[RecordedAcquisition]:
-    """The S1 and the S2 composite of one dekad."""
+    """Return the S1 and the S2 composite of one dekad."""
     first = dekad["timestamp"].iloc[0]
     over_at = datetime.combine(last_day(first.date()), time(23, 59, 59), UTC)
     found = []
@@ -153,7 +153,7 @@ def _composites(dekad: pd.DataFrame, n_samples: int, same: dict[str, Any]) -> li
 
 
 def _reflectance(dekad: pd.DataFrame) -> pd.DataFrame:
-    """Samples with a clear composite: nine bands as reflectance, and their NDVI = (B08 - B04) / (B08 + B04)."""
+    """Return samples with a clear composite: nine bands as reflectance, and their NDVI = (B08 - B04) / (B08 + B04)."""
     values = dekad[list(BANDS)].astype(np.float64)
     values = values.mask(values == NO_DATA) / 10_000
     total = values["B08"] + values["B04"]
@@ -163,7 +163,7 @@ def _reflectance(dekad: pd.DataFrame) -> pd.DataFrame:
 
 
 def _backscatter(dekad: pd.DataFrame) -> pd.DataFrame:
-    """Samples with both polarisations, in linear power."""
+    """Return samples with both polarisations, in linear power."""
     digital = dekad[["VV", "VH"]].astype(np.float64)
     there = ((digital != NO_DATA) & (digital > 0)).all(axis=1)
     linear = digital[there] ** 2 * 10 ** (S1_FACTOR_DB / 10)

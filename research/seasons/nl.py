@@ -50,7 +50,7 @@ SCORED_ON = ((4, 30), (6, 15), (7, 15), (8, 15), (12, 31))
 
 
 def read(folder: Path) -> RecordedSeason:
-    """The season in `folder`: a calendar year, all of its parcels, passes in order of availability.
+    """Return the season in `folder`: a calendar year, all of its parcels, passes in order of availability.
 
     Raises:
         SeasonDataError: a file or column is missing or of the wrong kind.
@@ -81,7 +81,7 @@ def read(folder: Path) -> RecordedSeason:
 
 
 def crop_group(crop_name: str) -> str | None:
-    """The scored group of a Dutch declared crop, by a word in its name."""
+    """Return the scored group of a Dutch declared crop, by a word in its name."""
     return next((group for word, group in GROUPS.items() if word in crop_name.lower()), None)
 
 
@@ -117,7 +117,7 @@ def _parcels(folder: Path) -> gpd.GeoDataFrame:
 
 
 def _sentinel1(s1: pd.DataFrame, parcels: gpd.GeoDataFrame, same: dict[str, Any]) -> list[RecordedAcquisition]:
-    """An acquisition per day and relative orbit; the files do not say so, but GRD products are sigma0 as a rule."""
+    """Return an acquisition per day and relative orbit; the files do not say so, but GRD products are sigma0 as a rule."""
     longitude, latitude = _middle(parcels)
     rows = _joined(s1, parcels).dropna(subset=["VV", "VH"])
     rows = rows.assign(VV=10 ** (rows["VV"].astype(np.float64) / 10), VH=10 ** (rows["VH"].astype(np.float64) / 10))
@@ -146,7 +146,7 @@ def _sentinel1(s1: pd.DataFrame, parcels: gpd.GeoDataFrame, same: dict[str, Any]
 
 
 def _sentinel2(s2: pd.DataFrame, parcels: gpd.GeoDataFrame, same: dict[str, Any]) -> list[RecordedAcquisition]:
-    """An acquisition per day; the files say neither satellite nor relative orbit, nor how many pixels were clear."""
+    """Return an acquisition per day; the files say neither satellite nor relative orbit, nor how many pixels were clear."""
     longitude, latitude = _middle(parcels)
     rows = _joined(s2, parcels).rename(columns={**INDICES, "n_pixels": "n_clear"})
     found = []
@@ -168,12 +168,12 @@ def _sentinel2(s2: pd.DataFrame, parcels: gpd.GeoDataFrame, same: dict[str, Any]
 
 
 def _joined(rows: pd.DataFrame, parcels: gpd.GeoDataFrame) -> pd.DataFrame:
-    """Rows with their parcel's id and size; of several rows of a parcel and pass the first."""
+    """Return rows with their parcel's id and size; of several rows of a parcel and pass the first."""
     known = rows.merge(pd.DataFrame(parcels[["gid", "parcel_id", "n_pixels"]]), on="gid", how="inner")
     return known.drop_duplicates(["gid", "date", *(["orbit"] if "orbit" in known.columns else [])])
 
 
 def _middle(parcels: gpd.GeoDataFrame) -> tuple[float, float]:
-    """Longitude and latitude of the middle of all parcels."""
+    """Return longitude and latitude of the middle of all parcels."""
     west, south, east, north = parcels.total_bounds
     return (west + east) / 2, (south + north) / 2

@@ -50,7 +50,7 @@ class DemoSettings:
         return tuple(date(self.year, month, day) for month, day in ((4, 30), (6, 15), (7, 31), (10, 31)))
 
     def quick(self) -> "DemoSettings":
-        """A smaller run of the same, for trying out: its scores are worse."""
+        """Return a smaller run of the same, for trying out: its scores are worse."""
         return replace(self, parcels=min(self.parcels, 120), epochs=20, ndvi_updates=150, has_forest=False)
 
 
@@ -117,7 +117,7 @@ class Outcome:
 
 
 def measure(connection: Connection, run: Run, bar: Steps) -> Outcome:
-    """Reads a run's results from the store and compares them with the simulator's truth."""
+    """Read a run's results from the store and compare them with the simulator's truth."""
     bar.to(0, 10, "reading results")
     truth, dates = run.season.truth, run.settings.scored_on
     grown = dict(zip(truth.parcels["parcel_id"], truth.parcels["grown"].map(GROWN_NAME), strict=True))
@@ -159,7 +159,7 @@ def measure(connection: Connection, run: Run, bar: Steps) -> Outcome:
 
 
 def labelled(parcels: Sequence[Parcel], names: Mapping[str, str]) -> pd.DataFrame:
-    """Monitorable parcels with a label; all in one fold, since the models were taught another season."""
+    """Return monitorable parcels with a label; all in one fold, since the models were taught another season."""
     watched = [one.source_id for one in parcels if one.is_monitorable]
     return pd.DataFrame({"parcel_id": watched, "label": [names[one] for one in watched], "fold": 0})
 
@@ -167,7 +167,7 @@ def labelled(parcels: Sequence[Parcel], names: Mapping[str, str]) -> pd.DataFram
 def _forest(
     run: Run, taught: pd.DataFrame, labels: pd.DataFrame, classes: tuple[str, ...], bar: Steps
 ) -> dict[date, ClassScores]:
-    """The baseline: a random forest taught the same season, with what was available on the same day of that season."""
+    """Return the baseline: a random forest taught the same season, with what was available on the same day of that season."""
     bar.to(1, 10, "observations for the random forest")
     past, observed = baselines.observations(run.history), baselines.observations(run.season)
     scores = {}
@@ -180,7 +180,7 @@ def _forest(
 
 
 def versions() -> dict[str, str]:
-    """What the figures were made with."""
+    """Return what the figures were made with."""
     names = ("parcelwatch", "torch", "numpy", "psycopg", "kafka-python")
     return {"Python": platform.python_version()} | {name: _version(name) for name in names}
 
@@ -193,5 +193,5 @@ def _version(name: str) -> str:
 
 
 def peak_memory_mb() -> float:
-    """The largest memory this process had, MB (Linux counts kB)."""
+    """Return the largest memory this process had, MB (Linux counts kB)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -5,7 +5,7 @@
 
 A relative orbit of Sentinel-1 has its ascending node at the same time of day whatever the satellite and the cycle
 (12 days, 175 orbits; satellites six days apart), and that node is at 18:00 mean local solar time: so orbit number and
-longitude tell ascending (evening) from descending (morning). Sentinel-2 looks on the descending half, node at 10:30.
+longitude distinguish ascending (evening) from descending (morning). Sentinel-2 observes on the descending half, node at 10:30.
 Sources: Sentinel-1 and Sentinel-2 mission guides (ESA): inclination, cycle, node times.
 Units: degrees, UTC. Good to a few minutes: the swath is 250 km wide (290 km for Sentinel-2).
 """
@@ -27,21 +27,21 @@ SENTINEL_1B_ENDED = date(2021, 12, 23)  # its last day with products; its place 
 
 
 def direction(relative_orbit: int, longitude: float) -> Literal["ascending", "descending"]:
-    """The half of a Sentinel-1 orbit that is seen from a longitude: evening passes ascend, morning passes descend."""
+    """Return the half of a Sentinel-1 orbit that is seen from a longitude: evening passes ascend, morning passes descend."""
     node = _node(relative_orbit)
     local_hour = (node.hour + node.minute / 60 + longitude / 15) % 24
     return "ascending" if local_hour >= 12 else "descending"
 
 
 def sentinel1_pass(on: date, relative_orbit: int, longitude: float, latitude: float) -> datetime:
-    """The time on day `on` (UTC) at which Sentinel-1 passes over a place in a relative orbit."""
+    """Return the time on day `on` (UTC) at which Sentinel-1 passes over a place in a relative orbit."""
     is_descending = direction(relative_orbit, longitude) == "descending"
     passed = _node(relative_orbit) + _since_node("S1", latitude, is_descending)
     return _at(on, passed - datetime.combine(passed, time(), UTC))
 
 
 def sentinel1_platform(on: date, relative_orbit: int) -> str:
-    """The satellite that flies a relative orbit on a day: S1A, or the one half a cycle after it (S1B, later S1C)."""
+    """Return the satellite that flies a relative orbit on a day: S1A, or the one half a cycle after it (S1B, later S1C)."""
     phase = round((datetime.combine(on, time(12), UTC) - _node(relative_orbit)) / DAY) % 12
     if min(phase, 12 - phase) > 1:
         return "S1A"
@@ -49,7 +49,7 @@ def sentinel1_platform(on: date, relative_orbit: int) -> str:
 
 
 def sentinel2_pass(on: date, longitude: float, latitude: float) -> datetime:
-    """The time on day `on` (UTC) at which Sentinel-2 passes over a place at the middle of its swath."""
+    """Return the time on day `on` (UTC) at which Sentinel-2 passes over a place at the middle of its swath."""
     u = _argument(latitude, "S2", is_descending=True)
     # East of the node it comes from north of: the right ascension by which the track leads the descending node.
     lead = degrees(acos(max(-1.0, min(1.0, -cos(u) / cos(radians(latitude))))))
@@ -58,7 +58,7 @@ def sentinel2_pass(on: date, longitude: float, latitude: float) -> datetime:
 
 
 def _node(relative_orbit: int) -> datetime:
-    """A time at which a relative orbit of Sentinel-1 (satellite B's place) crosses its ascending node."""
+    """Return a time at which a relative orbit of Sentinel-1 (satellite B's place) crosses its ascending node."""
     orbits, cycle = ORBITS_PER_CYCLE["S1"]
     return NODE_TIME + (relative_orbit - NODE_ORBIT) * cycle / orbits
 
@@ -74,6 +74,6 @@ def _argument(latitude: float, sensor: Literal["S1", "S2"], is_descending: bool)
 
 
 def _at(on: date, after_midnight: timedelta) -> datetime:
-    """Day `on` at a time of day, to the second."""
+    """Return day `on` at a time of day, to the second."""
     seconds = round((after_midnight % DAY).total_seconds()) % 86_400
     return datetime.combine(on, time(), UTC) + timedelta(seconds=seconds)

@@ -69,13 +69,13 @@ _STYLE: Final[Any] = {
 
 
 def crop_colours(crops: Sequence[str]) -> dict[str, str]:
-    """A colour for each crop: swards green, cereals straw, roots violet and red; others from a palette."""
+    """Return a colour for each crop: swards green, cereals straw, roots violet and red; others from a palette."""
     others = iter(mpl.colormaps["tab20b"].colors * 3)  # type: ignore[attr-defined]
     return {crop: CROP_COLOURS.get(crop) or to_hex(next(others)) for crop in crops}
 
 
 def field_map(parcels: gpd.GeoDataFrame, colours: Sequence[str]) -> str:
-    """The fields of one region, a colour for each row; the country between the blocks of fields is cut out."""
+    """Return the fields of one region, a colour for each row; the country between the blocks of fields is cut out."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(6, 5), layout="constrained")
         axis = figure.subplots()
@@ -88,7 +88,7 @@ def field_map(parcels: gpd.GeoDataFrame, colours: Sequence[str]) -> str:
 
 
 def moved_together(fields: gpd.GeoSeries) -> gpd.GeoSeries:
-    """Fields in metres, each block of touching fields moved onto a grid in rows from north to south, west to east."""
+    """Return fields in metres, each block of touching fields moved onto a grid in rows from north to south, west to east."""
     blocks = gpd.GeoSeries([fields.buffer(BLOCK_GAP_M).union_all()], crs=fields.crs).explode(ignore_index=True)
     block_of = gpd.GeoDataFrame(geometry=fields.representative_point()).sjoin(gpd.GeoDataFrame(geometry=blocks))[
         "index_right"
@@ -113,7 +113,7 @@ def moved_together(fields: gpd.GeoSeries) -> gpd.GeoSeries:
 def accuracy_over_season(
     days: Mapping[date, ClassScores], dates: Sequence[date], forest: Mapping[date, ClassScores], declared: float
 ) -> str:
-    """Accuracy as known on each day, with the dates of the table, the forest and the declaration beside it."""
+    """Return accuracy as known on each day, with the dates of the table, the forest and the declaration beside it."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(9, 3.6), layout="constrained")
         axis = figure.subplots()
@@ -152,7 +152,7 @@ def accuracy_over_season(
 
 
 def reliability_plot(bins: Mapping[str, Sequence[Bin]]) -> str:
-    """Accuracy against confidence; on the diagonal a posterior means what it says."""
+    """Return accuracy against confidence; on the diagonal a posterior means what it says."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(4.6, 4.4), layout="constrained")
         axis = figure.subplots()
@@ -174,7 +174,7 @@ def parcel_plot(
     truth: NDArray[np.float32],
     events: Sequence[tuple[date, str]],
 ) -> str:
-    """A parcel's season as the monitor shows it, with the true NDVI and the true events on top."""
+    """Return a parcel's season as the monitor shows it, with the true NDVI and the true events on top."""
     with mpl.rc_context(_STYLE):
         figure = season_figure(rows, "")
         figure.set_size_inches(9, 6.8)
@@ -207,7 +207,7 @@ def parcel_plot(
 
 
 def svg(figure: Figure) -> str:
-    """A figure as an SVG element that scales with its container and takes the page's ink."""
+    """Return a figure as an SVG element that scales with its container and takes the page's ink."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()

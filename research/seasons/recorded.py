@@ -17,7 +17,7 @@ READERS = {"nl": nl.read, "fr": fr.read}
 
 
 def open_season(kind: Kind, folder: Path) -> RecordedSeason:
-    """The recorded season in a folder of the Dutch or the French form.
+    """Return the recorded season in a folder of the Dutch or the French form.
 
     Raises:
         SeasonDataError: the folder does not hold one.
@@ -26,7 +26,7 @@ def open_season(kind: Kind, folder: Path) -> RecordedSeason:
 
 
 def labels_frame(season: RecordedSeason, classes: Sequence[str] | None = None) -> pd.DataFrame:
-    """Labels, blocks and folds: parcel_id, label (None: not scored), block, fold (0..4); a row per parcel.
+    """Return labels, blocks and folds: parcel_id, label (None: not scored), block, fold (0..4); a row per parcel.
 
     Args:
         classes: those to score, as when the model was trained on another folder; None: those with enough samples here.
@@ -49,5 +49,5 @@ def labels_frame(season: RecordedSeason, classes: Sequence[str] | None = None) -
 
 
 def classes_of(labels: pd.DataFrame) -> tuple[str, ...]:
-    """The scored classes of a labels frame, in alphabetical order."""
+    """Return the scored classes of a labels frame, in alphabetical order."""
     return tuple(sorted(labels["label"].dropna().unique()))

@@ -67,7 +67,7 @@ def replay(
     report: Report,
     on_day: DayDone,
 ) -> Scores:
-    """Streams, trains and scores; see the module.
+    """Stream, train and score; see the module.
 
     Raises:
         SeasonDataError: the folder holds too little to score.
@@ -181,7 +181,7 @@ def _train(
     settings: ReplaySettings,
     report: Report,
 ) -> GapModel:
-    """Trains, registers and activates the models of a part; returns that of the curve."""
+    """Train, register and activate the models of a part; return that of the curve."""
     usable = [_usable(data, part) for data in (crops, fields)]
     model = season_models.classifier(
         crops,
@@ -211,12 +211,12 @@ def _train(
 
 
 def _usable(data: TrainingData, part: _Part) -> NDArray[np.bool_]:
-    """(P,) parcels that the part's models may see."""
+    """Return (P,) parcels that the part's models may see."""
     return np.array([part.training_ids is None or p.source_id in part.training_ids for p in data.parcels])
 
 
 def _score_radar(model: GapModel, fields: TrainingData, is_unseen: NDArray[np.bool_]) -> pd.DataFrame:
-    """NDVI from radar alone at the clear views of unseen parcels: day, observed, predicted."""
+    """Return NDVI from radar alone at the clear views of unseen parcels: day, observed, predicted."""
     keys = np.array([p.parcel_key for p in fields.parcels], np.int64)
     sar, clear = curve_series(fields.s2, fields.s1, keys, fields.season)
     clear = clear.cleaned()
@@ -240,7 +240,7 @@ def _score_posteriors(
     training: pd.DataFrame | None,
     classes: tuple[str, ...],
 ) -> dict[date, ClassScores]:
-    """Scores of what the store knew at the end of each date."""
+    """Return scores of what the store knew at the end of each date."""
     scores = {}
     with engine(chain.dsn).connect() as connection:
         for day in dates:
@@ -265,7 +265,7 @@ def _score_forest(
     past_labels: pd.DataFrame,
     classes: tuple[str, ...],
 ) -> dict[date, ClassScores]:
-    """The baseline's scores at the same dates, in the same folds."""
+    """Return the baseline's scores at the same dates, in the same folds."""
     observed = baselines.observations(season)
     taught = None if past is None else baselines.observations(past)
     scores = {}

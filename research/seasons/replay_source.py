@@ -59,7 +59,7 @@ class ReplaySource(Protocol):
         """parcel_id, region, crop_code, crop_name, hcat_code (str, the last may be null), geometry in EPSG:4326."""
 
     def acquisitions(self) -> Iterator[Acquisition]:
-        """All acquisitions, in order of availability."""
+        """Return all acquisitions, in order of availability."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,10 @@ class RecordedSeason:
     """The source measured these very parcels, so the import's rule of a least number of pixels is not for them."""
 
     def acquisitions(self) -> Iterator[RecordedAcquisition]:
-        """All acquisitions, in order of availability."""
+        """Return all acquisitions, in order of availability."""
         return iter(self.passes)
 
 
 def known_by(day: date) -> datetime:
-    """The end of a day, UTC: what became available before it counts as known on that day."""
+    """Return the end of a day, UTC: what became available before it counts as known on that day."""
     return datetime.combine(day + timedelta(days=1), time(), UTC)

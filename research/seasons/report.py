@@ -22,13 +22,13 @@ REGION_NAMES: Final = {"lowlands": "Lowlands", "centre": "Centre"}
 
 
 def write(outcome: Outcome, versions: Mapping[str, str], memory_mb: float, path: Path) -> None:
-    """Writes the report; its folder is made."""
+    """Write the report; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(render(outcome, versions, memory_mb), encoding="utf-8")
 
 
 def render(outcome: Outcome, versions: Mapping[str, str], memory_mb: float) -> str:
-    """The report as HTML."""
+    """Return the report as HTML."""
     environment = Environment(
         loader=PackageLoader("seasons", "."),
         autoescape=True,
@@ -63,7 +63,7 @@ def render(outcome: Outcome, versions: Mapping[str, str], memory_mb: float) -> s
 
 
 def summary(outcome: Outcome) -> Table:
-    """The figures for the terminal."""
+    """Return the figures for the terminal."""
     table = Table(
         "what",
         "figure",
@@ -108,12 +108,12 @@ def summary(outcome: Outcome) -> Table:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A figure, or a dash where there is none."""
+    """Return a figure, or a dash where there is none."""
     return "–" if value is None or not isfinite(value) else f"{value:.{digits}f}"
 
 
 def share(value: float | None) -> str:
-    """A share in percent, or a dash."""
+    """Return a share in percent, or a dash."""
     return "–" if value is None or not isfinite(value) else f"{value:.0%}"
 
 
@@ -127,7 +127,7 @@ def _final(outcome: Outcome, method: str) -> ClassScores:
 
 
 def _light_shares(lights: Mapping[str, int]) -> dict[str, str]:
-    """Shares of the assessed parcels by colour; counts of the others."""
+    """Return shares of the assessed parcels by colour; counts of the others."""
     assessed = sum(lights[name] for name in LIGHTS[:3])
     return {
         name: f"{lights[name] / max(assessed, 1):.1%}" if name in LIGHTS[:3] else f"{lights[name]} parcels"
@@ -136,7 +136,7 @@ def _light_shares(lights: Mapping[str, int]) -> dict[str, str]:
 
 
 def _maps(outcome: Outcome) -> Iterator[tuple[str, Markup, Markup]]:
-    """(region, crops, lights) for each region."""
+    """Yield (region, crops, lights) for each region."""
     parcels = outcome.run.season.parcels
     colour_of = _crop_legend(outcome)
     for region in parcels["region"].unique():
@@ -168,7 +168,7 @@ def _reliability(outcome: Outcome) -> str:
 
 
 def _confusion(outcome: Outcome) -> dict[str, Any]:
-    """The confusion at the end of the season: classes that occur, and rows of (count, share of the row)."""
+    """Return the confusion at the end of the season: classes that occur, and rows of (count, share of the row)."""
     last = _final(outcome, "network")
     counts = np.array(last.confusion)
     order = [i for i in range(len(last.classes)) if counts[i].sum() or counts[:, i].sum()]
@@ -184,7 +184,7 @@ def _confusion(outcome: Outcome) -> dict[str, Any]:
 
 
 def _kinds(outcome: Outcome) -> Iterator[tuple[str, Any, Any]]:
-    """(kind, as opened, as confirmed) for each kind of event that occurs."""
+    """Yield (kind, as opened, as confirmed) for each kind of event that occurs."""
     opened, confirmed = outcome.alerts.opened.per_kind, outcome.alerts.confirmed.per_kind
     for kind in KIND_ORDER:
         if kind in opened:
@@ -192,7 +192,7 @@ def _kinds(outcome: Outcome) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _reasons(outcome: Outcome) -> dict[str, int]:
-    """Parcels that are not monitorable, by reason."""
+    """Return parcels that are not monitorable, by reason."""
     reasons = [p.not_monitorable_reason for p in outcome.watched.parcels if p.not_monitorable_reason is not None]
     return {reason: reasons.count(reason) for reason in sorted(set(reasons))}
 
@@ -204,10 +204,10 @@ def _examples(outcome: Outcome) -> Iterator[dict[str, Any]]:
     for example, rows in outcome.examples:
         events = truth.events[truth.events["parcel_id"] == example.parcel_id]
         parcel, true = parcel_of[example.parcel_id], truth.parcels.iloc[row_of[example.parcel_id]]
-        picture = plots.parcel_plot(rows, truth.days, truth.ndvi[row_of[example.parcel_id]], _dated(events))
+        plot = plots.parcel_plot(rows, truth.days, truth.ndvi[row_of[example.parcel_id]], _dated(events))
         yield {
             "example": example,
-            "plot": Markup(picture),
+            "plot": Markup(plot),
             "declared": parcel.crop_name,
             "grown": GROWN_NAME[true["grown"]],
             "area_ha": parcel.area_ha,

@@ -26,7 +26,7 @@ def acquisition(
     same: Mapping[str, Any],
     skipped: Mapping[str, int],
 ) -> RecordedAcquisition:
-    """One acquisition from its parcels' values.
+    """Return one acquisition from its parcels' values.
 
     Args:
         rows: parcel_id and any of the contract's columns, a row per parcel; NaN becomes null.
@@ -51,7 +51,7 @@ def acquisition(
 
 
 def in_order(passes: list[RecordedAcquisition]) -> tuple[RecordedAcquisition, ...]:
-    """Acquisitions in order of availability; of the same moment S1 first, else as given."""
+    """Return acquisitions in order of availability; of the same moment S1 first, else as given."""
     return tuple(sorted(passes, key=lambda one: (one.available_at, one.sensor)))
 
 

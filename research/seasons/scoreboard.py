@@ -34,19 +34,19 @@ class Scores:
     """What else a reader needs to repeat or check the run: observations sent and stored, epochs, seed, seconds."""
 
     def to_json(self) -> dict[str, Any]:
-        """The scores as JSON values."""
+        """Return the scores as JSON values."""
         values: dict[str, Any] = plain(self)
         return values
 
     def markdown(self) -> str:
-        """A section for the log: title, protocol, facts and the tables."""
+        """Return a section for the log: title, protocol, facts and the tables."""
         facts = "; ".join(f"{name} {_number(value)}" for name, value in self.facts.items())
         parts = [f"## {self.title}", self.protocol, facts and f"{facts}."]
         parts += [_markdown(head, rows) for head, rows in self._grids()]
         return "\n\n".join(part for part in parts if part)
 
     def tables(self) -> Iterator[Table]:
-        """The same tables for a terminal."""
+        """Yield the same tables for a terminal."""
         for head, rows in self._grids():
             names = [head[0], *(name.removeprefix("20") for name in head[1:])]  # 80 columns hold five dates so
             yield table(names, rows, self.title, right=names[1:])
@@ -64,7 +64,7 @@ class Scores:
             yield _alert_grid(self.alerts)
 
     def _dates(self) -> tuple[list[str], list[list[str]]]:
-        """Macro-F1 by date; in brackets over the parcels of which anything was known, where that differs."""
+        """Return Macro-F1 by date; in brackets over the parcels of which anything was known, where that differs."""
         days = sorted({day for by_date in self.classes.values() for day in by_date})
         rows = []
         for method, by_date in self.classes.items():
@@ -76,7 +76,7 @@ class Scores:
         return ["as known on", *(day.isoformat() for day in days)], rows
 
     def _crops(self) -> tuple[list[str], list[list[str]]]:
-        """F1 of each class at the last date."""
+        """Return F1 of each class at the last date."""
         last = {method: by_date[max(by_date)] for method, by_date in self.classes.items() if by_date}
         crops = sorted({crop for one in last.values() for crop in one.classes})
         return ["F1 at the last date", *crops], [
@@ -85,12 +85,12 @@ class Scores:
 
 
 def write_json(path: Path, scores: Scores) -> None:
-    """Writes the scores as JSON; its folder must exist."""
+    """Write the scores as JSON; its folder must exist."""
     path.write_text(json.dumps(scores.to_json(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def append_log(path: Path, entry: str) -> None:
-    """Adds a section to the end of a log in Markdown; a log that is not there is begun."""
+    """Add a section to the end of a log in Markdown; a log that is not there is begun."""
     is_new = not path.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as log:
@@ -122,7 +122,7 @@ def _f1(scores: ClassScores | None) -> str:
 
 
 def _number(value: str | float) -> str:
-    """Three decimals; a dash for what could not be computed."""
+    """Return three decimals; a dash for what could not be computed."""
     if isinstance(value, str | int):
         return f"{value}"
     return f"{value:.3f}" if isfinite(value) else "–"

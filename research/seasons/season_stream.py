@@ -75,7 +75,7 @@ def prepare(dsn: str) -> None:
 def import_season(
     chain: Chain, season: ReplaySource, collection: str, now: datetime, keep: frozenset[str] | None = None
 ) -> tuple[Season, ImportReport]:
-    """Stores a season and its parcels under `collection`, through the same import that a person uses.
+    """Store a season and its parcels under `collection`, through the same import that a person uses.
 
     Args:
         keep: source ids to import; None: all.
@@ -97,14 +97,14 @@ def stream_season(
     *,
     is_watched: bool,
     step_days: int = 1,
-    on_day: DayDone = lambda _day, _played: None,
+    on_day: DayDone = lambda _day, _replayed: None,
 ) -> Replayed:
-    """Streams a season into collections (each with the source ids it holds, None for all); returns what went through.
+    """Stream a season into collections (each with the source ids it holds, None for all); return what went through.
 
     Args:
-        is_watched: the monitor looks for news at the end of each step; else observations are only stored.
+        is_watched: the monitor polls at the end of each step; else observations are only stored.
         step_days: days that become available at once.
-        on_day: report after each step.
+        on_day: called after each step.
     """
     replayed = Replayed()
     with (
@@ -129,13 +129,13 @@ def stream_season(
 
 
 def _step(acquisition: Acquisition, starts_on: date, step_days: int) -> date:
-    """The last day of the step in which an acquisition became available."""
+    """Return the last day of the step in which an acquisition became available."""
     nr = (acquisition.available_at.date() - starts_on).days // step_days
     return starts_on + timedelta(days=(nr + 1) * step_days - 1)
 
 
 def _of_collections(table: pa.Table, collections: dict[str, frozenset[str] | None]) -> Iterator[pa.Table]:
-    """The rows of each collection, under its name."""
+    """Yield the rows of each collection, under its name."""
     index = table.schema.get_field_index("collection")
     for name, keep in collections.items():
         rows = table

@@ -14,7 +14,7 @@ from research.seasons.replay_source import SeasonDataError
 
 
 def existing(folder: Path, name: str, needed: str) -> Path:
-    """The path of a file that must be there; `needed` says what the folder should hold."""
+    """Return the path of a file that must be there; `needed` says what the folder should hold."""
     path = folder / name
     if not folder.is_dir():
         raise SeasonDataError(f"{folder}: no such folder; give a folder with {needed}")
@@ -26,7 +26,7 @@ def existing(folder: Path, name: str, needed: str) -> Path:
 def read_parquet(
     path: Path, numbers: Sequence[str], dates: Sequence[str] = (), texts: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """The named columns of a Parquet file: numbers as they are, dates as midnight (naive), texts as str."""
+    """Return the named columns of a Parquet file: numbers as they are, dates as midnight (naive), texts as str."""
     try:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:

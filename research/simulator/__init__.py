@@ -1,4 +1,4 @@
-"""A season simulator with known truth: `simulate_season(SimulatorConfig(...))` gives a `Season` to play."""
+"""A season simulator with known truth: `simulate_season(SimulatorConfig(...))` gives a `Season` to replay."""
 
 from research.simulator.config import SimulatorConfig
 from research.simulator.season import Acquisition, LedgerEntry, Season, simulate_season

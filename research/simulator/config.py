@@ -37,7 +37,7 @@ class SimulatorConfig:
     collection: str = "simulated"
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be simulated.
+        """Refuse what cannot be simulated.
 
         Raises:
             ValueError: a setting is out of range.

@@ -30,7 +30,7 @@ STAGES: tuple[float, ...] = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
 
 
 def day(mmdd: int) -> int:
-    """Days from 1 January of the harvest year to a date written as month and day: 403 is 3 April, -1008 is 8 October
+    """Return days from 1 January of the harvest year to a date written as month and day: 403 is 3 April, -1008 is 8 October
     of the year before."""
     starts = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)
     return starts[abs(mmdd) // 100 - 1] + abs(mmdd) % 100 - 1 - (365 if mmdd < 0 else 0)
@@ -51,7 +51,7 @@ class Calendar:
 
 @dataclass(frozen=True)
 class Crop:
-    """What a crop is called, when it grows and what it looks like at each of STAGES."""
+    """What a crop is called, when it grows and its appearance at each of STAGES."""
 
     key: str
     name: str
@@ -74,7 +74,7 @@ class Crop:
 
 
 def _calendar(sow: tuple[int, int], stages: tuple[int, int, int, int, int], harvest: tuple[int, int]) -> Calendar:
-    """A calendar from dates in the form that `day` reads."""
+    """Return a calendar from dates in the form that `day` reads."""
     emergence, fast_growth, full_canopy, senescence, ripe = map(day, stages)
     sowing, cut = (day(sow[0]), day(sow[1])), (day(harvest[0]), day(harvest[1]))
     return Calendar(sowing, emergence, fast_growth, full_canopy, senescence, ripe, cut)

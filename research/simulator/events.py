@@ -43,7 +43,7 @@ class Events:
 
 
 def declare(grown: IntArray, region: NDArray[np.str_], rate: float, rng: np.random.Generator) -> IntArray:
-    """The declared crop of each parcel: the one grown, but for a few (SHARES, times `rate`)."""
+    """Return the declared crop of each parcel: the one grown, but for a few (SHARES, times `rate`)."""
     declared = grown.copy()
     wrong = rng.random(len(grown)) < SHARES["wrong_declaration"] * rate
     for i in np.flatnonzero(wrong):
@@ -57,7 +57,7 @@ def declare(grown: IntArray, region: NDArray[np.str_], rate: float, rng: np.rand
 def draw_events(
     plan: Plan, declared: IntArray, centre: FloatArray, region: NDArray[np.str_], rate: float, rng: np.random.Generator
 ) -> Events:
-    """Draws the events of a season; a parcel has at most one beside a wrong declaration.
+    """Sample the events of a season; a parcel has at most one beside a wrong declaration.
 
     Args:
         plan: the season as planned.
@@ -100,7 +100,7 @@ def draw_events(
 def _floods(
     is_free: NDArray[np.bool_], centre: FloatArray, region: NDArray[np.str_], rate: float, rng: np.random.Generator
 ) -> tuple[IntArray, IntArray]:
-    """One flood a region: the parcels nearest to a low point stand under water together."""
+    """Return one flood a region: the parcels nearest to a low point stand under water together."""
     start, end = np.full(len(is_free), NEVER), np.full(len(is_free), NEVER)
     for r in dict.fromkeys(region.tolist()):
         here = np.flatnonzero(region == r)

@@ -72,7 +72,7 @@ class Fields:
 def draw_appearance(
     region: NDArray[np.str_], field: IntArray, east_km: FloatArray, config: SimulatorConfig
 ) -> Appearance:
-    """Draws the appearance of all parcels: soils stay with the field from year to year, stands do not.
+    """Sample the appearance of all parcels: soils stay with the field from year to year, stands do not.
 
     Args:
         region: region key of each parcel, (P,).
@@ -115,7 +115,7 @@ def build_fields(
     weather: Weather,
     config: SimulatorConfig,
 ) -> Fields:
-    """The parcels of one region: rows `here` of the whole, their UTM outlines and the region's weather in season."""
+    """Return the parcels of one region: rows `here` of the whole, their UTM outlines and the region's weather in season."""
     s2 = sample_pixels(outlines, 5.0, config.n_pixels, config.seed)
     s1 = sample_pixels(outlines, 10.0, config.n_pixels, config.seed)
     points = [Point(outline.centroid) for outline in outlines]

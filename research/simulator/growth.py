@@ -70,7 +70,7 @@ def grow(
     previous: IntArray,
     rng: np.random.Generator,
 ) -> tuple[FieldStates, list[Mowing]]:
-    """Grows every field through the year; returns the states and the cuts of the swards."""
+    """Grow every field through the year; return the states and the cuts of the swards."""
     days, n = plan.days, len(plan.crop)
     shape = (n, len(days))
     lai, water, brown, flower = (np.zeros(shape) for _ in range(4))
@@ -117,7 +117,7 @@ def grow(
 
 
 def _cover(plan: Plan, events: Events, weeds: FloatArray) -> FloatArray:
-    """Leaf area (P, T) of all that grows on arable land and is not the crop."""
+    """Return leaf area (P, T) of all that grows on arable land and is not the crop."""
     t = plan.days[None, :]
     kinds = np.array([CROPS[c].kind for c in plan.crop])
     # Before: up in 45 days, thinner after frost, turned under at ploughing; the last crop itself until it is cut.
@@ -140,7 +140,7 @@ def _cover(plan: Plan, events: Events, weeds: FloatArray) -> FloatArray:
 
 
 def _stubble(plan: Plan, events: Events, end: IntArray, brown: FloatArray, days: IntArray) -> None:
-    """Adds straw and stubble after harvest, gone within weeks by weather and tillage."""
+    """Add straw and stubble after harvest, gone within weeks by weather and tillage."""
     t = days[None, :]
     leaves_straw = np.array(
         [{"sugar_beet": 0.2, "potato": 0.2, "onion": 0.2}.get(CROPS[c].key, 0.7) for c in plan.crop]
@@ -154,7 +154,7 @@ def _stubble(plan: Plan, events: Events, end: IntArray, brown: FloatArray, days:
 
 
 def _flood(events: Events, days: IntArray, *canopies: FloatArray) -> FloatArray:
-    """Share of each field under water (P, T); thins the canopies from the flood on."""
+    """Return share of each field under water (P, T); thins the canopies from the flood on."""
     t = days[None, :]
     inside = (t >= events.flood_from[:, None]) & (t <= events.flood_until[:, None])
     for canopy in canopies:
@@ -163,7 +163,7 @@ def _flood(events: Events, days: IntArray, *canopies: FloatArray) -> FloatArray:
 
 
 def _roughness(plan: Plan, events: Events, end: IntArray, days: IntArray) -> FloatArray:
-    """Soil roughness (P, T): each tillage sets it, rain and time smooth it."""
+    """Return soil roughness (P, T): each tillage sets it, rain and time smooth it."""
     t = days[None, :]
     kinds = np.array([CROPS[c].kind for c in plan.crop])
     ridged = np.array([CROPS[c].is_ridged for c in plan.crop])
@@ -194,7 +194,7 @@ def _swards(
     vigour: FloatArray,
     rng: np.random.Generator,
 ) -> tuple[dict[int, tuple[FloatArray, FloatArray]], list[Mowing]]:
-    """Leaf area and dead area of each sward, by row, and its cuts."""
+    """Return leaf area and dead area of each sward, by row, and its cuts."""
     grown: dict[int, tuple[FloatArray, FloatArray]] = {}
     cuts: list[Mowing] = []
     for r, air in weather.items():
@@ -213,7 +213,7 @@ def _swards(
 
 
 def _habits(crop: IntArray, previous: IntArray, rng: np.random.Generator) -> dict[str, FloatArray]:
-    """How each sward is used: cut level, cuts at most, grazing, and the day it was sown if it is new."""
+    """Return how each sward is used: cut level, cuts at most, grazing, and the day it was sown if it is new."""
     n = len(crop)
     is_permanent, is_alfalfa = crop == INDEX["permanent_grass"], crop == INDEX["alfalfa"]
     # Half of permanent grass is grazed (Sen4CAP L4B trials name grazing the main confusion of mowing detection).
@@ -238,7 +238,7 @@ def _habits(crop: IntArray, previous: IntArray, rng: np.random.Generator) -> dic
 def _run_swards(
     air: Weather, habit: dict[str, FloatArray], events: Events, rows: IntArray, rng: np.random.Generator
 ) -> tuple[FloatArray, list[list[int]]]:
-    """Steps the swards of a region through the days: leaf area (n, T) and the days of the cuts."""
+    """Return steps the swards of a region through the days: leaf area (n, T) and the days of the cuts."""
     n = len(rows)
     lai, out = np.full(n, 1.6), np.empty((n, len(air.days)))
     done, waiting = np.zeros(n), np.full(n, -100.0)

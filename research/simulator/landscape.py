@@ -51,7 +51,7 @@ class Landscape:
     """(F, Y) index into CROPS of each field and year."""
 
     def crop_of(self, year: int) -> IntArray:
-        """Crop index of each field in a year, (F,)."""
+        """Return crop index of each field in a year, (F,)."""
         column = year - FIRST_YEAR
         if not 0 <= column < self.crops.shape[1]:
             last = FIRST_YEAR + self.crops.shape[1] - 1
@@ -59,7 +59,7 @@ class Landscape:
         return self.crops[:, column]
 
     def parcels(self, year: int) -> gpd.GeoDataFrame:
-        """The parcels as farmed in a year, in EPSG:4326.
+        """Return the parcels as farmed in a year, in EPSG:4326.
 
         Columns: parcel_id, region, crop_key, previous_key, field (row of the landscape), geometry. Ids are numbered
         anew each year, and about one field in 25 is divided between two crops, so last year's parcel must be found by
@@ -99,7 +99,7 @@ class Landscape:
 
 
 def build_landscape(seed: int, n_parcels: int, regions: tuple[str, ...], last_year: int) -> Landscape:
-    """A landscape of `n_parcels` fields, spread evenly over the regions.
+    """Return a landscape of `n_parcels` fields, spread evenly over the regions.
 
     Raises:
         ValueError: a region is unknown, or there are fewer than 20 fields a region, or last_year is before FIRST_YEAR.
@@ -143,7 +143,7 @@ def _fields(region: Region, n: int, rng: np.random.Generator) -> list[Polygon]:
 
 
 def _cut(piece: Polygon, median_ha: float, rng: np.random.Generator) -> list[Polygon]:
-    """Cuts across the longer side until every piece is as small as a log-normal draw."""
+    """Cut across the longer side until every piece is as small as a log-normal draw."""
     target_ha = float(np.clip(median_ha * math.exp(rng.normal(0, AREA_SIGMA)), *AREA_LIMITS_HA))
     x0, y0, x1, y1 = piece.bounds
     if piece.area / 1e4 <= 1.35 * target_ha or min(x1 - x0, y1 - y0) < 12:
@@ -159,7 +159,7 @@ def _cut(piece: Polygon, median_ha: float, rng: np.random.Generator) -> list[Pol
 
 
 def _bend(piece: Polygon, rng: np.random.Generator) -> Polygon:
-    """Takes off half a ditch or track on each side, then moves the corners a little: fields are not rectangles."""
+    """Take off half a ditch or track on each side, then move the corners a little: fields are not rectangles."""
     x0, y0, x1, y1 = piece.bounds
     gap = min(rng.uniform(1.0, 3.5), 0.2 * min(x1 - x0, y1 - y0))
     ring = np.array([(x0 + gap, y0 + gap), (x1 - gap, y0 + gap), (x1 - gap, y1 - gap), (x0 + gap, y1 - gap)])
@@ -169,7 +169,7 @@ def _bend(piece: Polygon, rng: np.random.Generator) -> Polygon:
 
 
 def _cut_across(polygon: Polygon) -> list[Polygon]:
-    """The field in two halves, cut across its longer side."""
+    """Return the field in two halves, cut across its longer side."""
     corners = shapely.get_coordinates(polygon.minimum_rotated_rectangle)
     sides = np.linalg.norm(np.diff(corners[:3], axis=0), axis=1)
     direction = np.diff(corners[:3], axis=0)[int(np.argmin(sides))] / max(float(sides.min()), 1e-9)
@@ -180,7 +180,7 @@ def _cut_across(polygon: Polygon) -> list[Polygon]:
 
 
 def _rotation(region: Region, fields: list[Polygon], years: int, rng: np.random.Generator) -> IntArray:
-    """Crop indices (F, Y): drawn by clumped shares, then a Markov chain whose stationary shares are the region's."""
+    """Return crop indices (F, Y): drawn by clumped shares, then a Markov chain whose stationary shares are the region's."""
     keys = list(region.shares)
     share = np.array([region.shares[key] for key in keys])
     stay = np.array([PERSISTENCE.get(key, 0.0) for key in keys])
@@ -218,7 +218,7 @@ def _to_lonlat(utm: gpd.GeoSeries, region: list[str]) -> gpd.GeoSeries:
 
 
 def declared_file(parcels: gpd.GeoDataFrame, declared: list[str]) -> gpd.GeoDataFrame:
-    """The parcels as a paying agency's file shows them.
+    """Return the parcels as a paying agency's file shows them.
 
     Columns: parcel_id, region, crop_code (the agency's own), crop_name, hcat_code, geometry (EPSG:4326).
     """

@@ -41,7 +41,7 @@ Skipped = dict[str, int]
 def observe_s2(
     fields: Fields, orbit: S2Orbit, t: int, heading: Heading, seed: int, missed: float
 ) -> tuple[pa.Table, Skipped]:
-    """The Sentinel-2 table of a pass on column `t`, and how many parcels were left out and why."""
+    """Return the Sentinel-2 table of a pass on column `t`, and how many parcels were left out and why."""
     product = heading.product
     rng = stream(seed, "s2", product.region, int(heading.season), product.number)
     is_clear, hidden = _clouds(fields, t, rng, missed if product.revision == 0 else 0.0)
@@ -82,7 +82,7 @@ def observe_s2(
 
 
 def observe_s1(fields: Fields, orbit: S1Orbit, t: int, heading: Heading, seed: int) -> tuple[pa.Table, Skipped]:
-    """The Sentinel-1 table of a pass on column `t`, and how many parcels were left out and why."""
+    """Return the Sentinel-1 table of a pass on column `t`, and how many parcels were left out and why."""
     product = heading.product
     rng = stream(seed, "s1", product.region, int(heading.season), product.number)
     count = fields.s1.count
@@ -130,14 +130,14 @@ def observe_s1(fields: Fields, orbit: S1Orbit, t: int, heading: Heading, seed: i
 
 
 def _withdrawn(fields: Fields, seen: IntArray, count_name: str) -> dict[str, object]:
-    """Columns of a withdrawal: the parcels, and no values."""
+    """Return columns of a withdrawal: the parcels, and no values."""
     zero = {count_name: np.zeros(len(seen), np.int32)}
     extra = {"clear_fraction": np.zeros(len(seen), np.float32)} if count_name == "n_clear" else {}
     return {"parcel_id": fields.parcel_id[seen].tolist(), **zero, **extra}
 
 
 def _clouds(fields: Fields, t: int, rng: np.random.Generator, missed: float) -> tuple[BoolArray, Float32]:
-    """Which pixels the mask calls clear (P, S), and how much cloud (positive) or shadow (negative) it missed there."""
+    """Return which pixels the mask calls clear (P, S), and how much cloud (positive) or shadow (negative) it missed there."""
     expected = float(np.clip(fields.cloud[t], 0.02, 0.98))
     fraction = float(np.clip(rng.beta(expected * CLOUD_SHAPE, (1 - expected) * CLOUD_SHAPE), 1e-4, 1 - 1e-4))
     step = 100.0
@@ -158,7 +158,7 @@ def _clouds(fields: Fields, t: int, rng: np.random.Generator, missed: float) -> 
 def _s2_pixels(
     fields: Fields, seen: IntArray, t: int, hidden: Float32, scene: Float32, rng: np.random.Generator
 ) -> Float32:
-    """Reflectance of the sampled pixels of the parcels seen, (P', 10, S)."""
+    """Return reflectance of the sampled pixels of the parcels seen, (P', 10, S)."""
     wetness = np.full(len(fields.crop), fields.wetness[t], np.float32)
     canopy, ground, area = optics.mixture(
         fields.states, t, fields.crop, fields.appearance.traits, fields.appearance.soil, wetness

@@ -55,7 +55,7 @@ WET_SOIL: Float32 = np.array((0.60, 0.58, 0.56, 0.55, 0.55, 0.55, 0.55, 0.55, 0.
 def mixture(
     states: FieldStates, t: int | slice, crop: NDArray[np.int64], traits: Float32, soil: Float32, wetness: Float32
 ) -> tuple[Float32, Float32, Float32]:
-    """The endless canopy, the ground and the plant area of each field.
+    """Return the endless canopy, the ground and the plant area of each field.
 
     Args:
         states: daily states.
@@ -81,7 +81,7 @@ def mixture(
 
 
 def field_reflectance(canopy: Float32, ground: Float32, area: Float32, flooded: Float32) -> Float32:
-    """Mean reflectance (P, 10) of fields from `mixture`; a flood also covers the canopy."""
+    """Return mean reflectance (P, 10) of fields from `mixture`; a flood also covers the canopy."""
     through = np.exp(-EXTINCTION[None, :] * area[:, None])
     dry = canopy + (ground - canopy) * through
     mean: Float32 = dry + flooded[:, None] * (TURBID_WATER - dry)
@@ -89,7 +89,7 @@ def field_reflectance(canopy: Float32, ground: Float32, area: Float32, flooded: 
 
 
 def pixel_reflectance(canopy: Float32, ground: Float32, area: Float32, flooded: Float32, pattern: Float32) -> Float32:
-    """Reflectance (P, 10, S) of pixels whose plant area is the field's times `pattern` (P, S)."""
+    """Return reflectance (P, 10, S) of pixels whose plant area is the field's times `pattern` (P, S)."""
     depth = area[:, None] * pattern  # (P, S)
     through = np.exp(-EXTINCTION[None, :, None] * depth[:, None, :])  # (P, 10, S)
     dry = canopy[:, :, None] + (ground - canopy)[:, :, None] * through
@@ -98,6 +98,6 @@ def pixel_reflectance(canopy: Float32, ground: Float32, area: Float32, flooded: 
 
 
 def ndvi(red: NDArray[np.float32], nir: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Normalised difference vegetation index."""
+    """Return normalised difference vegetation index."""
     index: Float32 = (nir - red) / np.maximum(nir + red, np.float32(1e-6))
     return index

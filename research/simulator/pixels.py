@@ -36,7 +36,7 @@ class PixelSample:
 
 
 def sample_pixels(fields: list[Polygon], buffer_m: float, n_pixels: int, seed: int) -> PixelSample:
-    """Samples up to `n_pixels` pixels of each field (UTM outlines), the same ones for the same seed."""
+    """Return samples up to `n_pixels` pixels of each field (UTM outlines), the same ones for the same seed."""
     n = len(fields)
     count = np.zeros(n, dtype=np.int64)
     offset = np.zeros((n, n_pixels, 2), np.float32)
@@ -64,7 +64,7 @@ def sample_pixels(fields: list[Polygon], buffer_m: float, n_pixels: int, seed: i
 
 
 def growth_pattern(sample: PixelSample, seed: int) -> Float32:
-    """Plant area of each pixel over the field's mean, (P, S): a gradient, patches and a thin border.
+    """Return plant area of each pixel over the field's mean, (P, S): a gradient, patches and a thin border.
 
     Sizes are chosen so that NDVI varies by 0.02 to 0.05 within a Dutch field of 2023.
     """

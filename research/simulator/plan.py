@@ -58,7 +58,7 @@ class Plan:
 
 
 def next_dry_day(days: IntArray, wanted: FloatArray, weather: Weather) -> IntArray:
-    """The first day with little rain on or after each wanted day, at most 12 days on."""
+    """Return the first day with little rain on or after each wanted day, at most 12 days on."""
     is_dry = weather.rain < DRY_DAY_MM
     at = np.clip(np.round(wanted).astype(int) - days[0], 0, len(days) - 1)
     for _ in range(12):
@@ -70,7 +70,7 @@ def next_dry_day(days: IntArray, wanted: FloatArray, weather: Weather) -> IntArr
 def make_plan(
     crop: IntArray, previous: IntArray, region: NDArray[np.str_], weather: dict[str, Weather], rng: np.random.Generator
 ) -> Plan:
-    """Draws the plan of a year. Shapes: crop, previous (index into CROPS) and region (P,)."""
+    """Sample the plan of a year. Shapes: crop, previous (index into CROPS) and region (P,)."""
     n = len(crop)
     days = next(iter(weather.values())).days
     never = np.full(n, NEVER)
@@ -103,7 +103,7 @@ def make_plan(
 
 
 def _workable(days: IntArray, sowing: IntArray, weather: Weather) -> IntArray:
-    """Spring sowing put off while the soil is too wet to drive on (the Dutch beet of 2023: after 20 April)."""
+    """Return spring sowing put off while the soil is too wet to drive on (the Dutch beet of 2023: after 20 April)."""
     at = sowing - days[0]
     for _ in range(LONGEST_WAIT_D):
         at = np.where((sowing > 0) & (weather.wetness[np.clip(at, 0, len(days) - 1)] > TOO_WET), at + 1, at)
@@ -114,7 +114,7 @@ def _workable(days: IntArray, sowing: IntArray, weather: Weather) -> IntArray:
 def _development(
     base_c: float, calendar: Calendar, sowing: IntArray, pace: FloatArray, weather: Weather, kind: str
 ) -> tuple[FloatArray, FloatArray]:
-    """Stage and establishment (P, T) of parcels of one crop in one region."""
+    """Return stage and establishment (P, T) of parcels of one crop in one region."""
     days, actual, normal = weather.days, weather.degree_days(base_c), weather.normal_degree_days(base_c)
     mean_sowing = sum(calendar.sowing) / 2
     marks = [mean_sowing, calendar.emergence, calendar.fast_growth, calendar.full_canopy, calendar.senescence]
@@ -137,7 +137,7 @@ def _development(
 def _harvest(
     key: str, calendar: Calendar, ripe: FloatArray, days: IntArray, chance: FloatArray, weather: Weather
 ) -> IntArray:
-    """Harvest days (P,): grain some days after ripeness, roots and maize within a window, always when dry."""
+    """Return harvest days (P,): grain some days after ripeness, roots and maize within a window, always when dry."""
     if key == "vineyard":
         return np.full(len(ripe), NEVER)
     early, late = calendar.harvest
@@ -157,7 +157,7 @@ def _before_and_after(
     harvest: IntArray,
     rng: np.random.Generator,
 ) -> tuple[IntArray, IntArray, FloatArray, FloatArray, IntArray]:
-    """What stood before sowing and what comes after harvest: the last five fields of Plan.
+    """Return what stood before sowing and what comes after harvest: the last five fields of Plan.
 
     The share of green winters and their spread follow the Dutch fields of later beet, onion and potato: January NDVI
     0.45 with a standard deviation of 0.22.
@@ -181,5 +181,5 @@ def _before_and_after(
 
 
 def _first(days: IntArray, is_reached: BoolArray) -> IntArray:
-    """The first day of each row (P, T) on which a state is reached, NEVER if it is not."""
+    """Return the first day of each row (P, T) on which a state is reached, NEVER if it is not."""
     return np.where(is_reached.any(axis=1), days[np.argmax(is_reached, axis=1)], NEVER)

@@ -61,7 +61,7 @@ def field_backscatter(
     incidence_deg: float,
     look_azimuth_deg: float,
 ) -> Float32:
-    """Mean backscatter (P, 2) of fields in VV and VH, linear power sigma0.
+    """Return mean backscatter (P, 2) of fields in VV and VH, linear power sigma0.
 
     Args:
         states: daily states.
@@ -98,7 +98,7 @@ def field_backscatter(
 
 
 def speckled(mean: Float32, texture: Float32, rng: np.random.Generator) -> Float32:
-    """Pixels (P, 2, S) of fields with mean (P, 2) and texture (P, S): gamma speckle, independent by polarisation."""
+    """Return pixels (P, 2, S) of fields with mean (P, 2) and texture (P, S): gamma speckle, independent by polarisation."""
     shape = (mean.shape[0], 2, texture.shape[1])
     speckle: Float32 = rng.standard_gamma(ENL, shape, dtype=np.float32) / np.float32(ENL)
     pixels: Float32 = mean[:, :, None] * texture[:, None, :] * speckle
@@ -111,5 +111,5 @@ def _power(db: Float32 | float) -> Float32:
 
 
 def decibel(power: NDArray[np.float32]) -> NDArray[np.float32]:
-    """10 log10 of linear power."""
+    """Return 10 log10 of linear power."""
     return np.float32(10.0) * np.log10(np.maximum(power, np.float32(1e-9)))

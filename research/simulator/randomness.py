@@ -11,13 +11,13 @@ WAVES = 64  # chosen because a field of 64 plane waves is Gaussian to within wha
 
 
 def stream(seed: int, *names: str | int) -> np.random.Generator:
-    """A generator that depends on the seed and the names alone, whatever was drawn before."""
+    """Return a generator that depends on the seed and the names alone, whatever was drawn before."""
     words = [zlib.crc32(name.encode()) if isinstance(name, str) else int(name) & 0xFFFFFFFF for name in names]
     return np.random.default_rng([seed & 0xFFFFFFFF, *words])
 
 
 def smooth_field(xy: FloatArray, scale_m: float, rng: np.random.Generator) -> FloatArray:
-    """A stationary Gaussian field, mean 0 and variance 1, with squared-exponential correlation of length `scale_m`.
+    """Return a stationary Gaussian field, mean 0 and variance 1, with squared-exponential correlation of length `scale_m`.
 
     Random Fourier features (Rahimi and Recht 2007): sqrt(2/M) sum cos(k x + phi), k ~ N(0, 1/scale). xy (..., 2).
     """
@@ -29,7 +29,7 @@ def smooth_field(xy: FloatArray, scale_m: float, rng: np.random.Generator) -> Fl
 
 
 def autoregressive(n: int, scale_d: float, rng: np.random.Generator) -> FloatArray:
-    """A daily AR(1) series, mean 0 and variance 1, that forgets over `scale_d` days."""
+    """Return a daily AR(1) series, mean 0 and variance 1, that forgets over `scale_d` days."""
     phi = float(np.exp(-1.0 / scale_d))
     noise = rng.normal(0, np.sqrt(1 - phi**2), n)
     series = np.empty(n)

@@ -51,7 +51,7 @@ class Product:
 def products(
     region: Region, seed: int, starts_on: date, ends_on: date, s1_every_d: int, s2_every_d: int, lost: float
 ) -> list[Product]:
-    """All products of a region and season in the order of availability, lost ones included.
+    """Return all products of a region and season in the order of availability, lost ones included.
 
     Args:
         region: the region.
@@ -98,7 +98,7 @@ def _passes(
 
 
 def _delay(sensor: Sensor, rng: np.random.Generator) -> float:
-    """Hours from sensing to availability: some hours, for a few products days."""
+    """Return hours from sensing to availability: some hours, for a few products days."""
     hours = float(rng.lognormal(np.log(9.0 if sensor == "s2" else 7.0), 0.5))
     late = rng.random(2)
     return hours + 24 * (2 + 6 * float(late[1])) * bool(late[0] < LATE_CHANCE)

@@ -53,7 +53,7 @@ class LedgerEntry:
 
 @dataclass(frozen=True)
 class Season:
-    """A season to play; made by simulate_season."""
+    """A season to replay; made by simulate_season."""
 
     config: SimulatorConfig
     parcels: gpd.GeoDataFrame
@@ -84,7 +84,7 @@ class Season:
         return self.config.span[1]
 
     def acquisitions(self, since: datetime | None = None, until: datetime | None = None) -> Iterator[Acquisition]:
-        """Observations in the order of availability, one item an acquisition, region and revision.
+        """Yield observations in the order of availability, one item an acquisition, region and revision.
 
         Products without any observation (lost, overcast) yield nothing, but are in the ledger, which starts anew.
         Each item depends on the config and the product alone, so a part of a season equals that part of the whole.
@@ -136,7 +136,7 @@ def _orbit(region: Region, product: Product) -> S2Orbit | S1Orbit:
 
 
 def simulate_season(config: SimulatorConfig) -> Season:
-    """Simulates a season: the fields and their truth at once, the acquisitions when they are asked for.
+    """Simulate a season: the fields and their truth at once, the acquisitions when they are asked for.
 
     Raises:
         ValueError: regions or sizes that cannot be built.

@@ -29,7 +29,7 @@ class Heading:
 
 
 def packed_pixels(values: NDArray[np.int16], is_used: BoolArray) -> pa.BinaryArray:
-    """Pixel sets (P, C, S) as one binary per row, channels by used pixels, int16 little endian in C order."""
+    """Return pixel sets (P, C, S) as one binary per row, channels by used pixels, int16 little endian in C order."""
     n, channels, _ = values.shape
     used = is_used.sum(axis=1)
     picked = values[np.broadcast_to(is_used[:, None, :], values.shape)].astype("<i2", copy=False)
@@ -39,7 +39,7 @@ def packed_pixels(values: NDArray[np.int16], is_used: BoolArray) -> pa.BinaryArr
 
 
 def table(schema: pa.Schema, heading: Heading, columns: dict[str, object]) -> pa.Table:
-    """A table of `schema` from its own columns; the heading's columns are filled in, absent ones are null."""
+    """Return a table of `schema` from its own columns; the heading's columns are filled in, absent ones are null."""
     parcel_ids = columns["parcel_id"]
     assert isinstance(parcel_ids, list)
     n = len(parcel_ids)
@@ -68,7 +68,7 @@ def table(schema: pa.Schema, heading: Heading, columns: dict[str, object]) -> pa
 
 
 def means(values: Float32, is_valid: BoolArray) -> tuple[Float32, Float32]:
-    """Mean and standard deviation (P, C) over the valid ones of S pixels; values (P, C, S), is_valid (P, S)."""
+    """Return mean and standard deviation (P, C) over the valid ones of S pixels; values (P, C, S), is_valid (P, S)."""
     weight = is_valid[:, None, :].astype(np.float32)
     n = np.maximum(weight.sum(axis=2), 1)
     mean = (values * weight).sum(axis=2) / n

@@ -38,7 +38,7 @@ class Truth:
 
 
 def daily_ndvi(states: FieldStates, crop: IntArray, traits: Float32, soil: Float32, wetness: Float32) -> Float32:
-    """NDVI (P, T) of the fields' mean reflectance without cloud or noise; wetness (P, T)."""
+    """Return NDVI (P, T) of the fields' mean reflectance without cloud or noise; wetness (P, T)."""
     out = np.empty(states.lai.shape, np.float32)
     for t in range(states.lai.shape[1]):
         canopy, ground, area = optics.mixture(states, t, crop, traits, soil, wetness[:, t])
@@ -48,7 +48,7 @@ def daily_ndvi(states: FieldStates, crop: IntArray, traits: Float32, soil: Float
 
 
 def event_table(parcel_id: NDArray[np.str_], plan: Plan, events: Events, cuts: list[Mowing], year: int) -> pd.DataFrame:
-    """The events as a table, by day."""
+    """Return the events as a table, by day."""
     rows: list[tuple[str, str, date, date | None, str, str]] = []
 
     def add(i: int, kind: str, day: int, until: int | None = None) -> None:
@@ -77,7 +77,7 @@ def event_table(parcel_id: NDArray[np.str_], plan: Plan, events: Events, cuts: l
 
 
 def phenology(ndvi: Float32, days: IntArray, plan: Plan, end: IntArray) -> IntArray:
-    """SOS, POS and EOS (P, 3) as days, NEVER where the season holds none; `end` is the day the crop left the field."""
+    """Return SOS, POS and EOS (P, 3) as days, NEVER where the season holds none; `end` is the day the crop left the field."""
     out = np.full((len(ndvi), 3), NEVER)
     for i, curve in enumerate(ndvi):
         kind = CROPS[plan.crop[i]].kind
@@ -100,12 +100,12 @@ def phenology(ndvi: Float32, days: IntArray, plan: Plan, end: IntArray) -> IntAr
 
 
 def to_date(year: int, day: int) -> date:
-    """The date of a day counted from 1 January of the harvest year."""
+    """Return the date of a day counted from 1 January of the harvest year."""
     return date(year, 1, 1) + timedelta(days=day)
 
 
 def to_dates(year: int, days: IntArray) -> pd.Series:
-    """Dates of days; NaT where NEVER."""
+    """Return dates of days; NaT where NEVER."""
     known = np.where(days < NEVER, days, 0)
     dates = np.datetime64(f"{year}-01-01") + known.astype("timedelta64[D]")
     return pd.Series(dates.astype("datetime64[ns]")).where(days < NEVER)
@@ -122,7 +122,7 @@ def make_truth(
     days: IntArray,
     year: int,
 ) -> Truth:
-    """The truth of a season whose columns are `days`; ndvi (P, T)."""
+    """Return the truth of a season whose columns are `days`; ndvi (P, T)."""
     end = np.minimum(plan.harvest, events.early_loss)
     seasons = phenology(ndvi, days, plan, end)
     failed = events.no_emergence < NEVER

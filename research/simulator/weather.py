@@ -40,22 +40,22 @@ class Weather:
     """Expected cloud fraction at the time of the Sentinel-2 pass."""
 
     def degree_days(self, base_c: float) -> FloatArray:
-        """Degree days above a base, summed from the first day, (T,)."""
+        """Return degree days above a base, summed from the first day, (T,)."""
         return np.cumsum(np.maximum(self.temperature - base_c, 0.0))
 
     def normal_degree_days(self, base_c: float) -> FloatArray:
-        """The same in the average year."""
+        """Return the same in the average year."""
         # The mean of max(T - base, 0) over a day-to-day spread of 3 degC (softplus), so winters count as they do in
         # a real year.
         return np.cumsum(1.6 * np.log1p(np.exp((self.normal - base_c) / 1.6)))
 
     def after(self, n: int) -> "Weather":
-        """The same weather without its first n days."""
+        """Return the same weather without its first n days."""
         return Weather(*(getattr(self, name)[n:] for name in self.__dataclass_fields__))
 
 
 def simulate_weather(region: Region, seed: int, year: int, days: IntArray) -> Weather:
-    """The weather of a harvest year: the same for the same seed, region and year, whatever else is simulated."""
+    """Return the weather of a harvest year: the same for the same seed, region and year, whatever else is simulated."""
     rng = stream(seed, "weather", region.key, year)
     n = len(days)
     climate = region.climate

@@ -34,6 +34,8 @@ FOLDERS: Final = (
     "tests",
     "training",
 )
+FORMER: Final = ("bench", "embedded", "experiments", "seasons")
+"""Folders that were at the top once: a page that names a file in one is out of date."""
 ELSEWHERE: Final = {"--build", "--build-arg", "--detach", "--no-deps", "--help", "--import-mode"}
 """Options of other programs."""
 
@@ -82,13 +84,12 @@ def _spans(text: str) -> list[str]:
 
 def _missing_paths(text: str) -> Iterator[str]:
     """Yield the paths and modules of the project that a text names and that are not there."""
-    for span in _spans(text):
-        for word in span.split():
-            if re.fullmatch(rf"(?:{'|'.join(FOLDERS)})/[\w./-]*", word) and "NNNN" not in word:
-                if not (ROOT / word).exists():
-                    yield word
-            elif re.fullmatch(rf"(?:{'|'.join(FOLDERS)})(?:\.[a-z_0-9]+)+", word) and not _is_module(word):
-                yield word
+    for word in (word for span in _spans(text) for word in span.split()):
+        is_path = re.fullmatch(rf"(?:{'|'.join(FOLDERS)})/[\w./-]*", word) and "NNNN" not in word
+        is_module = re.fullmatch(rf"(?:{'|'.join(FOLDERS)})(?:\.[a-z_0-9]+)+", word)
+        is_former = re.fullmatch(rf"(?:{'|'.join(FORMER)})(?:/[\w./-]+|\.[a-z_.]+)", word)
+        if is_former or (is_path and not (ROOT / word).exists()) or (is_module and not _is_module(word)):
+            yield word
 
 
 def _is_module(dotted: str) -> bool:
@@ -186,8 +187,8 @@ def test_what_leads_nowhere_is_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# A title, with `code`\n[a](#a-title-with-code) [b](#none) [c](none.md) [d](page.md)\n")
     assert list(_dead(page)) == ["#none", "none.md"]
-    wrong = "`ingest/judge.py` and `db/none` and `models.ndvi.none`, not `db/work.py`, `ingest.stream.schemas.Limits`"
-    assert list(_missing_paths(wrong)) == ["ingest/judge.py", "db/none", "models.ndvi.none"]
+    wrong = "`ingest/judge.py` and `db/none` and `models.ndvi.none`, not `db/work.py`, `ingest.stream.schemas.Limits`; `bench.none`"
+    assert list(_missing_paths(wrong)) == ["ingest/judge.py", "db/none", "models.ndvi.none", "bench.none"]
     wrong = (
         "`ingest run --until-ends`, `scenes pol x`, `--as-knwon-at`; `ingest run --until-end`, `scenes work`, `--all`"
     )

@@ -1,5 +1,6 @@
 """The product works where neither `research` nor what only it depends on is installed."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -36,6 +37,29 @@ import parcelwatch
 sys.argv[1:] = sys.argv[2:]
 parcelwatch.main()
 """
+
+
+BORROWED: Final = {
+    "research.experiments.published_form",
+    "research.experiments.season_source",
+    "research.seasons.season_stream",
+    "research.simulator",
+}
+"""What tests of the product use of research: a season to work on, and the reference implementation of the classifier."""
+
+
+def _borrowed(test: str) -> set[str]:
+    return set(re.findall(r"^\s*(?:from|import) (research\b[\w.]*)", test, re.MULTILINE))
+
+
+def test_tests_of_research_lie_apart() -> None:
+    tests = set((ROOT / "tests").rglob("test_*.py")) - set((ROOT / "tests" / "research").rglob("*.py"))
+    borrowed = {path.name: _borrowed(path.read_text(encoding="utf-8")) - BORROWED for path in tests}
+    assert {name: modules for name, modules in borrowed.items() if modules} == {}
+    assert _borrowed("from research.bench import gapfill\n    import research.seasons") == {
+        "research.bench",
+        "research.seasons",
+    }
 
 
 def _distributions(group: list[str]) -> set[str]:

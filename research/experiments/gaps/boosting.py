@@ -49,7 +49,7 @@ class BoostingConfig:
 
 
 def features(daily: DailySar, prior: Prior, views: Views, parcel: Ints, day: Ints, mode: Mode) -> tuple[Floats, Floats]:
-    """What the models see of queries (Q, F), and the base (Q,) that they correct."""
+    """Return what the models see of queries (Q, F), and the base (Q,) that they correct."""
     sides = ("before",) if mode == "causal" else ("before", "after")
     has = np.isfinite(views.day[:, 0])
     season = prior.at(day.astype(np.float64))
@@ -83,7 +83,7 @@ def features(daily: DailySar, prior: Prior, views: Views, parcel: Ints, day: Int
 
 
 def nearest(views: Views, day: Ints, side: str) -> tuple[Floats, Floats]:
-    """Age in days and NDVI of the nearest views on one side, (Q, 3) each, nearest first, NaN where there is none."""
+    """Return age in days and NDVI of the nearest views on one side, (Q, 3) each, nearest first, NaN where there is none."""
     counts = (views.day <= day[:, None]).sum(axis=1)  # NaN compares false
     k = np.arange(N_NEIGHBOURS)
     column = counts[:, None] - 1 - k if side == "before" else counts[:, None] + k
@@ -94,7 +94,7 @@ def nearest(views: Views, day: Ints, side: str) -> tuple[Floats, Floats]:
 
 
 def _sar(daily: DailySar, parcel: Ints, end: Ints, n_steps: int, step_days: int) -> Floats:
-    """VV, VH and VH - VV of steps (Q, T, 3), NaN where there is no acquisition."""
+    """Return VV, VH and VH - VV of steps (Q, T, 3), NaN where there is no acquisition."""
     z, is_present = daily.windows(parcel, end, n_steps, step_days)
     z = np.where(is_present[..., None], z, np.nan)
     return np.concatenate([z, z[..., 1:] - z[..., :1]], axis=2)
@@ -114,7 +114,7 @@ class Boosting:
         self.models = {mode: self._fit(daily, clear, n_parcels, mode, seed) for mode in MODES}
 
     def fill(self, sar: SarSeries, views: Views, parcel: Ints, day: Ints, mode: Mode) -> tuple[Floats, Floats]:
-        """NDVI and standard deviation of queries."""
+        """Return NDVI and standard deviation of queries."""
         daily = DailySar.build(sar, self.scale, int(max(sar.parcel.max(initial=0), parcel.max(initial=0))) + 1)
         x, base = features(daily, self.prior, views, parcel, day, mode)
         value, sd = self.models[mode].answer(x, base, views.nearest_days(day))
@@ -147,7 +147,7 @@ class Ensemble:
     def fit(
         cls, x: Floats, base: Floats, y: Floats, nearest_days: Floats, inner: Ints, config: BoostingConfig, seed: int
     ) -> "Ensemble":
-        """One model for each inner fold, on the others; then the size of the errors on the fold left out."""
+        """Return one model for each inner fold, on the others; then the size of the errors on the fold left out."""
         models, error = [], np.zeros(len(y))
         for fold in np.unique(inner):
             held = inner == fold
@@ -160,13 +160,13 @@ class Ensemble:
         return cls(models, size, ResidualSd.fit(nearest_days, error / _size(size, x)))
 
     def answer(self, x: Floats, base: Floats, nearest_days: Floats) -> tuple[Floats, Floats]:
-        """NDVI and standard deviation of queries."""
+        """Return NDVI and standard deviation of queries."""
         value = base + np.mean([model.predict(x) for model in self.models], axis=0)
         return np.clip(value, -1.0, 1.0), self.ratio.at(nearest_days) * _size(self.size, x)
 
 
 def inner_fold(n_parcels: int, n_inner: int) -> Ints:
-    """The inner fold (P,) of training parcels, which are numbered along the map."""
+    """Return the inner fold (P,) of training parcels, which are numbered along the map."""
     return np.arange(n_parcels) * n_inner // max(n_parcels, 1)
 
 

@@ -42,7 +42,7 @@ class Coregionalisation:
     """(tasks,) variances."""
 
     def at(self, days: Floats, task: Ints, other: Ints) -> Floats:
-        """Covariances at differences of days; `task` and `other` broadcast to them."""
+        """Return covariances at differences of days; `task` and `other` broadcast to them."""
         half = np.minimum(np.rint(2 * np.abs(days)), 2 * MAX_DAYS).astype(np.int64)
         return np.asarray(self.table[task, other, half])
 
@@ -59,12 +59,12 @@ class MultiOutput(gpytorch.models.ExactGP):  # type: ignore[misc]
         )
 
     def forward(self, day: Tensor, task: Tensor) -> gpytorch.distributions.MultivariateNormal:
-        """The prior over observations of given days and tasks."""
+        """Return the prior over observations of given days and tasks."""
         k = sum(time(day).mul(index(task)) for time, index in zip(self.times, self.tasks, strict=True))
         return gpytorch.distributions.MultivariateNormal(self.mean(day), k)
 
     def tabulated(self) -> Floats:
-        """The kernel by pair of tasks and half days."""
+        """Return the kernel by pair of tasks and half days."""
         half_days = torch.arange(2 * MAX_DAYS + 1, dtype=torch.float64)[:, None] / 2
         origin = torch.zeros(1, 1, dtype=torch.float64)
         table = np.zeros((N_TASKS, N_TASKS, len(half_days)))
@@ -77,7 +77,7 @@ class MultiOutput(gpytorch.models.ExactGP):  # type: ignore[misc]
 def fit_coregionalisation(
     series: Sequence[tuple[Floats, Floats, Floats]], seed: int, n_steps: int
 ) -> Coregionalisation:
-    """The kernel under which the series of training parcels are likeliest."""
+    """Return the kernel under which the series of training parcels are likeliest."""
     torch.manual_seed(seed)
     data = [(torch.as_tensor(d), torch.as_tensor(i).long()[:, None], torch.as_tensor(y)) for d, i, y in series]
     likelihood = gpytorch.likelihoods.HadamardGaussianLikelihood(num_tasks=N_TASKS).double()

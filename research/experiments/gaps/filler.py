@@ -31,11 +31,11 @@ class Views:
     """(Q, M)"""
 
     def rows(self, keep: Bools | Ints | slice) -> "Views":
-        """The views of the chosen queries."""
+        """Return the views of the chosen queries."""
         return Views(self.day[keep], self.ndvi[keep])
 
     def nearest_days(self, day: Ints) -> Floats:
-        """Days from each query to its nearest view (Q,), infinite where it has none."""
+        """Return days from each query to its nearest view (Q,), infinite where it has none."""
         away = np.abs(self.day - day[:, None])
         return np.asarray(np.where(np.isnan(away), np.inf, away).min(axis=1, initial=np.inf))
 
@@ -53,7 +53,7 @@ class Filler(Protocol):
         """
 
     def fill(self, sar: SarSeries, views: Views, parcel: Ints, day: Ints, mode: Mode) -> tuple[Floats, Floats]:
-        """NDVI and its standard deviation, (Q,) each, of queries (parcel, day) on parcels that `fit` did not see.
+        """Return NDVI and its standard deviation, (Q,) each, of queries (parcel, day) on parcels that `fit` did not see.
 
         Args:
             sar: cleaned backscatter of all parcels asked for, the whole season.

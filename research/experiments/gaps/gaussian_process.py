@@ -42,12 +42,12 @@ class Standard:
     prior: Prior
 
     def forward(self, day: Floats, ndvi: Floats) -> Floats:
-        """NDVI to z."""
+        """Return NDVI to z."""
         day = np.nan_to_num(day)
         return (ndvi - self.prior.at(day)) / self.prior.sd_at(day)
 
     def back(self, day: Ints, z: Floats, variance: Floats) -> tuple[Floats, Floats]:
-        """z and its variance to NDVI and its standard deviation."""
+        """Return z and its variance to NDVI and its standard deviation."""
         at = day.astype(np.float64)
         sd = self.prior.sd_at(at)
         value = np.clip(self.prior.at(at) + sd * z, -1.0, 1.0)
@@ -91,7 +91,7 @@ class GaussianProcess:
         day: Ints,
         mode: Mode,  # noqa: ARG002
     ) -> tuple[Floats, Floats]:
-        """The posterior of a clear view on each day."""
+        """Return the posterior of a clear view on each day."""
         views = _within_reach(views, day)
         z, variance = np.zeros(len(day)), np.zeros(len(day))
         for start in range(0, len(day), CHUNK):
@@ -141,7 +141,7 @@ class Mogpr:
         self.kernel = fit_coregionalisation(series, seed, N_STEPS_OF_FIT)
 
     def fill(self, sar: SarSeries, views: Views, parcel: Ints, day: Ints, mode: Mode) -> tuple[Floats, Floats]:
-        """The posterior of a clear view on each day."""
+        """Return the posterior of a clear view on each day."""
         views = _within_reach(views, day)
         daily = DailySar.build(sar, self.scale, int(max(sar.parcel.max(initial=0), parcel.max(initial=0))) + 1)
         ahead = 0 if mode == "causal" else STEPS_AHEAD
@@ -163,7 +163,7 @@ class Mogpr:
         return self.standard.back(day, z, self.kernel.table[0, 0, 0] + self.kernel.noise[0] - variance)
 
     def _sar(self, daily: DailySar, parcel: Ints, day: Ints, back: int, ahead: int) -> tuple[Floats, Bools]:
-        """Steps of anomalies of SAR from the season's mean (Q, T, 2), zero where there is none, and where there is some."""
+        """Return steps of anomalies of SAR from the season's mean (Q, T, 2), zero where there is none, and where there is some."""
         z, present = daily.windows(parcel, day + STEP_DAYS * ahead, back + ahead, STEP_DAYS)
         middle = day[:, None] + STEP_DAYS * np.arange(-back + 1, ahead + 1) - MIDDLE_DAYS
         at = np.clip(middle.astype(np.int64) - self.first_day, 0, len(self.sar_mean) - 1)
@@ -171,7 +171,7 @@ class Mogpr:
 
 
 def posterior(k: Floats, k_day: Floats, y: Floats, known: Bools, noise: Floats) -> tuple[Floats, Floats]:
-    """Mean of the process on queries' days (Q,), and by how much the observations lower its variance (Q,).
+    """Return mean of the process on queries' days (Q,), and by how much the observations lower its variance (Q,).
 
     Args:
         k: (Q, N, N) covariance of the observations without noise.
@@ -188,14 +188,14 @@ def posterior(k: Floats, k_day: Floats, y: Floats, known: Bools, noise: Floats) 
 
 
 def _within_reach(views: Views, day: Ints) -> Views:
-    """The views near the queries, in fewer columns."""
+    """Return the views near the queries, in fewer columns."""
     days = np.where(np.abs(views.day - day[:, None]) <= REACH_DAYS, views.day, np.nan)
     order = np.argsort(days, axis=1, kind="stable")[:, : max(1, int(np.isfinite(days).sum(axis=1).max(initial=1)))]
     return Views(np.take_along_axis(days, order, axis=1), np.take_along_axis(views.ndvi, order, axis=1))
 
 
 def _some_parcels(clear: ClearSeries, seed: int) -> list[Ints]:
-    """The rows of clear views of some parcels, at least three each."""
+    """Return the rows of clear views of some parcels, at least three each."""
     rng = np.random.default_rng(seed)
     parcels, n_views = np.unique(clear.parcel, return_counts=True)
     chosen = rng.permutation(parcels[n_views >= 3])[:LEARNED_PARCELS]
@@ -203,7 +203,7 @@ def _some_parcels(clear: ClearSeries, seed: int) -> list[Ints]:
 
 
 def _sar_season(daily: DailySar, n_parcels: int) -> Floats:
-    """Mean standardised SAR of all training parcels by day (D, 2), over 31 days."""
+    """Return mean standardised SAR of all training parcels by day (D, 2), over 31 days."""
     n_days = daily.last_day - daily.first_day + 1
     edges = np.arange(n_days)
     low, high = np.maximum(edges - 15, 0), np.minimum(edges + 16, n_days)

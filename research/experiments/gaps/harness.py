@@ -83,7 +83,7 @@ class MethodResult:
 
 
 def folds(series: GapSeries, chosen: Sequence[int] = range(5)) -> list[Split]:
-    """Splits by the blocked folds of one season."""
+    """Return splits by the blocked folds of one season."""
     return [
         Split(series, series.is_trained & (series.fold != fold), series, series.is_scored & (series.fold == fold))
         for fold in chosen
@@ -91,7 +91,7 @@ def folds(series: GapSeries, chosen: Sequence[int] = range(5)) -> list[Split]:
 
 
 def transfer(training: GapSeries, tested: GapSeries) -> list[Split]:
-    """One split: all of one season to learn from, all of another to be scored on."""
+    """Return one split: all of one season to learn from, all of another to be scored on."""
     return [Split(training, training.is_trained, tested, tested.is_scored)]
 
 
@@ -104,7 +104,7 @@ def run(
     gaps: Sequence[int] = GAPS_DAYS,
     progress: Progress | None = None,
 ) -> tuple[Asked, list[MethodResult]]:
-    """The results of methods, in order, retrospective and causal.
+    """Return the results of methods, in order, retrospective and causal.
 
     Args:
         splits: parcels to learn from and to score on.
@@ -127,7 +127,7 @@ def run(
 
 
 def score(asked: Asked, observed: Floats, mean: Floats, sd: Floats) -> Score:
-    """The scores of answers (Q,) against observed or true values (Q,)."""
+    """Return the scores of answers (Q,) against observed or true values (Q,)."""
     error = mean - observed
     grass = is_grass(asked.group)
     parts = {name: asked.group == name for name in np.unique(asked.group).tolist()}
@@ -185,7 +185,7 @@ def _run_method(
 
 
 def _asked_rows(splits: Sequence[Split], sample: int | None, seed: int) -> Iterator[Ints]:
-    """The rows of clear views asked for in each split."""
+    """Yield the rows of clear views asked for in each split."""
     every = [np.flatnonzero(one.is_tested[one.tested.clear.parcel]) for one in splits]
     n = sum(map(len, every))
     if not n:
@@ -213,7 +213,7 @@ def _pooled(splits: Sequence[Split], rows: Sequence[Ints]) -> Asked:
 
 
 def _series_per_s(filler: Filler, split: Split, mode: Mode) -> float:
-    """Daily years of parcels that a method fills in a second of the processor, all views known (causal: as of each day)."""
+    """Return daily years of parcels that a method fills in a second of the processor, all views known (causal: as of each day)."""
     clear = split.tested.clear
     seen = np.unique(clear.parcel[split.is_tested[clear.parcel]])[:TIMED_PARCELS]
     parcel, day = np.repeat(seen, DAYS_OF_YEAR), np.tile(np.arange(DAYS_OF_YEAR), len(seen))

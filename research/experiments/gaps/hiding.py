@@ -32,12 +32,12 @@ class HiddenViews:
     views: Views
 
     def rows(self, keep: Bools | Ints) -> "HiddenViews":
-        """The chosen queries."""
+        """Return the chosen queries."""
         return HiddenViews(self.parcel[keep], self.day[keep], self.ndvi[keep], self.views.rows(keep))
 
 
 def hide(clear: ClearSeries, gap_days: float, mode: Mode, asked: Bools | Ints | None = None) -> HiddenViews:
-    """The views of cleaned series as queries, each with all views within half a gap hidden.
+    """Return the views of cleaned series as queries, each with all views within half a gap hidden.
 
     Args:
         clear: of all parcels.
@@ -52,7 +52,7 @@ def hide(clear: ClearSeries, gap_days: float, mode: Mode, asked: Bools | Ints | 
 
 
 def known_views(clear: ClearSeries, parcel: Ints, day: Ints, mode: Mode, gap_days: float | None = None) -> Views:
-    """The views of cleaned series that queries (parcel, day) may use, those within half a gap taken out (None: none)."""
+    """Return the views of cleaned series that queries (parcel, day) may use, those within half a gap taken out (None: none)."""
     n_parcels = int(max(clear.parcel.max(initial=0), parcel.max(initial=0))) + 1
     all_days, all_ndvi = clear.padded(n_parcels)
     days, ndvi = np.floor(all_days)[parcel], all_ndvi[parcel]

@@ -41,7 +41,7 @@ class ViewsOnly(ABC, Generic[Choice]):
 
     @abstractmethod
     def interpolate(self, views: Views, day: Ints, mode: Mode, choice: Choice) -> Floats:
-        """NDVI (Q,) of queries that all have at least one view."""
+        """Return NDVI (Q,) of queries that all have at least one view."""
 
     def fit(self, sar: SarSeries, clear: ClearSeries, n_parcels: int, seed: int) -> None:  # noqa: ARG002
         """Choose the settings, learn the season's mean and the standard deviations."""
@@ -70,7 +70,7 @@ class ViewsOnly(ABC, Generic[Choice]):
         day: Ints,
         mode: Mode,
     ) -> tuple[Floats, Floats]:
-        """NDVI and standard deviation of queries; SAR is not used."""
+        """Return NDVI and standard deviation of queries; SAR is not used."""
         nearest = views.nearest_days(day)
         sd = np.where(np.isinf(nearest), self.prior.sd_at(day.astype(np.float64)), self.sd[mode].at(nearest))
         return self._answer(views, day, mode, self.chosen[mode]), sd
@@ -89,7 +89,7 @@ class Linear(ViewsOnly[None]):
     choices = (None,)
 
     def interpolate(self, views: Views, day: Ints, mode: Mode, choice: None) -> Floats:  # noqa: ARG002
-        """Between the views around the day, or the nearest one's value where they are on one side."""
+        """Interpolate between the views around the day, or the nearest one's value where they are on one side."""
         return lines_at(views, day[:, None].astype(np.float64))[:, 0]
 
 
@@ -100,7 +100,7 @@ class SavitzkyGolay(ViewsOnly[tuple[int, int]]):
     choices = ((7, 1), (7, 2), (15, 1), (15, 2), (15, 3), (31, 1), (31, 2), (31, 3), (61, 2), (61, 3), (91, 3))
 
     def interpolate(self, views: Views, day: Ints, mode: Mode, choice: tuple[int, int]) -> Floats:
-        """The filter's value on the day: its centre, or its end where the future is not known."""
+        """Return the filter's value on the day: its centre, or its end where the future is not known."""
         window, order = choice
         position = window - 1 if mode == "causal" else window // 2
         weights = savgol_coeffs(window, order, pos=position, use="dot")
@@ -117,7 +117,7 @@ class Whittaker(ViewsOnly[tuple[float, int]]):
     )
 
     def interpolate(self, views: Views, day: Ints, mode: Mode, choice: tuple[float, int]) -> Floats:  # noqa: ARG002
-        """The smoothed value on the day, from the views within reach; with fewer than three the straight line."""
+        """Return the smoothed value on the day, from the views within reach; with fewer than three the straight line."""
         lmbda, order = choice
         out = lines_at(views, day[:, None].astype(np.float64))[:, 0]
         for row, at in enumerate(day.tolist()):
@@ -133,7 +133,7 @@ class Whittaker(ViewsOnly[tuple[float, int]]):
 
 
 def lines_at(views: Views, days: Floats) -> Floats:
-    """Straight lines through each query's views (Q, M) on its own days (Q, K); the first and last values are held.
+    """Return straight lines through each query's views (Q, M) on its own days (Q, K); the first and last values are held.
 
     Every query needs a view.
     """

@@ -23,7 +23,7 @@ class Ours:
         self.model, _ = fit_gaps(sar, clear, inner_fold(n_parcels, PARTS), config)
 
     def fill(self, sar: SarSeries, views: Views, parcel: Ints, day: Ints, mode: Mode) -> tuple[Floats, Floats]:
-        """The curve's value and standard deviation of queries, as on a day without a view of its own."""
+        """Return the curve's value and standard deviation of queries, as on a day without a view of its own."""
         steps = self.model.steps(sar, int(max(sar.parcel.max(initial=0), parcel.max(initial=0))) + 1)
         series = Series(parcel, views.day, views.ndvi)  # a series for each query: each has a gap of its own
         queries = GapQueries.at(series, np.arange(len(day)), day)

@@ -31,7 +31,7 @@ class ResidualSd:
 
     @classmethod
     def fit(cls, nearest_days: Floats, residual: Floats) -> "ResidualSd":
-        """From residuals (Q,) of hidden views that the method did not learn from; queries without any view go last."""
+        """Learn from residuals (Q,) of hidden views that the method did not learn from; queries without any view go last."""
         nearest = np.minimum(nearest_days, 1e3)
         days, sd = [], []
         for low, high in pairwise(EDGES_DAYS):
@@ -44,5 +44,5 @@ class ResidualSd:
         return cls(np.array(days), np.maximum(np.array(sd), 1e-3))
 
     def at(self, nearest_days: Floats) -> Floats:
-        """The standard deviation (Q,) at distances (Q,)."""
+        """Return the standard deviation (Q,) at distances (Q,)."""
         return np.interp(np.minimum(nearest_days, 1e3), self.days, self.sd)

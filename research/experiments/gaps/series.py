@@ -65,7 +65,7 @@ class GapSeries:
         return np.asarray(self.group != "")
 
     def training(self, is_chosen: Bools) -> tuple[SarSeries, ClearSeries, int]:
-        """SAR and views of chosen parcels, renumbered 0..n-1 along the map, and n."""
+        """Return SAR and views of chosen parcels, renumbered 0..n-1 along the map, and n."""
         parcels = np.flatnonzero(is_chosen)
         parcels = parcels[np.argsort(self.block[parcels], kind="stable")]
         number = np.full(self.n_parcels, -1)
@@ -76,12 +76,12 @@ class GapSeries:
 
 
 def is_grass(group: NDArray[np.str_]) -> Bools:
-    """Which crop groups are grass."""
+    """Return which crop groups are grass."""
     return np.array([any(word in name.lower() for word in GRASS) for name in group], dtype=bool)
 
 
 def dutch(folder: Path) -> GapSeries:
-    """A folder of the Dutch form.
+    """Return a folder of the Dutch form.
 
     Raises:
         SeasonDataError: files or columns are missing.
@@ -96,7 +96,7 @@ def dutch(folder: Path) -> GapSeries:
 
 
 def simulated(config: SimulatorConfig) -> GapSeries:
-    """A simulated season over its calendar year, with the truth of each day."""
+    """Return a simulated season over its calendar year, with the truth of each day."""
     season = simulate_season(config)
     truth = season.truth.parcels
     seen = truth["is_monitorable"].to_numpy(np.bool_)
@@ -113,7 +113,7 @@ def simulated(config: SimulatorConfig) -> GapSeries:
 
 
 def calendar_year(year: int, seed: int, n_parcels: int, n_pixels: int) -> SimulatorConfig:
-    """A simulated season of 1 January to 31 December, so that its days mean what they mean in a Dutch folder."""
+    """Return a simulated season of 1 January to 31 December, so that its days mean what they mean in a Dutch folder."""
     return SimulatorConfig(
         year=year,
         seed=seed,
@@ -162,7 +162,7 @@ def _packed(
 
 
 def _newest(season: ReplaySource, sensor: str, values: list[str]) -> pd.DataFrame:
-    """The newest revision of each observation of one sensor, in order of time; none of those that were withdrawn."""
+    """Return the newest revision of each observation of one sensor, in order of time; none of those that were withdrawn."""
     columns = [*PASS, "revision", "is_withdrawn", *values]
     tables = [one.table.select(columns) for one in season.acquisitions() if one.sensor.upper() == sensor]
     if not tables:

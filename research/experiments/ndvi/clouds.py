@@ -51,7 +51,7 @@ def measure(
     seeds: Sequence[int],
     min_views: int,
 ) -> Found:
-    """The figures of each reading, share, split, model and seed; draws are pooled."""
+    """Return the figures of each reading, share, split, model and seed; draws are pooled."""
     scores, answers = list[Score](), list[tuple[str, Answer]]()
     for split in splits:
         for reading in readings:
@@ -68,7 +68,7 @@ def measure(
 
 
 def write(folder: Path, found: Found, title: str) -> str:
-    """clouds.csv, report.md and the plot; the Markdown."""
+    """Write clouds.csv, report.md and the plot; return the Markdown."""
     pages.write_csv(folder / "clouds.csv", found.scores)
     parts = [f"# NDVI from radar alone under cloud: {title}", pages.NOTE, READ]
     for at in dict.fromkeys(one.at for one in found.scores if isnan(one.day)):

@@ -107,7 +107,7 @@ class Asked:
             yield Runs(self.folder, data, configs, self.device, lambda what, share: bar.to(share, 1.0, what)).open()
 
     def title(self, runs: Runs, what: str) -> str:
-        """The source and the protocol in a line."""
+        """Return the source and the protocol in a line."""
         seeds = f"seed{'s' if len(self.seeds) > 1 else ''} {', '.join(map(str, self.seeds))}"
         return f"{runs.data.series.name}, {what}, {seeds}"
 
@@ -165,7 +165,7 @@ def crops(asked: Asked, folds: Folds = ALL_FOLDS) -> None:
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the three commands, each with the options of `Asked` before its own."""
+    """Add the three commands, each with the options of `Asked` before its own."""
     for name, function in (("ndvi-dates", dates), ("ndvi-clouds", clouds), ("ndvi-crops", crops)):
         app.command(name, help=function.__doc__)(with_common(Asked, name, function))
 

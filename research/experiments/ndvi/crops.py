@@ -61,7 +61,7 @@ class Found:
 
 
 def measure(runs: Runs, splits: Sequence[Split], folds: Sequence[int], seeds: Sequence[int]) -> Found:
-    """The figures of every split, model, seed and crop on the pooled folds."""
+    """Return the figures of every split, model, seed and crop on the pooled folds."""
     group = runs.data.series.group
     crops = sorted(set(group.tolist()) - {""})
     scores, curves, counts, answers = list[Score](), list[CurvePoint](), dict[str, int](), list[tuple[str, Answer]]()
@@ -85,7 +85,7 @@ def measure(runs: Runs, splits: Sequence[Split], folds: Sequence[int], seeds: Se
 
 
 def write(folder: Path, found: Found, title: str) -> str:
-    """crops.csv, crop-curves.csv, report.md and the plots; the Markdown."""
+    """Write crops.csv, crop-curves.csv, report.md and the plots; return the Markdown."""
     pages.write_csv(folder / "crops.csv", found.scores)
     with (folder / "crop-curves.csv").open("w", newline="", encoding="utf-8") as out:
         writer = csv.writer(out)
@@ -153,7 +153,7 @@ def _of_curve(points: Sequence[CurvePoint], seed: int) -> Score:
 
 
 def _table(scores: Sequence[Score], n_parcels: dict[str, int]) -> str:
-    """A row a crop: parcels and views, then of each model R2 and RMSE of views and R2 of the mean curve."""
+    """Return a row a crop: parcels and views, then of each model R2 and RMSE of views and R2 of the mean curve."""
     models = list(dict.fromkeys(one.model for one in scores))
     values, rmse = over_seeds(scores, "r2"), over_seeds(scores, "rmse")
     rows = []

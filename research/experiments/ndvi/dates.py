@@ -35,7 +35,7 @@ class Found:
 
 
 def measure(runs: Runs, splits: Sequence[Split], folds: Sequence[int], seeds: Sequence[int], min_views: int) -> Found:
-    """The figures of every split, model and seed on the pooled folds."""
+    """Return the figures of every split, model and seed on the pooled folds."""
     series, kinds = runs.data.series, runs.data.kinds
     scores, differences, answers = list[Score](), dict[tuple[str, str, str], Difference](), list[tuple[str, Answer]]()
     for split in splits:
@@ -69,7 +69,7 @@ def _scores(runs: Runs, views: Mapping[tuple[str, int], Views], split: Split, ki
 
 
 def write(folder: Path, found: Found, title: str, runs: Runs) -> str:
-    """dates.csv, report.md and the plots; the Markdown."""
+    """Write dates.csv, report.md and the plots; return the Markdown."""
     pages.write_csv(folder / "dates.csv", found.scores)
     dates = [one for one in found.scores if one.at != SEASON]
     parts = [f"# NDVI from radar alone, date by date: {title}", pages.NOTE]

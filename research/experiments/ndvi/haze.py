@@ -24,7 +24,7 @@ MIN_PARCELS = 20
 
 
 def hazy_days(clear: ClearSeries) -> dict[int, float]:
-    """Each hazy day and its departure d, in the order in which they were found."""
+    """Return each hazy day and its departure d, in the order in which they were found."""
     parcels, row = np.unique(clear.parcel, return_inverse=True)
     days, column = np.unique(np.floor(clear.day).astype(np.int64), return_inverse=True)
     ndvi = np.full((len(parcels), len(days)), np.nan)
@@ -41,7 +41,7 @@ def hazy_days(clear: ClearSeries) -> dict[int, float]:
 
 
 def departures(ndvi: Floats, days: Ints) -> Floats:
-    """(D,) d of each day of views (P, D), NaN where too few parcels were seen before and after."""
+    """Return (D,) d of each day of views (P, D), NaN where too few parcels were seen before and after."""
     before, after = _neighbour(ndvi), len(days) - 1 - _neighbour(ndvi[:, ::-1])[:, ::-1]
     has_both = np.isfinite(ndvi) & (before >= 0) & (after < len(days))
     first, last = np.clip(before, 0, None), np.clip(after, None, len(days) - 1)
@@ -53,7 +53,7 @@ def departures(ndvi: Floats, days: Ints) -> Floats:
 
 
 def _neighbour(ndvi: Floats) -> NDArray[np.int64]:
-    """(P, D) the column of the last view before each, -1 where none."""
+    """Return (P, D) the column of the last view before each, -1 where none."""
     column = np.where(np.isfinite(ndvi), np.arange(ndvi.shape[1]), -1)
     last = np.maximum.accumulate(column, axis=1)
     return np.concatenate([np.full((len(ndvi), 1), -1), last[:, :-1]], axis=1)

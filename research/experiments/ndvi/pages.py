@@ -35,7 +35,7 @@ class Cost:
 
 
 def costs(runs: Runs, answers: Iterable[tuple[str, Answer]]) -> dict[str, Cost]:
-    """The cost of each model over all its trainings."""
+    """Return the cost of each model over all its trainings."""
     own: dict[str, list[Answer]] = {}
     for model, answer in answers:
         own.setdefault(model, []).append(answer)
@@ -54,14 +54,14 @@ def write_csv(path: Path, scores: Sequence[Score]) -> None:
 
 
 def season_table(scores: Sequence[Score], season: str, hazy: Mapping[int, float], heading: str = "The season") -> str:
-    """A row for each split, kind of parcels and model: the season's figures, and how the dates do."""
+    """Return a row for each split, kind of parcels and model: the season's figures, and how the dates do."""
     figures = {name: over_seeds(scores, name) for name in ("r2", "rmse", "bias")}
     rows = []
     for split, parcels, at, model in (key for key in figures["r2"] if key[2] == season):
         own = [one for one in scores if (one.split, one.parcels, one.model) == (split, parcels, model)]
         n = next(one.n for one in own if one.at == season)
-        told = [figure(table[split, parcels, at, model], is_r2=name == "r2") for name, table in figures.items()]
-        rows.append([parcels, split, model, f"{n:,}", *told, *_of_dates(own, season, hazy)])
+        cells = [figure(table[split, parcels, at, model], is_r2=name == "r2") for name, table in figures.items()]
+        rows.append([parcels, split, model, f"{n:,}", *cells, *_of_dates(own, season, hazy)])
     head = [
         "parcels",
         "split",
@@ -79,7 +79,7 @@ def season_table(scores: Sequence[Score], season: str, hazy: Mapping[int, float]
 
 
 def _of_dates(own: Sequence[Score], season: str, hazy: Mapping[int, float]) -> list[str]:
-    """Medians over dates of R2 and of R2 less bias, dates below the aim, and those of them that are not hazy."""
+    """Return medians over dates of R2 and of R2 less bias, dates below the aim, and those of them that are not hazy."""
     r2, shape = (_by_day(own, season, name) for name in ("r2", "r2_shape"))
     if not r2:
         return ["", "", "", ""]
@@ -89,7 +89,7 @@ def _of_dates(own: Sequence[Score], season: str, hazy: Mapping[int, float]) -> l
 
 
 def _by_day(own: Sequence[Score], season: str, name: str) -> dict[int, float]:
-    """A figure of each date, mean over seeds; `own` is of one split, model and kind."""
+    """Return a figure of each date, mean over seeds; `own` is of one split, model and kind."""
     values: dict[int, list[float]] = {}
     for one in own:
         if one.at != season:
@@ -98,7 +98,7 @@ def _by_day(own: Sequence[Score], season: str, name: str) -> dict[int, float]:
 
 
 def cost_table(cost: Mapping[str, Cost]) -> str:
-    """What each model took: parameters, updates, processor seconds of a training."""
+    """Return what each model took: parameters, updates, processor seconds of a training."""
     rows = [
         [name, f"{one.n_parameters:,}", f"{one.n_updates:,}", f"{one.seconds:,.0f}", str(one.n_runs)]
         for name, one in cost.items()
@@ -109,7 +109,7 @@ def cost_table(cost: Mapping[str, Cost]) -> str:
 
 
 def difference_table(found: Mapping[tuple[str, str, str], Difference], first: str) -> str:
-    """R2 of the season, the first model's less each other's, with intervals over blocks."""
+    """Return R2 of the season, the first model's less each other's, with intervals over blocks."""
     if not found:
         return ""
     rows = [[parcels, split, f"{first} less {other}", one.text()] for (split, parcels, other), one in found.items()]
@@ -118,7 +118,7 @@ def difference_table(found: Mapping[tuple[str, str, str], Difference], first: st
 
 
 def haze_note(hazy: Mapping[int, float], data: ScoredSeries) -> str:
-    """A line on the dates that are too low as a whole."""
+    """Return a line on the dates that are too low as a whole."""
     if not hazy:
         return "No date's views are too low as a whole."
     days = ", ".join(f"{data.on(day).isoformat()} ({departure:+.2f})" for day, departure in sorted(hazy.items()))
@@ -129,7 +129,7 @@ def haze_note(hazy: Mapping[int, float], data: ScoredSeries) -> str:
 
 
 def date_table(scores: Sequence[Score], hazy: Mapping[int, float]) -> str:
-    """A row a date: views, what was observed, then R2 and RMSE of each model, and the bias of the first."""
+    """Return a row a date: views, what was observed, then R2 and RMSE of each model, and the bias of the first."""
     models = list(dict.fromkeys(one.model for one in scores))
     figures = {name: over_seeds(scores, name) for name in ("r2", "rmse", "bias", "r2_shape")}
     rows, seen = (
@@ -166,14 +166,14 @@ def date_table(scores: Sequence[Score], hazy: Mapping[int, float]) -> str:
 
 
 def markdown(rows: Table, n_left: int) -> str:
-    """A Markdown table; the first row heads it, the first columns are text."""
+    """Return a Markdown table; the first row heads it, the first columns are text."""
     head, *body = rows
     rule = ["---" if nr < n_left else "--:" for nr in range(len(head))]
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *body))
 
 
 def figure(value: tuple[float, float] | None, is_r2: bool) -> str:
-    """A figure with its spread over seeds, empty where there is none."""
+    """Return a figure with its spread over seeds, empty where there is none."""
     if value is None:
         return ""
     return _low(value[0], _mean_sd(*value)) if is_r2 else _mean_sd(*value)

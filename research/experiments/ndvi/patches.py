@@ -60,7 +60,7 @@ class Patch:
 
 
 def pixels(folder: Path, n_pixels: int | None = 1000, seed: int = 0, min_pixels: int = 20) -> tuple[GapSeries, date]:
-    """A sample of the pixels of all patches of a folder, and the day 0 of their series.
+    """Return a sample of the pixels of all patches of a folder, and the day 0 of their series.
 
     Args:
         folder: a patch, or a folder of patches.
@@ -102,7 +102,7 @@ def pixels(folder: Path, n_pixels: int | None = 1000, seed: int = 0, min_pixels:
 
 
 def read(folder: Path, clear_classes: Collection[int] = CLEAR_CLASSES) -> Patch:
-    """One patch.
+    """Return one patch.
 
     Raises:
         SeasonDataError: a file or variable is missing, or their sizes do not belong together.
@@ -132,7 +132,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _backscatter(folder: Path, direction: str) -> tuple[Floats, list[datetime]] | None:
-    """VV and VH (A, 2, R', C') in dB of one direction, None where the patch has none."""
+    """Return VV and VH (A, 2, R', C') in dB of one direction, None where the patch has none."""
     found = list(folder.glob(f"S1_GRD-{direction}_20m_*.nc"))
     if not found:
         return None
@@ -142,7 +142,7 @@ def _backscatter(folder: Path, direction: str) -> tuple[Floats, list[datetime]] 
 
 
 def _places(nr: int, patch: Patch) -> Ints:
-    """(Q, 4) patch, row, column and field of each pixel with a crop code."""
+    """Return (Q, 4) patch, row, column and field of each pixel with a crop code."""
     field = np.zeros(patch.crop.shape, np.int64)
     for code in np.unique(patch.crop[patch.crop > 0]):
         own, n = ndimage.label(patch.crop == code)
@@ -193,7 +193,7 @@ def _only(folder: Path, prefix: str) -> Path:
 
 
 def _variable(path: Path, name: str) -> tuple[NDArray[np.number], list[datetime]]:
-    """A variable as stored (dates, rows, columns), and the times of its dates where it has any."""
+    """Return a variable as stored (dates, rows, columns), and the times of its dates where it has any."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # their place is in variables of their own

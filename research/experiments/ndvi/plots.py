@@ -174,7 +174,7 @@ def crops(path: Path, points: Sequence[CurvePoint], title: str) -> None:
 
 
 def colour(model: str, scores: Sequence[Score]) -> str:
-    """Of a model: its own, or the next of those for further rows."""
+    """Return the colour of a model: its own, or the next of those for further rows."""
     further = [one for one in _models(scores) if one not in COLOURS]
     return COLOURS.get(model) or FURTHER[further.index(model) % len(FURTHER)]
 
@@ -191,5 +191,5 @@ def _models(scores: Sequence[Score]) -> list[str]:
 
 
 def _share(at: str) -> float:
-    """Of "series 50 %"."""
+    """Return the share of "series 50 %"."""
     return float(at.split()[1])

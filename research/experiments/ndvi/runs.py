@@ -55,7 +55,7 @@ class Answer:
     """Processor time of the training."""
 
     def at(self, parcel: Ints, day: Ints) -> Floats:
-        """NDVI at days of parcels that are in it."""
+        """Return NDVI at days of parcels that are in it."""
         return np.asarray(self.curve[np.searchsorted(self.parcel, parcel), day - self.first_day], dtype=np.float64)
 
 
@@ -71,7 +71,7 @@ class Runs:
     report: Callable[[str, float], None] = lambda _what, _share: None
 
     def open(self) -> Runs:
-        """Makes the folder, or checks that its runs were of these series and settings; models may be added.
+        """Make the folder, or check that its runs were of these series and settings; models may be added.
 
         Raises:
             ExperimentError: they were of others.
@@ -95,7 +95,7 @@ class Runs:
         return self
 
     def answer(self, model: str, trial: Trial, seed: int) -> Answer:
-        """The answer of a run: read if it was trained before, else trained and kept.
+        """Return the answer of a run: read if it was trained before, else trained and kept.
 
         Raises:
             TrainingDataError: nothing is left to learn from.
@@ -113,7 +113,7 @@ class Runs:
             )
 
     def answers(self, trials: Sequence[Trial], seeds: Sequence[int]) -> dict[tuple[str, str, int], Answer]:
-        """The answers of every model, trial (by name) and seed, reporting how far it is."""
+        """Return the answers of every model, trial (by name) and seed, reporting how far it is."""
         asked = [(model, trial, seed) for seed in seeds for trial in trials for model in self.configs]
         found = {}
         for nr, (model, trial, seed) in enumerate(asked):
@@ -122,7 +122,7 @@ class Runs:
         return found
 
     def n_parameters(self, model: str) -> int:
-        """Trainable numbers of a model's network."""
+        """Return trainable numbers of a model's network."""
         return count_parameters(build_network(self.configs[model].network))
 
     def _train(self, folder: Path, name: str, trial: Trial, seed: int) -> None:
@@ -175,7 +175,7 @@ class Runs:
         return np.arange(day.min(), day.max() + 1)
 
     def answered(self, is_test: Bools) -> Ints:
-        """The scored parcels of a trial that have any SAR, ascending."""
+        """Return the scored parcels of a trial that have any SAR, ascending."""
         has_sar = np.zeros(self.data.series.n_parcels, bool)
         has_sar[self.data.series.sar.parcel] = True
         return np.flatnonzero(self.data.series.is_scored & is_test & has_sar)
@@ -200,7 +200,7 @@ class Runs:
 def within(
     seconds: float, data: ScoredSeries, configs: Mapping[str, NdviTrainingConfig], folder: Path
 ) -> dict[str, NdviTrainingConfig]:
-    """The configurations with as many updates as that much processor time of this machine allows each.
+    """Return the configurations with as many updates as that much processor time of this machine allows each.
 
     A rate is measured once for a folder and kept there, so that a run goes on with the numbers that it began with.
     """
@@ -214,7 +214,7 @@ def within(
 
 
 def seconds_per_update(data: ScoredSeries, config: NdviTrainingConfig) -> float:
-    """Processor seconds of one update of a model, measured on a few."""
+    """Return processor seconds of one update of a model, measured on a few."""
     at: list[float] = []
     series = data.series
     train_ndvi(

@@ -62,11 +62,11 @@ class Views:
     predicted: Floats
 
     def of(self, keep: Bools) -> Views:
-        """The chosen rows."""
+        """Return the chosen rows."""
         return Views(self.parcel[keep], self.day[keep], self.observed[keep], self.predicted[keep])
 
     def score(self, split: str, model: str, parcels: str, at: str, day: float, seed: int) -> Score:
-        """The figures of all of them."""
+        """Return the figures of all of them."""
         error = self.predicted - self.observed
         bias = float(error.mean())
         return Score(
@@ -86,7 +86,7 @@ class Views:
 
 
 def pooled(data: ScoredSeries, answers: Iterable[Answer]) -> Views:
-    """The clear views of all answered parcels; views that no SAR is near are left out."""
+    """Return the clear views of all answered parcels; views that no SAR is near are left out."""
     found = []
     day = np.floor(data.series.clear.day).astype(np.int64)
     for answer in answers:
@@ -98,7 +98,7 @@ def pooled(data: ScoredSeries, answers: Iterable[Answer]) -> Views:
 
 
 def joined(parts: Sequence[Views]) -> Views:
-    """All rows of several."""
+    """Return all rows of several."""
     names = ("parcel", "day", "observed", "predicted")
     return Views(*(np.concatenate([getattr(one, name) for one in parts]) for name in names))
 
@@ -106,7 +106,7 @@ def joined(parts: Sequence[Views]) -> Views:
 def by_date(
     data: ScoredSeries, views: Views, split: Split, model: str, parcels: str, seed: int, min_views: int
 ) -> list[Score]:
-    """The figures of each date with enough views, in order."""
+    """Return the figures of each date with enough views, in order."""
     days, counts = np.unique(views.day, return_counts=True)
     return [
         views.of(views.day == day).score(split, model, parcels, data.on(day).isoformat(), float(day), seed)
@@ -128,7 +128,7 @@ class Difference:
 
 
 def difference(a: Views, b: Views, unit: NDArray[np.int64], seed: int = 0) -> Difference:
-    """R2 of `a` less R2 of `b`, the bounds by resampling units (parcels, or their blocks) with replacement.
+    """Return R2 of `a` less R2 of `b`, the bounds by resampling units (parcels, or their blocks) with replacement.
 
     Args:
         unit: (P,) unit of every parcel: views of one stand or fall together.
@@ -152,7 +152,7 @@ def _gain(sums: Floats) -> Floats:
 
 
 def over_seeds(scores: Sequence[Score], metric: str) -> dict[tuple[str, str, str, str], tuple[float, float]]:
-    """Mean and standard deviation (NaN for one seed) of a figure by (split, parcels, at, model)."""
+    """Return mean and standard deviation (NaN for one seed) of a figure by (split, parcels, at, model)."""
     values: dict[tuple[str, str, str, str], list[float]] = {}
     for one in scores:
         values.setdefault((one.split, one.parcels, one.at, one.model), []).append(getattr(one, metric))
@@ -160,7 +160,7 @@ def over_seeds(scores: Sequence[Score], metric: str) -> dict[tuple[str, str, str
 
 
 def below(scores: Sequence[Score], aim: float = AIM_R2) -> list[Score]:
-    """The dates whose R2 is under the aim."""
+    """Return the dates whose R2 is under the aim."""
     return [one for one in scores if one.r2 < aim]
 
 

@@ -32,7 +32,7 @@ N_UPDATES: Final[Mapping[str, int]] = {"mcnn-seq": 3000, "rnn": 1500, "cnn": 600
 
 
 def read(path: Path | None) -> dict[str, dict[str, Any]]:
-    """The tables of a file; none without one.
+    """Return the tables of a file; none without one.
 
     Raises:
         ExperimentError: no such file, no TOML, or a key outside of a table.
@@ -49,7 +49,7 @@ def read(path: Path | None) -> dict[str, dict[str, Any]]:
 
 
 def chosen(names: Sequence[str], tables: Mapping[str, Mapping[str, Any]], where: str) -> dict[str, NdviTrainingConfig]:
-    """The configuration of each row by name: of a table, or of a network.
+    """Return the configuration of each row by name: of a table, or of a network.
 
     Raises:
         ExperimentError: a name that is neither, or a choice that its network does not have.
@@ -58,7 +58,7 @@ def chosen(names: Sequence[str], tables: Mapping[str, Mapping[str, Any]], where:
 
 
 def form_choices(form: str, model: str) -> dict[str, Any]:
-    """What a form chooses for a network.
+    """Return what a form chooses for a network.
 
     Raises:
         ExperimentError: there is no such form.

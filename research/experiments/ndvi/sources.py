@@ -73,12 +73,12 @@ class ScoredSeries:
         return {name: who for name, who in (("arable", self.is_arable), ("grass", self.is_grass)) if who.any()}
 
     def on(self, day: int) -> date:
-        """The calendar day of a day of the season."""
+        """Return the calendar day of a day of the season."""
         return self.starts_on + timedelta(days=int(day))
 
 
 def open_series(source: Source) -> ScoredSeries:
-    """The series of a source.
+    """Return the series of a source.
 
     Raises:
         SeasonDataError: its folder does not hold what it should.
@@ -101,7 +101,7 @@ def open_series(source: Source) -> ScoredSeries:
 
 
 def _splittable(found: ScoredSeries) -> ScoredSeries:
-    """The series, if each of five folds can have a scored parcel."""
+    """Return the series, if each of five folds can have a scored parcel."""
     n = int(np.isin(np.flatnonzero(found.series.is_scored), found.series.clear.parcel).sum())
     if n < 5 or len(np.unique(found.series.block[found.series.is_scored])) < 5:
         raise ExperimentError(f"{found.series.name}: {n} scored {found.unit} in too few blocks for five folds")

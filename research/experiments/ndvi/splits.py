@@ -37,18 +37,18 @@ class Trial:
 
 
 def folds(series: GapSeries, split: Split, seed: int = 0) -> Ints:
-    """(P,) the fold 0..4 of every parcel."""
+    """Return (P,) the fold 0..4 of every parcel."""
     return series.fold if split == "blocked" else _dealt(series.group, np.random.default_rng(seed)) % N_FOLDS
 
 
 def fold_trials(series: GapSeries, split: Split, chosen: Sequence[int]) -> list[Trial]:
-    """A trial for each chosen fold 1..5: its parcels are held back."""
+    """Return a trial for each chosen fold 1..5: its parcels are held back."""
     own = folds(series, split)
     return [Trial(f"{split}-fold-{number}", split, own == number - 1) for number in chosen]
 
 
 def held_back(series: GapSeries, split: Split, share: float, draw: int) -> Trial:
-    """A share of all series held back whole, as if a cloud lay over them in every optical pass.
+    """Return a share of all series held back whole, as if a cloud lay over them in every optical pass.
 
     At random: that share of each crop. In blocks: blocks in random order until the share of the scored series is reached;
     a larger share holds back what a smaller one of the same draw does.
@@ -67,7 +67,7 @@ def held_back(series: GapSeries, split: Split, share: float, draw: int) -> Trial
 
 
 def clouded(trial: Trial, clear: ClearSeries, share: float, draw: int) -> Trial:
-    """The same trial with a share of each parcel's clear views lost at random; a larger share loses what a smaller does."""
+    """Return the same trial with a share of each parcel's clear views lost at random; a larger share loses what a smaller does."""
     u = np.random.default_rng(draw).random(len(clear.day))
     order = np.lexsort((u, clear.parcel))
     sizes = np.bincount(clear.parcel)
@@ -78,7 +78,7 @@ def clouded(trial: Trial, clear: ClearSeries, share: float, draw: int) -> Trial:
 
 
 def _dealt(group: NDArray[np.str_], rng: np.random.Generator) -> Ints:
-    """(P,) the place of each parcel in a random order of its group."""
+    """Return (P,) the place of each parcel in a random order of its group."""
     u = rng.random(len(group))
     place = np.empty(len(group), np.int64)
     for name in np.unique(group):

@@ -172,7 +172,7 @@ def test_reliability_bins_hold_every_posterior_once() -> None:
     [
         (True, ["green", "red", "yellow"], "red"),
         (True, ["green", "yellow"], "yellow"),
-        (True, [], "not judged"),
+        (True, [], "not assessed"),
         (False, ["red"], "not monitorable"),
     ],
 )
@@ -183,4 +183,4 @@ def test_the_light_is_the_worst_colour_of_a_parcel_that_can_be_judged(
 
 
 def test_lights_are_counted_whole() -> None:
-    assert evaluate.lights(watched()) == {"green": 1, "yellow": 0, "red": 1, "not judged": 0, "not monitorable": 1}
+    assert evaluate.lights(watched()) == {"green": 1, "yellow": 0, "red": 1, "not assessed": 0, "not monitorable": 1}
