@@ -77,6 +77,20 @@ def test_every_statement_runs_and_finds_something(statement: str, connection: sa
     assert connection.exec_driver_sql(statement.replace("%", "%%")).all()
 
 
+IN_SENTENCES = [
+    statement
+    for page in sorted((Path(__file__).parents[2] / "docs").glob("*.md"))
+    for statement in re.findall(r"`((?:select|insert|update|delete) [^`]+)`", page.read_text(encoding="utf-8"))
+    if page.stem != "LOG"
+]
+
+
+@pytest.mark.parametrize("statement", IN_SENTENCES)
+def test_every_statement_in_a_sentence_runs(statement: str, connection: sa.Connection) -> None:
+    connection.exec_driver_sql(statement)
+    connection.rollback()
+
+
 def test_every_function_and_view_on_the_page_is_there(connection: sa.Connection) -> None:
     for section, catalogue in (
         ("Functions", "select proname from pg_proc"),
