@@ -222,6 +222,8 @@ class Consumer:
         steps = [
             Step(streams[tp.topic], tp.topic, tp.partition, self._starts[tp], end) for tp, end in sorted(after.items())
         ]
+        # The topics are still those of the last seek, so offsets and records are of one generation; the batch's first
+        # offsets are compared in the transaction, so a batch that another consumer stored is rolled back.
         source.verify()
         with self._database_errors():
             self.counts += self._store.write(self._engine, validated, streams, steps, now)
