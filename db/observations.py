@@ -23,6 +23,8 @@ from db.pending import mark_new
 
 Sensor = Literal["S1", "S2"]
 
+# A correction is a row of its own under the next revision, never an update: what was known at an earlier time stays
+# askable, and a message that comes again finds its key taken.
 KEY: Final = ("parcel_key", "observed_at", "relative_orbit", "revision")
 VALUES: Final[Mapping[Sensor, tuple[str, ...]]] = {
     "S2": (

@@ -22,6 +22,8 @@ def begin(connection: sa.Connection, now: datetime, n: int = 1) -> datetime:
         now: the caller's clock; it counts only in a replay (`take_the_callers_clock`).
         n: consecutive microseconds to have for rows that need an order among themselves; the last of them is returned.
     """
+    # The later of the clock and the last time given + 1 us: where the clock steps back, a row is still recorded later
+    # than every answer that did not have it.
     recorded_at: datetime = connection.execute(
         sa.text("select recording_begins(:now, :n)"), {"now": now, "n": n}
     ).scalar_one()

@@ -27,7 +27,7 @@ class ModelRow:
     recorded_at: datetime
 
 
-def register(
+def register(  # one argument per column of a model
     connection: sa.Connection,
     *,
     model_id: str,

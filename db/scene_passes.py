@@ -120,7 +120,7 @@ def versions(connection: sa.Connection, name: str, but: str, now: datetime) -> l
     return [Version(**row._mapping) for row in rows]
 
 
-def begin(
+def begin(  # one argument per column that a scene's product gives
     connection: sa.Connection,
     held: Claim,
     *,
@@ -163,24 +163,29 @@ _KNOWN_REVISIONS: Final = """
     order by o.parcel_key, revision desc"""
 
 
+@dataclass(frozen=True, slots=True)
+class ScenePass:
+    """A scene and the pass that its observations are of."""
+
+    scene_id: str
+    sensor: Sensor
+    observed_at: datetime
+    relative_orbit: int
+
+
 def known_revisions(
-    connection: sa.Connection,
-    sensor: Sensor,
-    parcel_keys: Sequence[int],
-    observed_at: datetime,
-    relative_orbit: int,
-    scene_id: str,
-    own_part: Sequence[str],
+    connection: sa.Connection, of: ScenePass, parcel_keys: Sequence[int], own_part: Sequence[str]
 ) -> NDArray[np.void]:
-    """Return what a scene must not repeat under the same key: the newest revision of parcels in a pass that other scenes emitted,
-    or the scene itself before the parcel was amended.
+    """Return the newest revisions in a pass that other scenes emitted, or the scene itself before a parcel was amended.
+
+    The scene must not repeat them under the same key.
 
     Fields parcel_key, revision, is_withdrawn, is_own_part (it, or one of the scenes in `own_part`, emitted it).
     """
     return fetch_columns(
         connection,
-        _KNOWN_REVISIONS.format(sensor=sensor.lower()),
-        [[scene_id, *own_part], list(parcel_keys), observed_at, relative_orbit, scene_id],
+        _KNOWN_REVISIONS.format(sensor=of.sensor.lower()),
+        [[of.scene_id, *own_part], list(parcel_keys), of.observed_at, of.relative_orbit, of.scene_id],
         {"parcel_key": "bigint", "revision": "smallint", "is_withdrawn": "bool", "is_own_part": "bool"},
     )
 
@@ -196,18 +201,11 @@ _OWN: Final = """
     where scene_id = :scene_id"""
 
 
-def own(
-    connection: sa.Connection,
-    sensor: Sensor,
-    parcel_keys: Sequence[int],
-    observed_at: datetime,
-    relative_orbit: int,
-    scene_id: str,
-) -> dict[int, Mapping[str, Any]]:
+def own(connection: sa.Connection, of: ScenePass, parcel_keys: Sequence[int]) -> dict[int, Mapping[str, Any]]:
     """Return by parcel the observations of a pass whose newest revision is the scene's own, with their pixel sets."""
     rows = connection.execute(
-        sa.text(_OWN.format(sensor=sensor.lower(), SENSOR=sensor)),
-        {"keys": list(parcel_keys), "at": observed_at, "orbit": relative_orbit, "scene_id": scene_id},
+        sa.text(_OWN.format(sensor=of.sensor.lower(), SENSOR=of.sensor)),
+        {"keys": list(parcel_keys), "at": of.observed_at, "orbit": of.relative_orbit, "scene_id": of.scene_id},
     )
     return {row.parcel_key: dict(row._mapping) for row in rows}
 

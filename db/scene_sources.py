@@ -46,7 +46,7 @@ def forget(connection: sa.Connection, name: str) -> bool:
     return bool(connection.execute(sa.text("delete from scene_sources where source = :name"), {"name": name}).rowcount)
 
 
-def record_poll(
+def record_poll(  # one argument per column of a source
     connection: sa.Connection,
     name: str,
     *,

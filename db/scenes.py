@@ -157,6 +157,7 @@ def claim(
     connection: sa.Connection, worker: str, lease_until: datetime, now: datetime, scene_id: str | None = None
 ) -> Claim | None:
     """Take a scene that is due (that one, or the one found first); None where there is none."""
+    # skip locked: workers that claim at the same moment take different scenes instead of waiting for each other.
     row = connection.execute(
         sa.text(f"""
             update found_scenes set state = 'cutting', worker = :worker, lease_until = :lease_until, next_try_at = null,
@@ -171,6 +172,8 @@ def claim(
     return None if row is None else Claim(row.scene_id, row.record, worker, row.attempts)
 
 
+# A claim is a worker and its attempt: a worker whose lease ended, and whose scene was claimed again, even by itself,
+# matches no row any more, so nothing that it still does counts.
 _MINE: Final = "scene_id = :scene_id and state = 'cutting' and worker = :worker and attempts = :attempt"
 
 
@@ -232,7 +235,7 @@ class Counts:
     """Those skipped as other_tile, by the tile that they are observed from."""
 
 
-def end(
+def end(  # the claim, and one argument per fact that the ledger keeps of its end
     connection: sa.Connection,
     held: Claim,
     state: Literal["cut", "empty"],

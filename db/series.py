@@ -71,6 +71,8 @@ def _newest(
         where parcel_key = any(%s) and recorded_at <= coalesce(%s, 'infinity'::timestamptz)
         order by parcel_key, observed_at, relative_orbit, revision desc"""
     rows = fetch_columns(connection, query, [parcels.tolist(), as_known_at], columns)
+    # Withdrawn rows go after the newest revision is chosen, not in the query: else the revision that they withdraw
+    # would come back.
     current: NDArray[np.void] = rows[~rows["is_withdrawn"]]
     return current
 

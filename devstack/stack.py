@@ -242,7 +242,7 @@ def _find_broker(folder: Path) -> tuple[Kind, broker.Server | kafka.Server | Non
     return "memory", broker.find(folder / _FOLDERS["memory"])
 
 
-def _start_broker(
+def _start_broker(  # what the two kinds of broker need between them
     folder: Path,
     account: folders.Account,
     state: _State,

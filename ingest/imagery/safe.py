@@ -103,7 +103,7 @@ def _checksums(root: str, read: Callable[[str], bytes]) -> dict[str, Checksum]:
     return published
 
 
-def _scene(
+def _scene(  # the two documents, and what the product's names add
     name: str,
     root: str,
     product: ElementTree.Element,

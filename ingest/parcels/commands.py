@@ -36,7 +36,7 @@ DECLARED_AT: Final = (
 
 
 @app.command("import")
-def import_(
+def import_(  # the options of the command
     file: Annotated[Path, typer.Argument(help="GeoPackage, GeoJSON, shapefile (each may be zipped) or GeoParquet.")],
     collection: Annotated[str, typer.Option(help="Name of the declaration data set, such as nl-brp.")],
     season: Annotated[str, typer.Option(help="Name of the season; a year stands for the calendar year.")],

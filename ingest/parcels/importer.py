@@ -105,7 +105,7 @@ NAMED_IDS: Final = 5
 """Source ids that a remark names."""
 
 
-def import_parcels(
+def import_parcels(  # what to import, as what, and when it is known; the last three have defaults
     connection: Connection,
     path: Path,
     collection: str,

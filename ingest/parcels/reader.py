@@ -228,7 +228,7 @@ def _refuse_active_schema(source: str) -> None:
 # Features -------------------------------------------------------------------------------------
 
 
-def read(
+def read(  # the fields of the request that the parent process sends
     source: str, kind: str, layer: str | None, columns: list[str], key: str | None, batch_size: int, size: int
 ) -> None:
     """Write the columns as text and the outlines as WKB in Arrow batches; `size` is that of the file as given."""

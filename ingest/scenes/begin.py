@@ -11,11 +11,22 @@ from db.scene_passes import TileRow
 from db.scenes import Claim
 from ingest.imagery.errors import SceneError
 from ingest.imagery.scene import Grid
-from ingest.scenes.cutting import Place
 from ingest.scenes.home_tiles import TAKEN_OVER_AFTER
 from ingest.scenes.opening import Opened, Opener
-from ingest.scenes.passes import acquisition_of, datatake_of, precedence
+from ingest.scenes.passes import Precedence, acquisition_of, datatake_of, precedence
 from ingest.scenes.record import FoundScene
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What the ledger decided of a scene when it was begun."""
+
+    observed_at: datetime
+    """The pass's time, the same for all of its scenes."""
+    tiles: Sequence[tuple[str, Grid]]
+    """Tiles in the order of preference as home tiles."""
+    revision: int
+    precedence: Precedence
 
 
 @dataclass(frozen=True, slots=True)

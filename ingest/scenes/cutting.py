@@ -10,11 +10,9 @@ rows: revision 0, or the scene's own where the parcel was emitted in this pass b
 processing emitted what this one sees as cloud
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,22 +23,19 @@ from numpy.typing import NDArray
 
 from db import scene_passes, scenes
 from db.connect import Engine
-from db.observations import VALUES
-from db.scene_passes import ParcelToCut
+from db.scene_passes import ParcelToCut, ScenePass
 from db.scenes import Counts, Sent
 from ingest.errors import IngestError
 from ingest.imagery.cut import OUTCOMES, Extraction, extract, outcomes, table_of
 from ingest.imagery.errors import SceneError
 from ingest.imagery.index import ParcelIndex, build, load_or_build
 from ingest.imagery.merge import covering, extract_merged, is_stored_alike
-from ingest.imagery.parcels import Parcels
-from ingest.imagery.scene import Grid
 from ingest.imagery.settings import ImagerySettings
 from ingest.scenes.access import unsigned
+from ingest.scenes.begin import Begun
+from ingest.scenes.cut_rows import digest_of, is_equal, parcels_of, same_rows, stored_names, with_column
 from ingest.scenes.home_tiles import home_of, outline
 from ingest.scenes.opening import Opened
-from ingest.scenes.passes import Precedence
-from ingest.stream.schemas import Sensor
 
 _EMITTED: Final = 0
 _CLOUD: Final = OUTCOMES.index("cloud")
@@ -48,23 +43,10 @@ _OTHER_TILE, _OTHER_PART, _WITHDRAWN = range(len(OUTCOMES), len(OUTCOMES) + 3)
 _REASONS: Final = (*OUTCOMES, "other_tile", "other_part")
 _GONE: Final = tuple(OUTCOMES.index(reason) for reason in ("outside", "no_data", "cloud"))
 """A parcel of which a scene emitted something else before is withdrawn."""
-_WHERE_FROM: Final = frozenset({"scene_id", "available_at", "revision", "is_withdrawn"})
 
 
 class StoreBehind(IngestError):
     """The store does not have yet what another part of the pass emitted, and that part cannot be read: try again later."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """What the ledger decided of a scene when it was begun."""
-
-    observed_at: datetime
-    """The pass's time, the same for all of its scenes."""
-    tiles: Sequence[tuple[str, Grid]]
-    """Tiles in the order of preference as home tiles."""
-    revision: int
-    precedence: Precedence
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,27 +67,21 @@ class CutScene:
 
 
 def cut(
-    engine: Engine,
-    opened: Opened,
-    beside: Sequence[Opened],
-    place: Place,
-    settings: ImagerySettings,
-    index_folder: Path | None,
-    margin_days: int,
+    engine: Engine, opened: Opened, begun: Begun, settings: ImagerySettings, index_folder: Path | None, margin_days: int
 ) -> CutScene:
     """Cut a scene.
 
     Args:
         engine: the database: parcels, and what is known of this pass.
         opened: the scene.
-        beside: other parts of the same tile or datatake, as far as they can be opened.
-        place: what was decided when it was begun.
+        begun: what was decided when it was begun, and the other parts of the same tile or datatake.
         settings: how to cut.
         index_folder: where indexes are kept.
         margin_days: how far outside of its season an observation may lie.
 
     Raises SceneError, StoreBehind.
     """
+    place = begun.place
     with engine.begin() as connection:
         found = scene_passes.parcels_on(
             connection, shapely.to_wkb(outline(opened.grid)), place.observed_at, margin_days
@@ -123,7 +99,7 @@ def cut(
         home = home_of([one.wkb for one in found], scene.tile, place.tiles).tolist()
         elsewhere.update(one for one in home if one != scene.tile)
         found = [one for one, its in zip(found, home, strict=True) if its == scene.tile]
-    return _Cut(engine, replace(opened, scene=scene), beside, place, settings, found, elsewhere).result(index_folder)
+    return _Cut(engine, replace(opened, scene=scene), begun, settings, found, elsewhere).result(index_folder)
 
 
 class _Cut:
@@ -133,21 +109,20 @@ class _Cut:
         self,
         engine: Engine,
         opened: Opened,
-        beside: Sequence[Opened],
-        place: Place,
+        begun: Begun,
         settings: ImagerySettings,
         found: Sequence[ParcelToCut],
         elsewhere: Mapping[str, int],
     ) -> None:
         self._elsewhere = elsewhere
         self._engine, self._scene, self._grid = engine, opened.scene, opened.grid
-        self._precedence, self._settings, self._found = place.precedence, settings, found
+        self._precedence, self._settings, self._found = begun.place.precedence, settings, found
         self._beside = [
-            replace(one, scene=replace(one.scene, observed_at=place.observed_at))
-            for one in beside
+            replace(one, scene=replace(one.scene, observed_at=begun.place.observed_at))
+            for one in begun.beside
             if is_stored_alike(one.scene, opened.scene)
         ]
-        self._parcels = _as_parcels(found)
+        self._parcels = parcels_of(found)
         self._buffer_m = settings.buffer_m(self._scene.sensor)
         self._note: str | None = None
 
@@ -167,7 +142,7 @@ class _Cut:
             outcome[merged.which] = merged.outcome
             tables = [alone.table.filter(pa.array(~np.isin(alone.rows, merged.which))), merged.table]
             rows = [alone.rows[~np.isin(alone.rows, merged.which)], merged.rows]
-        own, digest = self._own(), _digest(tables)
+        own, digest = self._own(), digest_of(tables)
         sent = self._sent(digest)
         is_own = np.array(
             [(one := own.get(parcel.parcel_key)) is not None and not one["is_withdrawn"] for parcel in self._found],
@@ -182,15 +157,18 @@ class _Cut:
         table = self._table(tables, np.concatenate(rows), np.maximum(revision, sent.emitted_as), outcome, own)
         return CutScene(table, self._counts(outcome), self._note, sent)
 
+    def _pass(self) -> ScenePass:
+        of = self._scene
+        return ScenePass(of.scene_id, of.sensor, of.observed_at, of.relative_orbit)
+
     def _own(self) -> dict[int, Mapping[str, Any]]:
         """Return what the scene itself emitted of its parcels, as the store has it; what it sent last is `_sent_before`."""
         keys = [one.parcel_key for one in self._found]
-        at = self._scene
         with self._engine.begin() as connection:
-            self._sent_before = scenes.sent(connection, at.scene_id)
+            self._sent_before = scenes.sent(connection, self._scene.scene_id)
             if self._sent_before.digest is None:
                 return {}
-            return scene_passes.own(connection, at.sensor, keys, at.observed_at, at.relative_orbit, at.scene_id)
+            return scene_passes.own(connection, self._pass(), keys)
 
     def _sent(self, digest: bytes) -> Sent:
         """Return what is sent now: under a higher revision where something else may still be on its way to the store."""
@@ -217,15 +195,7 @@ class _Cut:
             revision[:] = self._scene.revision
         keys = np.array([one.parcel_key for one in self._found], np.int64)
         with self._engine.begin() as connection:
-            known = scene_passes.known_revisions(
-                connection,
-                self._scene.sensor,
-                keys.tolist(),
-                self._scene.observed_at,
-                self._scene.relative_orbit,
-                self._scene.scene_id,
-                precedence.replaces,
-            )
+            known = scene_passes.known_revisions(connection, self._pass(), keys.tolist(), precedence.replaces)
         at = np.searchsorted(keys, known["parcel_key"])
         revision[at] = np.maximum(self._scene.revision, known["revision"].astype(np.int64) + 1)
         was_emitted[at] = ~known["is_withdrawn"]
@@ -258,7 +228,7 @@ class _Cut:
         return _Merged(stays, np.full(len(stays), _OTHER_PART), alone.table.slice(0, 0), np.zeros(0, np.intp))
 
     def _together(self, which: NDArray[np.intp]) -> "_Merged":
-        parcels = _as_parcels([self._found[place] for place in which.tolist()])
+        parcels = parcels_of([self._found[place] for place in which.tolist()])
         settings, everything = self._settings, [*self._beside, Opened(self._scene, self._grid)]
         everything.sort(key=lambda one: (one.scene.part or one.scene.observed_at, one.scene.scene_id))
         grid = covering(self._grid, [one.grid for one in self._beside])
@@ -272,7 +242,7 @@ class _Cut:
         outcome = after.outcome.astype(np.int64)
         is_new = np.ones(len(which), np.bool_)
         if not self._precedence.replaces:  # else what was emitted may hold an older processing of this part
-            is_new = ~_same_rows(before, after)
+            is_new = ~same_rows(before, after)
             outcome[(before.outcome == _EMITTED) & ((after.outcome != _EMITTED) | ~is_new)] = _OTHER_PART
         table = after.table.filter(pa.array(is_new[after.rows]))
         return _Merged(which, outcome, table, which[after.rows[is_new[after.rows]]])
@@ -301,15 +271,15 @@ class _Cut:
             "is_withdrawn": pa.array(outcome[rows] == _WITHDRAWN),
         }
         for name, values in columns.items():
-            table = _with(table, name, values)
-        revision, names = revision[rows], _stored_names(table, self._scene.sensor)
+            table = with_column(table, name, values)
+        revision, names = revision[rows], stored_names(table, self._scene.sensor)
         for place, row in enumerate(rows.tolist() if own else ()):
             if (stored := own.get(self._found[row].parcel_key)) is None:
                 continue
-            is_same = all(_is_equal(table[name][place].as_py(), stored[column]) for name, column in names)
+            is_same = all(is_equal(table[name][place].as_py(), stored[column]) for name, column in names)
             is_repeated = is_same and revision[place] <= stored["revision"]
             revision[place] = stored["revision"] if is_repeated else max(stored["revision"] + 1, revision[place])
-        return _with(table, "revision", pa.array(revision, pa.int16()))
+        return with_column(table, "revision", pa.array(revision, pa.int16()))
 
     def _counts(self, outcome: NDArray[np.int64]) -> Counts:
         n_emitted, n_withdrawn = int((outcome == _EMITTED).sum()), int((outcome == _WITHDRAWN).sum())
@@ -327,54 +297,3 @@ class _Merged:
     outcome: NDArray[np.int64]
     table: pa.Table
     rows: NDArray[np.intp]
-
-
-def _digest(tables: Sequence[pa.Table]) -> bytes:
-    """Return SHA-256 of what rows say, whatever their revision."""
-    digest = hashlib.sha256()
-    for table in tables:
-        for name in table.column_names:
-            if name != "revision":
-                digest.update(repr((name, table[name].to_pylist())).encode())
-    return digest.digest()
-
-
-def _with(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
-    place = table.schema.get_field_index(name)
-    return table.set_column(place, table.schema.field(place), values)
-
-
-def _stored_names(table: pa.Table, sensor: Sensor) -> list[tuple[str, str]]:
-    """Return columns of the table and of the store that two rows of one key must share."""
-    names = {name.lower(): name for name in table.column_names}
-    return [(names[column], column) for column in (*VALUES[sensor], "pixels") if column != "scene_key"]
-
-
-def _is_equal(mine: Any, stored: Any) -> bool:
-    """Return whether a value is what the store has, which holds reals of 32 bits."""
-    if isinstance(mine, float) and isinstance(stored, float):
-        return bool(np.float32(mine) == np.float32(stored))
-    return bool(mine == stored)
-
-
-def _as_parcels(found: Sequence[ParcelToCut]) -> Parcels:
-    """Return parcels of all collections and seasons as one; their rows are separated afterwards."""
-    return Parcels(
-        "",
-        "",
-        [one.source_id for one in found],
-        [one.wkb for one in found],
-        np.array([one.is_monitorable for one in found], np.bool_),
-    )
-
-
-def _same_rows(one: Extraction, other: Extraction) -> NDArray[np.bool_]:
-    """Return (P,) parcels of which both have the same values."""
-    is_same = np.zeros(len(one.outcome), np.bool_)
-    names = [name for name in one.table.column_names if name not in _WHERE_FROM]
-    both = np.intersect1d(one.rows, other.rows)
-    mine, theirs = (
-        cut.table.select(names).take(pa.array(np.searchsorted(cut.rows, both))).to_pylist() for cut in (one, other)
-    )
-    is_same[both] = [here == there for here, there in zip(mine, theirs, strict=True)]
-    return is_same

@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def poll(
+def poll(  # the options of the command
     profile: Annotated[str, typer.Argument(help=f"{', '.join(shipped_profiles())}, or the path of a TOML file.")],
     bbox: BoundingBox = None,
     region: Region = None,

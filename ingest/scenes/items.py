@@ -31,7 +31,7 @@ class NotAScene(IngestError):
     """What was found cannot become a record: it is counted and reported, the rest goes on."""
 
 
-def scene_of_item(
+def scene_of_item(  # the item, how to read it, and four facts of where it was found
     item: object, sensor: Sensor, reading: Profile, *, source: str, profile: str | None, place: str, found_at: datetime
 ) -> FoundScene:
     """Return the found scene of an item that was read at `place` (its address or path). Raises NotAScene."""

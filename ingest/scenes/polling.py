@@ -93,7 +93,7 @@ def rounded(box: Box) -> Box:
     )
 
 
-def poll(
+def poll(  # what to ask, for which box and time, and by which three ports: request, publish, keep
     profile: CatalogueProfile,
     sensor: Sensor,
     box: Box,

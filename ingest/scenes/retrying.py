@@ -115,7 +115,7 @@ class Http:
         """Return the parsed answer; arguments as `text`."""
         return self.text(method, url, parsed_json, **request)
 
-    def text(
+    def text(  # the parts of a request, as requests names them
         self,
         method: str,
         url: str,

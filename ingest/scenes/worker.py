@@ -190,8 +190,7 @@ class Worker:
             result = cutting.cut(
                 self._engine,
                 opened,
-                begun.beside,
-                begun.place,
+                begun,
                 self._settings.imagery,
                 self._settings.index_folder,
                 self._settings.ingest.season_margin_days,

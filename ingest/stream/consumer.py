@@ -29,6 +29,7 @@ from db.offsets import Step
 from ingest.errors import BrokerRefuses, BrokerUnavailable, DeliveryFailed, FencedOut, RecordsLost, StreamReplaced
 from ingest.stream import dead_letters
 from ingest.stream.metrics import Counts, summary
+from ingest.stream.outage import LONGEST_WAIT_S, Outage
 from ingest.stream.producer import Sender
 from ingest.stream.settings import IngestSettings
 from ingest.stream.source import Source, missing
@@ -45,7 +46,6 @@ _POLL_S: Final = 0.25
 """Longest wait for messages, and so for a stop or for the age of a batch to be noticed."""
 _IDLE_CHECK_S: Final = 5.0
 """How often a silent broker is asked whether it is there: kafka-python keeps silent about one that is away."""
-_LONGEST_WAIT_S: Final = 30.0
 _REPORT_S: Final = 60.0
 
 
@@ -86,10 +86,10 @@ class Consumer:
 
         Raises what no waiting mends: BrokerRefuses, RecordsLost and TooManyRejected.
         """
-        trouble = _Trouble(stop)
+        outage = Outage(stop)
         while not stop.is_set():
             try:
-                self._consume(stop, trouble)
+                self._consume(stop, outage)
             except FencedOut as error:
                 self.counts["fenced"] += 1
                 log.warning("%s; beginning again from the database's offsets", str(error))
@@ -97,9 +97,9 @@ class Consumer:
             except StreamReplaced as error:
                 log.warning("%s; beginning with the new topic", str(error))
             except DatabaseUnavailable as error:
-                self.counts["database_waits"] += trouble.wait("database", error)
+                self.counts["database_waits"] += outage.wait("database", error)
             except (BrokerUnavailable, DeliveryFailed) as error:
-                self.counts["broker_waits"] += trouble.wait("broker", error)
+                self.counts["broker_waits"] += outage.wait("broker", error)
         return self.counts
 
     def catch_up(self) -> Counts:
@@ -110,7 +110,7 @@ class Consumer:
         before = self.counts.copy()
         try:
             source = self._opened()
-            patience = time.monotonic() + _LONGEST_WAIT_S
+            patience = time.monotonic() + LONGEST_WAIT_S
             while not source.knows_ends() and time.monotonic() < patience:
                 self._take_and_flush(source, _POLL_S)
             ends = source.ends()  # the last stable offsets: behind them are transactions that are open
@@ -140,7 +140,7 @@ class Consumer:
         if sender:
             sender.close()
 
-    def _consume(self, stop: threading.Event, trouble: "_Trouble") -> None:
+    def _consume(self, stop: threading.Event, outage: Outage) -> None:
         """Consume until `stop`; whatever is raised, the source is closed and nothing is in hand."""
         checked = reported = time.monotonic()
         counted_before = self.counts.copy()
@@ -160,7 +160,7 @@ class Consumer:
                     checked = now
                 if checked == now or self.counts["transactions"] > stored_before:
                     checked = now
-                    trouble.over()
+                    outage.over()
                 if now - reported >= _REPORT_S:
                     log.info("last minute: %s", summary(self.counts - counted_before))
                     counted_before, reported = self.counts.copy(), now
@@ -222,6 +222,8 @@ class Consumer:
         steps = [
             Step(streams[tp.topic], tp.topic, tp.partition, self._starts[tp], end) for tp, end in sorted(after.items())
         ]
+        # The topics are still those of the last seek, so offsets and records are of one generation; the batch's first
+        # offsets are compared in the transaction, so a batch that another consumer stored is rolled back.
         source.verify()
         with self._database_errors():
             self.counts += self._store.write(self._engine, validated, streams, steps, now)
@@ -301,26 +303,3 @@ class Consumer:
             dead_letters.publish(
                 self._sender, self._settings.dead_letter_topic, rejected, self._settings.producer_bytes
             )
-
-
-class _Trouble:
-    """Waits that grow while something is away, logged once when it goes and once when it is back."""
-
-    def __init__(self, stop: threading.Event) -> None:
-        self._stop, self._what, self._wait_s = stop, "", 1.0
-
-    def wait(self, what: str, error: Exception) -> bool:
-        """Wait before the next try; True if this is the first one of this trouble."""
-        is_new = self._what != what
-        if is_new:
-            log.warning("waiting for the %s, offsets stay where they are: %s", what, str(error))  # not its frames
-            self._what, self._wait_s = what, 1.0
-        self._stop.wait(self._wait_s)
-        self._wait_s = min(2 * self._wait_s, _LONGEST_WAIT_S)
-        return is_new
-
-    def over(self) -> None:
-        """Log that all is well again."""
-        if self._what:
-            log.warning("the %s is back", self._what)
-            self._what = ""

@@ -48,6 +48,8 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python i
         except (IngestError, DatabaseUnavailable) as error:  # kafka-python would only log it: poll raises it
             self._failure = error
 
+    # Offsets are the database's, not the group's: a member that lost a partition unnoticed cannot commit, because the
+    # new owner moved the offset that its batch begins with.
     def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
         """Note what belongs to others now: what is in hand of it comes again to its new owner."""
         self._moves.put(dict.fromkeys(revoked))

@@ -4,48 +4,24 @@ kafka-python raises where a batch cannot be read, at the same offset for ever, a
 Here a record that cannot be read comes out as an `Unreadable` in its place, and a poll ends at a number of bytes.
 """
 
-import io
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-import lz4.frame
-import snappy
-import zstandard
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord, Fetcher
 from kafka.coordinator.consumer import ConsumerCoordinator
-from kafka.errors import CorruptRecordError, KafkaError, UnsupportedCodecError
+from kafka.errors import KafkaError, UnsupportedCodecError
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.util import decode_varint
 
+from ingest.stream.decompression import BROKEN, decompress
 from ingest.stream.validation import Message
 
 REDRIVEN_FROM: Final = "redriven-from"
 """Header of a message that was sent again: the key of the dead letter."""
 _LARGEST_KEY: Final = 2**63 - 1
-_CODECS: Final = {1: "gzip", 2: "snappy", 3: "lz4", 4: "zstd"}
 _JOIN_MS: Final = 25
 """How long a poll of a member that holds partitions waits for the group: joining goes on in the background."""
-_XERIAL: Final = b"\x82SNAPPY\x00"  # snappy's framing by Java clients: 16 bytes, then blocks with their sizes
-_BROKEN: Final = (
-    CorruptRecordError,
-    ValueError,
-    IndexError,
-    EOFError,
-    RuntimeError,
-    MemoryError,
-    OSError,
-    OverflowError,
-    zlib.error,
-    snappy.UncompressError,
-    zstandard.ZstdError,
-)
-"""What the codecs and the parser raise of bytes that are not what they claim."""
-
-
-class TooLarge(ValueError):
-    """The batch would take more memory than the limit; nothing of it was kept."""
 
 
 class Unreadable(bytes):
@@ -113,74 +89,10 @@ def _redriven_from(headers: Sequence[tuple[str, bytes | None]]) -> int | None:
     return None
 
 
-def decompress(codec: int, data: bytes, limit: int) -> bytes:
-    """Return the records of a batch, at most `limit` bytes of them.
-
-    Raises TooLarge, UnsupportedCodecError, or one of `_BROKEN`.
-    """
-    if codec not in _CODECS:
-        raise UnsupportedCodecError(f"compression codec {codec} is none that this version knows")
-    found = {1: _gzip, 2: _snappy, 3: _lz4, 4: _zstd}[codec](data, limit)
-    if len(found) > limit:
-        raise TooLarge(f"the batch has more than {limit} bytes when its {_CODECS[codec]} is undone")
-    return found
-
-
-def _gzip(data: bytes, limit: int) -> bytes:
-    member = zlib.decompressobj(31)  # Kafka's clients write one member
-    found = member.decompress(data, limit + 1)
-    if not member.eof and len(found) <= limit:
-        raise EOFError("gzip ends too early")
-    if member.unused_data:
-        raise ValueError("bytes follow the end of gzip")
-    return found
-
-
-def _snappy(data: bytes, limit: int) -> bytes:
-    if not data.startswith(_XERIAL):
-        return _snappy_block(data, limit)
-    found, place = [], 16
-    while place < len(data):
-        size = int.from_bytes(data[place : place + 4], "big", signed=True)
-        if size < 0 or place + 4 + size > len(data):
-            raise ValueError("a snappy block ends beyond the batch")
-        found.append(_snappy_block(data[place + 4 : place + 4 + size], limit))
-        limit, place = limit - len(found[-1]), place + 4 + size
-    return b"".join(found)
-
-
-def _snappy_block(data: bytes, limit: int) -> bytes:
-    """Return a block says its size in its first bytes: checked before anything is allocated."""
-    size = shift = 0
-    for byte in data[:5]:
-        size |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            break
-    if size > limit:
-        raise TooLarge(f"a snappy block claims {size} bytes")
-    return bytes(snappy.uncompress(data))
-
-
-def _lz4(data: bytes, limit: int) -> bytes:
-    reader = lz4.frame.LZ4FrameDecompressor()
-    found = reader.decompress(data, max_length=limit + 1)
-    if not reader.eof and len(found) <= limit:
-        raise EOFError("lz4 ends too early")
-    return bytes(found)
-
-
-def _zstd(data: bytes, limit: int) -> bytes:
-    # A window is memory, too: 8 MiB is what every decoder must grant (RFC 8878), 128 MiB the most that one takes unasked.
-    reader = zstandard.ZstdDecompressor(max_window_size=max(2**23, 1 << limit.bit_length()))
-    with reader.stream_reader(io.BytesIO(data), read_across_frames=True) as stream:
-        return stream.read(limit + 1)
-
-
 class _Batch:
     """One batch, record by record; what cannot be read is said in its place."""
 
-    def __init__(self, batch: DefaultRecordBatch, limit: int, tolerated: tuple[type[Exception], ...] = _BROKEN) -> None:
+    def __init__(self, batch: DefaultRecordBatch, limit: int, tolerated: tuple[type[Exception], ...] = BROKEN) -> None:
         self._batch, self._limit, self._tolerated = batch, limit, tolerated
         self._raw = bytes(batch._buffer)
 
@@ -206,7 +118,7 @@ class _Batch:
             start = batch._pos
             try:
                 record = self._read(batch, start)
-            except _BROKEN as error:
+            except BROKEN as error:
                 skipped = self._skip(batch, start, error)
                 if skipped is None or skipped[0] <= before:
                     yield batch.last_offset, self._whole(_line(error))
@@ -260,7 +172,7 @@ class _Records(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-python 
     """What a fetch brought of one partition, without the stops of its base class."""
 
     max_batch_bytes = max_take_bytes = 0  # set by `bound`
-    tolerated = _BROKEN
+    tolerated = BROKEN
     next_fetch_offset: int
     records_read: int
     bytes_read: int
@@ -356,7 +268,7 @@ def bound(kafka: KafkaConsumer, max_batch_bytes: int, max_poll_bytes: int, skips
     limits = {
         "max_batch_bytes": max_batch_bytes,
         "max_take_bytes": max_poll_bytes,
-        "tolerated": (*_BROKEN, UnsupportedCodecError) if skips_unknown_codecs else _BROKEN,
+        "tolerated": (*BROKEN, UnsupportedCodecError) if skips_unknown_codecs else BROKEN,
     }
     fetcher = type("_BoundFetcher", (_Fetcher,), {"PartitionRecords": type("_BoundRecords", (_Records,), limits)})
     kafka._fetcher.__class__ = fetcher

@@ -171,7 +171,7 @@ def test_unknown_codecs_end_the_consumer_in_one_line_and_can_be_passed(
     consumer = consumer_of(season_dsn, apache_kafka.plain, settings, accept_gap=True, reject_cap=1.0)
     assert caught_up(consumer) == N_PARCELS
     with engine(season_dsn).begin() as connection:
-        letters = {one.dead_letter.message_offset: one.dead_letter.reason for one in newest(connection, 10)}
+        letters = {letter.dead_letter.message_offset: letter.dead_letter.reason for letter in newest(connection, 10)}
     assert set(letters) == {1, 2, 3}
     for offset, reason in letters.items():
         assert f"offsets {offset} to {offset} cannot be read: compression codec {offset + 4}" in reason

@@ -12,7 +12,8 @@ from kafka.errors import UnsupportedCodecError
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from kafka.record.util import calc_crc32c
 
-from ingest.stream.record_batches import TooLarge, Unreadable, UnreadableKey, _Batch, decompress
+from ingest.stream.decompression import TooLarge, decompress
+from ingest.stream.record_batches import Unreadable, UnreadableKey, _Batch
 
 LIMIT = 2**20
 CODECS = {1: gzip.compress, 2: snappy.compress, 3: lz4.frame.compress, 4: zstandard.compress}
