@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from research.experiments import pastis, pastis_pixelset, season_labelled
+from research.experiments import pastis, pastis_pixelset, season_source
 from research.experiments.ndvi.sources import MIN_PARCELS
 from research.experiments.pastis_store import Options
 from research.places import data_folder
@@ -48,7 +48,7 @@ class RecordedData(LabelledSource):
 
     def open(self, progress: Progress | None = None) -> LabelledParcels:  # noqa: ARG002 (nothing is cut)
         """Return the parcels; raises SeasonDataError."""
-        return season_labelled.recorded(open_season(self.kind, data_folder(self.kind, self.path)))
+        return season_source.recorded(open_season(self.kind, data_folder(self.kind, self.path)))
 
 
 class SimulatorData(LabelledSource):
@@ -75,4 +75,4 @@ class SimulatorData(LabelledSource):
             s1_every_d=self.s1_every_d,
             s1_orbits=self.s1_orbits,
         )
-        return season_labelled.simulated(simulate_season(config), self.min_parcels)
+        return season_source.simulated(simulate_season(config), self.min_parcels)

@@ -15,7 +15,7 @@ from db.parcels import load_parcels, season_by_name
 from ingest.stream.settings import IngestSettings
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker
-from research.experiments.season_labelled import labelled
+from research.experiments.season_source import labelled
 from research.seasons.play import Chain, import_season
 from research.simulator import Season, SimulatorConfig, simulate_season
 from training.classifier_command import classifier

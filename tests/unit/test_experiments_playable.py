@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from research.experiments.season_labelled import labelled, simulated
+from research.experiments.season_source import labelled, simulated
 from research.seasons.outcome import GROWN_NAME
 from research.simulator import Acquisition, Season, SimulatorConfig, simulate_season
 from training.labelled import LabelledParcels
