@@ -25,7 +25,7 @@ from models.classifier.fitting import Epoch, Session
 from terminal.output import console
 from training import season_models, stored_training
 from training.config import RunConfig, RunConfigError, read
-from training.cross_validation import Told
+from training.cross_validation import OnEpoch
 from training.run import run
 from training.scores import RunScores
 from training.sources import Progress as Reading
@@ -51,9 +51,8 @@ def classifier(
     if config is None:
         if season is None or collection is None:
             raise RunConfigError("name a stored season with --season and --collection, or a file with --config")
-        stored_training.train_classifier(
-            season, collection, out, min_area_ha, min_parcels, epochs, seed or 0, device or "cpu"
-        )
+        stored = stored_training.Asked(season, collection, out, min_area_ha, seed or 0, device or "cpu")
+        stored_training.train_classifier(stored, min_parcels, epochs)
         return
     if season is not None or collection is not None:
         raise RunConfigError(f"give --season and --collection, or --config {config}, not both")
@@ -62,8 +61,8 @@ def classifier(
         "run": {"folder": folder},
     }
     asked = read(config, given)
-    with session(asked.training.device) as own, progress(asked, own) as (told, reading):
-        found, final = run(asked, datetime.now(UTC), own, told, reading)
+    with session(asked.training.device) as own, progress(asked, own) as (on_epoch, reading):
+        found, final = run(asked, datetime.now(UTC), own, on_epoch, reading)
     if own.is_first:
         console.print(table(found))
         console.print(f"everything is in {asked.run.folder}")
@@ -99,14 +98,14 @@ def session(device: str) -> Iterator[Session]:
 
 
 @contextmanager
-def progress(config: RunConfig, own: Session) -> Iterator[tuple[Told, Reading]]:
+def progress(config: RunConfig, own: Session) -> Iterator[tuple[OnEpoch, Reading]]:
     """A bar over the patches that are cut, then over all epochs of all models, in the first process."""
     columns = (TextColumn("{task.description}"), BarColumn(20), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not own.is_first) as bar:
         task = bar.add_task("reading", total=None)
         names = [*(f"fold-{fold}" for fold in config.training.folds), *(["final"] if config.training.final else [])]
 
-        def told(name: str, epoch: Epoch) -> None:
+        def on_epoch(name: str, epoch: Epoch) -> None:
             of_model = epoch.rounds * epoch.of
             done = names.index(name) * of_model + (epoch.round - 1) * epoch.of + epoch.number
             score = "" if epoch.miou is None else f" mIoU {epoch.miou:.3f}"
@@ -118,7 +117,7 @@ def progress(config: RunConfig, own: Session) -> Iterator[tuple[Told, Reading]]:
         def reading(done: int, of: int) -> None:
             bar.update(task, completed=done, total=of, description=f"cutting patch {done} of {of}")
 
-        yield told, reading
+        yield on_epoch, reading
 
 
 def table(found: RunScores) -> Table:

@@ -44,7 +44,7 @@ NORMS: Mapping[Normalisation, Literal["none", "date", "season"]] = {
 }
 AUXILIARY_WEIGHT = 0.5  # Garnot, Landrieu and Chehata 2022
 Mask = NDArray[np.bool_]
-Told = Callable[[str, Epoch], None]
+OnEpoch = Callable[[str, Epoch], None]
 """Called after each epoch with the name of the model, "fold-1" to "fold-5" or "final", and the epoch."""
 
 
@@ -100,14 +100,14 @@ def cross_validate(
     *,
     folder: RunFolder | None = None,
     session: Session | None = None,
-    told: Told | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> CrossValidation:
     """Trains and tests every fold of the configuration.
 
     Args:
         folder: keeps models and progress; what it holds is not trained again. Several processes need one.
         session: device and processes; None: this process, on `training.device`.
-        told: after each epoch.
+        on_epoch: after each epoch.
 
     Raises:
         RunConfigError: a fold has no parcel to test, or too few to train on.
@@ -119,7 +119,7 @@ def cross_validate(
         def train(own: Session, fold: int = fold) -> CropModel:
             return train_fold(data, model, training, fold, own)
 
-        trained = kept(folder, f"fold-{fold}", session, told, train)
+        trained = kept(folder, f"fold-{fold}", session, on_epoch, train)
         parts.append(answer(trained, data, model, training, fold, device=session.device))
     return CrossValidation.joined(parts)
 
@@ -127,7 +127,7 @@ def cross_validate(
 def train_fold(
     data: LabelledParcels, model: ModelConfig, training: TrainingSection, fold: int, session: Session | None = None
 ) -> CropModel:
-    """The model of one test fold, which it never looks at.
+    """The model of one test fold, which it never reads.
 
     Raises:
         RunConfigError: there is too little to train on.
@@ -277,24 +277,28 @@ def training_config(data: LabelledParcels, model: ModelConfig, training: Trainin
 
 
 def kept(
-    folder: RunFolder | None, name: str, session: Session, told: Told | None, train: Callable[[Session], CropModel]
+    folder: RunFolder | None,
+    name: str,
+    session: Session,
+    on_epoch: OnEpoch | None,
+    train: Callable[[Session], CropModel],
 ) -> CropModel:
     """The model of that name in the folder; trained, from where it was stopped, if it is not there."""
 
-    def tell(epoch: Epoch, _: Callable[[], State]) -> None:
-        if told is not None:
-            told(name, epoch)
+    def report(epoch: Epoch, _: Callable[[], State]) -> None:
+        if on_epoch is not None:
+            on_epoch(name, epoch)
 
     if folder is None:
-        return train(replace(session, on_epoch=tell))
+        return train(replace(session, on_epoch=report))
     own = folder.part(name)
-    # The first process alone looks, so that all do the same whatever is written meanwhile.
+    # The first process alone reads the folder, so that all do the same whatever is written meanwhile.
     found: list[Any] = [own.is_finished, own.state()] if session.is_first else [None, None]
     if session.world > 1:
         distributed.broadcast_object_list(found, 0)
     is_finished, state = found
     if not is_finished:
-        trained = train(replace(session, state=state, on_epoch=own.keeping(tell)))
+        trained = train(replace(session, state=state, on_epoch=own.keeping(report)))
         if session.is_first:
             own.finish(trained)
         if session.world > 1:

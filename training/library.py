@@ -177,7 +177,7 @@ def daily_curve(
     passes = None if radar is None else checked(radar.assign(parcel_id="0"), units, "radar").frame
     seen = view_at if len(view_at) else np.array([], "M8[us]") if passes is None else passes["at"].to_numpy("M8[us]")
     if not len(seen):
-        raise TableError("ndvi: no clear view, and no radar: there is nothing to draw a curve from")
+        raise TableError("ndvi: no clear view, and no radar: there is nothing to reconstruct a curve from")
     day_0 = _day_0(model, pd.Timestamp(seen.min()).date(), starts_on)
     clear = ClearSeries(np.zeros(len(view), np.int64), season_days(view_at, day_0).astype(np.float64), view)
     sar = _sar(passes, day_0)

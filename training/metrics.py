@@ -1,4 +1,4 @@
-"""Scores of a played season against what was true: crop classes, NDVI, alerts. Pure: arrays and frames in, figures out.
+"""Scores of a replayed season against what was true: crop classes, NDVI, alerts. Pure: arrays and frames in, figures out.
 
     F1(c) = 2 TP / (2 TP + FP + FN)            macro-F1 = mean of F1 over the classes that occur in the truth
     ECE   = sum over bins b of n(b) / n |accuracy(b) - mean confidence(b)|        15 bins of the highest probability

@@ -84,7 +84,7 @@ def train(
     """A network of the paper, or the gap filler, on a source's series; whole blocks are held out for its scores.
 
     Args:
-        progress: told (update, loss).
+        progress: called with (update, loss).
 
     Raises:
         TrainingDataError: no series has both SAR and a clear view.
@@ -122,7 +122,7 @@ def ndvi(
     collection: Annotated[str | None, typer.Option(help="without a source: collection of parcels")] = None,
     out: Annotated[Path, typer.Option(help="folder for the checkpoint")] = Path("reports/models"),
     model: Annotated[
-        str, typer.Option(help="gap-filling (draws curves), or of radar alone: mcnn-seq, rnn, cnn")
+        str, typer.Option(help="gap-filling (reconstructs curves), or of radar alone: mcnn-seq, rnn, cnn")
     ] = GAP_FILLING,
     config: Annotated[
         Path | None, typer.Option(help="TOML: n_updates, learning_rate ..., tables network and source")
@@ -140,7 +140,8 @@ def ndvi(
     if source is None:
         if season is None or collection is None:
             raise RunConfigError("name a stored season with --season and --collection, or a --config with a [source]")
-        stored_training.train_ndvi(season, collection, out, model, config, min_area_ha, seed, device)
+        asked = stored_training.Asked(season, collection, out, min_area_ha, seed, device)
+        stored_training.train_ndvi(asked, model, config)
         return
     if season is not None or collection is not None:
         raise RunConfigError(f"give --season and --collection, or the [source] of {config}, not both")
@@ -153,6 +154,6 @@ def ndvi(
         data = source.open()
         found = train(data, how, lambda n, loss: bar.to(n, how.all_updates, f"loss {loss:.4f}"), device)
     write(found.checkpoint, out)
-    told = ", ".join(f"{name} {value:.4g}" for name, value in found.scores.items()) or "no held-out view"
-    console.print(f"{data.series.n_parcels} {data.unit} of {plain(data.series.name)}: {told}")
+    scores = ", ".join(f"{name} {value:.4g}" for name, value in found.scores.items()) or "no held-out view"
+    console.print(f"{data.series.n_parcels} {data.unit} of {plain(data.series.name)}: {scores}")
     console.print(f"model {found.checkpoint.model[:12]} written to {plain(out)}")

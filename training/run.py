@@ -14,7 +14,7 @@ from models.classifier.crop_model import CropModel
 from models.classifier.fitting import Session
 from training import run_plots, scores
 from training.config import RunConfig
-from training.cross_validation import CrossValidation, Told, cross_validate, kept, train_final
+from training.cross_validation import CrossValidation, OnEpoch, cross_validate, kept, train_final
 from training.labelled import LabelledParcels
 from training.run_folder import RunFolder, write
 from training.scores import RunScores
@@ -23,14 +23,14 @@ from training.sources import Progress, open_source
 
 
 def run(
-    config: RunConfig, now: datetime, session: Session, told: Told, reading: Progress | None = None
+    config: RunConfig, now: datetime, session: Session, on_epoch: OnEpoch, reading: Progress | None = None
 ) -> tuple[RunScores, CropModel | None]:
     """Runs a configuration, or goes on with it; its scores, and the final model if one was asked for.
 
     Args:
         now: noted in the folder.
         session: device and processes; the first process alone writes.
-        told: after each epoch.
+        on_epoch: after each epoch.
         reading: after each patch of PASTIS-R that is cut.
 
     Raises:
@@ -44,7 +44,7 @@ def run(
     if session.world > 1:
         distributed.barrier()
     data = open_source(config.data, reading)
-    known = cross_validate(data, config.model, config.training, folder=folder, session=session, told=told)
+    known = cross_validate(data, config.model, config.training, folder=folder, session=session, on_epoch=on_epoch)
     final = None
     if config.training.final:
 
@@ -53,7 +53,7 @@ def run(
             about = {**conventions(data.starts_on), **about}
             return replace(train_final(data, config.model, config.training, known, own), about=about)
 
-        final = kept(folder, "final", session, told, last)
+        final = kept(folder, "final", session, on_epoch, last)
     found = scores.score(known)
     if session.is_first:
         write_results(folder, config, data, known, found)

@@ -33,7 +33,7 @@ from models.classifier.crop_model import CropModel
 from models.classifier.fitting import Epoch, State
 from training.config import RunConfig, RunConfigError, read, to_toml
 
-Told = Callable[[Epoch, Callable[[], State]], None]
+OnEpoch = Callable[[Epoch, Callable[[], State]], None]
 LIBRARIES = ("torch", "numpy", "scikit-learn", "pydantic", "pyarrow", "geopandas")
 """What a training's figures can depend on."""
 
@@ -62,8 +62,8 @@ class Part:
         """The epochs that are done."""
         return [Epoch(**one) for one in self._last()["epochs"]] if (self.folder / "last.pt").exists() else []
 
-    def keeping(self, told: Told | None) -> Told:
-        """Keeps the state after each epoch, then tells `told` too."""
+    def keeping(self, on_epoch: OnEpoch | None) -> OnEpoch:
+        """Keeps the state after each epoch, then calls `on_epoch` too."""
         done = self.epochs()
 
         def keep(epoch: Epoch, state: Callable[[], State]) -> None:
@@ -75,8 +75,8 @@ class Part:
             rows.writeheader()
             rows.writerows(asdict(one) for one in done)
             write(self.folder / "metrics.csv", table.getvalue())
-            if told is not None:
-                told(epoch, state)
+            if on_epoch is not None:
+                on_epoch(epoch, state)
 
         return keep
 

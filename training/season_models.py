@@ -55,11 +55,11 @@ def classifier(
 ) -> CropModel:
     """A crop classifier of a season.
 
-    Trained first without some blocks, which give its scores and its temperature; then, unless told not to, once more with
+    Trained first without some blocks, which give its scores and its temperature; then, unless `is_refitted` is false, once more with
     them, for as many epochs: on Dutch parcels the blocks held out cost 0.03 of macro-F1 in spring (docs/LOG.md).
 
     Args:
-        is_usable: (P,) parcels that may be trained and validated on; the others are not looked at (a test fold).
+        is_usable: (P,) parcels that may be trained and validated on; the others are not used (a test fold).
         evaluation_dates: dates of the season at which validation scores are taken and the temperature is fitted.
     """
     usable = np.ones(len(data.labels), bool) if is_usable is None else is_usable
@@ -69,7 +69,7 @@ def classifier(
     training = TrainingConfig(evaluation_days=evaluation_days(data.season, evaluation_dates), seed=seed)
     training = training if epochs is None else replace(training, epochs=epochs)
 
-    def told(epoch: Epoch, _: object) -> None:
+    def report(epoch: Epoch, _: object) -> None:
         if progress is not None:
             progress((epoch.round - 1) * epoch.of + epoch.number, epoch.rounds * epoch.of, epoch.loss)
 
@@ -80,7 +80,7 @@ def classifier(
         usable,
         [held],
         is_refitted=is_refitted,
-        session=Session(torch.device(device), on_epoch=told),
+        session=Session(torch.device(device), on_epoch=report),
     )
     counts = {
         "n_training": int(usable.sum() if is_refitted else (usable & ~held).sum()),
@@ -102,8 +102,8 @@ def ndvi(
     The scores are those of `GapScores`, with the counts `n_views` and `n_fields` that they were taken on.
 
     Args:
-        is_usable: (P,) parcels that may be trained and validated on; the others are not looked at (a test fold).
-        progress: told (update, loss).
+        is_usable: (P,) parcels that may be trained and validated on; the others are not used (a test fold).
+        progress: called with (update, loss).
 
     Raises:
         TrainingDataError: there is no SAR or no clear view to learn from.

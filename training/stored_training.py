@@ -1,7 +1,8 @@
 """Training on a stored season, with progress for a person; the model is registered."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,28 +19,38 @@ from models.ndvi.training import GAPS_DAYS, GapTrainingConfig
 from models.ndvi.views import MODES
 from terminal.output import console, plain, progress, table
 from training import season_models, stored_season
+from training.stored_season import TrainingData
 
 
-def train_classifier(
-    season: str,
-    collection: str,
-    out: Path,
-    min_area_ha: float,
-    min_parcels: int,
-    epochs: int | None,
-    seed: int,
-    device: str,
-) -> None:
+@dataclass(frozen=True)
+class Asked:
+    """What both trainings are asked for."""
+
+    season: str
+    """Name of a stored season."""
+    collection: str
+    out: Path
+    """Folder in which a folder of the checkpoint is made."""
+    min_area_ha: float
+    """Smaller parcels are left out."""
+    seed: int
+    device: str
+    """cpu or cuda."""
+
+    def load(self, connection: Connection, label_of: Callable[[Parcel], str | None], **choices: int) -> TrainingData:
+        """Return the parcels of at least the asked area, as known now; `choices` are those of `stored_season.load`."""
+
+        def label(parcel: Parcel) -> str | None:
+            return label_of(parcel) if (parcel.area_ha or 0) >= self.min_area_ha else None
+
+        season = season_by_name(connection, self.season)
+        return stored_season.load(connection, season, self.collection, datetime.now(UTC), label_of=label, **choices)
+
+
+def train_classifier(asked: Asked, min_parcels: int, epochs: int | None) -> None:
     """Train the crop classifier with the declared crops as labels; spatial blocks are held out for its scores."""
-    now = datetime.now(UTC)
-
-    def label_of(parcel: Parcel) -> str | None:
-        return parcel.crop_name if (parcel.area_ha or 0) >= min_area_ha else None
-
     with engine(resolve_dsn()).begin() as connection:
-        data = stored_season.load(
-            connection, season_by_name(connection, season), collection, now, label_of=label_of, min_parcels=min_parcels
-        )
+        data = asked.load(connection, lambda parcel: parcel.crop_name, min_parcels=min_parcels)
         console.print(f"{len(data.labels)} parcels of {len(data.classes)} crops, {', '.join(data.observations)}")
         if data.left_out:
             console.print(f"left out: {plain(_left_out(data.left_out, min_parcels))}")
@@ -47,50 +58,35 @@ def train_classifier(
             model = season_models.classifier(
                 data,
                 epochs=epochs,
-                seed=seed,
-                device=device,
+                seed=asked.seed,
+                device=asked.device,
                 progress=lambda epoch, of, loss: steps.to(epoch, of, f"epochs, loss {loss:.3f}"),
             )
         checkpoint = model.to_checkpoint()
-        _registered(connection, "classifier", checkpoint, model.scores, out)
+        _registered(connection, "classifier", checkpoint, model.scores, asked.out)
     _print_scores(model.scores, data.season)
 
 
-def train_ndvi(
-    season: str,
-    collection: str,
-    out: Path,
-    model_name: str,
-    config_file: Path | None,
-    min_area_ha: float,
-    seed: int,
-    device: str,
-) -> None:
+def train_ndvi(asked: Asked, model_name: str, config_file: Path | None) -> None:
     """Train the model of the gap-free NDVI curve, or a network of the paper to compare; spatial blocks are held out."""
-    config = _ndvi_choices(model_name, config_file, seed)
+    config = _ndvi_choices(model_name, config_file, asked.seed)
     with engine(resolve_dsn()).begin() as connection:
-        data = stored_season.load(
-            connection,
-            season_by_name(connection, season),
-            collection,
-            datetime.now(UTC),
-            pixels=0,
-            label_of=lambda parcel: "field" if (parcel.area_ha or 0) >= min_area_ha else None,
-            min_classes=1,
-        )
+        data = asked.load(connection, lambda _: "field", pixels=0, min_classes=1)
         console.print(f"{len(data.labels)} parcels, {len(data.s1)} radar and {len(data.s2)} optical observations")
         model: GapModel | SarToNdvi
         with progress("training") as steps:
 
-            def told(update: int, loss: float) -> None:
+            def report(update: int, loss: float) -> None:
                 steps.to(update, config.all_updates, f"updates, loss {loss:.4f}")
 
             if isinstance(config, GapTrainingConfig):
-                model, scores = season_models.ndvi(data, config=config, device=device, progress=told)
+                model, scores = season_models.ndvi(data, config=config, device=asked.device, progress=report)
             else:
-                model, scores = season_models.radar_alone(data, config=config, seed=seed, device=device, progress=told)
+                model, scores = season_models.radar_alone(
+                    data, config=config, seed=asked.seed, device=asked.device, progress=report
+                )
         checkpoint = season_models.ndvi_checkpoint(model, scores, season_models.about(data))
-        _registered(connection, "ndvi", checkpoint, scores, out)
+        _registered(connection, "ndvi", checkpoint, scores, asked.out)
     _print_gap_scores(scores)
 
 
@@ -151,7 +147,7 @@ def _print_gap_scores(scores: Mapping[str, float]) -> None:
 
 
 def scores_in_short(scores: Mapping[str, Any]) -> str:
-    """Return validation scores in a few words."""
+    """Return validation scores in short."""
     if "macro_f1" in scores:
         counted = f", {scores['parcels']} parcels" if "parcels" in scores else ""
         return f"macro-F1 {scores['macro_f1'][-1]:.2f} as known on the last scored day{counted}"

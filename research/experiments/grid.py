@@ -34,7 +34,7 @@ from research.experiments.schemes import FOREST, Enhancement, ExperimentError, S
 from training.config import ModelConfig, TrainingSection
 from training.cross_validation import answer, chosen, network_config, train_fold, training_config
 from training.labelled import LabelledParcels
-from training.run_folder import Part, Told, has_learnt, write
+from training.run_folder import OnEpoch, Part, has_learnt, write
 
 Floats = NDArray[np.float64]
 Progress = Callable[[str, float], None]
@@ -110,7 +110,7 @@ class Grid:
         is_test = self.data.fold == run.fold
         return self.data.is_labelled & ~is_test, self.data.is_labelled & is_test
 
-    def fit(self, run: Run, on_epoch: Told, epochs: int | None = None) -> CropModel:
+    def fit(self, run: Run, on_epoch: OnEpoch, epochs: int | None = None) -> CropModel:
         """Train a run anew on all that may be learnt from, nothing held out: to watch it learn.
 
         Args:

@@ -1,4 +1,4 @@
-"""A replay source in memory as labelled parcels: no database, no stream; the same rows, channels and folds.
+"""A recorded or simulated season in memory as labelled parcels: no database, no stream; the same rows, channels and folds.
 
     acquisitions ── newest revision of each pass ── rows as the store holds them ── monitor.features ── observations
 

@@ -30,7 +30,7 @@ def write(outcome: Outcome, versions: Mapping[str, str], memory_mb: float, path:
 def render(outcome: Outcome, versions: Mapping[str, str], memory_mb: float) -> str:
     """Return the report as HTML."""
     environment = Environment(
-        loader=PackageLoader("seasons", "."),
+        loader=PackageLoader("research.seasons", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

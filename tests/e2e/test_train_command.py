@@ -75,13 +75,13 @@ def test_two_processes_train_one_model_and_the_first_alone_writes(tmp_path: Path
     config, kept = configured(tmp_path, "two", 3), tmp_path / "ranks"
     kept.mkdir()
     spy = (
-        "import os, torch; from training import cross_validation as cv; train = cv.train_fold\n"
-        "def told(*given):\n"
+        "import os, torch; from training import cross_validation as crossval; train = crossval.train_fold\n"
+        "def kept(*given):\n"
         "    model = train(*given)\n"
         f"    torch.save(model.network.state_dict(), '{kept}/' + os.environ['RANK'])\n"
         "    return model\n"
-        "cv.train_fold = told\n"
-        "write = cv.RunFolder.part.__globals__['write']\n"
+        "crossval.train_fold = kept\n"
+        "write = crossval.RunFolder.part.__globals__['write']\n"
         "def first(*given):\n"
         "    assert os.environ['RANK'] == '0', given\n"
         "    write(*given)\n"

@@ -72,7 +72,7 @@ def ran(asked: RunConfig, data: LabelledParcels, stop_at: int | None = None) -> 
             raise Killed
 
     folder = RunFolder.open(asked)
-    return cross_validate(data, asked.model, asked.training, folder=folder, told=told)
+    return cross_validate(data, asked.model, asked.training, folder=folder, on_epoch=told)
 
 
 @pytest.fixture(scope="module")

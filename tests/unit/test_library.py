@@ -215,7 +215,7 @@ def test_the_forms_of_a_series_give_one_curve(filler: LoadedModel) -> None:
     [
         (series() * 10_000, None, "ndvi lies between"),
         (pd.Series([0.5, 0.6]), None, "numbers .*, not dates"),
-        (series() * np.nan, None, "nothing to draw a curve from"),
+        (series() * np.nan, None, "nothing to reconstruct a curve from"),
         ((["2025-03-01"], [0.5, 0.6]), None, "one value a date is needed"),
         (series(), passes().assign(VV=0.1), "as linear power does"),
         (series(), passes().drop(columns="VH"), "without the other polarisation"),

@@ -24,6 +24,7 @@ from research.experiments.schemes import ExperimentError
 from research.seasons.replay_source import SeasonDataError
 from training.config import RunConfigError
 from training.season_models import GAP_FILLING
+from training.stored_training import Asked
 
 SIZE, BEGIN = 8, datetime(2018, 11, 3, 10, 50, tzinfo=UTC)
 S2_AT = [BEGIN + timedelta(days=20 * nr) for nr in range(12)]
@@ -209,7 +210,11 @@ def test_without_a_source_the_stored_season_is_trained_on(
     run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = list[object]()
-    monkeypatch.setattr("training.stored_training.train_ndvi", lambda *words: given.extend(words))
+
+    def train(asked: Asked, model: str, _: Path | None) -> None:
+        given.extend([asked.season, asked.collection, asked.out, model])
+
+    monkeypatch.setattr("training.stored_training.train_ndvi", train)
     assert run("n_updates = 2\n", "--season", "2023", "--collection", "nl", "--model", "cnn").exit_code == 0
     assert given[:2] == ["2023", "nl"]
     assert given[3] == "cnn"
