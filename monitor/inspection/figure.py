@@ -1,4 +1,4 @@
-"""A parcel's season as one picture: NDVI, backscatter, posteriors, alerts over the same days."""
+"""A parcel's season as one figure: NDVI, backscatter, posteriors, alerts over the same days."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -21,9 +21,9 @@ from terminal.output import printable
 COLOUR: Final = {"green": "#3a7d44", "yellow": "#d9a400", "red": "#b3261e"}
 NDVI_COLOUR: Final = "#2e7d32"
 SHOWN_CLASSES: Final = 5
-"""Classes drawn apart; more lines than these cannot be told apart by eye."""
+"""Classes shown by lines of their own; more lines than these cannot be distinguished by eye."""
 LONGEST_LABEL: Final = 32
-"""Width of a name in letters (an ideogram has two); longer ones would leave no room for the curves."""
+"""Width of a name in characters (an ideogram has two); longer ones would leave no room for the curves."""
 EMPTY: Final[Mapping[str, str]] = {
     "ndvi": "no clear view and no daily NDVI",
     "backscatter": "no radar observation",
@@ -40,7 +40,7 @@ STYLE: Final[Any] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """What a picture shows beside the rows of a parcel's history."""
+    """Hold what a figure shows beside the rows of a parcel's history."""
 
     season: tuple[date, date] | None = None
     """First and last day of the axis; None: as far as the rows reach."""
@@ -51,18 +51,18 @@ class Setting:
 
 
 def season_figure(rows: Sequence[HistoryRow], title: str, setting: Setting | None = None) -> Figure:
-    """Return the picture of a parcel's history; a frame without data says so."""
+    """Return the figure of a parcel's history; a frame without data says so."""
     setting = setting or Setting()
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(11, 8.5), layout="constrained")
         axes = figure.subplots(3, 1, sharex=True, height_ratios=(3, 2, 2))
-        drawn = {
+        has_data = {
             "ndvi": _ndvi(axes[0], rows),
             "backscatter": _backscatter(axes[1], rows),
             "posterior": _posteriors(axes[2], rows),
         }
-        for axis, (name, is_drawn) in zip(axes, drawn.items(), strict=True):
-            if not is_drawn:
+        for axis, (name, is_filled) in zip(axes, has_data.items(), strict=True):
+            if not is_filled:
                 why = short(setting.empty.get(name, EMPTY[name]), 120)
                 axis.text(
                     0.5, 0.5, why, transform=axis.transAxes, ha="center", va="center", color="#666666", in_layout=False
@@ -78,7 +78,7 @@ def season_figure(rows: Sequence[HistoryRow], title: str, setting: Setting | Non
 
 
 def save(rows: Sequence[HistoryRow], title: str, path: Path, setting: Setting | None = None) -> None:
-    """Write the picture as PNG."""
+    """Write the figure as PNG."""
     figure = season_figure(rows, title, setting)
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # names in scripts that the font lacks become boxes
@@ -86,7 +86,7 @@ def save(rows: Sequence[HistoryRow], title: str, path: Path, setting: Setting | 
 
 
 def short(text: str, longest: int = LONGEST_LABEL) -> str:
-    """Return text from outside for a picture: one line without control characters, shortened if it is long."""
+    """Return text from outside for a figure: one line without control characters, shortened if it is long."""
     clean = printable(text)
     return clean if cell_len(clean) <= longest else f"{set_cell_size(clean, longest - 1).rstrip()}…"
 

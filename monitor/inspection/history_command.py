@@ -19,14 +19,13 @@ from db.connect import Connection, engine
 from db.history import HistoryRow
 from db.parcels import Season, load_parcels, season_by_name
 from db.series import available_series
+from db.status import Group
 from devstack.addresses import resolve_dsn
 from monitor.alerts import evidence
 from monitor.alerts.evidence import DECISIONS
 from monitor.errors import NotFound
-from monitor.inspection import arguments, figure
+from monitor.inspection import arguments
 from monitor.inspection.arguments import AsJson, CollectionOption, TimeOption
-from monitor.inspection.figure import Setting
-from monitor.inspection.posterior_course import posterior_course
 from terminal.output import console, plain, printable
 from terminal.times import moment, shown
 
@@ -39,7 +38,7 @@ AvailableOption = Annotated[
     ),
 ]
 LONGEST_NAME = 120
-"""Bytes of a picture's file name that come from the parcel; file systems take 255 in all."""
+"""Bytes of a figure's file name that come from the parcel; file systems take 255 in all."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def history(
     out: Annotated[Path | None, typer.Option(help="PNG to write, else reports/PARCEL.png")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show all that is known of a parcel, or was known at a time: table and picture."""
+    """Show all that is known of a parcel, or was known at a time: table and figure."""
     if as_known_at and as_available_at:
         raise typer.BadParameter("give --as-known-at or --as-available-at, not both")
     at = Asked(as_known_at, as_available_at)
@@ -81,7 +80,7 @@ def history(
         rows = _rows(connection, key, its_collection, its, at)
         own = store.parcel_row(connection, key)
         unobserved = _why_unobserved(connection, key, own, rows, at)
-        setting = _setting(connection, its_collection, its, rows, at)
+        groups = arguments.groups(connection, its_season, its_collection)
     if as_json:
         for row in [own, *rows] if at.known is None or own.recorded_at <= at.known else rows:
             typer.echo(json.dumps(row.__dict__, default=str))
@@ -94,10 +93,13 @@ def history(
         return
     if at.available:
         console.print("posteriors are computed now, with the active model; there are no curves and alerts of that time")
+    from monitor.inspection import figure  # loads matplotlib, which only a figure needs
+
     path = out or Path("reports") / f"{file_name(parcel)}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
+    setting = figure.Setting((its.starts_on, its.ends_on), _declared(rows, at), _why_empty(groups[0], at))
     figure.save(rows, f"{its_collection} {parcel}, season {its_season}{at.title}", path, setting)
-    console.print(f"picture: {plain(path)}", soft_wrap=True)
+    console.print(f"figure: {plain(path)}", soft_wrap=True)
 
 
 def file_name(source_id: str) -> str:
@@ -133,46 +135,48 @@ def _rows(connection: Connection, key: int, collection: str, season: Season, at:
     active = registry.active(connection, season.season_key, collection, "classifier")
     if active is not None:
         (parcel,) = load_parcels(connection, season, collection, keys=[key])
+        from monitor.inspection.posterior_course import posterior_course  # loads torch, which only a model needs
+
         s2, s1 = available_series(connection, np.array([key], np.int64), at.available)
         rows += posterior_course(connection, parcel, active.model_key, season.starts_on, s2, s1)
     return sorted(rows, key=lambda row: row.at)
 
 
 def _why_unobserved(connection: Connection, key: int, own: HistoryRow, rows: Sequence[HistoryRow], at: Asked) -> str:
-    """Return why a history has neither observations nor anything drawn from them; empty where it has."""
+    """Return why a history has neither observations nor anything derived from them; empty where it has."""
     if any(row.kind in ("s1", "s2", "ndvi", "posterior") for row in rows):
         return ""
     first = store.first_record(connection, key)
     if first is None:
         reason = own.detail["not_monitorable_reason"]
         why = f": it cannot be monitored ({reason})" if reason else ""
-        return f"no observation of this parcel is stored{why}; no picture"
+        return f"no observation of this parcel is stored{why}; no figure"
     span = f"observed {first.observed_from:%Y-%m-%d} to {first.observed_to:%Y-%m-%d}"
     if at.available:
         came = shown(first.available_from)
-        return f"no product that shows this parcel could be had by {shown(at.available)}: the first came {came}; no picture"
+        return (
+            f"no product that shows this parcel could be had by {shown(at.available)}: the first came {came}; no figure"
+        )
     if at.known is None or first.recorded_at <= at.known:
-        return f"every observation of this parcel was withdrawn{at.by_then} ({span}): no picture"
+        return f"every observation of this parcel was withdrawn{at.by_then} ({span}): no figure"
     offer = f"; for an archive loaded afterwards ask --as-available-at {at.known:%Y-%m-%dT%H:%M}"
     return (
         f"no observation of this parcel was recorded by {shown(at.known)}: the first was recorded {shown(first.recorded_at)} ({span})"
         + (offer if first.available_from <= at.known else "")
-        + "; no picture"
+        + "; no figure"
     )
 
 
-def _setting(connection: Connection, collection: str, season: Season, rows: Sequence[HistoryRow], at: Asked) -> Setting:
-    """Return the axis, what was declared, and why frames are empty where they are."""
-    (group,) = arguments.groups(connection, season.name, collection)
-    where = f"{collection} in {season.name}"
-    empty = {
+def _why_empty(group: Group, at: Asked) -> dict[str, str]:
+    """Return why each frame of the figure is empty where it is."""
+    where = f"{group.collection} in {group.season}"
+    return {
         "posterior": f"no posterior was recorded{at.by_then}"
         if group.has_classifier
         else f"no classifier is active for {where}",
         "ndvi": f"no clear view and no daily NDVI{at.by_then}",
         "backscatter": f"no radar observation{at.by_then}",
     }
-    return Setting((season.starts_on, season.ends_on), _declared(rows, at), empty)
 
 
 def _declared(rows: Sequence[HistoryRow], at: Asked) -> str:
@@ -181,7 +185,7 @@ def _declared(rows: Sequence[HistoryRow], at: Asked) -> str:
 
 
 def _print_history(rows: Sequence[HistoryRow]) -> None:
-    """Print observations, changes of the most likely crop and alerts; the daily curve is for the picture."""
+    """Print observations, changes of the most likely crop and alerts; the daily curve is for the figure."""
     table = Table(box=None)
     for name in ("day", "what", "known since", "NDVI", "VV dB", "VH dB"):
         table.add_column(name, no_wrap=True, justify="right" if name[0] in "NV" else "left")
@@ -195,9 +199,9 @@ def _print_history(rows: Sequence[HistoryRow]) -> None:
         table.add_row(f"{row.at:%Y-%m-%d}", row.kind, f"{row.recorded_at:%Y-%m-%d}", *numbers, _note(row))
     if table.row_count:
         console.print(table)
-    drawn = [row.at for row in rows if row.kind == "ndvi"]
-    if drawn:
-        console.print(f"daily NDVI on {len(drawn)} days, the last {max(drawn):%Y-%m-%d}")
+    days = [row.at for row in rows if row.kind == "ndvi"]
+    if days:
+        console.print(f"daily NDVI on {len(days)} days, the last {max(days):%Y-%m-%d}")
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -151,19 +151,19 @@ def test_text_from_outside_breaks_no_view(command: str, run: Run) -> None:
 
 
 @pytest.mark.usefixtures("connection")
-def test_a_parcels_picture_stays_in_its_folder(run: Run, tmp_path: Path) -> None:
+def test_a_parcels_figure_stays_in_its_folder(run: Run, tmp_path: Path) -> None:
     (tmp_path / "reports").mkdir()
     assert "no observation of this parcel is stored" in run("history", "../../x").output
     run("history", HOSTILE)
-    (picture,) = (tmp_path / "reports").iterdir()
-    assert picture.suffix == ".png"
+    (figure,) = (tmp_path / "reports").iterdir()
+    assert figure.suffix == ".png"
     assert sorted(one.name for one in tmp_path.iterdir()) == ["reports"]
 
 
 def test_a_parcel_that_cannot_be_monitored_says_so(connection: sa.Connection, run: Run) -> None:
     connection.execute(sa.text("update parcels set not_monitorable_reason = 'too_narrow' where source_id = '../../x'"))
     connection.commit()
-    assert "is stored: it cannot be monitored (too_narrow); no picture" in run("history", "../../x").output
+    assert "is stored: it cannot be monitored (too_narrow); no figure" in run("history", "../../x").output
 
 
 @pytest.mark.usefixtures("connection")

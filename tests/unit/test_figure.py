@@ -1,5 +1,7 @@
-"""The picture of a parcel's season: its axis, its frames, and names that are no formulas."""
+"""The figure of a parcel's season: its axis, its frames, and names that are no formulas."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -121,7 +123,7 @@ def test_names_are_shortened_and_nothing_invisible_is_left() -> None:
 
 
 @pytest.mark.parametrize("parcel", ["10984", "NL25-000010", "a.b_c", "Æ-1"])
-def test_a_parcels_picture_is_named_after_it(parcel: str) -> None:
+def test_a_parcels_figure_is_named_after_it(parcel: str) -> None:
     assert file_name(parcel) == parcel
 
 
@@ -129,13 +131,13 @@ def test_a_parcels_picture_is_named_after_it(parcel: str) -> None:
     "parcel",
     ["../../x", "/etc/passwd", "..", ".", "", "a/b", "a\\b", ".hidden", "x" * 300, "é" * 200, "a\nb", "a b", "-/-"],
 )
-def test_a_picture_stays_in_its_folder(parcel: str, tmp_path: Path) -> None:
+def test_a_figure_stays_in_its_folder(parcel: str, tmp_path: Path) -> None:
     path = tmp_path / f"{file_name(parcel)}.png"
     assert path.parent.resolve() == path.resolve().parent == tmp_path.resolve()
     path.touch()
 
 
-def test_two_parcels_never_share_a_picture() -> None:
+def test_two_parcels_never_share_a_figure() -> None:
     ids = ["a/b", "a_b", "a b", "a//b", "x" * 100, "x" * 101, "a/../b"]
     assert len({file_name(one) for one in ids}) == len(ids)
 
@@ -146,3 +148,8 @@ def test_a_files_name_is_one_step_of_a_path(parcel: str) -> None:
     assert Path(name).name == name
     assert name[:1] != "."
     assert len(name.encode()) <= 255
+
+
+def test_the_history_command_loads_neither_torch_nor_matplotlib_before_it_needs_them() -> None:
+    code = "import sys, parcelwatch; parcelwatch.load('history'); sys.exit(str({'torch', 'matplotlib'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr.strip() == "set()"
