@@ -1,4 +1,4 @@
-"""What the models believe, written and read in bulk: encoder states, posteriors, daily NDVI, phenology."""
+"""Predictions of the models, written and read in bulk: encoder states, posteriors, daily NDVI, phenology."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields

@@ -1,9 +1,9 @@
-"""What fields look like on average on a day of the season, learnt once and then frozen, so that departures from it stream.
+"""The mean signal of fields on a day of the season, learnt once and then frozen, so that departures from it stream.
 
     mean(g) = sum_d k(g - d) total_d / sum_d k(g - d) n_d        k Gaussian, g every 5 days, d days of training observations
 
 Source: kernel regression, Nadaraya 1964, Watson 1964. Chosen because: a departure from the mean of the same acquisition
-        tells crops apart as well, but needs all of its parcels at hand when one is observed; a frozen mean needs the day only.
+        separates crops as well, but needs all of its parcels at hand when one is observed; a frozen mean needs the day only.
 Shapes: rows (M, C), days (M,) to means (G, C); C channels, G knots.
 Units:  as observed; days since the season's start.
 Errors: none: a knot far from any day takes the nearest days' mean.

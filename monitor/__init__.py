@@ -1,1 +1,1 @@
-"""From stored observations to alerts: schedule, inference, phenology, rules, what people look at."""
+"""From stored observations to alerts: schedule, inference, phenology, rules, inspection."""

@@ -18,7 +18,7 @@ from db.parcels import Season
 from monitor.alerts.rules import Neighbours, RuleSettings, harvest_day, neighbours_of
 
 SAMPLE: Final = 200
-"""Parcels looked at for each region and crop: a share is then known to 3.5 % (binomial standard error at 0.5)."""
+"""Parcels sampled for each region and crop: a share is then known to 3.5 % (binomial standard error at 0.5)."""
 SAME_NDVI: Final = 0.01
 """Medians that differ by less change no finding that a single view's noise (0.03 to 0.05) would not change too."""
 
@@ -108,9 +108,9 @@ def differs(before: ProgressRow | None, after: ProgressRow, settings: RuleSettin
 
 
 def _classes(share: NDArray[np.float32], settings: RuleSettings) -> NDArray[np.int64]:
-    """(D,) what the rules make of a share of standing parcels: unknown, bare, between, standing."""
+    """(D,) class of a share of parcels with a canopy, as the rules compare: unknown, bare, between, canopy."""
     levels = np.array([settings.seedbed_share, settings.standing_share], np.float32)
-    # As the rules compare: bare at or below the one, standing at or above the other.
+    # As the rules compare: bare at or below the one, canopy at or above the other.
     return np.where(np.isfinite(share), (share > levels[0]).astype(int) + (share >= levels[1]) + 1, 0)
 
 

@@ -31,7 +31,7 @@ def observations(
 ) -> Observations:
     """Rows of one modality, sorted by parcel, in physical units.
 
-    A modality that draws more than one pixel reads pixel sets, and the mean as a single pixel where there is none stored.
+    A modality of more than one pixel reads pixel sets, and the mean as a single pixel where there is none stored.
     """
     sets = pixel_sets(connection, sensor_of(modality.name), rows) if modality.pixels > 1 else None
     return packed(modality, rows, np.searchsorted(parcel_keys, rows["parcel_key"]), starts_on, sets)

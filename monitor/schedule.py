@@ -20,9 +20,10 @@ from db.errors import DATABASE_ERRORS, DatabaseUnavailable, first_line, is_away
 from db.leader import Leadership
 from db.parcels import previous_season, season_by_name
 from monitor import crop_progress
+from monitor.batch import Counts
 from monitor.errors import NothingWorks
 from monitor.settings import MonitorSettings
-from monitor.worker import Counts, Worker
+from monitor.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +49,11 @@ def lead(dsn: str, settings: MonitorSettings, now: datetime) -> int:
 def once(worker: Worker, now: datetime) -> Counts:
     """Do the leader's work, then all that is pending: what `monitor once` and the replays call."""
     lead(worker.dsn, worker.settings, now)
-    return worker.look(now)
+    return worker.poll(now)
 
 
 def run(dsn: str, settings: MonitorSettings, clock: Callable[[], datetime]) -> None:
-    """Run until the process is told to stop (SIGTERM or SIGINT end it after the batch in hand)."""
+    """Run until the process is asked to stop (SIGTERM or SIGINT end it after the batch in hand)."""
     stop = threading.Event()
     stop_on_signals(stop)
     leader = _Leader(dsn, settings, clock, stop)
@@ -77,7 +78,7 @@ def _work(worker: Worker, clock: Callable[[], datetime], stop: threading.Event) 
     trouble, report = _Trouble(worker.dsn, stop), _Report()
     while not stop.is_set():
         try:
-            counts = worker.look(clock(), stop)
+            counts = worker.poll(clock(), stop)
         except NothingWorks as error:
             trouble.wait(str(error), worker.settings.retry_s)
             continue

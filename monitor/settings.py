@@ -18,13 +18,13 @@ class MonitorSettings(BaseSettings):
     batch: Annotated[int, Field(ge=1)] = 512
     """Parcels claimed at once: about 0.1 s of work, so locks are short and a kill costs little."""
     interval_s: Annotated[float, Field(gt=0)] = 5.0
-    """Pause between looks for news."""
+    """Pause between polls for pending observations."""
     retry_s: Annotated[float, Field(gt=0)] = 60.0
     """Pause before work that failed is tried again; doubled with each try."""
     give_up_after: Annotated[int, Field(ge=1)] = 5
     """Parcels that fail one after the other, with none that does not, before the rest waits: then the model or the server is broken."""
     lead_s: Annotated[float, Field(gt=0)] = 60.0
-    """Seconds between the leader's looks at what else is known of the crops' progress."""
+    """Seconds between the leader's updates of crop progress."""
     threads: Annotated[int, Field(ge=1)] = 1
     """Threads of the networks on a CPU: batches are small, and threads that wait for each other cost more than they bring
     (training on two busy cores: 16 s of processor time with one, over 180 s with two). Start more monitors instead."""

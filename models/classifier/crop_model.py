@@ -48,7 +48,7 @@ class CropModel:
 
     @property
     def model(self) -> str:
-        """The id that this model's states carry; empty before it was a checkpoint."""
+        """The id that is stored with this model's states; empty before it was a checkpoint."""
         return self.network.model
 
     def batch(self, observations: Mapping[str, Observations], geometry: NDArray[np.floating[Any]]) -> Batch:

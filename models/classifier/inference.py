@@ -59,13 +59,13 @@ class InferenceNetwork(PseLtae):
         if states and not self.config.is_streaming:
             raise ConfigError(f"this network cannot stream: {self.config.coupling}; give all observations at once")
         folded = {**self.initial_states(len(batch), batch.geometry.device), **(states or {})}
-        news: dict[str, list[tuple[Tensor, ...]]] = {}
+        new: dict[str, list[tuple[Tensor, ...]]] = {}
         for name, series in self._inputs(batch).items():
             some, counts = self._counting(series)
-            news.setdefault(name if name in self.sequences else self.config.scheme, []).append(
+            new.setdefault(name if name in self.sequences else self.config.scheme, []).append(
                 (self.embed(name, some, batch.geometry), some.day, some.parcel, counts)
             )
-        for name, parts in news.items():
+        for name, parts in new.items():
             rows = parts[0] if len(parts) == 1 else [torch.cat(one) for one in zip(*parts, strict=True)]
             sequence = self.sequences[name]
             assert isinstance(sequence, FoldedSequence)

@@ -44,7 +44,7 @@ class ModalityConfig:
     is_per_orbit: bool = False
     """Each relative orbit is standardised on its own: orbits differ in incidence angle."""
     pixels: int = 32
-    """Pixels of a set drawn in training (published: 32)."""
+    """Pixels sampled from a set in training (published: 32)."""
     is_co_located: bool = False
     """Pixel s of its sets is pixel s of the first modality's, as in PASTIS-R: early fusion then pairs pixels, else it
     gives the mean of the set to each."""
@@ -106,14 +106,14 @@ class ClassifierConfig:
 
     @property
     def coupling(self) -> str | None:
-        """What makes a date depend on others, so that no state can be carried through a season; None where nothing does."""
+        """What makes a date depend on others, so that no state can be updated through a season; None where nothing does."""
         if self.scheme == "early":
             return "early fusion interpolates between the dates of a whole season"
         return "its norm is taken over the dates of a whole season" if self.ltae.norm == "season" else None
 
     @property
     def is_streaming(self) -> bool:
-        """Whether states can be carried: nothing of a date depends on another date."""
+        """Whether states can be updated date by date: nothing of a date depends on another date."""
         return self.coupling is None
 
     def __str__(self) -> str:
@@ -196,7 +196,7 @@ class PseLtae(nn.Module):
         super().__init__()
         self.config = c = config
         self.model = model
-        """Id of these weights, carried by every state they make; empty while they are trained."""
+        """Id of these weights, stored with every state they make; empty while they are trained."""
         channels = {one.name: one.inputs for one in c.modalities}
         if c.scheme == "early":
             channels = {"early": sum(channels.values())}
@@ -232,7 +232,7 @@ class PseLtae(nn.Module):
         }
 
     def encode(self, batch: Batch, states: Mapping[str, State] | None = None) -> dict[str, State]:
-        """The states with the batch's observations folded in; sequences without news keep theirs.
+        """The states with the batch's observations folded in; sequences without any keep theirs.
 
         An observation without a valid pixel informs of nothing and leaves its parcel's state unchanged; only where the
         number of dates is pinned it counts, as in the published code.
@@ -244,13 +244,13 @@ class PseLtae(nn.Module):
         """
         if states and not self.config.is_streaming:
             raise ConfigError(f"this network cannot stream: {self.config.coupling}; give all observations at once")
-        news: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
+        new: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
         for name, series in self._inputs(batch).items():
             some = series if self.config.ltae.dates else series.informative()
             rows = self.embed(name, some, batch.geometry), some.day, some.parcel
-            news.setdefault(name if name in self.sequences else self.config.scheme, []).append(rows)
+            new.setdefault(name if name in self.sequences else self.config.scheme, []).append(rows)
         folded = {**self.initial_states(len(batch), batch.geometry.device), **(states or {})}
-        for name, parts in news.items():
+        for name, parts in new.items():
             embeddings, day, parcel = (torch.cat(one) for one in zip(*parts, strict=True))
             logits, values = self.attend(name, embeddings, day, parcel)
             folded[name] = attention_state.update(folded[name], logits, values, parcel, model=self.model)

@@ -5,7 +5,7 @@
 
 Source: Garnot, Landrieu and Chehata 2022 (statistics of the training folds); per orbit because incidence angles, and so
         backscatter, differ between relative orbits. Logarithms because sizes of parcels spread over three decades.
-        Anomalies because all fields green up together: what tells crops apart in spring is small beside the season.
+        Anomalies because all fields green up together: what separates crops in spring is small beside the season.
 Shapes: pixels (N, C, S), geometry (P, 4).
 Units:  S2 reflectance 0..1 or indices, S1 dB; perimeter m, area m2.
 Errors: ValueError for channels that the statistics do not know, or no training observation.

@@ -65,8 +65,8 @@ def logits_at(network: PseLtae, batch: Batch, days: tuple[float, ...]) -> NDArra
     states: dict[str, State] | None = None
     since, logits = -np.inf, []
     for day in days:
-        news = {name: one.take((one.day > since) & (one.day <= day)) for name, one in batch.series.items()}
-        states = network.encode(Batch(news, batch.geometry), states)
+        new = {name: one.take((one.day > since) & (one.day <= day)) for name, one in batch.series.items()}
+        states = network.encode(Batch(new, batch.geometry), states)
         logits.append(network.decode(states).cpu().numpy())
         since = day
     return np.stack(logits)

@@ -44,7 +44,7 @@ class Inputs:
     geometry: NDArray[np.floating[Any]]
     """(P, 4) perimeter m, area m2, perimeter / area, fill."""
     labels: NDArray[np.int64]
-    """(P,) index into the classes; what lies outside the masks of a training is not looked at."""
+    """(P,) index into the classes; ignored outside the masks of a training."""
 
 
 def train_classifier(
@@ -63,7 +63,7 @@ def train_classifier(
 
     Args:
         geometry: (P, 4) perimeter m, area m2, perimeter / area, fill.
-        labels: (P,) index into config.classes; what lies outside the two masks is not looked at.
+        labels: (P,) index into config.classes; ignored outside the two masks.
         is_training: (P,) bool; take whole spatial blocks, else scores flatter.
         is_validation: (P,) bool, disjoint; without any, the last epoch is taken and the temperature is 1.
 
@@ -72,8 +72,8 @@ def train_classifier(
     """
     if (is_training & is_validation).any():
         raise ValueError("training and validation parcels overlap: scores would flatter")
-    told = (lambda epoch, _: progress(epoch.number, epoch.of, epoch.loss)) if progress is not None else None
-    session = Session(torch.device(device), on_epoch=told)
+    report = (lambda epoch, _: progress(epoch.number, epoch.of, epoch.loss)) if progress is not None else None
+    session = Session(torch.device(device), on_epoch=report)
     inputs = Inputs(observations, geometry, labels)
     held_out = [is_validation] if is_validation.any() else []
     usable = is_training | is_validation
@@ -98,7 +98,7 @@ def train_calibrated(
     are then: at the epoch that answers the held-out parcels best a network is surer with reason than at the last one.
 
     Args:
-        usable: (P,) parcels that may be trained and validated on; the others are not looked at (a test fold).
+        usable: (P,) parcels that may be trained and validated on; the others are ignored (a test fold).
         held_out: masks (P,) of usable parcels; none: the temperature is 1.
         is_refitted: without, there is one mask and its network is the result.
 
@@ -115,13 +115,13 @@ def train_calibrated(
     for number in range(len(answers), len(rounds)):
         held, done = rounds[number], [_tensors(one) for one in answers]
 
-        def told(epoch: Epoch, state: Callable[[], State], number: int = number, done: list[State] = done) -> None:
+        def report(epoch: Epoch, state: Callable[[], State], number: int = number, done: list[State] = done) -> None:
             if session.on_epoch is not None:
                 of_rounds = replace(epoch, round=number + 1, rounds=len(rounds))
                 session.on_epoch(of_rounds, lambda: {"answers": done, "fitting": state()})
 
         is_begun = number == len(earlier["answers"])
-        own = replace(session, on_epoch=told, state=earlier.get("fitting") if is_begun else None)
+        own = replace(session, on_epoch=report, state=earlier.get("fitting") if is_begun else None)
         masks = usable & ~held, held
         network, normaliser, said = _trained(config, training, inputs, *masks, own, is_selected=not is_refitted)
         if said is not None:

@@ -1,4 +1,4 @@
-"""Carried states of the gap filler: what forward encoders and decoders hold of parcels, read up to a day and no further.
+"""Cached states of the gap filler: hidden states of forward encoders and decoders after all inputs up to a day.
 
     h, c after the steps that have ended by the day       encoder, one LSTM step more for each step since
     s, q after the views up to the day                    decoder, one LSTM step more for each view since
@@ -27,7 +27,7 @@ HEAD = struct.Struct("<16siiII")
 
 
 @dataclass(frozen=True)
-class Carried:
+class CachedState:
     """States of P parcels."""
 
     model: bytes
@@ -46,7 +46,7 @@ class Carried:
     """(K, 2, P, G)"""
 
     @classmethod
-    def nothing(cls, networks: Sequence[GapNetwork], n_parcels: int, model: bytes = bytes(16)) -> "Carried":
+    def nothing(cls, networks: Sequence[GapNetwork], n_parcels: int, model: bytes = bytes(16)) -> "CachedState":
         """The states of parcels of which nothing is read."""
         config, device = networks[0].config, next(networks[0].parameters()).device
         encoder, decoder = (
@@ -61,12 +61,12 @@ class Carried:
         first = np.where(self.first_step < NEVER, -NEVER, first_day)
         return np.asarray(np.maximum(first, STEP_DAYS * next_step(self.day)))
 
-    def rows(self, parcel: Ints | slice) -> "Carried":
+    def rows(self, parcel: Ints | slice) -> "CachedState":
         """The states of the chosen parcels."""
         first, day, steps, views = (one[parcel] for one in (self.first_step, self.day, self.steps_sum, self.views_sum))
-        return Carried(self.model, first, day, steps, views, self.encoder[:, :, parcel], self.decoder[:, :, parcel])
+        return CachedState(self.model, first, day, steps, views, self.encoder[:, :, parcel], self.decoder[:, :, parcel])
 
-    def put(self, parcel: Ints, states: "Carried") -> "Carried":
+    def put(self, parcel: Ints, states: "CachedState") -> "CachedState":
         """The states with those of some parcels replaced."""
         ours = self.rows(np.arange(len(self.day)))  # a copy
         for name in ("first_step", "day", "steps_sum", "views_sum"):
@@ -74,24 +74,24 @@ class Carried:
         ours.encoder[:, :, parcel], ours.decoder[:, :, parcel] = states.encoder, states.decoder
         return ours
 
-    def where(self, keep: Bools) -> "Carried":
+    def where(self, keep: Bools) -> "CachedState":
         """The states of the parcels to keep, empty ones in place of the others."""
         first, day = np.where(keep, self.first_step, NEVER), np.where(keep, self.day, -NEVER)
         steps, views = np.where(keep, self.steps_sum, 0), np.where(keep, self.views_sum, 0)
         is_kept = torch.as_tensor(keep, device=self.encoder.device)[:, None]
         encoder, decoder = (torch.where(is_kept, one, 0.0) for one in (self.encoder, self.decoder))
-        return Carried(self.model, first, day, steps, views, encoder, decoder)
+        return CachedState(self.model, first, day, steps, views, encoder, decoder)
 
 
-def to_bytes(carried: Carried) -> list[bytes]:
+def to_bytes(states: CachedState) -> list[bytes]:
     """Each parcel's state for storage: 32 bytes of head and K (2 H + 2 G) float32 little endian."""
-    flat = torch.cat([one.permute(2, 0, 1, 3).flatten(1) for one in (carried.encoder, carried.decoder)], dim=1)
-    heads = zip(carried.first_step, carried.day, carried.steps_sum, carried.views_sum, strict=True)
+    flat = torch.cat([one.permute(2, 0, 1, 3).flatten(1) for one in (states.encoder, states.decoder)], dim=1)
+    heads = zip(states.first_step, states.day, states.steps_sum, states.views_sum, strict=True)
     rows = flat.cpu().numpy().astype(STORED)
-    return [HEAD.pack(carried.model, *map(int, head)) + row.tobytes() for head, row in zip(heads, rows, strict=True)]
+    return [HEAD.pack(states.model, *map(int, head)) + row.tobytes() for head, row in zip(heads, rows, strict=True)]
 
 
-def from_bytes(stored: Sequence[bytes | None], empty: Carried) -> Carried:
+def from_bytes(stored: Sequence[bytes | None], empty: CachedState) -> CachedState:
     """The states of P parcels; empty where there is none or another model made it: a cache is made anew, not mended.
 
     Args:
@@ -112,4 +112,4 @@ def from_bytes(stored: Sequence[bytes | None], empty: Carried) -> Carried:
     encoder, decoder = (
         torch.as_tensor(part, device=like.device).view(-1, *like.shape).permute(1, 2, 0, 3) for part, like in parts
     )
-    return Carried(empty.model, first, day, steps, views, encoder, decoder)
+    return CachedState(empty.model, first, day, steps, views, encoder, decoder)

@@ -1,11 +1,11 @@
-"""The life of an alert: opened at the first departure, confirmed when it holds, closed when the parcel is green again.
+"""The lifecycle of an alert: opened at the first departure, confirmed when it holds, closed when the parcel is green again.
 
     finding yellow  -> opened        finding red   -> opened and confirmed
     open and red    -> confirmed     open and green -> closed
     NOT_EXECUTED or NOT_VALID        -> nothing: no evidence changes no alert
 
 Colour (of the evidence), state (of the work on it) and confidence are three different things. A dismissed alert stays
-dismissed while its departure lasts, so that inspectors are not told twice.
+dismissed while its departure lasts, so that inspectors are not alerted twice.
 """
 
 from dataclasses import dataclass

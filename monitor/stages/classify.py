@@ -3,8 +3,8 @@
     in order      state before ── acquisition ── posterior ── acquisition ── posterior ... state after
     anything else the parcel's states are made anew from all its current observations, and so is its course of posteriors
 
-So the course of a parcel's posteriors is a function of what is known of it, not of when a worker came by, and rules that look
-at the course find the same after a pause. Anything else is: an observation older than what the state has seen, a revised or
+So the course of a parcel's posteriors is a function of what is known of it, not of when a worker came by, and rules on
+the course find the same after a pause. Anything else is: an observation older than what the state has seen, a revised or
 withdrawn one, a state that is missing or of another model. A state belongs to a sequence of the model: that of a modality, or of
 all (mid fusion).
 """
@@ -159,7 +159,7 @@ def _rebuilt(
     n, observed = len(claim.parcel_keys), claim.observations
     is_rebuilt = claim.is_due("classifier") | known.is_late(n)
     is_rebuilt |= np.isin(claim.parcel_keys, observed["parcel_key"][observed["revision"] > 0])
-    # A state must hold exactly what is known less what is pending: anything else (a dropped state, a first look at a
+    # A state must hold exactly what is known less what is pending: anything else (a dropped state, the first pass over a
     # season that already runs) is not patched but made anew.
     for name, modalities in members.items():
         held = np.array([s.n_folded if (s := stored.get((int(key), name))) else 0 for key in claim.parcel_keys])

@@ -9,8 +9,8 @@
     a clear view, in order         also the days back to the two clear views before it, as revisions
     late, revised or withdrawn     the days from two clear views before it, each with its own c(d)
 
-So the newest row of each day is a function of what is known, however the observations came and whenever a worker looked at them.
-Nothing else is rewritten, and what the networks read up to `DELAY_DAYS` ago is stored with them (models.ndvi.state): the
+So the newest row of each day is a function of what is known, however the observations came and whenever a worker polled.
+Nothing else is rewritten, and what the networks read up to `DELAY_DAYS` ago is stored with them (models.ndvi.state_updates): the
 work for an acquisition does not grow with the season. A stored state is a cache: one that is missing, of another model or
 no longer what is known is made anew, and the rows are the same.
 """
@@ -29,11 +29,11 @@ from db.parcels import Season
 from db.predictions import NdviRows, StateRow
 from db.series import DIRECTIONS
 from db.work import Claim
-from models.ndvi.cached_state import Carried, from_bytes, to_bytes
-from models.ndvi.daily_curve import ORIGINS, draw_curve
-from models.ndvi.gap_model import GapModel
+from models.ndvi.cached_state import CachedState, from_bytes, to_bytes
+from models.ndvi.daily_curve import ORIGINS, reconstruct_curve
+from models.ndvi.gap_filler import GapModel
 from models.ndvi.inputs import ClearSeries, SarSeries
-from models.ndvi.state import begin
+from models.ndvi.state_updates import begin
 from models.ndvi.views import MODES, Mode
 from monitor.batch import BatchContext
 from monitor.features import means, season_days
@@ -48,7 +48,7 @@ REACH_D: Final = 120
 """A clear view informs no day further back: the reach of a view in the curve's own model."""
 VIEWS_BACK: Final = 2
 NOTHING: Final = 10**6
-"""A first day after every season: nothing to draw."""
+"""A first day after every season: nothing to reconstruct."""
 SAME: Final = 2e-6
 """NDVI values that differ by less are the same: the order of float32 sums changes them by 1e-7."""
 
@@ -64,14 +64,14 @@ def reconstruct(batch: BatchContext) -> None:
     keys, model = claim.parcel_keys, batch.curve_model.model
     sar, clear = curve_series(batch.s2, batch.s1, keys, season)
     observed = _observed(batch, sar, clear)
-    first, is_redrawn = _first_informed(connection, claim, season, observed)
-    before = _carried(connection, batch.curve_model.key, model, keys)
-    carried, parts = before, [_NO_ROWS]
+    first, is_recomputed = _first_informed(connection, claim, season, observed)
+    before = _cached_states(connection, batch.curve_model.key, model, keys)
+    cached, parts = before, [_NO_ROWS]
     for step in _steps(first, observed):
         some_sar, some_clear = _of(sar, step.parcel, len(keys)), _of(clear, step.parcel, len(keys))
-        states = {mode: one.rows(step.parcel) for mode, one in carried.items()}
-        rows = draw_curve(model, some_sar, some_clear, step.begin, step.known, states)
-        carried = {mode: one.put(step.parcel, rows.carried[mode]) for mode, one in carried.items()}
+        states = {mode: one.rows(step.parcel) for mode, one in cached.items()}
+        rows = reconstruct_curve(model, some_sar, some_clear, step.begin, step.known, states)
+        cached = {mode: one.put(step.parcel, rows.cached[mode]) for mode, one in cached.items()}
         # Rows of which nothing is known but the season are no statement about the parcel: they are not stored.
         kept = np.flatnonzero((rows.origin != ORIGINS.index("prior")) & (rows.day <= step.end[rows.parcel]))
         day, is_observed = rows.day[kept], rows.origin[kept] == ORIGINS.index("observed")
@@ -86,8 +86,8 @@ def reconstruct(batch: BatchContext) -> None:
             )
         )
     if len(parts) > 1:
-        predictions.save_states(connection, batch.curve_model.key, _carried_rows(batch, before, carried, sar, clear))
-    batch.curve = _changed(connection, NdviRows.joined(parts), keys[is_redrawn])
+        predictions.save_states(connection, batch.curve_model.key, _state_rows(batch, before, cached, sar, clear))
+    batch.curve = _changed(connection, NdviRows.joined(parts), keys[is_recomputed])
 
 
 def save(batch: BatchContext) -> None:
@@ -145,8 +145,10 @@ def curve_series(
     return sar, ClearSeries(np.searchsorted(keys, clear["parcel_key"]), days, clear["ndvi"].astype(np.float64))
 
 
-def _carried(connection: Connection, model_key: int, model: GapModel, keys: NDArray[np.int64]) -> dict[Mode, Carried]:
-    """The states that the last look left behind, empty where there is none."""
+def _cached_states(
+    connection: Connection, model_key: int, model: GapModel, keys: NDArray[np.int64]
+) -> dict[Mode, CachedState]:
+    """Return the cached states, empty where none is stored."""
     stored = {(row.parcel_key, row.modality): row.state for row in predictions.load_states(connection, keys, model_key)}
     return {
         mode: from_bytes([stored.get((int(key), SEQUENCE[mode])) for key in keys], begin(model, mode, len(keys)))
@@ -154,10 +156,10 @@ def _carried(connection: Connection, model_key: int, model: GapModel, keys: NDAr
     }
 
 
-def _carried_rows(
+def _state_rows(
     batch: BatchContext,
-    before: Mapping[Mode, Carried],
-    after: Mapping[Mode, Carried],
+    before: Mapping[Mode, CachedState],
+    after: Mapping[Mode, CachedState],
     sar: SarSeries,
     clear: ClearSeries,
 ) -> list[StateRow]:

@@ -183,7 +183,7 @@ def test_any_order_of_arrival_gives_the_posteriors_of_a_full_recomputation(
         moment += timedelta(days=1)
         with engine(dsn).begin() as connection:
             store(connection, keys, many[first:last], moment)
-        counts = worker.look(moment)
+        counts = worker.poll(moment)
         assert counts.postponed == 0
     with engine(dsn).connect() as connection:
         assert connection.execute(sa.text("select count(*) from pending_work")).scalar() == 0
@@ -212,11 +212,11 @@ def test_dropped_states_are_rebuilt_and_nothing_changes(
         )
         store(connection, keys, many[:-1], NOW)
     worker = Worker(dsn, MonitorSettings())
-    worker.look(NOW)
+    worker.poll(NOW)
     with engine(dsn).begin() as connection:
         connection.execute(sa.text("delete from encoder_states"))
         store(connection, keys, many[-1:], NOW + timedelta(days=1))
-    counts = worker.look(NOW + timedelta(days=1))
+    counts = worker.poll(NOW + timedelta(days=1))
     assert counts.observations == len(many)  # the whole season went through the network again
     with engine(dsn).connect() as connection:
         expected = recomputed_one(connection, model, keys)
@@ -224,7 +224,7 @@ def test_dropped_states_are_rebuilt_and_nothing_changes(
     np.testing.assert_allclose(got.probabilities, expected, atol=1e-5)
     with engine(dsn).begin() as connection:
         store(connection, keys, [Arrival(0, "S2", 300, 15)], NOW + timedelta(days=2))
-    assert worker.look(NOW + timedelta(days=2)).observations == 1  # and now only what is new
+    assert worker.poll(NOW + timedelta(days=2)).observations == 1  # and now only what is new
 
 
 def recomputed_one(connection: sa.Connection, model: CropModel, keys: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -253,7 +253,7 @@ def test_a_poisoned_parcel_is_postponed_alone(season: tuple[str, Season], model:
             {"parcel": int(keys[2]), "model": key, "now": NOW, "sequence": model.config.sequences[0]},
         )
     worker = Worker(dsn, MonitorSettings())
-    counts = worker.look(NOW)
+    counts = worker.poll(NOW)
     assert (counts.parcels, counts.postponed) == (N_PARCELS - 1, 1)
     with engine(dsn).connect() as connection:
         left = connection.execute(sa.text("select parcel_key, attempts, last_error from pending_work")).one()

@@ -111,8 +111,8 @@ class World:
         with psycopg.connect(self.dsn) as connection:
             return connection.execute(statement.encode()).fetchall()
 
-    def look(self, day: int = 365) -> Any:
-        """The leader and a worker look, some day of the season."""
+    def poll(self, day: int = 365) -> Any:
+        """The leader and a worker poll, some day of the season."""
         now = datetime(2025, 1, 1, 23, tzinfo=UTC) + timedelta(days=day)
         return schedule.once(Worker(self.dsn, MonitorSettings()), now)
 
@@ -140,14 +140,14 @@ def test_a_new_classifier_leaves_the_curves_alone_and_the_same_one_writes_nothin
     world.activate("ndvi", curve)
     world.activate("classifier", classifier)
     world.store(["p"], {day: ndvi_on(day) for day in range(0, 200, 5)})
-    world.look()
+    world.poll()
     before = {table: world.count(table) for table in ("ndvi_daily", "posteriors", "phenology", "findings")}
     assert before["ndvi_daily"] == 196
     assert before["posteriors"] == 40  # one for each acquisition
     world.activate("classifier", classifier)
-    assert world.look().parcels == 1
+    assert world.poll().parcels == 1
     world.activate("ndvi", curve)
-    assert world.look().ndvi_days == 0
+    assert world.poll().ndvi_days == 0
     assert {table: world.count(table) for table in before} == before
 
 
@@ -155,9 +155,9 @@ def test_the_course_of_posteriors_is_the_same_after_a_pause(world: World, classi
     world.activate("classifier", classifier)
     for day in range(0, 200, 5):
         world.store(["p"], {day: ndvi_on(day)})
-        world.look(day)
+        world.poll(day)
     world.store(["n1"], {day: ndvi_on(day) for day in range(0, 200, 5)})
-    world.look()
+    world.poll()
     courses = {
         name: world.query(f"""select observed_to, n_s2, probabilities from posteriors join parcels using (parcel_key)
                               where source_id = '{name}' order by posteriors.recorded_at""")
@@ -166,7 +166,7 @@ def test_the_course_of_posteriors_is_the_same_after_a_pause(world: World, classi
     assert [row[:2] for row in courses["p"]] == [row[:2] for row in courses["n1"]]
     np.testing.assert_allclose([row[2] for row in courses["p"]], [row[2] for row in courses["n1"]], atol=1e-5)
     world.store(["p"], {3: 0.5})  # late: the course since then is another
-    world.look()
+    world.poll()
     newest = world.query("""select distinct on (observed_to) observed_to, n_s2 from posteriors join parcels using (parcel_key)
                             where source_id = 'p' order by observed_to, posteriors.recorded_at desc""")
     assert [row[1] for row in newest] == list(range(1, 42))
@@ -182,13 +182,13 @@ def test_a_broken_model_stops_after_some_parcels_and_loses_nothing(
     with monkeypatch.context() as patch:
         patch.setattr("monitor.stages.classify.fold", breaks)
         with pytest.raises(NothingWorks, match="5 parcels of 5 failed, the last: ValueError: nan in the weights"):
-            worker.look(datetime.now(UTC))
+            worker.poll(datetime.now(UTC))
     waiting = world.query(
         "select count(distinct parcel_key) filter (where attempts = 0), count(distinct parcel_key) from pending_work"
     )
     assert waiting == [(len(names) - 5, len(names))]
-    assert worker.look(datetime.now(UTC)).parcels == len(names) - 5  # those that were not postponed
-    assert worker.look(datetime.now(UTC) + timedelta(hours=1)).parcels == 5
+    assert worker.poll(datetime.now(UTC)).parcels == len(names) - 5  # those that were not postponed
+    assert worker.poll(datetime.now(UTC) + timedelta(hours=1)).parcels == 5
     assert world.count("pending_work") == 0
 
 
@@ -209,7 +209,7 @@ def test_a_time_out_is_no_server_that_is_away(
 
     with monkeypatch.context() as patch:
         patch.setattr("monitor.stages.classify.fold", times_out)
-        assert worker.look(datetime.now(UTC)).postponed == 1
+        assert worker.poll(datetime.now(UTC)).postponed == 1
     assert "statement timeout" in world.query("select last_error from pending_work where attempts > 0 limit 1")[0][0]
 
 
@@ -222,18 +222,18 @@ def losses(world: World) -> list[Any]:
                           from alerts where rule = 'early_loss'""")
 
 
-def test_an_alert_follows_from_what_is_known_however_often_a_monitor_looked(
+def test_an_alert_follows_from_what_is_known_however_often_a_monitor_polled(
     world: World, classifier: CropModel
 ) -> None:
-    """One parcel is looked at after each view, its twin once at the end; the neighbours come late to both."""
+    """One parcel is worked on after each view, its twin once at the end; the neighbours come late to both."""
     world.activate("classifier", classifier)
     for day, ndvi in GREEN_THEN_LOST.items():
         world.store(["p"], {day: ndvi})
-        world.look(day)
+        world.poll(day)
     world.store([f"n{nr}" for nr in range(1, N_NEIGHBOURS)], STANDING)
-    world.look(150)
+    world.poll(150)
     world.store(["n0"], GREEN_THEN_LOST)
-    world.look(151)
+    world.poll(151)
     found = losses(world)
     assert found == [("open", "red", "2025-04-11", True, False)] * 2
 
@@ -242,13 +242,13 @@ def test_an_alert_moves_with_the_views_that_it_rests_on(world: World, classifier
     world.activate("classifier", classifier)
     world.store([f"n{nr}" for nr in range(N_NEIGHBOURS)], STANDING)
     world.store(["p"], GREEN_THEN_LOST)
-    world.look(150)
+    world.poll(150)
     assert losses(world) == [("open", "red", "2025-04-11", True, False)]
     world.store(["p"], {100: None}, revision=1)  # the first bare view was not one
-    world.look(151)
+    world.poll(151)
     assert losses(world) == [("open", "yellow", "2025-04-21", False, False)]
     events = world.query("select event, evidence -> 'lost_on' from alert_events order by recorded_at, event")
     assert events[-1] == ("changed", "2025-04-21")
     world.store(["p"], {110: 0.5}, revision=1)  # and neither was the next
-    world.look(152)
+    world.poll(152)
     assert [row[-1] for row in losses(world)] == [True]

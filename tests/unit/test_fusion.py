@@ -158,7 +158,7 @@ def test_every_parameter_learns(network: PseLtae) -> None:
     assert not {name for name in idle if not name.endswith((".lin.bias", "attention.keys.bias"))}
 
 
-def test_states_are_carried_where_dates_do_not_couple(network: PseLtae) -> None:
+def test_states_are_updated_where_dates_do_not_couple(network: PseLtae) -> None:
     batch = season(8)
     is_late = {name: one.day > 150 for name, one in batch.series.items()}
     late = Batch({name: one.take(is_late[name]) for name, one in batch.series.items()}, batch.geometry)

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.ndvi.daily_curve import DIP_DEPTH, OBSERVED, PRIOR, RECONSTRUCTED, CurveRows, draw_curve
-from models.ndvi.gap_model import GapModel
+from models.ndvi.daily_curve import DIP_DEPTH, OBSERVED, PRIOR, RECONSTRUCTED, CurveRows, reconstruct_curve
+from models.ndvi.gap_filler import GapModel
 from models.ndvi.inputs import ClearSeries, Floats, Ints, SarSeries
 from models.ndvi.network import GapConfig
 from models.ndvi.training import GapTrainingConfig, fit_gaps
@@ -52,7 +52,7 @@ class World:
         self, first: int, known: int, sar: SarSeries | None = None, clear: ClearSeries | None = None, n: int = N
     ) -> CurveRows:
         """The rows of n fields from a day to another, as known then."""
-        return draw_curve(self.model, sar or self.sar, clear or self.clear, np.full(n, first), np.full(n, known))
+        return reconstruct_curve(self.model, sar or self.sar, clear or self.clear, np.full(n, first), np.full(n, known))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -72,7 +72,7 @@ def world() -> World:
 def on(rows: CurveRows, day: int) -> CurveRows:
     """The rows of a day, one a field that has any."""
     keep = rows.day == day
-    return replace(rows, **{name: one[keep] for name, one in vars(rows).items() if name != "carried"})
+    return replace(rows, **{name: one[keep] for name, one in vars(rows).items() if name != "cached"})
 
 
 def assert_same(got: CurveRows, want: CurveRows, atol: float = 1e-6) -> None:
@@ -84,7 +84,7 @@ def assert_same(got: CurveRows, want: CurveRows, atol: float = 1e-6) -> None:
 
 def test_there_is_a_row_for_each_day_and_the_last_alone_is_causal(world: World) -> None:
     first, known = np.array([10, 200, 50, -30]), np.array([20, 190, 50, -20])
-    rows = draw_curve(world.model, world.sar, world.clear, first, known)
+    rows = reconstruct_curve(world.model, world.sar, world.clear, first, known)
     assert rows.parcel.tolist() == [0] * 11 + [2] + [3] * 11
     assert rows.day.tolist() == [*range(10, 21), 50, *range(-30, -19)]
     assert rows.day[rows.is_causal].tolist() == [20, 50, -20]
@@ -100,7 +100,7 @@ def test_a_clear_day_is_its_view(world: World) -> None:
 
 def test_it_follows_the_truth_through_a_gap_better_than_a_line(world: World) -> None:
     rows = world.curve(111, LAST)
-    rows = replace(rows, **{name: one[rows.day < 170] for name, one in vars(rows).items() if name != "carried"})
+    rows = replace(rows, **{name: one[rows.day < 170] for name, one in vars(rows).items() if name != "cached"})
     want = truth(rows.parcel, rows.day.astype(float))
     ends = [truth(rows.parcel, np.full(len(want), float(day))) for day in (110, 170)]
     line = ends[0] + (ends[1] - ends[0]) * (rows.day - 110) / 60
@@ -112,7 +112,7 @@ def test_sd_grows_in_a_gap_and_covers_the_truth(world: World) -> None:
     assert (np.diff([on(rows, day).sd.mean() for day in (110, 112, 116, 140)]) > 0).all()
     causal = [world.curve(day, day) for day in (110, 112, 116)]
     assert (np.diff([one.sd.mean() for one in causal]) > 0).all()
-    rows = replace(rows, **{name: one[rows.day < 170] for name, one in vars(rows).items() if name != "carried"})
+    rows = replace(rows, **{name: one[rows.day < 170] for name, one in vars(rows).items() if name != "cached"})
     for some in (rows, *causal):
         error = some.ndvi - truth(some.parcel, some.day.astype(float))
         assert np.mean(np.abs(error) <= 1.96 * some.sd) > 0.85
@@ -133,8 +133,8 @@ def test_no_row_sees_what_comes_after_the_known_day(world: World, known: int, ba
 def test_a_parcel_does_not_depend_on_its_neighbours(world: World) -> None:
     sar, clear = world.sar.rows(world.sar.parcel == 5), world.clear.rows(world.clear.parcel == 5)
     known = 100 + 5 * np.arange(N)
-    among = draw_curve(world.model, world.sar, world.clear, known - 60, known)
-    alone = draw_curve(
+    among = reconstruct_curve(world.model, world.sar, world.clear, known - 60, known)
+    alone = reconstruct_curve(
         world.model,
         replace(sar, parcel=0 * sar.parcel),
         replace(clear, parcel=0 * clear.parcel),
@@ -245,7 +245,7 @@ def test_nothing_at_all_is_the_prior_with_its_wide_band(world: World) -> None:
         np.testing.assert_allclose(rows.ndvi[mine], world.model.prior.at(day))
         np.testing.assert_allclose(rows.sd[mine], world.model.prior.sd_at(day))
         assert (rows.sd[mine] >= 0.1).all()
-    nobody = draw_curve(
+    nobody = reconstruct_curve(
         world.model, sar.rows(sar.day < 0), clear.rows(clear.day < 0), np.zeros(2, np.int64), np.full(2, 9)
     )
     assert (nobody.origin == PRIOR).all()
@@ -303,8 +303,8 @@ def test_one_view_or_one_pass_are_enough_for_an_answer(world: World, n_views: in
 
 def test_nobody_asked_for_and_no_days(world: World) -> None:
     for first, known in ((NOTHING, NOTHING), (np.array([9, 9]), np.array([8, -(10**6)]))):
-        rows = draw_curve(world.model, world.sar, world.clear, first, known)
-        assert [len(one) for name, one in vars(rows).items() if name != "carried"] == [0] * 6
+        rows = reconstruct_curve(world.model, world.sar, world.clear, first, known)
+        assert [len(one) for name, one in vars(rows).items() if name != "cached"] == [0] * 6
 
 
 def test_a_season_sown_the_autumn_before_its_name(world: World) -> None:

@@ -1,4 +1,4 @@
-"""Carried states: answers of what came since are those of reading everything, and a state that no longer holds is made anew."""
+"""Cached states: answers of what came since are those of reading everything, and a state that no longer holds is made anew."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,13 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.ndvi.cached_state import HEAD, Carried, from_bytes, to_bytes
-from models.ndvi.daily_curve import draw_curve
-from models.ndvi.gap_model import GapModel
+from models.ndvi.cached_state import HEAD, CachedState, from_bytes, to_bytes
+from models.ndvi.daily_curve import reconstruct_curve
+from models.ndvi.gap_filler import GapModel
 from models.ndvi.inputs import NEVER, ClearSeries, Floats, Ints, OrbitScale, SarSeries
 from models.ndvi.network import GapConfig, GapNetwork
 from models.ndvi.queries import STEP_DAYS, GapQueries, Series, Steps, next_step
-from models.ndvi.state import DELAY_DAYS, advance, begin, holding
+from models.ndvi.state_updates import DELAY_DAYS, advance, begin, holding
 from models.ndvi.views import MODES, Mode, Prior
 
 P, FIRST, LAST = 6, -60, 260
@@ -90,18 +90,18 @@ def test_answers_from_a_carried_state_are_those_of_reading_everything(
     spread: int,
     data: st.DataObject,
 ) -> None:
-    carried = begin(model, mode, P)
+    cached = begin(model, mode, P)
     for stop in stops:
         known = stop + spread * np.arange(P)  # each parcel has its own today
         steps, series = given_of(model, *known_on(known, *season))
-        carried = holding(carried, steps, series, known)
-        assert (carried.day > -NEVER).all() or stop == stops[0]  # nothing that comes in order empties a state
-        carried = advance(model, mode, carried, steps, series, known - delay)
-        assert (carried.day == known - delay).all()
+        cached = holding(cached, steps, series, known)
+        assert (cached.day > -NEVER).all() or stop == stops[0]  # nothing that comes in order empties a state
+        cached = advance(model, mode, cached, steps, series, known - delay)
+        assert (cached.day == known - delay).all()
         asked = known - data.draw(st.integers(0, delay))
         queries = GapQueries.at(series, np.arange(P), asked)
         want = model.fill(steps, series, queries, mode, known)
-        got = model.fill(steps, series, queries, mode, known, carried)
+        got = model.fill(steps, series, queries, mode, known, cached)
         np.testing.assert_allclose(got.ndvi, want.ndvi, atol=1e-5)
         np.testing.assert_allclose(got.sd, want.sd, atol=1e-5)
 
@@ -112,29 +112,29 @@ def test_a_causal_answer_needs_only_what_is_recent(
     model: GapModel, season: tuple[SarSeries, ClearSeries], stops: list[int]
 ) -> None:
     """The radar of 48 days and of the unfinished step, and the last views read: nothing else is looked at."""
-    carried, none = begin(model, "causal", P), np.zeros(P, np.int64)
+    cached, none = begin(model, "causal", P), np.zeros(P, np.int64)
     for stop in stops:
         known = none + stop
         sar, clear = known_on(known, *season)
         want_steps, want_series = given_of(model, sar, clear)
         want = model.fill(want_steps, want_series, GapQueries.at(want_series, np.arange(P), known), "causal", known)
-        since = np.minimum(known - 48, STEP_DAYS * next_step(carried.day) - 1)
-        older = sum((clear.parcel == p) & (clear.day <= carried.day[p]) for p in range(P)).astype(bool)
+        since = np.minimum(known - 48, STEP_DAYS * next_step(cached.day) - 1)
+        older = sum((clear.parcel == p) & (clear.day <= cached.day[p]) for p in range(P)).astype(bool)
         nearest = np.concatenate([np.flatnonzero((clear.parcel == p) & older)[-3:] for p in range(P)])
         keep = ~older
         keep[nearest] = True
         steps, series = given_of(model, sar.rows(sar.day > since[sar.parcel]), clear.rows(keep))
-        got = model.fill(steps, series, GapQueries.at(series, np.arange(P), known), "causal", known, carried)
+        got = model.fill(steps, series, GapQueries.at(series, np.arange(P), known), "causal", known, cached)
         np.testing.assert_allclose(got.ndvi, want.ndvi, atol=1e-5)
         np.testing.assert_allclose(got.sd, want.sd, atol=1e-5)
-        carried = advance(model, "causal", carried, steps, series, known)
+        cached = advance(model, "causal", cached, steps, series, known)
         np.testing.assert_array_equal(
-            carried.steps_sum,
+            cached.steps_sum,
             advance(model, "causal", begin(model, "causal", P), want_steps, want_series, known).steps_sum,
         )
 
 
-def carried_to(model: GapModel, mode: Mode, sar: SarSeries, clear: ClearSeries, day: int) -> Carried:
+def cached_to(model: GapModel, mode: Mode, sar: SarSeries, clear: ClearSeries, day: int) -> CachedState:
     return advance(model, mode, begin(model, mode, P), *given_of(model, sar, clear), np.full(P, day))
 
 
@@ -149,7 +149,7 @@ def test_a_state_is_emptied_by_what_it_read_otherwise_and_by_nothing_else(model:
     vv[i] += 0.5
     ndvi[j] -= 0.01
     day[i] = -40  # before what was the first
-    carried = carried_to(model, "causal", sar, clear, 100)
+    cached = cached_to(model, "causal", sar, clear, 100)
     cases = {
         "a pass is revised": (replace(sar, vv_db=vv), clear),
         "a pass is withdrawn": (sar.rows(without(sar, i)), clear),
@@ -159,29 +159,29 @@ def test_a_state_is_emptied_by_what_it_read_otherwise_and_by_nothing_else(model:
         "a view is withdrawn": (sar, clear.rows(without(clear, j))),
     }
     for what, (now_sar, now_clear) in cases.items():
-        held = holding(carried, *given_of(model, now_sar, now_clear), np.full(P, 150))
+        held = holding(cached, *given_of(model, now_sar, now_clear), np.full(P, 150))
         assert (held.day == np.where(np.arange(P) == 2, -NEVER, 100)).all(), what
         assert held.encoder[:, :, 2].eq(0).all()
-        assert held.encoder[:, :, 3].equal(carried.encoder[:, :, 3])
+        assert held.encoder[:, :, 3].equal(cached.encoder[:, :, 3])
     # What comes after is no reason, nor a late pass of the step that had not ended: days 96 to 101.
     later_sar = replace(sar, vv_db=np.where(sar.day >= 96, -5.0, sar.vv_db))
     later = clear.rows((clear.day < 101) | (clear.parcel != 2))
-    held = holding(carried, *given_of(model, later_sar, later), np.full(P, 150))
+    held = holding(cached, *given_of(model, later_sar, later), np.full(P, 150))
     assert (held.day == 100).all()
     # A day before what is read is.
     asked = np.where(np.arange(P) == 3, 99, 100)
-    held = holding(carried, *given_of(model, sar, clear), asked)
+    held = holding(cached, *given_of(model, sar, clear), asked)
     assert (held.day == np.where(np.arange(P) == 3, -NEVER, 100)).all()
 
 
 def test_a_day_before_the_carried_one_is_refused(model: GapModel) -> None:
     steps, series = given_of(model, *random_season(1, 0.3, 0.1))
-    carried = carried_to(model, "retrospective", *random_season(1, 0.3, 0.1), 100)
+    cached = cached_to(model, "retrospective", *random_season(1, 0.3, 0.1), 100)
     known = np.full(P, LAST)
     for day, half_gap in ((99, 0.0), (110, 60.0)):  # the gap of the second hides views that the state has read
         asked = GapQueries.at(series, np.arange(P), np.full(P, day), half_gap)
-        with pytest.raises(ValueError, match="before what is carried"):
-            model.fill(steps, series, asked, "retrospective", known, carried)
+        with pytest.raises(ValueError, match="before the cached state"):
+            model.fill(steps, series, asked, "retrospective", known, cached)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -189,12 +189,12 @@ def test_series_of_one_parcel_go_on_from_different_days(model: GapModel, mode: M
     sar, clear = random_season(1, 0.3, 0.1, begins=0)
     steps, series = given_of(model, sar, clear)
     twice = series.rows(np.array([3, 3, 4]))
-    states = [carried_to(model, mode, sar, clear, day).rows(np.array([p])) for p, day in ((3, 110), (3, 60), (4, 60))]
+    states = [cached_to(model, mode, sar, clear, day).rows(np.array([p])) for p, day in ((3, 110), (3, 60), (4, 60))]
     first, day, steps_sum, views_sum = (
         np.concatenate([vars(one)[name] for one in states]) for name in ("first_step", "day", "steps_sum", "views_sum")
     )
     encoder, decoder = (torch.cat([vars(one)[name] for one in states], dim=2) for name in ("encoder", "decoder"))
-    both = Carried(states[0].model, first, day, steps_sum, views_sum, encoder, decoder)
+    both = CachedState(states[0].model, first, day, steps_sum, views_sum, encoder, decoder)
     queries, known = GapQueries.at(twice, np.arange(3), np.array([130, 140, 150])), np.full(3, 200)
     want = model.fill(steps, twice, queries, mode, known)
     got = model.fill(steps, twice, queries, mode, known, both)
@@ -208,20 +208,23 @@ def test_a_fall_on_the_day_the_state_ends_is_doubted_as_by_reading_everything(mo
     day = np.tile(np.array([last - 40.0, last - 20.0, last]), P)
     clear = ClearSeries(np.repeat(np.arange(P), 3), day, np.tile(np.array([0.8, 0.8, 0.1]), P))
     stored = {mode: begin(model, mode, P) for mode in MODES}
-    want, got = draw_curve(model, sar, clear, known, known), draw_curve(model, sar, clear, known, known, stored)
-    assert (got.carried["causal"].day == last).all()
+    want, got = (
+        reconstruct_curve(model, sar, clear, known, known),
+        reconstruct_curve(model, sar, clear, known, known, stored),
+    )
+    assert (got.cached["causal"].day == last).all()
     np.testing.assert_allclose(got.sd, want.sd, atol=1e-5)
-    calm = draw_curve(model, sar, replace(clear, ndvi=np.full(3 * P, 0.8)), known, known)
+    calm = reconstruct_curve(model, sar, replace(clear, ndvi=np.full(3 * P, 0.8)), known, known)
     assert (got.sd > calm.sd + 1e-3).any()
 
 
 def test_states_are_stored_and_read_bit_by_bit_and_others_are_empty(model: GapModel) -> None:
-    carried = carried_to(model, "causal", *random_season(1, 0.3, 0.1), 100)
-    stored: list[bytes | None] = [*to_bytes(carried)]
+    cached = cached_to(model, "causal", *random_season(1, 0.3, 0.1), 100)
+    stored: list[bytes | None] = [*to_bytes(cached)]
     assert {len(one) for one in stored if one} == {HEAD.size + 4 * 2 * 2 * (7 + 5)}
     empty = begin(model, "causal", P)
     back = from_bytes(stored, empty)
-    assert_equal(back, carried)
+    assert_equal(back, cached)
     other = made(1)
     broken = [
         None,
@@ -240,7 +243,7 @@ def test_states_are_stored_and_read_bit_by_bit_and_others_are_empty(model: GapMo
         assert (from_bytes(stored, one).day == -NEVER).all()
 
 
-def assert_equal(one: Carried, other: Carried) -> None:
+def assert_equal(one: CachedState, other: CachedState) -> None:
     for name, value in vars(one).items():
         same = (
             value.equal(getattr(other, name))
@@ -269,25 +272,27 @@ def test_a_curve_drawn_from_carried_states_is_that_of_reading_everything(
         arrived, seen = rng.random(len(sar.day)) < 0.95, rng.random(len(clear.day)) < 0.95
         ndvi: Floats = np.where(rng.random(len(clear.day)) < 0.02, clear.ndvi - 0.3, clear.ndvi)
         now = (sar.rows(arrived), replace(clear, ndvi=ndvi).rows(seen))
-        want = draw_curve(model, *now, known - back, known)
-        got = draw_curve(model, *now, known - back, known, stored)
+        want = reconstruct_curve(model, *now, known - back, known)
+        got = reconstruct_curve(model, *now, known - back, known, stored)
         for name in ("ndvi", "sd", "origin", "is_causal"):
             np.testing.assert_allclose(getattr(got, name), getattr(want, name), atol=1e-5)
-        assert not want.carried
-        stored = {mode: from_bytes(to_bytes(one), begin(model, mode, P)) for mode, one in got.carried.items()}
+        assert not want.cached
+        stored = {mode: from_bytes(to_bytes(one), begin(model, mode, P)) for mode, one in got.cached.items()}
 
 
 def test_a_curve_goes_on_from_what_is_stored(model: GapModel) -> None:
     """Numbers that were tampered with show: they are what the next row is drawn from."""
     sar, clear = random_season(1, 0.3, 0.1)
     stored = dict(
-        draw_curve(model, sar, clear, np.full(P, 200), np.full(P, 200), {m: begin(model, m, P) for m in MODES}).carried
+        reconstruct_curve(
+            model, sar, clear, np.full(P, 200), np.full(P, 200), {m: begin(model, m, P) for m in MODES}
+        ).cached
     )
     known = np.full(P, 206)
-    rows = draw_curve(model, sar, clear, known - 5, known, stored)
+    rows = reconstruct_curve(model, sar, clear, known - 5, known, stored)
     for mode in MODES:
         tampered = stored | {mode: replace(stored[mode], encoder=stored[mode].encoder + 1)}
-        changed = np.abs(draw_curve(model, sar, clear, known - 5, known, tampered).ndvi - rows.ndvi) > 1e-6
+        changed = np.abs(reconstruct_curve(model, sar, clear, known - 5, known, tampered).ndvi - rows.ndvi) > 1e-6
         is_mode = rows.is_causal == (mode == "causal")
         assert changed[is_mode].any()
         assert not changed[~is_mode].any()

@@ -1,1 +1,1 @@
-"""The networks from SAR to NDVI as their papers print them, for comparison: no product path draws a curve with them."""
+"""The networks from SAR to NDVI as their papers print them, for comparison: no product path reconstructs a curve with them."""

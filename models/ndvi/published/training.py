@@ -62,7 +62,7 @@ def train_ndvi(
         n_parcels: P; every parcel index is below it.
         is_validation: (P,) parcels kept out of training, best by spatial blocks.
         config: defaults to `NdviTrainingConfig()`.
-        on_update: told (updates done, mean loss of the last) after each update.
+        on_update: called with (updates done, mean loss of the last) after each update.
         device: of the network during training and after it.
 
     Returns:

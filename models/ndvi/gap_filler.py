@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from models.checkpoint import Checkpoint, CheckpointError, content_hash, unpack
-from models.ndvi.cached_state import Carried
+from models.ndvi.cached_state import CachedState
 from models.ndvi.inputs import NEVER, Floats, Ints, OrbitScale, SarSeries
 from models.ndvi.network import GapConfig, GapNetwork
 from models.ndvi.queries import Answers, GapQueries, Series, StepGrid, Steps, answer_inputs, step_inputs, view_inputs
@@ -27,7 +27,7 @@ from models.ndvi.views import Mode, Prior
 KIND = "gap-filling"
 """What the description of a checkpoint of this model says that it is."""
 SCALE_DAYS = (4.0, 10.0, 20.0, 40.0)
-"""Distances to the nearest view at which sd is calibrated, linear between (the gaps it is judged by end 5 to 45 days off)."""
+"""Distances to the nearest view at which sd is calibrated, linear between (the gaps it is validated on end 5 to 45 days off)."""
 SERIES_AT_ONCE = 1024
 """Series decoded together: 100 MB of working arrays."""
 QUERIES_AT_ONCE = 32_768
@@ -77,7 +77,7 @@ class GapModel:
         queries: GapQueries,
         mode: Mode,
         known: Ints | None = None,
-        carried: Carried | None = None,
+        cached: CachedState | None = None,
     ) -> Filled:
         """NDVI at queries.
 
@@ -85,17 +85,17 @@ class GapModel:
             steps: radar of the parcels.
             series: their views.
             queries: sorted by series.
-            mode: a causal answer looks at nothing after its day, a retrospective one at all there is.
+            mode: a causal answer uses nothing after its day, a retrospective one all there is.
             known: (S,) the last day that anything is known of, of each series; None: the last day with radar.
-            carried: of the mode's networks and of the series: only what came after is read.
+            cached: of the mode's networks and of the series: only what came after is read.
 
         Raises:
-            ValueError: a query on a day, or with views, before those that are carried.
+            ValueError: a query on a day, or with views, before those that the cached states have read.
         """
         ends = np.full(len(series.parcel), steps.last_day) if known is None else known
         asked, row = np.unique(queries.series, return_inverse=True)  # the others are not read
         series, ends, queries = series.rows(asked), ends[asked], replace(queries, series=row.reshape(-1))
-        before = Carried.nothing(self.members[mode], len(asked)) if carried is None else carried.rows(asked)
+        before = CachedState.nothing(self.members[mode], len(asked)) if cached is None else cached.rows(asked)
         parts: list[tuple[Floats, Floats, Floats, Ints]] = []
         for start in range(0, len(series.parcel), SERIES_AT_ONCE):
             some = slice(start, start + SERIES_AT_ONCE)
@@ -112,23 +112,23 @@ class GapModel:
         return Filled(np.clip(m, -1.0, 1.0), np.sqrt(self.view_sd**2 + variance * factor**2), nearest, n_views)
 
     def _filled(
-        self, steps: Steps, series: Series, queries: GapQueries, mode: Mode, known: Ints, carried: Carried
+        self, steps: Steps, series: Series, queries: GapQueries, mode: Mode, known: Ints, cached: CachedState
     ) -> list[tuple[Floats, Floats, Floats, Ints]]:
         """Value, free variance, nearest view and number of views of queries, of all members together."""
         members = self.members[mode]
         config, device = members[0].config, next(members[0].parameters()).device
-        read = np.stack([series.parcel, carried.day], axis=1)  # series of a parcel that begin on one day share steps
+        read = np.stack([series.parcel, cached.day], axis=1)  # series of a parcel that begin on one day share steps
         _, one, row = np.unique(read, axis=0, return_index=True, return_inverse=True)
         parcels, row = series.parcel[one], row.reshape(-1)
         end = np.full(len(parcels), -NEVER)
         np.maximum.at(end, row, known)
         np.maximum.at(end, row[queries.series], queries.day)
-        grid = StepGrid.over(carried.rows(one).starts_on(steps.first_days[parcels]), end)
+        grid = StepGrid.over(cached.rows(one).starts_on(steps.first_days[parcels]), end)
         sar = step_inputs(steps.ending_on(parcels, grid.ends[:, -1], grid.n), grid, config).to(device)
-        column, n_new = series.columns(carried.day)
+        column, n_new = series.columns(cached.day)
         n_read, new_day = series.n_views - n_new, np.take_along_axis(series.day, column, axis=1)
-        if ((queries.n_before < n_read[queries.series]) | (queries.day < carried.day[queries.series])).any():
-            raise ValueError("a day was asked for that lies before what is carried of its parcel: read it anew")
+        if ((queries.n_before < n_read[queries.series]) | (queries.day < cached.day[queries.series])).any():
+            raise ValueError("a day was asked for before the cached state of its parcel: read it anew")
         views = view_inputs(series, self.prior, config, column=column).to(device)
         n_steps, n_views, parcel, step = (
             torch.as_tensor(values, device=device)
@@ -136,7 +136,7 @@ class GapModel:
         )
         out = []
         with torch.inference_mode():
-            starts = zip(members, carried.rows(one).encoder, carried.decoder, strict=True)
+            starts = zip(members, cached.rows(one).encoder, cached.decoder, strict=True)
             encoded = [(m, m.encode(sar, n_steps, h), s) for m, h, s in starts]
             states = [(m, e, m.decode(e, views, n_views, step, parcel, s)) for m, e, s in encoded]
             for low in range(0, len(queries.day), QUERIES_AT_ONCE):
@@ -198,7 +198,7 @@ class GapModel:
         weights, description = unpack(checkpoint)
         if (kind := description["kind"]) != KIND:
             raise CheckpointError(
-                f"NDVI model {checkpoint.model[:12]} is {kind}, of radar alone, and draws no curve; activate one that "
+                f"NDVI model {checkpoint.model[:12]} is {kind}, of radar alone, and reconstructs no curve; activate one that "
                 "`parcelwatch models train ndvi` made without --model"
             )
         return cls.from_state(description["config"], weights)
@@ -207,7 +207,7 @@ class GapModel:
 def places(
     queries: GapQueries, grid: StepGrid, parcel_of_series: Ints, n_columns: int, device: torch.device
 ) -> tuple[Tensor, ...]:
-    """Where queries look into what is encoded: parcel, step, series, views before, first view after."""
+    """Return where queries index the encoded series: parcel, step, series, views before, first view after."""
     parcel = parcel_of_series[queries.series]
     values = (
         parcel,

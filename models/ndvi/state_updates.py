@@ -1,6 +1,6 @@
-"""Carried states kept up to date, so that an answer costs what came since and not the season.
+"""Update cached states, so that an answer costs the observations since and not the whole season.
 
-`GapModel.fill` answers from a carried state as it does from everything: it reads what came after the state's day, the radar
+`GapModel.fill` answers from a cached state as it does from everything: it reads what came after the state's day, the radar
 around the days asked for and the nearest views. A kept state stays `DELAY_DAYS` behind, so that what is late by less is still
 to be read. Where something the state has read is revised, withdrawn, screened out or joined by a later arrival, `holding`
 empties it, and the next reading makes it anew.
@@ -16,38 +16,38 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.ndvi.cached_state import Carried
-from models.ndvi.gap_model import GapModel
+from models.ndvi.cached_state import CachedState
+from models.ndvi.gap_filler import GapModel
 from models.ndvi.inputs import NEVER, Floats, Ints
 from models.ndvi.queries import STEP_DAYS, Series, StepGrid, Steps, next_step, step_inputs, view_inputs
 from models.ndvi.views import Mode
 
 DELAY_DAYS = 45
-"""Days a kept state stays behind: 1 of 70 Dutch views redraws farther back, a cloud dip shows within 25, a pass comes in days."""
+"""Days a kept state stays behind: 1 of 70 Dutch views changes days farther back, a cloud dip shows within 25, a pass comes in days."""
 
 
-def begin(model: GapModel, mode: Mode, n_parcels: int) -> Carried:
+def begin(model: GapModel, mode: Mode, n_parcels: int) -> CachedState:
     """The states of parcels of which nothing is read."""
-    return Carried.nothing(model.members[mode], n_parcels, model.names[mode])
+    return CachedState.nothing(model.members[mode], n_parcels, model.names[mode])
 
 
-def advance(model: GapModel, mode: Mode, carried: Carried, steps: Steps, series: Series, day: Ints) -> Carried:
+def advance(model: GapModel, mode: Mode, cached: CachedState, steps: Steps, series: Series, day: Ints) -> CachedState:
     """The states with everything read up to a day; those that are there already stay.
 
     Args:
-        carried: of P parcels; what they read must still hold (`holding`).
+        cached: of P parcels; what they read must still hold (`holding`).
         steps: radar of the P parcels since the state's day, and of the step then unfinished; of an empty state all of it.
         series: of the P parcels in order, the last view read and all since; of an empty state all of them.
         day: (P,) whole days.
     """
-    networks, device = model.members[mode], carried.encoder.device
+    networks, device = model.members[mode], cached.encoder.device
     config = networks[0].config
-    day, parcel = np.maximum(day, carried.day), np.arange(len(day))
-    start = carried.starts_on(steps.first_days) // STEP_DAYS
+    day, parcel = np.maximum(day, cached.day), np.arange(len(day))
+    start = cached.starts_on(steps.first_days) // STEP_DAYS
     n_steps = np.maximum(next_step(day) - start, 0)
     grid = StepGrid(start, int(n_steps.max(initial=0)))
     x = _window(steps, grid)
-    column, n_views = series.columns(carried.day, day)
+    column, n_views = series.columns(cached.day, day)
     views = view_inputs(series, model.prior, config, column=column).to(device)
     new = (parcel[:, None], column)
     place = tuple(torch.as_tensor(one, device=device) for one in (new[0], grid.complete(new[0], series.day[new])))
@@ -55,22 +55,22 @@ def advance(model: GapModel, mode: Mode, carried: Carried, steps: Steps, series:
     with torch.inference_mode():
         for k, network in enumerate(networks):
             vectors = network.branched(step_inputs(x, grid, config).to(device))
-            before, after = _read(network.encoders[0], vectors, n_steps, carried.encoder[k])
+            before, after = _read(network.encoders[0], vectors, n_steps, cached.encoder[k])
             encoder.append(after)
             vectors = torch.cat([views, before[place]], dim=2)
-            decoder.append(_read(network.decoders[0], vectors, n_views, carried.decoder[k])[1])
-    return Carried(
-        carried.model,
-        np.where((carried.first_step == NEVER) & (n_steps > 0), start, carried.first_step),
+            decoder.append(_read(network.decoders[0], vectors, n_views, cached.decoder[k])[1])
+    return CachedState(
+        cached.model,
+        np.where((cached.first_step == NEVER) & (n_steps > 0), start, cached.first_step),
         day,
-        _sum(x, n_steps, carried.steps_sum),
-        _sum(_rows(series)[new], n_views, carried.views_sum),
+        _sum(x, n_steps, cached.steps_sum),
+        _sum(_rows(series)[new], n_views, cached.views_sum),
         torch.stack(encoder),
         torch.stack(decoder),
     )
 
 
-def holding(carried: Carried, steps: Steps, series: Series, day: Ints) -> Carried:
+def holding(cached: CachedState, steps: Steps, series: Series, day: Ints) -> CachedState:
     """The states, emptied where what they read is not what is known by now of the time up to their day.
 
     Args:
@@ -78,13 +78,13 @@ def holding(carried: Carried, steps: Steps, series: Series, day: Ints) -> Carrie
         day: (P,) the first day asked for; a state beyond it is emptied.
     """
     first = steps.first_days // STEP_DAYS
-    n_steps = np.maximum(next_step(carried.day) - first, 0)
+    n_steps = np.maximum(next_step(cached.day) - first, 0)
     x = _window(steps, StepGrid(first, int(n_steps.max(initial=0))))
-    n_views, nothing = (series.day <= carried.day[:, None]).sum(axis=1), np.zeros(len(day), np.int64)
-    return carried.where(
-        (carried.day <= day)
-        & (_sum(x, n_steps, nothing) == carried.steps_sum)
-        & (_sum(_rows(series), n_views, nothing) == carried.views_sum)
+    n_views, nothing = (series.day <= cached.day[:, None]).sum(axis=1), np.zeros(len(day), np.int64)
+    return cached.where(
+        (cached.day <= day)
+        & (_sum(x, n_steps, nothing) == cached.steps_sum)
+        & (_sum(_rows(series), n_views, nothing) == cached.views_sum)
     )
 
 
