@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from models.checkpoint import Checkpoint, CheckpointError, pack, unpack
 from models.classifier.attention_state import State
 from models.classifier.calibration import Temperature
-from models.classifier.inference import InferenceNetwork
-from models.classifier.network import ClassifierConfig, ConfigError, PseLtae
+from models.classifier.inference import InferenceNetwork, folded
+from models.classifier.network import ClassifierConfig, ConfigError, FusionNetwork, PseLtae
 from models.classifier.normalisation import Normaliser, Observations
 from models.classifier.packed_series import Batch
 
@@ -33,7 +33,7 @@ KIND = "pse-ltae"
 class CropModel:
     """A crop classifier as it is trained, stored and applied. Its network is in evaluation mode."""
 
-    network: PseLtae
+    network: FusionNetwork
     normaliser: Normaliser
     temperature: Temperature = field(default_factory=Temperature)
     scores: Mapping[str, Any] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class CropModel:
 
     def for_inference(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> CropModel:
         """The same model folded, on a device: the same posteriors, faster; in bfloat16 (GPUs) nearly the same."""
-        return replace(self, network=InferenceNetwork(self.network, dtype).to(device))
+        return replace(self, network=folded(self.network, dtype).to(device))
 
     def to_checkpoint(self) -> Checkpoint:
         """The model at rest; its id is the checkpoint's `model`.

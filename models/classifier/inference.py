@@ -24,7 +24,7 @@ from torch.nn import functional
 from models.classifier import attention_state
 from models.classifier.attention_state import State, is_remote
 from models.classifier.ltae import Ltae, SeasonNorm, positional_code
-from models.classifier.network import ConfigError, PseLtae, SequenceEncoder
+from models.classifier.network import FusionNetwork, Parts, PseLtae, SequenceEncoder
 from models.classifier.packed_series import Batch, Series
 from models.classifier.pixel_set_encoder import LinearNorm, PixelSetEncoder, linear
 
@@ -32,45 +32,27 @@ from models.classifier.pixel_set_encoder import LinearNorm, PixelSetEncoder, lin
 ROWS_AT_ONCE = 1024
 
 
-class InferenceNetwork(PseLtae):
+class InferenceNetwork(FusionNetwork):
     """A trained network for inference: outputs the same to 1e-5 in float32, states of the same model, no gradients.
 
     With `dtype` bfloat16, meant for GPUs, the products over pixels are in it; attention, states and decoder stay float32.
     """
 
     def __init__(self, trained: PseLtae, dtype: torch.dtype = torch.float32) -> None:
-        nn.Module.__init__(self)
         trained = copy.deepcopy(trained).eval()
-        self.config, self.model = trained.config, trained.model
-        self.pixel_encoders = nn.ModuleDict(
-            {
-                name: one.folded(dtype) if isinstance(one, PixelSetEncoder) else one
-                for name, one in trained.pixel_encoders.items()
-            }
+        parts = Parts(
+            {name: folded_pixels(one, dtype) for name, one in trained.pixel_encoders.items()},
+            {name: folded_sequence(one) for name, one in trained.sequences.items()},
+            None if trained.decoder is None else folded_decoder(trained.decoder),
+            {name: folded_decoder(one) for name, one in trained.auxiliary.items()},
         )
-        self.sequences = nn.ModuleDict({name: FoldedSequence(trained.sequence(name)) for name in trained.sequences})
-        self.decoder = None if trained.decoder is None else folded_decoder(trained.decoder)
-        self.auxiliary = nn.ModuleDict({name: folded_decoder(one) for name, one in trained.auxiliary.items()})
+        super().__init__(trained.config, parts, trained.model)
         self.eval().requires_grad_(False)
 
     @torch.no_grad()
     def encode(self, batch: Batch, states: Mapping[str, State] | None = None) -> dict[str, State]:
-        """The states with the batch's observations folded in, as PseLtae.encode."""
-        if states and not self.config.is_streaming:
-            raise ConfigError(f"this network cannot stream: {self.config.coupling}; give all observations at once")
-        folded = {**self.initial_states(len(batch), batch.geometry.device), **(states or {})}
-        new: dict[str, list[tuple[Tensor, ...]]] = {}
-        for name, series in self._inputs(batch).items():
-            some, counts = self._counting(series)
-            new.setdefault(name if name in self.sequences else self.config.scheme, []).append(
-                (self.embed(name, some, batch.geometry), some.day, some.parcel, counts)
-            )
-        for name, parts in new.items():
-            rows = parts[0] if len(parts) == 1 else [torch.cat(one) for one in zip(*parts, strict=True)]
-            sequence = self.sequences[name]
-            assert isinstance(sequence, FoldedSequence)
-            folded[name] = sequence.fold(folded[name], *rows, model=self.model)
-        return folded
+        """Return the states with the batch's observations folded in, as `FusionNetwork.encode`."""
+        return super().encode(batch, states)
 
     def _counting(self, series: Series) -> tuple[Series, Tensor]:
         """The observations to compute, and which of them count (N,).
@@ -84,11 +66,11 @@ class InferenceNetwork(PseLtae):
         return some, some.valid.any(dim=1)
 
 
-class FoldedSequence(SequenceEncoder):
-    """The attention over one sequence for inference."""
+class FoldedSequence(nn.Module):
+    """A `Sequence` for inference."""
 
     def __init__(self, trained: SequenceEncoder) -> None:
-        nn.Module.__init__(self)
+        super().__init__()
         self.ltae = FoldedLtae(trained.ltae)
         self.absent = trained.absent
 
@@ -114,11 +96,11 @@ class FoldedSequence(SequenceEncoder):
         return torch.where(state.is_seen[:, None], self.ltae.summarise(state, model=model), self.absent)
 
 
-class FoldedLtae(Ltae):
+class FoldedLtae(nn.Module):
     """The attention for inference, its affine maps folded."""
 
     def __init__(self, trained: Ltae) -> None:
-        nn.Module.__init__(self)
+        super().__init__()
         self.config, self.norm, c = trained.config, trained.norm, trained.config
         before, project, attention, after = trained.norm_in, trained.project, trained.attention, trained.mlp
         self.eps = before.eps
@@ -137,6 +119,7 @@ class FoldedLtae(Ltae):
 
     @torch.no_grad()
     def attend(self, embeddings: Tensor, day: Tensor, parcel: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (N, H) and values (N, H, D), as `Ltae.attend`."""
         c, buffer = self.config, self.get_buffer
         plain = functional.layer_norm(embeddings, (c.inputs,), eps=self.eps)
         dates = self._normed(linear(plain, buffer("weight"), buffer("bias")), parcel)
@@ -150,6 +133,7 @@ class FoldedLtae(Ltae):
 
     @torch.no_grad()
     def summarise(self, state: State, *, model: str = "") -> Tensor:
+        """Return the output (P, 128), as `Ltae.summarise`."""
         attended = attention_state.finish(state, model=model)
         hidden = linear(attended, self.get_buffer("mlp_weight"), self.get_buffer("mlp_bias"), relu=True)
         return self.norm_out(hidden)  # type: ignore[no-any-return]
@@ -165,6 +149,22 @@ class FoldedLtae(Ltae):
         shape = (each, dates.shape[1])
         weight, bias = (one.t().expand(shape).contiguous() for one in (self.norm.weight, self.norm.bias))
         return functional.layer_norm(dates.view(-1, *shape), shape, weight, bias, self.norm.eps).flatten(0, 1)
+
+
+def folded(network: FusionNetwork, dtype: torch.dtype = torch.float32) -> FusionNetwork:
+    """Return the network for inference: itself where it is for inference already."""
+    return InferenceNetwork(network, dtype) if isinstance(network, PseLtae) else network
+
+
+def folded_pixels(trained: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Return a pixel-set encoder with its batch norms folded; another kind of encoder is as it is."""
+    return trained.folded(dtype) if isinstance(trained, PixelSetEncoder) else trained
+
+
+def folded_sequence(trained: nn.Module) -> FoldedSequence:
+    """Return the attention over one sequence with its affine maps folded."""
+    assert isinstance(trained, SequenceEncoder)
+    return FoldedSequence(trained)
 
 
 def folded_decoder(trained: nn.Module) -> nn.Sequential:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
@@ -162,18 +162,40 @@ class Output(NamedTuple):
     """(P,) bool for each modality: parcels with an observation of it."""
 
 
-class SequenceEncoder(nn.Module):
+class Sequence(Protocol):
     """The attention over one sequence of embeddings, and the vector that stands for an empty one."""
+
+    def fold(
+        self, state: State, embeddings: Tensor, day: Tensor, parcel: Tensor, counts: Tensor, *, model: str
+    ) -> State:
+        """Return the state with those of N observations folded in that count (N,) bool."""
+        ...
+
+    def summarise(self, state: State, model: str) -> Tensor:
+        """Return the output (P, 128)."""
+        ...
+
+
+class SequenceEncoder(nn.Module):
+    """A `Sequence` as it is trained."""
 
     def __init__(self, config: LtaeConfig) -> None:
         super().__init__()
         self.ltae = Ltae(config)
         self.absent = nn.Parameter(torch.zeros(config.outputs))
 
+    def fold(
+        self, state: State, embeddings: Tensor, day: Tensor, parcel: Tensor, counts: Tensor, *, model: str
+    ) -> State:
+        """Return the state with those of N observations folded in that count (N,) bool."""
+        logits, values = self.ltae.attend(embeddings, day, parcel)  # (N, 128) -> (N, 16), (N, 16, 16)
+        logits = logits.masked_fill(~counts[:, None], -torch.inf)
+        return attention_state.update(state, logits, values, parcel, model=model)
+
     def summarise(self, state: State, model: str) -> Tensor:
-        """The output (P, 128); only parcels with an observation pass the attention's batch norm."""
+        """Return the output (P, 128); only parcels with an observation pass the attention's batch norm."""
         seen = state.is_seen
-        summary = self.absent.expand(len(state), -1)
+        summary = self.absent.expand(len(state), -1)  # (P, 128)
         return summary.index_put((torch.nonzero(seen)[:, 0],), self.ltae.summarise(state.take(seen), model=model))
 
 
@@ -186,53 +208,51 @@ def decoder(inputs: int, widths: tuple[int, ...], classes: int) -> nn.Sequential
     return nn.Sequential(*layers, nn.Linear(inputs, classes))
 
 
-class PseLtae(nn.Module):
-    """The network. `forward` trains it; `embed`, `attend`, `encode`, `decode` are the incremental path.
+class Parts(NamedTuple):
+    """The parts of a network, trained or folded for inference."""
 
-    `pixel_encoders` are by modality ("early": one over all channels), `sequences` by `ClassifierConfig.sequences`.
-    """
+    pixel_encoders: Mapping[str, nn.Module]
+    """By modality; "early": one over all channels."""
+    sequences: Mapping[str, nn.Module]
+    """`Sequence` modules by `ClassifierConfig.sequences`."""
+    decoder: nn.Module | None
+    """None in decision fusion, which has no decoder but those of its modalities."""
+    auxiliary: Mapping[str, nn.Module]
 
-    def __init__(self, config: ClassifierConfig, *, model: str = "") -> None:
+
+class FusionNetwork(nn.Module):
+    """A classifier composed of its parts: how observations become states, and states fused logits."""
+
+    def __init__(self, config: ClassifierConfig, parts: Parts, model: str) -> None:
         super().__init__()
-        self.config = c = config
+        self.config = config
         self.model = model
         """Id of these weights, stored with every state they make; empty while they are trained."""
-        channels = {one.name: one.inputs for one in c.modalities}
-        if c.scheme == "early":
-            channels = {"early": sum(channels.values())}
-        self.pixel_encoders = nn.ModuleDict(
-            {name: PixelSetEncoder(n, c.pixel_widths, c.geometry, c.ltae.inputs) for name, n in channels.items()}
-        )
-        self.sequences = nn.ModuleDict({name: SequenceEncoder(c.ltae) for name in c.sequences})
-        classes = len(c.classes)
-        # Decision fusion has no decoder but those of its modalities.
-        self.decoder = (
-            None if c.scheme == "decision" else decoder(c.ltae.outputs * len(c.sequences), c.decoder, classes)
-        )
-        self.auxiliary = nn.ModuleDict({name: decoder(c.ltae.outputs, c.decoder, classes) for name in c.auxiliaries})
+        # Checkpoints name weights after these four: a rename makes stored models unreadable.
+        self.pixel_encoders = nn.ModuleDict(dict(parts.pixel_encoders))
+        self.sequences = nn.ModuleDict(dict(parts.sequences))
+        self.decoder = parts.decoder
+        self.auxiliary = nn.ModuleDict(dict(parts.auxiliary))
 
-    def sequence(self, name: str) -> SequenceEncoder:
-        """The encoder of a sequence, by its own name or that of a modality in it."""
+    def sequence(self, name: str) -> Sequence:
+        """Return the encoder of a sequence, by its own name or that of a modality in it."""
         return self.sequences[name if name in self.sequences else self.config.scheme]  # type: ignore[return-value]
 
     def embed(self, modality: str, series: Series, geometry: Tensor) -> Tensor:
-        """Embeddings (N, 128) of observations, each by itself; geometry (P, G) of the batch."""
-        of_parcel = geometry[series.parcel, : self.config.geometry]
+        """Return embeddings (N, 128) of observations, each by itself; geometry (P, G) of the batch."""
+        of_parcel = geometry[series.parcel, : self.config.geometry]  # (P, G) -> (N, G)
         return self.pixel_encoders[modality](series.pixels, series.valid, of_parcel)  # type: ignore[no-any-return]
 
-    def attend(self, sequence: str, embeddings: Tensor, day: Tensor, parcel: Tensor) -> tuple[Tensor, Tensor]:
-        """Attention logits (N, 16) and values (N, 16, 16) of observations, each by itself if the network streams."""
-        return self.sequence(sequence).ltae.attend(embeddings, day, parcel)
-
     def initial_states(self, parcels: int, device: torch.device | str = "cpu") -> dict[str, State]:
-        """The states of parcels that nothing was observed of, by sequence."""
+        """Return the states of parcels without an observation, by sequence."""
+        c = self.config.ltae
         return {
-            name: self.sequence(name).ltae.initial_state(parcels, model=self.model, device=device)
+            name: attention_state.init(parcels, c.heads, c.value, model=self.model, device=device)
             for name in self.config.sequences
         }
 
     def encode(self, batch: Batch, states: Mapping[str, State] | None = None) -> dict[str, State]:
-        """The states with the batch's observations folded in; sequences without any keep theirs.
+        """Return the states with the batch's observations folded in; sequences without any keep theirs.
 
         An observation without a valid pixel informs of nothing and leaves its parcel's state unchanged; only where the
         number of dates is pinned it counts, as in the published code.
@@ -244,16 +264,16 @@ class PseLtae(nn.Module):
         """
         if states and not self.config.is_streaming:
             raise ConfigError(f"this network cannot stream: {self.config.coupling}; give all observations at once")
-        new: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
-        for name, series in self._inputs(batch).items():
-            some = series if self.config.ltae.dates else series.informative()
-            rows = self.embed(name, some, batch.geometry), some.day, some.parcel
-            new.setdefault(name if name in self.sequences else self.config.scheme, []).append(rows)
         folded = {**self.initial_states(len(batch), batch.geometry.device), **(states or {})}
+        new: dict[str, list[tuple[Tensor, ...]]] = {}
+        for name, series in self._inputs(batch).items():
+            some, counts = self._counting(series)
+            embeddings = self.embed(name, some, batch.geometry)  # (N, C, S) -> (N, 128)
+            of_sequence = new.setdefault(name if name in self.sequences else self.config.scheme, [])
+            of_sequence.append((embeddings, some.day, some.parcel, counts))
         for name, parts in new.items():
-            embeddings, day, parcel = (torch.cat(one) for one in zip(*parts, strict=True))
-            logits, values = self.attend(name, embeddings, day, parcel)
-            folded[name] = attention_state.update(folded[name], logits, values, parcel, model=self.model)
+            rows = parts[0] if len(parts) == 1 else [torch.cat(one) for one in zip(*parts, strict=True)]
+            folded[name] = self.sequence(name).fold(folded[name], *rows, model=self.model)
         return folded
 
     def decode(self, states: Mapping[str, State]) -> Tensor:
@@ -278,11 +298,10 @@ class PseLtae(nn.Module):
         seen = {one.name: batch.observed(one.name) for one in self.config.modalities}
         return Output(self._fused(summaries, alone, states), alone, seen)
 
-    def folded(self) -> PseLtae:
-        """The same trained function for inference: the same outputs to 1e-5, states of the same model."""
-        from models.classifier.inference import InferenceNetwork  # which is made of this class
-
-        return self if isinstance(self, InferenceNetwork) else InferenceNetwork(self)
+    def _counting(self, series: Series) -> tuple[Series, Tensor]:
+        """Return the observations to compute, and which of them count (N,) bool."""
+        some = series if self.config.ltae.dates else series.informative()
+        return some, torch.ones_like(some.day, dtype=torch.bool)
 
     def _inputs(self, batch: Batch) -> dict[str, Series]:
         """What each pixel-set encoder reads, in the order of the configuration."""
@@ -316,3 +335,27 @@ class PseLtae(nn.Module):
         seen = torch.stack([states[name].is_seen for name in alone])  # (M, P)
         weight = torch.where(seen.any(0), seen, True).float()[..., None]  # a parcel never seen: all, at their absence
         return (torch.stack(list(alone.values())) * weight).sum(0) / weight.sum(0)
+
+
+class PseLtae(FusionNetwork):
+    """The network as it is trained: `forward` trains it, `encode` and `decode` are the incremental path."""
+
+    def __init__(self, config: ClassifierConfig, *, model: str = "") -> None:
+        c, classes = config, len(config.classes)
+        channels = {one.name: one.inputs for one in c.modalities}
+        if c.scheme == "early":
+            channels = {"early": sum(channels.values())}
+        # The order is that of initialisation: a seed gives the same weights as long as it stays.
+        parts = Parts(
+            {name: PixelSetEncoder(n, c.pixel_widths, c.geometry, c.ltae.inputs) for name, n in channels.items()},
+            {name: SequenceEncoder(c.ltae) for name in c.sequences},
+            None if c.scheme == "decision" else decoder(c.ltae.outputs * len(c.sequences), c.decoder, classes),
+            {name: decoder(c.ltae.outputs, c.decoder, classes) for name in c.auxiliaries},
+        )
+        super().__init__(config, parts, model)
+
+    def attend(self, sequence: str, embeddings: Tensor, day: Tensor, parcel: Tensor) -> tuple[Tensor, Tensor]:
+        """Return attention logits (N, 16) and values (N, 16, 16), each observation by itself if the network streams."""
+        encoder = self.sequence(sequence)
+        assert isinstance(encoder, SequenceEncoder)
+        return encoder.ltae.attend(embeddings, day, parcel)

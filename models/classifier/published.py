@@ -18,9 +18,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from models.classifier import attention_state
+from models.classifier.inference import folded
 from models.classifier.ltae import LtaeConfig, positional_code
-from models.classifier.network import ClassifierConfig, ModalityConfig, PseLtae
+from models.classifier.network import ClassifierConfig, FusionNetwork, ModalityConfig, PseLtae
 from terminal.errors import UserError
 
 # Published names to ours, of one pixel-set encoder, attention and decoder. Decoders follow by number.
@@ -53,7 +53,7 @@ class PublishedError(UserError, ValueError):
 class PublishedPseLtae(nn.Module):
     """A network of published weights, on the dense tensors of the published code."""
 
-    def __init__(self, network: PseLtae, positions: Tensor | None = None) -> None:
+    def __init__(self, network: FusionNetwork, positions: Tensor | None = None) -> None:
         super().__init__()
         self.network = network
         self.modality = network.config.modalities[0].name
@@ -62,7 +62,7 @@ class PublishedPseLtae(nn.Module):
 
     def folded(self) -> PublishedPseLtae:
         """The same weights as they are applied (models.classifier.inference): the same outputs to 1e-5."""
-        return PublishedPseLtae(self.network.folded(), self.positions)
+        return PublishedPseLtae(folded(self.network), self.positions)
 
     def embed(self, pixels: Tensor, mask: Tensor | None = None, geometry: Tensor | None = None) -> Tensor:
         """Embeddings (B, T, 128); no mask: all pixels are valid; no geometry where the weights read none."""
@@ -80,13 +80,13 @@ class PublishedPseLtae(nn.Module):
         if positions is None:
             raise PublishedError("no positions are given, and the weights store no position table")
         b, t, _ = embeddings.shape
-        ltae = self.network.sequence(self.modality).ltae
+        sequence, model = self.network.sequence(self.modality), self.network.model
         parcel = torch.arange(b, device=embeddings.device).repeat_interleave(t)
         day = positions.to(embeddings.dtype).expand(b, t).flatten()
-        state = ltae.initial_state(b, device=embeddings.device)
-        return ltae.summarise(
-            attention_state.update(state, *ltae.attend(embeddings.flatten(0, 1), day, parcel), parcel)
-        )
+        state = self.network.initial_states(b, embeddings.device)[self.modality]
+        counts = torch.ones_like(parcel, dtype=torch.bool)
+        state = sequence.fold(state, embeddings.flatten(0, 1), day, parcel, counts, model=model)
+        return sequence.summarise(state, model)
 
     def decode(self, temporal: Tensor) -> Tensor:
         """Logits (B, K) of the temporal encoder's output."""

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.classifier.attention_state import State
-from models.classifier.network import PseLtae
+from models.classifier.inference import folded
+from models.classifier.network import FusionNetwork
 from models.classifier.packed_series import Batch
 from models.classifier.sampling import PackedParcels, moved
 
@@ -44,10 +45,14 @@ class Predictions:
 
 
 def predict(
-    network: PseLtae, parcels: PackedParcels, some: Tensor, days: tuple[float, ...], device: torch.device | str = "cpu"
+    network: FusionNetwork,
+    parcels: PackedParcels,
+    some: Tensor,
+    days: tuple[float, ...],
+    device: torch.device | str = "cpu",
 ) -> Predictions:
     """What a trained network says of the parcels `some` (P,) at the end of each of the days, ascending."""
-    fast = network.folded().to(device)
+    fast = folded(network).to(device)
     batches = (moved(parcels.take(part), torch.device(device)) for part in torch.split(some, CHUNK))
     parts = [Predictions(logits_at(fast, batch, days), newest_days(batch, days)) for batch in batches]
     nothing = np.zeros((len(days), 0, len(network.config.classes)), np.float32)
@@ -55,7 +60,7 @@ def predict(
 
 
 @torch.no_grad()
-def logits_at(network: PseLtae, batch: Batch, days: tuple[float, ...]) -> NDArray[np.float32]:
+def logits_at(network: FusionNetwork, batch: Batch, days: tuple[float, ...]) -> NDArray[np.float32]:
     """Logits (D, P, K) with what was known at the end of each of the days, ascending.
 
     One pass over the season where the network streams; else the season so far anew for each day.

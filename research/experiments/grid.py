@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from models.classifier.crop_model import CropModel
 from models.classifier.fitting import Session
-from models.classifier.network import PseLtae
+from models.classifier.network import FusionNetwork
 from models.classifier.training import Inputs, train_calibrated
 from research.experiments.forest import averaged, forest
 from research.experiments.schemes import FOREST, Enhancement, ExperimentError, Scheme
@@ -184,7 +184,7 @@ class Grid:
         }
 
 
-def n_parameters(network: PseLtae) -> int:
+def n_parameters(network: FusionNetwork) -> int:
     """Parameters that the fused logits need: without the decoders that only auxiliary supervision trains."""
     is_needed = network.config.scheme == "decision"
     return sum(

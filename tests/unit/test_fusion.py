@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from models.classifier import early_fusion
+from models.classifier.inference import InferenceNetwork
 from models.classifier.ltae import LtaeConfig, Norm
 from models.classifier.network import ClassifierConfig, ConfigError, Fusion, ModalityConfig, PseLtae
 from models.classifier.packed_series import Batch, Series
@@ -118,7 +119,7 @@ def test_observations_without_a_valid_pixel_are_as_none(network: PseLtae) -> Non
 
 
 def test_the_folded_network_gives_the_same(network: PseLtae) -> None:
-    close(network.folded()(season(4)).logits, network(season(4)).logits)
+    close(InferenceNetwork(network)(season(4)).logits, network(season(4)).logits)
 
 
 @pytest.mark.parametrize("names", [(), ("s2",), ("s1a",), ("s1a", "s1d"), ("s2", "s1d"), ("s2", "s1a", "s1d")])
