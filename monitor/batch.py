@@ -95,7 +95,9 @@ class BatchContext:
     classifier: Active[CropModel] | None
     curve_model: Active[GapModel] | None
     recorded_at: datetime | None = None
-    """When what the batch stores becomes known; from then on who asks as known later waits for the commit."""
+    """When what the batch stores becomes known, None until all that takes long is done.
+
+    From then on who asks as known later waits for the commit."""
     classified: Classified | None = None
     curve: NdviRows | None = None
     """Days of the curves that are to be stored."""

@@ -36,7 +36,7 @@ def refresh(connection: Connection, season: Season, collection: str, settings: R
         return 0
     recorded_at = recording.begin(connection, now)
     crop_progress.save(connection, season.season_key, collection, rows, n, recorded_at)
-    _mark(connection, season, collection, before, rows, settings, recorded_at)
+    work.mark(connection, _affected(connection, season, collection, before, rows, settings), "rules", recorded_at)
     return len(rows)
 
 
@@ -68,16 +68,18 @@ def _computed(
     return rows
 
 
-def _mark(
+def _affected(
     connection: Connection,
     season: Season,
     collection: str,
     before: Mapping[tuple[str, str], ProgressRow],
     rows: list[ProgressRow],
     settings: RuleSettings,
-    recorded_at: datetime,
-) -> None:
-    """Marks parcels whose findings may change: of groups that stand otherwise, or seen on days not known of the neighbours before."""
+) -> list[int]:
+    """Return keys of parcels whose findings may change.
+
+    Those of groups that stand otherwise, and those seen on days not known of the neighbours before.
+    """
     old = {(row.region_key, row.crop_code): row for row in before.values()}
     moved = [
         (row.region_key, row.crop_code)
@@ -91,7 +93,7 @@ def _mark(
         if last > known_to:
             first = known_to + timedelta(days=1)
             keys |= set(crop_progress.parcels_viewed(connection, season.season_key, collection, first, last))
-    work.mark(connection, sorted(keys), "rules", recorded_at)
+    return sorted(keys)
 
 
 def differs(before: ProgressRow | None, after: ProgressRow, settings: RuleSettings) -> bool:

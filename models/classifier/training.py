@@ -47,6 +47,7 @@ class Inputs:
     """(P,) index into the classes; ignored outside the masks of a training."""
 
 
+# More than six: the arrays of a training set as a caller has them; `train_calibrated` takes them as `inputs`.
 def train_classifier(
     config: ClassifierConfig,
     training: TrainingConfig,
@@ -80,6 +81,7 @@ def train_classifier(
     return train_calibrated(config, training, inputs, usable, held_out, is_refitted=not held_out, session=session)
 
 
+# More than six: configuration, data, the two masks and where it runs are independent of each other.
 def train_calibrated(
     config: ClassifierConfig,
     training: TrainingConfig,
@@ -164,6 +166,7 @@ def standardised(config: ClassifierConfig, inputs: Inputs, is_training: Mask) ->
     return normaliser, PackedParcels.of(normaliser, wanted, inputs.geometry)
 
 
+# More than six: as `train_calibrated`, of one of its trainings.
 def _trained(
     config: ClassifierConfig,
     training: TrainingConfig,

@@ -117,6 +117,7 @@ def reconstruct_curve(
     return CurveRows(parcel, days, value, sd, origin, is_causal, kept)
 
 
+# Eight parameters: those of `GapModel.fill`, and the day that a state must not lie beyond.
 def _filled(
     model: GapModel,
     steps: Steps,

@@ -165,6 +165,7 @@ class GapNetwork(nn.Module):
         x = torch.cat([views, encoded.backward[parcel[:, None], step]], dim=2)
         return forward, _from(self.decoders[1], x, n_views)
 
+    # More than six: both encoded series, the features, and the five index columns of `gap_filler.places`.
     def forward(
         self,
         encoded: Encoded,

@@ -217,6 +217,7 @@ def _parts(group: Ints, has_both: Bools, seed: int) -> Ints:
     return np.asarray(part_of[inverse.reshape(-1)])
 
 
+# More than six: one call fits one member; its shape, data, seed and place in the progress differ from call to call.
 def _fit(
     shape: GapConfig,
     config: GapTrainingConfig,

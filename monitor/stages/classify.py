@@ -7,6 +7,8 @@ So the course of a parcel's posteriors is a function of what is known of it, not
 the course find the same after a pause. Anything else is: an observation older than what the state has seen, a revised or
 withdrawn one, a state that is missing or of another model. A state belongs to a sequence of the model: that of a modality, or of
 all (mid fusion).
+
+Reads the batch's observations, its classifier, stored states and posteriors. Adds `classified` to the batch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,6 +42,8 @@ NEVER: Final = np.datetime64("0001-01-01", "us")
 class _Rows:
     """The observations of a claim by modality, each of parcels in order of the claim and of time."""
 
+    parcel_keys: NDArray[np.int64]
+    """(P,) those of the claim."""
     all: Mapping[str, NDArray[np.void]]
     index: Mapping[str, NDArray[np.int64]]
     """(N,) the place of each row's parcel in the claim."""
@@ -49,26 +53,34 @@ class _Rows:
     @classmethod
     def of(cls, claim: Claim, series: Mapping[str, NDArray[np.void]]) -> "_Rows":
         index = {name: np.searchsorted(claim.parcel_keys, rows["parcel_key"]) for name, rows in series.items()}
-        return cls(series, index, {name: claim.is_among(rows, name == "s2") for name, rows in series.items()})
+        return cls(
+            claim.parcel_keys,
+            series,
+            index,
+            {name: claim.is_among(rows, name == "s2") for name, rows in series.items()},
+        )
 
-    def count(self, names: Sequence[str], n_parcels: int, is_new: bool | None = None) -> NDArray[np.int64]:
+    def count(self, names: Sequence[str], is_new: bool | None = None) -> NDArray[np.int64]:
         """(P,) observations of modalities; only the pending ones, or the others, where `is_new` says which."""
-        counts = np.zeros(n_parcels, np.int64)
+        counts = np.zeros(len(self.parcel_keys), np.int64)
         for name in names:
             some = np.ones(len(self.all[name]), bool) if is_new is None else self.is_new[name] == is_new
-            counts += np.bincount(self.index[name][some], minlength=n_parcels)
+            counts += np.bincount(self.index[name][some], minlength=len(self.parcel_keys))
         return counts
 
-    def newest(self, names: Sequence[str], n_parcels: int) -> NDArray[np.datetime64]:
+    def newest(self, names: Sequence[str]) -> NDArray[np.datetime64]:
         """(P,) the newest observation of modalities; the year 1 where there is none."""
-        newest = np.full(n_parcels, NEVER)
+        newest = np.full(len(self.parcel_keys), NEVER)
         for name in names:
             np.maximum.at(newest, self.index[name], self.all[name]["observed_at"])
         return newest
 
-    def is_late(self, n_parcels: int) -> NDArray[np.bool_]:
+    def is_late(self) -> NDArray[np.bool_]:
         """(P,) parcels of which a pending observation is not newer than all that were folded before."""
-        oldest_new, newest_old = np.full(n_parcels, np.datetime64("9999-01-01", "us")), np.full(n_parcels, NEVER)
+        oldest_new, newest_old = (
+            np.full(len(self.parcel_keys), np.datetime64("9999-01-01", "us")),
+            np.full(len(self.parcel_keys), NEVER),
+        )
         for name, rows in self.all.items():
             new = self.is_new[name]
             np.minimum.at(oldest_new, self.index[name][new], rows["observed_at"][new])
@@ -115,10 +127,9 @@ def fold(batch: BatchContext, classifier: Active[CropModel]) -> Classified:
     )
     of = _tensor(acquired.parcel).to(model.device)
     after = {name: attention_state.prefixes(start[name], state, of) for name, state in each.items()}
-    predictions.save_states(
-        connection, classifier.key, _state_rows(claim, members, known, is_rebuilt, start, after, acquired)
-    )
-    courses = _courses(claim, model, known, is_rebuilt, acquired, after, starts_on)
+    # States are saved before anything is recorded: nobody asks them as known at a time, and they roll back with the batch.
+    predictions.save_states(connection, classifier.key, _state_rows(members, known, is_rebuilt, start, after, acquired))
+    courses = _courses(model, known, is_rebuilt, acquired, after, starts_on)
     rebuilt = frozenset(claim.parcel_keys[is_rebuilt].tolist())
     return Classified(courses, rebuilt, sum(int(one.sum()) for one in new.values()), {})
 
@@ -156,14 +167,15 @@ def _rebuilt(
     claim: Claim, members: Mapping[str, tuple[str, ...]], known: _Rows, stored: Mapping[tuple[int, str], StateRow]
 ) -> NDArray[np.bool_]:
     """(P,) parcels whose states must be made anew."""
-    n, observed = len(claim.parcel_keys), claim.observations
-    is_rebuilt = claim.is_due("classifier") | known.is_late(n)
+    observed = claim.observations
+    is_rebuilt = claim.is_due("classifier") | known.is_late()
+    # A state cannot forget: what a revision replaced or withdrew is folded into it for good.
     is_rebuilt |= np.isin(claim.parcel_keys, observed["parcel_key"][observed["revision"] > 0])
     # A state must hold exactly what is known less what is pending: anything else (a dropped state, the first pass over a
     # season that already runs) is not patched but made anew.
     for name, modalities in members.items():
         held = np.array([s.n_folded if (s := stored.get((int(key), name))) else 0 for key in claim.parcel_keys])
-        is_rebuilt |= known.count(modalities, n, is_new=False) != held
+        is_rebuilt |= known.count(modalities, is_new=False) != held
     return is_rebuilt
 
 
@@ -233,7 +245,6 @@ def _states(
 
 
 def _courses(
-    claim: Claim,
     model: CropModel,
     known: _Rows,
     is_rebuilt: NDArray[np.bool_],
@@ -246,30 +257,27 @@ def _courses(
     if len(acquired.parcel) == 0:
         return courses
     probabilities = model.posteriors(after, season_days(acquired.time, starts_on))
-    counts = _counts(known, is_rebuilt, acquired, len(claim.parcel_keys))
+    counts = _counts(known, is_rebuilt, acquired)
     for g, (p, row) in enumerate(zip(acquired.parcel.tolist(), probabilities, strict=True)):
         seen = {name: int(count[g]) for name, count in counts.items()}
-        key = int(claim.parcel_keys[p])
+        key = int(known.parcel_keys[p])
         courses.setdefault(key, []).append(PosteriorRow(key, to_utc(acquired.time[g]), seen, row.tolist()))
     return courses
 
 
-def _counts(
-    known: _Rows, is_rebuilt: NDArray[np.bool_], acquired: _Acquisitions, n_parcels: int
-) -> dict[str, NDArray[np.int64]]:
+def _counts(known: _Rows, is_rebuilt: NDArray[np.bool_], acquired: _Acquisitions) -> dict[str, NDArray[np.int64]]:
     """By modality (G,) the observations that each posterior has seen."""
     parcel = acquired.parcel
     first = np.searchsorted(parcel, parcel)
     counts = {}
     for name in known.all:
         here = np.cumsum(np.bincount(acquired.of_row[name], minlength=len(parcel)))
-        before = np.where(is_rebuilt, 0, known.count([name], n_parcels, is_new=False))
+        before = np.where(is_rebuilt, 0, known.count([name], is_new=False))
         counts[name] = before[parcel] + here - np.where(first > 0, here[first - 1], 0)
     return counts
 
 
 def _state_rows(
-    claim: Claim,
     members: Mapping[str, tuple[str, ...]],
     known: _Rows,
     is_rebuilt: NDArray[np.bool_],
@@ -278,16 +286,16 @@ def _state_rows(
     acquired: _Acquisitions,
 ) -> list[StateRow]:
     """The states after each parcel's last acquisition, and those of parcels rebuilt to nothing."""
-    n, last = len(claim.parcel_keys), acquired.last
+    last = acquired.last
     parcel = acquired.parcel[last]
     # A rebuilt state is stored even if it is empty now: all its observations may have been withdrawn.
     emptied = np.setdiff1d(np.flatnonzero(is_rebuilt), parcel)
     rows: list[StateRow] = []
     for name, modalities in members.items():
-        n_folded, newest = known.count(modalities, n), known.newest(modalities, n)
+        n_folded, newest = known.count(modalities), known.newest(modalities)
         for which, state in ((parcel, after[name].take(_tensor(last))), (emptied, start[name].take(_tensor(emptied)))):
             rows += [
-                StateRow(int(claim.parcel_keys[p]), name, int(n_folded[p]), to_utc(newest[p]), one)
+                StateRow(int(known.parcel_keys[p]), name, int(n_folded[p]), to_utc(newest[p]), one)
                 for p, one in zip(which.tolist(), attention_state.to_bytes(state), strict=True)
             ]
     return rows

@@ -13,6 +13,8 @@ So the newest row of each day is a function of what is known, however the observ
 Nothing else is rewritten, and what the networks read up to `DELAY_DAYS` ago is stored with them (models.ndvi.state_updates): the
 work for an acquisition does not grow with the season. A stored state is a cache: one that is missing, of another model or
 no longer what is known is made anew, and the rows are the same.
+
+Reads the batch's observations and curve model, stored states and days. Adds `curve` to the batch.
 """
 
 from collections.abc import Iterator, Mapping
@@ -87,6 +89,7 @@ def reconstruct(batch: BatchContext) -> None:
         )
     if len(parts) > 1:
         predictions.save_states(connection, batch.curve_model.key, _state_rows(batch, before, cached, sar, clear))
+    # A row is stored again only if its value differs: an unchanged day keeps the time at which it first became known.
     batch.curve = _changed(connection, NdviRows.joined(parts), keys[is_recomputed])
 
 
