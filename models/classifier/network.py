@@ -165,6 +165,9 @@ class Output(NamedTuple):
 class Sequence(Protocol):
     """The attention over one sequence of embeddings, and the vector that stands for an empty one."""
 
+    absent: nn.Parameter
+    """(128,) the output of a sequence without an observation."""
+
     def fold(
         self, state: State, embeddings: Tensor, day: Tensor, parcel: Tensor, counts: Tensor, *, model: str
     ) -> State:
