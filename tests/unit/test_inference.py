@@ -12,7 +12,7 @@ from torch import Tensor
 from models.classifier import attention_state, inference, pixel_set_encoder
 from models.classifier.inference import InferenceNetwork, sent_ahead
 from models.classifier.ltae import LtaeConfig, Norm
-from models.classifier.network import ClassifierConfig, ConfigError, Fusion, ModalityConfig, PseLtae
+from models.classifier.network import ClassifierConfig, ConfigError, Fusion, FusionNetwork, ModalityConfig, PseLtae
 from models.classifier.packed_series import Batch, Series
 from research.experiments.published_form import trained_like
 
@@ -51,7 +51,7 @@ def close(a: Tensor, b: Tensor) -> None:
     torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
 
 
-def logits(of: PseLtae, batch: Batch) -> Tensor:
+def logits(of: FusionNetwork, batch: Batch) -> Tensor:
     with torch.no_grad():
         return of.decode(of.encode(batch))
 
