@@ -134,7 +134,7 @@ def decide(
     The last decision counts. It holds until the alert closes: what the monitor finds meanwhile changes no decision.
 
     Args:
-        reason: why, in the person's words; None where none was given.
+        reason: why, as the person wrote it; None where none was given.
         by: who decided.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What the models predict, written and read in bulk: encoder states, posteriors, daily NDVI, phenology."""
+"""Predictions of the models, written and read in bulk: encoder states, posteriors, daily NDVI, phenology."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -28,7 +28,7 @@ class StateRow:
 
 
 def load_states(connection: sa.Connection, parcels: Keys, model_key: int) -> list[StateRow]:
-    """Encoder states of parcels for one model."""
+    """Return the encoder states of parcels for one model."""
     rows = driver(connection).execute(
         """select parcel_key, modality, n_folded, observed_to, state from encoder_states
            where parcel_key = any(%s) and model_key = %s""",
@@ -143,7 +143,7 @@ class NdviRows:
 
 
 def save_ndvi(connection: sa.Connection, rows: NdviRows, model_key: int, now: datetime) -> None:
-    """Appends days of NDVI curves."""
+    """Append days of NDVI curves."""
     n = len(rows.day)
     table = pa.table(
         {
@@ -196,7 +196,7 @@ class PhenologyRow:
 
 
 def save_phenology(connection: sa.Connection, rows: Sequence[PhenologyRow], now: datetime) -> None:
-    """Appends phenology where it differs from the newest row of its parcel."""
+    """Append phenology where it differs from the newest row of its parcel."""
     connection.execute(
         sa.text("""
             insert into phenology (parcel_key, recorded_at, outcome, reason, sos, pos, eos)
@@ -222,7 +222,7 @@ def save_phenology(connection: sa.Connection, rows: Sequence[PhenologyRow], now:
 
 
 def last_days(connection: sa.Connection, parcels: Keys) -> dict[int, date]:
-    """The last day that has an NDVI row, of parcels that have any."""
+    """Return the last day that has an NDVI row, of parcels that have any."""
     rows = connection.execute(
         sa.text("""select k, newest.day from unnest(cast(:keys as bigint[])) k cross join lateral (
                        select day from ndvi_daily where parcel_key = k order by day desc limit 1) newest"""),

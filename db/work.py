@@ -86,6 +86,8 @@ def claim(connection: sa.Connection, limit: int, now: datetime, after: tuple[int
     return None
 
 
+# The lock is on `parcels`, which ingest never updates: a claim never waits for ingest, nor ingest for a claim. "No key update"
+# leaves foreign keys of new observations free to check the row. Skip locked: workers take different parcels, none waits.
 _LOCK: Final = sa.text("""
     with due as materialized (
         select parcel_key, min(pending_key) as oldest from (
@@ -138,6 +140,7 @@ def _claimed(connection: sa.Connection, season_key: int, collection: str, locked
 
 def done(connection: sa.Connection, work: Claim) -> None:
     """Remove what the claim covered; what was committed since its snapshot stays pending."""
+    # By pending key, never by parcel: a row that the snapshot did not show has not been folded.
     connection.execute(
         sa.text("delete from pending_work where pending_key = any(:keys)"),
         {"keys": work.pending["pending_key"].tolist()},

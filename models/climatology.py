@@ -1,4 +1,4 @@
-"""The mean NDVI and backscatter of fields on a day of the season, learnt once and then frozen, so that departures from it stream.
+"""The mean signal of fields on a day of the season, learnt once and then frozen, so that departures from it stream.
 
     mean(g) = sum_d k(g - d) total_d / sum_d k(g - d) n_d        k Gaussian, g every 5 days, d days of training observations
 

@@ -139,7 +139,7 @@ def _first_crossing_down(days: Ints, ndvi: Floats, sd: Floats, top: int, level: 
 
 
 def _peak_date(days: Ints, ndvi: Floats, sd: Floats, top: int) -> PhenologyDate:
-    """The day of the highest value, and the days around it that one sd cannot distinguish from it."""
+    """The day of the highest value, and the days around it within one sd of it."""
     is_as_high = ndvi + sd >= ndvi[top]
     lower = np.flatnonzero(~is_as_high)
     left, right = lower[lower < top], lower[lower > top]

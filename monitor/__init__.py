@@ -1,1 +1,1 @@
-"""From stored observations to alerts: schedule, inference, phenology, rules, what people inspect."""
+"""From stored observations to alerts: schedule, inference, phenology, rules, inspection."""

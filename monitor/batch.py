@@ -18,7 +18,7 @@ from db.series import s1_series, s2_series
 from db.work import Claim
 from models.checkpoint import Checkpoint
 from models.classifier.crop_model import CropModel
-from models.ndvi.gap_model import GapModel
+from models.ndvi.gap_filler import GapModel
 from monitor.alerts.rules import Finding
 from monitor.settings import MonitorSettings
 
@@ -95,7 +95,9 @@ class BatchContext:
     classifier: Active[CropModel] | None
     curve_model: Active[GapModel] | None
     recorded_at: datetime | None = None
-    """When what the batch stores becomes known; from then on who asks as known later waits for the commit."""
+    """When what the batch stores becomes known, None until all that takes long is done.
+
+    From then on who asks as known later waits for the commit."""
     classified: Classified | None = None
     curve: NdviRows | None = None
     """Days of the curves that are to be stored."""
@@ -124,3 +126,30 @@ class BatchContext:
     def longest_course(self) -> int:
         """The most posteriors that are to be stored of one parcel: as many microseconds apart are they recorded."""
         return max(map(len, self.classified.changed.values()), default=1) if self.classified else 1
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How much of the pending work was done."""
+
+    parcels: int = 0
+    observations: int = 0
+    posteriors: int = 0
+    ndvi_days: int = 0
+    alert_events: int = 0
+    postponed: int = 0
+
+    @classmethod
+    def of(cls, batch: BatchContext) -> "Counts":
+        """Count what a batch did."""
+        classified, curve = batch.classified, batch.curve
+        return cls(
+            parcels=len(batch.parcels),
+            observations=classified.n_observations if classified else 0,
+            posteriors=sum(map(len, classified.changed.values())) if classified else 0,
+            ndvi_days=len(curve.day) if curve is not None else 0,
+            alert_events=batch.n_alert_events,
+        )
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(*(a + b for a, b in zip(self.__dict__.values(), other.__dict__.values(), strict=True)))

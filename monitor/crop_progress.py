@@ -76,7 +76,10 @@ def _affected(
     rows: list[ProgressRow],
     settings: RuleSettings,
 ) -> list[int]:
-    """The parcels whose findings may change: of groups that stand otherwise, or seen on days not known of the neighbours before."""
+    """Return keys of parcels whose findings may change.
+
+    Those of groups that stand otherwise, and those seen on days not known of the neighbours before.
+    """
     old = {(row.region_key, row.crop_code): row for row in before.values()}
     moved = [
         (row.region_key, row.crop_code)
@@ -107,9 +110,9 @@ def differs(before: ProgressRow | None, after: ProgressRow, settings: RuleSettin
 
 
 def _classes(share: NDArray[np.float32], settings: RuleSettings) -> NDArray[np.int64]:
-    """(D,) what the rules make of a share of standing parcels: unknown, bare, between, standing."""
+    """(D,) class of a share of parcels with a canopy, as the rules compare: unknown, bare, between, canopy."""
     levels = np.array([settings.seedbed_share, settings.standing_share], np.float32)
-    # As the rules compare: bare at or below the one, standing at or above the other.
+    # As the rules compare: bare at or below the one, canopy at or above the other.
     return np.where(np.isfinite(share), (share > levels[0]).astype(int) + (share >= levels[1]) + 1, 0)
 
 

@@ -13,7 +13,7 @@ class NotFound(UserError):
 
 
 class CannotWatch(UserError):
-    """A model whose states cannot be cached through a season is asked to watch one."""
+    """A model whose states cannot be updated through a season was activated for one."""
 
 
 class NothingWorks(Exception):

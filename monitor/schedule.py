@@ -20,9 +20,10 @@ from db.errors import DATABASE_ERRORS, DatabaseUnavailable, first_line, is_away
 from db.leader import Leadership
 from db.parcels import previous_season, season_by_name
 from monitor import crop_progress
+from monitor.batch import Counts
 from monitor.errors import NothingWorks
 from monitor.settings import MonitorSettings
-from monitor.worker import Counts, Worker
+from monitor.worker import Worker
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ class MonitorSettings(BaseSettings):
     give_up_after: Annotated[int, Field(ge=1)] = 5
     """Parcels that fail one after the other, with none that does not, before the rest waits: then the model or the server is broken."""
     lead_s: Annotated[float, Field(gt=0)] = 60.0
-    """Seconds between the leader's checks of what else is known of the crops' progress."""
+    """Seconds between the leader's updates of crop progress."""
     threads: Annotated[int, Field(ge=1)] = 1
     """Threads of the networks on a CPU: batches are small, and threads that wait for each other cost more than they bring
     (training on two busy cores: 16 s of processor time with one, over 180 s with two). Start more monitors instead."""

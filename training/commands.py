@@ -11,7 +11,7 @@ from db.parcels import season_by_name
 from devstack.addresses import resolve_dsn
 from models.checkpoint import Checkpoint
 from models.classifier.network import ClassifierConfig
-from models.ndvi.gap_model import GapModel
+from models.ndvi.gap_filler import GapModel
 from monitor.errors import CannotWatch
 from monitor.inspection import arguments
 from monitor.inspection.listing import records

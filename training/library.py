@@ -31,7 +31,7 @@ from models.classifier.normalisation import Observations
 from models.classifier.sampling import PackedParcels
 from models.classifier.scoring import predict
 from models.ndvi.daily_curve import ORIGINS, reconstruct_curve
-from models.ndvi.gap_model import GapModel
+from models.ndvi.gap_filler import GapModel
 from models.ndvi.inputs import ClearSeries, SarSeries
 from monitor.errors import NotFound
 from monitor.features import season_days

@@ -19,8 +19,8 @@ from models.classifier.crop_model import CropModel
 from models.classifier.fitting import Epoch, Session, TrainingConfig
 from models.classifier.network import ClassifierConfig
 from models.classifier.training import Inputs, Progress, train_calibrated
-from models.ndvi import gap_model
-from models.ndvi.gap_model import GapModel
+from models.ndvi import gap_filler
+from models.ndvi.gap_filler import GapModel
 from models.ndvi.inputs import ClearSeries, SarSeries
 from models.ndvi.published.networks import network_name
 from models.ndvi.published.reconstruction import NdviTrainingConfig, SarToNdvi
@@ -29,7 +29,7 @@ from models.ndvi.training import GapTrainingConfig, fit_gaps
 from monitor.stages.reconstruct_ndvi import curve_series
 from training.stored_season import TrainingData, hold_out
 
-GAP_FILLING = gap_model.KIND
+GAP_FILLING = gap_filler.KIND
 EVALUATION_SHARES = (0.35, 0.5, 0.65, 0.8, 1.0)
 """Shares of the season at which a classifier is scored when no dates are given."""
 VALIDATION_SHARE = 0.2

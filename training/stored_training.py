@@ -12,7 +12,7 @@ from db.connect import Connection, engine
 from db.parcels import Parcel, Season, season_by_name
 from devstack.addresses import resolve_dsn
 from models.checkpoint import Checkpoint
-from models.ndvi.gap_model import GapModel
+from models.ndvi.gap_filler import GapModel
 from models.ndvi.inputs import TrainingDataError
 from models.ndvi.published.reconstruction import NdviTrainingConfig, SarToNdvi
 from models.ndvi.training import GAPS_DAYS, GapTrainingConfig

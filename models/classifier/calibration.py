@@ -57,7 +57,7 @@ class Temperature:
 def fit_temperature(
     logits: NDArray[Any], day: NDArray[Any], labels: NDArray[Any], knots: Sequence[float]
 ) -> Temperature:
-    """The temperature that minimises the held-out cross entropy, drawn a little to 1.
+    """Return the temperature that minimises the held-out cross entropy, shrunk a little to 1.
 
     Args:
         knots: days, ascending, at which T is free.

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from models.checkpoint import Checkpoint, CheckpointError, pack, unpack
 from models.classifier.attention_state import State
 from models.classifier.calibration import Temperature
-from models.classifier.inference import InferenceNetwork
+from models.classifier.inference import InferenceNetwork, folded
 from models.classifier.network import ClassifierConfig, ConfigError, FusionNetwork, PseLtae
 from models.classifier.normalisation import Normaliser, Observations
 from models.classifier.packed_series import Batch
@@ -48,7 +48,7 @@ class CropModel:
 
     @property
     def model(self) -> str:
-        """The id that this model's states bear; empty before it was a checkpoint."""
+        """The id that is stored with this model's states; empty before it was a checkpoint."""
         return self.network.model
 
     def batch(self, observations: Mapping[str, Observations], geometry: NDArray[np.floating[Any]]) -> Batch:
@@ -76,7 +76,7 @@ class CropModel:
 
     def for_inference(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> CropModel:
         """The same model folded, on a device: the same posteriors, faster; in bfloat16 (GPUs) nearly the same."""
-        return replace(self, network=InferenceNetwork(self.network, dtype).to(device))
+        return replace(self, network=folded(self.network, dtype).to(device))
 
     def to_checkpoint(self) -> Checkpoint:
         """The model at rest; its id is the checkpoint's `model`.

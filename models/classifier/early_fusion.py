@@ -3,7 +3,7 @@
     x_t = [optical_t ; (1 - w) radar_before + w radar_after]      w = (t - before) / (after - before), held at both ends
 
 Source: Garnot, Landrieu and Chehata 2022, early fusion. Their code extrapolates past the last radar date; here the last
-        value is held. Interpolation looks into the future of a date: a network on it cannot stream.
+        value is held. Interpolation uses the future of a date: a network on it cannot stream.
 Shapes: series of N dates (N, C, S) and M observations (M, D, S') to (N, C + D, S), no loop over parcels.
 Units:  standardised; 0, the mean, stands for a parcel without any radar.
 Errors: ConfigError for co-located sets of different sizes.
@@ -29,7 +29,7 @@ def concatenated(first: Series, others: Sequence[tuple[Series | None, int, bool]
 def interpolated(other: Series | None, channels: int, is_co_located: bool, *, to: Series) -> Tensor:
     """The pixels (N, D, S) of another modality on the N dates of `to`, linear in time for each parcel.
 
-    Pixels are paired if co-located, else each is given its set's mean. The number of pixels cannot say which: it is that
+    Pixels are paired if co-located, else each is given its set's mean. The number of pixels does not show which: it is that
     of the largest set of the batch, so that a parcel's answer would depend on its batch-mates.
     """
     n, _, size = to.pixels.shape

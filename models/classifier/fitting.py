@@ -2,7 +2,7 @@
 
     loss = CE(fused) + w sum_m CE(modality m)         each CE weighted by count^-balance of the classes
 
-Every epoch draws from seeds of its own (seed, epoch, rank), so an epoch depends on the weights before it and on nothing
+Every epoch samples from seeds of its own (seed, epoch, rank), so an epoch depends on the weights before it and on nothing
 else: stopped and gone on with, a fit ends with the weights of one that was not stopped. Processes share each batch; their
 gradients are averaged, and after each epoch the running statistics of the batch norms.
 Source: Garnot, Landrieu and Chehata 2022; one-cycle schedule, Smith and Topin 2019.
@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from models.classifier.network import Output, PseLtae
 from models.classifier.packed_series import Batch
-from models.classifier.sampling import PackedParcels, Thinning, ahead, draw, moved
+from models.classifier.sampling import PackedParcels, Thinning, ahead, moved, sample
 
 # Share of the steps in which the learning rate rises; chosen because batch norms settle within a few epochs.
 WARM_UP = 0.2
@@ -61,7 +61,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What is reported after an epoch."""
+    """The figures reported after an epoch."""
 
     number: int
     """From 1."""
@@ -80,14 +80,14 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Session:
-    """Where a training runs, with whom, what is called after an epoch, and what it goes on from."""
+    """Where a training runs, with which processes, what it reports to, and the state it resumes from."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     rank: int = 0
     world: int = 1
     """Processes of the group that torch.distributed was started with; 1: alone."""
     on_epoch: Callable[[Epoch, Callable[[], State]], None] | None = None
-    """Called after each epoch, in the first process only, with a function that gives the state to go on from."""
+    """Called after each epoch, in the first process only, with a function that returns the state to resume from."""
     state: State | None = None
 
     @property
@@ -203,7 +203,7 @@ class Fitting:
         random = torch.Generator(device).manual_seed(self._seed(session.rank, 3))
         for part in self.members[order.to(device)].tensor_split(self.steps):
             some = part[session.rank :: session.world]
-            batch = draw(self.parcels, some, self.network.config.modalities, self.training.thinning, random)
+            batch = sample(self.parcels, some, self.network.config.modalities, self.training.thinning, random)
             yield moved(batch, session.device), self.target[some.to(session.device)]
 
     def _seed(self, rank: int, what: int) -> int:

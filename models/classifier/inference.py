@@ -24,7 +24,7 @@ from torch.nn import functional
 from models.classifier import attention_state
 from models.classifier.attention_state import State, is_remote
 from models.classifier.ltae import Ltae, SeasonNorm, positional_code
-from models.classifier.network import ConfigError, FusionNetwork, Parts, PseLtae, SequenceEncoder
+from models.classifier.network import FusionNetwork, Parts, PseLtae, SequenceEncoder
 from models.classifier.packed_series import Batch, Series
 from models.classifier.pixel_set_encoder import LinearNorm, PixelSetEncoder, linear
 
@@ -38,40 +38,21 @@ class InferenceNetwork(FusionNetwork):
     With `dtype` bfloat16, meant for GPUs, the products over pixels are in it; attention, states and decoder stay float32.
     """
 
-    def __init__(self, trained: FusionNetwork, dtype: torch.dtype = torch.float32) -> None:
-        assert isinstance(trained, PseLtae), "what is folded already keeps no batch norms to fold"
+    def __init__(self, trained: PseLtae, dtype: torch.dtype = torch.float32) -> None:
         trained = copy.deepcopy(trained).eval()
-        encoders = {
-            name: one.folded(dtype) if isinstance(one, PixelSetEncoder) else one
-            for name, one in trained.pixel_encoders.items()
-        }
         parts = Parts(
-            nn.ModuleDict(encoders),
-            nn.ModuleDict({name: FoldedSequence(one) for name, one in trained.sequences.items()}),  # type: ignore[arg-type]
+            {name: folded_pixels(one, dtype) for name, one in trained.pixel_encoders.items()},
+            {name: folded_sequence(one) for name, one in trained.sequences.items()},
             None if trained.decoder is None else folded_decoder(trained.decoder),
-            nn.ModuleDict({name: folded_decoder(one) for name, one in trained.auxiliary.items()}),
+            {name: folded_decoder(one) for name, one in trained.auxiliary.items()},
         )
-        super().__init__(trained.config, trained.model, parts)
+        super().__init__(trained.config, parts, trained.model)
         self.eval().requires_grad_(False)
 
     @torch.no_grad()
     def encode(self, batch: Batch, states: Mapping[str, State] | None = None) -> dict[str, State]:
-        """The states with the batch's observations folded in, as PseLtae.encode."""
-        if states and not self.config.is_streaming:
-            raise ConfigError(f"this network cannot stream: {self.config.coupling}; give all observations at once")
-        folded = {**self.initial_states(len(batch), batch.geometry.device), **(states or {})}
-        new_rows: dict[str, list[tuple[Tensor, ...]]] = {}
-        for name, series in self._inputs(batch).items():
-            some, counts = self._counting(series)
-            new_rows.setdefault(name if name in self.sequences else self.config.scheme, []).append(
-                (self.embed(name, some, batch.geometry), some.day, some.parcel, counts)
-            )
-        for name, parts in new_rows.items():
-            rows = parts[0] if len(parts) == 1 else [torch.cat(one) for one in zip(*parts, strict=True)]
-            sequence = self.sequences[name]
-            assert isinstance(sequence, FoldedSequence)
-            folded[name] = sequence.fold(folded[name], *rows, model=self.model)
-        return folded
+        """Return the states with the batch's observations folded in, as `FusionNetwork.encode`."""
+        return super().encode(batch, states)
 
     def _counting(self, series: Series) -> tuple[Series, Tensor]:
         """The observations to compute, and which of them count (N,).
@@ -85,13 +66,8 @@ class InferenceNetwork(FusionNetwork):
         return some, some.valid.any(dim=1)
 
 
-def folded(network: FusionNetwork) -> InferenceNetwork:
-    """Return the network for inference, itself where it is that already."""
-    return network if isinstance(network, InferenceNetwork) else InferenceNetwork(network)
-
-
 class FoldedSequence(nn.Module):
-    """The attention over one sequence for inference."""
+    """A `Sequence` for inference."""
 
     def __init__(self, trained: SequenceEncoder) -> None:
         super().__init__()
@@ -143,7 +119,7 @@ class FoldedLtae(nn.Module):
 
     @torch.no_grad()
     def attend(self, embeddings: Tensor, day: Tensor, parcel: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits (N, H) and values (N, H, D) of N observations, as Ltae.attend."""
+        """Return logits (N, H) and values (N, H, D), as `Ltae.attend`."""
         c, buffer = self.config, self.get_buffer
         plain = functional.layer_norm(embeddings, (c.inputs,), eps=self.eps)
         dates = self._normed(linear(plain, buffer("weight"), buffer("bias")), parcel)
@@ -157,7 +133,7 @@ class FoldedLtae(nn.Module):
 
     @torch.no_grad()
     def summarise(self, state: State, *, model: str = "") -> Tensor:
-        """Return the output (P, 128) of what the state has seen, as Ltae.summarise."""
+        """Return the output (P, 128), as `Ltae.summarise`."""
         attended = attention_state.finish(state, model=model)
         hidden = linear(attended, self.get_buffer("mlp_weight"), self.get_buffer("mlp_bias"), relu=True)
         return self.norm_out(hidden)  # type: ignore[no-any-return]
@@ -173,6 +149,22 @@ class FoldedLtae(nn.Module):
         shape = (each, dates.shape[1])
         weight, bias = (one.t().expand(shape).contiguous() for one in (self.norm.weight, self.norm.bias))
         return functional.layer_norm(dates.view(-1, *shape), shape, weight, bias, self.norm.eps).flatten(0, 1)
+
+
+def folded(network: FusionNetwork, dtype: torch.dtype = torch.float32) -> FusionNetwork:
+    """Return the network for inference: itself where it is for inference already."""
+    return InferenceNetwork(network, dtype) if isinstance(network, PseLtae) else network
+
+
+def folded_pixels(trained: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Return a pixel-set encoder with its batch norms folded; another kind of encoder is as it is."""
+    return trained.folded(dtype) if isinstance(trained, PixelSetEncoder) else trained
+
+
+def folded_sequence(trained: nn.Module) -> FoldedSequence:
+    """Return the attention over one sequence with its affine maps folded."""
+    assert isinstance(trained, SequenceEncoder)
+    return FoldedSequence(trained)
 
 
 def folded_decoder(trained: nn.Module) -> nn.Sequential:

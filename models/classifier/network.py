@@ -44,7 +44,7 @@ class ModalityConfig:
     is_per_orbit: bool = False
     """Each relative orbit is standardised on its own: orbits differ in incidence angle."""
     pixels: int = 32
-    """Pixels of a set drawn in training (published: 32)."""
+    """Pixels sampled from a set in training (published: 32)."""
     is_co_located: bool = False
     """Pixel s of its sets is pixel s of the first modality's, as in PASTIS-R: early fusion then pairs pixels, else it
     gives the mean of the set to each."""
@@ -106,14 +106,14 @@ class ClassifierConfig:
 
     @property
     def coupling(self) -> str | None:
-        """What makes a date depend on others, so that no state can be cached through a season; None where nothing does."""
+        """What makes a date depend on others, so that no state can be updated through a season; None where nothing does."""
         if self.scheme == "early":
             return "early fusion interpolates between the dates of a whole season"
         return "its norm is taken over the dates of a whole season" if self.ltae.norm == "season" else None
 
     @property
     def is_streaming(self) -> bool:
-        """Whether states can be cached: nothing of a date depends on another date."""
+        """Whether states can be updated date by date: nothing of a date depends on another date."""
         return self.coupling is None
 
     def __str__(self) -> str:
@@ -162,18 +162,43 @@ class Output(NamedTuple):
     """(P,) bool for each modality: parcels with an observation of it."""
 
 
-class SequenceEncoder(nn.Module):
+class Sequence(Protocol):
     """The attention over one sequence of embeddings, and the vector that stands for an empty one."""
+
+    absent: nn.Parameter
+    """(128,) the output of a sequence without an observation."""
+
+    def fold(
+        self, state: State, embeddings: Tensor, day: Tensor, parcel: Tensor, counts: Tensor, *, model: str
+    ) -> State:
+        """Return the state with those of N observations folded in that count (N,) bool."""
+        ...
+
+    def summarise(self, state: State, model: str) -> Tensor:
+        """Return the output (P, 128)."""
+        ...
+
+
+class SequenceEncoder(nn.Module):
+    """A `Sequence` as it is trained."""
 
     def __init__(self, config: LtaeConfig) -> None:
         super().__init__()
         self.ltae = Ltae(config)
         self.absent = nn.Parameter(torch.zeros(config.outputs))
 
+    def fold(
+        self, state: State, embeddings: Tensor, day: Tensor, parcel: Tensor, counts: Tensor, *, model: str
+    ) -> State:
+        """Return the state with those of N observations folded in that count (N,) bool."""
+        logits, values = self.ltae.attend(embeddings, day, parcel)  # (N, 128) -> (N, 16), (N, 16, 16)
+        logits = logits.masked_fill(~counts[:, None], -torch.inf)
+        return attention_state.update(state, logits, values, parcel, model=model)
+
     def summarise(self, state: State, model: str) -> Tensor:
-        """The output (P, 128); only parcels with an observation pass the attention's batch norm."""
+        """Return the output (P, 128); only parcels with an observation pass the attention's batch norm."""
         seen = state.is_seen
-        summary = self.absent.expand(len(state), -1)
+        summary = self.absent.expand(len(state), -1)  # (P, 128)
         return summary.index_put((torch.nonzero(seen)[:, 0],), self.ltae.summarise(state.take(seen), model=model))
 
 
@@ -186,64 +211,43 @@ def decoder(inputs: int, widths: tuple[int, ...], classes: int) -> nn.Sequential
     return nn.Sequential(*layers, nn.Linear(inputs, classes))
 
 
-class DateAttention(Protocol):
-    """What turns embeddings of dates into logits and values of the attention."""
-
-    def attend(self, embeddings: Tensor, day: Tensor, parcel: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits (N, H) and values (N, H, D) of N observations."""
-
-    def summarise(self, state: State, *, model: str = "") -> Tensor:
-        """Return the output (P, 128) of what a state has seen."""
-
-
-class Summariser(Protocol):
-    """The attention over one sequence: of training (`SequenceEncoder`) or folded for inference."""
-
-    ltae: DateAttention
-    absent: Tensor
-    """(128,) the output of a parcel without an observation."""
-
-    def summarise(self, state: State, model: str) -> Tensor:
-        """Return the output (P, 128) of a sequence's state."""
-
-
 class Parts(NamedTuple):
-    """What a network is composed of."""
+    """The parts of a network, trained or folded for inference."""
 
-    pixel_encoders: nn.ModuleDict
-    """By modality ("early": one over all channels)."""
-    sequences: nn.ModuleDict
-    """By `ClassifierConfig.sequences`."""
+    pixel_encoders: Mapping[str, nn.Module]
+    """By modality; "early": one over all channels."""
+    sequences: Mapping[str, nn.Module]
+    """`Sequence` modules by `ClassifierConfig.sequences`."""
     decoder: nn.Module | None
-    """None with decision fusion, which has no decoder but those of its modalities."""
-    auxiliary: nn.ModuleDict
+    """None in decision fusion, which has no decoder but those of its modalities."""
+    auxiliary: Mapping[str, nn.Module]
 
 
 class FusionNetwork(nn.Module):
-    """A classifier of its parts: `encode` folds observations into states, `decode` gives logits; in training or for inference."""
+    """A classifier composed of its parts: how observations become states, and states fused logits."""
 
-    def __init__(self, config: ClassifierConfig, model: str, parts: Parts) -> None:
+    def __init__(self, config: ClassifierConfig, parts: Parts, model: str) -> None:
         super().__init__()
         self.config = config
         self.model = model
-        """Id of these weights, borne by every state they make; empty while they are trained."""
-        self.pixel_encoders, self.sequences, self.decoder, self.auxiliary = parts
+        """Id of these weights, stored with every state they make; empty while they are trained."""
+        # Checkpoints name weights after these four: a rename makes stored models unreadable.
+        self.pixel_encoders = nn.ModuleDict(dict(parts.pixel_encoders))
+        self.sequences = nn.ModuleDict(dict(parts.sequences))
+        self.decoder = parts.decoder
+        self.auxiliary = nn.ModuleDict(dict(parts.auxiliary))
 
-    def sequence(self, name: str) -> Summariser:
-        """Return the attention of a sequence, by its own name or that of a modality in it."""
+    def sequence(self, name: str) -> Sequence:
+        """Return the encoder of a sequence, by its own name or that of a modality in it."""
         return self.sequences[name if name in self.sequences else self.config.scheme]  # type: ignore[return-value]
 
     def embed(self, modality: str, series: Series, geometry: Tensor) -> Tensor:
-        """Embeddings (N, 128) of observations, each by itself; geometry (P, G) of the batch."""
-        of_parcel = geometry[series.parcel, : self.config.geometry]
+        """Return embeddings (N, 128) of observations, each by itself; geometry (P, G) of the batch."""
+        of_parcel = geometry[series.parcel, : self.config.geometry]  # (P, G) -> (N, G)
         return self.pixel_encoders[modality](series.pixels, series.valid, of_parcel)  # type: ignore[no-any-return]
 
-    def attend(self, sequence: str, embeddings: Tensor, day: Tensor, parcel: Tensor) -> tuple[Tensor, Tensor]:
-        """Attention logits (N, 16) and values (N, 16, 16) of observations, each by itself if the network streams."""
-        return self.sequence(sequence).ltae.attend(embeddings, day, parcel)
-
     def initial_states(self, parcels: int, device: torch.device | str = "cpu") -> dict[str, State]:
-        """The states of parcels that nothing was observed of, by sequence."""
+        """Return the states of parcels without an observation, by sequence."""
         c = self.config.ltae
         return {
             name: attention_state.init(parcels, c.heads, c.value, model=self.model, device=device)
@@ -251,7 +255,7 @@ class FusionNetwork(nn.Module):
         }
 
     def encode(self, batch: Batch, states: Mapping[str, State] | None = None) -> dict[str, State]:
-        """The states with the batch's observations folded in; sequences without new observations keep theirs.
+        """Return the states with the batch's observations folded in; sequences without any keep theirs.
 
         An observation without a valid pixel informs of nothing and leaves its parcel's state unchanged; only where the
         number of dates is pinned it counts, as in the published code.
@@ -261,7 +265,19 @@ class FusionNetwork(nn.Module):
             ConfigError: an observation is of a modality that this model does not read, or states are given to a network
                 that cannot stream.
         """
-        raise NotImplementedError
+        if states and not self.config.is_streaming:
+            raise ConfigError(f"this network cannot stream: {self.config.coupling}; give all observations at once")
+        folded = {**self.initial_states(len(batch), batch.geometry.device), **(states or {})}
+        new: dict[str, list[tuple[Tensor, ...]]] = {}
+        for name, series in self._inputs(batch).items():
+            some, counts = self._counting(series)
+            embeddings = self.embed(name, some, batch.geometry)  # (N, C, S) -> (N, 128)
+            of_sequence = new.setdefault(name if name in self.sequences else self.config.scheme, [])
+            of_sequence.append((embeddings, some.day, some.parcel, counts))
+        for name, parts in new.items():
+            rows = parts[0] if len(parts) == 1 else [torch.cat(one) for one in zip(*parts, strict=True)]
+            folded[name] = self.sequence(name).fold(folded[name], *rows, model=self.model)
+        return folded
 
     def decode(self, states: Mapping[str, State]) -> Tensor:
         """The class logits (P, K) of parcels' states; a sequence without any state counts as never observed.
@@ -284,6 +300,11 @@ class FusionNetwork(nn.Module):
         alone = self._alone(summaries)
         seen = {one.name: batch.observed(one.name) for one in self.config.modalities}
         return Output(self._fused(summaries, alone, states), alone, seen)
+
+    def _counting(self, series: Series) -> tuple[Series, Tensor]:
+        """Return the observations to compute, and which of them count (N,) bool."""
+        some = series if self.config.ltae.dates else series.informative()
+        return some, torch.ones_like(some.day, dtype=torch.bool)
 
     def _inputs(self, batch: Batch) -> dict[str, Series]:
         """What each pixel-set encoder reads, in the order of the configuration."""
@@ -320,36 +341,24 @@ class FusionNetwork(nn.Module):
 
 
 class PseLtae(FusionNetwork):
-    """The network as it is trained; `embed` and `attend` are each observation by itself, `forward` whole seasons."""
+    """The network as it is trained: `forward` trains it, `encode` and `decode` are the incremental path."""
 
     def __init__(self, config: ClassifierConfig, *, model: str = "") -> None:
-        c = config
+        c, classes = config, len(config.classes)
         channels = {one.name: one.inputs for one in c.modalities}
         if c.scheme == "early":
             channels = {"early": sum(channels.values())}
-        classes = len(c.classes)
+        # The order is that of initialisation: a seed gives the same weights as long as it stays.
         parts = Parts(
-            nn.ModuleDict(
-                {name: PixelSetEncoder(n, c.pixel_widths, c.geometry, c.ltae.inputs) for name, n in channels.items()}
-            ),
-            nn.ModuleDict({name: SequenceEncoder(c.ltae) for name in c.sequences}),
+            {name: PixelSetEncoder(n, c.pixel_widths, c.geometry, c.ltae.inputs) for name, n in channels.items()},
+            {name: SequenceEncoder(c.ltae) for name in c.sequences},
             None if c.scheme == "decision" else decoder(c.ltae.outputs * len(c.sequences), c.decoder, classes),
-            nn.ModuleDict({name: decoder(c.ltae.outputs, c.decoder, classes) for name in c.auxiliaries}),
+            {name: decoder(c.ltae.outputs, c.decoder, classes) for name in c.auxiliaries},
         )
-        super().__init__(config, model, parts)
+        super().__init__(config, parts, model)
 
-    def encode(self, batch: Batch, states: Mapping[str, State] | None = None) -> dict[str, State]:
-        """Return the states with the batch's observations folded in; see `FusionNetwork.encode`."""
-        if states and not self.config.is_streaming:
-            raise ConfigError(f"this network cannot stream: {self.config.coupling}; give all observations at once")
-        new_rows: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
-        for name, series in self._inputs(batch).items():
-            some = series if self.config.ltae.dates else series.informative()
-            rows = self.embed(name, some, batch.geometry), some.day, some.parcel
-            new_rows.setdefault(name if name in self.sequences else self.config.scheme, []).append(rows)
-        folded = {**self.initial_states(len(batch), batch.geometry.device), **(states or {})}
-        for name, parts in new_rows.items():
-            embeddings, day, parcel = (torch.cat(one) for one in zip(*parts, strict=True))
-            logits, values = self.attend(name, embeddings, day, parcel)
-            folded[name] = attention_state.update(folded[name], logits, values, parcel, model=self.model)
-        return folded
+    def attend(self, sequence: str, embeddings: Tensor, day: Tensor, parcel: Tensor) -> tuple[Tensor, Tensor]:
+        """Return attention logits (N, 16) and values (N, 16, 16), each observation by itself if the network streams."""
+        encoder = self.sequence(sequence)
+        assert isinstance(encoder, SequenceEncoder)
+        return encoder.ltae.attend(embeddings, day, parcel)

@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from models.classifier import attention_state
 from models.classifier.inference import folded
 from models.classifier.ltae import LtaeConfig, positional_code
 from models.classifier.network import ClassifierConfig, FusionNetwork, ModalityConfig, PseLtae
@@ -81,13 +80,13 @@ class PublishedPseLtae(nn.Module):
         if positions is None:
             raise PublishedError("no positions are given, and the weights store no position table")
         b, t, _ = embeddings.shape
-        ltae, shape = self.network.sequence(self.modality).ltae, self.network.config.ltae
+        sequence, model = self.network.sequence(self.modality), self.network.model
         parcel = torch.arange(b, device=embeddings.device).repeat_interleave(t)
         day = positions.to(embeddings.dtype).expand(b, t).flatten()
-        state = attention_state.init(b, shape.heads, shape.value, device=embeddings.device)
-        return ltae.summarise(
-            attention_state.update(state, *ltae.attend(embeddings.flatten(0, 1), day, parcel), parcel)
-        )
+        state = self.network.initial_states(b, embeddings.device)[self.modality]
+        counts = torch.ones_like(parcel, dtype=torch.bool)
+        state = sequence.fold(state, embeddings.flatten(0, 1), day, parcel, counts, model=model)
+        return sequence.summarise(state, model)
 
     def decode(self, temporal: Tensor) -> Tensor:
         """Logits (B, K) of the temporal encoder's output."""

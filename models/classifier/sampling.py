@@ -3,9 +3,9 @@
     kept_t = (day_t <= cut_p) and (u_t >= temporal dropout of its modality) and (its modality is not hidden from p)
     day'_t = day_t + shift_p
 
-Source: Garnot, Landrieu and Chehata 2022 (temporal dropout, pixels of a set drawn anew). Added here: the cut, for
+Source: Garnot, Landrieu and Chehata 2022 (temporal dropout, pixels of a set sampled anew). Added here: the cut, for
         answers at any date, hidden modalities, for answers without them, and the shift, for other years. No loop over
-        parcels. Rows and pixels are drawn first and only they are standardised: a season may stay in a mapped file.
+        parcels. Rows and pixels are sampled first and only they are standardised: a season may stay in a mapped file.
 Shapes: all parcels' observations and indices (P,) of some to a Batch of those.
 Units:  days since the season's start.
 Errors: none: a parcel that would lose every date keeps all.
@@ -90,18 +90,18 @@ class PackedSeries:
         self,
         rows: Tensor,
         parcel: Tensor,
-        drawn: Callable[[Tensor], Tensor] = lambda raw: raw,
+        sampled: Callable[[Tensor], Tensor] = lambda raw: raw,
         later: Tensor | None = None,
     ) -> Series:
         """The observations at `rows`, standardised.
 
         Args:
-            drawn: picks pixels of the stored ones.
-            later: (N,) days by which each is moved, before the mean of its day is looked up.
+            sampled: picks pixels of the stored ones.
+            later: (N,) days by which each is moved, before the mean of its day is applied.
         """
         day = self.day[rows] if later is None else self.day[rows] + later
         row = self.row[rows] + nearest_knot(day, self.knots)
-        pixels, valid = standardise(drawn(self.pixels[rows]), row, self.tables, self.scale, self.nodata)
+        pixels, valid = standardise(sampled(self.pixels[rows]), row, self.tables, self.scale, self.nodata)
         return Series(pixels, valid, day, parcel)
 
 
@@ -157,7 +157,7 @@ class Thinning:
     """What a training batch leaves out, besides each modality's temporal dropout."""
 
     modality_dropout: float = 0.1
-    """Share of parcels that a modality is hidden from; one modality, drawn anew, is always spared."""
+    """Share of parcels that a modality is hidden from; one modality, chosen at random, is always spared."""
     whole_season: float = 0.3
     """Share of parcels that keep their whole season; the others are cut at a uniform day."""
     season_shift: float = 3.0
@@ -165,7 +165,7 @@ class Thinning:
     that learns the calendar by heart fails there (docs/LOG.md)."""
 
 
-def draw(
+def sample(
     parcels: PackedParcels,
     some: Tensor,
     modalities: tuple[ModalityConfig, ...],
@@ -182,7 +182,7 @@ def draw(
     dates = torch.stack([torch.bincount(which[keep[name]], minlength=len(some)) for name, (_, which) in rows.items()])
     is_empty = dates.sum(0) == 0
     later = thinning.season_shift * torch.randn(len(some), generator=random, device=some.device)
-    # Where sets are co-located a parcel's places are drawn once, for all dates and modalities, or pixels would not pair.
+    # Where sets are co-located a parcel's places are sampled once, for all dates and modalities, or pixels would not pair.
     is_paired = any(one.is_co_located for one in modalities)
     places = (
         uniform(len(some), max(parcels.series[one.name].pixels.shape[2] for one in modalities)) if is_paired else None
@@ -192,8 +192,8 @@ def draw(
         one, (mine, which) = parcels.series[modality.name], rows[modality.name]
         chosen = keep[modality.name] | is_empty[which]
         order = None if places is None else places[which[chosen]]
-        drawn = partial(_draw_pixels, size=modality.pixels, nodata=one.nodata, uniform=uniform, order=order)
-        series[modality.name] = one.series(mine[chosen], which[chosen], drawn, later[which[chosen]])
+        sampled = partial(_sample_pixels, size=modality.pixels, nodata=one.nodata, uniform=uniform, order=order)
+        series[modality.name] = one.series(mine[chosen], which[chosen], sampled, later[which[chosen]])
     return Batch(series, parcels.geometry[some])
 
 
@@ -220,13 +220,13 @@ def _kept(
     return keep
 
 
-def _draw_pixels(
+def _sample_pixels(
     raw: Tensor, size: int, nodata: int | None, uniform: Callable[..., Tensor], order: Tensor | None = None
 ) -> Tensor:
     """`size` pixels of each stored set (N, C, S); all of a set that has no more.
 
     Args:
-        order: (N, S) those with the largest values are drawn; without it at random, valid ones first.
+        order: (N, S) those with the largest values are taken; without it at random, valid ones first.
     """
     if raw.shape[2] <= size:
         return raw

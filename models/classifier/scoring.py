@@ -70,8 +70,8 @@ def logits_at(network: FusionNetwork, batch: Batch, days: tuple[float, ...]) -> 
     states: dict[str, State] | None = None
     since, logits = -np.inf, []
     for day in days:
-        new_rows = {name: one.take((one.day > since) & (one.day <= day)) for name, one in batch.series.items()}
-        states = network.encode(Batch(new_rows, batch.geometry), states)
+        new = {name: one.take((one.day > since) & (one.day <= day)) for name, one in batch.series.items()}
+        states = network.encode(Batch(new, batch.geometry), states)
         logits.append(network.decode(states).cpu().numpy())
         since = day
     return np.stack(logits)

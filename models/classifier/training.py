@@ -44,9 +44,10 @@ class Inputs:
     geometry: NDArray[np.floating[Any]]
     """(P, 4) perimeter m, area m2, perimeter / area, fill."""
     labels: NDArray[np.int64]
-    """(P,) index into the classes; what lies outside the masks of a training is not used."""
+    """(P,) index into the classes; ignored outside the masks of a training."""
 
 
+# More than six: the arrays of a training set as a caller has them; `train_calibrated` takes them as `inputs`.
 def train_classifier(
     config: ClassifierConfig,
     training: TrainingConfig,
@@ -63,7 +64,7 @@ def train_classifier(
 
     Args:
         geometry: (P, 4) perimeter m, area m2, perimeter / area, fill.
-        labels: (P,) index into config.classes; what lies outside the two masks is not used.
+        labels: (P,) index into config.classes; ignored outside the two masks.
         is_training: (P,) bool; take whole spatial blocks, else scores flatter.
         is_validation: (P,) bool, disjoint; without any, the last epoch is taken and the temperature is 1.
 
@@ -80,6 +81,7 @@ def train_classifier(
     return train_calibrated(config, training, inputs, usable, held_out, is_refitted=not held_out, session=session)
 
 
+# More than six: configuration, data, the two masks and where it runs are independent of each other.
 def train_calibrated(
     config: ClassifierConfig,
     training: TrainingConfig,
@@ -98,7 +100,7 @@ def train_calibrated(
     are then: at the epoch that answers the held-out parcels best a network is surer with reason than at the last one.
 
     Args:
-        usable: (P,) parcels that may be trained and validated on; the others are not used (a test fold).
+        usable: (P,) parcels that may be trained and validated on; the others are ignored (a test fold).
         held_out: masks (P,) of usable parcels; none: the temperature is 1.
         is_refitted: without, there is one mask and its network is the result.
 
@@ -164,6 +166,7 @@ def standardised(config: ClassifierConfig, inputs: Inputs, is_training: Mask) ->
     return normaliser, PackedParcels.of(normaliser, wanted, inputs.geometry)
 
 
+# More than six: as `train_calibrated`, of one of its trainings.
 def _trained(
     config: ClassifierConfig,
     training: TrainingConfig,

@@ -1,4 +1,4 @@
-"""Cached states of the gap filler: what forward encoders and decoders hold of parcels, read up to a day and no further.
+"""Cached states of the gap filler: hidden states of forward encoders and decoders after all inputs up to a day.
 
     h, c after the steps that have ended by the day       encoder, one LSTM step more for each step since
     s, q after the views up to the day                    decoder, one LSTM step more for each view since
@@ -83,12 +83,12 @@ class CachedState:
         return CachedState(self.model, first, day, steps, views, encoder, decoder)
 
 
-def to_bytes(cached: CachedState) -> list[bytes]:
+def to_bytes(states: CachedState) -> list[bytes]:
     """Each parcel's state for storage: 32 bytes of head and K (2 H + 2 G) float32 little endian."""
-    flat = torch.cat([one.permute(2, 0, 1, 3).flatten(1) for one in (cached.encoder, cached.decoder)], dim=1)
-    heads = zip(cached.first_step, cached.day, cached.steps_sum, cached.views_sum, strict=True)
+    flat = torch.cat([one.permute(2, 0, 1, 3).flatten(1) for one in (states.encoder, states.decoder)], dim=1)
+    heads = zip(states.first_step, states.day, states.steps_sum, states.views_sum, strict=True)
     rows = flat.cpu().numpy().astype(STORED)
-    return [HEAD.pack(cached.model, *map(int, head)) + row.tobytes() for head, row in zip(heads, rows, strict=True)]
+    return [HEAD.pack(states.model, *map(int, head)) + row.tobytes() for head, row in zip(heads, rows, strict=True)]
 
 
 def from_bytes(stored: Sequence[bytes | None], empty: CachedState) -> CachedState:

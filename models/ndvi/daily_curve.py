@@ -1,13 +1,13 @@
 """The gap-free daily NDVI of parcels: clear views, and between them what radar and the views around say.
 
     value(t) = v_i                       on a day with a clear view that is no dip     origin "observed"
-             = gap filler(t)             else (models.ndvi.gap_model)                       origin "reconstructed"
+             = gap filler(t)             else (models.ndvi.gap_filler)                       origin "reconstructed"
              = prior(t)                  without radar around and without any view     origin "prior"
 
-A curve is reconstructed as known on a day. The row of that day is causal: nothing after it informed it. Earlier rows are retrospective,
-and revised when later observations inform them. A residual cloud dip is a view far below both neighbours and below what the gap filler says
-without it, with recovery within weeks; it is not followed. Until the recovery is seen it cannot be distinguished from a harvest: the
-rows since follow it with a standard deviation that covers both readings.
+A curve is reconstructed as known on a day. The row of that day is causal: nothing after it informed it. Earlier rows are
+retrospective, and revised when new observations inform them. A residual cloud dip is a view far below both neighbours and
+below what the gap filler predicts without it, with recovery within weeks; it is not followed. Until the recovery is seen it
+cannot be distinguished from a harvest: the rows since follow it with a standard deviation that covers both readings.
 Source: DESIGN sections 3, 6 and 7; dips, Chen et al. 2004 (a sudden fall of NDVI that recovers is cloud).
 Shapes: P parcels; R = sum over parcels of known_day - first_day + 1 rows.
 Units:  days since the season's start (whole days); NDVI dimensionless.
@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.ndvi.cached_state import CachedState
-from models.ndvi.gap_model import GapModel
+from models.ndvi.gap_filler import GapModel
 from models.ndvi.inputs import NEVER, Bools, ClearSeries, Floats, Ints, SarSeries
 from models.ndvi.queries import STEP_DAYS, GapQueries, Series, Steps
-from models.ndvi.state import DELAY_DAYS, advance, holding
+from models.ndvi.state_updates import DELAY_DAYS, advance, holding
 from models.ndvi.views import MODES, Mode
 
 Origin = Literal["observed", "reconstructed", "prior"]
@@ -39,7 +39,7 @@ VIEW_REACH_DAYS = 120
 DIP_DEPTH = 0.12
 """NDVI a dip lies below both neighbours (the drop that Sen4CAP takes for a mowing, DESIGN section 8)."""
 DIP_BELOW_FILLED = 0.10
-"""NDVI a dip lies below what is said without it: one error of a good reconstruction."""
+"""NDVI a dip lies below what is predicted without it: one error of a good reconstruction."""
 DIP_RECOVERY_DAYS = 25
 """Days between a dip's neighbours at most: regrowth after a cut takes longer (Sen4CAP: at most 30)."""
 DOUBT_DAYS = 20.0
@@ -78,8 +78,8 @@ def reconstruct_curve(
 
     Args:
         model: of `fit_gaps`.
-        sar: backscatter of the season and of the time before it; rows after the known day are not used.
-        clear: clear NDVI of the season; rows after the known day are not used.
+        sar: backscatter of the season and of the time before it; rows after the known day are not read.
+        clear: clear NDVI of the season; rows after the known day are not read.
         first_day: (P,) whole days; a parcel whose first day is after its known day has no row.
         known_day: (P,) whole days.
         cached: states of the parcels of both modes, from `begin` or an earlier curve: what they hold is not read again.
@@ -117,6 +117,7 @@ def reconstruct_curve(
     return CurveRows(parcel, days, value, sd, origin, is_causal, kept)
 
 
+# Eight parameters: those of `GapModel.fill`, and the day that a state must not lie beyond.
 def _filled(
     model: GapModel,
     steps: Steps,
@@ -149,15 +150,15 @@ def _without_dips(model: GapModel, steps: Steps, series: Series, known_day: Ints
     row, column = np.nonzero(suspect)
     if len(row) == 0:
         return series
-    # Each is decided by the weeks around it alone: the same work in any season, and a verdict that later observations leave alone.
+    # Each is compared with the weeks around it alone: the same work in any season, and later observations do not change the result.
     on, networks = day[row, column].astype(np.int64), model.members["retrospective"]
     until = on + DIP_RECOVERY_DAYS
     around = Series(row, np.where(day[row] <= until[:, None], day[row], np.nan), ndvi[row])
     unread = replace(CachedState.nothing(networks, len(row)), day=on - STEP_DAYS * networks[0].config.steps_back)
     queries = GapQueries(np.arange(len(row)), on, column, column + 1)
-    said = model.fill(steps, around, queries, "retrospective", np.minimum(until, known_day[row]), unread).ndvi
+    predicted = model.fill(steps, around, queries, "retrospective", np.minimum(until, known_day[row]), unread).ndvi
     is_dip = np.zeros(day.shape, dtype=bool)
-    is_dip[row, column] = ndvi[row, column] < said - DIP_BELOW_FILLED
+    is_dip[row, column] = ndvi[row, column] < predicted - DIP_BELOW_FILLED
     kept = np.where(is_dip, np.nan, day)
     order = np.argsort(np.where(is_dip, np.inf, np.nan_to_num(day, nan=np.inf)), axis=1, kind="stable")
     return replace(
@@ -170,7 +171,7 @@ def _without_dips(model: GapModel, steps: Steps, series: Series, known_day: Ints
 def _doubt(
     model: GapModel, steps: Steps, series: Series, queries: GapQueries, known_day: Ints, cached: CachedState | None
 ) -> Floats:
-    """(Q,) how far the newest view fell below what was said before it, where no later view has confirmed it; else 0."""
+    """(Q,) how far the newest view fell below what was predicted before it, where no later view has confirmed it; else 0."""
     n = series.n_views
     row = np.flatnonzero(n >= 2)
     last, one_before = n[row] - 1, n[row] - 2
@@ -180,8 +181,8 @@ def _doubt(
     since[row] = series.day[row, last]
     asked = GapQueries(row, since[row], last, np.full(len(row), series.day.shape[1]))
     # since - 1: a state that has read this view cannot say what was expected before it.
-    said, *_ = _filled(model, steps, series, asked, "causal", known_day, cached, since - 1)
-    below = said - series.ndvi[row, last]
+    predicted, *_ = _filled(model, steps, series, asked, "causal", known_day, cached, since - 1)
+    below = predicted - series.ndvi[row, last]
     drop[row] = np.where(below > DIP_BELOW_FILLED, below, 0.0)
     age = queries.day - since[queries.series]
     return np.where(age >= 0, drop[queries.series] * np.exp(-np.maximum(age, 0) / DOUBT_DAYS), 0.0)

@@ -163,7 +163,7 @@ class OrbitScale:
 
 @dataclass(frozen=True)
 class DailySar:
-    """Running sums of standardised backscatter by parcel and day, from which any window is two look-ups a step."""
+    """Running sums of standardised backscatter by parcel and day, from which any window is two lookups a step."""
 
     first_day: int
     total: Floats

@@ -11,7 +11,7 @@ output, so that its state answers any day until the next view; ascending and des
 each orbit standardised on its own; the attention over steps is replaced by the encoder's state at the day asked for. A
 retrospective network has a second encoder and decoder that run backward in time. `base` and `free` are of simple kriging
 between the nearest views (`models.ndvi.queries`): the network learns what kriging misses, and cannot stray from a view.
-Causal: h and s of a day depend on the past alone, and one more step or view is one more LSTM step from the recurrent state before.
+Causal: h and s of a day depend on the past alone, and one more step or view is one more LSTM step from the recurrent state.
 Source: Zhao et al. 2020 (branches, encoder, decoder); the rest is ours, figures in docs/LOG.md.
 Shapes: P parcels of T steps; S series of M views (a parcel's, or a part of them); Q queries.
 Units:  backscatter standardised per relative orbit; NDVI dimensionless; time in days, scaled by the queries.
@@ -165,6 +165,7 @@ class GapNetwork(nn.Module):
         x = torch.cat([views, encoded.backward[parcel[:, None], step]], dim=2)
         return forward, _from(self.decoders[1], x, n_views)
 
+    # More than six: both encoded series, the features, and the five index columns of `gap_filler.places`.
     def forward(
         self,
         encoded: Encoded,

@@ -97,7 +97,7 @@ class GapQueries:
 
 @dataclass(frozen=True)
 class Steps:
-    """Radar by direction: any window of steps is two look-ups."""
+    """Radar by direction: any window of steps is two lookups."""
 
     ascending: DailySar
     descending: DailySar

@@ -1,6 +1,6 @@
 """Training of the gap filler: clear views hidden in gaps, members that leave out different fields, sd calibrated on these.
 
-Every update draws fields; each clear view of theirs is asked for with the views around it hidden: in a gap of 3 to 90 days, or all of
+Every update samples fields; each of their clear views is asked for with the views around it hidden: in a gap of 3 to 90 days, or all of
 them. The loss is a Gaussian likelihood in which an error beyond 3 sd counts linearly, weighted by variance^beta (Seitzer et al.
 2022: the plain likelihood neglects what it takes for noise).
 
@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.ndvi.gap_model import SCALE_DAYS, GapModel, as_tensor, places
+from models.ndvi.gap_filler import SCALE_DAYS, GapModel, as_tensor, places
 from models.ndvi.inputs import Bools, ClearSeries, Floats, Ints, OrbitScale, SarSeries, TrainingDataError
 from models.ndvi.network import GapConfig, GapNetwork
 from models.ndvi.queries import GapQueries, Series, StepGrid, Steps, answer_inputs, step_inputs, view_inputs
 from models.ndvi.views import MODES, Mode, Prior, sd_of_views
 
 GAPS_DAYS: Final = (3, 10, 20, 30, 60, 90)
-"""Gaps hidden around views: those the model is scored on, and a view alone."""
+"""Gaps hidden around views: those the model is validated on, and a view alone."""
 PARTS: Final = 5
 """Parts of the fields, of which each member leaves out one."""
 MIN_CALIBRATION: Final = 100
@@ -217,6 +217,7 @@ def _parts(group: Ints, has_both: Bools, seed: int) -> Ints:
     return np.asarray(part_of[inverse.reshape(-1)])
 
 
+# More than six: one call fits one member; its shape, data, seed and place in the progress differ from call to call.
 def _fit(
     shape: GapConfig,
     config: GapTrainingConfig,

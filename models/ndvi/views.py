@@ -15,7 +15,7 @@ from models.ndvi.inputs import ClearSeries, Floats
 
 Mode = Literal["causal", "retrospective"]
 MODES: tuple[Mode, ...] = ("causal", "retrospective")
-"""What a day's value knows: views and radar up to the day, or all that was known when it was computed."""
+"""The information a day's value rests on: views and radar up to the day, or all that was known when it was reconstructed."""
 
 VIEW_SD_RANGE = (0.01, 0.05)
 """Where the sd of one clear view's NDVI lies for a parcel mean (chosen around S2 inter-calibration of 0.02)."""

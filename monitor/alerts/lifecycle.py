@@ -5,7 +5,7 @@
     NOT_EXECUTED or NOT_VALID        -> nothing: no evidence changes no alert
 
 Colour (of the evidence), state (of the work on it) and confidence are three different things. A dismissed alert stays
-dismissed while its departure lasts, so that inspectors are not notified twice.
+dismissed while its departure lasts, so that inspectors are not alerted twice.
 """
 
 from dataclasses import dataclass

@@ -95,7 +95,7 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Posterior:
-    """A classifier's posterior of one parcel."""
+    """The classifier's probabilities after a parcel's newest observation."""
 
     classes: Sequence[str]
     probabilities: NDArray[np.float32]
@@ -105,7 +105,7 @@ class Posterior:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule says of a parcel."""
+    """The outcome of a rule for a parcel."""
 
     rule: Rule
     outcome: Outcome
@@ -262,11 +262,11 @@ def early_loss(views: ClearViews, neighbours: Neighbours | None, is_new_stand: b
     if harvest is not None and lost_on >= harvest - timedelta(days=settings.harvest_margin_days):
         return _green(rule, evidence | {"harvest_from": harvest.isoformat()})
     around = np.array([np.datetime64(lost_on), np.datetime64(lost_on) + settings.loss_watch_days])
-    standing = neighbours.standing_share[_at(neighbours, around)]
-    if not np.isfinite(standing).all():
+    canopy = neighbours.standing_share[_at(neighbours, around)]
+    if not np.isfinite(canopy).all():
         return _not(rule, "NOT_VALID", f"too few neighbours were seen around {lost_on}")
-    evidence |= {"standing_share_of_neighbours": round(float(standing.min()), 3)}
-    if standing.min() < settings.standing_share:
+    evidence |= {"standing_share_of_neighbours": round(float(canopy.min()), 3)}
+    if canopy.min() < settings.standing_share:
         return _green(rule, evidence)
     return _departure(rule, lost_on, views.days[bare[-1]].item(), len(bare), evidence, settings)
 
@@ -337,11 +337,11 @@ def neighbours_of(
     best = np.fmax(seen(newest), seen(before))  # (P, D), NaN where a parcel was not seen lately
     n_seen = np.isfinite(best).sum(0)
     enough = n_seen >= max(settings.neighbours_min, len(keys) / 2)
-    standing, median = np.full(n_days, np.nan, np.float32), np.full(n_days, np.nan, np.float32)
-    standing[enough] = (best[:, enough] > VEGETATION_NDVI).sum(0) / n_seen[enough]
+    share, median = np.full(n_days, np.nan, np.float32), np.full(n_days, np.nan, np.float32)
+    share[enough] = (best[:, enough] > VEGETATION_NDVI).sum(0) / n_seen[enough]
     if enough.any():
         median[enough] = np.nanmedian(best[:, enough], axis=0)
-    return Neighbours(len(keys), first, standing, median)
+    return Neighbours(len(keys), first, share, median)
 
 
 def harvest_day(standing_share: NDArray[np.float32], settings: RuleSettings) -> int | None:
@@ -349,7 +349,7 @@ def harvest_day(standing_share: NDArray[np.float32], settings: RuleSettings) -> 
 
     The longest time that most fields stood ends with the harvest; it begins on the last day on which as many stood as in
     the middle of that time, less the share that may be lost early.
-    Days of which nothing is known count as standing while it lasts: cloud does not end a crop.
+    Days without data count as crop while it lasts: cloud does not end a crop.
     """
     stands = np.concatenate([[False], ~(standing_share < 0.5), [False]])
     begins, ends = np.flatnonzero(~stands[:-1] & stands[1:]), np.flatnonzero(stands[:-1] & ~stands[1:])

@@ -1,1 +1,1 @@
-"""What inspectors and analysts see at the command line: alerts, histories, the state of the chain."""
+"""Inspection from the command line: alerts, histories, the state of the chain."""

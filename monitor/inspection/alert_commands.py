@@ -27,6 +27,7 @@ Keys = Annotated[list[int], typer.Argument(metavar="ALERT", min=1, max=2**63 - 1
 By = Annotated[str | None, typer.Option(help="who decides, else the user of this machine", callback=arguments.note)]
 
 
+# More than six: the options of the command line.
 @app.callback(invoke_without_command=True)
 def alerts(
     context: typer.Context,

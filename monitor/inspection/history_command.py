@@ -61,6 +61,7 @@ class Asked:
         return " by then" if self.known or self.available else ""
 
 
+# More than six: the options of the command line.
 def history(
     parcel: Annotated[str, typer.Argument(help="the agency's own id of the parcel", callback=arguments.storable)],
     collection: CollectionOption = None,

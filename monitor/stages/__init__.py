@@ -1,1 +1,1 @@
-"""What is done with a batch of claimed parcels, in the order of `monitor.worker`: one file a stage."""
+"""The stages of a batch of claimed parcels, in the order of `monitor.worker`: one file each."""

@@ -1,4 +1,7 @@
-"""Alerts: each finding that changed moves the alert of its parcel and rule."""
+"""Alerts: each finding that changed moves the alert of its parcel and rule.
+
+Reads `findings` and open alerts. Adds `n_alert_events` to the batch.
+"""
 
 from db import alerts as store
 from monitor.alerts.lifecycle import OpenAlert, events

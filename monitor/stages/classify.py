@@ -3,10 +3,12 @@
     in order      state before ── acquisition ── posterior ── acquisition ── posterior ... state after
     anything else the parcel's states are made anew from all its current observations, and so is its course of posteriors
 
-So the course of a parcel's posteriors is a function of what is known of it, not of when a worker polled, and rules that read
-at the course find the same after a pause. Anything else is: an observation older than what the state has seen, a revised or
+So the course of a parcel's posteriors is a function of what is known of it, not of when a worker came by, and rules on
+the course find the same after a pause. Anything else is: an observation older than what the state has seen, a revised or
 withdrawn one, a state that is missing or of another model. A state belongs to a sequence of the model: that of a modality, or of
 all (mid fusion).
+
+Reads the batch's observations, its classifier, stored states and posteriors. Adds `classified` to the batch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,6 +42,8 @@ NEVER: Final = np.datetime64("0001-01-01", "us")
 class _Rows:
     """The observations of a claim by modality, each of parcels in order of the claim and of time."""
 
+    parcel_keys: NDArray[np.int64]
+    """(P,) those of the claim."""
     all: Mapping[str, NDArray[np.void]]
     index: Mapping[str, NDArray[np.int64]]
     """(N,) the place of each row's parcel in the claim."""
@@ -49,26 +53,34 @@ class _Rows:
     @classmethod
     def of(cls, claim: Claim, series: Mapping[str, NDArray[np.void]]) -> "_Rows":
         index = {name: np.searchsorted(claim.parcel_keys, rows["parcel_key"]) for name, rows in series.items()}
-        return cls(series, index, {name: claim.is_among(rows, name == "s2") for name, rows in series.items()})
+        return cls(
+            claim.parcel_keys,
+            series,
+            index,
+            {name: claim.is_among(rows, name == "s2") for name, rows in series.items()},
+        )
 
-    def count(self, names: Sequence[str], n_parcels: int, is_new: bool | None = None) -> NDArray[np.int64]:
+    def count(self, names: Sequence[str], is_new: bool | None = None) -> NDArray[np.int64]:
         """(P,) observations of modalities; only the pending ones, or the others, where `is_new` says which."""
-        counts = np.zeros(n_parcels, np.int64)
+        counts = np.zeros(len(self.parcel_keys), np.int64)
         for name in names:
             some = np.ones(len(self.all[name]), bool) if is_new is None else self.is_new[name] == is_new
-            counts += np.bincount(self.index[name][some], minlength=n_parcels)
+            counts += np.bincount(self.index[name][some], minlength=len(self.parcel_keys))
         return counts
 
-    def newest(self, names: Sequence[str], n_parcels: int) -> NDArray[np.datetime64]:
+    def newest(self, names: Sequence[str]) -> NDArray[np.datetime64]:
         """(P,) the newest observation of modalities; the year 1 where there is none."""
-        newest = np.full(n_parcels, NEVER)
+        newest = np.full(len(self.parcel_keys), NEVER)
         for name in names:
             np.maximum.at(newest, self.index[name], self.all[name]["observed_at"])
         return newest
 
-    def is_late(self, n_parcels: int) -> NDArray[np.bool_]:
+    def is_late(self) -> NDArray[np.bool_]:
         """(P,) parcels of which a pending observation is not newer than all that were folded before."""
-        oldest_new, newest_old = np.full(n_parcels, np.datetime64("9999-01-01", "us")), np.full(n_parcels, NEVER)
+        oldest_new, newest_old = (
+            np.full(len(self.parcel_keys), np.datetime64("9999-01-01", "us")),
+            np.full(len(self.parcel_keys), NEVER),
+        )
         for name, rows in self.all.items():
             new = self.is_new[name]
             np.minimum.at(oldest_new, self.index[name][new], rows["observed_at"][new])
@@ -105,19 +117,21 @@ def fold(batch: BatchContext, classifier: Active[CropModel]) -> Classified:
         for row in predictions.load_states(connection, claim.parcel_keys, classifier.key)
     }
     is_rebuilt = _rebuilt(claim, members, known, stored)
-    acquired = _Acquisitions.of(claim, known, is_rebuilt)
+    new = {name: known.is_new[name] | is_rebuilt[known.index[name]] for name in known.all}
+    acquired = _Acquisitions.of(known, new)
     start = _states(claim, stored, is_rebuilt, model)
-    observations = _packed(connection, model, known, acquired, starts_on)
+    observations = _packed(connection, model, known, new, acquired, starts_on)
     each = model.encode(
         model.batch(observations, shape[acquired.parcel]).to(model.device),
         model.network.initial_states(len(acquired.parcel), model.device),
     )
     of = _tensor(acquired.parcel).to(model.device)
     after = {name: attention_state.prefixes(start[name], state, of) for name, state in each.items()}
-    predictions.save_states(connection, classifier.key, _state_rows(members, known, acquired, start, after))
-    courses = _courses(model, known, acquired, after, starts_on)
+    # States are saved before anything is recorded: nobody asks them as known at a time, and they roll back with the batch.
+    predictions.save_states(connection, classifier.key, _state_rows(members, known, is_rebuilt, start, after, acquired))
+    courses = _courses(model, known, is_rebuilt, acquired, after, starts_on)
     rebuilt = frozenset(claim.parcel_keys[is_rebuilt].tolist())
-    return Classified(courses, rebuilt, sum(int(one.sum()) for one in acquired.new.values()), {})
+    return Classified(courses, rebuilt, sum(int(one.sum()) for one in new.values()), {})
 
 
 def _changed(connection: Connection, model_key: int, folded: Classified) -> dict[int, list[PosteriorRow]]:
@@ -153,27 +167,22 @@ def _rebuilt(
     claim: Claim, members: Mapping[str, tuple[str, ...]], known: _Rows, stored: Mapping[tuple[int, str], StateRow]
 ) -> NDArray[np.bool_]:
     """(P,) parcels whose states must be made anew."""
-    n, observed = len(claim.parcel_keys), claim.observations
-    is_rebuilt = claim.is_due("classifier") | known.is_late(n)
+    observed = claim.observations
+    is_rebuilt = claim.is_due("classifier") | known.is_late()
+    # A state cannot forget: what a revision replaced or withdrew is folded into it for good.
     is_rebuilt |= np.isin(claim.parcel_keys, observed["parcel_key"][observed["revision"] > 0])
-    # A state must hold exactly what is known less what is pending: anything else (a dropped state, a first poll of a
+    # A state must hold exactly what is known less what is pending: anything else (a dropped state, the first pass over a
     # season that already runs) is not patched but made anew.
     for name, modalities in members.items():
         held = np.array([s.n_folded if (s := stored.get((int(key), name))) else 0 for key in claim.parcel_keys])
-        is_rebuilt |= known.count(modalities, n, is_new=False) != held
+        is_rebuilt |= known.count(modalities, is_new=False) != held
     return is_rebuilt
 
 
 @dataclass(frozen=True)
 class _Acquisitions:
-    """What is folded of a claim, by parcel and time."""
+    """What is folded, by parcel and time."""
 
-    keys: NDArray[np.int64]
-    """(P,) the claimed parcels."""
-    is_rebuilt: NDArray[np.bool_]
-    """(P,) parcels of which everything is folded anew."""
-    new: Mapping[str, NDArray[np.bool_]]
-    """By modality, the rows that are folded."""
     parcel: NDArray[np.int64]
     """(G,) ascending, the place in the claim."""
     time: NDArray[np.datetime64]
@@ -182,17 +191,13 @@ class _Acquisitions:
     """By modality, the acquisition of each new row."""
 
     @classmethod
-    def of(cls, claim: Claim, known: _Rows, is_rebuilt: NDArray[np.bool_]) -> "_Acquisitions":
+    def of(cls, known: _Rows, new: Mapping[str, NDArray[np.bool_]]) -> "_Acquisitions":
         names = list(known.all)
-        new = {name: known.is_new[name] | is_rebuilt[known.index[name]] for name in names}
         parcel = np.concatenate([known.index[name][new[name]] for name in names])
         time = np.concatenate([known.all[name]["observed_at"][new[name]] for name in names])
         unique, which = np.unique(np.stack([parcel, time.astype(np.int64)]), axis=1, return_inverse=True)
         bounds = np.cumsum([int(new[name].sum()) for name in names])[:-1]
         return cls(
-            claim.parcel_keys,
-            is_rebuilt,
-            new,
             np.ascontiguousarray(unique[0]),
             unique[1].astype("M8[us]"),
             dict(zip(names, np.split(which.reshape(-1), bounds), strict=True)),
@@ -205,12 +210,17 @@ class _Acquisitions:
 
 
 def _packed(
-    connection: Connection, model: CropModel, known: _Rows, acquired: _Acquisitions, starts_on: date
+    connection: Connection,
+    model: CropModel,
+    known: _Rows,
+    new: Mapping[str, NDArray[np.bool_]],
+    acquired: _Acquisitions,
+    starts_on: date,
 ) -> dict[str, Observations]:
     """The new observations by modality, each acquisition as if of a parcel of its own."""
     observations = {}
     for one in model.config.modalities:
-        rows = known.all[one.name][acquired.new[one.name]]
+        rows = known.all[one.name][new[one.name]]
         sets = pixel_sets(connection, sensor_of(one.name), rows) if one.pixels > 1 else None
         observations[one.name] = packed(one, rows, acquired.of_row[one.name], starts_on, sets)
     return observations
@@ -235,29 +245,34 @@ def _states(
 
 
 def _courses(
-    model: CropModel, known: _Rows, acquired: _Acquisitions, after: Mapping[str, State], starts_on: date
+    model: CropModel,
+    known: _Rows,
+    is_rebuilt: NDArray[np.bool_],
+    acquired: _Acquisitions,
+    after: Mapping[str, State],
+    starts_on: date,
 ) -> dict[int, list[PosteriorRow]]:
     """The posterior after each acquisition, by parcel key."""
     courses: dict[int, list[PosteriorRow]] = {}
     if len(acquired.parcel) == 0:
         return courses
     probabilities = model.posteriors(after, season_days(acquired.time, starts_on))
-    counts = _counts(known, acquired)
+    counts = _counts(known, is_rebuilt, acquired)
     for g, (p, row) in enumerate(zip(acquired.parcel.tolist(), probabilities, strict=True)):
         seen = {name: int(count[g]) for name, count in counts.items()}
-        key = int(acquired.keys[p])
+        key = int(known.parcel_keys[p])
         courses.setdefault(key, []).append(PosteriorRow(key, to_utc(acquired.time[g]), seen, row.tolist()))
     return courses
 
 
-def _counts(known: _Rows, acquired: _Acquisitions) -> dict[str, NDArray[np.int64]]:
+def _counts(known: _Rows, is_rebuilt: NDArray[np.bool_], acquired: _Acquisitions) -> dict[str, NDArray[np.int64]]:
     """By modality (G,) the observations that each posterior has seen."""
     parcel = acquired.parcel
     first = np.searchsorted(parcel, parcel)
     counts = {}
     for name in known.all:
         here = np.cumsum(np.bincount(acquired.of_row[name], minlength=len(parcel)))
-        before = np.where(acquired.is_rebuilt, 0, known.count([name], len(acquired.keys), is_new=False))
+        before = np.where(is_rebuilt, 0, known.count([name], is_new=False))
         counts[name] = before[parcel] + here - np.where(first > 0, here[first - 1], 0)
     return counts
 
@@ -265,21 +280,22 @@ def _counts(known: _Rows, acquired: _Acquisitions) -> dict[str, NDArray[np.int64
 def _state_rows(
     members: Mapping[str, tuple[str, ...]],
     known: _Rows,
-    acquired: _Acquisitions,
+    is_rebuilt: NDArray[np.bool_],
     start: Mapping[str, State],
     after: Mapping[str, State],
+    acquired: _Acquisitions,
 ) -> list[StateRow]:
     """The states after each parcel's last acquisition, and those of parcels rebuilt to nothing."""
-    n, last = len(acquired.keys), acquired.last
+    last = acquired.last
     parcel = acquired.parcel[last]
     # A rebuilt state is stored even if it is empty now: all its observations may have been withdrawn.
-    emptied = np.setdiff1d(np.flatnonzero(acquired.is_rebuilt), parcel)
+    emptied = np.setdiff1d(np.flatnonzero(is_rebuilt), parcel)
     rows: list[StateRow] = []
     for name, modalities in members.items():
-        n_folded, newest = known.count(modalities, n), known.newest(modalities, n)
+        n_folded, newest = known.count(modalities), known.newest(modalities)
         for which, state in ((parcel, after[name].take(_tensor(last))), (emptied, start[name].take(_tensor(emptied)))):
             rows += [
-                StateRow(int(acquired.keys[p]), name, int(n_folded[p]), to_utc(newest[p]), one)
+                StateRow(int(known.parcel_keys[p]), name, int(n_folded[p]), to_utc(newest[p]), one)
                 for p, one in zip(which.tolist(), attention_state.to_bytes(state), strict=True)
             ]
     return rows

@@ -1,4 +1,7 @@
-"""Markers: every rule on what is known of each claimed parcel, and the findings that changed."""
+"""Markers: every rule on what is known of each claimed parcel, and the findings that changed.
+
+Reads the batch's views, `classified`, earlier findings and the progress of the crops. Adds `findings` to the batch.
+"""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,7 @@
-"""Start, peak and end of season of parcels whose curves changed, from their stored daily curves."""
+"""Start, peak and end of season of parcels whose curves changed, from their stored daily curves.
+
+Reads `curve` (already saved) and the stored curves. Adds nothing to the batch: the dates are stored.
+"""
 
 from datetime import date, timedelta
 from typing import Final

@@ -10,9 +10,11 @@
     late, revised or withdrawn     the days from two clear views before it, each with its own c(d)
 
 So the newest row of each day is a function of what is known, however the observations came and whenever a worker polled.
-Nothing else is rewritten, and what the networks read up to `DELAY_DAYS` ago is stored with them (models.ndvi.state): the
+Nothing else is rewritten, and what the networks read up to `DELAY_DAYS` ago is stored with them (models.ndvi.state_updates): the
 work for an acquisition does not grow with the season. A stored state is a cache: one that is missing, of another model or
 no longer what is known is made anew, and the rows are the same.
+
+Reads the batch's observations and curve model, stored states and days. Adds `curve` to the batch.
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,9 +33,9 @@ from db.series import DIRECTIONS
 from db.work import Claim
 from models.ndvi.cached_state import CachedState, from_bytes, to_bytes
 from models.ndvi.daily_curve import ORIGINS, reconstruct_curve
-from models.ndvi.gap_model import GapModel
+from models.ndvi.gap_filler import GapModel
 from models.ndvi.inputs import ClearSeries, SarSeries
-from models.ndvi.state import begin
+from models.ndvi.state_updates import begin
 from models.ndvi.views import MODES, Mode
 from monitor.batch import BatchContext
 from monitor.features import means, season_days
@@ -87,6 +89,7 @@ def reconstruct(batch: BatchContext) -> None:
         )
     if len(parts) > 1:
         predictions.save_states(connection, batch.curve_model.key, _state_rows(batch, before, cached, sar, clear))
+    # A row is stored again only if its value differs: an unchanged day keeps the time at which it first became known.
     batch.curve = _changed(connection, NdviRows.joined(parts), keys[is_recomputed])
 
 
@@ -148,7 +151,7 @@ def curve_series(
 def _cached_states(
     connection: Connection, model_key: int, model: GapModel, keys: NDArray[np.int64]
 ) -> dict[Mode, CachedState]:
-    """The cached states, empty where there is none."""
+    """Return the cached states, empty where none is stored."""
     stored = {(row.parcel_key, row.modality): row.state for row in predictions.load_states(connection, keys, model_key)}
     return {
         mode: from_bytes([stored.get((int(key), SEQUENCE[mode])) for key in keys], begin(model, mode, len(keys)))

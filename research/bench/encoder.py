@@ -16,7 +16,7 @@ import torch
 import typer
 from torch import Tensor
 
-from models.classifier.inference import InferenceNetwork
+from models.classifier.inference import folded
 from models.classifier.packed_series import Batch, Series
 from models.classifier.published import load_published
 from research.experiments.published_form import PublishedForm, trained_like
@@ -57,7 +57,7 @@ def main(
     torch.set_num_threads(1)
     random = torch.Generator().manual_seed(0)
     published = trained_like(PublishedForm(10, dates, 20), 0)
-    ours = InferenceNetwork(load_published(published.state_dict()).network)
+    ours = folded(load_published(published.state_dict()).network)
     values = torch.randn(batch, dates, 10, pixels, generator=random)
     mask = (torch.rand(batch, 1, pixels, generator=random) < 0.8).float().repeat(1, dates, 1)
     mask[:, :, 0] = 1

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from models.classifier.fitting import Epoch, class_weight, loss_of
 from models.classifier.network import PseLtae
-from models.classifier.sampling import draw
+from models.classifier.sampling import sample
 from models.classifier.training import Inputs, standardised
 from research.experiments import plots, tables
 from research.experiments.grid import Grid, Run
@@ -96,7 +96,7 @@ def _flow(grid: Grid, run: Run) -> NDArray[np.float64]:
             torch.manual_seed(epoch.number)
             order = members[torch.randperm(len(members), generator=random)]
             for some in order.tensor_split(-(-len(members) // training.batch)):
-                batch = draw(parcels, some, config.modalities, training.thinning, random)
+                batch = sample(parcels, some, config.modalities, training.thinning, random)
                 loss = loss_of(network.train()(batch), labels[some], weight, training.auxiliary_weight)
                 norms.append(modality_norms(network, loss))
         found.append(np.mean(norms, axis=0).tolist())

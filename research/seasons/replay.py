@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from db import registry, season_results
 from db.connect import engine
 from db.parcels import Parcel, Season
-from models.ndvi.gap_model import GapModel
+from models.ndvi.gap_filler import GapModel
 from models.ndvi.queries import GapQueries, Series
 from models.ndvi.training import GapTrainingConfig
 from monitor.stages.reconstruct_ndvi import curve_series

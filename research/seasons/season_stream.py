@@ -27,7 +27,8 @@ from ingest.stream.consumer import Consumer
 from ingest.stream.producer import ObservationProducer
 from ingest.stream.settings import IngestSettings
 from monitor import schedule
-from monitor.worker import Counts, Worker
+from monitor.batch import Counts
+from monitor.worker import Worker
 from research.seasons.replay_source import Acquisition, ReplaySource
 
 DayDone = Callable[[date, "Replayed"], None]

@@ -1,6 +1,6 @@
 """Ingest and monitors at once, on a real clock, with clocks that differ and processes that are killed: as one after the other.
 
-Two stores are filled from the same topics. One is ingested whole and then looked at once. Into the other, consumers and
+Two stores are filled from the same topics. One is ingested whole and then worked off at once. Into the other, consumers and
 monitors run at the same time as processes of their own, and some are killed. At the end both must believe the same, and what was
 answered "as known at" random times meanwhile must be answered again.
 

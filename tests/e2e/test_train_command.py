@@ -85,7 +85,7 @@ def test_two_processes_train_one_model_and_the_first_alone_writes(tmp_path: Path
         "def first(*given):\n"
         "    assert os.environ['RANK'] == '0', given\n"
         "    write(*given)\n"
-        "cv.RunFolder.part.__globals__['write'] = first\n"
+        "crossval.RunFolder.part.__globals__['write'] = first\n"
     )
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
     trained(config, *launcher, before=spy)

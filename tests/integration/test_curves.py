@@ -15,10 +15,10 @@ from db.connect import engine
 from db.parcels import ParcelRow, Season, ensure_season, upsert_parcels
 from ingest.stream.schemas import S1, S2, ObservationSchema
 from models.ndvi.cached_state import HEAD
-from models.ndvi.gap_model import GapModel
+from models.ndvi.gap_filler import GapModel
 from models.ndvi.inputs import ClearSeries, SarSeries
 from models.ndvi.network import GapConfig
-from models.ndvi.state import DELAY_DAYS
+from models.ndvi.state_updates import DELAY_DAYS
 from models.ndvi.training import GapTrainingConfig, fit_gaps
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker
@@ -204,9 +204,9 @@ def test_phenology_is_dated_once_the_season_shows_it(season: tuple[str, Season, 
 
 
 def random_arrivals(seed: int) -> list[list[Arrival]]:
-    """What comes between one look and the next: mostly in time, some of it late, revised, withdrawn, or under a cloud."""
+    """What comes between one poll and the next: mostly in time, some of it late, revised, withdrawn, or under a cloud."""
     rng = np.random.default_rng(seed)
-    looks: list[list[Arrival]] = [[] for _ in range(40)]
+    polls: list[list[Arrival]] = [[] for _ in range(40)]
     for day in range(0, 240, 3):
         sensor: Literal["S1", "S2"] = "S1" if day % 6 == 0 else "S2"
         if rng.random() < 0.4 and sensor == "S2":
@@ -214,11 +214,11 @@ def random_arrivals(seed: int) -> list[list[Arrival]]:
         cloud = 0.4 if rng.random() < 0.1 else 0.0
         late = int(rng.choice([0, 0, 0, 0, 2, 9]))
         value = ndvi_on(day) + float(rng.normal(0, 0.02))
-        looks[min(day // 6 + late, 39)].append(Arrival(sensor, day, value - cloud * (sensor == "S2")))
+        polls[min(day // 6 + late, 39)].append(Arrival(sensor, day, value - cloud * (sensor == "S2")))
         if rng.random() < 0.1:
             again = min(day // 6 + late + int(rng.integers(1, 12)), 39)
-            looks[again].append(Arrival(sensor, day, value - 0.1, 1, bool(rng.random() < 0.3)))
-    return looks
+            polls[again].append(Arrival(sensor, day, value - 0.1, 1, bool(rng.random() < 0.3)))
+    return polls
 
 
 def drawn(dsn: str, parcel: int) -> list[sa.Row[tuple[object, ...]]]:
@@ -240,7 +240,7 @@ def states(dsn: str) -> dict[tuple[int, str], bytes]:
 def test_rows_drawn_from_stored_states_are_those_of_reading_everything_each_time(
     season: tuple[str, Season, int], seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Late, revised, withdrawn, under clouds, with a look that dies at its end: q, whose states are dropped, is p's twin."""
+    """Late, revised, withdrawn, under clouds, with a poll that dies at its end: q, whose states are dropped, is p's twin."""
     dsn, _, p = season
     with engine(dsn).connect() as connection:
         q = connection.execute(sa.text("select parcel_key from parcels where source_id = 'q'")).scalar_one()

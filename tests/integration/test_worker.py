@@ -112,7 +112,7 @@ class World:
             return connection.execute(statement.encode()).fetchall()
 
     def poll(self, day: int = 365) -> Any:
-        """The leader and a worker look, some day of the season."""
+        """The leader and a worker poll, some day of the season."""
         now = datetime(2025, 1, 1, 23, tzinfo=UTC) + timedelta(days=day)
         return schedule.once(Worker(self.dsn, MonitorSettings()), now)
 
@@ -222,10 +222,10 @@ def losses(world: World) -> list[Any]:
                           from alerts where rule = 'early_loss'""")
 
 
-def test_an_alert_follows_from_what_is_known_however_often_a_monitor_looked(
+def test_an_alert_follows_from_what_is_known_however_often_a_monitor_polled(
     world: World, classifier: CropModel
 ) -> None:
-    """One parcel is looked at after each view, its twin once at the end; the neighbours come late to both."""
+    """One parcel is worked on after each view, its twin once at the end; the neighbours come late to both."""
     world.activate("classifier", classifier)
     for day, ndvi in GREEN_THEN_LOST.items():
         world.store(["p"], {day: ndvi})

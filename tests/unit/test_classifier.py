@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models.classifier import attention_state
 from models.classifier.attention_state import State, StateModelError
-from models.classifier.inference import folded
+from models.classifier.inference import InferenceNetwork
 from models.classifier.ltae import LtaeConfig
 from models.classifier.network import ClassifierConfig, ConfigError, ModalityConfig, PseLtae
 from models.classifier.packed_series import Batch, Series
@@ -91,7 +91,7 @@ def test_merged_states_equal_forward(network: PseLtae, seed: int, day: float) ->
 
 
 def test_the_folded_network_continues_states_of_the_unfolded_one(network: PseLtae) -> None:
-    batch, fast = season(1, 6), folded(network)
+    batch, fast = season(1, 6), InferenceNetwork(network)
     close(fast(batch).logits, network(batch).logits)
     states = network.encode(batch.until(150))
     late = Batch({name: one.take(one.day > 150) for name, one in batch.series.items()}, batch.geometry)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from models.classifier import early_fusion
-from models.classifier.inference import folded
+from models.classifier.inference import InferenceNetwork
 from models.classifier.ltae import LtaeConfig, Norm
 from models.classifier.network import ClassifierConfig, ConfigError, Fusion, ModalityConfig, PseLtae
 from models.classifier.packed_series import Batch, Series
@@ -119,7 +119,7 @@ def test_observations_without_a_valid_pixel_are_as_none(network: PseLtae) -> Non
 
 
 def test_the_folded_network_gives_the_same(network: PseLtae) -> None:
-    close(folded(network)(season(4)).logits, network(season(4)).logits)
+    close(InferenceNetwork(network)(season(4)).logits, network(season(4)).logits)
 
 
 @pytest.mark.parametrize("names", [(), ("s2",), ("s1a",), ("s1a", "s1d"), ("s2", "s1d"), ("s2", "s1a", "s1d")])
@@ -159,7 +159,7 @@ def test_every_parameter_learns(network: PseLtae) -> None:
     assert not {name for name in idle if not name.endswith((".lin.bias", "attention.keys.bias"))}
 
 
-def test_states_are_carried_where_dates_do_not_couple(network: PseLtae) -> None:
+def test_states_are_updated_where_dates_do_not_couple(network: PseLtae) -> None:
     batch = season(8)
     is_late = {name: one.day > 150 for name, one in batch.series.items()}
     late = Batch({name: one.take(is_late[name]) for name, one in batch.series.items()}, batch.geometry)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.ndvi.daily_curve import DIP_DEPTH, OBSERVED, PRIOR, RECONSTRUCTED, CurveRows, reconstruct_curve
-from models.ndvi.gap_model import GapModel
+from models.ndvi.gap_filler import GapModel
 from models.ndvi.inputs import ClearSeries, Floats, Ints, SarSeries
 from models.ndvi.network import GapConfig
 from models.ndvi.training import GapTrainingConfig, fit_gaps

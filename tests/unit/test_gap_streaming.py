@@ -1,4 +1,4 @@
-"""Carried states: answers of what came since are those of reading everything, and a state that no longer holds is made anew."""
+"""Cached states: answers of what came since are those of reading everything, and a state that no longer holds is made anew."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from models.ndvi.cached_state import HEAD, CachedState, from_bytes, to_bytes
 from models.ndvi.daily_curve import reconstruct_curve
-from models.ndvi.gap_model import GapModel
+from models.ndvi.gap_filler import GapModel
 from models.ndvi.inputs import NEVER, ClearSeries, Floats, Ints, OrbitScale, SarSeries
 from models.ndvi.network import GapConfig, GapNetwork
 from models.ndvi.queries import STEP_DAYS, GapQueries, Series, Steps, next_step
-from models.ndvi.state import DELAY_DAYS, advance, begin, holding
+from models.ndvi.state_updates import DELAY_DAYS, advance, begin, holding
 from models.ndvi.views import MODES, Mode, Prior
 
 P, FIRST, LAST = 6, -60, 260
@@ -134,7 +134,7 @@ def test_a_causal_answer_needs_only_what_is_recent(
         )
 
 
-def carried_to(model: GapModel, mode: Mode, sar: SarSeries, clear: ClearSeries, day: int) -> CachedState:
+def cached_to(model: GapModel, mode: Mode, sar: SarSeries, clear: ClearSeries, day: int) -> CachedState:
     return advance(model, mode, begin(model, mode, P), *given_of(model, sar, clear), np.full(P, day))
 
 
@@ -149,7 +149,7 @@ def test_a_state_is_emptied_by_what_it_read_otherwise_and_by_nothing_else(model:
     vv[i] += 0.5
     ndvi[j] -= 0.01
     day[i] = -40  # before what was the first
-    cached = carried_to(model, "causal", sar, clear, 100)
+    cached = cached_to(model, "causal", sar, clear, 100)
     cases = {
         "a pass is revised": (replace(sar, vv_db=vv), clear),
         "a pass is withdrawn": (sar.rows(without(sar, i)), clear),
@@ -176,11 +176,11 @@ def test_a_state_is_emptied_by_what_it_read_otherwise_and_by_nothing_else(model:
 
 def test_a_day_before_the_carried_one_is_refused(model: GapModel) -> None:
     steps, series = given_of(model, *random_season(1, 0.3, 0.1))
-    cached = carried_to(model, "retrospective", *random_season(1, 0.3, 0.1), 100)
+    cached = cached_to(model, "retrospective", *random_season(1, 0.3, 0.1), 100)
     known = np.full(P, LAST)
     for day, half_gap in ((99, 0.0), (110, 60.0)):  # the gap of the second hides views that the state has read
         asked = GapQueries.at(series, np.arange(P), np.full(P, day), half_gap)
-        with pytest.raises(ValueError, match="before what is cached"):
+        with pytest.raises(ValueError, match="before the cached state"):
             model.fill(steps, series, asked, "retrospective", known, cached)
 
 
@@ -189,7 +189,7 @@ def test_series_of_one_parcel_go_on_from_different_days(model: GapModel, mode: M
     sar, clear = random_season(1, 0.3, 0.1, begins=0)
     steps, series = given_of(model, sar, clear)
     twice = series.rows(np.array([3, 3, 4]))
-    states = [carried_to(model, mode, sar, clear, day).rows(np.array([p])) for p, day in ((3, 110), (3, 60), (4, 60))]
+    states = [cached_to(model, mode, sar, clear, day).rows(np.array([p])) for p, day in ((3, 110), (3, 60), (4, 60))]
     first, day, steps_sum, views_sum = (
         np.concatenate([vars(one)[name] for one in states]) for name in ("first_step", "day", "steps_sum", "views_sum")
     )
@@ -219,7 +219,7 @@ def test_a_fall_on_the_day_the_state_ends_is_doubted_as_by_reading_everything(mo
 
 
 def test_states_are_stored_and_read_bit_by_bit_and_others_are_empty(model: GapModel) -> None:
-    cached = carried_to(model, "causal", *random_season(1, 0.3, 0.1), 100)
+    cached = cached_to(model, "causal", *random_season(1, 0.3, 0.1), 100)
     stored: list[bytes | None] = [*to_bytes(cached)]
     assert {len(one) for one in stored if one} == {HEAD.size + 4 * 2 * 2 * (7 + 5)}
     empty = begin(model, "causal", P)

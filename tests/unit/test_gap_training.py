@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from models.ndvi import training
-from models.ndvi.gap_model import SCALE_DAYS
+from models.ndvi.gap_filler import SCALE_DAYS
 from models.ndvi.inputs import ClearSeries, Floats, Ints, SarSeries, TrainingDataError
 from models.ndvi.network import GapConfig, GapNetwork
 from models.ndvi.queries import Series

@@ -10,7 +10,7 @@ import torch
 
 from models.classifier.network import ModalityConfig
 from models.classifier.normalisation import Normaliser, Observations
-from models.classifier.sampling import PackedParcels, Thinning, ahead, draw
+from models.classifier.sampling import PackedParcels, Thinning, ahead, sample
 
 PARCELS = 20
 MODALITIES = (ModalityConfig("s2", ("a", "b"), 0.4, pixels=3), ModalityConfig("s1a", ("VV",), 0.2, True, pixels=1))
@@ -46,7 +46,7 @@ def parcels(normaliser: Normaliser) -> PackedParcels:
 def test_a_drawn_batch_keeps_what_it_promises(parcels: PackedParcels) -> None:
     random, some = torch.Generator().manual_seed(0), torch.tensor([7, 3, 15])
     for _ in range(30):
-        drawn = draw(parcels, some, MODALITIES, Thinning(modality_dropout=0.9), random)
+        drawn = sample(parcels, some, MODALITIES, Thinning(modality_dropout=0.9), random)
         assert drawn.series["s2"].pixels.shape[1:] == (2, 3)
         dates = sum(torch.bincount(one.parcel, minlength=3) for one in drawn.series.values())
         assert (torch.as_tensor(dates) > 0).all()
@@ -59,7 +59,7 @@ def test_a_drawn_batch_keeps_what_it_promises(parcels: PackedParcels) -> None:
 def test_valid_pixels_are_drawn_first_and_are_the_parcels_own(normaliser: Normaliser, parcels: PackedParcels) -> None:
     some = torch.tensor([7, 3])
     whole = tuple(ModalityConfig(one.name, one.channels, 0.0, pixels=one.pixels) for one in MODALITIES)
-    drawn = draw(parcels, some, whole, WHOLE, torch.Generator().manual_seed(0)).series["s2"]
+    drawn = sample(parcels, some, whole, WHOLE, torch.Generator().manual_seed(0)).series["s2"]
     assert drawn.valid.sum(1).tolist() == [2, 3, 3] * 6  # two are valid of every third date's five
     statistics = normaliser.modalities["s2"].overall
     value = drawn.pixels[:, 0, :] * statistics.sd[0] + statistics.mean[0]
@@ -80,7 +80,7 @@ def test_co_located_sets_are_drawn_at_the_same_places_on_all_dates_of_all_modali
     pairs = tuple(ModalityConfig(name, ("x",), 0.0, pixels=3, is_co_located=name == "s1a") for name in observed)
     known = Normaliser.fit(observed, GEOMETRY, np.ones(PARCELS, bool))
     packed = PackedParcels.of(known, observed, GEOMETRY)
-    drawn = draw(packed, torch.arange(PARCELS), pairs, WHOLE, torch.Generator().manual_seed(1)).series
+    drawn = sample(packed, torch.arange(PARCELS), pairs, WHOLE, torch.Generator().manual_seed(1)).series
     first = drawn["s2"].pixels[::5, 0]  # (P, 3)
     for one in drawn.values():
         torch.testing.assert_close(one.pixels[:, 0], first[one.parcel])
@@ -100,7 +100,7 @@ def test_a_season_is_moved_as_a_whole_and_its_anomalies_are_those_of_the_moved_d
     packed = PackedParcels.of(known, observed, GEOMETRY)
     whole = tuple(ModalityConfig(one.name, one.channels, 0.0, pixels=5, has_anomalies=True) for one in MODALITIES)
     moved = Thinning(0.0, 1.0, season_shift=4.0)
-    drawn = draw(packed, torch.arange(PARCELS), whole, moved, torch.Generator().manual_seed(0)).series
+    drawn = sample(packed, torch.arange(PARCELS), whole, moved, torch.Generator().manual_seed(0)).series
     later = drawn["s2"].day.view(PARCELS, -1)[:, 0]
     assert later.std() > 2
     for name, one in drawn.items():
@@ -113,7 +113,7 @@ def test_a_season_is_moved_as_a_whole_and_its_anomalies_are_those_of_the_moved_d
 
 def test_a_cut_season_is_its_beginning_in_every_modality(parcels: PackedParcels) -> None:
     whole = tuple(ModalityConfig(one.name, one.channels, 0.0) for one in MODALITIES)
-    drawn = draw(
+    drawn = sample(
         parcels, torch.arange(PARCELS), whole, Thinning(0.0, 0.0, season_shift=0.0), torch.Generator().manual_seed(0)
     )
     s2, s1 = (torch.bincount(drawn.series[name].parcel, minlength=PARCELS) for name in ("s2", "s1a"))

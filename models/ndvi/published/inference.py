@@ -6,7 +6,7 @@
     W_s s_(n-1) + W_y y_(n-1) = (W_s + W_y w^T) s_(n-1) + W_y b        the output fed back is linear in the state
 
 The table has a row for each interval between the kinks of the rectifiers, about 100 for 31 and 62 filters, so that the convolutions and
-the encoder's 124 inputs cost one look-up. Keys are computed once a window. Windows go through the whole network in chunks,
+the encoder's 124 inputs cost one lookup. Keys are computed once a window. Windows go through the whole network in chunks,
 whose states stay near the core. Nothing is approximated: what remains is rounding.
 Source: our derivation from `models.ndvi.published.mcnn_seq`; piecewise linearity as in Montufar et al. 2014.
 Shapes: as `McnnSeq.forward`.

@@ -46,7 +46,7 @@ class CnnConfig(WindowConfig):
 
     filters: tuple[int, int] = (32, 16)
     kernel_size: int = 3
-    """Odd, so that a filter looks as far back as ahead."""
+    """Odd, so that a filter reaches as far back as ahead."""
 
     def __post_init__(self) -> None:
         """Refuse a shape that no series fits."""

@@ -45,6 +45,7 @@ class NdviScores:
     """R2 over the parcels of each day with at least 20 clear views."""
 
 
+# More than six: the two series and their split are the data, and each is an array of its own.
 def train_ndvi(
     sar: SarSeries,
     clear: ClearSeries,
@@ -123,6 +124,7 @@ def _fit(
             on_update(update + 1, float(loss.detach()))
 
 
+# More than six: called once, from the loop above, with what that loop holds.
 def _window_loss(
     network: Network,
     config: NdviTrainingConfig,

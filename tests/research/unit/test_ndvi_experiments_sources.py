@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 import training.ndvi_command as train_source
 from models.checkpoint import Checkpoint, unpack
-from models.ndvi.gap_model import GapModel
+from models.ndvi.gap_filler import GapModel
 from models.ndvi.inputs import TrainingDataError
 from models.ndvi.published.mcnn_seq import McnnSeqConfig
 from models.ndvi.published.reconstruction import NdviTrainingConfig, SarToNdvi

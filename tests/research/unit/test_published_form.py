@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.classifier.inference import InferenceNetwork
+from models.classifier.inference import folded
 from models.classifier.published import load_published
 from research.bench.encoder import packed
 from research.experiments.published_form import PublishedForm, trained_like
@@ -24,7 +24,7 @@ def test_peer_and_ours_agree(
     values = torch.randn(parcels, dates, channels, pixels, generator=random)
     inputs = values, mask.expand(parcels, dates, pixels), geometry, torch.linspace(0, 350, dates)
     ours = load_published(peer.state_dict())
-    fast = InferenceNetwork(ours.network)
+    fast = folded(ours.network)
     with torch.no_grad():
         expected = peer(*inputs)
         torch.testing.assert_close(ours(*inputs), expected, atol=1e-5, rtol=0)

@@ -27,7 +27,7 @@ from models.ndvi.views import Mode, Prior
 KIND = "gap-filling"
 """What the description of a checkpoint of this model says that it is."""
 SCALE_DAYS = (4.0, 10.0, 20.0, 40.0)
-"""Distances to the nearest view at which sd is calibrated, linear between (the gaps it is scored on end 5 to 45 days off)."""
+"""Distances to the nearest view at which sd is calibrated, linear between (the gaps it is validated on end 5 to 45 days off)."""
 SERIES_AT_ONCE = 1024
 """Series decoded together: 100 MB of working arrays."""
 QUERIES_AT_ONCE = 32_768
@@ -85,12 +85,12 @@ class GapModel:
             steps: radar of the parcels.
             series: their views.
             queries: sorted by series.
-            mode: a causal answer uses nothing after its day, a retrospective one at all there is.
+            mode: a causal answer uses nothing after its day, a retrospective one all there is.
             known: (S,) the last day that anything is known of, of each series; None: the last day with radar.
             cached: of the mode's networks and of the series: only what came after is read.
 
         Raises:
-            ValueError: a query on a day, or with views, before those that are cached.
+            ValueError: a query on a day, or with views, before those that the cached states have read.
         """
         ends = np.full(len(series.parcel), steps.last_day) if known is None else known
         asked, row = np.unique(queries.series, return_inverse=True)  # the others are not read
@@ -128,7 +128,7 @@ class GapModel:
         column, n_new = series.columns(cached.day)
         n_read, new_day = series.n_views - n_new, np.take_along_axis(series.day, column, axis=1)
         if ((queries.n_before < n_read[queries.series]) | (queries.day < cached.day[queries.series])).any():
-            raise ValueError("a day was asked for that lies before what is cached of its parcel: read it anew")
+            raise ValueError("a day was asked for before the cached state of its parcel: read it anew")
         views = view_inputs(series, self.prior, config, column=column).to(device)
         n_steps, n_views, parcel, step = (
             torch.as_tensor(values, device=device)
@@ -198,7 +198,7 @@ class GapModel:
         weights, description = unpack(checkpoint)
         if (kind := description["kind"]) != KIND:
             raise CheckpointError(
-                f"NDVI model {checkpoint.model[:12]} is {kind}, of radar alone, and gives no curve; activate one that "
+                f"NDVI model {checkpoint.model[:12]} is {kind}, of radar alone, and reconstructs no curve; activate one that "
                 "`parcelwatch models train ndvi` made without --model"
             )
         return cls.from_state(description["config"], weights)
@@ -207,7 +207,7 @@ class GapModel:
 def places(
     queries: GapQueries, grid: StepGrid, parcel_of_series: Ints, n_columns: int, device: torch.device
 ) -> tuple[Tensor, ...]:
-    """Where queries look into what is encoded: parcel, step, series, views before, first view after."""
+    """Return where queries index the encoded series: parcel, step, series, views before, first view after."""
     parcel = parcel_of_series[queries.series]
     values = (
         parcel,

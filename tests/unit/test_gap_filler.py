@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.ndvi import gap_model
-from models.ndvi.gap_model import SCALE_DAYS, Filled, GapModel
+from models.ndvi import gap_filler
+from models.ndvi.gap_filler import SCALE_DAYS, Filled, GapModel
 from models.ndvi.inputs import ClearSeries, Floats, Ints, SarSeries
 from models.ndvi.network import GapConfig
 from models.ndvi.queries import GapQueries, Series, Steps
@@ -191,8 +191,8 @@ def test_a_parcel_does_not_depend_on_what_it_is_read_with(
     want = world.fill(mode, *grid(days))
     known = np.full(N, LAST)
     # In small parts.
-    monkeypatch.setattr(gap_model, "SERIES_AT_ONCE", 5)
-    monkeypatch.setattr(gap_model, "QUERIES_AT_ONCE", 17)
+    monkeypatch.setattr(gap_filler, "SERIES_AT_ONCE", 5)
+    monkeypatch.setattr(gap_filler, "QUERIES_AT_ONCE", 17)
     got = world.fill(mode, *grid(days))
     np.testing.assert_allclose(got.ndvi, want.ndvi, atol=1e-6)
     np.testing.assert_allclose(got.sd, want.sd, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Cached states kept up to date, so that an answer costs what came since and not the season.
+"""Update cached states, so that an answer costs the observations since and not the whole season.
 
 `GapModel.fill` answers from a cached state as it does from everything: it reads what came after the state's day, the radar
 around the days asked for and the nearest views. A kept state stays `DELAY_DAYS` behind, so that what is late by less is still
@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from models.ndvi.cached_state import CachedState
-from models.ndvi.gap_model import GapModel
+from models.ndvi.gap_filler import GapModel
 from models.ndvi.inputs import NEVER, Floats, Ints
 from models.ndvi.queries import STEP_DAYS, Series, StepGrid, Steps, next_step, step_inputs, view_inputs
 from models.ndvi.views import Mode
 
 DELAY_DAYS = 45
-"""Days a kept state stays behind: 1 of 70 Dutch views redraws farther back, a cloud dip shows within 25, a pass comes in days."""
+"""Days a kept state stays behind: 1 of 70 Dutch views changes days farther back, a cloud dip shows within 25, a pass comes in days."""
 
 
 def begin(model: GapModel, mode: Mode, n_parcels: int) -> CachedState:
