@@ -6,7 +6,7 @@
 SOS at 25 % of the amplitude up; EOS at 75 % of it down for crops, 25 % for grass. The lows are each side's own, so that
 a winter crop that starts green has a small but real rise. A date is known to within the band that the curve's sd allows:
 the days on which the curve lies within one sd of the level.
-Source: FAO ASIS thresholds (DESIGN section 8); lows on each side as in TIMESAT (Jonsson and Eklundh 2004).
+Source: FAO ASIS thresholds; lows on each side as in TIMESAT (Jonsson and Eklundh 2004).
 Shapes: one parcel at a time, days (D,), NDVI and sd (D,).
 Units:  season days; NDVI dimensionless.
 Errors: none; a season that shows no course is NOT_VALID with its reason.

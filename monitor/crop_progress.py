@@ -40,7 +40,9 @@ def refresh(connection: Connection, season: Season, collection: str, settings: R
     return len(rows)
 
 
-def settle(connection: Connection, season: Season, collection: str, settings: RuleSettings, now: datetime) -> int:
+def finish_season(
+    connection: Connection, season: Season, collection: str, settings: RuleSettings, now: datetime
+) -> int:
     """Compute the progress of a season that is over, once; return the groups stored."""
     last = crop_progress.last_computed(connection, season.season_key, collection)
     if last is not None and last.recorded_at.date() > season.ends_on:

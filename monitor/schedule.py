@@ -41,7 +41,7 @@ def lead(dsn: str, settings: MonitorSettings, now: datetime) -> int:
             season = season_by_name(connection, name)
             earlier = previous_season(connection, collection, season)
             if earlier is not None:  # once: its harvest says what is early in this season
-                groups += crop_progress.settle(connection, earlier, collection, settings.rules, now)
+                groups += crop_progress.finish_season(connection, earlier, collection, settings.rules, now)
             groups += crop_progress.refresh(connection, season, collection, settings.rules, now)
         return groups
 

@@ -1,4 +1,4 @@
-"""Coordinate systems that parcel files say: usable, or why not; read in the process of `parcel_reader`."""
+"""Coordinate systems that parcel files say: usable, or why not; read in the process of `ingest.parcels.reader`."""
 
 import re
 from typing import Final

@@ -1,7 +1,7 @@
 """Parcel files as agencies publish them: GeoPackage, GeoJSON, shapefile (each also zipped) and GeoParquet.
 
 A file's kind follows from its contents, never from its name alone. It is read by a process of its own
-(`parcel_reader`) with limits of memory and time. Features come in Arrow batches, only the columns asked for, so that a
+(`ingest.parcels.reader`) with limits of memory and time. Features come in Arrow batches, only the columns asked for, so that a
 country's file needs no more memory than its geometries.
 """
 
@@ -289,7 +289,7 @@ class _Silence:
 
 
 _drivers_left_out: list[str] = []
-"""What this machine's GDAL has beyond the drivers that `parcel_reader` knows of."""
+"""What this machine's GDAL has beyond the drivers that `ingest.parcels.reader` knows of."""
 
 
 @contextmanager

@@ -1,10 +1,10 @@
-"""Values of parcel files' columns as text, whatever their type; read in the process of `parcel_reader`."""
+"""Values of parcel files' columns as text, whatever their type; read in the process of `ingest.parcels.reader`."""
 
 from typing import TYPE_CHECKING, Final
 
 from ingest.errors import ReadError
 
-if TYPE_CHECKING:  # imported by `parcel_reader` after its limits are set
+if TYPE_CHECKING:  # imported by `ingest.parcels.reader` after its limits are set
     import pyarrow as pa
 
 MAX_TEXT: Final = 250

@@ -8,7 +8,7 @@ A curve is reconstructed as known on a day. The row of that day is causal: nothi
 retrospective, and revised when new observations inform them. A residual cloud dip is a view far below both neighbours and
 below what the gap filler predicts without it, with recovery within weeks; it is not followed. Until the recovery is seen it
 cannot be distinguished from a harvest: the rows since follow it with a standard deviation that covers both readings.
-Source: DESIGN sections 3, 6 and 7; dips, Chen et al. 2004 (a sudden fall of NDVI that recovers is cloud).
+Source: decisions 4 and 9; dips, Chen et al. 2004 (a sudden fall of NDVI that recovers is cloud).
 Shapes: P parcels; R = sum over parcels of known_day - first_day + 1 rows.
 Units:  days since the season's start (whole days); NDVI dimensionless.
 Errors: none for bad series (NaN, infinite, duplicates, disorder, nothing at all): the prior with its wide sd answers.
@@ -37,7 +37,7 @@ SAR_REACH_DAYS = 18
 VIEW_REACH_DAYS = 120
 """Views farther from a day than this say nothing of it (chosen as six ranges of the kriging)."""
 DIP_DEPTH = 0.12
-"""NDVI a dip lies below both neighbours (the drop that Sen4CAP takes for a mowing, DESIGN section 8)."""
+"""NDVI a dip lies below both neighbours (the drop that Sen4CAP takes for a mowing)."""
 DIP_BELOW_FILLED = 0.10
 """NDVI a dip lies below what is predicted without it: one error of a good reconstruction."""
 DIP_RECOVERY_DAYS = 25

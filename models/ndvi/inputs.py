@@ -4,8 +4,8 @@
     x_n   = mean of the z of days (g_n - step, g_n],  g_n = end - (N - 1 - n) step  present where there is one
     f(t)  = linear between the steps' values y_n at g_n
 
-Source: DESIGN section 3 (orbits differ in incidence angle: never average raw backscatter); step and window chosen
-        as Zhao et al. 2020, 31 steps at the 6-day repeat of two satellites.
+Source: Zhao et al. 2020 for step and window, 31 steps at the 6-day repeat of two satellites. Per relative orbit because
+        orbits differ in incidence angle: raw backscatter of several is never averaged.
 Shapes: packed rows (R,) with a parcel index 0..P-1; windows (B, T, 2), present (B, T).
 Units:  days since the season's start; backscatter in dB; NDVI dimensionless.
 Errors: ValueError for arrays of unequal length; rows that are not finite or out of range are dropped, not errors.

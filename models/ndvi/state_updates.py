@@ -4,7 +4,7 @@
 around the days asked for and the nearest views. A kept state stays `DELAY_DAYS` behind, so that what is late by less is still
 to be read. Where something the state has read is revised, withdrawn, screened out or joined by a later arrival, `holding`
 empties it, and the next reading makes it anew.
-Source: DESIGN section 7.
+Source: decision 9 (docs/decisions).
 Shapes: P parcels of T steps and M views.
 Units:  whole days since the season's start, steps of 6 days.
 Errors: none.

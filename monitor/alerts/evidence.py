@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any, Final
 
+RULES: Final = ("crop_mismatch", "no_emergence", "early_loss")
+"""Rules that have a sentence in `_said`."""
 DECISIONS: Final = ("acknowledged", "dismissed")
 """Events of an alert that a person made."""
 
@@ -52,4 +54,6 @@ def _said(rule: str, evidence: Mapping[str, Any]) -> str:
             f"canopy lost on {evidence['lost_on']} while {percent(share)} of the {evidence['neighbours']} parcels of the same "
             f"crop around had one; clear views: {views or 'none'}"
         )
+    if rule not in RULES:  # a rule without a sentence here: its evidence as it is, never "nothing departs"
+        return "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in evidence.items())
     return ""

@@ -7,7 +7,7 @@ never non-compliance, and only clear views count here: reconstructed NDVI alone 
     yellow  first departure, dated, waiting for confirmation
     red     the departure holds on a later, independent observation
 
-Source: DESIGN section 8 (Sen4CAP L4C markers) for levels; each constant says where it comes from.
+Source: Sen4CAP L4C markers for levels; each constant says where it comes from.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,6 +23,7 @@ Outcome = Literal["NOT_EXECUTED", "NOT_VALID", "OK"]
 Colour = Literal["green", "yellow", "red"]
 RULES: Final[tuple[Rule, ...]] = ("crop_mismatch", "no_emergence", "early_loss")
 VERSION: Final = "1"
+"""Stored with every finding; raised when a rule decides otherwise than before on the same evidence."""
 
 VEGETATION_NDVI: Final = 0.35
 """Vegetation is present above it (Sen4CAP L4C)."""

@@ -35,14 +35,14 @@ def evaluate(batch: BatchContext) -> None:
     """Run every rule on the claimed parcels and store the findings that changed."""
     connection, rules, s2 = batch.connection, batch.settings.rules, batch.s2
     previous = store.latest_findings(connection, batch.claim.parcel_keys)
-    stands, stood = _progress(batch)
-    new_stands = with_another_crop_before(connection, batch.claim.parcel_keys)
+    progress, progress_before = _progress(batch)
+    newly_sown = with_another_crop_before(connection, batch.claim.parcel_keys)
     for parcel in batch.parcels:
         key = parcel.parcel_key
-        near = neighbours(stands, stood, parcel.region, parcel.crop_code, batch.season.starts_on, rules)
+        near = neighbours(progress, progress_before, parcel.region, parcel.crop_code, batch.season.starts_on, rules)
         views = clear_views(s2[slice(*np.searchsorted(s2["parcel_key"], [key, key + 1]))], near)
         before = {rule: _finding(previous.get((key, rule))) for rule in RULES}
-        found = [no_emergence(views, near, rules), early_loss(views, near, key in new_stands, rules)]
+        found = [no_emergence(views, near, rules), early_loss(views, near, key in newly_sown, rules)]
         if batch.classified is None or key in batch.classified.courses or key in batch.classified.rebuilt:
             found.insert(0, _mismatch(batch, key, parcel.crop_code, before["crop_mismatch"]))
         batch.findings += [

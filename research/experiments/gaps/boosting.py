@@ -8,7 +8,7 @@
 
 Inner folds, blocked in space: the answer is the mean of their models, and each model's errors on the parcels it did not
 see give the residual quantiles and the training of a second model, of the error's size.
-Source: the features of DESIGN section 6; HistGradientBoosting of scikit-learn after Ke et al. 2017 (LightGBM).
+Source: neighbouring clear values and radar around them; HistGradientBoosting of scikit-learn after Ke et al. 2017 (LightGBM).
 Shapes: queries (Q,), features (Q, F), NaN where there is none.
 """
 

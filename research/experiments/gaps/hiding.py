@@ -3,7 +3,7 @@
     view i is asked with all views |t_j - t_i| <= G / 2 hidden        retrospective
                      and all views  t_j > t_i                          causal
 
-Source: the gaps in docs/LOG.md and DESIGN section 6, so that figures compare; days are whole days.
+Source: the gaps of docs/LOG.md, so that figures compare; days are whole days.
 Shapes: Q queries, one for each clear view of the parcels asked for; M views of a query.
 Units:  days; NDVI dimensionless.
 """

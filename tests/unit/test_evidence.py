@@ -46,6 +46,7 @@ VIEWS = [["2025-05-01", 0.21], ["2025-05-11", 0.2]]
         ("early_loss", {"threshold_ndvi": 0.3, "neighbours": 9}, "nothing departs"),
         ("crop_mismatch", {"reason": "nothing is declared"}, "nothing is declared"),
         ("a_rule_of_later", {}, "nothing departs"),
+        ("a_rule_of_later", {"mown_on": "2025-06-01", "n_cuts": 2}, "mown on 2025-06-01; n cuts 2"),
     ],
 )
 def test_why(rule: str, evidence: dict[str, Any], sentence: str) -> None:
