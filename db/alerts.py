@@ -38,7 +38,7 @@ class AlertRow:
 
 
 def latest_findings(connection: sa.Connection, parcels: Keys) -> dict[tuple[int, str], FindingRow]:
-    """The newest finding of each parcel and rule."""
+    """Return the newest finding of each parcel and rule."""
     rows = connection.execute(
         sa.text("""select distinct on (parcel_key, rule) parcel_key, rule, outcome, colour, confidence, departed_on, evidence
                    from findings where parcel_key = any(:keys) order by parcel_key, rule, recorded_at desc"""),
@@ -48,7 +48,7 @@ def latest_findings(connection: sa.Connection, parcels: Keys) -> dict[tuple[int,
 
 
 def save_findings(connection: sa.Connection, rows: Sequence[FindingRow], version: str, now: datetime) -> None:
-    """Appends findings; one more in the same instant replaces nothing (the first stands)."""
+    """Append findings; one more in the same instant replaces nothing (the first stands)."""
     if rows:
         connection.execute(
             sa.text("""insert into findings (parcel_key, rule, recorded_at, rule_version, outcome, colour, confidence,
@@ -76,7 +76,7 @@ def open_alerts(connection: sa.Connection, parcels: Keys) -> dict[tuple[int, str
 
 
 def open_alert(connection: sa.Connection, finding: FindingRow, now: datetime) -> int:
-    """A new alert from the finding that departs."""
+    """Return a new alert from the finding that departs."""
     key: int = connection.execute(
         sa.text("""insert into alerts (parcel_key, rule, state, colour, confidence, departed_on, opened_at)
                    values (:parcel_key, :rule, 'open', cast(:colour as colour), :confidence, :departed_on, :now)

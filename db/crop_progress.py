@@ -60,7 +60,7 @@ def crop_of(connection: sa.Connection, parcel_keys: Iterable[int]) -> Mapping[in
 
 
 def with_another_crop_before(connection: sa.Connection, parcels: NDArray[np.int64]) -> frozenset[int]:
-    """The parcels of which most lay under another declared crop last season, by lineage; where that is unknown, none."""
+    """Return the parcels of which most lay under another declared crop last season, by lineage; where that is unknown, none."""
     rows = connection.execute(
         sa.text("""
             select k from unnest(cast(:keys as bigint[])) k

@@ -37,23 +37,23 @@ class Claim:
 
     @property
     def attempts(self) -> int:
-        """How often this work was tried before."""
+        """Return how often this work was tried before."""
         return int(self.pending["attempts"].max(initial=0))
 
     @property
     def observations(self) -> NDArray[np.void]:
-        """The pending observations."""
+        """Return the pending observations."""
         observations: NDArray[np.void] = self.pending[self.pending["task_nr"] == NEW_OBSERVATION]
         return observations
 
     def is_due(self, task: Task) -> NDArray[np.bool_]:
-        """(P,) whether the task was asked for, whatever was observed."""
+        """Return (P,) whether the task was asked for, whatever was observed."""
         asked = self.pending["parcel_key"][self.pending["task_nr"] == TASKS.index(task) + 1]
         is_due: NDArray[np.bool_] = np.isin(self.parcel_keys, asked)
         return is_due
 
     def is_among(self, rows: NDArray[np.void], is_s2: bool) -> NDArray[np.bool_]:
-        """(N,) whether observation rows of one sensor are pending."""
+        """Return (N,) whether observation rows of one sensor are pending."""
         pending = self.observations[self.observations["is_s2"] == is_s2]
         key = ["parcel_key", "observed_at", "relative_orbit", "revision"]
         kind = np.dtype([(name, self.pending.dtype[name]) for name in key])

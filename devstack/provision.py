@@ -77,7 +77,7 @@ class Programs:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the server's libraries need to find their data away from /usr."""
+        """Return what the server's libraries need to find their data away from /usr."""
         return {"PROJ_DATA": str(self.server / "usr/share/proj"), "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 

@@ -39,11 +39,11 @@ class Checkpoint:
 
     @property
     def model(self) -> str:
-        """The id: sha256 of the content, 64 hexadecimal digits."""
+        """Return the id: sha256 of the content, 64 hexadecimal digits."""
         return str(self.describe()["model"])
 
     def describe(self) -> dict[str, Any]:
-        """The description as plain JSON values.
+        """Return the description as plain JSON values.
 
         Raises:
             CheckpointError: it is not a JSON object that names its model.
@@ -58,7 +58,7 @@ class Checkpoint:
 
 
 def pack(weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> Checkpoint:
-    """The checkpoint of a state dict and its description (JSON values; `model` is added)."""
+    """Return the checkpoint of a state dict and its description (JSON values; `model` is added)."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -67,7 +67,7 @@ def pack(weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> Check
 
 
 def unpack(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state dict and the description.
+    """Return the state dict and the description.
 
     Raises:
         CheckpointError: broken, or weights and description are of different models.
@@ -83,7 +83,7 @@ def unpack(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def content_hash(weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> str:
-    """The id of weights and a description, whatever the description says its model is."""
+    """Return the id of weights and a description, whatever the description says its model is."""
     digest = hashlib.sha256()
     plain = {key: value for key, value in description.items() if key != "model"}
     # Through JSON once: keys that are numbers sort as the text that they become.

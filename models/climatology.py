@@ -41,7 +41,7 @@ class DaySums:
 
     @classmethod
     def of(cls, rows: NDArray[Any], day: NDArray[Any], last: float) -> Self:
-        """The sums of rows (M, C) on days (M,), none later than `last`."""
+        """Return the sums of rows (M, C) on days (M,), none later than `last`."""
         days, which = max(int(last), 0) + 1, np.maximum(day, 0).astype(np.int64)
 
         def summed(values: NDArray[Any]) -> NDArray[np.float64]:
@@ -67,7 +67,7 @@ class Climatology:
 
     @classmethod
     def of(cls, sums: DaySums) -> Self:
-        """The climatology of what was observed, on one day at least."""
+        """Return the climatology of what was observed, on one day at least."""
         observed = np.flatnonzero(sums.count)
         count, total, squares = sums.count[observed, None], sums.total[observed], sums.squares[observed]
         knots = np.arange(int(np.ceil((len(sums.count) - 1) / STEP_D)) + 1) * STEP_D
@@ -83,10 +83,10 @@ class Climatology:
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Self:
-        """The climatology from what `dataclasses.asdict` gave, read back from JSON."""
+        """Return the climatology from what `dataclasses.asdict` gave, read back from JSON."""
         return cls(tuple(map(tuple, plain["mean"])), tuple(plain["sd"]))
 
 
 def nearest_knot(day: Tensor, knots: int) -> Tensor:
-    """The knot (N,) of 0..knots - 1 that is nearest to each day (N,), the first or last one beyond them."""
+    """Return the knot (N,) of 0..knots - 1 that is nearest to each day (N,), the first or last one beyond them."""
     return (day / STEP_D).round().long().clamp(0, knots - 1)

@@ -75,7 +75,7 @@ class Phenology:
 def phenology(
     days: Ints, ndvi: Floats, sd: Floats, is_observed: Bools, config: PhenologyConfig = CROP, is_complete: bool = True
 ) -> Phenology:
-    """The dates of one parcel's season.
+    """Return the dates of one parcel's season.
 
     Args:
         days: (D,) consecutive whole days, increasing.
@@ -117,7 +117,7 @@ def _not_valid(reason: PhenologyReason, peak: float = float("nan"), amplitude: f
 
 
 def _last_crossing_up(days: Ints, ndvi: Floats, sd: Floats, top: int, level: float) -> PhenologyDate | None:
-    """The first day of the rise that ends in the peak; None where the curve never was below the level before."""
+    """Return the first day of the rise that ends in the peak; None where the curve never was below the level before."""
     below = np.flatnonzero(ndvi[: top + 1] < level)
     if len(below) == 0:
         return None
@@ -130,7 +130,7 @@ def _last_crossing_up(days: Ints, ndvi: Floats, sd: Floats, top: int, level: flo
 
 
 def _first_crossing_down(days: Ints, ndvi: Floats, sd: Floats, top: int, level: float) -> PhenologyDate | None:
-    """The first day after the peak below the level: the mirror of the last crossing up."""
+    """Return the first day after the peak below the level: the mirror of the last crossing up."""
     mirrored = _last_crossing_up(-days[::-1], ndvi[::-1], sd[::-1], len(days) - 1 - top, level)
     if mirrored is None:
         return None
@@ -139,7 +139,7 @@ def _first_crossing_down(days: Ints, ndvi: Floats, sd: Floats, top: int, level: 
 
 
 def _peak_date(days: Ints, ndvi: Floats, sd: Floats, top: int) -> PhenologyDate:
-    """The day of the highest value, and the days around it within one sd of it."""
+    """Return the day of the highest value, and the days around it within one sd of it."""
     is_as_high = ndvi + sd >= ndvi[top]
     lower = np.flatnonzero(~is_as_high)
     left, right = lower[lower < top], lower[lower > top]

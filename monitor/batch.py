@@ -124,7 +124,7 @@ class BatchContext:
 
     @property
     def longest_course(self) -> int:
-        """The most posteriors that are to be stored of one parcel: as many microseconds apart are they recorded."""
+        """Return the most posteriors that are to be stored of one parcel: as many microseconds apart are they recorded."""
         return max(map(len, self.classified.changed.values()), default=1) if self.classified else 1
 
 

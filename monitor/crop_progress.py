@@ -112,7 +112,7 @@ def differs(before: ProgressRow | None, after: ProgressRow, settings: RuleSettin
 
 
 def _classes(share: NDArray[np.float32], settings: RuleSettings) -> NDArray[np.int64]:
-    """(D,) class of a share of parcels with a canopy, as the rules compare: unknown, bare, between, canopy."""
+    """Return (D,) class of a share of parcels with a canopy, as the rules compare: unknown, bare, between, canopy."""
     levels = np.array([settings.seedbed_share, settings.standing_share], np.float32)
     # As the rules compare: bare at or below the one, canopy at or above the other.
     return np.where(np.isfinite(share), (share > levels[0]).astype(int) + (share >= levels[1]) + 1, 0)

@@ -57,7 +57,7 @@ def packed(
 
 
 def sensor_of(modality: str) -> Literal["S1", "S2"]:
-    """The sensor that sees a modality."""
+    """Return the sensor that sees a modality."""
     return "S2" if modality == "s2" else "S1"
 
 
@@ -68,7 +68,7 @@ def season_days(times: NDArray[np.datetime64], starts_on: date) -> NDArray[np.fl
 
 
 def means(rows: NDArray[np.void], channels: Sequence[str]) -> NDArray[np.float32]:
-    """(N, C) the parcel means of channels: S2 bands and indices as stored, VV, VH and VV-VH in dB."""
+    """Return (N, C) the parcel means of channels: S2 bands and indices as stored, VV, VH and VV-VH in dB."""
     return np.stack([_channel(rows, name) for name in channels], axis=1).astype(np.float32)
 
 
@@ -85,7 +85,7 @@ def _channel(rows: NDArray[np.void], name: str) -> NDArray[np.float32]:
 def _with_pixel_sets(
     single: NDArray[np.float32], stored: Sequence[bytes | None], sensor: str, channels: Sequence[str]
 ) -> NDArray[np.float32]:
-    """(N, C, S) pixel sets where stored, else the single mean pixel; NaN fills up."""
+    """Return (N, C, S) pixel sets where stored, else the single mean pixel; NaN fills up."""
     bands, scale = (S2_BANDS, 1e4) if sensor == "S2" else (POLARISATIONS, 100.0)
     sets = [None if one is None else np.frombuffer(one, "<i2").reshape(len(bands), -1) for one in stored]
     largest = max((one.shape[1] for one in sets if one is not None), default=1)
@@ -113,7 +113,7 @@ def _of_bands(physical: NDArray[np.float32], bands: Sequence[str], name: str) ->
 def geometry(
     perimeter_m: Sequence[float | None], area_ha: Sequence[float | None], fill: Sequence[float | None]
 ) -> NDArray[np.float64]:
-    """(P, 4) perimeter m, area m2, perimeter / area, fill; NaN where unknown."""
+    """Return (P, 4) perimeter m, area m2, perimeter / area, fill; NaN where unknown."""
     perimeter, area, share = (
         np.array([np.nan if v is None else v for v in column], np.float64) for column in (perimeter_m, area_ha, fill)
     )

@@ -121,7 +121,7 @@ def progress(config: RunConfig, own: Session) -> Iterator[tuple[OnEpoch, Reading
 
 
 def table(found: RunScores) -> Table:
-    """The scores by day."""
+    """Return the scores by day."""
     rows = Table("as known on", *(one.name for one in found.days))
     for name in ("mIoU", "macro-F1", "accuracy", "ECE"):
         values = [
@@ -135,7 +135,7 @@ def table(found: RunScores) -> Table:
 
 
 def register(model: CropModel, folder: Path) -> None:
-    """Registers the final model of a stored season."""
+    """Register the final model of a stored season."""
     checkpoint = model.to_checkpoint()
     with engine(resolve_dsn()).begin() as connection:
         key = season_models.save(connection, "classifier", checkpoint, folder, datetime.now(UTC))

@@ -109,7 +109,7 @@ class RunConfig(Section):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What makes a run this run: neither where it is written nor what it runs on."""
+        """Return what makes a run this run: neither where it is written nor what it runs on."""
         return self.model_dump(mode="json", exclude={"run": True, "training": {"device"}})
 
 
@@ -175,7 +175,7 @@ def _source(table: Any, faults: list[str]) -> LabelledSource | None:
 
 
 def to_toml(config: RunConfig) -> str:
-    """The configuration as TOML with every default written out; `parse` reads it back."""
+    """Return the configuration as TOML with every default written out; `parse` reads it back."""
     tables = config.model_dump(mode="json", exclude_none=True)
     return "\n".join(
         f"[{name}]\n" + "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in table.items())

@@ -71,7 +71,7 @@ class CrossValidation:
     """By test fold."""
 
     def pooled(self, day: int) -> Pooled:
-        """The answers of the day-th scored day, as `training.metrics` takes them."""
+        """Return the answers of the day-th scored day, as `training.metrics` takes them."""
         return Pooled(self.truth, self.probabilities[day], self.is_observed[day], self.classes)
 
     @classmethod
@@ -102,7 +102,7 @@ def cross_validate(
     session: Session | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> CrossValidation:
-    """Trains and tests every fold of the configuration.
+    """Train and tests every fold of the configuration.
 
     Args:
         folder: keeps models and progress; what it holds is not trained again. Several processes need one.
@@ -127,7 +127,7 @@ def cross_validate(
 def train_fold(
     data: LabelledParcels, model: ModelConfig, training: TrainingSection, fold: int, session: Session | None = None
 ) -> CropModel:
-    """The model of one test fold, which it never reads.
+    """Return the model of one test fold, which it never reads.
 
     Raises:
         RunConfigError: there is too little to train on.
@@ -153,7 +153,7 @@ def train_fold(
 def train_final(
     data: LabelledParcels, model: ModelConfig, training: TrainingSection, known: CrossValidation, session: Session
 ) -> CropModel:
-    """A model of all folds, its temperature and scores from the answers of the cross-validation."""
+    """Return a model of all folds, its temperature and scores from the answers of the cross-validation."""
     seen = chosen(data, model)
     days = training_config(data, model, training)
     inputs = Inputs(seen.observations, seen.geometry, seen.labels)
@@ -174,7 +174,7 @@ def answer(
     days: Sequence[float] = (),
     device: torch.device | str = "cpu",
 ) -> CrossValidation:
-    """What the model of a fold says of its parcels, of which `data` may hold other observations than it was trained with.
+    """Return what the model of a fold says of its parcels, of which `data` may hold other observations than it was trained with.
 
     Args:
         days: ascending; none: the scored ones.
@@ -209,7 +209,7 @@ def answer(
 
 
 def split(data: LabelledParcels, training: TrainingSection, fold: int) -> tuple[Mask, list[Mask]]:
-    """The parcels (P,) that the model of a test fold may learn from, and those held out for validation, a mask a round."""
+    """Return the parcels (P,) that the model of a test fold may learn from, and those held out for validation, a mask a round."""
     is_training, is_validation, _ = masks(data, fold)
     usable = is_training | is_validation
     if training.validation == "fold":
@@ -231,7 +231,7 @@ def split(data: LabelledParcels, training: TrainingSection, fold: int) -> tuple[
 
 
 def chosen(data: LabelledParcels, model: ModelConfig) -> LabelledParcels:
-    """The parcels as the model sees them; all modalities where none is named.
+    """Return the parcels as the model sees them; all modalities where none is named.
 
     Raises:
         RunConfigError: a modality that the source does not have.
@@ -243,7 +243,7 @@ def chosen(data: LabelledParcels, model: ModelConfig) -> LabelledParcels:
 
 
 def network_config(seen: LabelledParcels, model: ModelConfig) -> ClassifierConfig:
-    """The network of a configuration for these modalities and classes."""
+    """Return the network of a configuration for these modalities and classes."""
     can_depart = model.anomalies and model.normalisation != "published"
     modalities = (
         replace(one, pixels=min(one.pixels, model.pixels), has_anomalies=one.has_anomalies and can_depart)
@@ -260,7 +260,7 @@ def network_config(seen: LabelledParcels, model: ModelConfig) -> ClassifierConfi
 
 
 def training_config(data: LabelledParcels, model: ModelConfig, training: TrainingSection) -> TrainingConfig:
-    """How the network is trained; validation scores and knots of the temperature are at the scored days."""
+    """Return how the network is trained; validation scores and knots of the temperature are at the scored days."""
     return TrainingConfig(
         data.scored_on,
         training.epochs,
@@ -283,7 +283,7 @@ def kept(
     on_epoch: OnEpoch | None,
     train: Callable[[Session], CropModel],
 ) -> CropModel:
-    """The model of that name in the folder; trained, from where it was stopped, if it is not there."""
+    """Return the model of that name in the folder; trained, from where it was stopped, if it is not there."""
 
     def report(epoch: Epoch, _: Callable[[], State]) -> None:
         if on_epoch is not None:

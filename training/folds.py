@@ -17,7 +17,7 @@ N_FOLDS = 5  # the data's page: "five folds of blocks"
 
 
 def blocked_folds(blocks: Sequence[str], labels: Sequence[str | None], n_folds: int = N_FOLDS) -> list[int]:
-    """The fold 0..n_folds-1 of each parcel, from its block and its label (None: not scored)."""
+    """Return the fold 0..n_folds-1 of each parcel, from its block and its label (None: not scored)."""
     counts = pd.crosstab(pd.Series(blocks, name="block"), pd.Series([label or "" for label in labels]))
     scored = counts.drop(columns="", errors="ignore")
     share = scored / scored.sum()  # (B, C): how much of each class lies in each block
@@ -34,5 +34,5 @@ def blocked_folds(blocks: Sequence[str], labels: Sequence[str | None], n_folds: 
 
 
 def blocks(x: pd.Series, y: pd.Series, size_m: float) -> pd.Series:
-    """The name of the square block of `size_m` metres in which each point (metres, a national grid) lies."""
+    """Return the name of the square block of `size_m` metres in which each point (metres, a national grid) lies."""
     return (x // size_m).astype(int).astype(str) + "," + (y // size_m).astype(int).astype(str)

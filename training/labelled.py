@@ -66,11 +66,11 @@ class LabelledParcels:
 
     @property
     def is_labelled(self) -> NDArray[np.bool_]:
-        """(P,) parcels that are trained and scored on."""
+        """Return (P,) parcels that are trained and scored on."""
         return np.asarray(self.labels != NO_LABEL)
 
     def of(self, modalities: Sequence[str]) -> LabelledParcels:
-        """The same parcels seen by some modalities only, in that order.
+        """Return the same parcels seen by some modalities only, in that order.
 
         Raises:
             ValueError: a modality is not there.
@@ -85,7 +85,7 @@ class LabelledParcels:
         )
 
     def observed_by(self, day: float) -> NDArray[np.bool_]:
-        """(P,) parcels of which anything was known at the end of a day."""
+        """Return (P,) parcels of which anything was known at the end of a day."""
         seen = np.zeros(len(self), bool)
         for one in self.observations.values():
             seen[one.parcel[one.day <= day]] = True

@@ -52,7 +52,7 @@ class LoadedModel:
 
     @property
     def about(self) -> Mapping[str, Any]:
-        """Where it comes from: data, counts, `units`, `starts_on`; a model of an earlier version may lack the last two."""
+        """Return where it comes from: data, counts, `units`, `starts_on`; a model of an earlier version may lack the last two."""
         return dict(self.description.get("about") or {})
 
     @property
@@ -68,7 +68,7 @@ class LoadedModel:
 
     @property
     def channels(self) -> dict[str, tuple[str, ...]]:
-        """What a classifier reads of each modality: s2, s1a (ascending), s1d (descending), s1 (direction unknown)."""
+        """Return what a classifier reads of each modality: s2, s1a (ascending), s1d (descending), s1 (direction unknown)."""
         if isinstance(self.model, GapModel):
             return {}
         return {one.name: tuple(c for c in one.channels if c != "VV-VH") for one in self.model.config.modalities}

@@ -91,7 +91,7 @@ def pooled(
 
 
 def score_classes(pool: Pooled) -> ClassScores:
-    """The scores of one date from the pooled posteriors; ValueError if there are none."""
+    """Return the scores of one date from the pooled posteriors; ValueError if there are none."""
     if not len(pool.truth):
         raise ValueError("no labelled parcel to score; check labels and folds")
     predicted, seen = pool.probabilities.argmax(axis=1), pool.is_observed
@@ -152,7 +152,7 @@ class NdviScores:
 
 
 def score_ndvi(observed: Floats, predicted: Floats, days: Sequence[date]) -> NdviScores:
-    """Scores of predicted (N,) against observed (N,) NDVI of the given days (N).
+    """Return scores of predicted (N,) against observed (N,) NDVI of the given days (N).
 
     Raises:
         ValueError: lengths differ, there is nothing to score, or a value is not finite.
@@ -257,7 +257,7 @@ def score_alerts(
 
 
 def plain(scores: Any) -> Any:
-    """A scores dataclass as JSON values: dates as ISO text, numbers that are not finite as null."""
+    """Return a scores dataclass as JSON values: dates as ISO text, numbers that are not finite as null."""
     if hasattr(scores, "__dataclass_fields__"):
         return plain(asdict(scores))
     if isinstance(scores, Mapping):

@@ -49,7 +49,7 @@ class Trained:
 
 
 def read_source(file: Path) -> tuple[NdviSource | None, dict[str, Any]]:
-    """The source that a file names, None where it names none, and its choices for the training.
+    """Return the source that a file names, None where it names none, and its choices for the training.
 
     Raises:
         RunConfigError: no such file, no TOML, a source with a key or kind that is not known.
@@ -81,7 +81,7 @@ def train(
     progress: Progress | None = None,
     device: str = "cpu",
 ) -> Trained:
-    """A network of the paper, or the gap filler, on a source's series; whole blocks are held out for its scores.
+    """Return a network of the paper, or the gap filler, on a source's series; whole blocks are held out for its scores.
 
     Args:
         progress: called with (update, loss).

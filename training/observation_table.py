@@ -58,12 +58,12 @@ class ObservationTable:
 
     @property
     def first(self) -> date:
-        """The day of the first observation."""
+        """Return the day of the first observation."""
         return pd.Timestamp(self.frame["at"].min()).date()
 
     @property
     def last(self) -> date:
-        """The day of the last observation."""
+        """Return the day of the last observation."""
         return pd.Timestamp(self.frame["at"].max()).date()
 
     def rows(self, modality: str) -> pd.DataFrame:
@@ -77,7 +77,7 @@ class ObservationTable:
 
     @property
     def optical(self) -> list[str]:
-        """The channels of Sentinel-2 that the table has."""
+        """Return the channels of Sentinel-2 that the table has."""
         return [name for name in (*S2_BANDS, *S2_INDICES) if name in self.frame]
 
     def observations(self, modality: str, channels: Sequence[str], starts_on: date) -> Observations:

@@ -85,7 +85,7 @@ def verify(
 
 
 def describe(network: PublishedPseLtae) -> str:
-    """What a network is, in one line."""
+    """Return what a network is, in one line."""
     config = network.network.config
     parameters = sum(one.numel() for name, one in network.network.named_parameters() if not name.endswith("absent"))
     return (
@@ -95,7 +95,7 @@ def describe(network: PublishedPseLtae) -> str:
 
 
 def _model(network: PublishedPseLtae, file: str) -> CropModel:
-    """The network as a model at rest: inputs as they are, since the file does not say what standardised them."""
+    """Return the network as a model at rest: inputs as they are, since the file does not say what standardised them."""
     modality = network.network.config.modalities[0]
 
     def as_it_is(size: int) -> ChannelStatistics:
@@ -132,7 +132,7 @@ def _weights_of(arrays: dict[str, Tensor], file: Path) -> dict[str, object]:
 
 
 def _arrays(file: Path) -> dict[str, Tensor]:
-    """The arrays of an .npz; pickled ones are refused."""
+    """Return the arrays of an .npz; pickled ones are refused."""
     try:
         with file.open("rb") as opened:
             stored = np.load(opened, allow_pickle=False)

@@ -25,7 +25,7 @@ from training.sources import Progress, open_source
 def run(
     config: RunConfig, now: datetime, session: Session, on_epoch: OnEpoch, reading: Progress | None = None
 ) -> tuple[RunScores, CropModel | None]:
-    """Runs a configuration, or goes on with it; its scores, and the final model if one was asked for.
+    """Run a configuration, or goes on with it; its scores, and the final model if one was asked for.
 
     Args:
         now: noted in the folder.

@@ -46,24 +46,24 @@ class Part:
 
     @property
     def is_finished(self) -> bool:
-        """Whether its model is there."""
+        """Say whether its model is there."""
         return (self.folder / "model.json").exists()
 
     def model(self) -> CropModel:
-        """The trained model."""
+        """Return the trained model."""
         weights, description = (self.folder / "weights.pt").read_bytes(), (self.folder / "model.json").read_text()
         return CropModel.from_checkpoint(Checkpoint(weights, description))
 
     def state(self) -> State | None:
-        """What to go on from; None if it never finished an epoch."""
+        """Return what to go on from; None if it never finished an epoch."""
         return self._last()["state"] if (self.folder / "last.pt").exists() else None
 
     def epochs(self) -> list[Epoch]:
-        """The epochs that are done."""
+        """Return the epochs that are done."""
         return [Epoch(**one) for one in self._last()["epochs"]] if (self.folder / "last.pt").exists() else []
 
     def keeping(self, on_epoch: OnEpoch | None) -> OnEpoch:
-        """Keeps the state after each epoch, then calls `on_epoch` too."""
+        """Keep the state after each epoch, then calls `on_epoch` too."""
         done = self.epochs()
 
         def keep(epoch: Epoch, state: Callable[[], State]) -> None:
@@ -81,7 +81,7 @@ class Part:
         return keep
 
     def finish(self, model: CropModel) -> None:
-        """Writes the model."""
+        """Write the model."""
         checkpoint = model.to_checkpoint()
         write(self.folder / "weights.pt", checkpoint.weights)
         write(self.folder / "model.json", checkpoint.description)
@@ -98,7 +98,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, config: RunConfig) -> RunFolder:
-        """The folder of a run, new or to go on with.
+        """Return the folder of a run, new or to go on with.
 
         Raises:
             RunConfigError: it holds a run of another configuration, or something else.
@@ -122,18 +122,18 @@ class RunFolder:
         return cls(folder)
 
     def part(self, name: str) -> Part:
-        """One of its models: "fold-1" to "fold-5", "final"."""
+        """Return one of its models: "fold-1" to "fold-5", "final"."""
         return Part(self.path / name)
 
     def write_environment(self, config: RunConfig, now: datetime) -> None:
-        """Appends what the run was started with: a run that goes on elsewhere has two entries."""
+        """Append what the run was started with: a run that goes on elsewhere has two entries."""
         path = self.path / "environment.json"
         known = json.loads(path.read_text()) if path.exists() else []
         write(path, json.dumps([*known, environment(config, now)], indent=1))
 
 
 def environment(config: RunConfig, now: datetime) -> dict[str, Any]:
-    """What the figures of a run may depend on."""
+    """Return what the figures of a run may depend on."""
     versions = {one.metadata["Name"].lower(): one.version for one in distributions() if one.metadata["Name"]}
     device = torch.device(config.training.device)
     return {
@@ -158,7 +158,7 @@ def has_learnt(folder: Path) -> bool:
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Writes a file that is there whole or not at all."""
+    """Write a file that is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.new")
     beside.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -166,7 +166,7 @@ def write(path: Path, content: str | bytes) -> None:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that this code is in, with "+" if it was changed; None outside of one."""
+    """Return the commit of the checkout that this code is in, with "+" if it was changed; None outside of one."""
     ask = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"]
     try:
         said = subprocess.run(ask, capture_output=True, text=True, check=False)

@@ -51,7 +51,7 @@ class RunScores:
 
 
 def score(known: CrossValidation) -> RunScores:
-    """The scores of a cross-validation."""
+    """Return the scores of a cross-validation."""
     days = []
     for nr, (day, name) in enumerate(zip(known.days, known.day_names, strict=True)):
         crops = score_classes(known.pooled(nr))
@@ -64,7 +64,7 @@ def score(known: CrossValidation) -> RunScores:
 
 
 def to_json(scores: RunScores) -> str:
-    """The scores as JSON; what is not finite is null."""
+    """Return the scores as JSON; what is not finite is null."""
     return json.dumps(plain(scores), indent=1)
 
 

@@ -53,7 +53,7 @@ def classifier(
     progress: Progress | None = None,
     device: str = "cpu",
 ) -> CropModel:
-    """A crop classifier of a season.
+    """Return a crop classifier of a season.
 
     Trained first without some blocks, which give its scores and its temperature; then, unless `is_refitted` is false, once more with
     them, for as many epochs: on Dutch parcels the blocks held out cost 0.03 of macro-F1 in spring (docs/LOG.md).
@@ -121,7 +121,7 @@ def radar_alone(
     progress: Callable[[int, float], None] | None = None,
     device: str = "cpu",
 ) -> tuple[SarToNdvi, dict[str, float]]:
-    """A network of the paper, which knows no clear view, and its scores on held-out blocks.
+    """Return a network of the paper, which knows no clear view, and its scores on held-out blocks.
 
     Raises:
         TrainingDataError: there is no SAR or no clear view to learn from.
@@ -142,7 +142,7 @@ def _series(data: TrainingData, is_usable: NDArray[np.bool_] | None) -> tuple[Sa
 def ndvi_checkpoint(
     model: GapModel | SarToNdvi, scores: Mapping[str, float], trained_on: Mapping[str, object]
 ) -> Checkpoint:
-    """An NDVI model at rest."""
+    """Return an NDVI model at rest."""
     config, weights = model.state()
     kind = GAP_FILLING if isinstance(model, GapModel) else network_name(model.config.network)
     return pack(
@@ -151,7 +151,7 @@ def ndvi_checkpoint(
 
 
 def ndvi_choices(model: str, choices: Mapping[str, Any]) -> GapTrainingConfig | NdviTrainingConfig:
-    """How an NDVI model is trained: the defaults of its name with a file's choices; ValueError or TypeError names what is wrong."""
+    """Return how an NDVI model is trained: the defaults of its name with a file's choices; ValueError or TypeError names what is wrong."""
     return GapTrainingConfig.chosen(choices) if model == GAP_FILLING else NdviTrainingConfig.chosen(model, choices)
 
 
@@ -175,14 +175,14 @@ def conventions(starts_on: date | None) -> dict[str, object]:
 
 
 def write(checkpoint: Checkpoint, folder: Path) -> None:
-    """Writes a checkpoint as weights.pt and model.json."""
+    """Write a checkpoint as weights.pt and model.json."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "weights.pt").write_bytes(checkpoint.weights)
     (folder / "model.json").write_text(checkpoint.description)
 
 
 def save(connection: Connection, task: Task, checkpoint: Checkpoint, folder: Path, now: datetime) -> int:
-    """Writes a checkpoint to `folder` (weights.pt, model.json) and registers it; returns its key."""
+    """Write a checkpoint to `folder` (weights.pt, model.json) and registers it; returns its key."""
     write(checkpoint, folder)
     plain = checkpoint.describe()
     return registry.register(

@@ -69,15 +69,15 @@ class UnlabelledSeries(Protocol):
 
     @property
     def group(self) -> NDArray[np.str_]:
-        """(P,) crop group, empty where it is not known."""
+        """Return (P,) crop group, empty where it is not known."""
 
     @property
     def block(self) -> NDArray[np.int64]:
-        """(P,) spatial block, which must not be split."""
+        """Return (P,) spatial block, which must not be split."""
 
     @property
     def is_trained(self) -> NDArray[np.bool_]:
-        """(P,) parcels that may be learned from."""
+        """Return (P,) parcels that may be learned from."""
 
 
 class NdviData(Protocol):

@@ -61,7 +61,7 @@ def load(
     min_classes: int = 2,
     pixels: int = 32,
 ) -> TrainingData:
-    """The labelled, monitorable parcels of a season and what was observed of them.
+    """Return the labelled, monitorable parcels of a season and what was observed of them.
 
     Args:
         label_of: the class of a parcel, None to leave it out.
@@ -113,7 +113,7 @@ def load(
 
 
 def modality(name: str, rows: NDArray[np.void], pixels: int, has_sets: bool) -> ModalityConfig:
-    """The channels that are there in nearly every row, and their anomalies; published temporal dropout 0.4 for S2, 0.2 for S1."""
+    """Return the channels that are there in nearly every row, and their anomalies; published temporal dropout 0.4 for S2, 0.2 for S1."""
     if name != "s2":
         return ModalityConfig(
             name,
@@ -135,7 +135,7 @@ def modality(name: str, rows: NDArray[np.void], pixels: int, has_sets: bool) -> 
 
 
 def blocks(lon: ArrayLike, lat: ArrayLike, side_m: float = BLOCK_M) -> NDArray[np.int64]:
-    """(P,) numbers of square blocks of `side_m` around centroids in degrees (equirectangular: exact enough for a split)."""
+    """Return (P,) numbers of square blocks of `side_m` around centroids in degrees (equirectangular: exact enough for a split)."""
     x, y = np.asarray(lon, np.float64), np.asarray(lat, np.float64)
     row = np.floor(y * METRES_PER_DEGREE / side_m).astype(np.int64)
     # One scale for each degree of latitude, so that blocks of a row line up and regions far apart are square too.
@@ -144,7 +144,7 @@ def blocks(lon: ArrayLike, lat: ArrayLike, side_m: float = BLOCK_M) -> NDArray[n
 
 
 def hold_out(block_of: NDArray[np.int64], labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
-    """(P,) parcels of whole blocks, about `share` of them, held out for validation; of a few random choices the one
+    """Return (P,) parcels of whole blocks, about `share` of them, held out for validation; of a few random choices the one
     whose class shares are nearest to those of all parcels."""
     random = np.random.default_rng(seed)
     n_blocks, all_shares = block_of.max() + 1, np.bincount(labels) / len(labels)

@@ -91,7 +91,7 @@ def train_ndvi(asked: Asked, model_name: str, config_file: Path | None) -> None:
 
 
 def _ndvi_choices(model: str, file: Path | None, seed: int) -> GapTrainingConfig | NdviTrainingConfig:
-    """How a model is trained: the defaults of its name with a file's choices."""
+    """Return how a model is trained: the defaults of its name with a file's choices."""
     try:
         choices = {} if file is None else tomllib.loads(file.read_text(encoding="utf-8"))
         return season_models.ndvi_choices(model, {"seed": seed} | choices)

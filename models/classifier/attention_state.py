@@ -45,20 +45,20 @@ class State:
 
     @property
     def is_seen(self) -> Tensor:
-        """(P,) bool, parcels with at least one observation."""
+        """Return (P,) bool, parcels with at least one observation."""
         return self.s[:, 0] > 0
 
     def to(self, device: torch.device | str) -> State:
-        """The same states on another device."""
+        """Return the same states on another device."""
         return replace(self, m=self.m.to(device), s=self.s.to(device), v=self.v.to(device))
 
     def take(self, parcels: Tensor | slice) -> State:
-        """The states of some parcels: indices, a boolean mask (P,) or a slice."""
+        """Return the states of some parcels: indices, a boolean mask (P,) or a slice."""
         return replace(self, m=self.m[parcels], s=self.s[parcels], v=self.v[parcels])
 
 
 def init(parcels: int, heads: int, width: int, *, model: str = "", device: torch.device | str = "cpu") -> State:
-    """The state of `parcels` parcels that nothing was observed of."""
+    """Return the state of `parcels` parcels that nothing was observed of."""
     return State(
         m=torch.full((parcels, heads), -torch.inf, device=device),
         s=torch.zeros(parcels, heads, device=device),
@@ -68,7 +68,7 @@ def init(parcels: int, heads: int, width: int, *, model: str = "", device: torch
 
 
 def update(state: State, logits: Tensor, values: Tensor, parcel: Tensor, *, model: str = "") -> State:
-    """The state with N observations folded in; any number for each parcel, in any order. Differentiable.
+    """Return the state with N observations folded in; any number for each parcel, in any order. Differentiable.
 
     Args:
         logits: (N, H); -inf makes an observation weigh nothing.
@@ -99,12 +99,12 @@ def update(state: State, logits: Tensor, values: Tensor, parcel: Tensor, *, mode
 
 
 def is_remote(tensor: Tensor) -> bool:
-    """Whether the tensor is on a GPU: the host waits for all work there to learn a value of it, so it must not ask."""
+    """Say whether the tensor is on a GPU: the host waits for all work there to learn a value of it, so it must not ask."""
     return tensor.device.type != "cpu"
 
 
 def dates_each(parcel: Tensor, parcels: int) -> int:
-    """How many observations every parcel has, if all have the same number and come in order; else 0.
+    """Return how many observations every parcel has, if all have the same number and come in order; else 0.
 
     0 too where the answer would have to be waited for.
     """
@@ -116,7 +116,7 @@ def dates_each(parcel: Tensor, parcels: int) -> int:
 
 
 def merge(a: State, b: State) -> State:
-    """The state of the same parcels over the observations of both, which must not overlap."""
+    """Return the state of the same parcels over the observations of both, which must not overlap."""
     _same_model(a.model, b.model)
     m = torch.maximum(a.m, b.m)
     of_a, of_b = torch.exp(a.m - _finite(m)), torch.exp(b.m - _finite(m))
@@ -124,7 +124,7 @@ def merge(a: State, b: State) -> State:
 
 
 def prefixes(start: State, each: State, parcel: Tensor) -> State:
-    """The state of a parcel after each of its acquisitions: `start` with this acquisition and all before it folded in.
+    """Return the state of a parcel after each of its acquisitions: `start` with this acquisition and all before it folded in.
 
     Args:
         start: (P) parcels before the first of them.
@@ -145,7 +145,7 @@ def prefixes(start: State, each: State, parcel: Tensor) -> State:
 
 
 def finish(state: State, *, model: str = "") -> Tensor:
-    """The attention's output (P, H * D): the softmax-weighted mean of the values, zeros where nothing was seen."""
+    """Return the attention's output (P, H * D): the softmax-weighted mean of the values, zeros where nothing was seen."""
     _same_model(state.model, model)
     seen = state.s > 0
     mean = state.v / torch.where(seen, state.s, 1.0)[..., None]
@@ -153,7 +153,7 @@ def finish(state: State, *, model: str = "") -> Tensor:
 
 
 def concatenate(states: Sequence[State]) -> State:
-    """The states of different parcels as one, in the order given."""
+    """Return the states of different parcels as one, in the order given."""
     if len(states) == 1:
         return states[0]
     for other in states[1:]:
@@ -167,13 +167,13 @@ def concatenate(states: Sequence[State]) -> State:
 
 
 def to_bytes(state: State) -> list[bytes]:
-    """Each parcel's state for storage: m, s, v as float32 little endian, H * (2 + D) numbers. The model id is apart."""
+    """Return each parcel's state for storage: m, s, v as float32 little endian, H * (2 + D) numbers. The model id is apart."""
     flat = torch.cat([state.m, state.s, state.v.flatten(1)], dim=1).detach().cpu().numpy().astype(STORED)
     return [row.tobytes() for row in flat]
 
 
 def from_bytes(stored: Sequence[bytes], heads: int, width: int, *, model: str = "") -> State:
-    """The state of P parcels from P stored ones; the model id is the one stored beside the bytes.
+    """Return the state of P parcels from P stored ones; the model id is the one stored beside the bytes.
 
     Raises:
         ValueError: a stored state has another size than heads and width need.

@@ -35,7 +35,7 @@ class Temperature:
     value: tuple[float, ...] = (1.0,)
 
     def at(self, day: NDArray[Any]) -> NDArray[np.float64]:
-        """The temperature (M,) on days (M,)."""
+        """Return the temperature (M,) on days (M,)."""
         return np.asarray(np.interp(np.asarray(day, np.float64), self.day, self.value), np.float64)
 
     def probabilities(self, logits: NDArray[Any], day: NDArray[Any]) -> NDArray[np.float32]:
@@ -45,12 +45,12 @@ class Temperature:
         return np.asarray(power / power.sum(axis=1, keepdims=True), np.float32)
 
     def to_json(self) -> dict[str, Any]:
-        """The knots as plain JSON values."""
+        """Return the knots as plain JSON values."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Temperature:
-        """The temperature from what `to_json` gave, read back from JSON."""
+        """Return the temperature from what `to_json` gave, read back from JSON."""
         return cls(tuple(plain["day"]), tuple(plain["value"]))
 
 
@@ -86,12 +86,12 @@ def fit_temperature(
 
 
 def _interpolation(day: NDArray[np.float64], knots: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The matrix (M, knots) of hat functions: its product with values at knots interpolates them at days."""
+    """Return the matrix (M, knots) of hat functions: its product with values at knots interpolates them at days."""
     return np.stack([np.interp(day, knots, hat) for hat in np.eye(len(knots))], axis=1)
 
 
 def expected_calibration_error(probabilities: NDArray[Any], labels: NDArray[Any], bins: int = 15) -> float:
-    """The mean gap of confidence and accuracy over equal bins of confidence, weighted by samples (15: Guo et al.)."""
+    """Return the mean gap of confidence and accuracy over equal bins of confidence, weighted by samples (15: Guo et al.)."""
     if not len(labels):
         raise ValueError("a calibration error needs samples")
     confidence = probabilities.max(axis=1)
@@ -106,7 +106,7 @@ def expected_calibration_error(probabilities: NDArray[Any], labels: NDArray[Any]
 def error_by_chance(
     probabilities: NDArray[Any], bins: int = 15, draws: int = 200, seed: int = 0
 ) -> tuple[float, float]:
-    """The calibration error of answers that are right exactly as often as they say: mean and 95th percentile of draws.
+    """Return the calibration error of answers that are right exactly as often as they say: mean and 95th percentile of draws.
 
     On few samples it is far from 0: an error means something where it is larger than this.
     """

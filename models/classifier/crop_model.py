@@ -43,12 +43,12 @@ class CropModel:
 
     @property
     def config(self) -> ClassifierConfig:
-        """The network's configuration."""
+        """Return the network's configuration."""
         return self.network.config
 
     @property
     def model(self) -> str:
-        """The id that is stored with this model's states; empty before it was a checkpoint."""
+        """Return the id that is stored with this model's states; empty before it was a checkpoint."""
         return self.network.model
 
     def batch(self, observations: Mapping[str, Observations], geometry: NDArray[np.floating[Any]]) -> Batch:
@@ -57,7 +57,7 @@ class CropModel:
 
     @torch.no_grad()
     def encode(self, batch: Batch, states: Mapping[str, State] | None = None) -> dict[str, State]:
-        """The parcels' states with the batch's observations folded in.
+        """Return the parcels' states with the batch's observations folded in.
 
         Raises:
             ConfigError: states are given to a network that cannot stream (`config.is_streaming`).
@@ -71,15 +71,15 @@ class CropModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the network runs: batches and states must be there."""
+        """Return where the network runs: batches and states must be there."""
         return next(self.network.parameters()).device
 
     def for_inference(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> CropModel:
-        """The same model folded, on a device: the same posteriors, faster; in bfloat16 (GPUs) nearly the same."""
+        """Return the same model folded, on a device: the same posteriors, faster; in bfloat16 (GPUs) nearly the same."""
         return replace(self, network=folded(self.network, dtype).to(device))
 
     def to_checkpoint(self) -> Checkpoint:
-        """The model at rest; its id is the checkpoint's `model`.
+        """Return the model at rest; its id is the checkpoint's `model`.
 
         Raises:
             CheckpointError: the network is folded, so its trained weights are gone.
@@ -98,7 +98,7 @@ class CropModel:
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint) -> CropModel:
-        """The model of a checkpoint, its network carrying the checkpoint's id.
+        """Return the model of a checkpoint, its network carrying the checkpoint's id.
 
         Raises:
             CheckpointError: another kind of model, or weights that its configuration does not fit.

@@ -21,13 +21,13 @@ from models.classifier.packed_series import Series
 
 
 def concatenated(first: Series, others: Sequence[tuple[Series | None, int, bool]]) -> Series:
-    """The first modality's observations with the channels of the others: series, number of channels, is co-located."""
+    """Return the first modality's observations with the channels of the others: series, number of channels, is co-located."""
     channels = [first.pixels, *(interpolated(*one, to=first) for one in others)]
     return Series(torch.cat(channels, dim=1), first.valid, first.day, first.parcel)
 
 
 def interpolated(other: Series | None, channels: int, is_co_located: bool, *, to: Series) -> Tensor:
-    """The pixels (N, D, S) of another modality on the N dates of `to`, linear in time for each parcel.
+    """Return the pixels (N, D, S) of another modality on the N dates of `to`, linear in time for each parcel.
 
     Pixels are paired if co-located, else each is given its set's mean. The number of pixels does not show which: it is that
     of the largest set of the batch, so that a parcel's answer would depend on its batch-mates.
@@ -56,7 +56,7 @@ def interpolated(other: Series | None, channels: int, is_co_located: bool, *, to
 
 
 def _without_holes(series: Series) -> Tensor:
-    """The pixels (M, D, S), each invalid one replaced by the mean of its set's valid ones."""
+    """Return the pixels (M, D, S), each invalid one replaced by the mean of its set's valid ones."""
     valid = series.valid[:, None, :]
     mean = (series.pixels * valid).sum(2, keepdim=True) / valid.sum(2, keepdim=True)
     return torch.where(valid, series.pixels, mean)

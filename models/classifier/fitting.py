@@ -92,11 +92,11 @@ class Session:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process validates and reports."""
+        """Say whether this process validates and reports."""
         return self.rank == 0
 
     def placed(self, parcels: PackedParcels) -> PackedParcels:
-        """The parcels on the GPU where they fit, else where they are."""
+        """Return the parcels on the GPU where they fit, else where they are."""
         if self.device.type != "cuda":
             return parcels
         free, _ = torch.cuda.mem_get_info(self.device)
@@ -135,7 +135,7 @@ class Fitting:
             self.restore(session.state)
 
     def run(self, validate: Callable[[PseLtae], dict[str, float]] | None, *, is_selected: bool) -> PseLtae:
-        """Fits to the end; the network, in evaluation mode, with its last weights, or if selected those that validated best."""
+        """Fit to the end; the network, in evaluation mode, with its last weights, or if selected those that validated best."""
         training = self.training
         while self.epoch < training.epochs:
             self.epoch += 1
@@ -157,7 +157,7 @@ class Fitting:
         return self.network.eval()
 
     def state(self) -> State:
-        """All that the next epoch depends on, and the best weights so far."""
+        """Return all that the next epoch depends on, and the best weights so far."""
         return {
             "epoch": self.epoch,
             "network": self.network.state_dict(),
@@ -175,7 +175,7 @@ class Fitting:
         self.epoch, self.best_score, self.best = state["epoch"], state["best_score"], copy.deepcopy(state["best"])
 
     def _learn(self) -> float:
-        """One epoch; the mean loss."""
+        """Return one epoch; the mean loss."""
         self.shared.train()
         torch.manual_seed(self._seed(self.session.rank, 1))  # dropout
         total, count = torch.zeros((), device=self.session.device), 0
@@ -197,7 +197,7 @@ class Fitting:
         return float(total) / count
 
     def _batches(self) -> Iterator[tuple[Batch, Tensor]]:
-        """This process's part of every batch of an epoch, on the session's device."""
+        """Yield this process's part of every batch of an epoch, on the session's device."""
         device, session = self.parcels.device, self.session
         order = torch.randperm(len(self.members), generator=torch.Generator().manual_seed(self._seed(0, 2)))
         random = torch.Generator(device).manual_seed(self._seed(session.rank, 3))

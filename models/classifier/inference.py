@@ -55,7 +55,7 @@ class InferenceNetwork(FusionNetwork):
         return super().encode(batch, states)
 
     def _counting(self, series: Series) -> tuple[Series, Tensor]:
-        """The observations to compute, and which of them count (N,).
+        """Return the observations to compute, and which of them count (N,).
 
         One without a valid pixel counts only where the number of dates is pinned. A CPU leaves the others out; a GPU would
         have to say how many they are, so it computes them, to weigh nothing.
@@ -77,7 +77,7 @@ class FoldedSequence(nn.Module):
     def fold(
         self, state: State, embeddings: Tensor, day: Tensor, parcel: Tensor, counts: Tensor, *, model: str
     ) -> State:
-        """The state with observations folded in, those that count (N,) bool."""
+        """Return the state with observations folded in, those that count (N,) bool."""
         each = attention_state.dates_each(parcel, len(state))
         step = max(ROWS_AT_ONCE // each, 1) if each else max(len(state), 1)
         done = []
@@ -92,7 +92,7 @@ class FoldedSequence(nn.Module):
         return attention_state.concatenate(done)
 
     def summarise(self, state: State, model: str) -> Tensor:
-        """The output (P, 128)."""
+        """Return the output (P, 128)."""
         return torch.where(state.is_seen[:, None], self.ltae.summarise(state, model=model), self.absent)
 
 
@@ -139,7 +139,7 @@ class FoldedLtae(nn.Module):
         return self.norm_out(hidden)  # type: ignore[no-any-return]
 
     def _normed(self, dates: Tensor, parcel: Tensor) -> Tensor:
-        """The norm of this network; seasons of equal length are one matrix each."""
+        """Return the norm of this network; seasons of equal length are one matrix each."""
         if not isinstance(self.norm, SeasonNorm):
             return self.norm(dates)  # type: ignore[no-any-return]
         parcels = int(parcel[-1]) + 1 if len(parcel) else 0
@@ -168,7 +168,7 @@ def folded_sequence(trained: nn.Module) -> FoldedSequence:
 
 
 def folded_decoder(trained: nn.Module) -> nn.Sequential:
-    """A decoder with its batch norms folded into its linear layers."""
+    """Return a decoder with its batch norms folded into its linear layers."""
     layers: list[nn.Module] = []
     for layer in trained.children():
         if isinstance(layer, LinearNorm):
@@ -180,7 +180,7 @@ def folded_decoder(trained: nn.Module) -> nn.Sequential:
 
 
 def sent_ahead(batches: Iterable[Batch], device: torch.device | str) -> Iterator[Batch]:
-    """The batches on a device. On a GPU the next is copied, from pinned memory on its own stream, while one is computed."""
+    """Yield the batches on a device. On a GPU the next is copied, from pinned memory on its own stream, while one is computed."""
     device = torch.device(device)
     if device.type != "cuda":
         yield from (batch.to(device) for batch in batches)
@@ -199,7 +199,7 @@ def sent_ahead(batches: Iterable[Batch], device: torch.device | str) -> Iterator
 
 
 def _arrived(batch: Batch, event: torch.cuda.Event) -> Batch:
-    """A batch that the current stream may use: it waits for the copy, the host does not."""
+    """Return a batch that the current stream may use: it waits for the copy, the host does not."""
     current = torch.cuda.current_stream(batch.geometry.device)
     current.wait_event(event)
 
@@ -211,7 +211,7 @@ def _arrived(batch: Batch, event: torch.cuda.Event) -> Batch:
 
 
 def each_tensor(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
-    """The batch with every tensor changed."""
+    """Return the batch with every tensor changed."""
     series = {
         name: Series(change(one.pixels), change(one.valid), change(one.day), change(one.parcel))
         for name, one in batch.series.items()

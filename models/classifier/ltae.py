@@ -67,7 +67,7 @@ class LtaeConfig:
 
 
 def positional_code(day: Tensor, channels: int, period: float) -> Tensor:
-    """The code of days (N,) as (N, channels): day / period^(2 floor(i / 2) / channels), even i sine, odd i cosine."""
+    """Return the code of days (N,) as (N, channels): day / period^(2 floor(i / 2) / channels), even i sine, odd i cosine."""
     pair = torch.arange(0, channels, 2, device=day.device, dtype=torch.float64)
     # In float64: day 290 in float32 is already 6e-6 off the published table.
     angle = day[:, None].double() / period ** (pair / channels)  # (N, channels / 2)
@@ -155,11 +155,11 @@ class Ltae(nn.Module):
         return self.attention(dates), values
 
     def initial_state(self, parcels: int, *, model: str = "", device: torch.device | str = "cpu") -> State:
-        """The state of parcels that nothing was observed of."""
+        """Return the state of parcels that nothing was observed of."""
         return attention_state.init(parcels, self.config.heads, self.config.value, model=model, device=device)
 
     def summarise(self, state: State, *, model: str = "") -> Tensor:
-        """The output (P, 128) of what the state has seen; meaningless where it has seen nothing."""
+        """Return the output (P, 128) of what the state has seen; meaningless where it has seen nothing."""
         return self.mlp(attention_state.finish(state, model=model))  # type: ignore[no-any-return]
 
 

@@ -82,38 +82,38 @@ class ClassifierConfig:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The modalities' names, in order."""
+        """Return the modalities' names, in order."""
         return tuple(one.name for one in self.modalities)
 
     @property
     def scheme(self) -> Literal["single", "late", "early", "mid", "decision"]:
-        """How modalities are fused, "single" where there is one."""
+        """Return how modalities are fused, "single" where there is one."""
         return self.fusion if len(self.modalities) > 1 else "single"
 
     @property
     def sequences(self) -> tuple[str, ...]:
-        """The sequences that have an attention, and a state, of their own: the modalities, or "early", or "mid"."""
+        """Return the sequences that have an attention, and a state, of their own: the modalities, or "early", or "mid"."""
         return (self.scheme,) if self.scheme in ("early", "mid") else self.names
 
     def members(self, sequence: str) -> tuple[str, ...]:
-        """The modalities whose observations are folded into a sequence."""
+        """Return the modalities whose observations are folded into a sequence."""
         return (sequence,) if sequence in self.names else self.names
 
     @property
     def auxiliaries(self) -> tuple[str, ...]:
-        """The modalities with a decoder of their own: all in late and decision fusion, none where they share a sequence."""
+        """Return the modalities with a decoder of their own: all in late and decision fusion, none where they share a sequence."""
         return self.sequences if self.scheme in ("late", "decision") else ()
 
     @property
     def coupling(self) -> str | None:
-        """What makes a date depend on others, so that no state can be updated through a season; None where nothing does."""
+        """Return what makes a date depend on others, so that no state can be updated through a season; None where nothing does."""
         if self.scheme == "early":
             return "early fusion interpolates between the dates of a whole season"
         return "its norm is taken over the dates of a whole season" if self.ltae.norm == "season" else None
 
     @property
     def is_streaming(self) -> bool:
-        """Whether states can be updated date by date: nothing of a date depends on another date."""
+        """Say whether states can be updated date by date: nothing of a date depends on another date."""
         return self.coupling is None
 
     def __str__(self) -> str:
@@ -121,12 +121,12 @@ class ClassifierConfig:
         return f"{', '.join(self.names)}{fused}, {len(self.classes)} classes"
 
     def to_json(self) -> dict[str, Any]:
-        """The configuration as plain JSON values."""
+        """Return the configuration as plain JSON values."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> ClassifierConfig:
-        """The configuration from what `to_json` gave, read back from JSON.
+        """Return the configuration from what `to_json` gave, read back from JSON.
 
         Raises:
             ConfigError: it was written by another version of this software.
@@ -203,7 +203,7 @@ class SequenceEncoder(nn.Module):
 
 
 def decoder(inputs: int, widths: tuple[int, ...], classes: int) -> nn.Sequential:
-    """The classifier's head: linear + batch norm + ReLU for each width, then linear to the classes."""
+    """Return the classifier's head: linear + batch norm + ReLU for each width, then linear to the classes."""
     layers: list[nn.Module] = []
     for width in widths:
         layers += [LinearNorm(inputs, width), nn.ReLU()]
@@ -280,7 +280,7 @@ class FusionNetwork(nn.Module):
         return folded
 
     def decode(self, states: Mapping[str, State]) -> Tensor:
-        """The class logits (P, K) of parcels' states; a sequence without any state counts as never observed.
+        """Return the class logits (P, K) of parcels' states; a sequence without any state counts as never observed.
 
         Raises:
             ConfigError: there is no state at all, so no parcel either.
@@ -294,7 +294,7 @@ class FusionNetwork(nn.Module):
         return self._fused(summaries, self._alone(summaries) if self.decoder is None else {}, known)
 
     def forward(self, batch: Batch) -> Output:
-        """The logits of whole seasons and those of each modality on its own."""
+        """Return the logits of whole seasons and those of each modality on its own."""
         states = self.encode(batch)
         summaries = self._summaries(states)
         alone = self._alone(summaries)
@@ -307,7 +307,7 @@ class FusionNetwork(nn.Module):
         return some, torch.ones_like(some.day, dtype=torch.bool)
 
     def _inputs(self, batch: Batch) -> dict[str, Series]:
-        """What each pixel-set encoder reads, in the order of the configuration."""
+        """Return what each pixel-set encoder reads, in the order of the configuration."""
         modalities = self.config.modalities
         if unknown := sorted(set(batch.series) - {one.name for one in modalities}):
             raise ConfigError(f"this model reads {', '.join(one.name for one in modalities)}, not {unknown[0]!r}")
@@ -327,7 +327,7 @@ class FusionNetwork(nn.Module):
         return {name: self.sequence(name).summarise(states[name], self.model) for name in self.config.sequences}
 
     def _alone(self, summaries: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The logits of each modality that has a decoder of its own."""
+        """Return the logits of each modality that has a decoder of its own."""
         return {name: self.auxiliary[name](summaries[name]) for name in self.config.auxiliaries}
 
     def _fused(

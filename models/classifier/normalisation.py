@@ -57,7 +57,7 @@ class Observations:
     """What an invalid pixel of integers holds; None: all are valid."""
 
     def take(self, rows: NDArray[Any]) -> Observations:
-        """The observations at `rows`: indices or a boolean mask (N,)."""
+        """Return the observations at `rows`: indices or a boolean mask (N,)."""
         return replace(
             self, pixels=self.pixels[rows], day=self.day[rows], parcel=self.parcel[rows], orbit=self.orbit[rows]
         )
@@ -78,7 +78,7 @@ class ChannelStatistics:
 
     @classmethod
     def of(cls, moments: Moments) -> Self:
-        """The statistics of what was counted.
+        """Return the statistics of what was counted.
 
         Raises:
             ValueError: nothing was.
@@ -99,7 +99,7 @@ class Moments:
 
     @classmethod
     def of(cls, rows: NDArray[Any]) -> Self:
-        """The moments of rows (M, C)."""
+        """Return the moments of rows (M, C)."""
         mean = rows.mean(0, dtype=np.float64) if len(rows) else np.zeros(rows.shape[1])
         return cls(len(rows), mean, np.square(rows - mean).sum(0))
 
@@ -138,7 +138,7 @@ class ModalityStatistics:
         return len(self.seasonal[0].mean) if self.seasonal else 1
 
     def first_row(self, orbit: NDArray[np.int16]) -> Tensor:
-        """The first row (N,) of the tables of each observation's orbit (N,); that of its day is `nearest_knot` further."""
+        """Return the first row (N,) of the tables of each observation's orbit (N,); that of its day is `nearest_knot` further."""
         which = np.zeros(len(orbit), np.int64)
         for index, number in enumerate(self.orbits, start=1):
             which[orbit == number] = index
@@ -165,7 +165,7 @@ def standardise(
 
 
 def is_valid(raw: Tensor, nodata: int | None) -> Tensor:
-    """Which pixels (N, S) of stored ones (N, C, S) hold every channel."""
+    """Return which pixels (N, S) of stored ones (N, C, S) hold every channel."""
     if raw.is_floating_point():
         return raw.isfinite().all(dim=1)
     return raw.new_ones(raw.shape[0], raw.shape[2], dtype=torch.bool) if nodata is None else (raw != nodata).all(dim=1)
@@ -187,7 +187,7 @@ class Normaliser:
         per_orbit: Sequence[str] = (),
         anomalies: Sequence[str] = (),
     ) -> Normaliser:
-        """The statistics of the training parcels: mask (P,) of geometry (P, 4).
+        """Return the statistics of the training parcels: mask (P,) of geometry (P, 4).
 
         Args:
             per_orbit: modalities that have statistics of each orbit too.
@@ -202,7 +202,7 @@ class Normaliser:
         )
 
     def series(self, modality: str, observations: Observations) -> Series:
-        """One modality's observations as the network takes them.
+        """Return one modality's observations as the network takes them.
 
         Raises:
             ValueError: no statistics of this modality, or of other channels.
@@ -221,7 +221,7 @@ class Normaliser:
         )
 
     def of(self, modality: str, channels: int) -> ModalityStatistics:
-        """The statistics of a modality of so many channels; ValueError if there are none."""
+        """Return the statistics of a modality of so many channels; ValueError if there are none."""
         if modality not in self.modalities:
             raise ValueError(f"no statistics of modality {modality!r}, only of {', '.join(self.modalities)}")
         known = self.modalities[modality]
@@ -240,12 +240,12 @@ class Normaliser:
         return Batch(series, self.standardised_geometry(geometry))
 
     def to_json(self) -> dict[str, Any]:
-        """The statistics as plain JSON values."""
+        """Return the statistics as plain JSON values."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Normaliser:
-        """The statistics from what `to_json` gave, read back from JSON."""
+        """Return the statistics from what `to_json` gave, read back from JSON."""
         return cls(
             {
                 name: ModalityStatistics(
@@ -264,7 +264,7 @@ def _statistics(plain: Mapping[str, Any]) -> ChannelStatistics:
 
 
 def as_tensor(array: NDArray[Any]) -> Tensor:
-    """The array's own memory as a tensor, also that of a file mapped read-only."""
+    """Return the array's own memory as a tensor, also that of a file mapped read-only."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)  # nobody writes to it
         return torch.from_numpy(array)

@@ -40,16 +40,16 @@ class Series:
         return self.pixels.shape[0]
 
     def take(self, rows: Tensor) -> Series:
-        """The observations at `rows`: indices or a boolean mask (N,)."""
+        """Return the observations at `rows`: indices or a boolean mask (N,)."""
         return Series(self.pixels[rows], self.valid[rows], self.day[rows], self.parcel[rows])
 
     def informative(self) -> Series:
-        """The observations with at least one valid pixel."""
+        """Return the observations with at least one valid pixel."""
         has_pixel = self.valid.any(dim=1)
         return self if bool(has_pixel.all()) else self.take(has_pixel)
 
     def to(self, device: torch.device | str) -> Series:
-        """The same observations on another device."""
+        """Return the same observations on another device."""
         return Series(self.pixels.to(device), self.valid.to(device), self.day.to(device), self.parcel.to(device))
 
 
@@ -65,14 +65,14 @@ class Batch:
         return self.geometry.shape[0]
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on another device."""
+        """Return the same batch on another device."""
         return Batch({name: one.to(device) for name, one in self.series.items()}, self.geometry.to(device))
 
     def observed(self, modality: str) -> Tensor:
-        """(P,) bool, parcels with an observation of the modality, of at least one valid pixel."""
+        """Return (P,) bool, parcels with an observation of the modality, of at least one valid pixel."""
         seen = torch.zeros(len(self), dtype=torch.bool, device=self.geometry.device)
         return seen.index_fill(0, self.series[modality].informative().parcel, True) if modality in self.series else seen
 
     def until(self, day: float) -> Batch:
-        """What was known of these parcels at the end of `day`: later observations left out."""
+        """Return what was known of these parcels at the end of `day`: later observations left out."""
         return Batch({name: one.take(one.day <= day) for name, one in self.series.items()}, self.geometry)

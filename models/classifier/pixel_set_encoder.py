@@ -43,7 +43,7 @@ class RowNorm(nn.BatchNorm1d):
         return super().forward(rows)
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """The affine map (C,), (C,) that this norm is once trained."""
+        """Return the affine map (C,), (C,) that this norm is once trained."""
         assert self.running_mean is not None
         assert self.running_var is not None
         scale = self.weight / torch.sqrt(self.running_var + self.eps)
@@ -62,13 +62,13 @@ class LinearNorm(nn.Module):
         return self.bn(self.lin(rows))  # type: ignore[no-any-return]
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """The weight (O, I) and bias (O,) of the one linear layer that both are once trained."""
+        """Return the weight (O, I) and bias (O,) of the one linear layer that both are once trained."""
         scale, shift = self.bn.scale_and_shift()
         return (self.lin.weight * scale[:, None]).detach(), (self.lin.bias * scale + shift).detach()
 
 
 def linear(rows: Tensor, weight: Tensor, bias: Tensor, *, relu: bool = False) -> Tensor:
-    """The linear layer of inference, rows (M, I) to (M, O), with ReLU in the same pass; it has no gradient."""
+    """Return the linear layer of inference, rows (M, I) to (M, O), with ReLU in the same pass; it has no gradient."""
     is_large = len(rows) * weight.numel() >= LEAST_ONEDNN
     if HAS_ONEDNN and is_large and rows.dtype == torch.float32 and not is_remote(rows):
         kind = "relu" if relu else "none"
@@ -120,7 +120,7 @@ class PixelSetEncoder(nn.Module):
         return self.mlp2(torch.cat([mean, sd, geometry], dim=1))  # type: ignore[no-any-return]
 
     def folded(self, dtype: torch.dtype = torch.float32) -> FoldedPixelSetEncoder:
-        """The same function as this trained encoder, for inference only."""
+        """Return the same function as this trained encoder, for inference only."""
         return FoldedPixelSetEncoder([*self.mlp1, self.mlp2], dtype)
 
 

@@ -61,7 +61,7 @@ class PublishedPseLtae(nn.Module):
         """(T,) days that the weights were trained on, where their position table is stored."""
 
     def folded(self) -> PublishedPseLtae:
-        """The same weights as they are applied (models.classifier.inference): the same outputs to 1e-5."""
+        """Return the same weights as they are applied (models.classifier.inference): the same outputs to 1e-5."""
         return PublishedPseLtae(folded(self.network), self.positions)
 
     def embed(self, pixels: Tensor, mask: Tensor | None = None, geometry: Tensor | None = None) -> Tensor:
@@ -75,7 +75,7 @@ class PublishedPseLtae(nn.Module):
         return encoder(pixels.flatten(0, 1), valid.flatten(0, 1), geometry.flatten(0, 1)).view(b, t, -1)  # type: ignore[no-any-return]
 
     def summarise(self, embeddings: Tensor, positions: Tensor | None = None) -> Tensor:
-        """The temporal encoder's output (B, 128); no positions: the days of the stored table."""
+        """Return the temporal encoder's output (B, 128); no positions: the days of the stored table."""
         positions = self.positions if positions is None else positions
         if positions is None:
             raise PublishedError("no positions are given, and the weights store no position table")
@@ -106,7 +106,7 @@ class PublishedPseLtae(nn.Module):
 def load_published(
     published: Mapping[str, object], *, modality: str = "s2", channels: Sequence[str] = (), classes: Sequence[str] = ()
 ) -> PublishedPseLtae:
-    """The network of a published state dict, its sizes read from the weights, in evaluation mode.
+    """Return the network of a published state dict, its sizes read from the weights, in evaluation mode.
 
     Args:
         published: the state dict, or the dictionary of a training script that has it under `state_dict`; names may have
@@ -132,7 +132,7 @@ def load_published(
 
 @torch.no_grad()
 def largest_differences(network: PublishedPseLtae, reference: Mapping[str, Tensor]) -> dict[str, float]:
-    """The largest difference of each output that a reference holds: `embeddings`, `temporal`, `logits`; NaN stays NaN.
+    """Return the largest difference of each output that a reference holds: `embeddings`, `temporal`, `logits`; NaN stays NaN.
 
     Args:
         reference: inputs `pixels` and, where they are needed, `mask`, `geometry`, `positions`; outputs of the published code.
@@ -156,7 +156,7 @@ def largest_differences(network: PublishedPseLtae, reference: Mapping[str, Tenso
 
 
 def _state(published: Mapping[str, object]) -> dict[str, Tensor]:
-    """The state dict by its plain names, in float32."""
+    """Return the state dict by its plain names, in float32."""
     nested = next((published[name] for name in NESTED if isinstance(published.get(name), Mapping)), published)
     assert isinstance(nested, Mapping)
     state = {str(name).removeprefix("module."): one for name, one in nested.items()}
@@ -191,7 +191,7 @@ def _renamed(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _config(
     ours: Mapping[str, Tensor], modality: str, channels: Sequence[str], classes: Sequence[str]
 ) -> ClassifierConfig:
-    """The sizes of the network, read from its parameters."""
+    """Return the sizes of the network, read from its parameters."""
 
     def widths(pattern: str) -> tuple[int, ...]:
         found = {int(m[1]): ours[name].shape[0] for name in ours if (m := re.fullmatch(pattern, name))}
@@ -236,7 +236,7 @@ def _placed(ours: Mapping[str, Tensor], config: ClassifierConfig) -> dict[str, T
 
 
 def _positions(table: Tensor, config: LtaeConfig) -> Tensor | None:
-    """The days (T,) that a position table (T, width), or (T + 1, width) from day 0 on, is the code of; None if longer.
+    """Return the days (T,) that a position table (T, width), or (T + 1, width) from day 0 on, is the code of; None if longer.
 
     Raises:
         PublishedError: it is not the published code.
@@ -260,7 +260,7 @@ def _positions(table: Tensor, config: LtaeConfig) -> Tensor | None:
 
 
 def _inputs(config: ClassifierConfig, reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inputs that a reference holds, once their shapes are seen to fit."""
+    """Return the inputs that a reference holds, once their shapes are seen to fit."""
     if "pixels" not in reference or reference["pixels"].ndim != 4 or reference["pixels"].numel() == 0:
         raise PublishedError("no input `pixels` (B, T, C, S) of at least one parcel, date and pixel")
     b, t, _, s = reference["pixels"].shape

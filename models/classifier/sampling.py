@@ -55,7 +55,7 @@ class PackedSeries:
 
     @classmethod
     def of(cls, modality: str, normaliser: Normaliser, observed: Observations, parcels: int) -> PackedSeries:
-        """A modality whose observations are ascending by parcel."""
+        """Return a modality whose observations are ascending by parcel."""
         statistics = normaliser.of(modality, observed.pixels.shape[1])
         return cls(
             as_tensor(observed.pixels),
@@ -69,7 +69,7 @@ class PackedSeries:
         )
 
     def to(self, device: torch.device | str) -> PackedSeries:
-        """The same on another device."""
+        """Return the same on another device."""
         return replace(
             self,
             pixels=self.pixels.to(device),
@@ -80,7 +80,7 @@ class PackedSeries:
         )
 
     def rows(self, parcels: Tensor) -> tuple[Tensor, Tensor]:
-        """The rows (N,) of some parcels' observations, and the index (N,) of each one's parcel among them."""
+        """Return the rows (N,) of some parcels' observations, and the index (N,) of each one's parcel among them."""
         counts = self.start[parcels + 1] - self.start[parcels]
         which = torch.repeat_interleave(torch.arange(len(parcels), device=parcels.device), counts)
         first = self.start[parcels] - (counts.cumsum(0) - counts)
@@ -93,7 +93,7 @@ class PackedSeries:
         sampled: Callable[[Tensor], Tensor] = lambda raw: raw,
         later: Tensor | None = None,
     ) -> Series:
-        """The observations at `rows`, standardised.
+        """Return the observations at `rows`, standardised.
 
         Args:
             sampled: picks pixels of the stored ones.
@@ -133,7 +133,7 @@ class PackedParcels:
 
     @property
     def device(self) -> torch.device:
-        """Where batches are made."""
+        """Return where batches are made."""
         return self.geometry.device
 
     @property
@@ -142,12 +142,12 @@ class PackedParcels:
         return sum(one.pixels.nbytes for one in self.series.values())
 
     def to(self, device: torch.device | str) -> PackedParcels:
-        """The same on another device."""
+        """Return the same on another device."""
         series = {name: one.to(device) for name, one in self.series.items()}
         return replace(self, series=series, geometry=self.geometry.to(device))
 
     def take(self, parcels: Tensor) -> Batch:
-        """The batch of some parcels with all their observations."""
+        """Return the batch of some parcels with all their observations."""
         series = {name: one.series(*one.rows(parcels)) for name, one in self.series.items()}
         return Batch(series, self.geometry[parcels])
 
@@ -172,7 +172,7 @@ def sample(
     thinning: Thinning,
     random: torch.Generator,
 ) -> Batch:
-    """The training batch of the parcels `some` (P,)."""
+    """Return the training batch of the parcels `some` (P,)."""
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=random, device=some.device)
@@ -205,7 +205,7 @@ def _kept(
     thinning: Thinning,
     uniform: Callable[..., Tensor],
 ) -> dict[str, Tensor]:
-    """Which of each modality's observations (N,) stay."""
+    """Return which of each modality's observations (N,) stay."""
     span = parcels.last_day - parcels.first_day
     cut = parcels.first_day + span * uniform(count)
     cut = torch.where(uniform(count) < thinning.whole_season, parcels.last_day, cut)
@@ -238,7 +238,7 @@ def _sample_pixels(
 
 
 def moved(batch: Batch, device: torch.device) -> Batch:
-    """The batch on the device; to a GPU through pinned memory, without waiting for the copy."""
+    """Return the batch on the device; to a GPU through pinned memory, without waiting for the copy."""
     if batch.geometry.device == device:
         return batch
     series = {
@@ -249,7 +249,7 @@ def moved(batch: Batch, device: torch.device) -> Batch:
 
 
 def ahead(items: Iterable[T], depth: int = AHEAD) -> Iterator[T]:
-    """The same items, made by a thread of their own up to `depth` ahead; what goes wrong there is raised here."""
+    """Yield the same items, made by a thread of their own up to `depth` ahead; what goes wrong there is raised here."""
     rest, end = iter(items), object()
     with ThreadPoolExecutor(1) as thread:
         waiting = deque(thread.submit(next, rest, end) for _ in range(depth))

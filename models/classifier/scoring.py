@@ -40,7 +40,7 @@ class Predictions:
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
-        """The predictions of several sets of parcels, one after the other."""
+        """Return the predictions of several sets of parcels, one after the other."""
         return cls(np.concatenate([one.logits for one in parts], 1), np.concatenate([one.newest for one in parts], 1))
 
 
@@ -51,7 +51,7 @@ def predict(
     days: tuple[float, ...],
     device: torch.device | str = "cpu",
 ) -> Predictions:
-    """What a trained network says of the parcels `some` (P,) at the end of each of the days, ascending."""
+    """Return what a trained network says of the parcels `some` (P,) at the end of each of the days, ascending."""
     fast = folded(network).to(device)
     batches = (moved(parcels.take(part), torch.device(device)) for part in torch.split(some, CHUNK))
     parts = [Predictions(logits_at(fast, batch, days), newest_days(batch, days)) for batch in batches]
@@ -78,7 +78,7 @@ def logits_at(network: FusionNetwork, batch: Batch, days: tuple[float, ...]) -> 
 
 
 def newest_days(batch: Batch, days: tuple[float, ...]) -> NDArray[np.float64]:
-    """The day (D, P) of each parcel's newest observation known at the end of each of the days; 0 before the first."""
+    """Return the day (D, P) of each parcel's newest observation known at the end of each of the days; 0 before the first."""
     newest = np.zeros((len(days), len(batch)))
     for one in batch.series.values():
         parcel, day = one.parcel.cpu().numpy(), one.day.cpu().numpy()
@@ -106,10 +106,10 @@ def iou(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def macro_f1(labels: NDArray[Any], predicted: NDArray[Any]) -> float:
-    """The mean F1 of the classes that occur in labels or predictions."""
+    """Return the mean F1 of the classes that occur in labels or predictions."""
     return float(np.nanmean(f1(confusion(labels, predicted))))
 
 
 def mean_iou(labels: NDArray[Any], predicted: NDArray[Any]) -> float:
-    """The mean IoU of the classes that occur in labels or predictions."""
+    """Return the mean IoU of the classes that occur in labels or predictions."""
     return float(np.nanmean(iou(confusion(labels, predicted))))

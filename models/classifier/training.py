@@ -60,7 +60,7 @@ def train_classifier(
     progress: Progress | None = None,
     device: torch.device | str = "cpu",
 ) -> CropModel:
-    """A classifier of labels (P,) learnt from the training parcels, chosen and calibrated on the validation parcels.
+    """Return a classifier of labels (P,) learnt from the training parcels, chosen and calibrated on the validation parcels.
 
     Args:
         geometry: (P, 4) perimeter m, area m2, perimeter / area, fill.
@@ -92,7 +92,7 @@ def train_calibrated(
     is_refitted: bool,
     session: Session | None = None,
 ) -> CropModel:
-    """A classifier with its temperature and scores from parcels that were held out.
+    """Return a classifier with its temperature and scores from parcels that were held out.
 
     For each of the masks a network is trained on what else is usable and asked for those parcels; the temperature and the
     scores are of all the answers together (one mask: a validation set; masks that part the parcels: cross-fitting). Then,
@@ -137,7 +137,7 @@ def train_calibrated(
 def calibrated(
     answers: Predictions | None, labels: NDArray[np.int64], days: tuple[float, ...]
 ) -> tuple[Temperature, dict[str, Any]]:
-    """The temperature, and scores at each of the days, of answers for parcels that the networks did not see."""
+    """Return the temperature, and scores at each of the days, of answers for parcels that the networks did not see."""
     if answers is None or not len(labels):
         return Temperature(), {}
     k = answers.logits.shape[-1]
@@ -158,7 +158,7 @@ def calibrated(
 
 
 def standardised(config: ClassifierConfig, inputs: Inputs, is_training: Mask) -> tuple[Normaliser, PackedParcels]:
-    """The standardisation that a configuration asks for, from the training parcels, and all parcels packed with it."""
+    """Return the standardisation that a configuration asks for, from the training parcels, and all parcels packed with it."""
     wanted = {one.name: inputs.observations[one.name] for one in config.modalities}
     per_orbit = [one.name for one in config.modalities if one.is_per_orbit]
     anomalies = [one.name for one in config.modalities if one.has_anomalies]
@@ -177,7 +177,7 @@ def _trained(
     *,
     is_selected: bool,
 ) -> tuple[PseLtae, Normaliser, Predictions | None]:
-    """A network in evaluation mode on the CPU, its standardisation, and what it says of the held-out parcels."""
+    """Return a network in evaluation mode on the CPU, its standardisation, and what it says of the held-out parcels."""
     _check(config, inputs.labels, is_training, is_held, session)
     normaliser, packed = standardised(config, inputs, is_training)
     parcels = session.placed(packed)

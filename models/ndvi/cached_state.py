@@ -47,7 +47,7 @@ class CachedState:
 
     @classmethod
     def nothing(cls, networks: Sequence[GapNetwork], n_parcels: int, model: bytes = bytes(16)) -> "CachedState":
-        """The states of parcels of which nothing is read."""
+        """Return the states of parcels of which nothing is read."""
         config, device = networks[0].config, next(networks[0].parameters()).device
         encoder, decoder = (
             torch.zeros(len(networks), 2, n_parcels, size, device=device)
@@ -57,17 +57,17 @@ class CachedState:
         return cls(model, never, -never, none, none, encoder, decoder)
 
     def starts_on(self, first_day: Ints) -> Ints:
-        """(P,) the day from which there are steps to read, of parcels whose radar begins on a day (P,)."""
+        """Return (P,) the day from which there are steps to read, of parcels whose radar begins on a day (P,)."""
         first = np.where(self.first_step < NEVER, -NEVER, first_day)
         return np.asarray(np.maximum(first, STEP_DAYS * next_step(self.day)))
 
     def rows(self, parcel: Ints | slice) -> "CachedState":
-        """The states of the chosen parcels."""
+        """Return the states of the chosen parcels."""
         first, day, steps, views = (one[parcel] for one in (self.first_step, self.day, self.steps_sum, self.views_sum))
         return CachedState(self.model, first, day, steps, views, self.encoder[:, :, parcel], self.decoder[:, :, parcel])
 
     def put(self, parcel: Ints, states: "CachedState") -> "CachedState":
-        """The states with those of some parcels replaced."""
+        """Return the states with those of some parcels replaced."""
         ours = self.rows(np.arange(len(self.day)))  # a copy
         for name in ("first_step", "day", "steps_sum", "views_sum"):
             getattr(ours, name)[parcel] = getattr(states, name)
@@ -75,7 +75,7 @@ class CachedState:
         return ours
 
     def where(self, keep: Bools) -> "CachedState":
-        """The states of the parcels to keep, empty ones in place of the others."""
+        """Return the states of the parcels to keep, empty ones in place of the others."""
         first, day = np.where(keep, self.first_step, NEVER), np.where(keep, self.day, -NEVER)
         steps, views = np.where(keep, self.steps_sum, 0), np.where(keep, self.views_sum, 0)
         is_kept = torch.as_tensor(keep, device=self.encoder.device)[:, None]
@@ -84,7 +84,7 @@ class CachedState:
 
 
 def to_bytes(states: CachedState) -> list[bytes]:
-    """Each parcel's state for storage: 32 bytes of head and K (2 H + 2 G) float32 little endian."""
+    """Return each parcel's state for storage: 32 bytes of head and K (2 H + 2 G) float32 little endian."""
     flat = torch.cat([one.permute(2, 0, 1, 3).flatten(1) for one in (states.encoder, states.decoder)], dim=1)
     heads = zip(states.first_step, states.day, states.steps_sum, states.views_sum, strict=True)
     rows = flat.cpu().numpy().astype(STORED)
@@ -92,7 +92,7 @@ def to_bytes(states: CachedState) -> list[bytes]:
 
 
 def from_bytes(stored: Sequence[bytes | None], empty: CachedState) -> CachedState:
-    """The states of P parcels; empty where there is none or another model made it: a cache is made anew, not mended.
+    """Return the states of P parcels; empty where there is none or another model made it: a cache is made anew, not mended.
 
     Args:
         empty: the empty states of P parcels, of the model that is to go on with them.

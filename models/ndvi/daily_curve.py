@@ -74,7 +74,7 @@ def reconstruct_curve(
     known_day: Ints,
     cached: Mapping[Mode, CachedState] | None = None,
 ) -> CurveRows:
-    """The rows from `first_day` to `known_day` of each parcel, as known on `known_day`.
+    """Return the rows from `first_day` to `known_day` of each parcel, as known on `known_day`.
 
     Args:
         model: of `fit_gaps`.
@@ -138,7 +138,7 @@ def _filled(
 
 
 def _without_dips(model: GapModel, steps: Steps, series: Series, known_day: Ints) -> Series:
-    """The series less the views that are residual cloud."""
+    """Return the series less the views that are residual cloud."""
     day, ndvi = series.day, series.ndvi
     if day.shape[1] < 3:
         return series
@@ -171,7 +171,7 @@ def _without_dips(model: GapModel, steps: Steps, series: Series, known_day: Ints
 def _doubt(
     model: GapModel, steps: Steps, series: Series, queries: GapQueries, known_day: Ints, cached: CachedState | None
 ) -> Floats:
-    """(Q,) how far the newest view fell below what was predicted before it, where no later view has confirmed it; else 0."""
+    """Return (Q,) how far the newest view fell below what was predicted before it, where no later view has confirmed it; else 0."""
     n = series.n_views
     row = np.flatnonzero(n >= 2)
     last, one_before = n[row] - 1, n[row] - 2

@@ -61,13 +61,13 @@ class GapModel:
 
     @cached_property
     def names(self) -> Mapping[Mode, bytes]:
-        """What names the networks of each mode, 16 bytes of a hash of their weights and of all that their input depends on."""
+        """Return what names the networks of each mode, 16 bytes of a hash of their weights and of all that their input depends on."""
         data, weights = self.state()
         own = {mode: {n: w for n, w in weights.items() if n.startswith(f"{mode}.")} for mode in self.members}
         return {mode: bytes.fromhex(content_hash(one, data))[:16] for mode, one in own.items()}
 
     def steps(self, sar: SarSeries, n_parcels: int) -> Steps:
-        """The networks' radar, of cleaned rows."""
+        """Return the networks' radar, of cleaned rows."""
         return Steps.build(sar, self.scale, n_parcels)
 
     def fill(
@@ -152,14 +152,14 @@ class GapModel:
         return out
 
     def to(self, device: str | torch.device) -> "GapModel":
-        """The model with its networks on a device."""
+        """Return the model with its networks on a device."""
         for networks in self.members.values():
             for one in networks:
                 one.to(device)
         return self
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """What a checkpoint keeps: JSON values and one flat state dict."""
+        """Return what a checkpoint keeps: JSON values and one flat state dict."""
         data = {
             "networks": {mode: asdict(networks[0].config) for mode, networks in self.members.items()},
             "n_members": {mode: len(networks) for mode, networks in self.members.items()},
@@ -178,7 +178,7 @@ class GapModel:
 
     @classmethod
     def from_state(cls, data: Mapping[str, Any], weights: Mapping[str, Tensor]) -> "GapModel":
-        """The model that `state` described."""
+        """Return the model that `state` described."""
         members: dict[Mode, tuple[GapNetwork, ...]] = {}
         for mode, choices in data["networks"].items():
             config = GapConfig(**{**choices, "branch_channels": tuple(choices["branch_channels"])})

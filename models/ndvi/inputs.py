@@ -59,7 +59,7 @@ class SarSeries:
         _require_equal_lengths(self)
 
     def cleaned(self) -> "SarSeries":
-        """The rows with finite, possible backscatter; of duplicates of one orbit and day the last."""
+        """Return the rows with finite, possible backscatter; of duplicates of one orbit and day the last."""
         keep = np.isfinite(self.day) & (self.parcel >= 0)
         for db in (self.vv_db, self.vh_db):
             keep &= np.nan_to_num(db, nan=np.inf) <= DB_RANGE[1]
@@ -68,7 +68,7 @@ class SarSeries:
         return self.rows(keep)
 
     def rows(self, keep: Bools) -> "SarSeries":
-        """The chosen rows."""
+        """Return the chosen rows."""
         return SarSeries(
             self.parcel[keep],
             self.day[keep],
@@ -92,7 +92,7 @@ class ClearSeries:
         _require_equal_lengths(self)
 
     def cleaned(self) -> "ClearSeries":
-        """The rows with a possible NDVI by parcel and day; of several on one day the last."""
+        """Return the rows with a possible NDVI by parcel and day; of several on one day the last."""
         keep = np.isfinite(self.day) & (self.parcel >= 0) & (np.abs(np.nan_to_num(self.ndvi, nan=9.0)) <= 1.0)
         keep[keep] = _is_last(self.parcel[keep], np.floor(self.day[keep]))
         kept = self.rows(keep)
@@ -100,7 +100,7 @@ class ClearSeries:
         return ClearSeries(kept.parcel[order], kept.day[order], kept.ndvi[order])
 
     def rows(self, keep: Bools) -> "ClearSeries":
-        """The chosen rows."""
+        """Return the chosen rows."""
         return ClearSeries(self.parcel[keep], self.day[keep], self.ndvi[keep])
 
     def padded(self, n_parcels: int) -> tuple[Floats, Floats]:
@@ -124,7 +124,7 @@ class OrbitScale:
 
     @classmethod
     def fit(cls, sar: SarSeries) -> "OrbitScale":
-        """The scale of a training set; ValueError where it holds no SAR at all."""
+        """Return the scale of a training set; ValueError where it holds no SAR at all."""
         if len(sar.day) == 0:
             raise ValueError("no SAR rows to learn the orbits' scale from")
         orbits, sizes = np.unique(sar.relative_orbit, return_counts=True)
@@ -150,13 +150,13 @@ class OrbitScale:
         return np.clip(z, -MAX_Z, MAX_Z)
 
     def to_json(self) -> dict[str, Any]:
-        """The scale as JSON values."""
+        """Return the scale as JSON values."""
         orbits = {str(o): list(scale) for o, scale in self.orbits.items()}
         return {"orbits": orbits, "ascending": list(self.ascending), "descending": list(self.descending)}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "OrbitScale":
-        """The scale that `to_json` wrote."""
+        """Return the scale that `to_json` wrote."""
         orbits = {int(o): _four(scale) for o, scale in data["orbits"].items()}
         return cls(orbits, _four(data["ascending"]), _four(data["descending"]))
 
@@ -173,7 +173,7 @@ class DailySar:
 
     @classmethod
     def build(cls, sar: SarSeries, scale: OrbitScale, n_parcels: int) -> "DailySar":
-        """The sums of cleaned rows; without any row every window is empty."""
+        """Return the sums of cleaned rows; without any row every window is empty."""
         z = scale.apply(sar)
         day = np.floor(sar.day).astype(np.int64)
         first = int(day.min(initial=0)) if len(day) else 0
@@ -185,22 +185,22 @@ class DailySar:
 
     @property
     def last_day(self) -> int:
-        """The last day with an acquisition of any parcel."""
+        """Return the last day with an acquisition of any parcel."""
         return self.first_day + int(self.count.shape[1]) - 2
 
     def last_days(self) -> Ints:
-        """The day of each parcel's last acquisition (P,), 0 where it has none."""
+        """Return the day of each parcel's last acquisition (P,), 0 where it has none."""
         is_new = np.diff(self.count, axis=1) > 0
         last = self.first_day + np.where(is_new, np.arange(is_new.shape[1]), 0).max(axis=1)
         return np.asarray(np.where(is_new.any(axis=1), last, 0))
 
     def first_days(self) -> Ints:
-        """The day of each parcel's first acquisition (P,), `NEVER` where it has none."""
+        """Return the day of each parcel's first acquisition (P,), `NEVER` where it has none."""
         is_new = np.diff(self.count, axis=1) > 0
         return np.asarray(np.where(is_new.any(axis=1), self.first_day + is_new.argmax(axis=1), NEVER))
 
     def is_near(self, parcel: Ints, first_day: Ints, last_day: Ints) -> Bools:
-        """Whether there is an acquisition from one day to another, both included (Q,)."""
+        """Say whether there is an acquisition from one day to another, both included (Q,)."""
         return np.asarray(self._before(parcel, last_day + 1) > self._before(parcel, first_day))
 
     def _before(self, parcel: Ints, day: Ints) -> Ints:

@@ -121,12 +121,12 @@ class GapNetwork(nn.Module):
             last.bias.copy_(torch.tensor([0.0, -2.3]))  # the kriging alone, its sd 0.1, at first
 
     def branched(self, steps: Tensor) -> Tensor:
-        """What the encoder reads of steps (P, T, 6 + season)."""
+        """Return what the encoder reads of steps (P, T, 6 + season)."""
         branches = [self.branches[0](steps[..., VV]), self.branches[1](steps[..., VH])]
         return torch.cat([*branches, steps[..., PRESENCE]], dim=2)
 
     def encode(self, steps: Tensor, n_steps: Tensor, start: Tensor | None = None) -> Encoded:
-        """The states of parcels.
+        """Return the states of parcels.
 
         Args:
             steps: (P, T, 6 + season) what is known of each step.

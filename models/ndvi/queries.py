@@ -51,7 +51,7 @@ class Series:
 
     @property
     def n_views(self) -> Ints:
-        """(S,) views of each."""
+        """Return (S,) views of each."""
         return np.asarray(np.isfinite(self.day).sum(axis=1))
 
     def columns(self, after: Ints, to: Ints | None = None) -> tuple[Ints, Ints]:
@@ -63,7 +63,7 @@ class Series:
         return np.minimum(columns, self.day.shape[1] - 1), n
 
     def rows(self, keep: Bools | Ints | slice) -> "Series":
-        """The chosen series."""
+        """Return the chosen series."""
         return Series(self.parcel[keep], self.day[keep], self.ndvi[keep])
 
 
@@ -91,7 +91,7 @@ class GapQueries:
         return cls(of, day, n_before, n_to)
 
     def rows(self, keep: Bools | Ints | slice) -> "GapQueries":
-        """The chosen queries."""
+        """Return the chosen queries."""
         return GapQueries(self.series[keep], self.day[keep], self.n_before[keep], self.first_after[keep])
 
 
@@ -104,24 +104,24 @@ class Steps:
 
     @classmethod
     def build(cls, sar: SarSeries, scale: OrbitScale, n_parcels: int) -> "Steps":
-        """The steps of cleaned rows, less those long before the season."""
+        """Return the steps of cleaned rows, less those long before the season."""
         sar = sar.rows(sar.day >= -HISTORY_DAYS)
         sides = (sar.rows(sar.is_ascending), sar.rows(~sar.is_ascending))
         return cls(*(DailySar.build(side, scale, n_parcels) for side in sides))
 
     @property
     def first_days(self) -> Ints:
-        """The day of each parcel's first acquisition (P,), `NEVER` where it has none."""
+        """Return the day of each parcel's first acquisition (P,), `NEVER` where it has none."""
         return np.minimum(self.ascending.first_days(), self.descending.first_days())
 
     @property
     def last_day(self) -> int:
-        """The last day with an acquisition of any parcel; 0 where there is none."""
+        """Return the last day with an acquisition of any parcel; 0 where there is none."""
         sides = [one.last_day for one in (self.ascending, self.descending) if one.count.any()]
         return max(sides, default=0)
 
     def ending_on(self, parcel: Ints, end: Ints, n_steps: int) -> Floats:
-        """(B, n_steps, 6) the steps of which the last ends on `end`, zero where there is nothing."""
+        """Return (B, n_steps, 6) the steps of which the last ends on `end`, zero where there is nothing."""
         a, has_a = self.ascending.windows(parcel, end, n_steps, STEP_DAYS)
         d, has_d = self.descending.windows(parcel, end, n_steps, STEP_DAYS)
         # VV of both directions, then VH of both, then presence: as the branches take them.
@@ -129,13 +129,13 @@ class Steps:
         return np.concatenate(parts, axis=2)
 
     def is_near(self, parcel: Ints, first_day: Ints, last_day: Ints) -> Bools:
-        """Whether there is an acquisition from one day to another (Q,)."""
+        """Say whether there is an acquisition from one day to another (Q,)."""
         return np.asarray(
             self.ascending.is_near(parcel, first_day, last_day) | self.descending.is_near(parcel, first_day, last_day)
         )
 
     def near(self, parcel: Ints, day: Ints, config: GapConfig, known: Ints | None = None) -> Floats:
-        """(Q, steps back + ahead, 6) the steps around days; nothing of those that end after `known`."""
+        """Return (Q, steps back + ahead, 6) the steps around days; nothing of those that end after `known`."""
         ahead = config.n_near_steps - config.steps_back
         x = self.ending_on(parcel, day + STEP_DAYS * ahead, config.n_near_steps)
         if known is not None and ahead:
@@ -145,7 +145,7 @@ class Steps:
 
 
 def next_step(day: Ints) -> Ints:
-    """The first step that has not ended by the end of a day."""
+    """Return the first step that has not ended by the end of a day."""
     return np.asarray((day + 1) // STEP_DAYS)
 
 
@@ -160,7 +160,7 @@ class StepGrid:
 
     @classmethod
     def over(cls, first_day: Ints, last_day: Ints) -> "StepGrid":
-        """The steps of parcels that hold the days from one to another (P,); at least one.
+        """Return the steps of parcels that hold the days from one to another (P,); at least one.
 
         A parcel whose first day is after its last has none: it is not read, whatever the others need.
         """
@@ -170,7 +170,7 @@ class StepGrid:
 
     @property
     def ends(self) -> Ints:
-        """(P, n) last day of each."""
+        """Return (P, n) last day of each."""
         return np.asarray(STEP_DAYS * (self.first[:, None] + np.arange(self.n) + 1) - 1)
 
     def complete(self, parcel: Ints, day: Ints | Floats) -> Ints:
@@ -179,7 +179,7 @@ class StepGrid:
         return np.asarray(np.clip(ended - self.first[parcel], 0, self.n))
 
     def begun(self, day: Ints) -> Ints:
-        """(P,) steps that have begun by a day (P,), 0 to n."""
+        """Return (P,) steps that have begun by a day (P,), 0 to n."""
         return np.asarray(np.clip(day // STEP_DAYS + 1 - self.first, 0, self.n))
 
 
@@ -200,14 +200,14 @@ class Answers:
 
 
 def step_inputs(x: Floats, grid: StepGrid, config: GapConfig, shift: float = 0.0) -> Tensor:
-    """(P, T, 6 + season) steps (P, T, 6) with the season; `shift` moves the season by days (augmentation)."""
+    """Return (P, T, 6 + season) steps (P, T, 6) with the season; `shift` moves the season by days (augmentation)."""
     return _tensor(np.concatenate([x, season_channels(grid.ends + shift, config.n_harmonics)], axis=2))
 
 
 def view_inputs(
     series: Series, prior: Prior, config: GapConfig, shift: float = 0.0, column: Ints | None = None
 ) -> Tensor:
-    """(S, M, 3 + season) of the views, zero after the last; with `column` (S, N) of those alone."""
+    """Return (S, M, 3 + season) of the views, zero after the last; with `column` (S, N) of those alone."""
     has = np.isfinite(series.day)
     day, ndvi = np.where(has, series.day, 0.0), np.where(has, series.ndvi, 0.0)
     since: Floats = np.diff(day, axis=1, prepend=day[:, :1] - MAX_GAP_DAYS)

@@ -27,12 +27,12 @@ DELAY_DAYS = 45
 
 
 def begin(model: GapModel, mode: Mode, n_parcels: int) -> CachedState:
-    """The states of parcels of which nothing is read."""
+    """Return the states of parcels of which nothing is read."""
     return CachedState.nothing(model.members[mode], n_parcels, model.names[mode])
 
 
 def advance(model: GapModel, mode: Mode, cached: CachedState, steps: Steps, series: Series, day: Ints) -> CachedState:
-    """The states with everything read up to a day; those that are there already stay.
+    """Return the states with everything read up to a day; those that are there already stay.
 
     Args:
         cached: of P parcels; what they read must still hold (`holding`).
@@ -71,7 +71,7 @@ def advance(model: GapModel, mode: Mode, cached: CachedState, steps: Steps, seri
 
 
 def holding(cached: CachedState, steps: Steps, series: Series, day: Ints) -> CachedState:
-    """The states, emptied where what they read is not what is known by now of the time up to their day.
+    """Return the states, emptied where what they read is not what is known by now of the time up to their day.
 
     Args:
         steps, series: all that is known of the P parcels.
@@ -89,12 +89,12 @@ def holding(cached: CachedState, steps: Steps, series: Series, day: Ints) -> Cac
 
 
 def _rows(series: Series) -> Floats:
-    """(P, M, 2) day and NDVI of each view."""
+    """Return (P, M, 2) day and NDVI of each view."""
     return np.stack([series.day, series.ndvi], axis=2)
 
 
 def _window(steps: Steps, grid: StepGrid) -> Floats:
-    """(P, n, 6) the grid's steps."""
+    """Return (P, n, 6) the grid's steps."""
     return steps.ending_on(np.arange(len(grid.first)), (grid.first + grid.n) * STEP_DAYS - 1, grid.n)
 
 
@@ -111,6 +111,6 @@ def _read(layer: nn.Module, x: Tensor, n: Ints, start: Tensor) -> tuple[Tensor, 
 
 
 def _sum(x: Floats, n: Ints, so_far: Ints) -> Ints:
-    """(P,) checksums continued by the first n (P,) of rows (P, N, D); -0 counts as 0."""
+    """Return (P,) checksums continued by the first n (P,) of rows (P, N, D); -0 counts as 0."""
     rows = [row[:m] for row, m in zip(np.asarray(x, np.float32) + 0.0, n, strict=True)]
     return np.array([zlib.crc32(row.tobytes(), int(s)) for row, s in zip(rows, so_far, strict=True)], np.int64)

@@ -77,7 +77,7 @@ class GapTrainingConfig:
 
     @classmethod
     def chosen(cls, choices: Mapping[str, Any]) -> "GapTrainingConfig":
-        """The defaults with a file's choices, those of `network` as an object; ValueError names what is unknown."""
+        """Return the defaults with a file's choices, those of `network` as an object; ValueError names what is unknown."""
         network = dict(choices.get("network", {}))
         unknown = set(choices) - {one.name for one in fields(cls)} | set(network) - {
             one.name for one in fields(GapConfig)
@@ -119,7 +119,7 @@ class GapScores:
     """Fields that they are of."""
 
     def flat(self) -> dict[str, float]:
-        """The scores by name, for a registry."""
+        """Return the scores by name, for a registry."""
         return {"radar_alone_r2": self.radar_alone_r2} | {
             f"rmse_{mode}_{gap}": value for mode, by_gap in self.rmse.items() for gap, value in by_gap.items()
         }
@@ -133,7 +133,7 @@ def fit_gaps(
     on_update: OnUpdate | None = None,
     device: str = "cpu",
 ) -> tuple[GapModel, GapScores]:
-    """The gap filler of a season, and its scores on fields left out.
+    """Return the gap filler of a season, and its scores on fields left out.
 
     Args:
         sar: backscatter, packed, parcels 0..P-1.
@@ -206,7 +206,7 @@ def _season(
 
 
 def _parts(group: Ints, has_both: Bools, seed: int) -> Ints:
-    """(P,) part 0..4 of each parcel: groups placed one by one, the largest first, where there are fewest fields."""
+    """Return (P,) part 0..4 of each parcel: groups placed one by one, the largest first, where there are fewest fields."""
     names, inverse, counts = np.unique(group, return_inverse=True, return_counts=True)
     sizes = np.bincount(inverse.reshape(-1), weights=has_both, minlength=len(names))
     jitter = np.random.default_rng(seed).random(len(names))  # equal groups in any order
@@ -303,7 +303,7 @@ def _loss(
 
 
 def _spoiled(views: Series, end: Ints, config: GapTrainingConfig, rng: np.random.Generator) -> Series:
-    """The views that are given: none after the end, some left out, a few lowered as by an unseen cloud."""
+    """Return the views that are given: none after the end, some left out, a few lowered as by an unseen cloud."""
     rate = 2 * config.view_dropout * rng.random((len(end), 1))  # some fields have far fewer views than others
     given = (views.day <= end[:, None]) & (rng.random(views.day.shape) >= rate)
     day = np.where(given, views.day, np.nan)
@@ -327,7 +327,7 @@ def _held_out(model: GapModel, season: _Season, parcels: Ints, mode: Mode) -> tu
 
 
 def _calibrated(error: Floats, sd: Floats, nearest: Floats, view_sd: float) -> Floats:
-    """The scale of sd by distance to the nearest view, so that 1.96 sd hold 95 % of the errors."""
+    """Return the scale of sd by distance to the nearest view, so that 1.96 sd hold 95 % of the errors."""
     # The scale that each error would need for 1.96 sd to reach it; the view's own part of sd stays as it is.
     needed = np.sqrt(np.maximum((error / 1.96) ** 2 - view_sd**2, 0.0) / np.maximum(sd**2 - view_sd**2, 1e-9))
     edges = np.r_[-1.0, (np.array(SCALE_DAYS[1:]) + SCALE_DAYS[:-1]) / 2, np.inf]

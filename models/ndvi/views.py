@@ -43,11 +43,11 @@ class Prior:
         return cls(knots, mean, np.sqrt(np.maximum(square / total - mean**2, 0.1**2)))  # never narrower than 0.1
 
     def at(self, day: Floats) -> Floats:
-        """The mean on days."""
+        """Return the mean on days."""
         return np.interp(day, self.day, self.mean)
 
     def sd_at(self, day: Floats) -> Floats:
-        """The sd on days."""
+        """Return the sd on days."""
         return np.interp(day, self.day, self.sd)
 
 

@@ -26,7 +26,7 @@ class OpenAlert:
 
 
 def events(alert: OpenAlert | None, finding: Finding) -> tuple[Event, ...]:
-    """What happens to the alert of a parcel and rule because of a new finding, in order."""
+    """Return what happens to the alert of a parcel and rule because of a new finding, in order."""
     if finding.outcome != "OK":
         return ()
     if alert is None:

@@ -119,7 +119,7 @@ class Finding:
 def crop_mismatch(
     declared: str | None, posterior: Posterior | None, previous: Finding | None, settings: RuleSettings
 ) -> Finding:
-    """The declared class is improbable and another one is nearly sure, twice."""
+    """Return the declared class is improbable and another one is nearly sure, twice."""
     rule: Rule = "crop_mismatch"
     if declared is None:
         return _not(rule, "NOT_EXECUTED", "nothing is declared")
@@ -161,7 +161,7 @@ def crop_mismatch(
 
 
 def nothing_observed(declared: str | None, settings: RuleSettings) -> Finding:
-    """What `crop_mismatch` says of a parcel whose observations have all been withdrawn."""
+    """Return what `crop_mismatch` says of a parcel whose observations have all been withdrawn."""
     return _not("crop_mismatch", "NOT_EXECUTED", "nothing is declared") if declared is None else _too_few(0, settings)
 
 
@@ -172,7 +172,7 @@ def _too_few(n_observations: int, settings: RuleSettings) -> Finding:
 
 
 def no_emergence(views: ClearViews, neighbours: Neighbours | None, settings: RuleSettings) -> Finding:
-    """The neighbours lay bare, the crop has long come up on them, and this parcel is still bare."""
+    """Return the neighbours lay bare, the crop has long come up on them, and this parcel is still bare."""
     rule: Rule = "no_emergence"
     if neighbours is None or neighbours.n < settings.neighbours_min:
         return _not(rule, "NOT_EXECUTED", f"fewer than {settings.neighbours_min} neighbours of the same declared crop")
@@ -220,7 +220,7 @@ def no_emergence(views: ClearViews, neighbours: Neighbours | None, settings: Rul
 
 
 def early_loss(views: ClearViews, neighbours: Neighbours | None, is_new_stand: bool, settings: RuleSettings) -> Finding:
-    """A canopy was there and is gone while nearly all neighbours of the same crop still stand.
+    """Return a canopy was there and is gone while nearly all neighbours of the same crop still stand.
 
     Args:
         is_new_stand: the field bore another crop last season. A grassland sown anew is tilled while old ones stand: of a
@@ -315,7 +315,7 @@ def neighbours_of(
     last: date,
     settings: RuleSettings,
 ) -> Neighbours:
-    """How parcels stand day by day, from clear views (N,) in any order.
+    """Return how parcels stand day by day, from clear views (N,) in any order.
 
     A parcel has a canopy on a day when the greener of its last two views, of at most VIEW_AGE_DAYS, shows vegetation: two,
     because the mask misses a cloud now and then.

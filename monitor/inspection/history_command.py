@@ -50,14 +50,14 @@ class Asked:
 
     @property
     def title(self) -> str:
-        """How a title ends that says so."""
+        """Return how a title ends that says so."""
         if self.known:
             return f", as known at {shown(self.known)}"
         return f", as available at {shown(self.available)}" if self.available else ""
 
     @property
     def by_then(self) -> str:
-        """How a sentence ends that says so."""
+        """Return how a sentence ends that says so."""
         return " by then" if self.known or self.available else ""
 
 

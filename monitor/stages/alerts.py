@@ -25,7 +25,7 @@ def move(batch: BatchContext) -> None:
 
 
 def _happened(alert: store.AlertRow | None, finding: Finding) -> tuple[str, ...]:
-    """The events that a finding makes of an alert that is open or not there yet."""
+    """Return the events that a finding makes of an alert that is open or not there yet."""
     is_open = None if alert is None else OpenAlert(alert.alert_key, alert.colour, alert.is_confirmed)  # type: ignore[arg-type]
     happened = events(is_open, finding)
     if not happened and alert is not None and finding.departed_on is not None:

@@ -61,7 +61,7 @@ class _Rows:
         )
 
     def count(self, names: Sequence[str], is_new: bool | None = None) -> NDArray[np.int64]:
-        """(P,) observations of modalities; only the pending ones, or the others, where `is_new` says which."""
+        """Return (P,) observations of modalities; only the pending ones, or the others, where `is_new` says which."""
         counts = np.zeros(len(self.parcel_keys), np.int64)
         for name in names:
             some = np.ones(len(self.all[name]), bool) if is_new is None else self.is_new[name] == is_new
@@ -69,14 +69,14 @@ class _Rows:
         return counts
 
     def newest(self, names: Sequence[str]) -> NDArray[np.datetime64]:
-        """(P,) the newest observation of modalities; the year 1 where there is none."""
+        """Return (P,) the newest observation of modalities; the year 1 where there is none."""
         newest = np.full(len(self.parcel_keys), NEVER)
         for name in names:
             np.maximum.at(newest, self.index[name], self.all[name]["observed_at"])
         return newest
 
     def is_late(self) -> NDArray[np.bool_]:
-        """(P,) parcels of which a pending observation is not newer than all that were folded before."""
+        """Return (P,) parcels of which a pending observation is not newer than all that were folded before."""
         oldest_new, newest_old = (
             np.full(len(self.parcel_keys), np.datetime64("9999-01-01", "us")),
             np.full(len(self.parcel_keys), NEVER),
@@ -166,7 +166,7 @@ def _is_same(before: PosteriorRow | None, row: PosteriorRow) -> bool:
 def _rebuilt(
     claim: Claim, members: Mapping[str, tuple[str, ...]], known: _Rows, stored: Mapping[tuple[int, str], StateRow]
 ) -> NDArray[np.bool_]:
-    """(P,) parcels whose states must be made anew."""
+    """Return (P,) parcels whose states must be made anew."""
     observed = claim.observations
     is_rebuilt = claim.is_due("classifier") | known.is_late()
     # A state cannot forget: what a revision replaced or withdrew is folded into it for good.
@@ -205,7 +205,7 @@ class _Acquisitions:
 
     @property
     def last(self) -> NDArray[np.int64]:
-        """The last acquisition of each parcel that has one."""
+        """Return the last acquisition of each parcel that has one."""
         return np.flatnonzero(np.diff(self.parcel, append=-1) != 0)
 
 
@@ -217,7 +217,7 @@ def _packed(
     acquired: _Acquisitions,
     starts_on: date,
 ) -> dict[str, Observations]:
-    """The new observations by modality, each acquisition as if of a parcel of its own."""
+    """Return the new observations by modality, each acquisition as if of a parcel of its own."""
     observations = {}
     for one in model.config.modalities:
         rows = known.all[one.name][new[one.name]]
@@ -229,7 +229,7 @@ def _packed(
 def _states(
     claim: Claim, stored: Mapping[tuple[int, str], StateRow], is_rebuilt: NDArray[np.bool_], model: CropModel
 ) -> dict[str, State]:
-    """The states to fold into: stored ones, empty ones where there is none or it is rebuilt."""
+    """Return the states to fold into: stored ones, empty ones where there is none or it is rebuilt."""
     empty = model.network.initial_states(1)
     states = {}
     for name, one in empty.items():
@@ -252,7 +252,7 @@ def _courses(
     after: Mapping[str, State],
     starts_on: date,
 ) -> dict[int, list[PosteriorRow]]:
-    """The posterior after each acquisition, by parcel key."""
+    """Return the posterior after each acquisition, by parcel key."""
     courses: dict[int, list[PosteriorRow]] = {}
     if len(acquired.parcel) == 0:
         return courses
@@ -285,7 +285,7 @@ def _state_rows(
     after: Mapping[str, State],
     acquired: _Acquisitions,
 ) -> list[StateRow]:
-    """The states after each parcel's last acquisition, and those of parcels rebuilt to nothing."""
+    """Return the states after each parcel's last acquisition, and those of parcels rebuilt to nothing."""
     last = acquired.last
     parcel = acquired.parcel[last]
     # A rebuilt state is stored even if it is empty now: all its observations may have been withdrawn.

@@ -58,7 +58,7 @@ Progress = Mapping[tuple[str, str], ProgressRow]
 
 
 def _progress(batch: BatchContext) -> tuple[Progress, Progress]:
-    """How the crops stand this season, and how they stood in the season before."""
+    """Return how the crops stand this season, and how they stood in the season before."""
     connection, season, collection = batch.connection, batch.season, batch.claim.collection
     earlier = previous_season(connection, collection, season)
     before = {} if earlier is None else load_progress(connection, earlier.season_key, collection)
@@ -66,7 +66,7 @@ def _progress(batch: BatchContext) -> tuple[Progress, Progress]:
 
 
 def _mismatch(batch: BatchContext, key: int, crop_code: str | None, before: Finding | None) -> Finding:
-    """The rule along the course of posteriors, so that it finds the same after a pause as acquisition by acquisition."""
+    """Return the rule along the course of posteriors, so that it finds the same after a pause as acquisition by acquisition."""
     rules = batch.settings.rules
     if batch.classifier is None or batch.classified is None:
         return crop_mismatch(None, None, before, rules)
@@ -81,7 +81,7 @@ def _mismatch(batch: BatchContext, key: int, crop_code: str | None, before: Find
 
 
 def _posterior(row: PosteriorRow, classes: Sequence[str]) -> Posterior:
-    """A posterior as the rule takes it."""
+    """Return a posterior as the rule takes it."""
     n_observations = sum(row.n_observations.values())
     return Posterior(classes, np.asarray(row.probabilities, np.float32), n_observations, row.observed_to.date())
 

@@ -105,7 +105,7 @@ _NO_ROWS: Final = NdviRows(
 
 
 def _of(series: Packed, parcels: Ints, n_parcels: int) -> Packed:
-    """The rows of some parcels, whose indices become places in `parcels`."""
+    """Return the rows of some parcels, whose indices become places in `parcels`."""
     place = np.full(n_parcels, -1)
     place[parcels] = np.arange(len(parcels))
     some = series.rows(place[series.parcel] >= 0)
@@ -113,7 +113,7 @@ def _of(series: Packed, parcels: Ints, n_parcels: int) -> Packed:
 
 
 def _changed(connection: Connection, rows: NdviRows, keys: Ints) -> NdviRows:
-    """The rows less those of parcels (keys) that are stored with the same values."""
+    """Return the rows less those of parcels (keys) that are stored with the same values."""
     asked = np.flatnonzero(np.isin(rows.parcel_key, keys))
     if len(asked) == 0:
         return rows
@@ -166,7 +166,7 @@ def _state_rows(
     sar: SarSeries,
     clear: ClearSeries,
 ) -> list[StateRow]:
-    """The states that have read something, of parcels that anything is known of."""
+    """Return the states that have read something, of parcels that anything is known of."""
     starts_on, keys = batch.season.starts_on, batch.claim.parcel_keys
     midnight = datetime(starts_on.year, starts_on.month, starts_on.day, tzinfo=UTC)
     rows: list[StateRow] = []
@@ -219,13 +219,13 @@ def _observed(batch: BatchContext, sar: SarSeries, clear: ClearSeries) -> _Obser
 
 
 def _days(parcel: Ints, day: Ints, n_parcels: int) -> list[Ints]:
-    """(P) the different days of each parcel, ascending."""
+    """Return (P) the different days of each parcel, ascending."""
     unique = np.unique(np.stack([parcel, day]), axis=1)
     return np.split(unique[1], np.searchsorted(unique[0], np.arange(1, n_parcels)))
 
 
 def _first_informed(connection: Connection, claim: Claim, season: Season, observed: _Observed) -> tuple[Ints, Bools]:
-    """(P,) the first day whose row may change, `NOTHING` for none, and whether rows after it may be stored already as they are."""
+    """Return (P,) the first day whose row may change, `NOTHING` for none, and whether rows after it may be stored already as they are."""
     n = len(claim.parcel_keys)
     last_row = predictions.last_days(connection, claim.parcel_keys)
     is_late = observed.oldest_new <= observed.newest_before

@@ -97,12 +97,12 @@ class Grid:
 
     @property
     def device(self) -> str:
-        """Where networks are trained."""
+        """Return where networks are trained."""
         return self.common[1].device
 
     @cached_property
     def averaged(self) -> LabelledParcels:
-        """The data as the forest takes them."""
+        """Return the data as the forest takes them."""
         return averaged(self.data)
 
     def masks(self, run: Run) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

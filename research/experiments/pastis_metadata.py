@@ -81,7 +81,7 @@ class Sensor:
 
     @property
     def modality(self) -> str:
-        """The name of the modality: s2, s1a, s1d."""
+        """Return the name of the modality: s2, s1a, s1d."""
         return self.name.lower()
 
     @property

@@ -83,7 +83,7 @@ class Parcels:
 
     @property
     def is_crop(self) -> NDArray[np.bool_]:
-        """(P,) parcels of the 18 classes."""
+        """Return (P,) parcels of the 18 classes."""
         return np.asarray((self.label != BACKGROUND) & (self.label != VOID))
 
     def take(self, rows: NDArray[Any]) -> Parcels:

@@ -71,7 +71,7 @@ class Counted:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every observation is stored or accounted for, and every parcel was worked on."""
+        """Say whether every observation is stored or accounted for, and every parcel was worked on."""
         is_stored = self.emitted == self.sent == self.stored + self.dead_lettered and self.stored == self.in_tables
         return is_stored and self.postponed == 0
 

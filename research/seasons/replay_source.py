@@ -28,7 +28,7 @@ class Acquisition(Protocol):
 
     @property
     def available_at(self) -> datetime:
-        """When the product could be had, aware UTC: no one knew anything of it before."""
+        """Return when the product could be had, aware UTC: no one knew anything of it before."""
 
     @property
     def sensor(self) -> str:
@@ -36,7 +36,7 @@ class Acquisition(Protocol):
 
     @property
     def table(self) -> pa.Table:
-        """The observations."""
+        """Return the observations."""
 
 
 class ReplaySource(Protocol):
@@ -44,7 +44,7 @@ class ReplaySource(Protocol):
 
     @property
     def name(self) -> str:
-        """The season's name, as in the table `seasons`."""
+        """Return the season's name, as in the table `seasons`."""
 
     @property
     def starts_on(self) -> date:

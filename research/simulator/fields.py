@@ -65,7 +65,7 @@ class Fields:
 
     @property
     def is_monitorable(self) -> BoolArray:
-        """Whether a field has pixels enough, (P,)."""
+        """Say whether a field has pixels enough, (P,)."""
         return self.s2.count >= LEAST_PIXELS
 
 

@@ -70,7 +70,7 @@ class Season:
 
     @property
     def name(self) -> str:
-        """The season's name: its harvest year."""
+        """Return the season's name: its harvest year."""
         return self.config.season
 
     @property

@@ -45,7 +45,7 @@ class Product:
         self._bias = bias
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The product."""
+        """Return the product."""
         return self._pointwise(x, "none") if self._packed else functional.linear(x, self._weight, self._bias)
 
     def sigmoid(self, x: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class Product:
         return self._pointwise(x, "sigmoid") if self._packed else self(x).sigmoid_()
 
     def sigmoid_of_sum(self, x: Tensor, other: Tensor) -> Tensor:
-        """The sigmoid of it and another (B, F)."""
+        """Return the sigmoid of it and another (B, F)."""
         if self._packed is None:
             return self(x).add_(other).sigmoid_()
         total: Tensor = self._packed.binary(x, other, self._weight, self._bias, "add")
@@ -78,7 +78,7 @@ class BranchTable:
 
     @classmethod
     def of(cls, branch: Branch, weight: Tensor) -> "BranchTable":
-        """The table of a branch in double precision whose features meet the encoder's columns `weight` (4 H, F)."""
+        """Return the table of a branch in double precision whose features meet the encoder's columns `weight` (4 H, F)."""
         w1, w2 = branch.conv1.weight[:, 0, 0], branch.conv2.weight[:, :, 0]
         b1, b2 = branch.conv1.bias, branch.conv2.bias
         assert b1 is not None
@@ -102,7 +102,7 @@ class BranchTable:
 
 
 def _between(kinks: Tensor) -> Tensor:
-    """A point (K,) in each of the intervals that kinks (K - 1,) part."""
+    """Return a point (K,) in each of the intervals that kinks (K - 1,) part."""
     if len(kinks) == 0:
         return kinks.new_zeros(1)
     return torch.cat([kinks[:1] - 1, (kinks[1:] + kinks[:-1]) / 2, kinks[-1:] + 1])
@@ -260,7 +260,7 @@ class McnnInference:
 
 
 def _step(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """The state (h / 2, 2 c) after one step, from the sigmoids (B, 4 H) of its gates, which are used up."""
+    """Return the state (h / 2, 2 c) after one step, from the sigmoids (B, 4 H) of its gates, which are used up."""
     i, f, g, o = gates.chunk(4, dim=1)
     c = torch.addcmul(f * c, i, g.sub_(0.5), value=4.0)
     return torch.sigmoid(c).sub_(0.5).mul_(o), c

@@ -67,23 +67,23 @@ class WindowConfig:
             raise ValueError(f"windows of SAR: this network takes {self.n_extra} extra channels")
 
     def masked(self, sar: Tensor, is_present: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The series with zeros where nothing is present, and the segments present (B, N), None for all."""
+        """Return the series with zeros where nothing is present, and the segments present (B, N), None for all."""
         if is_present is None or bool(is_present.all()):
             return sar, None
         steps = is_present.unfold(1, self.segment_length, self.stride)  # (B, N, L)
         return torch.where(is_present[..., None], sar, 0.0), steps.any(dim=2)
 
     def segments(self, sar: Tensor) -> Tensor:
-        """The segments (B, N, 2, L) of series (B, T, 2)."""
+        """Return the segments (B, N, 2, L) of series (B, T, 2)."""
         return sar.unfold(1, self.segment_length, self.stride)
 
     def to_json(self) -> str:
-        """The configuration as a JSON object."""
+        """Return the configuration as a JSON object."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls: type[C], text: str) -> C:
-        """The configuration that `to_json` wrote; ValueError names a key it does not know."""
+        """Return the configuration that `to_json` wrote; ValueError names a key it does not know."""
         data: dict[str, Any] = json.loads(text)
         unknown = set(data) - {field.name for field in fields(cls)}
         if unknown:
@@ -151,7 +151,7 @@ class Lstm(nn.Module):
             self.input.bias[hidden : 2 * hidden] = 1.0  # remember at first (Jozefowicz et al. 2015)
 
     def step(self, gates: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """The state after one step, from the step's input gates (B, 4 H) and the state (h, c) before."""
+        """Return the state after one step, from the step's input gates (B, 4 H) and the state (h, c) before."""
         h, c = state
         i, f, g, o = (gates + self.recurrent(h)).chunk(4, dim=1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
@@ -168,7 +168,7 @@ class AdditiveAttention(nn.Module):
         self.score = nn.Linear(hidden, 1, bias=False)
 
     def forward(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        """The context (B, H) of one decoder state; keys and values (B, N, H), mask (B, N) true where present."""
+        """Return the context (B, H) of one decoder state; keys and values (B, N, H), mask (B, N) true where present."""
         scores = self.score(torch.tanh(self.query(query)[:, None] + keys)).squeeze(2)  # (B, N)
         if mask is None:
             weights = torch.softmax(scores, dim=1)
@@ -226,7 +226,7 @@ class McnnSeq(nn.Module):
         return torch.stack(states, dim=1), mask, (h, c)
 
     def features(self, sar: Tensor, extra: Tensor | None) -> Tensor:
-        """What the encoder is given of each segment (B, N, F): both branches, then the extra channels."""
+        """Return what the encoder is given of each segment (B, N, F): both branches, then the extra channels."""
         segments = self.config.segments(sar)
         features = [branch(segments[:, :, p]) for p, branch in enumerate(self.branches)]
         return torch.cat(features if extra is None else [*features, extra], dim=2)

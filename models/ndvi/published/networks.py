@@ -67,7 +67,7 @@ class Plain(nn.Module):
         nn.init.orthogonal_(self.recurrent.weight)
 
     def step(self, gates: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """The state after one step, from the step's input (B, H) and the state before."""
+        """Return the state after one step, from the step's input (B, H) and the state before."""
         h, c = state
         return torch.tanh(gates + self.recurrent(h)), c
 
@@ -99,7 +99,7 @@ class Rnn(nn.Module):
         return y if self.config.has_sd else y[..., 0]
 
     def _states(self, layer: Lstm | Plain, x: Tensor, mask: Tensor | None) -> Tensor:
-        """The layer's states (B, N, H) over inputs (B, N, F)."""
+        """Return the layer's states (B, N, H) over inputs (B, N, F)."""
         gates = layer.input(x)
         h = c = x.new_zeros(len(x), self.config.hidden)
         states = []
@@ -152,19 +152,19 @@ NETWORKS: Mapping[str, type[NetworkConfig]] = {"mcnn-seq": McnnSeqConfig, "rnn":
 
 
 def build_network(config: NetworkConfig) -> Network:
-    """A new network of a configuration."""
+    """Return a new network of a configuration."""
     if isinstance(config, RnnConfig):
         return Rnn(config)
     return Cnn(config) if isinstance(config, CnnConfig) else McnnSeq(config)
 
 
 def network_name(config: NetworkConfig) -> str:
-    """The name a configuration is chosen by."""
+    """Return the name a configuration is chosen by."""
     return next(name for name, kind in NETWORKS.items() if type(config) is kind)
 
 
 def network_config(name: str, text: str = "{}") -> NetworkConfig:
-    """The configuration of a network by name and JSON; ValueError names what is unknown."""
+    """Return the configuration of a network by name and JSON; ValueError names what is unknown."""
     if name not in NETWORKS:
         raise ValueError(f"no network is called {name!r}: choose one of {', '.join(NETWORKS)}")
     return NETWORKS[name].from_json(text)

@@ -86,19 +86,19 @@ class NdviTrainingConfig:
         return (self.network.n_segments - 1) * self.output_days
 
     def to_json(self) -> dict[str, Any]:
-        """The configuration as JSON values."""
+        """Return the configuration as JSON values."""
         return asdict(self) | {"model": network_name(self.network), "network": self.network.to_json()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "NdviTrainingConfig":
-        """The configuration that `to_json` wrote; without a `model` it is of mcnn-seq."""
+        """Return the configuration that `to_json` wrote; without a `model` it is of mcnn-seq."""
         values = dict(data)
         values["network"] = network_config(values.pop("model", "mcnn-seq"), data["network"])
         return cls(**values)
 
     @classmethod
     def chosen(cls, model: str = "mcnn-seq", choices: Mapping[str, Any] | None = None) -> "NdviTrainingConfig":
-        """The defaults for a network by name, with a file's choices: fields of this class, those of `network` as an object.
+        """Return the defaults for a network by name, with a file's choices: fields of this class, those of `network` as an object.
 
         Every network gets the day of season unless the choices say otherwise. ValueError names what is unknown.
         """
@@ -138,11 +138,11 @@ class SarToNdvi:
     scale: OrbitScale
 
     def daily(self, sar: SarSeries, n_parcels: int) -> DailySar:
-        """The network's input for cleaned rows of SAR."""
+        """Return the network's input for cleaned rows of SAR."""
         return DailySar.build(sar, self.scale, n_parcels)
 
     def windows(self, daily: DailySar, parcel: Ints, end_day: Ints) -> Windows:
-        """The reconstruction of windows that end on the given days: nothing after them is seen."""
+        """Return the reconstruction of windows that end on the given days: nothing after them is seen."""
         device = self.network.head.bias.device
         n_out = self.config.network.n_outputs
         values, valid = [np.zeros((0, self.config.network.n_segments, n_out))], [np.zeros(0, dtype=bool)]
@@ -190,12 +190,12 @@ class SarToNdvi:
         return np.where(weight > 0, total / np.maximum(weight, 1e-9), np.nan)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """What a checkpoint keeps: JSON values and the network's state dict."""
+        """Return what a checkpoint keeps: JSON values and the network's state dict."""
         return {"training": self.config.to_json(), "scale": self.scale.to_json()}, self.network.state_dict()
 
     @classmethod
     def from_state(cls, data: Mapping[str, Any], weights: Mapping[str, Tensor]) -> "SarToNdvi":
-        """The model that `state` described."""
+        """Return the model that `state` described."""
         config = NdviTrainingConfig.from_json(data["training"])
         network = build_network(config.network)
         network.load_state_dict(dict(weights))
@@ -203,7 +203,7 @@ class SarToNdvi:
 
 
 def window_position(config: NdviTrainingConfig, days: Ints | Floats, end_day: Ints) -> Floats:
-    """Where days lie among a window's outputs: 0 on its first, N - 1 on its last."""
+    """Return where days lie among a window's outputs: 0 on its first, N - 1 on its last."""
     return np.asarray(config.network.n_segments - 1 - (end_day - days) / config.output_days, dtype=np.float64)
 
 

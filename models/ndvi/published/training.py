@@ -55,7 +55,7 @@ def train_ndvi(
     on_update: Callable[[int, float], None] | None = None,
     device: str = "cpu",
 ) -> tuple[SarToNdvi, NdviScores | None]:
-    """A network trained on the parcels that are not validation, and its scores on those that are.
+    """Return a network trained on the parcels that are not validation, and its scores on those that are.
 
     Args:
         sar: backscatter of all parcels of one season; rows that cannot be are dropped.
@@ -163,7 +163,7 @@ def _window_loss(
 
 
 def score_reconstruction(model: SarToNdvi, daily: DailySar, clear: ClearSeries, is_scored: Bools) -> NdviScores | None:
-    """Scores of the retrospective reconstruction from SAR alone at the clear views of the chosen parcels."""
+    """Return scores of the retrospective reconstruction from SAR alone at the clear views of the chosen parcels."""
     parcels = np.flatnonzero(is_scored)
     view = clear.rows(is_scored[clear.parcel])
     if len(view.day) == 0:

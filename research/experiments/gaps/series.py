@@ -61,7 +61,7 @@ class GapSeries:
 
     @property
     def is_scored(self) -> Bools:
-        """(P,) parcels whose views are hidden in turn."""
+        """Return (P,) parcels whose views are hidden in turn."""
         return np.asarray(self.group != "")
 
     def training(self, is_chosen: Bools) -> tuple[SarSeries, ClearSeries, int]:

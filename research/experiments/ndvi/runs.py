@@ -168,7 +168,7 @@ class Runs:
 
     @property
     def days(self) -> Ints:
-        """(D,) the days that are answered: from the first clear view of the scored parcels to the last."""
+        """Return (D,) the days that are answered: from the first clear view of the scored parcels to the last."""
         day = np.floor(self.data.series.clear.day[self.data.series.is_scored[self.data.series.clear.parcel]]).astype(
             np.int64
         )

@@ -59,17 +59,17 @@ class ScoredSeries:
 
     @property
     def is_arable(self) -> Bools:
-        """(P,) scored and not grass."""
+        """Return (P,) scored and not grass."""
         return self.series.is_scored & ~is_grass(self.series.group)
 
     @property
     def is_grass(self) -> Bools:
-        """(P,) scored and grass."""
+        """Return (P,) scored and grass."""
         return self.series.is_scored & is_grass(self.series.group)
 
     @property
     def kinds(self) -> dict[str, Bools]:
-        """The parcels that are reported apart, those that there are."""
+        """Return the parcels that are reported apart, those that there are."""
         return {name: who for name, who in (("arable", self.is_arable), ("grass", self.is_grass)) if who.any()}
 
     def on(self, day: int) -> date:
