@@ -99,7 +99,7 @@ def load(name: str) -> TyperCommand | TyperGroup:
         if not place.module.startswith(RESEARCH):
             raise
         raise UserError(
-            f"`{name}` needs what is not installed here ({error.name}): pip install 'parcelwatch[research]'"
+            f"`{name}` needs what is not installed here ({error.name}): pip install -e '.[research]' in the project's folder"
         ) from error
     command: Any
     if isinstance(found, typer.Typer):

@@ -141,7 +141,7 @@ def class_of(kind: object, kinds: Mapping[str, Place]) -> Any:
         if place.module.partition(".")[0] == "training":
             raise
         raise UnknownSource(
-            f"kind{given} needs what is not installed here ({error.name}): pip install 'parcelwatch[research]'"
+            f"kind{given} needs what is not installed here ({error.name}): pip install -e '.[research]' in the project's folder"
         ) from error
 
 

@@ -99,7 +99,7 @@ def test_a_command_of_research_names_the_extra_in_one_line() -> None:
     done = _python(_RUN, "demo")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert "parcelwatch[research]" in line
+    assert "-e '.[research]'" in line
 
 
 def test_what_is_missing_is_missing() -> None:
