@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 TORCH_INDEX ?=# a package index with PyTorch's CPU builds, where the usual one has only those for CUDA
-WORKERS ?= 2# processes of `make test`; 0 runs the tests in one
+WORKERS ?= 3# processes of `make test`, on two cores: many tests wait; 0 runs the tests in one
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test coverage check lint types contracts bench lock serve clean

@@ -100,7 +100,7 @@ def history(
     path.parent.mkdir(parents=True, exist_ok=True)
     setting = figure.Setting((its.starts_on, its.ends_on), _declared(rows, at), _why_empty(groups[0], at))
     figure.save(rows, f"{its_collection} {parcel}, season {its_season}{at.title}", path, setting)
-    console.print(f"figure: {plain(path)}", soft_wrap=True)
+    console.print(f"picture: {plain(path)}", soft_wrap=True)
 
 
 def file_name(source_id: str) -> str:
@@ -151,20 +151,18 @@ def _why_unobserved(connection: Connection, key: int, own: HistoryRow, rows: Seq
     if first is None:
         reason = own.detail["not_monitorable_reason"]
         why = f": it cannot be monitored ({reason})" if reason else ""
-        return f"no observation of this parcel is stored{why}; no figure"
+        return f"no observation of this parcel is stored{why}; no picture"
     span = f"observed {first.observed_from:%Y-%m-%d} to {first.observed_to:%Y-%m-%d}"
     if at.available:
         came = shown(first.available_from)
-        return (
-            f"no product that shows this parcel could be had by {shown(at.available)}: the first came {came}; no figure"
-        )
+        return f"no product that shows this parcel could be had by {shown(at.available)}: the first came {came}; no picture"
     if at.known is None or first.recorded_at <= at.known:
-        return f"every observation of this parcel was withdrawn{at.by_then} ({span}): no figure"
+        return f"every observation of this parcel was withdrawn{at.by_then} ({span}): no picture"
     offer = f"; for an archive loaded afterwards ask --as-available-at {at.known:%Y-%m-%dT%H:%M}"
     return (
         f"no observation of this parcel was recorded by {shown(at.known)}: the first was recorded {shown(first.recorded_at)} ({span})"
         + (offer if first.available_from <= at.known else "")
-        + "; no figure"
+        + "; no picture"
     )
 
 

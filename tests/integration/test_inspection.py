@@ -163,7 +163,7 @@ def test_a_parcels_figure_stays_in_its_folder(run: Run, tmp_path: Path) -> None:
 def test_a_parcel_that_cannot_be_monitored_says_so(connection: sa.Connection, run: Run) -> None:
     connection.execute(sa.text("update parcels set not_monitorable_reason = 'too_narrow' where source_id = '../../x'"))
     connection.commit()
-    assert "is stored: it cannot be monitored (too_narrow); no figure" in run("history", "../../x").output
+    assert "is stored: it cannot be monitored (too_narrow); no picture" in run("history", "../../x").output
 
 
 @pytest.mark.usefixtures("connection")
