@@ -28,7 +28,9 @@ def test_a_kind_that_is_none_is_refused(kind: object) -> None:
 
 def test_a_kind_of_an_extra_that_is_not_installed_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "research.sources", None)
-    with pytest.raises(RunConfigError, match=r"^run.toml: \[data\] kind = 'nl' needs .*parcelwatch\[research\]'$"):
+    with pytest.raises(
+        RunConfigError, match=r"^run.toml: \[data\] kind = 'nl' needs .*-e '\.\[research\]' in the project"
+    ):
         parse({"data": {"kind": "nl", "path": "x"}, "run": {"folder": "there"}}, "run.toml")
 
 
