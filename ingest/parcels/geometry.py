@@ -261,21 +261,10 @@ def _count_full_pixels(polygon: shapely.Geometry) -> int:
 def _too_small_for(in_metres: Geometries, area_m2: Floats, inner_buffer_m: float) -> Geometries:
     """Return `too_narrow`, `too_small` or None for each geometry seen through an inner buffer."""
     reason = np.full(len(in_metres), None, dtype=object)
-    is_clear = _is_clear(in_metres, area_m2, inner_buffer_m)
-    n_vertices = np.where(is_clear, 0.0, shapely.get_num_coordinates(in_metres))
-    folds = (
-        n_vertices
-        * inner_buffer_m
-        * np.divide(shapely.length(in_metres), area_m2, out=np.full(len(area_m2), np.inf), where=area_m2 > 0)
-    )
-    folds[is_clear] = 0.0
-    # Far outside its zone a valid outline may cross itself in metres, over thousands of kilometres.
-    is_spiky = ~is_clear & (shapely.length(in_metres) > SPIKY * np.sqrt(area_m2))
-    is_spiky[is_spiky] = ~shapely.is_valid(in_metres[is_spiky])
-    is_affordable = ~is_spiky & (folds <= MAX_FOLDS) & (np.cumsum(n_vertices**2) <= BATCH_BUFFER_COST)
-    is_affordable &= np.cumsum(np.where(is_affordable, folds, 0.0)) <= BATCH_FOLDS
-    reason[~is_clear & ~is_affordable] = "too_complex"
-    doubtful = np.flatnonzero(~is_clear & is_affordable)
+    doubtful = np.flatnonzero(~_is_clear(in_metres, area_m2, inner_buffer_m))
+    is_affordable = _is_affordable(in_metres[doubtful], area_m2[doubtful], inner_buffer_m)
+    reason[doubtful[~is_affordable]] = "too_complex"
+    doubtful = doubtful[is_affordable]
     area_m2, inner = area_m2[doubtful], _shrink(in_metres[doubtful], inner_buffer_m)
     is_small = full_pixels(inner) < MIN_FULL_PIXELS
     lost = 1 - np.divide(shapely.area(inner), area_m2, out=np.zeros(len(area_m2)), where=area_m2 > 0)
@@ -284,6 +273,18 @@ def _too_small_for(in_metres: Geometries, area_m2: Floats, inner_buffer_m: float
     reason[doubtful[is_small]] = "too_small"
     reason[doubtful[(lost >= MAX_LOST_SHARE) & is_large_enough]] = "too_narrow"
     return reason
+
+
+def _is_affordable(in_metres: Geometries, area_m2: Floats, inner_buffer_m: float) -> Flags:
+    """Say which geometries of one batch can be buffered within the limits of time and memory."""
+    perimeter_m, n_vertices = shapely.length(in_metres), shapely.get_num_coordinates(in_metres).astype(float)
+    turns = np.divide(inner_buffer_m * perimeter_m, area_m2, out=np.full(len(area_m2), np.inf), where=area_m2 > 0)
+    # Far outside its zone a valid outline may cross itself in metres, over thousands of kilometres.
+    is_crossing = perimeter_m > SPIKY * np.sqrt(area_m2)
+    is_crossing[is_crossing] = ~shapely.is_valid(in_metres[is_crossing])
+    folds = n_vertices * turns
+    is_affordable: Flags = ~is_crossing & (folds <= MAX_FOLDS) & (np.cumsum(n_vertices**2) <= BATCH_BUFFER_COST)
+    return is_affordable & (np.cumsum(np.where(is_affordable, folds, 0.0)) <= BATCH_FOLDS)
 
 
 def _is_clear(in_metres: Geometries, area_m2: Floats, inner_buffer_m: float) -> Flags:

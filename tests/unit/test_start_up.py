@@ -10,57 +10,19 @@ import parcelwatch
 
 _HEAVY: Final = ("torch", "scipy", "sklearn", "matplotlib", "pandas", "geopandas", "h5py", "apscheduler")
 """Libraries of training, of research and of the monitor's work."""
+_ARRAYS: Final = ("rasterio", "shapely", "pyproj", "pyarrow", "numpy", "kafka")
+"""Libraries of files, arrays and messages."""
 _FORBIDDEN: Final = {
     # Polls the broker and writes rows: Arrow, the broker's client and the driver are its whole need.
     "ingest": (*_HEAVY, "rasterio", "shapely", "pyproj", "alembic", "research", "training", "monitor", "models"),
     # Starts servers: knows neither observations nor files.
-    "stack": (
-        *_HEAVY,
-        "rasterio",
-        "shapely",
-        "pyproj",
-        "pyarrow",
-        "numpy",
-        "kafka",
-        "alembic",
-        "ingest",
-        "models",
-        "monitor",
-        "research",
-        "training",
-    ),
+    "stack": (*_HEAVY, *_ARRAYS, "alembic", "ingest", "models", "monitor", "research", "training"),
     # Migrates: Alembic, and nothing that reads or writes rows.
-    "db": (
-        *_HEAVY,
-        "rasterio",
-        "shapely",
-        "pyproj",
-        "pyarrow",
-        "numpy",
-        "kafka",
-        "ingest",
-        "models",
-        "monitor",
-        "research",
-        "training",
-    ),
+    "db": (*_HEAVY, *_ARRAYS, "ingest", "models", "monitor", "research", "training"),
     # Reads agencies' files: no broker, no scenes.
     "parcels": (*_HEAVY, "rasterio", "kafka", "alembic", "research", "training", "monitor", "models"),
     # Asks the database.
-    "status": (
-        *_HEAVY,
-        "rasterio",
-        "shapely",
-        "pyproj",
-        "pyarrow",
-        "numpy",
-        "kafka",
-        "alembic",
-        "ingest",
-        "models",
-        "research",
-        "training",
-    ),
+    "status": (*_HEAVY, *_ARRAYS, "alembic", "ingest", "models", "research", "training"),
     "alerts": (
         *_HEAVY,
         "rasterio",
