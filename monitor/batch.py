@@ -1,6 +1,6 @@
 """A batch of claimed parcels on its way through the stages: what is known of them, the active models, what the stages found."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, TypeVar
@@ -43,24 +43,39 @@ class ActiveModels:
 
     def classifier(self, connection: Connection, claim: Claim) -> Active[CropModel] | None:
         """Return the classifier of the claim's season, None where there is none."""
-        row = registry.active(connection, claim.season_key, claim.collection, "classifier")
-        if row is None:
-            return None
-        if row.model_key not in self._classifiers:
-            dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.settings.precision]
-            model = CropModel.from_checkpoint(Checkpoint(*registry.checkpoint(connection, row.model_key)))
-            self._classifiers[row.model_key] = model.for_inference(self.settings.device, dtype)
-        return Active(row.model_key, self._classifiers[row.model_key])
+        dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.settings.precision]
+        return _active(
+            connection,
+            claim,
+            "classifier",
+            self._classifiers,
+            lambda checkpoint: CropModel.from_checkpoint(checkpoint).for_inference(self.settings.device, dtype),
+        )
 
     def curve_model(self, connection: Connection, claim: Claim) -> Active[GapModel] | None:
         """Return the model of the daily curve of the claim's season, None where there is none."""
-        row = registry.active(connection, claim.season_key, claim.collection, "ndvi")
-        if row is None:
-            return None
-        if row.model_key not in self._curve_models:
-            model = GapModel.from_checkpoint(Checkpoint(*registry.checkpoint(connection, row.model_key)))
-            self._curve_models[row.model_key] = model.to(self.settings.device)
-        return Active(row.model_key, self._curve_models[row.model_key])
+        return _active(
+            connection,
+            claim,
+            "ndvi",
+            self._curve_models,
+            lambda checkpoint: GapModel.from_checkpoint(checkpoint).to(self.settings.device),
+        )
+
+
+def _active(
+    connection: Connection,
+    claim: Claim,
+    task: registry.Task,
+    loaded: dict[int, Model],
+    load: Callable[[Checkpoint], Model],
+) -> Active[Model] | None:
+    row = registry.active(connection, claim.season_key, claim.collection, task)
+    if row is None:
+        return None
+    if row.model_key not in loaded:
+        loaded[row.model_key] = load(Checkpoint(*registry.checkpoint(connection, row.model_key)))
+    return Active(row.model_key, loaded[row.model_key])
 
 
 @dataclass(frozen=True)
