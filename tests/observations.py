@@ -17,6 +17,22 @@ from ingest.stream.schemas import S2
 NOW = datetime(2023, 9, 1, tzinfo=UTC)
 N_PARCELS = 50
 PATIENCE_S = 90.0
+PASS = datetime(2023, 5, 1, 10, 56, 21, tzinfo=UTC)
+ROW: dict[str, object] = {
+    "collection": "nl",
+    "season": "2023",
+    "parcel_id": "0",
+    "observed_at": PASS,
+    "available_at": PASS + timedelta(hours=6),
+    "scene_id": "X",
+    "platform": "S2A",
+    "relative_orbit": 51,
+    "revision": 0,
+    "is_withdrawn": False,
+    "NDVI": 0.5,
+    "n_clear": 2,
+}
+"""A sound S2 observation of parcel "0"."""
 
 
 def season_of_parcels(dsn: str, n_parcels: int = N_PARCELS) -> None:

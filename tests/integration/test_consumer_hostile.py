@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -24,24 +24,10 @@ from ingest.stream.producer import Sender
 from ingest.stream.schemas import CONTENT_TYPE_ARROW, CONTENT_TYPE_JSON, S2
 from ingest.stream.settings import IngestSettings
 from ingest.stream.topics import Topics
+from tests.observations import ROW
 from tests.raw_headers import NULL, RawKey, null_values
 
 NOW = datetime(2023, 9, 1, tzinfo=UTC)
-PASS = datetime(2023, 5, 1, 10, 56, 21, tzinfo=UTC)
-ROW: dict[str, object] = {
-    "collection": "nl",
-    "season": "2023",
-    "parcel_id": "0",
-    "observed_at": PASS,
-    "available_at": PASS + timedelta(hours=6),
-    "scene_id": "X",
-    "platform": "S2A",
-    "relative_orbit": 51,
-    "revision": 0,
-    "is_withdrawn": False,
-    "NDVI": 0.5,
-    "n_clear": 2,
-}
 JSON = ("content-type", CONTENT_TYPE_JSON.encode())
 ARROW = ("content-type", CONTENT_TYPE_ARROW.encode())
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pyarrow as pa
 import pytest
@@ -17,24 +17,10 @@ from ingest.stream.messages import encode_arrow, encode_json
 from ingest.stream.schemas import CONTENT_TYPE_ARROW, CONTENT_TYPE_JSON, S2, SCHEMA_KEY
 from ingest.stream.settings import IngestSettings
 from ingest.stream.validation import Message, Validated, validate, validate_in_parts
+from tests.observations import PASS, ROW
 
 NOW = datetime(2023, 9, 1, tzinfo=UTC)
-PASS = datetime(2023, 5, 1, 10, 56, 21, tzinfo=UTC)
 SETTINGS = IngestSettings()
-ROW: dict[str, object] = {
-    "collection": "nl",
-    "season": "2023",
-    "parcel_id": "0",
-    "observed_at": PASS,
-    "available_at": PASS + timedelta(hours=6),
-    "scene_id": "X",
-    "platform": "S2A",
-    "relative_orbit": 51,
-    "revision": 0,
-    "is_withdrawn": False,
-    "NDVI": 0.5,
-    "n_clear": 2,
-}
 
 
 def table(*changes: Mapping[str, object]) -> pa.Table:
