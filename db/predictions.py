@@ -184,6 +184,33 @@ def ndvi_curves(connection: sa.Connection, parcels: Keys, first: date, last: dat
 
 
 @dataclass(frozen=True)
+class DailyCurves:
+    """NDVI curves of P parcels on D consecutive days, each (P, D)."""
+
+    ndvi: NDArray[np.float32]
+    """NaN on days that have no row."""
+    ndvi_sd: NDArray[np.float32]
+    is_causal: NDArray[np.bool_]
+    is_observed: NDArray[np.bool_]
+
+
+def daily_curves(connection: sa.Connection, parcels: Keys, first: date, last: date) -> DailyCurves:
+    """Return the curves of parcels (P,), ascending, from `first` to `last` (both included) as known now."""
+    rows = ndvi_curves(connection, parcels, first, last)
+    shape = (len(parcels), (last - first).days + 1)
+    place = np.searchsorted(parcels, rows["parcel_key"]), (rows["day"] - np.datetime64(first)).astype(np.int64)
+    curves = DailyCurves(
+        np.full(shape, np.nan, np.float32),
+        np.full(shape, np.nan, np.float32),
+        np.zeros(shape, bool),
+        np.zeros(shape, bool),
+    )
+    for name in ("ndvi", "ndvi_sd", "is_causal", "is_observed"):
+        getattr(curves, name)[place] = rows[name]
+    return curves
+
+
+@dataclass(frozen=True)
 class PhenologyRow:
     """Start, peak and end of a parcel's season, or why they can't be said."""
 

@@ -23,15 +23,14 @@ def date_seasons(batch: BatchContext) -> None:
     if batch.curve is None or len(batch.curve.day) == 0 or batch.recorded_at is None:
         return
     season, keys = batch.season, np.unique(batch.curve.parcel_key)
-    curves = predictions.ndvi_curves(batch.connection, keys, season.starts_on, season.ends_on)
+    curves = predictions.daily_curves(batch.connection, keys, season.starts_on, season.ends_on)
+    days = np.arange(curves.ndvi.shape[1])
     is_complete = batch.now.date() > season.ends_on
     grass = {p.parcel_key for p in batch.parcels if (p.hcat_code or "").startswith(HCAT_GRASS)}
     rows = []
-    for key in keys.tolist():
-        own = curves[slice(*np.searchsorted(curves["parcel_key"], [key, key + 1]))]
-        days = (own["day"] - np.datetime64(season.starts_on)).astype(np.int64)
-        ndvi, sd = own["ndvi"].astype(np.float64), own["ndvi_sd"].astype(np.float64)
-        found = phenology(days, ndvi, sd, own["is_observed"], GRASS if key in grass else CROP, is_complete)
+    for key, ndvi, sd, is_observed in zip(keys.tolist(), curves.ndvi, curves.ndvi_sd, curves.is_observed, strict=True):
+        config = GRASS if key in grass else CROP
+        found = phenology(days, ndvi.astype(np.float64), sd.astype(np.float64), is_observed, config, is_complete)
         dates = (_date(one, season) for one in (found.sos, found.pos, found.eos))
         outcome, reason = ("OK", None) if found.reason is None else ("NOT_VALID", str(found.reason))
         rows.append(PhenologyRow(key, outcome, reason, *dates))

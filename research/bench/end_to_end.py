@@ -1,0 +1,294 @@
+"""Acquisitions of a parcel a second through the whole chain, with the share of each step, and what a later day costs more.
+
+    python -m research.bench.end_to_end [--json] [--parcels 20000] [--days 10] [--growth-parcels 2000]
+
+A simulated season with pixel sets of 16 pixels; its first third is stored and worked off, then the scenes of the days that
+follow come as Arrow batches: producer, broker, consumer, store, monitor, until posteriors, curves, phenology, findings and alerts
+are committed. Consumer and worker take turns in one process, so that the shares add up; the database takes the other core.
+The models are those of the demonstration, taught for a moment: what they say differs, what it costs does not.
+`growth` is the cost of an acquisition around day 300 over that around day 60, of fewer parcels.
+"""
+
+import json
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.table import Table
+
+from db import registry, work
+from db.connect import driver, engine
+from devstack import stack
+from ingest.stream.consumer import Consumer
+from ingest.stream.producer import ObservationProducer
+from ingest.stream.settings import IngestSettings
+from models.ndvi.training import GapTrainingConfig
+from monitor import batch, schedule
+from monitor.settings import MonitorSettings
+from monitor.stages import alerts, classify, markers, phenology, reconstruct_ndvi
+from monitor.worker import Worker
+from research.seasons.demo import Part
+from research.seasons.season_stream import Chain, import_season, prepare, stream_season
+from research.simulator import Season, SimulatorConfig, simulate_season
+from terminal.output import console
+from training import season_models, stored_season
+
+YEAR, PIXELS = 2025, 16
+TAUGHT, WATCHED = "taught", "watched"
+"""Collections of the season that the models learn from and of the one that is measured."""
+STEPS: tuple[tuple[Any, str, str], ...] = (
+    (work, "claim", "claim"),
+    (batch.BatchContext, "load", "load"),
+    (classify, "classify", "classify"),
+    (classify, "save", "save posteriors"),
+    (reconstruct_ndvi, "reconstruct", "reconstruct NDVI"),
+    (reconstruct_ndvi, "save", "save NDVI"),
+    (phenology, "date_seasons", "phenology"),
+    (markers, "evaluate", "markers"),
+    (alerts, "move", "alerts"),
+    (work, "done", "done"),
+    (schedule, "lead", "crop progress"),
+)
+"""Where a step of a batch is called, by which name, and what it is."""
+
+
+@dataclass
+class Timings:
+    """Seconds by step."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def timed(self, what: str, act: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the function, timed under a name."""
+
+        def timed(*arguments: Any, **named: Any) -> Any:
+            begun = time.perf_counter()
+            try:
+                return act(*arguments, **named)
+            finally:
+                self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - begun
+
+        return timed
+
+    @contextmanager
+    def of_steps(self) -> Iterator[None]:
+        """Time the steps of the worker's batches meanwhile."""
+        before = [(owner, name, owner.__dict__[name]) for owner, name, _ in STEPS]
+        for owner, name, what in STEPS:
+            act = self.timed(what, getattr(owner, name))
+            setattr(owner, name, act if isinstance(owner, ModuleType) else staticmethod(act))
+        try:
+            yield
+        finally:
+            for owner, name, act in before:
+                setattr(owner, name, act)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What some days of a season cost."""
+
+    acquisitions: int
+    seconds: float
+    steps: dict[str, float]
+    database: dict[str, float]
+    """Rows read, rows written and bytes of WAL an acquisition."""
+
+    @property
+    def rate(self) -> float:
+        """Acquisitions of a parcel a second."""
+        return self.acquisitions / self.seconds
+
+
+def counters(dsn: str) -> dict[str, float]:
+    """Return rows read and written by the database so far, and the bytes of its WAL."""
+    with engine(dsn).connect() as connection:
+        driver(connection).execute("select pg_stat_force_next_flush()")
+        row = (
+            driver(connection)
+            .execute(
+                """select tup_fetched, tup_inserted + tup_updated + tup_deleted, pg_current_wal_lsn() - '0/0'
+               from pg_stat_database where datname = current_database()"""
+            )
+            .fetchone()
+        )
+    assert row is not None
+    return dict(zip(("rows_read", "rows_written", "wal_bytes"), map(float, row), strict=True))
+
+
+def day_of(season: Season, nr: int) -> datetime:
+    """Return the midnight at which a day of the season begins."""
+    return datetime(season.starts_on.year, season.starts_on.month, season.starts_on.day, tzinfo=UTC) + timedelta(nr)
+
+
+def part(season: Season, first: int, last: int) -> Part:
+    """Return the season's products that became available from day `first` on and before day `last`."""
+    return Part(
+        season,
+        day_of(season, first),
+        day_of(season, last),
+        season.name,
+        season.starts_on,
+        season.ends_on,
+        season.parcels,
+    )
+
+
+def config(n_parcels: int, year: int, collection: str) -> SimulatorConfig:
+    """Return the demonstration's simulator for so many parcels."""
+    return SimulatorConfig(
+        year=year, n_parcels=n_parcels, n_pixels=PIXELS, s1_every_d=12, s1_orbits=1, collection=collection
+    )
+
+
+def taught(chain: Chain, members: int) -> dict[registry.Task, int]:
+    """Store a season of 360 parcels and return models that it taught for a moment."""
+    season = simulate_season(config(360, YEAR - 1, TAUGHT))
+    stored, _ = import_season(chain, season, TAUGHT, day_of(season, 0))
+    stream_season(chain, part(season, 0, 430), {TAUGHT: None}, is_watched=False, step_days=60)
+    with engine(chain.dsn).begin() as connection, tempfile.TemporaryDirectory() as folder:
+        data = stored_season.load(
+            connection,
+            stored,
+            TAUGHT,
+            chain.clock.now,
+            label_of=lambda one: one.crop_name,
+            min_parcels=8,
+            pixels=PIXELS,
+        )
+        classifier = season_models.classifier(data, evaluation_dates=(), epochs=8, seed=1, progress=lambda *_: None)
+        curve = GapTrainingConfig(n_members=members, n_updates=60)
+        gaps, scores = season_models.ndvi(data, config=curve, progress=lambda *_: None)
+        checkpoints = {
+            "classifier": classifier.to_checkpoint(),
+            "ndvi": season_models.ndvi_checkpoint(gaps, scores, season_models.about(data)),
+        }
+        return {
+            task: season_models.save(connection, task, one, Path(folder) / task, chain.clock.now)
+            for task, one in checkpoints.items()
+        }  # type: ignore[return-value]
+
+
+def worked_off(
+    chain: Chain, season: Season, keys: dict[registry.Task, int], first: int, last: int
+) -> tuple[int, float]:
+    """Store some days, activate the models and work everything off; return the observations and the seconds of the monitor."""
+    collection = season.config.collection
+    with engine(chain.dsn).begin() as connection:
+        stored = import_season_once(chain, season)
+        for key in keys.values():
+            registry.activate(connection, stored, collection, key, day_of(season, last))
+    flow = stream_season(chain, part(season, first, last), {collection: None}, is_watched=False, step_days=10)
+    begun = time.perf_counter()
+    schedule.once(chain.worker, chain.clock.now)
+    return flow.stored, time.perf_counter() - begun
+
+
+def import_season_once(chain: Chain, season: Season) -> int:
+    """Store the season's parcels if they are not, and return its key."""
+    stored, _ = import_season(chain, season, season.config.collection, day_of(season, 0))
+    return stored.season_key
+
+
+def measure(chain: Chain, season: Season, first: int, last: int) -> Measured:
+    """Send the scenes of some days, day by day, through the chain."""
+    timings, collection = Timings(), season.config.collection
+    before, n_stored = counters(chain.dsn), 0
+    days = [(day, list(part(season, day, day + 1).acquisitions())) for day in range(first, last)]
+    with (
+        timings.of_steps(),
+        ObservationProducer(chain.bootstrap, chain.settings) as producer,
+        closing(Consumer(engine(chain.dsn), chain.bootstrap, chain.settings, chain.clock)) as consumer,
+    ):
+        consumer.catch_up()
+        ingest, monitor = timings.timed("ingest", consumer.catch_up), timings.timed("monitor", schedule.once)
+        for day, acquisitions in days:
+            chain.clock.now = day_of(season, day + 1) - timedelta(seconds=1)
+            for acquisition in acquisitions:
+                assert collection == acquisition.table["collection"][0].as_py()
+                producer.send(acquisition.table)
+            producer.flush()
+            n_stored += ingest()["stored"]
+            monitor(chain.worker, chain.clock.now)
+    after = counters(chain.dsn)
+    whole = timings.seconds.pop("ingest"), timings.seconds.pop("monitor")
+    steps = {"ingest": whole[0]} | timings.seconds
+    steps["rest of the monitor"] = whole[1] - sum(timings.seconds.values())
+    return Measured(n_stored, sum(whole), steps, {name: (after[name] - before[name]) / n_stored for name in after})
+
+
+def main(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    parcels: Annotated[int, typer.Option(min=100)] = 20_000,
+    days: Annotated[int, typer.Option(min=1, help="Days that are measured.")] = 10,
+    growth_parcels: Annotated[int, typer.Option(min=0, help="Parcels for `growth`; 0 leaves it out.")] = 2_000,
+    members: Annotated[int, typer.Option(min=1, help="Networks of the curve's model.")] = 1,
+    batch_parcels: Annotated[int, typer.Option(min=1, help="Parcels of a batch.")] = MonitorSettings().batch,
+) -> None:
+    """Measure on an embedded stack of its own, which is gone afterwards."""
+    torch.set_num_threads(1)
+    with stack.temporary(os.environ, lambda _what, _share: None) as servers:
+        prepare(servers.dsn)
+        settings = MonitorSettings(batch=batch_parcels)
+        chain = Chain(
+            servers.dsn, servers.bootstrap, IngestSettings(topic_prefix="bench"), Worker(servers.dsn, settings)
+        )
+        keys = taught(chain, members)
+        season = simulate_season(config(parcels, YEAR, WATCHED))
+        third = (season.ends_on - season.starts_on).days // 3
+        n_rebuilt, rebuilt_s = worked_off(chain, season, keys, 0, third)
+        main_run = measure(chain, season, third, third + days)
+        figures: dict[str, Any] = {
+            "parcel_acquisitions_per_s": round(main_run.rate, 1),
+            "acquisitions": main_run.acquisitions,
+            "us_by_step": {
+                name: round(1e6 * s / main_run.acquisitions, 1)
+                for name, s in sorted(main_run.steps.items(), key=lambda one: -one[1])
+            },
+            "database_per_acquisition": {name: round(n, 1) for name, n in main_run.database.items()},
+            "rebuilt_observations_per_s": round(n_rebuilt / rebuilt_s, 1),
+            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        }
+        if growth_parcels:
+            figures |= growth(chain, keys, growth_parcels, days)
+    if as_json:
+        typer.echo(json.dumps(figures))
+        return
+    table = Table("what", "figure")
+    for what, figure in figures.items():
+        for name, value in figure.items() if isinstance(figure, dict) else [("", figure)]:
+            table.add_row(f"{what} {name}".strip(), f"{value:,}")
+    console.print(table)
+
+
+def growth(chain: Chain, keys: dict[registry.Task, int], parcels: int, days: int) -> dict[str, Any]:
+    """Return the cost of an acquisition around days 60 and 300, of another season of fewer parcels, and their ratio."""
+    season = simulate_season(config(parcels, YEAR, "grown"))
+    worked_off(chain, season, keys, 0, 60)
+    early = measure(chain, season, 60, 60 + 2 * days)
+    worked_off(chain, season, keys, 60 + 2 * days, 300)
+    late = measure(chain, season, 300, 300 + 2 * days)
+    return {
+        "growth": round(early.rate / late.rate, 3),
+        "us_at_day_60": round(1e6 / early.rate, 1),
+        "us_at_day_300": round(1e6 / late.rate, 1),
+        "growth_by_step": {
+            name: round((late.steps[name] / late.acquisitions) / (early.steps[name] / early.acquisitions), 2)
+            for name in early.steps
+            if name in late.steps and early.steps[name] > 0
+        },
+    }
+
+
+if __name__ == "__main__":
+    typer.run(main)
