@@ -1,4 +1,4 @@
-"""Predictions of the models, written and read in bulk: encoder states, posteriors, daily NDVI, phenology."""
+"""Predictions of the models, written and read in bulk: posteriors, daily NDVI, phenology."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -14,51 +14,6 @@ from db.binary_copy import copy_into
 from db.columns import fetch_columns
 from db.connect import driver
 from db.series import Keys
-
-
-@dataclass(frozen=True)
-class StateRow:
-    """A parcel's encoder state in one modality: a cache, rebuilt from observations when it is missing."""
-
-    parcel_key: int
-    modality: str
-    n_folded: int
-    observed_to: datetime
-    state: bytes
-
-
-def load_states(connection: sa.Connection, parcels: Keys, model_key: int) -> list[StateRow]:
-    """Return the encoder states of parcels for one model."""
-    rows = driver(connection).execute(
-        """select parcel_key, modality, n_folded, observed_to, state from encoder_states
-           where parcel_key = any(%s) and model_key = %s""",
-        [parcels.tolist(), model_key],
-        binary=True,
-    )
-    return [StateRow(*row) for row in rows]
-
-
-def save_states(connection: sa.Connection, model_key: int, states: Sequence[StateRow]) -> None:
-    """Write encoder states, newest over older."""
-    if not states:
-        return
-    driver(connection).execute(
-        """insert into encoder_states (parcel_key, model_key, modality, n_folded, observed_to, state)
-           select parcel_key, %s, modality, n_folded, observed_to, state
-           from unnest(%s::bigint[], %s::text[], %s::int[], %s::timestamptz[], %s::bytea[])
-               as given (parcel_key, modality, n_folded, observed_to, state)
-           on conflict (parcel_key, model_key, modality) do update
-           set n_folded = excluded.n_folded, observed_to = excluded.observed_to, state = excluded.state""",
-        [
-            model_key,
-            *(
-                list(column)
-                for column in zip(
-                    *((s.parcel_key, s.modality, s.n_folded, s.observed_to, s.state) for s in states), strict=True
-                )
-            ),
-        ],
-    )
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,42 @@ def _newest(
     return current
 
 
+def pending_series(
+    connection: sa.Connection, parcels: Keys, pending: NDArray[np.void]
+) -> tuple[NDArray[np.void], NDArray[np.void]]:
+    """Return the S2 and S1 rows of pending observations (fields of `db.work.Claim.pending`) of `parcels`, sorted as `s2_series`."""
+    nr = "array_position(enum_range(null::orbit_direction), direction) as direction_nr"
+    own = pending[np.isin(pending["parcel_key"], parcels)]
+    return (
+        _observed(connection, "s2_observations", "o.*", own[own["is_s2"]], S2_COLUMNS),
+        _observed(connection, "s1_observations", f"o.*, {nr}", own[~own["is_s2"]], S1_COLUMNS),
+    )
+
+
+def _observed(
+    connection: sa.Connection, table: str, what: str, keys: NDArray[np.void], columns: Mapping[str, Kind]
+) -> NDArray[np.void]:
+    """Return the rows of a table under keys of observations."""
+    if len(keys) == 0:
+        return fetch_columns(connection, f"select {what} from {table} o limit 0", [], columns)
+    times = [f"{time}Z" for time in keys["observed_at"].astype(str)]
+    query = f"""
+        select {what} from unnest(%s::bigint[], %s::timestamptz[], %s::smallint[], %s::smallint[])
+            as wanted (parcel_key, observed_at, relative_orbit, revision)
+        join {table} o using (parcel_key, observed_at, relative_orbit, revision)
+        where o.observed_at between %s::timestamptz and %s::timestamptz  -- leaves out the other chunks
+        order by parcel_key, observed_at, relative_orbit"""
+    parameters = [
+        keys["parcel_key"].tolist(),
+        times,
+        keys["relative_orbit"].tolist(),
+        keys["revision"].tolist(),
+        min(times),
+        max(times),
+    ]
+    return fetch_columns(connection, query, parameters, columns)
+
+
 def pixel_sets(connection: sa.Connection, sensor: str, rows: NDArray[np.void]) -> list[bytes | None]:
     """Return the pixel set of each observation row (None where it has none), as it came: int16, bands x pixels."""
     if len(rows) == 0:

@@ -3,26 +3,31 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from db import registry
+from db import registry, states
 from db.alerts import FindingRow
+from db.columns import to_utc
 from db.connect import Connection
 from db.parcels import Parcel, Season, load_parcels, season_by_key
 from db.predictions import NdviRows, PosteriorRow
-from db.series import s1_series, s2_series
+from db.series import pending_series, s1_series, s2_series
+from db.states import OF_NO_MODEL, StateRow
 from db.work import Claim
 from models.checkpoint import Checkpoint
 from models.classifier.crop_model import CropModel
 from models.ndvi.gap_filler import GapModel
 from monitor.alerts.rules import Finding
+from monitor.season_series import MODALITIES, SeasonSeries
 from monitor.settings import MonitorSettings
 
 Model = TypeVar("Model")
+SERIES: Final = "series"
+"""Under which a parcel's compact series is stored beside the states."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +109,19 @@ class BatchContext:
     season: Season
     parcels: Sequence[Parcel]
     """(P) in the order of the claim."""
+    is_in_order: NDArray[np.bool_]
+    """(P,) parcels of which nothing is pending but observations later than all that their states hold: nothing else of them is read."""
     s2: NDArray[np.void]
     s1: NDArray[np.void]
-    """All that is known of the claimed parcels, sorted by parcel and time."""
+    """What is pending of parcels in order, all that is known of the others, sorted by parcel and time."""
+    series: SeasonSeries
+    """The season's clear views and radar of all."""
+    states: dict[tuple[int, str], StateRow]
+    """Of the active models, by parcel key and sequence."""
     classifier: Active[CropModel] | None
     curve_model: Active[GapModel] | None
+    new_states: list[StateRow] = field(default_factory=list)
+    """States that are to be stored."""
     recorded_at: datetime | None = None
     """When what the batch stores becomes known, None until all that takes long is done.
 
@@ -122,25 +135,82 @@ class BatchContext:
 
     @classmethod
     def load(cls, connection: Connection, claim: Claim, now: datetime, models: ActiveModels) -> "BatchContext":
-        """Read what is known of the claimed parcels."""
-        season = season_by_key(connection, claim.season_key)
+        """Read what the stages need to know of the claimed parcels."""
+        season, keys = season_by_key(connection, claim.season_key), claim.parcel_keys
+        classifier, curve_model = models.classifier(connection, claim), models.curve_model(connection, claim)
+        active = [one.key for one in (classifier, curve_model) if one is not None]
+        cached = {(one.parcel_key, one.modality): one for one in states.load(connection, keys, [*active, OF_NO_MODEL])}
+        rows = [cached.get((key, SERIES)) for key in keys.tolist()]
+        carried, has_series = SeasonSeries.carried([None if one is None else one.state for one in rows])
+        is_in_order = has_series & _is_in_order(claim, carried)
+        if classifier is not None:
+            is_in_order &= _has_states(classifier.model, cached, keys, carried)
+        new_s2, new_s1 = pending_series(connection, keys[is_in_order], claim.observations)
+        s2, s1 = (
+            _by_parcel(read(connection, keys[~is_in_order], None), new)
+            for read, new in ((s2_series, new_s2), (s1_series, new_s1))
+        )
+        is_new = claim.is_among(s2, True), claim.is_among(s1, False)
+        known = SeasonSeries.of(s2, s1, is_new, keys, season.starts_on)
         return cls(
             connection,
             claim,
             now,
             models.settings,
             season,
-            load_parcels(connection, season, claim.collection, None, claim.parcel_keys.tolist()),
-            s2_series(connection, claim.parcel_keys, None),
-            s1_series(connection, claim.parcel_keys, None),
-            models.classifier(connection, claim),
-            models.curve_model(connection, claim),
+            load_parcels(connection, season, claim.collection, None, keys.tolist()),
+            is_in_order,
+            s2,
+            s1,
+            carried.where(is_in_order).joined(known),
+            cached,
+            classifier,
+            curve_model,
         )
+
+    def carry(self) -> None:
+        """Add the season's series of parcels that were observed to the states that are to be stored."""
+        observed = np.isin(self.claim.parcel_keys, self.claim.observations["parcel_key"])
+        some = np.flatnonzero(observed | ~self.is_in_order)
+        n, newest = self.series.n_observations.sum(axis=1), self.series.newest
+        self.new_states += [
+            StateRow(int(self.claim.parcel_keys[p]), OF_NO_MODEL, SERIES, int(n[p]), to_utc(newest[p]), state)
+            for p, state in zip(some.tolist(), self.series.to_bytes(some), strict=True)
+        ]
 
     @property
     def longest_course(self) -> int:
         """Return the most posteriors that are to be stored of one parcel: as many microseconds apart are they recorded."""
         return max(map(len, self.classified.changed.values()), default=1) if self.classified else 1
+
+
+def _is_in_order(claim: Claim, carried: SeasonSeries) -> NDArray[np.bool_]:
+    """Return (P,) whether only observations are pending, each its pass's first revision and later than all before."""
+    pending = claim.observations
+    index = np.searchsorted(claim.parcel_keys, pending["parcel_key"])
+    is_in_order = ~(claim.is_due("classifier") | claim.is_due("ndvi"))
+    is_in_order[index[(pending["revision"] > 0) | (pending["observed_at"] <= carried.newest[index])]] = False
+    return is_in_order
+
+
+def _has_states(
+    model: CropModel, cached: Mapping[tuple[int, str], StateRow], keys: NDArray[np.int64], carried: SeasonSeries
+) -> NDArray[np.bool_]:
+    """Return (P,) whether every state of the classifier holds exactly what the carried series does."""
+    has = np.ones(len(keys), bool)
+    for name in model.config.sequences:
+        held = np.array([-1 if (one := cached.get((key, name))) is None else one.n_folded for key in keys.tolist()])
+        members = [MODALITIES.index(one) for one in model.config.members(name)]
+        has &= held == carried.n_observations[:, members].sum(axis=1)
+    return has
+
+
+def _by_parcel(known: NDArray[np.void], new: NDArray[np.void]) -> NDArray[np.void]:
+    """Return the rows of different parcels sorted by parcel, in each in their order."""
+    if not len(known) or not len(new):
+        return new if len(new) else known
+    rows = np.concatenate([known, new])
+    return rows[np.argsort(rows["parcel_key"], kind="stable")]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from db import recording, work
+from db import recording, states, work
 from db.connect import Connection, engine
 from db.errors import is_away, is_outrun
 from db.work import Claim
@@ -105,6 +105,9 @@ class Worker:
         batch = BatchContext.load(connection, claim, now, self._models)
         classify.classify(batch)
         reconstruct_ndvi.reconstruct(batch)
+        batch.carry()
+        # States before anything is recorded: nobody asks them as known at a time, and they roll back with the batch.
+        states.save(connection, batch.new_states)
         # Nothing that takes long may come after this line: a query for an earlier state of knowledge waits from here to the
         # commit, because rows recorded at this time are not yet visible to it.
         batch.recorded_at = self._record(connection, now, batch.longest_course)

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from db import predictions
 from db.columns import to_utc
 from db.connect import Connection
-from db.predictions import PosteriorRow, StateRow
+from db.predictions import PosteriorRow
 from db.series import pixel_sets
+from db.states import StateRow
 from db.work import Claim
 from models.classifier import attention_state
 from models.classifier.attention_state import State
@@ -32,15 +33,15 @@ from models.classifier.crop_model import CropModel
 from models.classifier.normalisation import Observations
 from monitor.batch import Active, BatchContext, Classified
 from monitor.features import geometry, packed, season_days, sensor_of, split_modalities
+from monitor.season_series import MODALITIES, NEVER
 
 SAME: Final = 2e-6
 """Probabilities that differ by less are the same: the order of float32 sums changes them by some 1e-7."""
-NEVER: Final = np.datetime64("0001-01-01", "us")
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """The observations of a claim by modality, each of parcels in order of the claim and of time."""
+    """The observations that were read of a claim, by modality, each of parcels in order of the claim and of time."""
 
     parcel_keys: NDArray[np.int64]
     """(P,) those of the claim."""
@@ -49,34 +50,30 @@ class _Rows:
     """(N,) the place of each row's parcel in the claim."""
     is_new: Mapping[str, NDArray[np.bool_]]
     """(N,) pending."""
+    n_known: Mapping[str, NDArray[np.int64]]
+    """(P,) observations known of each modality, pending ones included."""
 
     @classmethod
-    def of(cls, claim: Claim, series: Mapping[str, NDArray[np.void]]) -> "_Rows":
-        index = {name: np.searchsorted(claim.parcel_keys, rows["parcel_key"]) for name, rows in series.items()}
+    def of(cls, batch: BatchContext, names: Sequence[str]) -> "_Rows":
+        claim, series = batch.claim, split_modalities(batch.s2, batch.s1)
         return cls(
             claim.parcel_keys,
-            series,
-            index,
-            {name: claim.is_among(rows, name == "s2") for name, rows in series.items()},
+            {name: series[name] for name in names},
+            {name: np.searchsorted(claim.parcel_keys, series[name]["parcel_key"]) for name in names},
+            {name: claim.is_among(series[name], name == "s2") for name in names},
+            {name: batch.series.n_observations[:, MODALITIES.index(name)] for name in names},
         )
 
-    def count(self, names: Sequence[str], is_new: bool | None = None) -> NDArray[np.int64]:
-        """Return (P,) observations of modalities; only the pending ones, or the others, where `is_new` says which."""
+    def before(self, names: Sequence[str]) -> NDArray[np.int64]:
+        """Return (P,) observations of modalities that are known and not pending."""
         counts = np.zeros(len(self.parcel_keys), np.int64)
         for name in names:
-            some = np.ones(len(self.all[name]), bool) if is_new is None else self.is_new[name] == is_new
-            counts += np.bincount(self.index[name][some], minlength=len(self.parcel_keys))
+            new = self.index[name][self.is_new[name]]
+            counts += self.n_known[name] - np.bincount(new, minlength=len(self.parcel_keys))
         return counts
 
-    def newest(self, names: Sequence[str]) -> NDArray[np.datetime64]:
-        """Return (P,) the newest observation of modalities; the year 1 where there is none."""
-        newest = np.full(len(self.parcel_keys), NEVER)
-        for name in names:
-            np.maximum.at(newest, self.index[name], self.all[name]["observed_at"])
-        return newest
-
     def is_late(self) -> NDArray[np.bool_]:
-        """Return (P,) parcels of which a pending observation is not newer than all that were folded before."""
+        """Return (P,) parcels of which a pending observation is not newer than all that were read and folded before."""
         oldest_new, newest_old = (
             np.full(len(self.parcel_keys), np.datetime64("9999-01-01", "us")),
             np.full(len(self.parcel_keys), NEVER),
@@ -91,7 +88,7 @@ class _Rows:
 def classify(batch: BatchContext) -> None:
     """Fold new acquisitions into the parcels' cached states and find the posterior after each; without a classifier, nothing.
 
-    Stores the states, which are a cache, and leaves the posteriors to `save`.
+    Adds the states, which are a cache, to those that are to be stored, and leaves the posteriors to `save`.
     """
     if batch.classifier is None:
         return
@@ -106,20 +103,15 @@ def save(batch: BatchContext) -> None:
 
 
 def fold(batch: BatchContext, classifier: Active[CropModel]) -> Classified:
-    """Fold what is new into the states of the claimed parcels, store the states, return the posteriors."""
+    """Fold what is new into the states of the claimed parcels and return the posteriors."""
     connection, claim, model, starts_on = batch.connection, batch.claim, classifier.model, batch.season.starts_on
     shape = geometry(*zip(*((p.perimeter_m, p.area_ha, p.bbox_fill) for p in batch.parcels), strict=True))
-    series = split_modalities(batch.s2, batch.s1)
     members = {name: model.config.members(name) for name in model.config.sequences}
-    known = _Rows.of(claim, {one.name: series[one.name] for one in model.config.modalities})
-    stored = {
-        (row.parcel_key, row.modality): row
-        for row in predictions.load_states(connection, claim.parcel_keys, classifier.key)
-    }
-    is_rebuilt = _rebuilt(claim, members, known, stored)
+    known = _Rows.of(batch, [one.name for one in model.config.modalities])
+    is_rebuilt = _rebuilt(batch, members, known)
     new = {name: known.is_new[name] | is_rebuilt[known.index[name]] for name in known.all}
     acquired = _Acquisitions.of(known, new)
-    start = _states(claim, stored, is_rebuilt, model)
+    start = _states(claim, batch.states, is_rebuilt, model)
     observations = _packed(connection, model, known, new, acquired, starts_on)
     each = model.encode(
         model.batch(observations, shape[acquired.parcel]).to(model.device),
@@ -127,8 +119,7 @@ def fold(batch: BatchContext, classifier: Active[CropModel]) -> Classified:
     )
     of = _tensor(acquired.parcel).to(model.device)
     after = {name: attention_state.prefixes(start[name], state, of) for name, state in each.items()}
-    # States are saved before anything is recorded: nobody asks them as known at a time, and they roll back with the batch.
-    predictions.save_states(connection, classifier.key, _state_rows(members, known, is_rebuilt, start, after, acquired))
+    batch.new_states += _state_rows(classifier.key, members, known, is_rebuilt, start, after, acquired)
     courses = _courses(model, known, is_rebuilt, acquired, after, starts_on)
     rebuilt = frozenset(claim.parcel_keys[is_rebuilt].tolist())
     return Classified(courses, rebuilt, sum(int(one.sum()) for one in new.values()), {})
@@ -163,20 +154,19 @@ def _is_same(before: PosteriorRow | None, row: PosteriorRow) -> bool:
     )
 
 
-def _rebuilt(
-    claim: Claim, members: Mapping[str, tuple[str, ...]], known: _Rows, stored: Mapping[tuple[int, str], StateRow]
-) -> NDArray[np.bool_]:
+def _rebuilt(batch: BatchContext, members: Mapping[str, tuple[str, ...]], known: _Rows) -> NDArray[np.bool_]:
     """Return (P,) parcels whose states must be made anew."""
-    observed = claim.observations
+    claim, observed = batch.claim, batch.claim.observations
     is_rebuilt = claim.is_due("classifier") | known.is_late()
     # A state cannot forget: what a revision replaced or withdrew is folded into it for good.
     is_rebuilt |= np.isin(claim.parcel_keys, observed["parcel_key"][observed["revision"] > 0])
     # A state must hold exactly what is known less what is pending: anything else (a dropped state, the first pass over a
     # season that already runs) is not patched but made anew.
     for name, modalities in members.items():
-        held = np.array([s.n_folded if (s := stored.get((int(key), name))) else 0 for key in claim.parcel_keys])
-        is_rebuilt |= known.count(modalities, is_new=False) != held
-    return is_rebuilt
+        held = np.array([s.n_folded if (s := batch.states.get((int(key), name))) else 0 for key in claim.parcel_keys])
+        is_rebuilt |= known.before(modalities) != held
+    # Of parcels in order nothing but the pending was read.
+    return is_rebuilt & ~batch.is_in_order
 
 
 @dataclass(frozen=True)
@@ -272,12 +262,13 @@ def _counts(known: _Rows, is_rebuilt: NDArray[np.bool_], acquired: _Acquisitions
     counts = {}
     for name in known.all:
         here = np.cumsum(np.bincount(acquired.of_row[name], minlength=len(parcel)))
-        before = np.where(is_rebuilt, 0, known.count([name], is_new=False))
+        before = np.where(is_rebuilt, 0, known.before([name]))
         counts[name] = before[parcel] + here - np.where(first > 0, here[first - 1], 0)
     return counts
 
 
-def _state_rows(
+def _state_rows(  # what an acquisition changes, by what it is found from
+    model_key: int,
     members: Mapping[str, tuple[str, ...]],
     known: _Rows,
     is_rebuilt: NDArray[np.bool_],
@@ -287,15 +278,16 @@ def _state_rows(
 ) -> list[StateRow]:
     """Return the states after each parcel's last acquisition, and those of parcels rebuilt to nothing."""
     last = acquired.last
-    parcel = acquired.parcel[last]
+    parcel, newest = acquired.parcel[last], np.full(len(is_rebuilt), NEVER)
+    newest[parcel] = acquired.time[last]
     # A rebuilt state is stored even if it is empty now: all its observations may have been withdrawn.
     emptied = np.setdiff1d(np.flatnonzero(is_rebuilt), parcel)
     rows: list[StateRow] = []
     for name, modalities in members.items():
-        n_folded, newest = known.count(modalities), known.newest(modalities)
+        n_folded = sum((known.n_known[one] for one in modalities), np.zeros(len(known.parcel_keys), np.int64))
         for which, state in ((parcel, after[name].take(_tensor(last))), (emptied, start[name].take(_tensor(emptied)))):
             rows += [
-                StateRow(int(known.parcel_keys[p]), name, int(n_folded[p]), to_utc(newest[p]), one)
+                StateRow(int(known.parcel_keys[p]), model_key, name, int(n_folded[p]), to_utc(newest[p]), one)
                 for p, one in zip(which.tolist(), attention_state.to_bytes(state), strict=True)
             ]
     return rows

@@ -33,14 +33,16 @@ from monitor.crop_progress import neighbours
 
 def evaluate(batch: BatchContext) -> None:
     """Run every rule on the claimed parcels and store the findings that changed."""
-    connection, rules, s2 = batch.connection, batch.settings.rules, batch.s2
+    connection, rules, series = batch.connection, batch.settings.rules, batch.series
     previous = store.latest_findings(connection, batch.claim.parcel_keys)
     progress, progress_before = _progress(batch)
     newly_sown = with_another_crop_before(connection, batch.claim.parcel_keys)
-    for parcel in batch.parcels:
-        key = parcel.parcel_key
+    bounds = np.searchsorted(series.view_parcel, np.arange(len(batch.parcels) + 1))
+    days = np.datetime64(batch.season.starts_on) + np.floor(series.views["day"]).astype("m8[D]")
+    for nr, parcel in enumerate(batch.parcels):
+        key, own = parcel.parcel_key, slice(bounds[nr], bounds[nr + 1])
         near = neighbours(progress, progress_before, parcel.region, parcel.crop_code, batch.season.starts_on, rules)
-        views = clear_views(s2[slice(*np.searchsorted(s2["parcel_key"], [key, key + 1]))], near)
+        views = clear_views(days[own], series.views["ndvi"][own], near)
         before = {rule: _finding(previous.get((key, rule))) for rule in RULES}
         found = [no_emergence(views, near, rules), early_loss(views, near, key in newly_sown, rules)]
         if batch.classified is None or key in batch.classified.courses or key in batch.classified.rebuilt:
@@ -86,17 +88,16 @@ def _posterior(row: PosteriorRow, classes: Sequence[str]) -> Posterior:
     return Posterior(classes, np.asarray(row.probabilities, np.float32), n_observations, row.observed_to.date())
 
 
-def clear_views(rows: NDArray[np.void], neighbours: Neighbours | None) -> ClearViews:
+def clear_views(days: NDArray[np.datetime64], ndvi: NDArray[np.float32], neighbours: Neighbours | None) -> ClearViews:
     """Return the clear views of one parcel; two passes on a day count as one, the greener one: cloud only lowers NDVI.
 
     Views later than what is known of the neighbours wait until they are known (then the leader asks for the rules again).
     """
-    rows = rows[np.isfinite(rows["ndvi"])]
     if neighbours is not None:
-        until = np.datetime64(neighbours.first_day) + len(neighbours.standing_share)
-        rows = rows[rows["observed_at"] < until]
-    days, first = np.unique(rows["observed_at"].astype("M8[D]"), return_index=True)
-    return ClearViews(days, np.maximum.reduceat(rows["ndvi"], first) if len(first) else rows["ndvi"])
+        is_known = days < np.datetime64(neighbours.first_day) + len(neighbours.standing_share)
+        days, ndvi = days[is_known], ndvi[is_known]
+    days, first = np.unique(days, return_index=True)
+    return ClearViews(days, np.maximum.reduceat(ndvi, first) if len(first) else ndvi)
 
 
 def _is_same(old: Finding | None, new: Finding) -> bool:

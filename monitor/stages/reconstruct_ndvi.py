@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 from db import predictions
 from db.connect import Connection
 from db.parcels import Season
-from db.predictions import NdviRows, StateRow
+from db.predictions import NdviRows
 from db.series import DIRECTIONS
+from db.states import StateRow
 from db.work import Claim
 from models.ndvi.cached_state import CachedState, from_bytes, to_bytes
 from models.ndvi.daily_curve import ORIGINS, reconstruct_curve
@@ -58,16 +59,16 @@ SAME: Final = 2e-6
 def reconstruct(batch: BatchContext) -> None:
     """Find the days of the curves that new observations inform and that are not stored like that; without a model, nothing.
 
-    Stores the networks' states, which are a cache, and leaves the days to `save`.
+    Adds the networks' states, which are a cache, to those that are to be stored, and leaves the days to `save`.
     """
     if batch.curve_model is None:
         return
     connection, claim, season = batch.connection, batch.claim, batch.season
     keys, model = claim.parcel_keys, batch.curve_model.model
-    sar, clear = curve_series(batch.s2, batch.s1, keys, season)
+    sar, clear = batch.series.sar(), batch.series.clear()
     observed = _observed(batch, sar, clear)
     first, is_recomputed = _first_informed(connection, claim, season, observed)
-    before = _cached_states(connection, batch.curve_model.key, model, keys)
+    before = _cached_states(batch, model)
     cached, parts = before, [_NO_ROWS]
     for step in _steps(first, observed):
         some_sar, some_clear = _of(sar, step.parcel, len(keys)), _of(clear, step.parcel, len(keys))
@@ -88,7 +89,7 @@ def reconstruct(batch: BatchContext) -> None:
             )
         )
     if len(parts) > 1:
-        predictions.save_states(connection, batch.curve_model.key, _state_rows(batch, before, cached, sar, clear))
+        batch.new_states += _state_rows(batch, batch.curve_model.key, before, cached, sar, clear)
     # A row is stored again only if its value differs: an unchanged day keeps the time at which it first became known.
     batch.curve = _changed(connection, NdviRows.joined(parts), keys[is_recomputed])
 
@@ -148,19 +149,19 @@ def curve_series(
     return sar, ClearSeries(np.searchsorted(keys, clear["parcel_key"]), days, clear["ndvi"].astype(np.float64))
 
 
-def _cached_states(
-    connection: Connection, model_key: int, model: GapModel, keys: NDArray[np.int64]
-) -> dict[Mode, CachedState]:
+def _cached_states(batch: BatchContext, model: GapModel) -> dict[Mode, CachedState]:
     """Return the cached states, empty where none is stored."""
-    stored = {(row.parcel_key, row.modality): row.state for row in predictions.load_states(connection, keys, model_key)}
+    keys = batch.claim.parcel_keys
+    rows = {mode: [batch.states.get((key, SEQUENCE[mode])) for key in keys.tolist()] for mode in MODES}
     return {
-        mode: from_bytes([stored.get((int(key), SEQUENCE[mode])) for key in keys], begin(model, mode, len(keys)))
-        for mode in MODES
+        mode: from_bytes([None if one is None else one.state for one in some], begin(model, mode, len(keys)))
+        for mode, some in rows.items()
     }
 
 
 def _state_rows(
     batch: BatchContext,
+    model_key: int,
     before: Mapping[Mode, CachedState],
     after: Mapping[Mode, CachedState],
     sar: SarSeries,
@@ -177,7 +178,14 @@ def _state_rows(
         is_new = (one.steps_sum != old.steps_sum) | (one.views_sum != old.views_sum)
         some = np.flatnonzero(is_new & (n_read > 0))
         rows += [
-            StateRow(int(keys[p]), SEQUENCE[mode], int(n_read[p]), midnight + timedelta(int(one.day[p]) + 1), state)
+            StateRow(
+                int(keys[p]),
+                model_key,
+                SEQUENCE[mode],
+                int(n_read[p]),
+                midnight + timedelta(int(one.day[p]) + 1),
+                state,
+            )
             for p, state in zip(some, to_bytes(one.rows(some)), strict=True)
         ]
     return rows
@@ -200,10 +208,9 @@ class _Observed:
 
 
 def _observed(batch: BatchContext, sar: SarSeries, clear: ClearSeries) -> _Observed:
-    claim, season, s2, s1 = batch.claim, batch.season, batch.s2, batch.s1
-    n = len(claim.parcel_keys)
+    claim, season, n = batch.claim, batch.season, len(batch.claim.parcel_keys)
     of_view, of_sar = np.floor(clear.day).astype(np.int64), np.floor(sar.day).astype(np.int64)
-    new_view, new_sar = claim.is_among(s2[np.isfinite(s2["ndvi"])], True), claim.is_among(s1, False)
+    new_view, new_sar = batch.series.is_new_view, batch.series.is_new_pass
     newest_before, oldest_new, has_new_view = np.full(n, -NOTHING), np.full(n, NOTHING), np.zeros(n, bool)
     for parcel, day, is_new in ((clear.parcel, of_view, new_view), (sar.parcel, of_sar, new_sar)):
         np.maximum.at(newest_before, parcel[~is_new], day[~is_new])

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
@@ -26,12 +26,14 @@ import torch
 import typer
 from rich.table import Table
 
-from db import registry, work
-from db.connect import driver, engine
+from db import registry, states, work
+from db.connect import engine
+from db.statistics import activity
 from devstack import stack
 from ingest.stream.consumer import Consumer
 from ingest.stream.producer import ObservationProducer
 from ingest.stream.settings import IngestSettings
+from models.checkpoint import Checkpoint
 from models.ndvi.training import GapTrainingConfig
 from monitor import batch, schedule
 from monitor.settings import MonitorSettings
@@ -53,6 +55,7 @@ STEPS: tuple[tuple[Any, str, str], ...] = (
     (classify, "save", "save posteriors"),
     (reconstruct_ndvi, "reconstruct", "reconstruct NDVI"),
     (reconstruct_ndvi, "save", "save NDVI"),
+    (states, "save", "save states"),
     (phenology, "date_seasons", "phenology"),
     (markers, "evaluate", "markers"),
     (alerts, "move", "alerts"),
@@ -110,22 +113,6 @@ class Measured:
         return self.acquisitions / self.seconds
 
 
-def counters(dsn: str) -> dict[str, float]:
-    """Return rows read and written by the database so far, and the bytes of its WAL."""
-    with engine(dsn).connect() as connection:
-        driver(connection).execute("select pg_stat_force_next_flush()")
-        row = (
-            driver(connection)
-            .execute(
-                """select tup_fetched, tup_inserted + tup_updated + tup_deleted, pg_current_wal_lsn() - '0/0'
-               from pg_stat_database where datname = current_database()"""
-            )
-            .fetchone()
-        )
-    assert row is not None
-    return dict(zip(("rows_read", "rows_written", "wal_bytes"), map(float, row), strict=True))
-
-
 def day_of(season: Season, nr: int) -> datetime:
     """Return the midnight at which a day of the season begins."""
     return datetime(season.starts_on.year, season.starts_on.month, season.starts_on.day, tzinfo=UTC) + timedelta(nr)
@@ -169,14 +156,14 @@ def taught(chain: Chain, members: int) -> dict[registry.Task, int]:
         classifier = season_models.classifier(data, evaluation_dates=(), epochs=8, seed=1, progress=lambda *_: None)
         curve = GapTrainingConfig(n_members=members, n_updates=60)
         gaps, scores = season_models.ndvi(data, config=curve, progress=lambda *_: None)
-        checkpoints = {
+        checkpoints: dict[registry.Task, Checkpoint] = {
             "classifier": classifier.to_checkpoint(),
             "ndvi": season_models.ndvi_checkpoint(gaps, scores, season_models.about(data)),
         }
         return {
             task: season_models.save(connection, task, one, Path(folder) / task, chain.clock.now)
             for task, one in checkpoints.items()
-        }  # type: ignore[return-value]
+        }
 
 
 def worked_off(
@@ -203,7 +190,7 @@ def import_season_once(chain: Chain, season: Season) -> int:
 def measure(chain: Chain, season: Season, first: int, last: int) -> Measured:
     """Send the scenes of some days, day by day, through the chain."""
     timings, collection = Timings(), season.config.collection
-    before, n_stored = counters(chain.dsn), 0
+    before, n_stored = activity_of(chain), 0
     days = [(day, list(part(season, day, day + 1).acquisitions())) for day in range(first, last)]
     with (
         timings.of_steps(),
@@ -220,11 +207,18 @@ def measure(chain: Chain, season: Season, first: int, last: int) -> Measured:
             producer.flush()
             n_stored += ingest()["stored"]
             monitor(chain.worker, chain.clock.now)
-    after = counters(chain.dsn)
+    after = activity_of(chain)
     whole = timings.seconds.pop("ingest"), timings.seconds.pop("monitor")
     steps = {"ingest": whole[0]} | timings.seconds
     steps["rest of the monitor"] = whole[1] - sum(timings.seconds.values())
-    return Measured(n_stored, sum(whole), steps, {name: (after[name] - before[name]) / n_stored for name in after})
+    done = {name: (after[name] - before[name]) / n_stored for name in after}
+    return Measured(n_stored, sum(whole), steps, done)
+
+
+def activity_of(chain: Chain) -> dict[str, float]:
+    """Return what the database has done so far."""
+    with engine(chain.dsn).connect() as connection:
+        return asdict(activity(connection))
 
 
 def main(

@@ -232,7 +232,9 @@ def drawn(dsn: str, parcel: int) -> list[sa.Row[tuple[object, ...]]]:
 
 def states(dsn: str) -> dict[tuple[int, str], bytes]:
     with engine(dsn).connect() as connection:
-        found = connection.execute(sa.text("select parcel_key, modality, state from encoder_states"))
+        found = connection.execute(
+            sa.text("select parcel_key, modality, state from encoder_states where modality <> 'series'")
+        )
         return {(row.parcel_key, row.modality): bytes(row.state) for row in found}
 
 

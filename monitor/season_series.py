@@ -1,0 +1,174 @@
+"""The season's clear views and radar of parcels, as the curve's model and the rules take them, and as one compact row each.
+
+    carried up to the batch before ── joined with ── the pending observations        parcels whose work is in order
+    nothing                        ── joined with ── all that is known of them       all other parcels
+
+So an acquisition that comes in order costs one row read, whatever the day of the season. A carried series is a cache: one that
+is missing or of another version is made anew from the observations.
+
+Shapes: P parcels; N views and M passes, sorted by parcel and time.
+Units:  days since the season's start; NDVI dimensionless; backscatter in dB.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from db.series import DIRECTIONS
+from models.ndvi.inputs import ClearSeries, SarSeries
+from monitor.features import means, season_days, split_modalities
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+NEVER: Final = np.datetime64("0001-01-01", "us")
+MODALITIES: Final = ("s2", "s1a", "s1d", "s1")
+_VIEW: Final = np.dtype([("day", "<f4"), ("ndvi", "<f4")])
+_PASS: Final = np.dtype([("day", "<f4"), ("vv_db", "<f4"), ("vh_db", "<f4"), ("orbit", "<i2"), ("direction_nr", "i1")])
+_HEAD: Final = np.dtype(
+    [("version", "<u2"), ("views", "<u2"), ("passes", "<u2"), ("newest", "<i8"), ("n_observations", "<i4", (4,))]
+)
+_VERSION: Final = 1
+"""Raised when the layout changes: series of another version are made anew."""
+
+
+@dataclass(frozen=True)
+class SeasonSeries:
+    """What is known of P parcels, current revisions only."""
+
+    views: NDArray[np.void]
+    """(N,) day and ndvi of the clear views."""
+    view_parcel: Ints
+    """(N,)"""
+    is_new_view: Bools
+    """(N,) pending."""
+    passes: NDArray[np.void]
+    """(M,) day, vv_db, vh_db, orbit and direction_nr of the radar's passes."""
+    pass_parcel: Ints
+    """(M,)"""
+    is_new_pass: Bools
+    """(M,) pending."""
+    n_observations: Ints
+    """(P, 4) observations by modality (`MODALITIES`), cloudy ones too."""
+    newest: NDArray[np.datetime64]
+    """(P,) the newest of them, `NEVER` where there is none."""
+
+    @classmethod
+    def of(
+        cls, s2: NDArray[np.void], s1: NDArray[np.void], is_new: tuple[Bools, Bools], parcel_keys: Ints, starts_on: date
+    ) -> "SeasonSeries":
+        """Return the series of stored rows of both sensors, sorted by parcel and time; `is_new` says which are pending."""
+        clear, place = np.isfinite(s2["ndvi"]), np.searchsorted(parcel_keys, s1["parcel_key"])
+        views, passes = np.empty(int(clear.sum()), _VIEW), np.empty(len(s1), _PASS)
+        views["day"], views["ndvi"] = season_days(s2["observed_at"][clear], starts_on), s2["ndvi"][clear]
+        passes["day"] = season_days(s1["observed_at"], starts_on)
+        passes["vv_db"], passes["vh_db"] = means(s1, ("VV", "VH")).T
+        passes["orbit"], passes["direction_nr"] = s1["relative_orbit"], s1["direction_nr"]
+        counts, newest = np.zeros((len(parcel_keys), len(MODALITIES)), np.int64), np.full(len(parcel_keys), NEVER)
+        for nr, rows in enumerate(split_modalities(s2, s1).values()):
+            index = np.searchsorted(parcel_keys, rows["parcel_key"])
+            counts[:, nr] = np.bincount(index, minlength=len(parcel_keys))
+            np.maximum.at(newest, index, rows["observed_at"])
+        view_parcel = np.searchsorted(parcel_keys, s2["parcel_key"][clear])
+        return cls(views, view_parcel, is_new[0][clear], passes, place, is_new[1], counts, newest)
+
+    @classmethod
+    def carried(cls, stored: Sequence[bytes | None]) -> tuple["SeasonSeries", Bools]:
+        """Return the series of P stored rows, and which of them are there and can be read."""
+        size = _HEAD.itemsize
+        heads = np.frombuffer(b"".join((one or b"")[:size].ljust(size, b"\0") for one in stored), _HEAD)
+        view_ends = size + heads["views"].astype(np.int64) * _VIEW.itemsize
+        ends = view_ends + heads["passes"].astype(np.int64) * _PASS.itemsize
+        has = (heads["version"] == _VERSION) & (ends == np.array([len(one or b"") for one in stored]))
+        heads = np.where(has, heads, np.zeros(1, _HEAD))
+        there = [
+            (one, end) for one, end, is_whole in zip(stored, view_ends.tolist(), has, strict=True) if one and is_whole
+        ]
+        views = np.frombuffer(b"".join(one[size:end] for one, end in there), _VIEW)
+        passes = np.frombuffer(b"".join(one[end:] for one, end in there), _PASS)
+        parcel = np.arange(len(stored))
+        return cls(
+            views,
+            np.repeat(parcel, heads["views"]),
+            np.zeros(len(views), bool),
+            passes,
+            np.repeat(parcel, heads["passes"]),
+            np.zeros(len(passes), bool),
+            heads["n_observations"].astype(np.int64),
+            np.where(has, heads["newest"].astype("M8[us]"), NEVER),
+        ), has
+
+    def joined(self, later: "SeasonSeries") -> "SeasonSeries":
+        """Return the series of the same parcels with later observations."""
+        views, view_parcel, is_new_view = _by_parcel(
+            (self.views, self.view_parcel, self.is_new_view), (later.views, later.view_parcel, later.is_new_view)
+        )
+        passes, pass_parcel, is_new_pass = _by_parcel(
+            (self.passes, self.pass_parcel, self.is_new_pass), (later.passes, later.pass_parcel, later.is_new_pass)
+        )
+        n_observations, newest = self.n_observations + later.n_observations, np.maximum(self.newest, later.newest)
+        return SeasonSeries(views, view_parcel, is_new_view, passes, pass_parcel, is_new_pass, n_observations, newest)
+
+    def where(self, keep: Bools) -> "SeasonSeries":
+        """Return the series of the parcels to keep (P,), nothing of the others."""
+        view, one_pass = keep[self.view_parcel], keep[self.pass_parcel]
+        return SeasonSeries(
+            self.views[view],
+            self.view_parcel[view],
+            self.is_new_view[view],
+            self.passes[one_pass],
+            self.pass_parcel[one_pass],
+            self.is_new_pass[one_pass],
+            np.where(keep[:, None], self.n_observations, 0),
+            np.where(keep, self.newest, NEVER),
+        )
+
+    def to_bytes(self, parcels: Ints) -> list[bytes]:
+        """Return the compact rows of some parcels."""
+        n = len(self.newest)
+        heads = np.zeros(n, _HEAD)
+        heads["version"], heads["newest"] = _VERSION, self.newest.astype(np.int64)
+        heads["views"], heads["passes"] = (
+            np.bincount(one, minlength=n) for one in (self.view_parcel, self.pass_parcel)
+        )
+        heads["n_observations"] = self.n_observations
+        parts = [
+            (values.tobytes(), (np.r_[0, np.cumsum(heads[name])].astype(np.int64) * values.itemsize).tolist())
+            for name, values in (("views", self.views), ("passes", self.passes))
+        ]
+        (views, view), (passes, one_pass) = parts
+        head, size = heads.tobytes(), _HEAD.itemsize
+        return [
+            head[p * size : (p + 1) * size] + views[view[p] : view[p + 1]] + passes[one_pass[p] : one_pass[p + 1]]
+            for p in parcels.tolist()
+        ]
+
+    def sar(self) -> SarSeries:
+        """Return the radar as the curve's model takes it."""
+        return SarSeries(
+            self.pass_parcel,
+            self.passes["day"].astype(np.float64),
+            self.passes["orbit"].astype(np.int64),
+            self.passes["direction_nr"] != DIRECTIONS.index("descending") + 1,
+            self.passes["vv_db"].astype(np.float64),
+            self.passes["vh_db"].astype(np.float64),
+        )
+
+    def clear(self) -> ClearSeries:
+        """Return the clear views as the curve's model takes them."""
+        return ClearSeries(
+            self.view_parcel, self.views["day"].astype(np.float64), self.views["ndvi"].astype(np.float64)
+        )
+
+
+def _by_parcel(*parts: tuple[NDArray[Any], Ints, Bools]) -> tuple[NDArray[Any], Ints, Bools]:
+    """Return the rows of all parts by parcel, in each the earlier part's first."""
+    if not len(parts[0][1]):
+        return parts[1]
+    values, parcel, is_new = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    order = np.argsort(parcel, kind="stable")
+    return values[order], parcel[order], is_new[order]
