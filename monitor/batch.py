@@ -13,8 +13,9 @@ from db import registry, states
 from db.alerts import FindingRow
 from db.columns import to_utc
 from db.connect import Connection
-from db.parcels import Parcel, Season, load_parcels, season_by_key
+from db.parcels import Parcel, load_parcels
 from db.predictions import NdviRows, PosteriorRow
+from db.seasons import Season, season_by_key
 from db.series import pending_series, s1_series, s2_series
 from db.states import OF_NO_MODEL, StateRow
 from db.work import Claim

@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from db.connect import Connection, engine
-from db.parcels import ParcelCount, Season, UnknownSeason, count_parcels, ensure_season, season_by_name, widen_season
+from db.parcels import ParcelCount, count_parcels
+from db.seasons import Season, UnknownSeason, ensure_season, season_by_name, widen_season
 from devstack.addresses import resolve_dsn
 from ingest.errors import IngestError
 from ingest.parcels.columns import load_agency

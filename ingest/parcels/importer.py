@@ -19,7 +19,8 @@ import shapely
 from pyproj.exceptions import CRSError, ProjError
 
 from db.connect import Connection
-from db.parcels import ParcelRow, Season, Upserted, link_lineage, previous_season, upsert_parcels
+from db.parcel_import import ParcelRow, Upserted, link_lineage, upsert_parcels
+from db.seasons import Season, previous_season
 from ingest.parcels.columns import Agency, ParcelColumns, recognise
 from ingest.parcels.files import FeatureBatch, ParcelFile, ParcelFileError, open_parcel_file, read_features
 from ingest.parcels.geometry import MAX_OVERLAP, WGS84, Outlines, masked, measure, overlap_share, repeated

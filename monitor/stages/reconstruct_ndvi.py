@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 
 from db import predictions
 from db.connect import Connection
-from db.parcels import Season
 from db.predictions import NdviRows
+from db.seasons import Season
 from db.series import DIRECTIONS
 from db.states import StateRow
 from db.work import Claim

@@ -18,7 +18,7 @@ import pytest
 
 import ingest.parcels.files
 from db.connect import engine
-from db.parcels import ensure_season
+from db.seasons import ensure_season
 from ingest.parcels.columns import ParcelColumns
 from ingest.parcels.files import ParcelFileError
 from ingest.parcels.importer import ImportOptions, import_parcels

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from db.connect import engine
-from db.parcels import Parcel, ensure_season, load_parcels
+from db.parcels import Parcel, load_parcels
+from db.seasons import ensure_season
 from ingest.parcels.columns import ParcelColumns
 from ingest.parcels.files import ParcelFileError
 from ingest.parcels.importer import ImportOptions, ImportReport, import_parcels

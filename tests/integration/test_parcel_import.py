@@ -12,15 +12,13 @@ import sqlalchemy as sa
 
 import parcelwatch
 from db.connect import engine
-from db.parcels import (
+from db.parcel_import import ensure_region
+from db.parcels import count_parcels, geometry, load_parcels
+from db.seasons import (
     Season,
     SeasonDiffers,
     UnknownSeason,
-    count_parcels,
-    ensure_region,
     ensure_season,
-    geometry,
-    load_parcels,
     previous_season,
     season_by_name,
     widen_season,
