@@ -151,6 +151,31 @@ def upsert_parcels(
     geometry replaces the old one, because observations are bound to the parcel, not to its outline. What was found
     of an amended parcel is marked to be found anew.
     """
+    n_rows = _stage(connection, rows)
+    where = {"collection": collection, "season_key": season.season_key}
+    clocks = {"recorded_at": recording.begin(connection, now), "declared_at": declared_at}
+    connection.execute(sa.text(_REGIONS))
+    away = connection.execute(sa.text(_MOVED_AWAY), {**where, "min_share": MIN_LINEAGE_SHARE}).scalars().all()
+    moved, reassessed, amended_keys = connection.execute(sa.text(_AMEND), {**where, **clocks}).one()
+    new = connection.execute(sa.text(_INSERT), {**where, **clocks}).rowcount
+    declared, amended, redeclared_keys = connection.execute(sa.text(_DECLARE), {**where, **clocks}).one()
+    # The outline is an input of the classifier, the declaration of its rule: both follow from the course of posteriors.
+    work.mark(connection, sorted({*amended_keys, *redeclared_keys}), "classifier", now)
+    missing = connection.execute(sa.text(_MISSING), where).scalars().all()
+    return Upserted(
+        new=new,
+        unchanged=n_rows - new - moved - reassessed - len(away),
+        amended_geometry=moved,
+        reassessed=reassessed,
+        declarations=declared,
+        amended_declarations=amended,
+        missing=tuple(missing),
+        moved_away=tuple(sorted(away)),
+    )
+
+
+def _stage(connection: sa.Connection, rows: Iterable[ParcelRow]) -> int:
+    """Copy rows into a table that goes with the transaction, with what the planner must know of it; return their number."""
     connection.execute(sa.text("drop table if exists pg_temp.staged_parcels"))
     connection.execute(sa.text(_STAGE))
     n_rows = 0
@@ -172,27 +197,8 @@ def upsert_parcels(
                 )
             )
             n_rows += 1
-    where = {"collection": collection, "season_key": season.season_key}
-    clocks = {"recorded_at": recording.begin(connection, now), "declared_at": declared_at}
     connection.execute(sa.text("analyze staged_parcels"))
-    connection.execute(sa.text(_REGIONS))
-    away = connection.execute(sa.text(_MOVED_AWAY), {**where, "min_share": MIN_LINEAGE_SHARE}).scalars().all()
-    moved, reassessed, amended_keys = connection.execute(sa.text(_AMEND), {**where, **clocks}).one()
-    new = connection.execute(sa.text(_INSERT), {**where, **clocks}).rowcount
-    declared, amended, redeclared_keys = connection.execute(sa.text(_DECLARE), {**where, **clocks}).one()
-    # The outline is an input of the classifier, the declaration of its rule: both follow from the course of posteriors.
-    work.mark(connection, sorted({*amended_keys, *redeclared_keys}), "classifier", now)
-    missing = connection.execute(sa.text(_MISSING), where).scalars().all()
-    return Upserted(
-        new=new,
-        unchanged=n_rows - new - moved - reassessed - len(away),
-        amended_geometry=moved,
-        reassessed=reassessed,
-        declarations=declared,
-        amended_declarations=amended,
-        missing=tuple(missing),
-        moved_away=tuple(sorted(away)),
-    )
+    return n_rows
 
 
 def link_lineage(
