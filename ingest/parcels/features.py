@@ -15,12 +15,9 @@ if TYPE_CHECKING:  # imported after the limits are set, in `reader.main`
 
 MAX_WKB: Final = 4 << 20
 """Bytes of one outline, 260,000 vertices: a longer one is not taken apart (the longest seen has some 30,000)."""
-
 MAX_BATCH: Final = 64 << 20
 """Bytes handed on at once, about."""
-
 FREE_BYTES: Final = 512 << 20
-
 MAX_EXPANSION: Final = 100
 """Bytes of features for each byte of the file, once they are over FREE_BYTES: compressed GeoJSON has some 10."""
 

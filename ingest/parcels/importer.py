@@ -21,9 +21,11 @@ from pyproj.exceptions import CRSError, ProjError
 from db.connect import Connection
 from db.parcel_import import ParcelRow, Upserted, link_lineage, upsert_parcels
 from db.seasons import Season, previous_season
+from ingest.parcels.arrays import masked
 from ingest.parcels.columns import Agency, ParcelColumns, recognise
 from ingest.parcels.files import FeatureBatch, ParcelFile, ParcelFileError, open_parcel_file, read_features
-from ingest.parcels.geometry import MAX_OVERLAP, WGS84, Outlines, masked, measure, overlap_share, repeated
+from ingest.parcels.geometry import WGS84, Outlines, measure
+from ingest.parcels.overlaps import MAX_OVERLAP, overlap_share, repeated
 from ingest.parcels.texts import MAX_CHARACTERS, id_part, storable
 
 
