@@ -18,7 +18,8 @@ from db.seasons import Season, UnknownSeason, ensure_season, season_by_name, wid
 from devstack.addresses import resolve_dsn
 from ingest.errors import IngestError
 from ingest.parcels.columns import load_agency
-from ingest.parcels.importer import ImportOptions, ImportReport, import_parcels
+from ingest.parcels.declared import ImportOptions
+from ingest.parcels.importer import ImportReport, import_parcels
 from ingest.parcels.overlaps import MAX_OVERLAP
 from ingest.parcels.texts import MAX_CHARACTERS, storable
 from terminal.output import console, error_console, printable, table

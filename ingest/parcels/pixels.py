@@ -10,11 +10,8 @@ from ingest.parcels.arrays import Flags, Floats, Geometries
 
 PIXEL_M: Final = 10.0
 """Sentinel-2's finest grid."""
-
 INNER_BUFFER_S2_M: Final = 5.0
-
 INNER_BUFFER_S1_M: Final = 10.0
-
 MIN_FULL_PIXELS: Final = 8
 SURE_PIXELS: Final = 3 * MIN_FULL_PIXELS
 """Expected pixels from which no position of the grid leaves fewer than the least (a test tries strips and squares)."""

@@ -5,6 +5,7 @@ from typing import Final
 
 MAX_CHARACTERS: Final = 200
 """Chosen because keys of the database's indexes end at 2704 bytes, and the longest id seen has 40."""
+UNSTORABLE: Final = f"control characters, no text, a float that is no exact number, or over {MAX_CHARACTERS} characters"
 _UNWANTED: Final = re.compile(
     "[\\x00-\\x1f\\x7f-\\x9f"  # control characters
     "\\u061c\\u200b\\u200e\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufeff"  # invisible, or turning the writing direction

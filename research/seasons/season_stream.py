@@ -22,7 +22,8 @@ from db import recording
 from db.connect import engine
 from db.migrate import upgrade
 from db.seasons import Season, ensure_season
-from ingest.parcels.importer import ImportOptions, ImportReport, import_parcels
+from ingest.parcels.declared import ImportOptions
+from ingest.parcels.importer import ImportReport, import_parcels
 from ingest.stream.consumer import Consumer
 from ingest.stream.producer import ObservationProducer
 from ingest.stream.settings import IngestSettings

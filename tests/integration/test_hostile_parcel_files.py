@@ -20,8 +20,9 @@ import ingest.parcels.files
 from db.connect import engine
 from db.seasons import ensure_season
 from ingest.parcels.columns import ParcelColumns
+from ingest.parcels.declared import ImportOptions
 from ingest.parcels.files import ParcelFileError
-from ingest.parcels.importer import ImportOptions, import_parcels
+from ingest.parcels.importer import import_parcels
 from ingest.parcels.reader import environment
 from tests.mutated_parcel_files import mutated_file
 

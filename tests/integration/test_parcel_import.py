@@ -24,7 +24,8 @@ from db.seasons import (
     widen_season,
 )
 from ingest.parcels.columns import load_agency
-from ingest.parcels.importer import ImportOptions, ImportReport, import_parcels
+from ingest.parcels.declared import ImportOptions
+from ingest.parcels.importer import ImportReport, import_parcels
 
 MARCH, JUNE, JULY = (datetime(2023, month, 1, tzinfo=UTC) for month in (3, 6, 7))
 EAST, NORTH = 600_000.0, 5_700_000.0
