@@ -8,7 +8,8 @@ import pyproj
 from pyproj.exceptions import CRSError, ProjError
 
 from ingest.parcels.columns import Agency, ParcelColumns, recognise
-from ingest.parcels.files import FeatureBatch, ParcelFile, ParcelFileError, read_features
+from ingest.parcels.errors import ParcelFileError
+from ingest.parcels.files import FeatureBatch, ParcelFile, read_features
 from ingest.parcels.geometry import WGS84, Outlines, measure
 from ingest.parcels.overlaps import MAX_OVERLAP
 from ingest.parcels.texts import MAX_CHARACTERS, id_part, storable

@@ -18,7 +18,8 @@ from db.connect import Connection
 from db.parcel_import import ParcelRow, Upserted, link_lineage, upsert_parcels
 from db.seasons import Season, previous_season
 from ingest.parcels.declared import Declared, ImportOptions, parcel_columns, parcel_crs, read_declared
-from ingest.parcels.files import ParcelFile, ParcelFileError, open_parcel_file
+from ingest.parcels.errors import ParcelFileError
+from ingest.parcels.files import ParcelFile, open_parcel_file
 from ingest.parcels.texts import UNSTORABLE
 from ingest.parcels.validation import NAMED_IDS, refuse_shared_ids, validate
 

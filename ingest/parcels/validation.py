@@ -7,7 +7,8 @@ from typing import Final
 from ingest.parcels.arrays import masked
 from ingest.parcels.columns import ParcelColumns
 from ingest.parcels.declared import Declared
-from ingest.parcels.files import ParcelFile, ParcelFileError, read_features
+from ingest.parcels.errors import ParcelFileError
+from ingest.parcels.files import ParcelFile, read_features
 from ingest.parcels.geometry import Outlines
 from ingest.parcels.overlaps import overlap_share, repeated
 from ingest.parcels.texts import UNSTORABLE, id_part

@@ -11,7 +11,7 @@ from db.parcels import Parcel, load_parcels
 from db.seasons import ensure_season
 from ingest.parcels.columns import ParcelColumns
 from ingest.parcels.declared import ImportOptions
-from ingest.parcels.files import ParcelFileError
+from ingest.parcels.errors import ParcelFileError
 from ingest.parcels.importer import ImportReport, import_parcels
 
 CASES = Path(__file__).parents[3] / "shared" / "cases" / "parcels"

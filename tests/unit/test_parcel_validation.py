@@ -5,7 +5,7 @@ import pytest
 import shapely
 
 from ingest.parcels.columns import ParcelColumns, load_agency, recognise, shipped_agencies
-from ingest.parcels.files import ParcelFileError
+from ingest.parcels.errors import ParcelFileError
 from ingest.parcels.geometry import Outlines, measure
 from ingest.parcels.overlaps import MAX_OVERLAP
 from ingest.parcels.texts import id_part, storable
