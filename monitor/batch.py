@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from db import registry, states
 from db.alerts import FindingRow
 from db.connect import Connection
-from db.parcels import Parcel, Season, load_parcels, season_by_key
+from db.parcels import Parcel, load_parcels
 from db.predictions import MODALITIES, NdviRows, PosteriorRow, Posteriors
+from db.seasons import Season, season_by_key
 from db.series import pending_series, s1_series, s2_series
 from db.states import OF_NO_MODEL, States
 from db.work import Claim

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from db import crop_progress, recording, work
 from db.connect import Connection
 from db.crop_progress import ProgressRow
-from db.parcels import Season
+from db.seasons import Season
 from monitor.alerts.rules import Neighbours, RuleSettings, harvest_day, neighbours_of
 
 SAMPLE: Final = 200

@@ -18,7 +18,7 @@ from db import work
 from db.connect import drop_pooled, engine
 from db.errors import DATABASE_ERRORS, DatabaseUnavailable, first_line, is_away
 from db.leader import Leadership
-from db.parcels import previous_season, season_by_name
+from db.seasons import previous_season, season_by_name
 from monitor import crop_progress
 from monitor.batch import Counts
 from monitor.errors import NothingWorks

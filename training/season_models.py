@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from db import registry
 from db.connect import Connection
-from db.parcels import Season
 from db.registry import Task
+from db.seasons import Season
 from models.checkpoint import Checkpoint, pack
 from models.classifier.crop_model import CropModel
 from models.classifier.fitting import Epoch, Session, TrainingConfig

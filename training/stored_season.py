@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from db import recording
 from db.connect import Connection
-from db.parcels import Parcel, Season, load_parcels
+from db.parcels import Parcel, load_parcels
+from db.seasons import Season
 from db.series import S2_BANDS, has_pixel_sets, s1_series, s2_series
 from models.classifier.network import ModalityConfig
 from models.classifier.normalisation import Observations

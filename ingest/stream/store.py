@@ -14,7 +14,7 @@ from db.connect import Connection, Engine
 from db.dead_letters import DeadLetter
 from db.keys import collections_with_parcels, parcel_keys, seasons_named
 from db.offsets import Step
-from db.parcels import Season
+from db.seasons import Season
 from ingest.errors import FencedOut, ReasonCode, TooManyRejected
 from ingest.stream.metrics import Counts
 from ingest.stream.settings import IngestSettings

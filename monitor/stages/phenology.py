@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 
 from db import predictions
-from db.parcels import Season
 from db.predictions import PhenologyRow
+from db.seasons import Season
 from models.phenology import CROP, GRASS, PhenologyDate, phenology
 from monitor.batch import BatchContext
 

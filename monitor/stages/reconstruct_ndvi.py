@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from db import predictions
 from db.connect import Connection
-from db.parcels import Season
 from db.predictions import NdviRows
+from db.seasons import Season
 from db.series import DIRECTIONS
 from db.states import States, of_numbers
 from db.work import Claim

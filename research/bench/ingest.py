@@ -23,7 +23,8 @@ from db.binary_copy import copy_rows
 from db.connect import Engine, driver, engine
 from db.migrate import upgrade
 from db.observations import KEY, VALUES
-from db.parcels import ParcelRow, ensure_season, upsert_parcels
+from db.parcel_import import ParcelRow, upsert_parcels
+from db.seasons import ensure_season
 from devstack import stack
 from ingest.stream.arrow_batches import decode_arrow
 from ingest.stream.consumer import Consumer

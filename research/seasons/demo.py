@@ -22,7 +22,7 @@ from db import registry, season_results, work
 from db.connect import engine
 from db.errors import DatabaseUnavailable
 from db.fresh import fresh_database
-from db.parcels import Season
+from db.seasons import Season
 from devstack import stack
 from devstack.addresses import ServerSettings
 from ingest.stream.settings import IngestSettings

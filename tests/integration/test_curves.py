@@ -12,7 +12,8 @@ import sqlalchemy as sa
 
 from db import observations, predictions, registry, work
 from db.connect import engine
-from db.parcels import ParcelRow, Season, ensure_season, upsert_parcels
+from db.parcel_import import ParcelRow, upsert_parcels
+from db.seasons import Season, ensure_season
 from ingest.stream.schemas import S1, S2, ObservationSchema
 from models.ndvi.cached_state import HEAD
 from models.ndvi.gap_filler import GapModel

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from db import observations, registry, work
 from db.connect import engine
-from db.parcels import ParcelRow, Season, ensure_season, upsert_parcels
+from db.parcel_import import ParcelRow, upsert_parcels
 from db.predictions import latest_posteriors
+from db.seasons import Season, ensure_season
 from db.series import s1_series, s2_series
 from ingest.stream.schemas import S1, S2, ObservationSchema
 from models.classifier.crop_model import CropModel
