@@ -30,7 +30,6 @@ from db.predictions import NdviRows
 from db.seasons import Season
 from db.series import DIRECTIONS
 from db.states import States, of_numbers
-from db.work import Claim
 from models.ndvi.cached_state import CachedState, from_array, size_of, to_array
 from models.ndvi.daily_curve import ORIGINS, reconstruct_curve
 from models.ndvi.gap_filler import GapModel
@@ -65,8 +64,8 @@ def reconstruct(batch: BatchContext) -> None:
     connection, claim, season = batch.connection, batch.claim, batch.season
     keys, model = claim.parcel_keys, batch.curve_model.model
     sar, clear = batch.series.sar(), batch.series.clear()
-    observed = _observed(batch, sar, clear)
-    first, is_recomputed = _first_informed(connection, claim, season, observed)
+    observed = _observed(batch)
+    first, is_recomputed = _first_informed(batch, observed)
     before = _cached_states(batch, batch.curve_model)
     cached, parts = before, [_NO_ROWS]
     for step in _steps(first, observed):
@@ -178,13 +177,45 @@ def _new_states(
 
 
 @dataclass(frozen=True)
+class _Days:
+    """Days of parcels, each parcel's ascending and different, as one array."""
+
+    parcel: Ints
+    """(N,)"""
+    day: Ints
+    """(N,)"""
+    begin: Ints
+    """(P + 1,) where each parcel's begin."""
+
+    @classmethod
+    def of(cls, parcel: Ints, day: Ints, n_parcels: int) -> "_Days":
+        """Return the different days of rows in any order."""
+        key = np.unique(parcel * _SPAN + day + _SPAN // 2)
+        parcel, day = key // _SPAN, key % _SPAN - _SPAN // 2
+        return cls(parcel, day, np.searchsorted(parcel, np.arange(n_parcels + 1)))
+
+    def at_or_after(self, parcel: Ints, day: Ints) -> Ints:
+        """Return the place of the first day of a parcel that is not before another."""
+        return np.searchsorted(self.parcel * _SPAN + self.day, parcel * _SPAN + day)
+
+    def take(self, place: Ints, parcel: Ints) -> Ints:
+        """Return the days at places, `NOTHING` where a place is not one of the parcel's."""
+        is_own = (place >= self.begin[parcel]) & (place < self.begin[parcel + 1])
+        return np.where(is_own, np.append(self.day, NOTHING)[np.clip(place, 0, len(self.day))], NOTHING)
+
+
+_SPAN: Final = 2**24
+"""More days than there are between any two, `NOTHING` included."""
+
+
+@dataclass(frozen=True)
 class _Observed:
     """The days on which the claimed parcels were observed."""
 
-    views: list[Ints]
-    """(P) days of clear views, each parcel's ascending."""
-    all: list[Ints]
-    """(P) days of clear views and radar, likewise."""
+    views: _Days
+    """Days of clear views."""
+    all: _Days
+    """Days of clear views and radar."""
     newest_before: Ints
     """(P,) the newest day that is not pending; -`NOTHING` where there is none."""
     oldest_new: Ints
@@ -193,51 +224,44 @@ class _Observed:
     """(P,) whether a clear view is pending, or a revision that may have made or unmade one."""
 
 
-def _observed(batch: BatchContext, sar: SarSeries, clear: ClearSeries) -> _Observed:
-    claim, season, n = batch.claim, batch.season, len(batch.claim.parcel_keys)
-    of_view, of_sar = np.floor(clear.day).astype(np.int64), np.floor(sar.day).astype(np.int64)
-    new_view, new_sar = batch.series.is_new_view, batch.series.is_new_pass
+def _observed(batch: BatchContext) -> _Observed:
+    claim, series, n = batch.claim, batch.series, len(batch.claim.parcel_keys)
+    of_view, of_sar = (np.floor(rows["day"]).astype(np.int64) for rows in (series.views, series.passes))
     newest_before, oldest_new, has_new_view = np.full(n, -NOTHING), np.full(n, NOTHING), np.zeros(n, bool)
-    for parcel, day, is_new in ((clear.parcel, of_view, new_view), (sar.parcel, of_sar, new_sar)):
+    for parcel, day, is_new in (
+        (series.view_parcel, of_view, series.is_new_view),
+        (series.pass_parcel, of_sar, series.is_new_pass),
+    ):
         np.maximum.at(newest_before, parcel[~is_new], day[~is_new])
         np.minimum.at(oldest_new, parcel[is_new], day[is_new])
-    has_new_view[clear.parcel[new_view]] = True
+    has_new_view[series.view_parcel[series.is_new_view]] = True
     # What a revision or a withdrawal replaced informed rows too, and is in no series any more.
     revised = claim.observations[claim.observations["revision"] > 0]
     index = np.searchsorted(claim.parcel_keys, revised["parcel_key"])
-    np.minimum.at(oldest_new, index, np.floor(season_days(revised["observed_at"], season.starts_on)).astype(np.int64))
+    of_revised = np.floor(season_days(revised["observed_at"], batch.season.starts_on)).astype(np.int64)
+    np.minimum.at(oldest_new, index, of_revised)
     has_new_view[index] = True
-    both = np.concatenate([clear.parcel, sar.parcel]), np.concatenate([of_view, of_sar])
-    return _Observed(_days(clear.parcel, of_view, n), _days(*both, n), newest_before, oldest_new, has_new_view)
+    parcels, days = np.concatenate([series.view_parcel, series.pass_parcel]), np.concatenate([of_view, of_sar])
+    views = _Days.of(series.view_parcel, of_view, n)
+    return _Observed(views, _Days.of(parcels, days, n), newest_before, oldest_new, has_new_view)
 
 
-def _days(parcel: Ints, day: Ints, n_parcels: int) -> list[Ints]:
-    """Return (P) the different days of each parcel, ascending."""
-    unique = np.unique(np.stack([parcel, day]), axis=1)
-    return np.split(unique[1], np.searchsorted(unique[0], np.arange(1, n_parcels)))
-
-
-def _first_informed(connection: Connection, claim: Claim, season: Season, observed: _Observed) -> tuple[Ints, Bools]:
+def _first_informed(batch: BatchContext, observed: _Observed) -> tuple[Ints, Bools]:
     """Return (P,) the first day whose row may change, `NOTHING` for none, and whether rows after it may be stored already as they are."""
-    n = len(claim.parcel_keys)
-    last_row = predictions.last_days(connection, claim.parcel_keys)
-    is_late = observed.oldest_new <= observed.newest_before
-    anew = claim.is_due("ndvi")
-    first = np.full(n, NOTHING)
-    for p in range(n):
-        if len(observed.all[p]) == 0:
-            continue
-        start, oldest = max(int(observed.all[p][0]), 0), int(observed.oldest_new[p])
-        last = last_row.get(int(claim.parcel_keys[p]))
-        if anew[p] or (last is None and oldest < NOTHING):
-            first[p] = start
-        elif oldest < NOTHING and last is not None:
-            first[p] = (last - season.starts_on).days + 1
-            if is_late[p] or observed.has_new_view[p]:
-                before = observed.views[p][observed.views[p] < oldest]
-                back = int(before[-VIEWS_BACK]) + 1 if len(before) >= VIEWS_BACK else start
-                first[p] = max(min(first[p], max(back, oldest - REACH_D)), start)
-    return first, anew | is_late
+    claim, parcel = batch.claim, np.arange(len(batch.claim.parcel_keys))
+    oldest, views = observed.oldest_new, observed.views
+    last_row = np.full(len(parcel), NOTHING)
+    for key, day in predictions.last_days(batch.connection, claim.parcel_keys).items():
+        last_row[np.searchsorted(claim.parcel_keys, key)] = (day - batch.season.starts_on).days
+    is_late, anew = oldest <= observed.newest_before, claim.is_due("ndvi")
+    has_rows, has_new = last_row < NOTHING, oldest < NOTHING
+    start = np.maximum(observed.all.take(observed.all.begin[:-1], parcel), 0)  # `NOTHING` where nothing was observed
+    back = views.take(views.at_or_after(parcel, oldest) - VIEWS_BACK, parcel)
+    back = np.where(back < NOTHING, back + 1, start)
+    redrawn = np.maximum(np.minimum(last_row + 1, np.maximum(back, oldest - REACH_D)), start)
+    first = np.where(is_late | observed.has_new_view, redrawn, last_row + 1)
+    first = np.where(has_rows & has_new, first, NOTHING)
+    return np.where(anew | (~has_rows & has_new), start, first), anew | is_late
 
 
 @dataclass(frozen=True)
@@ -253,27 +277,22 @@ class _Step:
 
 
 def _steps(first: Ints, observed: _Observed) -> Iterator[_Step]:
-    """Yield the days from `first` (P,) on, what is informed earlier before what is informed later."""
-    of_parcel = [
-        _informed(int(day), views, everything)
-        for day, views, everything in zip(first, observed.views, observed.all, strict=True)
-    ]
-    for nth in range(max(map(len, of_parcel), default=0)):
-        parcel = np.array([p for p, steps in enumerate(of_parcel) if len(steps) > nth])
-        begin_day, end_day, known = np.array([of_parcel[p][nth] for p in parcel]).T
-        yield _Step(parcel, begin_day, end_day, known)
-
-
-def _informed(first: int, views: Ints, everything: Ints) -> list[tuple[int, int, int]]:
-    """First and last day of each run of days that one day informs last, and that day (c of the module's docstring)."""
-    if len(everything) == 0 or first > everything[-1]:
-        return []
-    days = np.arange(first, int(everything[-1]) + 1)
-    far = np.append(views, [NOTHING, NOTHING])
-    nth = np.searchsorted(views, days)
-    informed = everything[np.searchsorted(everything, days)]
-    for view in (far[nth], far[nth + 1]):
-        informed = np.where(view - days <= REACH_D, view, informed)
-    begins = np.flatnonzero(np.diff(informed, prepend=-1))
-    ends = np.append(begins[1:], len(days)) - 1
-    return list(zip(days[begins].tolist(), days[ends].tolist(), informed[begins].tolist(), strict=True))
+    """Yield the days from `first` (P,) on, what is informed earlier before what is informed later (c of the module's docstring)."""
+    places = np.arange(len(first))
+    last = observed.all.take(observed.all.begin[1:] - 1, places)
+    n_days = np.where(last < NOTHING, np.maximum(last - first + 1, 0), 0)
+    parcel = np.repeat(places, n_days)
+    day = np.arange(len(parcel)) - np.repeat(np.cumsum(n_days) - n_days, n_days) + first[parcel]
+    known = observed.all.take(observed.all.at_or_after(parcel, day), parcel)
+    nth = observed.views.at_or_after(parcel, day)
+    for place in (nth, nth + 1):
+        view = observed.views.take(place, parcel)
+        known = np.where(view - day <= REACH_D, view, known)
+    is_first = (np.diff(parcel, prepend=-1) != 0) | (np.diff(known, prepend=-1) != 0)
+    begins = np.flatnonzero(is_first)
+    ends = np.append(begins[1:], len(day)) - 1
+    of_run = parcel[begins]
+    rank = np.arange(len(begins)) - np.searchsorted(of_run, of_run)
+    for nth_run in range(int(rank.max(initial=-1)) + 1):
+        some = rank == nth_run
+        yield _Step(of_run[some], day[begins[some]], day[ends[some]], known[begins[some]])
