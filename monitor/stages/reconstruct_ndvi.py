@@ -19,7 +19,6 @@ Reads the batch's observations and curve model, stored states and days. Adds `cu
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
 import numpy as np
@@ -30,15 +29,15 @@ from db.connect import Connection
 from db.predictions import NdviRows
 from db.seasons import Season
 from db.series import DIRECTIONS
-from db.states import StateRow
+from db.states import States, of_numbers
 from db.work import Claim
-from models.ndvi.cached_state import CachedState, from_bytes, to_bytes
+from models.ndvi.cached_state import CachedState, from_array, size_of, to_array
 from models.ndvi.daily_curve import ORIGINS, reconstruct_curve
 from models.ndvi.gap_filler import GapModel
 from models.ndvi.inputs import ClearSeries, SarSeries
 from models.ndvi.state_updates import begin
 from models.ndvi.views import MODES, Mode
-from monitor.batch import BatchContext
+from monitor.batch import Active, BatchContext
 from monitor.features import means, season_days
 
 Ints = NDArray[np.int64]
@@ -68,7 +67,7 @@ def reconstruct(batch: BatchContext) -> None:
     sar, clear = batch.series.sar(), batch.series.clear()
     observed = _observed(batch, sar, clear)
     first, is_recomputed = _first_informed(connection, claim, season, observed)
-    before = _cached_states(batch, model)
+    before = _cached_states(batch, batch.curve_model)
     cached, parts = before, [_NO_ROWS]
     for step in _steps(first, observed):
         some_sar, some_clear = _of(sar, step.parcel, len(keys)), _of(clear, step.parcel, len(keys))
@@ -89,7 +88,7 @@ def reconstruct(batch: BatchContext) -> None:
             )
         )
     if len(parts) > 1:
-        batch.new_states += _state_rows(batch, batch.curve_model.key, before, cached, sar, clear)
+        batch.new_states += _new_states(batch, batch.curve_model.key, before, cached)
     # A row is stored again only if its value differs: an unchanged day keeps the time at which it first became known.
     batch.curve = _changed(connection, NdviRows.joined(parts), keys[is_recomputed])
 
@@ -149,45 +148,32 @@ def curve_series(
     return sar, ClearSeries(np.searchsorted(keys, clear["parcel_key"]), days, clear["ndvi"].astype(np.float64))
 
 
-def _cached_states(batch: BatchContext, model: GapModel) -> dict[Mode, CachedState]:
+def _cached_states(batch: BatchContext, active: Active[GapModel]) -> dict[Mode, CachedState]:
     """Return the cached states, empty where none is stored."""
-    keys = batch.claim.parcel_keys
-    rows = {mode: [batch.states.get((key, SEQUENCE[mode])) for key in keys.tolist()] for mode in MODES}
-    return {
-        mode: from_bytes([None if one is None else one.state for one in some], begin(model, mode, len(keys)))
-        for mode, some in rows.items()
-    }
+    keys, cached = batch.claim.parcel_keys, {}
+    for mode in MODES:
+        cached[mode] = begin(active.model, mode, len(keys))
+        if (stored := batch.states.get((active.key, SEQUENCE[mode]))) is not None:
+            key, numbers = stored.of_size(size_of(cached[mode]))
+            cached[mode] = from_array(numbers, np.searchsorted(keys, key), cached[mode])
+    return cached
 
 
-def _state_rows(
-    batch: BatchContext,
-    model_key: int,
-    before: Mapping[Mode, CachedState],
-    after: Mapping[Mode, CachedState],
-    sar: SarSeries,
-    clear: ClearSeries,
-) -> list[StateRow]:
+def _new_states(
+    batch: BatchContext, model_key: int, before: Mapping[Mode, CachedState], after: Mapping[Mode, CachedState]
+) -> list[States]:
     """Return the states that have read something, of parcels that anything is known of."""
-    starts_on, keys = batch.season.starts_on, batch.claim.parcel_keys
-    midnight = datetime(starts_on.year, starts_on.month, starts_on.day, tzinfo=UTC)
-    rows: list[StateRow] = []
+    midnight, keys, series = np.datetime64(batch.season.starts_on, "us"), batch.claim.parcel_keys, batch.series
+    rows: list[States] = []
     for mode, one in after.items():
         old, n_read = before[mode], np.zeros(len(one.day), np.int64)
-        for series in (sar, clear):
-            n_read += np.bincount(series.parcel[series.day < one.day[series.parcel] + 1], minlength=len(n_read))
+        for parcel, day in ((series.pass_parcel, series.passes["day"]), (series.view_parcel, series.views["day"])):
+            n_read += np.bincount(parcel[day < one.day[parcel] + 1], minlength=len(n_read))
         is_new = (one.steps_sum != old.steps_sum) | (one.views_sum != old.views_sum)
         some = np.flatnonzero(is_new & (n_read > 0))
-        rows += [
-            StateRow(
-                int(keys[p]),
-                model_key,
-                SEQUENCE[mode],
-                int(n_read[p]),
-                midnight + timedelta(int(one.day[p]) + 1),
-                state,
-            )
-            for p, state in zip(some, to_bytes(one.rows(some)), strict=True)
-        ]
+        until = midnight + (one.day[some] + 1).astype("m8[D]")
+        numbers = of_numbers(to_array(one.rows(some)))
+        rows.append(States(model_key, SEQUENCE[mode], keys[some], n_read[some], until, numbers))
     return rows
 
 
