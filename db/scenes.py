@@ -52,6 +52,7 @@ def enter(connection: sa.Connection, scenes: Sequence[NewScene], now: datetime, 
     """
     if not scenes:
         return []
+    # A scene being cut is never found anew: its worker's record, and its attempt, stay what they were claimed with.
     rows = connection.execute(
         sa.text("""
             insert into found_scenes (scene_id, sensor, state, record, datatake, found_at, recorded_at)
@@ -179,6 +180,7 @@ def sent(connection: sa.Connection, scene_id: str) -> Sent:
 
 def sends(connection: sa.Connection, held: Claim, sent: Sent, revision: int) -> bool:
     """Keep what is about to be sent, and its highest revision; counts are open until the end. False if it is not ours."""
+    # Committed before the first message leaves: after a crash the next attempt knows that these revisions may be out.
     return bool(
         connection.execute(
             sa.text(f"""update found_scenes set told_digest = :digest, told_as = :told_as,
@@ -230,6 +232,7 @@ def end(  # the claim, and one argument per fact that the ledger keeps of its en
             "homes": dict(counts.homes),
         },
     ).rowcount
+    # Before anything else is written: a worker whose lease ended must not end, or supersede, what another is at.
     if not is_ours:
         return False
     key = scene_keys(connection, [scene], now)[scene.scene_id]
