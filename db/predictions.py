@@ -1,4 +1,4 @@
-"""Predictions of the models, written and read in bulk: posteriors, daily NDVI, phenology."""
+"""Predictions of the models, written and read in bulk: posteriors and daily NDVI."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -225,44 +225,6 @@ def daily_curves(connection: sa.Connection, parcels: Keys, first: date, last: da
     for name in ("ndvi", "ndvi_sd", "is_causal", "is_observed"):
         getattr(curves, name)[place] = rows[name]
     return curves
-
-
-@dataclass(frozen=True)
-class PhenologyRow:
-    """Start, peak and end of a parcel's season, or why they can't be said."""
-
-    parcel_key: int
-    outcome: str
-    reason: str | None
-    sos: date | None
-    pos: date | None
-    eos: date | None
-
-
-def save_phenology(connection: sa.Connection, rows: Sequence[PhenologyRow], now: datetime) -> None:
-    """Append phenology where it differs from the newest row of its parcel."""
-    connection.execute(
-        sa.text("""
-            insert into phenology (parcel_key, recorded_at, outcome, reason, sos, pos, eos)
-            select parcel_key, :now, outcome, reason, sos, pos, eos
-            from unnest(cast(:keys as bigint[]), cast(:outcomes as outcome[]), cast(:reasons as text[]),
-                        cast(:sos as date[]), cast(:pos as date[]), cast(:eos as date[]))
-                as found (parcel_key, outcome, reason, sos, pos, eos)
-            left join lateral (
-                select (p.outcome, p.reason, p.sos, p.pos, p.eos) as before from phenology p
-                where p.parcel_key = found.parcel_key order by recorded_at desc limit 1) newest on true
-            where (found.outcome, found.reason, found.sos, found.pos, found.eos) is distinct from before
-            on conflict do nothing"""),
-        {
-            "now": now,
-            "keys": [r.parcel_key for r in rows],
-            "outcomes": [r.outcome for r in rows],
-            "reasons": [r.reason for r in rows],
-            "sos": [r.sos for r in rows],
-            "pos": [r.pos for r in rows],
-            "eos": [r.eos for r in rows],
-        },
-    )
 
 
 def last_days(connection: sa.Connection, parcels: Keys) -> dict[int, date]:
