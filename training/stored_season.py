@@ -51,7 +51,7 @@ class TrainingData:
     """Labelled parcels of each class that had too few of them."""
 
 
-def load(
+def load(  # which parcels, as known when, and four options of which three have defaults
     connection: Connection,
     season: Season,
     collection: str,
