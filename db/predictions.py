@@ -92,6 +92,7 @@ def save_posteriors(connection: sa.Connection, model_key: int, rows: Posteriors,
             "probabilities": probabilities,
         }
     )
+    # Appended, never replaced: an answer as known at an earlier time needs the course that was in force then.
     copy_into(connection, "posteriors", table.column_names, table)
 
 
@@ -116,6 +117,7 @@ def courses(
     connection: sa.Connection, parcels: Keys, model_key: int, n_classes: int
 ) -> tuple[Posteriors, NDArray[np.bool_]]:
     """Return the newest posterior of each parcel and newest observation as known now, and (G,) which is in force."""
+    # In force is what was recorded last, not what was observed last: a course made anew after a withdrawal may be shorter.
     rows = fetch_columns(
         connection,
         """select distinct on (parcel_key, observed_to) parcel_key, observed_to, n_s2, n_s1a, n_s1d, n_s1, probabilities,
@@ -179,6 +181,7 @@ def ndvi_curves(connection: sa.Connection, parcels: Keys, first: date, last: dat
 
     Fields parcel_key, day, is_causal, is_observed, ndvi, ndvi_sd.
     """
+    # Where one batch recorded both modes of a day, the retrospective one counts (the enum's order).
     return fetch_columns(
         connection,
         """select distinct on (parcel_key, day) parcel_key, day, mode = 'causal' as is_causal, origin = 'observed' as is_observed,
