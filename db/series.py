@@ -93,27 +93,39 @@ def pending_series(
     )
 
 
+def pass_series(connection: sa.Connection, pending: NDArray[np.void]) -> tuple[NDArray[np.void], NDArray[np.void]]:
+    """Return the S2 and S1 rows of the passes of pending observations, all revisions, sorted by parcel, pass and revision."""
+    nr = "array_position(enum_range(null::orbit_direction), direction) as direction_nr"
+    return (
+        _observed(connection, "s2_observations", "o.*", pending[pending["is_s2"]], S2_COLUMNS, every_revision=True),
+        _observed(
+            connection, "s1_observations", f"o.*, {nr}", pending[~pending["is_s2"]], S1_COLUMNS, every_revision=True
+        ),
+    )
+
+
 def _observed(
-    connection: sa.Connection, table: str, what: str, keys: NDArray[np.void], columns: Mapping[str, Kind]
+    connection: sa.Connection,
+    table: str,
+    what: str,
+    keys: NDArray[np.void],
+    columns: Mapping[str, Kind],
+    *,
+    every_revision: bool = False,
 ) -> NDArray[np.void]:
-    """Return the rows of a table under keys of observations."""
+    """Return the rows of a table under keys of observations, or all revisions of their passes."""
     if len(keys) == 0:
         return fetch_columns(connection, f"select {what} from {table} o limit 0", [], columns)
+    names = ["parcel_key", "observed_at", "relative_orbit", *([] if every_revision else ["revision"])]
+    keys = np.unique(keys[names])
     times = [f"{time}Z" for time in keys["observed_at"].astype(str)]
+    kinds = ", ".join(f"%s::{kind}[]" for kind in ("bigint", "timestamptz", "smallint", "smallint")[: len(names)])
     query = f"""
-        select {what} from unnest(%s::bigint[], %s::timestamptz[], %s::smallint[], %s::smallint[])
-            as wanted (parcel_key, observed_at, relative_orbit, revision)
-        join {table} o using (parcel_key, observed_at, relative_orbit, revision)
+        select {what} from unnest({kinds}) as wanted ({", ".join(names)})
+        join {table} o using ({", ".join(names)})
         where o.observed_at between %s::timestamptz and %s::timestamptz  -- leaves out the other chunks
-        order by parcel_key, observed_at, relative_orbit"""
-    parameters = [
-        keys["parcel_key"].tolist(),
-        times,
-        keys["relative_orbit"].tolist(),
-        keys["revision"].tolist(),
-        min(times),
-        max(times),
-    ]
+        order by parcel_key, observed_at, relative_orbit, revision"""
+    parameters = [times if name == "observed_at" else keys[name].tolist() for name in names] + [min(times), max(times)]
     return fetch_columns(connection, query, parameters, columns)
 
 
