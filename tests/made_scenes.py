@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from db.connect import engine
 from db.parcels import ParcelRow, ensure_season, upsert_parcels
 from db.scenes import LedgerRow, ledger, name_places, named_places
-from db.series import S2_BANDS
+from db.sensors import S2_BANDS
 from ingest.imagery.scene import Grid
 from ingest.imagery.settings import ImagerySettings
 from ingest.scenes.adding import scenes_at

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from db.series import POLARISATIONS, S2_BANDS
+from db.sensors import POLARISATIONS, S2_BANDS
 from ingest.imagery.errors import SceneError
 from ingest.imagery.index import Chunk, ParcelIndex
 from ingest.imagery.optical import OpticalSums

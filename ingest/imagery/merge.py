@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from db.series import POLARISATIONS, S2_BANDS
+from db.sensors import POLARISATIONS, S2_BANDS
 from ingest.imagery.cut import Extraction, bands_of, gathered, outcomes, share, sums_of, table_of
 from ingest.imagery.index import ParcelIndex
 from ingest.imagery.optical import SMALLEST

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 from xml.etree import ElementTree
 
-from db.series import S2_BANDS
+from db.sensors import S2_BANDS
 from ingest.imagery.bounded import LARGEST_XML, ZIP_ERRORS, parsed_xml, read_file, read_member, zip_members
 from ingest.imagery.checksums import Checksum, from_manifest
 from ingest.imagery.errors import SceneError

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal
 
+from db.sensors import Sensor
 from ingest.imagery.checksums import Checksum
-from ingest.stream.schemas import Sensor
 
 Unit = Literal["reflectance", "class", "linear", "amplitude", "dB", "coherence"]
 Direction = Literal["ascending", "descending"]

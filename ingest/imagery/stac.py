@@ -22,10 +22,10 @@ from datetime import UTC, datetime
 from math import isfinite
 from typing import Any, Final, cast, get_args
 
+from db.sensors import Sensor
 from ingest.imagery.checksums import from_multihash
 from ingest.imagery.errors import SceneError
 from ingest.imagery.scene import SCL, Band, Direction, Grid, Radiometry, Scene, Unit
-from ingest.stream.schemas import Sensor
 
 Item = Mapping[str, Any]
 """A STAC item as JSON gives it, asset addresses absolute (and signed, where a catalogue wants that)."""

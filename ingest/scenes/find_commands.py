@@ -13,6 +13,7 @@ import typer
 
 from db.connect import engine
 from db.scene_sources import parcel_box
+from db.sensors import Sensor
 from devstack.addresses import resolve_dsn
 from ingest.errors import IngestError
 from ingest.scenes import polling, terminal
@@ -25,7 +26,6 @@ from ingest.scenes.sources import DatabaseSources
 from ingest.scenes.subscription import Credentials, Subscription
 from ingest.scenes.subscription import subscribe as make_subscription
 from ingest.scenes.terminal import AsJson, Prefix, ProfileOption, json_line, line, minute, now
-from ingest.stream.schemas import Sensor
 from terminal.output import console, table
 
 Every = Annotated[

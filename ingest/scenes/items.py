@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urljoin, urlsplit
 
-from db.series import POLARISATIONS, S2_BANDS
+from db.sensors import POLARISATIONS, S2_BANDS, Sensor
 from ingest.errors import IngestError
 from ingest.imagery.scene import SCL
 from ingest.imagery.stac import Profile, lacks
 from ingest.scenes.access import unsigned
 from ingest.scenes.profiles import CatalogueProfile, reading_of
 from ingest.scenes.record import FoundScene
-from ingest.stream.schemas import Sensor
 
 _LONGEST_NAME: Final = 200
 """As the record allows."""

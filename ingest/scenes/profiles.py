@@ -9,9 +9,9 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from db.sensors import Sensor
 from ingest.errors import IngestError
 from ingest.imagery.stac import S1_PROFILE, S2_PROFILE, Profile
-from ingest.stream.schemas import Sensor
 
 PROFILES_FOLDER: Final = Path(__file__).parent / "profiles"
 _DEFAULTS: Final[Mapping[Sensor, Profile]] = {"S1": S1_PROFILE, "S2": S2_PROFILE}

@@ -18,6 +18,7 @@ from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
+from db.sensors import Sensor
 from ingest.errors import IngestError
 from ingest.scenes.catalogue import Box
 from ingest.scenes.items import NotAScene, scene_of_item, sensor_of
@@ -25,7 +26,6 @@ from ingest.scenes.polling import Outcome, Publish, Rejections
 from ingest.scenes.profiles import CatalogueProfile
 from ingest.scenes.record import FoundScene
 from ingest.scenes.retrying import Bearer, Http, SourceRefused, SourceUnavailable
-from ingest.stream.schemas import Sensor
 
 ODATA: Final = "https://catalogue.dataspace.copernicus.eu/odata/v1"
 TOKENS: Final = "https://identity.dataspace.copernicus.eu/auth/realms/CDSE/protocol/openid-connect/token"

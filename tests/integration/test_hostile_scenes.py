@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from db.series import S2_BANDS
+from db.sensors import S2_BANDS
 from ingest.imagery.cut import bands_of, extract
 from ingest.imagery.errors import SceneError
 from ingest.imagery.index import build

@@ -14,7 +14,8 @@ import rasterio
 import shapely
 from rasterio.warp import Resampling, reproject
 
-from db.series import INVALID_PIXEL, S2_BANDS
+from db.sensors import S2_BANDS
+from db.series import INVALID_PIXEL
 from ingest.imagery.cut import Extraction, extract
 from ingest.imagery.errors import SceneError
 from ingest.imagery.index import build

@@ -18,7 +18,8 @@ import shapely
 from rasterio.features import shapes
 from shapely.geometry import shape
 
-from db.series import INVALID_PIXEL, S2_BANDS
+from db.sensors import S2_BANDS
+from db.series import INVALID_PIXEL
 from ingest.imagery.cut import Extraction, extract
 from ingest.imagery.index import build
 from ingest.imagery.parcels import Parcels

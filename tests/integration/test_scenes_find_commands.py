@@ -21,7 +21,7 @@ from typer.testing import CliRunner, Result
 from db import scene_sources
 from db.connect import engine
 from db.parcels import ParcelRow, ensure_season, upsert_parcels
-from db.series import S2_BANDS
+from db.sensors import S2_BANDS
 from ingest.errors import IngestError
 from ingest.scenes import find_commands, terminal
 from ingest.scenes.polling import BACK_OFFS

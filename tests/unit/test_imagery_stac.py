@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from db.series import S2_BANDS
+from db.sensors import S2_BANDS
 from ingest.imagery.errors import SceneError
 from ingest.imagery.scene import Grid
 from ingest.imagery.stac import S1_PROFILE, S2_PROFILE, Profile, scene_from_item

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from db.series import S2_BANDS
+from db.sensors import S2_BANDS
 from ingest.imagery.merge import covering, is_stored_alike
 from ingest.imagery.scene import SCL, Band, Grid, Scene
 from ingest.imagery.stac import S1_PROFILE, S2_PROFILE, scene_from_item
