@@ -14,6 +14,8 @@ Radiometry = Literal["sigma0", "gamma0"]
 
 SCL: Final = "SCL"
 """Scene classification of Sentinel-2 L2A, one class a pixel."""
+LONGEST_SIDE: Final = 2**17
+"""Pixels of a raster's side (chosen as ten tiles of Sentinel-2)."""
 
 
 @dataclass(frozen=True, slots=True)

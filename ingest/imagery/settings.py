@@ -5,7 +5,6 @@ from typing import Annotated
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from db.sensors import Sensor
 from ingest.parcels.geometry import INNER_BUFFER_S1_M, INNER_BUFFER_S2_M, MIN_FULL_PIXELS
 
 
@@ -29,7 +28,3 @@ class ImagerySettings(BaseSettings):
     """Share of a parcel's pixels that must be clear for an observation (chosen as the simulator's)."""
     threads: Annotated[int, Field(ge=1)] = 2
     """Bands read at the same time."""
-
-    def buffer_m(self, sensor: Sensor) -> float:
-        """Return the inner buffer of a sensor."""
-        return self.s2_buffer_m if sensor == "S2" else self.s1_buffer_m

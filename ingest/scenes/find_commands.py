@@ -16,6 +16,7 @@ from db.scene_sources import parcel_box
 from db.sensors import Sensor
 from devstack.addresses import resolve_dsn
 from ingest.errors import IngestError
+from ingest.imagery.sensors import IMAGERY
 from ingest.scenes import polling, terminal
 from ingest.scenes.catalogue import Box
 from ingest.scenes.due_sources import Poll, keep_polling, poll_once
@@ -207,10 +208,10 @@ def _parsed_box(text: str) -> Box:
 
 
 def _sensor(name: str) -> Sensor:
-    known: Mapping[str, Sensor] = {"S1": "S1", "S2": "S2"}
-    if name.upper() not in known:
-        raise IngestError(f"--sensor {name!r}: S1 or S2")
-    return known[name.upper()]
+    found = next((sensor for sensor in IMAGERY if sensor == name.upper()), None)
+    if found is None:
+        raise IngestError(f"--sensor {name!r}: {' or '.join(IMAGERY)}")
+    return found
 
 
 def _show(outcome: Outcome, more: str = "") -> None:
