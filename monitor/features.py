@@ -14,7 +14,7 @@ from models.classifier.network import ModalityConfig
 from models.classifier.normalisation import Observations
 
 _SENSOR_OF: Final[Mapping[str, Sensor]] = {"s2": "S2", "s1a": "S1", "s1d": "S1", "s1": "S1"}
-"""The sensor of each modality; Sentinel-1's are in the order of DIRECTIONS."""
+"""The sensor of each modality; Sentinel-1's are in the order of `db.series.DIRECTIONS`."""
 
 
 def split_modalities(s2: NDArray[np.void], s1: NDArray[np.void]) -> dict[str, NDArray[np.void]]:
