@@ -34,36 +34,52 @@ _SEND: Final[Mapping[Kind, str]] = {
     "time": "timestamptz_send({}::timestamptz)",
     "date": "date_send({}::date)",
 }
+_ARRAY_HEAD: Final = [("dimensions", ">i4"), ("has_null", ">i4"), ("oid", ">i4"), ("length", ">i4"), ("lower", ">i4")]
 _EPOCH: Final = np.datetime64("2000-01-01T00:00:00", "us")  # PostgreSQL counts microseconds and days from here
 
 
 def fetch_columns(
-    connection: sa.Connection, query: str, parameters: Sequence[object], columns: Mapping[str, Kind]
+    connection: sa.Connection, query: str, parameters: Sequence[object], columns: Mapping[str, Kind | int]
 ) -> NDArray[np.void]:
-    """Return rows of `query`, in its order, as a structured array with the fields `columns`.
+    """Return rows of `query`, in its order, as a structured array with the fields `columns`; a number n is a real[] of n values.
 
     Null reals come as NaN; other columns must not be null. Times come as datetime64[us] and dates as datetime64[D], UTC.
     The rows are one value of the server's: below 1 GB, so a caller asks for some thousand parcels at a time.
     """
-    expressions = " || ".join(_SEND[kind].format(name) for name, kind in columns.items())
+    expressions = " || ".join(
+        f"array_send({name}::real[])" if isinstance(kind, int) else _SEND[kind].format(name)
+        for name, kind in columns.items()
+    )
     # `query` is our own SQL, never a user's.
     statement = f"select string_agg({expressions}, ''::bytea), count(*) from ({query}) source"
     with driver(connection).cursor(binary=True) as cursor:
         found = cursor.execute(statement.encode(), parameters, prepare=False).fetchone()
     assert found is not None
     payload, n = found
-    wire = np.dtype([(name, _WIRE[kind]) for name, kind in columns.items()])
+    wire = np.dtype(
+        [(name, real_array(kind) if isinstance(kind, int) else _WIRE[kind]) for name, kind in columns.items()]
+    )
     if len(payload or b"") != n * wire.itemsize:  # a null makes a whole row null
-        raise ValueError(f"a column of {', '.join(columns)} holds a null that it must not hold")
+        raise ValueError(f"a column of {', '.join(columns)} holds a null, or an array of another length")
     return _native(np.frombuffer(payload or b"", wire), columns)
 
 
-def _native(rows: NDArray[np.void], columns: Mapping[str, Kind]) -> NDArray[np.void]:
+def real_array(n: int) -> np.dtype[np.void]:
+    """Return how the server writes a real[] of n values, none null."""
+    return np.dtype([*_ARRAY_HEAD, ("elements", [("size", ">i4"), ("value", ">f4")], (n,))])
+
+
+def _native(rows: NDArray[np.void], columns: Mapping[str, Kind | int]) -> NDArray[np.void]:
     kinds: dict[str, Any] = {"time": "M8[us]", "date": "M8[D]", "bool": "?"}
-    native = np.empty(
-        len(rows), [(name, kinds.get(kind, _WIRE[kind].replace(">", "="))) for name, kind in columns.items()]
-    )
+    fields: list[Any] = [
+        (name, "=f4", (kind,)) if isinstance(kind, int) else (name, kinds.get(kind, _WIRE[kind].replace(">", "=")))
+        for name, kind in columns.items()
+    ]
+    native = np.empty(len(rows), fields)
     for name, kind in columns.items():
+        if isinstance(kind, int):
+            native[name] = rows[name]["elements"]["value"]
+            continue
         values = rows[name].astype(rows[name].dtype.newbyteorder("="))
         if kind == "time":
             native[name] = _EPOCH + values.astype("m8[us]")

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from db.parcels import Season
+from db.seasons import Season
 from db.sensors import Sensor
 
 

@@ -7,13 +7,15 @@ SOS at 25 % of the amplitude up; EOS at 75 % of it down for crops, 25 % for gras
 a winter crop that starts green has a small but real rise. A date is known to within the band that the curve's sd allows:
 the days on which the curve lies within one sd of the level.
 Source: FAO ASIS thresholds; lows on each side as in TIMESAT (Jonsson and Eklundh 2004).
-Shapes: one parcel at a time, days (D,), NDVI and sd (D,).
+Shapes: P parcels on D days, NDVI and sd (P, D); `phenology` takes one parcel, (D,).
 Units:  season days; NDVI dimensionless.
 Errors: none; a season that shows no course is NOT_VALID with its reason.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 import numpy as np
 
@@ -45,6 +47,14 @@ class PhenologyConfig:
     """Days of curve below which there is no season."""
 
 
+REASONS: Final = tuple(PhenologyReason)
+"""In the order by which `Phenologies.reason` names them."""
+OK: Final = -1
+"""The reason of a season that has dates."""
+NONE: Final = -1
+"""A date that has not happened, or that the curve does not show; a season's days count from 0."""
+
+
 CROP = PhenologyConfig()
 GRASS = PhenologyConfig(share_down=0.25)
 
@@ -72,13 +82,69 @@ class Phenology:
     """Why there are no dates; None where there are."""
 
 
+@dataclass(frozen=True)
+class Dates:
+    """One date of P seasons, with the days it may lie between; `NONE` where there is none."""
+
+    day: Ints
+    earliest: Ints
+    latest: Ints
+
+    def where(self, keep: Bools) -> "Dates":
+        """Return the dates of the parcels to keep (P,), `NONE` of the others."""
+        return Dates(*(np.where(keep, days, NONE) for days in (self.day, self.earliest, self.latest)))
+
+    def one(self, nr: int) -> PhenologyDate | None:
+        """Return one parcel's date."""
+        day = int(self.day[nr])
+        return None if day == NONE else PhenologyDate(day, int(self.earliest[nr]), int(self.latest[nr]))
+
+
+@dataclass(frozen=True)
+class Phenologies:
+    """The dates of P seasons."""
+
+    sos: Dates
+    pos: Dates
+    eos: Dates
+    peak: Floats
+    """(P,) NaN where there is no curve."""
+    amplitude: Floats
+    """(P,) NaN likewise."""
+    reason: Ints
+    """(P,) place in `REASONS` of why there are no dates; `OK` where there are."""
+
+
+@dataclass(frozen=True)
+class _Curves:
+    """Valid days of P curves, moved to the front of each row, NaN behind them."""
+
+    days: Ints
+    """(P, D)"""
+    ndvi: Floats
+    sd: Floats
+    n: Ints
+    """(P,) valid days."""
+
+    @classmethod
+    def of(cls, days: Ints, ndvi: Floats, sd: Floats, is_valid: Bools) -> "_Curves":
+        n, days = is_valid.sum(axis=1), np.broadcast_to(days, ndvi.shape)
+        ndvi, sd = np.where(is_valid, ndvi, np.nan), np.where(is_valid, sd, np.nan)
+        until = slice(n.max(initial=1))  # of a season that runs, no more days than there are
+        if not np.array_equal(is_valid, np.arange(ndvi.shape[1]) < n[:, None]):  # invalid days between valid ones
+            order = np.argsort(~is_valid, axis=1, kind="stable")
+            days = np.take_along_axis(days, order, axis=1)
+            ndvi, sd = np.take_along_axis(ndvi, order, axis=1), np.take_along_axis(sd, order, axis=1)
+        return cls(days[:, until], ndvi[:, until], sd[:, until], n)
+
+
 def phenology(
     days: Ints, ndvi: Floats, sd: Floats, is_observed: Bools, config: PhenologyConfig = CROP, is_complete: bool = True
 ) -> Phenology:
     """Return the dates of one parcel's season.
 
     Args:
-        days: (D,) consecutive whole days, increasing.
+        days: (D,) consecutive whole days, increasing, from 0 or later.
         ndvi: (D,) daily NDVI, NaN where not valid (rows of origin "prior").
         sd: (D,) its standard deviation.
         is_observed: (D,) days with a clear view.
@@ -86,63 +152,117 @@ def phenology(
         is_complete: false while the season runs: then an end is given only after the fall has happened, and a peak
             on the last day is not one yet.
     """
-    keep = np.isfinite(ndvi) & np.isfinite(sd)
-    if keep.sum() < config.min_days:
-        return _not_valid(PhenologyReason.NO_CURVE)
-    days, ndvi, sd = days[keep], ndvi[keep], sd[keep]
-    if int(is_observed[keep].sum()) < config.min_views:
-        return _not_valid(PhenologyReason.FEW_VIEWS)
-    top = int(np.argmax(ndvi))
-    peak = float(ndvi[top])
-    low_before = float(ndvi[: top + 1].min())
-    low_after = float(ndvi[top:].min())
-    rise, fall = peak - low_before, peak - low_after
-    amplitude = max(rise, fall)
-    if amplitude < config.min_amplitude:
-        return _not_valid(PhenologyReason.SMALL_AMPLITUDE, peak, amplitude)
-    # 1.96: a rise that one sd of its own peak could feign is none.
-    if amplitude < 1.96 * float(np.median(sd)):
-        return _not_valid(PhenologyReason.UNCERTAIN, peak, amplitude)
-    sos = eos = None
-    if rise >= config.min_amplitude:
-        sos = _last_crossing_up(days, ndvi, sd, top, low_before + config.share_up * rise)
-    if fall >= config.min_amplitude:
-        eos = _first_crossing_down(days, ndvi, sd, top, peak - config.share_down * fall)
-    pos = _peak_date(days, ndvi, sd, top) if is_complete or top < len(days) - 1 else None
-    return Phenology(sos, pos, eos, peak, amplitude, None)
+    found = phenologies(days, ndvi[None], sd[None], is_observed[None], [config], is_complete)
+    reason = int(found.reason[0])
+    return Phenology(
+        found.sos.one(0),
+        found.pos.one(0),
+        found.eos.one(0),
+        float(found.peak[0]),
+        float(found.amplitude[0]),
+        None if reason == OK else REASONS[reason],
+    )
 
 
-def _not_valid(reason: PhenologyReason, peak: float = float("nan"), amplitude: float = float("nan")) -> Phenology:
-    return Phenology(None, None, None, peak, amplitude, reason)
+def phenologies(
+    days: Ints,
+    ndvi: Floats,
+    sd: Floats,
+    is_observed: Bools,
+    configs: Sequence[PhenologyConfig],
+    is_complete: bool = True,
+) -> Phenologies:
+    """Return the dates of P parcels' seasons: `phenology` of each, from (P, D) and P configurations."""
+    is_valid = np.isfinite(ndvi) & np.isfinite(sd)
+    share_up, share_down, least, min_views, min_days = (
+        np.array([getattr(config, name) for config in configs])
+        for name in ("share_up", "share_down", "min_amplitude", "min_views", "min_days")
+    )
+    n_parcels, n_views = len(ndvi), (is_observed & is_valid).sum(axis=1)
+    reason = np.full(n_parcels, OK)
+    reason[n_views < min_views] = REASONS.index(PhenologyReason.FEW_VIEWS)
+    reason[is_valid.sum(axis=1) < np.maximum(min_days, 1)] = REASONS.index(PhenologyReason.NO_CURVE)
+    peak, amplitude = np.full(n_parcels, np.nan), np.full(n_parcels, np.nan)
+    some = np.flatnonzero(reason == OK)
+    curves = _Curves.of(days, ndvi[some], sd[some], is_valid[some])
+    top = np.argmax(np.nan_to_num(curves.ndvi, nan=-np.inf), axis=1)
+    at = np.arange(curves.ndvi.shape[1])
+    high = curves.ndvi[np.arange(len(some)), top].astype(np.float64)
+    low_before = np.fmin.reduce(np.where(at <= top[:, None], curves.ndvi, np.nan), axis=1, initial=np.inf)
+    low_after = np.fmin.reduce(np.where(at >= top[:, None], curves.ndvi, np.nan), axis=1, initial=np.inf)
+    rise, fall = high - low_before, high - low_after
+    peak[some], amplitude[some] = high, np.maximum(rise, fall)
+    reason[some[_is_uncertain(curves, amplitude[some])]] = REASONS.index(PhenologyReason.UNCERTAIN)
+    reason[some[amplitude[some] < least[some]]] = REASONS.index(PhenologyReason.SMALL_AMPLITUDE)
+    sos = _last_crossing_up(curves, top, low_before + share_up[some] * rise)
+    eos = _first_crossing_down(curves, top, high - share_down[some] * fall)
+    pos, is_dated = _peak_date(curves, top), reason[some] == OK
+    return Phenologies(
+        _placed(sos.where(is_dated & (rise >= least[some])), some, n_parcels),
+        _placed(pos.where(is_dated & (is_complete | (top < curves.n - 1))), some, n_parcels),
+        _placed(eos.where(is_dated & (fall >= least[some])), some, n_parcels),
+        peak,
+        amplitude,
+        reason,
+    )
 
 
-def _last_crossing_up(days: Ints, ndvi: Floats, sd: Floats, top: int, level: float) -> PhenologyDate | None:
-    """Return the first day of the rise that ends in the peak; None where the curve never was below the level before."""
-    below = np.flatnonzero(ndvi[: top + 1] < level)
-    if len(below) == 0:
-        return None
-    at = int(below[-1]) + 1
-    surely_below = np.flatnonzero((ndvi + sd)[:at] < level)
-    maybe_above = np.flatnonzero((ndvi - sd)[at : top + 1] >= level)
-    earliest = int(surely_below[-1]) + 1 if len(surely_below) else 0
-    latest = at + int(maybe_above[0]) if len(maybe_above) else top
-    return PhenologyDate(int(days[at]), int(days[earliest]), int(days[latest]))
+def _placed(dates: Dates, some: Ints, n_parcels: int) -> Dates:
+    """Return the dates of some of P parcels as dates of all."""
+    placed = np.full((3, n_parcels), NONE)
+    placed[:, some] = dates.day, dates.earliest, dates.latest
+    return Dates(*placed)
 
 
-def _first_crossing_down(days: Ints, ndvi: Floats, sd: Floats, top: int, level: float) -> PhenologyDate | None:
+def _is_uncertain(curves: _Curves, amplitude: Floats) -> Bools:
+    """Return (P,) whether the amplitude is less than 1.96 of the median sd: what one sd of its own peak could feign is none."""
+    n_above = (1.96 * curves.sd > amplitude[:, None]).sum(axis=1)
+    # The median is above where more than half are; where exactly half are, it is the mean of two that differ.
+    is_uncertain: Bools = 2 * n_above > curves.n
+    for half in np.flatnonzero(2 * n_above == curves.n):
+        is_uncertain[half] = amplitude[half] < 1.96 * float(np.median(curves.sd[half, : curves.n[half]]))
+    return is_uncertain
+
+
+def _first(mask: Bools, otherwise: Ints) -> Ints:
+    """Return (P,) the first place under a mask (P, D)."""
+    return np.where(mask.any(axis=1), mask.argmax(axis=1), otherwise)
+
+
+def _last(mask: Bools) -> Ints:
+    """Return (P,) the last place under a mask (P, D), -1 where there is none."""
+    return np.where(mask.any(axis=1), mask.shape[1] - 1 - mask[:, ::-1].argmax(axis=1), -1)
+
+
+def _last_crossing_up(curves: _Curves, top: Ints, level: Floats) -> Dates:
+    """Return the first day of the rise that ends in the peak; none where the curve never was below the level before.
+
+    NaN compares false, so days that are not valid are neither below nor above.
+    """
+    place, rows, level = np.arange(curves.ndvi.shape[1]), np.arange(len(top)), level[:, None]
+    is_before = place <= top[:, None]
+    below = _last(is_before & (curves.ndvi < level))
+    at = np.minimum(below + 1, top)
+    begin = _first(np.isfinite(curves.ndvi), np.zeros_like(top))  # a mirrored curve ends where its row does
+    earliest = np.maximum(_last((place < at[:, None]) & (curves.ndvi + curves.sd < level)) + 1, begin)
+    latest = _first((place >= at[:, None]) & is_before & (curves.ndvi - curves.sd >= level), top)
+    return Dates(*(curves.days[rows, one] for one in (at, earliest, latest))).where(below >= 0)
+
+
+def _first_crossing_down(curves: _Curves, top: Ints, level: Floats) -> Dates:
     """Return the first day after the peak below the level: the mirror of the last crossing up."""
-    mirrored = _last_crossing_up(-days[::-1], ndvi[::-1], sd[::-1], len(days) - 1 - top, level)
-    if mirrored is None:
-        return None
+    last_place, last_day = curves.ndvi.shape[1] - 1, curves.days.max(initial=0)  # mirrored days count from 0, too
+    mirror = _Curves(last_day - curves.days[:, ::-1], curves.ndvi[:, ::-1], curves.sd[:, ::-1], curves.n)
+    found = _last_crossing_up(mirror, last_place - top, level)
     # The mirror's crossing is the last day still above; the season ends on the day after it.
-    return PhenologyDate(-mirrored.day + 1, -mirrored.latest + 1, -mirrored.earliest + 1)
+    days = (last_day + 1 - days for days in (found.day, found.latest, found.earliest))
+    return Dates(*days).where(found.day != NONE)
 
 
-def _peak_date(days: Ints, ndvi: Floats, sd: Floats, top: int) -> PhenologyDate:
+def _peak_date(curves: _Curves, top: Ints) -> Dates:
     """Return the day of the highest value, and the days around it within one sd of it."""
-    is_as_high = ndvi + sd >= ndvi[top]
-    lower = np.flatnonzero(~is_as_high)
-    left, right = lower[lower < top], lower[lower > top]
-    first = int(left[-1]) + 1 if len(left) else 0
-    last = int(right[0]) - 1 if len(right) else len(days) - 1
-    return PhenologyDate(int(days[top]), int(days[first]), int(days[last]))
+    place, rows = np.arange(curves.ndvi.shape[1]), np.arange(len(top))
+    is_lower = curves.ndvi + curves.sd < curves.ndvi[rows, top][:, None]
+    first = _last(is_lower & (place < top[:, None])) + 1
+    last = _first(is_lower & (place > top[:, None]), curves.n) - 1
+    return Dates(*(curves.days[rows, one] for one in (top, first, last)))

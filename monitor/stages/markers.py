@@ -13,8 +13,8 @@ from db import alerts as store
 from db.alerts import FindingRow
 from db.crop_progress import ProgressRow, with_another_crop_before
 from db.crop_progress import load as load_progress
-from db.parcels import previous_season
 from db.predictions import PosteriorRow
+from db.seasons import previous_season
 from monitor.alerts.rules import (
     RULES,
     VERSION,

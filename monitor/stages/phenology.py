@@ -3,15 +3,14 @@
 Reads `curve` (already saved) and the stored curves. Adds nothing to the batch: the dates are stored.
 """
 
-from datetime import date, timedelta
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
+from db import phenology as store
 from db import predictions
-from db.parcels import Season
-from db.predictions import PhenologyRow
-from models.phenology import CROP, GRASS, PhenologyDate, phenology
+from models.phenology import CROP, GRASS, NONE, OK, REASONS, phenologies
 from monitor.batch import BatchContext
 
 HCAT_GRASS: Final = "3302"
@@ -24,18 +23,32 @@ def date_seasons(batch: BatchContext) -> None:
         return
     season, keys = batch.season, np.unique(batch.curve.parcel_key)
     curves = predictions.daily_curves(batch.connection, keys, season.starts_on, season.ends_on)
-    days = np.arange(curves.ndvi.shape[1])
-    is_complete = batch.now.date() > season.ends_on
     grass = {p.parcel_key for p in batch.parcels if (p.hcat_code or "").startswith(HCAT_GRASS)}
-    rows = []
-    for key, ndvi, sd, is_observed in zip(keys.tolist(), curves.ndvi, curves.ndvi_sd, curves.is_observed, strict=True):
-        config = GRASS if key in grass else CROP
-        found = phenology(days, ndvi.astype(np.float64), sd.astype(np.float64), is_observed, config, is_complete)
-        dates = (_date(one, season) for one in (found.sos, found.pos, found.eos))
-        outcome, reason = ("OK", None) if found.reason is None else ("NOT_VALID", str(found.reason))
-        rows.append(PhenologyRow(key, outcome, reason, *dates))
-    predictions.save_phenology(batch.connection, rows, batch.recorded_at)
+    found = phenologies(
+        np.arange(curves.ndvi.shape[1]),
+        curves.ndvi.astype(np.float64),
+        curves.ndvi_sd.astype(np.float64),
+        curves.is_observed,
+        [GRASS if key in grass else CROP for key in keys.tolist()],
+        is_complete=batch.now.date() > season.ends_on,
+    )
+    now = np.stack([found.reason, found.sos.day, found.pos.day, found.eos.day], axis=1)
+    stored = store.latest(batch.connection, keys, season.starts_on, [str(reason) for reason in REASONS])
+    changed = np.flatnonzero((now != _before(keys, stored)).any(axis=1))
+    dates = [np.where(days == NONE, np.datetime64("NaT"), np.datetime64(season.starts_on) + days) for days in now.T[1:]]
+    store.save(
+        batch.connection,
+        keys[changed],
+        [None if nr == OK else str(REASONS[nr]) for nr in found.reason[changed].tolist()],
+        [days[changed] for days in dates],
+        batch.recorded_at,
+    )
 
 
-def _date(found: PhenologyDate | None, season: Season) -> date | None:
-    return None if found is None else season.starts_on + timedelta(days=found.day)
+def _before(keys: NDArray[np.int64], stored: NDArray[np.void]) -> NDArray[np.int64]:
+    """Return (P, 4) reason and dates as stored; what nothing can be equal to where nothing is."""
+    before = np.full((len(keys), 4), np.iinfo(np.int64).min)
+    place = np.searchsorted(keys, stored["parcel_key"])
+    for column, name in enumerate(("reason_nr", *store.DATES)):
+        before[place, column] = stored[name]
+    return before
