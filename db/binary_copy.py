@@ -15,10 +15,12 @@ import pyarrow as pa
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from db.columns import real_array
 from db.connect import driver
 
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER: Final = b"\xff\xff"
+_REAL_OID: Final = 700
 _EPOCH_D: Final = 10_957
 _EPOCH_US: Final = _EPOCH_D * 86_400_000_000  # PostgreSQL counts from 2000-01-01, Arrow from 1970-01-01
 
@@ -32,7 +34,7 @@ def copy_into(connection: sa.Connection, table: str, columns: Sequence[str], row
 
 
 def copy_rows(columns: Sequence[pa.Array]) -> Iterator[bytes]:
-    """Yield blocks of a binary COPY of columns of one length: text, bytes, booleans, integers, reals, dates, timestamps."""
+    """Yield blocks of a binary COPY of columns of one length: text, bytes, booleans, integers, reals, times, lists of n reals."""
     fields = [_Field(column) for column in columns]
     layout = np.stack([field.lengths for field in fields])  # (fields, rows)
     varying = layout[np.any(layout != layout[:, :1], axis=1)] if layout.shape[1] else layout
@@ -73,6 +75,11 @@ class _Field:
             self._data = np.frombuffer(data or b"", np.uint8)
             self.lengths = np.where(there, np.diff(self._starts), -1).astype(np.int32)
             return
+        if pa.types.is_fixed_size_list(kind):
+            values = _real_arrays(column)
+            self._values, self.wire = values, f"V{values.itemsize}"
+            self.lengths = np.where(there, values.itemsize, -1).astype(np.int32)
+            return
         if pa.types.is_timestamp(kind):
             values = column.cast(pa.int64()).fill_null(_EPOCH_US).to_numpy() - _EPOCH_US
         elif pa.types.is_date32(kind):
@@ -97,3 +104,13 @@ class _Field:
             ]
         places = starts[:, None] + np.arange(length, dtype=np.int32)
         return np.ascontiguousarray(self._data[places]).view(f"V{length}")[:, 0]
+
+
+def _real_arrays(column: pa.FixedSizeListArray) -> NDArray[np.void]:
+    """Return lists of n reals, none null, as real[] on the wire."""
+    n = column.type.list_size
+    arrays = np.empty(len(column), real_array(n))
+    arrays["dimensions"], arrays["has_null"], arrays["oid"], arrays["lower"] = 1, 0, _REAL_OID, 1
+    arrays["length"], arrays["elements"]["size"] = n, 4
+    arrays["elements"]["value"] = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, n)
+    return arrays.view(f"V{arrays.itemsize}")

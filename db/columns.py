@@ -1,10 +1,8 @@
-"""Rows of a query as numpy columns: COPY in binary, where rows of fixed-width fields are one structured array.
+"""Rows of a query as numpy columns: the server joins their binary forms to one value, which is one structured array.
 
-A row of PostgreSQL's binary COPY is a 16-bit field count, then each field as a 32-bit length and its bytes, all big
-endian. When no field is null and each has a fixed width, every row has the same size, and the whole answer is one
-`numpy.frombuffer`: about 20 times faster than making Python objects of it.
+Reading row by row, COPY too, costs Python microseconds a row; fields of fixed width need none of that: 3 times as fast as COPY.
 
-Source: PostgreSQL 17 manual, COPY, "Binary Format".
+Source: PostgreSQL 17 manual, the binary send functions of its types (big endian; times in microseconds since 2000-01-01).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +12,6 @@ from typing import Any, Final, Literal
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from psycopg import sql
 
 from db.connect import driver
 
@@ -28,50 +25,61 @@ _WIRE: Final[Mapping[Kind, str]] = {
     "time": ">i8",
     "date": ">i4",
 }
-_CAST: Final[Mapping[Kind, str]] = {
-    "bigint": "bigint",
-    "int": "int",
-    "smallint": "smallint",
-    "real": "real",
-    "bool": "boolean",
-    "time": "timestamptz",
-    "date": "date",
+_SEND: Final[Mapping[Kind, str]] = {
+    "bigint": "int8send({}::bigint)",
+    "int": "int4send({}::int)",
+    "smallint": "int2send({}::smallint)",
+    "real": "float4send(coalesce({}, 'NaN')::real)",
+    "bool": "boolsend({}::boolean)",
+    "time": "timestamptz_send({}::timestamptz)",
+    "date": "date_send({}::date)",
 }
-_HEADER_BYTES: Final = 19  # 11-byte signature, flags, length of the extension
+_ARRAY_HEAD: Final = [("dimensions", ">i4"), ("has_null", ">i4"), ("oid", ">i4"), ("length", ">i4"), ("lower", ">i4")]
 _EPOCH: Final = np.datetime64("2000-01-01T00:00:00", "us")  # PostgreSQL counts microseconds and days from here
 
 
 def fetch_columns(
-    connection: sa.Connection, query: str, parameters: Sequence[object], columns: Mapping[str, Kind]
+    connection: sa.Connection, query: str, parameters: Sequence[object], columns: Mapping[str, Kind | int]
 ) -> NDArray[np.void]:
-    """Return rows of `query` as a structured array with the fields `columns`.
+    """Return rows of `query`, in its order, as a structured array with the fields `columns`; a number n is a real[] of n values.
 
     Null reals come as NaN; other columns must not be null. Times come as datetime64[us] and dates as datetime64[D], UTC.
+    The rows are one value of the server's: below 1 GB, so a caller asks for some thousand parcels at a time.
     """
-    expressions = ", ".join(
-        f"coalesce({name}, 'NaN')::real" if kind == "real" else f"{name}::{_CAST[kind]}"
+    expressions = " || ".join(
+        f"array_send({name}::real[])" if isinstance(kind, int) else _SEND[kind].format(name)
         for name, kind in columns.items()
     )
-    statement = sql.SQL("copy (select {} from ({}) source) to stdout (format binary)").format(
-        sql.SQL(expressions),
-        sql.SQL(query),  # our own SQL, never a user's
-    )
-    with driver(connection).cursor() as cursor, cursor.copy(statement, parameters) as copy:
-        payload = b"".join(bytes(block) for block in copy)
+    # `query` is our own SQL, never a user's.
+    statement = f"select string_agg({expressions}, ''::bytea), count(*) from ({query}) source"
+    with driver(connection).cursor(binary=True) as cursor:
+        found = cursor.execute(statement.encode(), parameters, prepare=False).fetchone()
+    assert found is not None
+    payload, n = found
     wire = np.dtype(
-        [("fields", ">i2")]
-        + [part for name, kind in columns.items() for part in ((f"{name}#", ">i4"), (name, _WIRE[kind]))]
+        [(name, real_array(kind) if isinstance(kind, int) else _WIRE[kind]) for name, kind in columns.items()]
     )
-    rows = np.frombuffer(payload, wire, count=(len(payload) - _HEADER_BYTES - 2) // wire.itemsize, offset=_HEADER_BYTES)
-    return _native(rows, columns)
+    if len(payload or b"") != n * wire.itemsize:  # a null makes a whole row null
+        raise ValueError(f"a column of {', '.join(columns)} holds a null, or an array of another length")
+    return _native(np.frombuffer(payload or b"", wire), columns)
 
 
-def _native(rows: NDArray[np.void], columns: Mapping[str, Kind]) -> NDArray[np.void]:
+def real_array(n: int) -> np.dtype[np.void]:
+    """Return how the server writes a real[] of n values, none null."""
+    return np.dtype([*_ARRAY_HEAD, ("elements", [("size", ">i4"), ("value", ">f4")], (n,))])
+
+
+def _native(rows: NDArray[np.void], columns: Mapping[str, Kind | int]) -> NDArray[np.void]:
     kinds: dict[str, Any] = {"time": "M8[us]", "date": "M8[D]", "bool": "?"}
-    native = np.empty(
-        len(rows), [(name, kinds.get(kind, _WIRE[kind].replace(">", "="))) for name, kind in columns.items()]
-    )
+    fields: list[Any] = [
+        (name, "=f4", (kind,)) if isinstance(kind, int) else (name, kinds.get(kind, _WIRE[kind].replace(">", "=")))
+        for name, kind in columns.items()
+    ]
+    native = np.empty(len(rows), fields)
     for name, kind in columns.items():
+        if isinstance(kind, int):
+            native[name] = rows[name]["elements"]["value"]
+            continue
         values = rows[name].astype(rows[name].dtype.newbyteorder("="))
         if kind == "time":
             native[name] = _EPOCH + values.astype("m8[us]")

@@ -7,7 +7,7 @@ from typing import Literal
 
 import sqlalchemy as sa
 
-from db.parcels import Season
+from db.seasons import Season
 
 
 @dataclass(frozen=True, slots=True)

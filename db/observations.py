@@ -105,6 +105,8 @@ def insert(
     is_straight = bool(pc.all(batch["is_first"]).as_py()) and _copied_straight(connection, sensor, batch)
     new = batch if is_straight else _insert_missing(connection, sensor, batch)
     pending = 0
+    # Pixels, ledger and pending marks are of the new rows alone and of this transaction: a replay counts nothing twice, and a
+    # worker's snapshot has an observation with its mark or neither.
     if new.num_rows:
         pixels = new.filter(pc.is_valid(new["pixels"]))
         copy_into(connection, "pixel_sets", (*KEY, "sensor", "pixels"), pixels)
@@ -149,6 +151,7 @@ def _sorted(rows: pa.Table, parcel_keys: NDArray[np.int64]) -> tuple[NDArray[np.
             parcel_keys,
         ]
     )
+    # One order for all writers: of two that store the same keys one waits for the other, and never both.
     order = np.lexsort(key)  # stable: the first of equal keys is the one that was sent first
     differs = np.any(np.diff(key[:, order], axis=1), axis=0)
     return order, np.r_[True, differs]
@@ -195,6 +198,7 @@ def _insert_missing(connection: sa.Connection, sensor: Sensor, batch: pa.Table) 
             on conflict do nothing returning {key})
         insert into newly_stored select * from stored""")
     )
+    # What another transaction stored meanwhile is not among them: that one marks and counts it.
     new = connection.execute(sa.text(f"select ordinal from incoming join newly_stored using ({key}) where is_first"))
     return batch.filter(pc.is_in(batch["ordinal"], pa.array(new.scalars().all(), pa.int32())))
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import date, datetime, timedelta
-from typing import Any
+from datetime import date, datetime
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -11,9 +11,12 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from db.binary_copy import copy_into
-from db.columns import fetch_columns
+from db.columns import fetch_columns, to_utc
 from db.connect import driver
 from db.series import Keys
+
+MODALITIES: Final = ("s2", "s1a", "s1d", "s1")
+"""What observations are counted by: Sentinel-2, and Sentinel-1 ascending, descending, mixed."""
 
 
 @dataclass(frozen=True)
@@ -27,53 +30,111 @@ class PosteriorRow:
     probabilities: Sequence[float]
 
 
-def save_posteriors(
-    connection: sa.Connection, model_key: int, courses: Mapping[int, Sequence[PosteriorRow]], recorded_at: datetime
-) -> None:
-    """Append the posteriors of parcels, each parcel's in the order of its acquisitions.
+@dataclass(frozen=True)
+class Posteriors:
+    """Class probabilities of parcels after G acquisitions, sorted by parcel and acquisition."""
+
+    parcel_key: Keys
+    """(G,)"""
+    observed_to: NDArray[np.datetime64]
+    """(G,)"""
+    n_observations: NDArray[np.int64]
+    """(G, 4) by `MODALITIES`."""
+    probabilities: NDArray[np.float32]
+    """(G, C)"""
+
+    def where(self, keep: NDArray[np.bool_]) -> "Posteriors":
+        """Return those under a mask (G,)."""
+        return Posteriors(**{f.name: getattr(self, f.name)[keep] for f in fields(self)})
+
+    @property
+    def is_last(self) -> NDArray[np.bool_]:
+        """Return (G,) whether each is its parcel's last."""
+        return np.asarray(np.diff(self.parcel_key, append=-1) != 0)
+
+    def rows(self) -> list[PosteriorRow]:
+        """Return them one by one."""
+        columns = (
+            self.parcel_key.tolist(),
+            self.observed_to,
+            self.n_observations.tolist(),
+            self.probabilities.tolist(),
+        )
+        return [
+            PosteriorRow(key, to_utc(to), dict(zip(MODALITIES, n, strict=True)), probabilities)
+            for key, to, n, probabilities in zip(*columns, strict=True)
+        ]
+
+
+def save_posteriors(connection: sa.Connection, model_key: int, rows: Posteriors, recorded_at: datetime) -> None:
+    """Append posteriors.
 
     The newest by `recorded_at` is the one in force: the last of each parcel is recorded at that time, those before it at
     the microseconds before.
     """
-    with (
-        driver(connection).cursor() as cursor,
-        cursor.copy(
-            "copy posteriors (parcel_key, recorded_at, observed_to, model_key, n_s2, n_s1a, n_s1d, n_s1, probabilities) from stdin"
-        ) as copy,
-    ):
-        for course in courses.values():
-            for back, r in zip(range(len(course) - 1, -1, -1), course, strict=True):
-                at = recorded_at - timedelta(microseconds=back)
-                counts = (r.n_observations.get(name, 0) for name in ("s2", "s1a", "s1d", "s1"))
-                copy.write_row((r.parcel_key, at, r.observed_to, model_key, *counts, list(map(float, r.probabilities))))
+    n = len(rows.parcel_key)
+    if n == 0:
+        return
+    last = np.searchsorted(rows.parcel_key, rows.parcel_key, side="right") - 1
+    at = np.datetime64(recorded_at.replace(tzinfo=None), "us") - (last - np.arange(n)).astype("m8[us]")
+    probabilities = pa.FixedSizeListArray.from_arrays(
+        rows.probabilities.astype(np.float32).ravel(), rows.probabilities.shape[1]
+    )
+    table = pa.table(
+        {
+            "parcel_key": pa.array(rows.parcel_key),
+            "recorded_at": pa.array(at, pa.timestamp("us", "UTC")),
+            "observed_to": pa.array(rows.observed_to, pa.timestamp("us", "UTC")),
+            "model_key": pa.repeat(pa.scalar(model_key, pa.int32()), n),
+            **{
+                f"n_{name}": pa.array(rows.n_observations[:, nr].astype(np.int16)) for nr, name in enumerate(MODALITIES)
+            },
+            "probabilities": probabilities,
+        }
+    )
+    # Appended, never replaced: an answer as known at an earlier time needs the course that was in force then.
+    copy_into(connection, "posteriors", table.column_names, table)
 
 
 def latest_posteriors(
     connection: sa.Connection, parcels: Keys, model_key: int, as_known_at: datetime | None
 ) -> list[PosteriorRow]:
     """Return the newest posterior of each parcel as known at a settled time (None: now); parcels without one are absent."""
-    return _posteriors(connection, "parcel_key", parcels, model_key, as_known_at)
-
-
-def courses(connection: sa.Connection, parcels: Keys, model_key: int) -> list[PosteriorRow]:
-    """Return the newest posterior of each parcel and newest observation: one for each acquisition, as known now."""
-    return _posteriors(connection, "parcel_key, observed_to", parcels, model_key, None)
-
-
-def _posteriors(
-    connection: sa.Connection, one_per: str, parcels: Keys, model_key: int, as_known_at: datetime | None
-) -> list[PosteriorRow]:
     rows = driver(connection).execute(
-        f"""select distinct on ({one_per}) parcel_key, observed_to, n_s2, n_s1a, n_s1d, n_s1, probabilities from posteriors
-            where parcel_key = any(%s) and model_key = %s and recorded_at <= coalesce(%s, 'infinity'::timestamptz)
-            order by {one_per}, recorded_at desc""".encode(),
+        """select distinct on (parcel_key) parcel_key, observed_to, n_s2, n_s1a, n_s1d, n_s1, probabilities from posteriors
+           where parcel_key = any(%s) and model_key = %s and recorded_at <= coalesce(%s, 'infinity'::timestamptz)
+           order by parcel_key, recorded_at desc""",
         [parcels.tolist(), model_key, as_known_at],
         binary=True,
     )
     return [
-        PosteriorRow(key, to, {"s2": s2, "s1a": s1a, "s1d": s1d, "s1": s1}, probabilities)
-        for key, to, s2, s1a, s1d, s1, probabilities in rows
+        PosteriorRow(key, to, dict(zip(MODALITIES, counts, strict=True)), probabilities)
+        for key, to, *counts, probabilities in rows
     ]
+
+
+def courses(
+    connection: sa.Connection, parcels: Keys, model_key: int, n_classes: int
+) -> tuple[Posteriors, NDArray[np.bool_]]:
+    """Return the newest posterior of each parcel and newest observation as known now, and (G,) which is in force."""
+    # In force is what was recorded last, not what was observed last: a course made anew after a withdrawal may be shorter.
+    rows = fetch_columns(
+        connection,
+        """select distinct on (parcel_key, observed_to) parcel_key, observed_to, n_s2, n_s1a, n_s1d, n_s1, probabilities,
+                  recorded_at = max(recorded_at) over (partition by parcel_key) as is_in_force
+           from posteriors where parcel_key = any(%s) and model_key = %s
+           order by parcel_key, observed_to, recorded_at desc""",
+        [parcels.tolist(), model_key],
+        {
+            "parcel_key": "bigint",
+            "observed_to": "time",
+            **dict.fromkeys((f"n_{name}" for name in MODALITIES), "smallint"),
+            "probabilities": n_classes,
+            "is_in_force": "bool",
+        },
+    )
+    counts = np.stack([rows[f"n_{name}"] for name in MODALITIES], axis=1).astype(np.int64)
+    return Posteriors(rows["parcel_key"], rows["observed_to"], counts, rows["probabilities"]), rows["is_in_force"]
 
 
 @dataclass(frozen=True)
@@ -120,6 +181,7 @@ def ndvi_curves(connection: sa.Connection, parcels: Keys, first: date, last: dat
 
     Fields parcel_key, day, is_causal, is_observed, ndvi, ndvi_sd.
     """
+    # Where one batch recorded both modes of a day, the retrospective one counts (the enum's order).
     return fetch_columns(
         connection,
         """select distinct on (parcel_key, day) parcel_key, day, mode = 'causal' as is_causal, origin = 'observed' as is_observed,

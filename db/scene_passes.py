@@ -49,6 +49,7 @@ class Version:
 
 def lock(connection: sa.Connection) -> None:
     """Wait until no other transaction decides anything of a pass."""
+    # First in its transaction, before any row of found_scenes is locked: in the other order two workers could wait for each other.
     connection.execute(sa.text("select pg_advisory_xact_lock(hashtext('parcelwatch.scenes'))"))
 
 
@@ -89,6 +90,8 @@ def begin_pass(
     Args:
         only_shown: leave tiles out of which this datatake has no product.
     """
+    # Decided once, by whoever begins first: with another time or other home tiles for a later scene, a parcel would have two
+    # observations of one pass.
     connection.execute(
         sa.text("""insert into scene_passes (datatake, observed_at, known_tiles)
                    select :datatake, :observed_at, coalesce(max(tile_key), 0) from scene_tiles
@@ -136,6 +139,7 @@ def begin(  # one argument per column that a scene's product gives
     Args:
         newest_revision: the highest of the others' revisions; None where none began.
     """
+    # Never lower: another version may have emitted every revision below, and an observation's key is taken for good.
     revision: int = connection.execute(
         sa.text("""
             update found_scenes set datatake = :datatake, family = :family, part = :part, baseline = :baseline,

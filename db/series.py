@@ -19,6 +19,9 @@ POLARISATIONS: Final = ("VV", "VH")
 INVALID_PIXEL: Final = -32768
 """What a stored pixel set holds where a pixel was not seen."""
 
+_AT_ONCE: Final = 4096
+"""Parcels of which series are read at once: some 100 MB at a season's end."""
+
 _KEY: Final[Mapping[str, Kind]] = {
     "parcel_key": "bigint",
     "observed_at": "time",
@@ -70,7 +73,8 @@ def _newest(
         select distinct on (parcel_key, observed_at, relative_orbit) {what} from {table}
         where parcel_key = any(%s) and recorded_at <= coalesce(%s, 'infinity'::timestamptz)
         order by parcel_key, observed_at, relative_orbit, revision desc"""
-    rows = fetch_columns(connection, query, [parcels.tolist(), as_known_at], columns)
+    some = [parcels[first : first + _AT_ONCE] for first in range(0, max(len(parcels), 1), _AT_ONCE)]
+    rows = np.concatenate([fetch_columns(connection, query, [keys.tolist(), as_known_at], columns) for keys in some])
     # Withdrawn rows go after the newest revision is chosen, not in the query: else the revision that they withdraw
     # would come back.
     current: NDArray[np.void] = rows[~rows["is_withdrawn"]]

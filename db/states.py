@@ -6,11 +6,12 @@ transaction that removes the pending work that they have folded, so they hold wh
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from db.binary_copy import copy_into
 from db.connect import driver
@@ -18,49 +19,96 @@ from db.series import Keys
 
 OF_NO_MODEL: Final = 0
 """`model_key` of what depends on no model: the season's compact series."""
-_COLUMNS: Final = ("parcel_key", "model_key", "modality", "n_folded", "observed_to", "state")
+_EPOCH_US: Final = 946_684_800_000_000  # 2000-01-01, from where PostgreSQL counts
+_HEAD: Final = np.dtype([("parcel_key", ">i8"), ("n_folded", ">i4"), ("observed_to", ">i8"), ("size", ">i4")])
 
 
-@dataclass(frozen=True, slots=True)
-class StateRow:
-    """A parcel's state in one sequence of a model: a cache, rebuilt from observations when it is missing."""
+@dataclass(frozen=True)
+class States:
+    """The states of N parcels in one sequence of a model."""
 
-    parcel_key: int
     model_key: int
-    modality: str
-    n_folded: int
-    """Observations in it."""
-    observed_to: datetime
-    """The newest of them."""
-    state: bytes
+    sequence: str
+    parcel_key: Keys
+    """(N,) ascending."""
+    n_folded: NDArray[np.int64]
+    """(N,) observations in each."""
+    observed_to: NDArray[np.datetime64]
+    """(N,) the newest of them."""
+    state: pa.BinaryArray
+    """(N,)"""
+
+    def of_size(self, size: int) -> tuple[Keys, NDArray[np.uint8]]:
+        """Return the parcels (K,) whose state has so many bytes, and these as numbers (K, size)."""
+        _, offsets, data = self.state.buffers()
+        starts = np.frombuffer(offsets, np.int32)[: len(self.state) + 1]
+        fits = np.diff(starts) == size
+        numbers = np.frombuffer(data or b"", np.uint8)
+        if fits.all():
+            return self.parcel_key, numbers[: len(fits) * size].reshape(-1, size)
+        return self.parcel_key[fits], numbers[starts[:-1][fits][:, None] + np.arange(size)]
 
 
-def load(connection: sa.Connection, parcels: Keys, model_keys: Sequence[int]) -> list[StateRow]:
-    """Return the states of parcels under some models."""
+def of_numbers(numbers: NDArray[np.generic]) -> pa.BinaryArray:
+    """Return the bytes of each row of an array (N, ...), as states are stored."""
+    size = numbers[:1].nbytes if len(numbers) else 0
+    offsets = np.arange(len(numbers) + 1, dtype=np.int32) * size
+    return pa.Array.from_buffers(
+        pa.binary(), len(numbers), [None, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(numbers).tobytes())]
+    )
+
+
+def load(connection: sa.Connection, parcels: Keys, model_keys: Sequence[int]) -> dict[tuple[int, str], States]:
+    """Return the states of parcels under some models, by model key and sequence."""
     rows = driver(connection).execute(
-        f"select {', '.join(_COLUMNS)} from encoder_states where parcel_key = any(%s) and model_key = any(%s)".encode(),
+        b"""select model_key, modality,
+                   string_agg(int8send(parcel_key) || int4send(n_folded) || timestamptz_send(observed_to)
+                              || int4send(octet_length(state)), ''::bytea),
+                   string_agg(state, ''::bytea)
+            from (select * from encoder_states where parcel_key = any(%s) and model_key = any(%s) order by parcel_key) one
+            group by model_key, modality""",
         [parcels.tolist(), list(model_keys)],
+        prepare=False,
         binary=True,
     )
-    return [StateRow(*row) for row in rows]
+    found = {}
+    for model_key, sequence, heads, state in rows:
+        head = np.frombuffer(heads, _HEAD)
+        offsets = np.r_[0, np.cumsum(head["size"])].astype(np.int32)
+        found[model_key, sequence] = States(
+            model_key,
+            sequence,
+            head["parcel_key"].astype(np.int64),
+            head["n_folded"].astype(np.int64),
+            (head["observed_to"].astype(np.int64) + _EPOCH_US).astype("M8[us]"),
+            pa.Array.from_buffers(pa.binary(), len(head), [None, pa.py_buffer(offsets), pa.py_buffer(state)]),
+        )
+    return found
 
 
-def save(connection: sa.Connection, states: Sequence[StateRow]) -> None:
+def save(connection: sa.Connection, states: Sequence[States]) -> None:
     """Write states, newer over older."""
-    if not states:
+    tables = [
+        pa.table(
+            {
+                "parcel_key": pa.array(one.parcel_key),
+                "model_key": pa.repeat(pa.scalar(one.model_key, pa.int32()), len(one.parcel_key)),
+                "modality": pa.repeat(one.sequence, len(one.parcel_key)),
+                "n_folded": pa.array(one.n_folded.astype(np.int32)),
+                "observed_to": pa.array(one.observed_to, pa.timestamp("us", "UTC")),
+                "state": one.state,
+            }
+        )
+        for one in states
+        if len(one.parcel_key)
+    ]
+    if not tables:
         return
-    kinds = (pa.int64(), pa.int32(), pa.string(), pa.int32(), pa.timestamp("us", "UTC"), pa.binary())
-    rows = pa.table(
-        {
-            name: pa.array([getattr(one, name) for one in states], kind)
-            for name, kind in zip(_COLUMNS, kinds, strict=True)
-        }
-    )
     connection.execute(
         sa.text("""create temp table if not exists incoming_states (like encoder_states) on commit delete rows;
                    truncate incoming_states""")
     )
-    copy_into(connection, "incoming_states", _COLUMNS, rows)
+    copy_into(connection, "incoming_states", tables[0].column_names, pa.concat_tables(tables))
     connection.execute(
         sa.text("""insert into encoder_states select * from incoming_states
                    on conflict (parcel_key, model_key, modality) do update

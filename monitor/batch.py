@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Final, Generic, TypeVar
 
 import numpy as np
@@ -11,18 +12,18 @@ from numpy.typing import NDArray
 
 from db import registry, states
 from db.alerts import FindingRow
-from db.columns import to_utc
 from db.connect import Connection
-from db.parcels import Parcel, Season, load_parcels, season_by_key
-from db.predictions import NdviRows, PosteriorRow
+from db.parcels import Parcel, load_parcels
+from db.predictions import MODALITIES, NdviRows, PosteriorRow, Posteriors
+from db.seasons import Season, season_by_key
 from db.series import pending_series, s1_series, s2_series
-from db.states import OF_NO_MODEL, StateRow
+from db.states import OF_NO_MODEL, States
 from db.work import Claim
 from models.checkpoint import Checkpoint
 from models.classifier.crop_model import CropModel
 from models.ndvi.gap_filler import GapModel
 from monitor.alerts.rules import Finding
-from monitor.season_series import MODALITIES, SeasonSeries
+from monitor.season_series import SeasonSeries
 from monitor.settings import MonitorSettings
 
 Model = TypeVar("Model")
@@ -87,14 +88,22 @@ def _active(
 class Classified:
     """The posteriors that the claimed parcels' new acquisitions make."""
 
-    courses: Mapping[int, list[PosteriorRow]]
-    """By parcel key, in order of acquisition; parcels without a new acquisition are absent, a rebuilt one has all of its own."""
+    posteriors: Posteriors
+    """By parcel and acquisition; parcels without a new acquisition have none, a rebuilt one has all of its own."""
     rebuilt: frozenset[int]
     """Parcels whose course begins at the season's start."""
     n_observations: int
     """Observations that went through the network."""
-    changed: Mapping[int, list[PosteriorRow]]
-    """Those of `courses` that are to be stored."""
+    is_changed: NDArray[np.bool_]
+    """(G,) posteriors that are to be stored."""
+
+    @cached_property
+    def courses(self) -> Mapping[int, list[PosteriorRow]]:
+        """Return the posteriors of each parcel, in order of acquisition, by parcel key."""
+        courses: dict[int, list[PosteriorRow]] = {}
+        for row in self.posteriors.rows():
+            courses.setdefault(row.parcel_key, []).append(row)
+        return courses
 
 
 @dataclass
@@ -116,11 +125,11 @@ class BatchContext:
     """What is pending of parcels in order, all that is known of the others, sorted by parcel and time."""
     series: SeasonSeries
     """The season's clear views and radar of all."""
-    states: dict[tuple[int, str], StateRow]
-    """Of the active models, by parcel key and sequence."""
+    states: dict[tuple[int, str], States]
+    """Those stored, by model key and sequence."""
     classifier: Active[CropModel] | None
     curve_model: Active[GapModel] | None
-    new_states: list[StateRow] = field(default_factory=list)
+    new_states: list[States] = field(default_factory=list)
     """States that are to be stored."""
     recorded_at: datetime | None = None
     """When what the batch stores becomes known, None until all that takes long is done.
@@ -139,12 +148,11 @@ class BatchContext:
         season, keys = season_by_key(connection, claim.season_key), claim.parcel_keys
         classifier, curve_model = models.classifier(connection, claim), models.curve_model(connection, claim)
         active = [one.key for one in (classifier, curve_model) if one is not None]
-        cached = {(one.parcel_key, one.modality): one for one in states.load(connection, keys, [*active, OF_NO_MODEL])}
-        rows = [cached.get((key, SERIES)) for key in keys.tolist()]
-        carried, has_series = SeasonSeries.carried([None if one is None else one.state for one in rows])
+        cached = states.load(connection, keys, [*active, OF_NO_MODEL])
+        carried, has_series = SeasonSeries.carried(keys, cached.get((OF_NO_MODEL, SERIES)))
         is_in_order = has_series & _is_in_order(claim, carried)
         if classifier is not None:
-            is_in_order &= _has_states(classifier.model, cached, keys, carried)
+            is_in_order &= _has_states(classifier, cached, keys, carried)
         new_s2, new_s1 = pending_series(connection, keys[is_in_order], claim.observations)
         s2, s1 = (
             _by_parcel(read(connection, keys[~is_in_order], None), new)
@@ -172,16 +180,17 @@ class BatchContext:
         """Add the season's series of parcels that were observed to the states that are to be stored."""
         observed = np.isin(self.claim.parcel_keys, self.claim.observations["parcel_key"])
         some = np.flatnonzero(observed | ~self.is_in_order)
-        n, newest = self.series.n_observations.sum(axis=1), self.series.newest
-        self.new_states += [
-            StateRow(int(self.claim.parcel_keys[p]), OF_NO_MODEL, SERIES, int(n[p]), to_utc(newest[p]), state)
-            for p, state in zip(some.tolist(), self.series.to_bytes(some), strict=True)
-        ]
+        n, newest = self.series.n_observations.sum(axis=1)[some], self.series.newest[some]
+        keys = self.claim.parcel_keys[some]
+        self.new_states.append(States(OF_NO_MODEL, SERIES, keys, n, newest, self.series.stored(some)))
 
     @property
     def longest_course(self) -> int:
         """Return the most posteriors that are to be stored of one parcel: as many microseconds apart are they recorded."""
-        return max(map(len, self.classified.changed.values()), default=1) if self.classified else 1
+        if self.classified is None:
+            return 1
+        changed = self.classified.posteriors.parcel_key[self.classified.is_changed]
+        return int(np.unique(changed, return_counts=True)[1].max(initial=1))
 
 
 def _is_in_order(claim: Claim, carried: SeasonSeries) -> NDArray[np.bool_]:
@@ -194,15 +203,25 @@ def _is_in_order(claim: Claim, carried: SeasonSeries) -> NDArray[np.bool_]:
 
 
 def _has_states(
-    model: CropModel, cached: Mapping[tuple[int, str], StateRow], keys: NDArray[np.int64], carried: SeasonSeries
+    classifier: Active[CropModel],
+    cached: Mapping[tuple[int, str], States],
+    keys: NDArray[np.int64],
+    carried: SeasonSeries,
 ) -> NDArray[np.bool_]:
     """Return (P,) whether every state of the classifier holds exactly what the carried series does."""
-    has = np.ones(len(keys), bool)
-    for name in model.config.sequences:
-        held = np.array([-1 if (one := cached.get((key, name))) is None else one.n_folded for key in keys.tolist()])
-        members = [MODALITIES.index(one) for one in model.config.members(name)]
-        has &= held == carried.n_observations[:, members].sum(axis=1)
+    has, config = np.ones(len(keys), bool), classifier.model.config
+    for name in config.sequences:
+        members = [MODALITIES.index(one) for one in config.members(name)]
+        has &= n_held(cached.get((classifier.key, name)), keys, -1) == carried.n_observations[:, members].sum(axis=1)
     return has
+
+
+def n_held(stored: States | None, keys: NDArray[np.int64], nothing: int) -> NDArray[np.int64]:
+    """Return (P,) how many observations each parcel's stored state holds, `nothing` where there is none."""
+    held = np.full(len(keys), nothing)
+    if stored is not None:
+        held[np.searchsorted(keys, stored.parcel_key)] = stored.n_folded
+    return held
 
 
 def _by_parcel(known: NDArray[np.void], new: NDArray[np.void]) -> NDArray[np.void]:
@@ -231,7 +250,7 @@ class Counts:
         return cls(
             parcels=len(batch.parcels),
             observations=classified.n_observations if classified else 0,
-            posteriors=sum(map(len, classified.changed.values())) if classified else 0,
+            posteriors=int(classified.is_changed.sum()) if classified else 0,
             ndvi_days=len(curve.day) if curve is not None else 0,
             alert_events=batch.n_alert_events,
         )

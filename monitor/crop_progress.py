@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from db import crop_progress, recording, work
 from db.connect import Connection
 from db.crop_progress import ProgressRow
-from db.parcels import Season
+from db.seasons import Season
 from monitor.alerts.neighbours import CropStands, Neighbours, harvest_day, neighbours_of
 from monitor.alerts.settings import RuleSettings
 
@@ -28,6 +28,7 @@ SAME_NDVI: Final = 0.01
 def refresh(connection: Connection, season: Season, collection: str, settings: RuleSettings, now: datetime) -> int:
     """Recompute the progress of a season when other observations are stored or a day has begun; return the groups stored."""
     last = crop_progress.last_computed(connection, season.season_key, collection)
+    # Counted before the views are read: what is stored in between counts as new next time. The other way round it could be missed.
     n = crop_progress.count_observations(connection, season.starts_on, season.ends_on)
     until = min(now.date(), season.ends_on)
     if last is not None and last.n_observations == n and last.recorded_at.date() >= until:
@@ -36,6 +37,7 @@ def refresh(connection: Connection, season: Season, collection: str, settings: R
     rows = _computed(connection, season, collection, settings, until)
     if not rows:
         return 0
+    # As late as can be: whoever asks as known at a later time waits from here to the commit.
     recorded_at = recording.begin(connection, now)
     crop_progress.save(connection, season.season_key, collection, rows, n, recorded_at)
     work.mark(connection, _affected(connection, season, collection, before, rows, settings), "rules", recorded_at)

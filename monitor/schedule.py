@@ -18,7 +18,7 @@ from db import work
 from db.connect import drop_pooled, engine
 from db.errors import DATABASE_ERRORS, DatabaseUnavailable, first_line, is_away
 from db.leader import Leadership
-from db.parcels import previous_season, season_by_name
+from db.seasons import previous_season, season_by_name
 from monitor import crop_progress
 from monitor.batch import Counts
 from monitor.errors import NothingWorks
@@ -48,6 +48,7 @@ def lead(dsn: str, settings: MonitorSettings, now: datetime) -> int:
 
 def once(worker: Worker, now: datetime) -> Counts:
     """Do the leader's work, then all that is pending: what `monitor once` and the replays call."""
+    # First: what the leader marks is then worked off in the same call, so that findings do not depend on how often it is made.
     lead(worker.dsn, worker.settings, now)
     return worker.poll(now)
 

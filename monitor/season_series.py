@@ -10,15 +10,17 @@ Shapes: P parcels; N views and M passes, sorted by parcel and time.
 Units:  days since the season's start; NDVI dimensionless; backscatter in dB.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from db.predictions import MODALITIES
 from db.series import DIRECTIONS
+from db.states import States
 from models.ndvi.inputs import ClearSeries, SarSeries
 from monitor.features import means, season_days, split_modalities
 
@@ -26,7 +28,6 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 NEVER: Final = np.datetime64("0001-01-01", "us")
-MODALITIES: Final = ("s2", "s1a", "s1d", "s1")
 _VIEW: Final = np.dtype([("day", "<f4"), ("ndvi", "<f4")])
 _PASS: Final = np.dtype([("day", "<f4"), ("vv_db", "<f4"), ("vh_db", "<f4"), ("orbit", "<i2"), ("direction_nr", "i1")])
 _HEAD: Final = np.dtype(
@@ -77,20 +78,25 @@ class SeasonSeries:
         return cls(views, view_parcel, is_new[0][clear], passes, place, is_new[1], counts, newest)
 
     @classmethod
-    def carried(cls, stored: Sequence[bytes | None]) -> tuple["SeasonSeries", Bools]:
-        """Return the series of P stored rows, and which of them are there and can be read."""
-        size = _HEAD.itemsize
-        heads = np.frombuffer(b"".join((one or b"")[:size].ljust(size, b"\0") for one in stored), _HEAD)
+    def carried(cls, parcel_keys: Ints, stored: States | None) -> tuple["SeasonSeries", Bools]:
+        """Return the series of P parcels that are stored, and (P,) of which one is there that can be read."""
+        heads, size = np.zeros(len(parcel_keys), _HEAD), _HEAD.itemsize
+        rows = [] if stored is None else stored.state.to_pylist()
+        place = np.searchsorted(parcel_keys, stored.parcel_key) if stored is not None else np.zeros(0, np.int64)
+        heads[place] = np.frombuffer(b"".join(one[:size].ljust(size, b"\0") for one in rows), _HEAD)
         view_ends = size + heads["views"].astype(np.int64) * _VIEW.itemsize
-        ends = view_ends + heads["passes"].astype(np.int64) * _PASS.itemsize
-        has = (heads["version"] == _VERSION) & (ends == np.array([len(one or b"") for one in stored]))
+        sizes = np.zeros(len(parcel_keys), np.int64)
+        sizes[place] = [len(one) for one in rows]
+        has = (heads["version"] == _VERSION) & (view_ends + heads["passes"].astype(np.int64) * _PASS.itemsize == sizes)
         heads = np.where(has, heads, np.zeros(1, _HEAD))
         there = [
-            (one, end) for one, end, is_whole in zip(stored, view_ends.tolist(), has, strict=True) if one and is_whole
+            (one, end)
+            for one, end, is_whole in zip(rows, view_ends[place].tolist(), has[place], strict=True)
+            if is_whole
         ]
         views = np.frombuffer(b"".join(one[size:end] for one, end in there), _VIEW)
         passes = np.frombuffer(b"".join(one[end:] for one, end in there), _PASS)
-        parcel = np.arange(len(stored))
+        parcel = np.arange(len(parcel_keys))
         return cls(
             views,
             np.repeat(parcel, heads["views"]),
@@ -127,7 +133,7 @@ class SeasonSeries:
             np.where(keep, self.newest, NEVER),
         )
 
-    def to_bytes(self, parcels: Ints) -> list[bytes]:
+    def stored(self, parcels: Ints) -> pa.BinaryArray:
         """Return the compact rows of some parcels."""
         n = len(self.newest)
         heads = np.zeros(n, _HEAD)
@@ -137,15 +143,16 @@ class SeasonSeries:
         )
         heads["n_observations"] = self.n_observations
         parts = [
-            (values.tobytes(), (np.r_[0, np.cumsum(heads[name])].astype(np.int64) * values.itemsize).tolist())
+            (values.tobytes(), (np.r_[0, np.cumsum(heads[name], dtype=np.int64)] * values.itemsize).tolist())
             for name, values in (("views", self.views), ("passes", self.passes))
         ]
         (views, view), (passes, one_pass) = parts
         head, size = heads.tobytes(), _HEAD.itemsize
-        return [
+        rows = [
             head[p * size : (p + 1) * size] + views[view[p] : view[p + 1]] + passes[one_pass[p] : one_pass[p + 1]]
             for p in parcels.tolist()
         ]
+        return pa.array(rows, pa.binary())
 
     def sar(self) -> SarSeries:
         """Return the radar as the curve's model takes it."""

@@ -20,8 +20,10 @@ import shapely
 import sqlalchemy as sa
 
 from db.connect import engine
-from db.parcels import ParcelRow, ensure_season, upsert_parcels
-from db.scenes import LedgerRow, ledger, name_places, named_places
+from db.parcel_import import ParcelRow, upsert_parcels
+from db.scene_ledger import LedgerRow, ledger
+from db.scenes import name_places, named_places
+from db.seasons import ensure_season
 from db.series import S2_BANDS
 from ingest.imagery.scene import Grid
 from ingest.imagery.settings import ImagerySettings

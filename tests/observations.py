@@ -10,7 +10,8 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from db.connect import engine
-from db.parcels import ParcelRow, ensure_season, upsert_parcels
+from db.parcel_import import ParcelRow, upsert_parcels
+from db.seasons import ensure_season
 from ingest.stream.consumer import Consumer
 from ingest.stream.schemas import S2
 

@@ -7,7 +7,7 @@ import typer
 
 from db import registry, work
 from db.connect import engine
-from db.parcels import season_by_name
+from db.seasons import season_by_name
 from devstack.addresses import resolve_dsn
 from models.checkpoint import Checkpoint
 from models.classifier.network import ClassifierConfig

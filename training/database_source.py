@@ -9,7 +9,8 @@ import numpy as np
 from pydantic import Field
 
 from db.connect import engine
-from db.parcels import Parcel, season_by_name
+from db.parcels import Parcel
+from db.seasons import season_by_name
 from devstack.addresses import resolve_dsn
 from training import season_models, stored_season
 from training.folds import blocked_folds

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from db import registry
 from db.connect import Connection
-from db.parcels import Season
 from db.registry import Task
+from db.seasons import Season
 from models.checkpoint import Checkpoint, pack
 from models.classifier.crop_model import CropModel
 from models.classifier.fitting import Epoch, Session, TrainingConfig
@@ -42,7 +42,7 @@ UNITS: Mapping[str, str] = {
 """Of what a model reads; its description states them."""
 
 
-def classifier(
+def classifier(  # the data, and options of one training that have defaults
     data: TrainingData,
     *,
     evaluation_dates: tuple[date, ...] = (),

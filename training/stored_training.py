@@ -9,7 +9,8 @@ from typing import Any
 
 from db import registry
 from db.connect import Connection, engine
-from db.parcels import Parcel, Season, season_by_name
+from db.parcels import Parcel
+from db.seasons import Season, season_by_name
 from devstack.addresses import resolve_dsn
 from models.checkpoint import Checkpoint
 from models.ndvi.gap_filler import GapModel

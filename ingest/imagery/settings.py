@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from ingest.parcels.geometry import INNER_BUFFER_S1_M, INNER_BUFFER_S2_M, MIN_FULL_PIXELS
+from ingest.parcels.pixels import INNER_BUFFER_S1_M, INNER_BUFFER_S2_M, MIN_FULL_PIXELS
 from ingest.stream.schemas import Sensor
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ingest.parcels.files import ParcelFileError
+from ingest.parcels.errors import ParcelFileError
 
 AGENCIES_FOLDER: Final = Path(__file__).parent / "agencies"
 

@@ -13,12 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from db.connect import Connection, engine
-from db.parcels import ParcelCount, Season, UnknownSeason, count_parcels, ensure_season, season_by_name, widen_season
+from db.parcels import ParcelCount, count_parcels
+from db.seasons import Season, UnknownSeason, ensure_season, season_by_name, widen_season
 from devstack.addresses import resolve_dsn
 from ingest.errors import IngestError
 from ingest.parcels.columns import load_agency
-from ingest.parcels.geometry import MAX_OVERLAP
-from ingest.parcels.importer import ImportOptions, ImportReport, import_parcels
+from ingest.parcels.declared import ImportOptions
+from ingest.parcels.importer import ImportReport, import_parcels
+from ingest.parcels.overlaps import MAX_OVERLAP
 from ingest.parcels.texts import MAX_CHARACTERS, storable
 from terminal.output import console, error_console, printable, table
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 # Little-endian float32 whatever the machine: states are stored and read by different ones.
@@ -166,25 +167,24 @@ def concatenate(states: Sequence[State]) -> State:
     )
 
 
-def to_bytes(state: State) -> list[bytes]:
-    """Return each parcel's state for storage: m, s, v as float32 little endian, H * (2 + D) numbers. The model id is apart."""
-    flat = torch.cat([state.m, state.s, state.v.flatten(1)], dim=1).detach().cpu().numpy().astype(STORED)
-    return [row.tobytes() for row in flat]
+def to_array(state: State) -> NDArray[np.float32]:
+    """Return each parcel's state for storage (P, H * (2 + D)): m, s, v as float32 little endian. The model id is apart."""
+    flat: NDArray[np.float32] = torch.cat([state.m, state.s, state.v.flatten(1)], dim=1).detach().cpu().numpy()
+    return flat.astype(STORED, copy=False)
 
 
-def from_bytes(stored: Sequence[bytes], heads: int, width: int, *, model: str = "") -> State:
-    """Return the state of P parcels from P stored ones; the model id is the one stored beside the bytes.
+def from_array(stored: NDArray[np.float32], heads: int, width: int, *, model: str = "") -> State:
+    """Return the state of P parcels from stored numbers (P, H * (2 + D)); the model id is the one stored beside them.
 
     Raises:
         ValueError: a stored state has another size than heads and width need.
     """
     numbers = heads * (2 + width)
-    wrong = {len(one) for one in stored} - {numbers * STORED.itemsize}
-    if wrong:
+    if stored.shape[1] != numbers:
         size = numbers * STORED.itemsize
-        raise ValueError(f"a stored state of {heads} heads of {width} has {size} bytes, got {sorted(wrong)}")
-    flat = np.frombuffer(b"".join(stored), STORED).astype(np.float32).reshape(len(stored), numbers)
-    m, s, v = (torch.from_numpy(part.copy()) for part in np.split(flat, [heads, 2 * heads], axis=1))
+        got = stored.shape[1] * STORED.itemsize
+        raise ValueError(f"a stored state of {heads} heads of {width} has {size} bytes, got {got}")
+    m, s, v = (torch.from_numpy(part.astype(np.float32)) for part in np.split(stored, [heads, 2 * heads], axis=1))
     return State(m, s, v.view(-1, heads, width), model)
 
 

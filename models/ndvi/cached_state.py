@@ -9,12 +9,12 @@ Units:  whole days since the season's start, steps of 6 days.
 Errors: none; a stored state that another model or version made is empty.
 """
 
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.classifier.attention_state import STORED
@@ -22,8 +22,10 @@ from models.ndvi.inputs import NEVER, Bools, Ints
 from models.ndvi.network import GapNetwork
 from models.ndvi.queries import STEP_DAYS, next_step
 
-HEAD = struct.Struct("<16siiII")
-"""Before the numbers of a stored state: model, first step, day, checksums."""
+HEAD = np.dtype([("model", "V16"), ("first_step", "<i4"), ("day", "<i4"), ("steps_sum", "<u4"), ("views_sum", "<u4")])
+"""Before the numbers of a stored state: model, first step, day, checksums.
+
+The model's name must change with all that a state depends on: bytes of another meaning and the same length look like ours."""
 
 
 @dataclass(frozen=True)
@@ -83,33 +85,48 @@ class CachedState:
         return CachedState(self.model, first, day, steps, views, encoder, decoder)
 
 
-def to_bytes(states: CachedState) -> list[bytes]:
-    """Return each parcel's state for storage: 32 bytes of head and K (2 H + 2 G) float32 little endian."""
+def to_array(states: CachedState) -> NDArray[np.uint8]:
+    """Return each parcel's state for storage (P, size): 32 bytes of head and K (2 H + 2 G) float32 little endian."""
+    n, heads = len(states.day), np.empty(len(states.day), HEAD)
+    heads["model"] = np.void(states.model)
+    for name in ("first_step", "day", "steps_sum", "views_sum"):
+        heads[name] = getattr(states, name)
     flat = torch.cat([one.permute(2, 0, 1, 3).flatten(1) for one in (states.encoder, states.decoder)], dim=1)
-    heads = zip(states.first_step, states.day, states.steps_sum, states.views_sum, strict=True)
-    rows = flat.cpu().numpy().astype(STORED)
-    return [HEAD.pack(states.model, *map(int, head)) + row.tobytes() for head, row in zip(heads, rows, strict=True)]
+    numbers = np.ascontiguousarray(flat.cpu().numpy().astype(STORED, copy=False))
+    return np.concatenate(
+        [
+            heads.view(np.uint8).reshape(n, HEAD.itemsize),
+            numbers.view(np.uint8).reshape(n, size_of(states) - HEAD.itemsize),
+        ],
+        axis=1,
+    )
 
 
-def from_bytes(stored: Sequence[bytes | None], empty: CachedState) -> CachedState:
-    """Return the states of P parcels; empty where there is none or another model made it: a cache is made anew, not mended.
+def size_of(empty: CachedState) -> int:
+    """Return the bytes of a parcel's stored state."""
+    k, _, _, hidden = empty.encoder.shape
+    return HEAD.itemsize + k * 2 * (hidden + empty.decoder.shape[3]) * STORED.itemsize
+
+
+def from_array(stored: NDArray[np.uint8], parcel: Ints, empty: CachedState) -> CachedState:
+    """Return the states of P parcels, of which K are stored; empty where another model made it: a cache is made anew, not mended.
 
     Args:
+        stored: (K, size) of some parcels.
+        parcel: (K,) which of the P.
         empty: the empty states of P parcels, of the model that is to go on with them.
     """
-    is_like = (empty.encoder[:, :, 0], empty.decoder[:, :, 0]) if stored else ()
-    sizes = [one.numel() for one in is_like]
-    nothing = HEAD.pack(empty.model, NEVER, -NEVER, 0, 0) + bytes(sum(sizes) * STORED.itemsize)
-    kept = [
-        one if one is not None and len(one) == len(nothing) and one.startswith(empty.model) else nothing
-        for one in stored
-    ]
-    if not kept:
-        return empty
-    first, day, steps, views = np.array([HEAD.unpack_from(one)[1:] for one in kept], np.int64).T
-    flat = np.stack([np.frombuffer(one, STORED, offset=HEAD.size) for one in kept]).astype(np.float32)
-    parts = zip(np.split(flat, sizes[:1], axis=1), is_like, strict=True)
-    encoder, decoder = (
-        torch.as_tensor(part, device=like.device).view(-1, *like.shape).permute(1, 2, 0, 3) for part, like in parts
-    )
-    return CachedState(empty.model, first, day, steps, views, encoder, decoder)
+    heads = np.ascontiguousarray(stored[:, : HEAD.itemsize]).view(HEAD)[:, 0]
+    # Others stay empty, which is right at any time: what is empty is read anew from the observations.
+    own = np.flatnonzero(np.array([bytes(one) == empty.model for one in heads["model"]], bool))
+    numbers = np.ascontiguousarray(stored[own, HEAD.itemsize :]).view(STORED).astype(np.float32)
+    parts = np.split(numbers, [empty.encoder[:, :, :1].numel()], axis=1)
+    states = empty.rows(np.arange(len(empty.day)))  # a copy
+    to = torch.as_tensor(parcel[own])
+    for part, into in zip(parts, (states.encoder, states.decoder), strict=True):
+        into[:, :, to] = (
+            torch.as_tensor(part, device=into.device).view(-1, *into.shape[:2], into.shape[3]).permute(1, 2, 0, 3)
+        )
+    for name in ("first_step", "day", "steps_sum", "views_sum"):
+        getattr(states, name)[parcel[own]] = heads[name][own]
+    return states

@@ -1,11 +1,9 @@
 """Findings in a sentence, for people who decide on them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any, Final
 
-RULES: Final = ("crop_mismatch", "no_emergence", "early_loss")
-"""Rules that have a sentence in `_said`."""
 DECISIONS: Final = ("acknowledged", "dismissed")
 """Events of an alert that a person made."""
 
@@ -36,24 +34,48 @@ def percent(probability: float) -> str:
 
 
 def _said(rule: str, evidence: Mapping[str, Any]) -> str:
-    if rule == "crop_mismatch" and "declared" in evidence:
-        return (
-            f"probability of the declared {evidence['declared']} {percent(evidence['probability_of_declared'])}, "
-            f"of {evidence['most_likely']} {percent(evidence['probability_of_most_likely'])}, "
-            f"after {evidence['n_observations']} observations"
-        )
-    views = "; ".join(f"{day} NDVI {ndvi:.2f}" for day, ndvi in evidence.get("clear_views", []))
-    if rule == "no_emergence" and "emergence_due" in evidence:
-        return (
-            f"emergence was due {evidence['emergence_due']}, as on {evidence['neighbours']} parcels of the same crop around; "
-            f"clear views: {views or 'none'}"
-        )
-    if "lost_on" in evidence:
-        share = evidence.get("standing_share_of_neighbours", 0)
-        return (
-            f"canopy lost on {evidence['lost_on']} while {percent(share)} of the {evidence['neighbours']} parcels of the same "
-            f"crop around had one; clear views: {views or 'none'}"
-        )
-    if rule not in RULES:  # a rule without a sentence here: its evidence as it is, never "nothing departs"
-        return "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in evidence.items())
-    return ""
+    if sentence := SENTENCES.get(rule):
+        return sentence(evidence)
+    # A rule without a sentence here: its evidence as it is, never "nothing departs".
+    return "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in evidence.items())
+
+
+def _mismatch(evidence: Mapping[str, Any]) -> str:
+    if "declared" not in evidence:
+        return ""
+    return (
+        f"probability of the declared {evidence['declared']} {percent(evidence['probability_of_declared'])}, "
+        f"of {evidence['most_likely']} {percent(evidence['probability_of_most_likely'])}, "
+        f"after {evidence['n_observations']} observations"
+    )
+
+
+def _no_emergence(evidence: Mapping[str, Any]) -> str:
+    if "emergence_due" not in evidence:
+        return ""
+    return (
+        f"emergence was due {evidence['emergence_due']}, as on {evidence['neighbours']} parcels of the same crop around; "
+        f"clear views: {_views(evidence)}"
+    )
+
+
+def _early_loss(evidence: Mapping[str, Any]) -> str:
+    if "lost_on" not in evidence:
+        return ""
+    share = evidence.get("standing_share_of_neighbours", 0)
+    return (
+        f"canopy lost on {evidence['lost_on']} while {percent(share)} of the {evidence['neighbours']} parcels of the same "
+        f"crop around had one; clear views: {_views(evidence)}"
+    )
+
+
+def _views(evidence: Mapping[str, Any]) -> str:
+    return "; ".join(f"{day} NDVI {ndvi:.2f}" for day, ndvi in evidence.get("clear_views", [])) or "none"
+
+
+SENTENCES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
+    "crop_mismatch": _mismatch,
+    "no_emergence": _no_emergence,
+    "early_loss": _early_loss,
+}
+"""Each rule's evidence in words; "" where nothing departs."""

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from db.connect import Connection
-from db.parcels import season_by_name
+from db.seasons import season_by_name
 from db.status import Group, season_groups
 from monitor.alerts.rules import RULES
 from monitor.errors import NotFound

@@ -17,7 +17,8 @@ from db import history as store
 from db import registry
 from db.connect import Connection, engine
 from db.history import HistoryRow
-from db.parcels import Season, load_parcels, season_by_name
+from db.parcels import load_parcels
+from db.seasons import Season, season_by_name
 from db.series import available_series
 from db.status import Group
 from devstack.addresses import resolve_dsn

@@ -21,19 +21,17 @@ import torch
 from numpy.typing import NDArray
 
 from db import predictions
-from db.columns import to_utc
 from db.connect import Connection
-from db.predictions import PosteriorRow
+from db.predictions import MODALITIES, Posteriors
 from db.series import pixel_sets
-from db.states import StateRow
-from db.work import Claim
+from db.states import States, of_numbers
 from models.classifier import attention_state
-from models.classifier.attention_state import State
+from models.classifier.attention_state import STORED, State
 from models.classifier.crop_model import CropModel
 from models.classifier.normalisation import Observations
-from monitor.batch import Active, BatchContext, Classified
+from monitor.batch import Active, BatchContext, Classified, n_held
 from monitor.features import geometry, packed, season_days, sensor_of, split_modalities
-from monitor.season_series import MODALITIES, NEVER
+from monitor.season_series import NEVER
 
 SAME: Final = 2e-6
 """Probabilities that differ by less are the same: the order of float32 sums changes them by some 1e-7."""
@@ -93,13 +91,14 @@ def classify(batch: BatchContext) -> None:
     if batch.classifier is None:
         return
     classified = fold(batch, batch.classifier)
-    batch.classified = replace(classified, changed=_changed(batch.connection, batch.classifier.key, classified))
+    batch.classified = replace(classified, is_changed=_is_changed(batch.connection, batch.classifier.key, classified))
 
 
 def save(batch: BatchContext) -> None:
     """Store the posteriors that changed."""
     if batch.classifier is not None and batch.classified is not None and batch.recorded_at is not None:
-        predictions.save_posteriors(batch.connection, batch.classifier.key, batch.classified.changed, batch.recorded_at)
+        changed = batch.classified.posteriors.where(batch.classified.is_changed)
+        predictions.save_posteriors(batch.connection, batch.classifier.key, changed, batch.recorded_at)
 
 
 def fold(batch: BatchContext, classifier: Active[CropModel]) -> Classified:
@@ -108,10 +107,10 @@ def fold(batch: BatchContext, classifier: Active[CropModel]) -> Classified:
     shape = geometry(*zip(*((p.perimeter_m, p.area_ha, p.bbox_fill) for p in batch.parcels), strict=True))
     members = {name: model.config.members(name) for name in model.config.sequences}
     known = _Rows.of(batch, [one.name for one in model.config.modalities])
-    is_rebuilt = _rebuilt(batch, members, known)
+    is_rebuilt = _rebuilt(batch, classifier, known)
     new = {name: known.is_new[name] | is_rebuilt[known.index[name]] for name in known.all}
     acquired = _Acquisitions.of(known, new)
-    start = _states(claim, batch.states, is_rebuilt, model)
+    start = _states(batch, classifier, is_rebuilt)
     observations = _packed(connection, model, known, new, acquired, starts_on)
     each = model.encode(
         model.batch(observations, shape[acquired.parcel]).to(model.device),
@@ -120,41 +119,49 @@ def fold(batch: BatchContext, classifier: Active[CropModel]) -> Classified:
     of = _tensor(acquired.parcel).to(model.device)
     after = {name: attention_state.prefixes(start[name], state, of) for name, state in each.items()}
     batch.new_states += _state_rows(classifier.key, members, known, is_rebuilt, start, after, acquired)
-    courses = _courses(model, known, is_rebuilt, acquired, after, starts_on)
+    posteriors = _posteriors(model, known, is_rebuilt, acquired, after, starts_on)
     rebuilt = frozenset(claim.parcel_keys[is_rebuilt].tolist())
-    return Classified(courses, rebuilt, sum(int(one.sum()) for one in new.values()), {})
+    n_folded = sum(int(one.sum()) for one in new.values())
+    return Classified(posteriors, rebuilt, n_folded, np.ones(len(posteriors.parcel_key), bool))
 
 
-def _changed(connection: Connection, model_key: int, folded: Classified) -> dict[int, list[PosteriorRow]]:
-    """Return the posteriors that are not stored like that: of a rebuilt parcel those that differ, and then its last one too.
+def _is_changed(connection: Connection, model_key: int, folded: Classified) -> NDArray[np.bool_]:
+    """Return (G,) posteriors that are not stored like that: of a rebuilt parcel those that differ, and then its last one too.
 
     The last one is in force because it is recorded last, so it follows whatever is written.
     """
-    rebuilt = np.array(sorted(folded.rebuilt & folded.courses.keys()), np.int64)
-    stored = {(row.parcel_key, row.observed_to): row for row in predictions.courses(connection, rebuilt, model_key)}
-    in_force = {row.parcel_key: row for row in predictions.latest_posteriors(connection, rebuilt, model_key, None)}
-    rows: dict[int, list[PosteriorRow]] = {}
-    for key, course in folded.courses.items():
-        if key not in folded.rebuilt:
-            rows[key] = course
-            continue
-        some = [row for row in course[:-1] if not _is_same(stored.get((key, row.observed_to)), row)]
-        if some or not _is_same(in_force.get(key), course[-1]):
-            rows[key] = [*some, course[-1]]
-    return rows
-
-
-def _is_same(before: PosteriorRow | None, row: PosteriorRow) -> bool:
-    return (
-        before is not None
-        and before.observed_to == row.observed_to
-        and all(before.n_observations[name] == n for name, n in row.n_observations.items())
-        and len(before.probabilities) == len(row.probabilities)
-        and bool(np.allclose(before.probabilities, row.probabilities, rtol=0, atol=SAME))
+    new = folded.posteriors
+    is_changed = np.ones(len(new.parcel_key), bool)
+    asked = np.flatnonzero(np.isin(new.parcel_key, list(folded.rebuilt)))
+    if len(asked) == 0:
+        return is_changed
+    stored, is_in_force = predictions.courses(
+        connection, np.unique(new.parcel_key[asked]), model_key, new.probabilities.shape[1]
     )
+    if len(stored.parcel_key) == 0:
+        return is_changed
+    place = np.searchsorted(_keys_of(stored), _keys_of(new)[asked])
+    old = np.minimum(place, len(stored.parcel_key) - 1)
+    is_same = (_keys_of(stored)[old] == _keys_of(new)[asked]) & np.all(
+        stored.n_observations[old] == new.n_observations[asked], axis=1
+    )
+    is_same &= np.all(np.abs(stored.probabilities[old] - new.probabilities[asked]) <= SAME, axis=1)
+    is_last = new.is_last[asked]
+    is_changed[asked] = ~is_same
+    # A last one that is stored like that, but no longer in force, is written again, as is one after which any was written.
+    any_changed = np.isin(new.parcel_key[asked], new.parcel_key[asked[~is_same | (is_last & ~is_in_force[old])]])
+    is_changed[asked] |= is_last & any_changed
+    return is_changed
 
 
-def _rebuilt(batch: BatchContext, members: Mapping[str, tuple[str, ...]], known: _Rows) -> NDArray[np.bool_]:
+def _keys_of(posteriors: Posteriors) -> NDArray[np.void]:
+    """Return (G,) parcel and time of acquisition as one value that can be sorted."""
+    keys = np.empty(len(posteriors.parcel_key), [("parcel_key", "i8"), ("observed_to", "M8[us]")])
+    keys["parcel_key"], keys["observed_to"] = posteriors.parcel_key, posteriors.observed_to
+    return keys
+
+
+def _rebuilt(batch: BatchContext, classifier: Active[CropModel], known: _Rows) -> NDArray[np.bool_]:
     """Return (P,) parcels whose states must be made anew."""
     claim, observed = batch.claim, batch.claim.observations
     is_rebuilt = claim.is_due("classifier") | known.is_late()
@@ -162,9 +169,9 @@ def _rebuilt(batch: BatchContext, members: Mapping[str, tuple[str, ...]], known:
     is_rebuilt |= np.isin(claim.parcel_keys, observed["parcel_key"][observed["revision"] > 0])
     # A state must hold exactly what is known less what is pending: anything else (a dropped state, the first pass over a
     # season that already runs) is not patched but made anew.
-    for name, modalities in members.items():
-        held = np.array([s.n_folded if (s := batch.states.get((int(key), name))) else 0 for key in claim.parcel_keys])
-        is_rebuilt |= known.before(modalities) != held
+    for name in classifier.model.config.sequences:
+        modalities, stored = classifier.model.config.members(name), batch.states.get((classifier.key, name))
+        is_rebuilt |= known.before(modalities) != n_held(stored, claim.parcel_keys, 0)
     # Of parcels in order nothing but the pending was read.
     return is_rebuilt & ~batch.is_in_order
 
@@ -216,43 +223,48 @@ def _packed(
     return observations
 
 
-def _states(
-    claim: Claim, stored: Mapping[tuple[int, str], StateRow], is_rebuilt: NDArray[np.bool_], model: CropModel
-) -> dict[str, State]:
+def _states(batch: BatchContext, classifier: Active[CropModel], is_rebuilt: NDArray[np.bool_]) -> dict[str, State]:
     """Return the states to fold into: stored ones, empty ones where there is none or it is rebuilt."""
-    empty = model.network.initial_states(1)
+    model, keys = classifier.model, batch.claim.parcel_keys
     states = {}
-    for name, one in empty.items():
-        nothing = attention_state.to_bytes(one)[0]
-        kept = [
-            nothing if anew or (int(key), name) not in stored else stored[int(key), name].state
-            for key, anew in zip(claim.parcel_keys, is_rebuilt, strict=True)
-        ]
-        states[name] = attention_state.from_bytes(kept, one.m.shape[1], one.v.shape[2], model=model.model).to(
-            model.device
-        )
+    for name, empty in model.network.initial_states(1).items():
+        numbers = np.repeat(attention_state.to_array(empty), len(keys), axis=0)
+        if (stored := batch.states.get((classifier.key, name))) is not None:
+            size = numbers.shape[1] * STORED.itemsize
+            key, kept = stored.of_size(size)
+            if lost := np.setdiff1d(
+                stored.parcel_key[~is_rebuilt[np.searchsorted(keys, stored.parcel_key)]], key
+            ).tolist():
+                raise ValueError(
+                    f"the state {name} of parcels {lost[:5]} has not {size} bytes; delete it from encoder_states"
+                )
+            place = np.searchsorted(keys, key)
+            some = ~is_rebuilt[place]
+            numbers[place[some]] = np.ascontiguousarray(kept[some]).view(STORED)
+        state = attention_state.from_array(numbers, empty.m.shape[1], empty.v.shape[2], model=model.model)
+        states[name] = state.to(model.device)
     return states
 
 
-def _courses(
+def _posteriors(
     model: CropModel,
     known: _Rows,
     is_rebuilt: NDArray[np.bool_],
     acquired: _Acquisitions,
     after: Mapping[str, State],
     starts_on: date,
-) -> dict[int, list[PosteriorRow]]:
-    """Return the posterior after each acquisition, by parcel key."""
-    courses: dict[int, list[PosteriorRow]] = {}
-    if len(acquired.parcel) == 0:
-        return courses
-    probabilities = model.posteriors(after, season_days(acquired.time, starts_on))
-    counts = _counts(known, is_rebuilt, acquired)
-    for g, (p, row) in enumerate(zip(acquired.parcel.tolist(), probabilities, strict=True)):
-        seen = {name: int(count[g]) for name, count in counts.items()}
-        key = int(known.parcel_keys[p])
-        courses.setdefault(key, []).append(PosteriorRow(key, to_utc(acquired.time[g]), seen, row.tolist()))
-    return courses
+) -> Posteriors:
+    """Return the posterior after each acquisition."""
+    n = len(acquired.parcel)
+    probabilities = (
+        model.posteriors(after, season_days(acquired.time, starts_on))
+        if n
+        else np.zeros((0, len(model.config.classes)), np.float32)
+    )
+    counts, n_observations = _counts(known, is_rebuilt, acquired), np.zeros((n, len(MODALITIES)), np.int64)
+    for name, count in counts.items():
+        n_observations[:, MODALITIES.index(name)] = count
+    return Posteriors(known.parcel_keys[acquired.parcel], acquired.time, n_observations, probabilities)
 
 
 def _counts(known: _Rows, is_rebuilt: NDArray[np.bool_], acquired: _Acquisitions) -> dict[str, NDArray[np.int64]]:
@@ -275,21 +287,19 @@ def _state_rows(  # what an acquisition changes, by what it is found from
     start: Mapping[str, State],
     after: Mapping[str, State],
     acquired: _Acquisitions,
-) -> list[StateRow]:
+) -> list[States]:
     """Return the states after each parcel's last acquisition, and those of parcels rebuilt to nothing."""
     last = acquired.last
     parcel, newest = acquired.parcel[last], np.full(len(is_rebuilt), NEVER)
     newest[parcel] = acquired.time[last]
     # A rebuilt state is stored even if it is empty now: all its observations may have been withdrawn.
     emptied = np.setdiff1d(np.flatnonzero(is_rebuilt), parcel)
-    rows: list[StateRow] = []
+    rows: list[States] = []
     for name, modalities in members.items():
         n_folded = sum((known.n_known[one] for one in modalities), np.zeros(len(known.parcel_keys), np.int64))
         for which, state in ((parcel, after[name].take(_tensor(last))), (emptied, start[name].take(_tensor(emptied)))):
-            rows += [
-                StateRow(int(known.parcel_keys[p]), model_key, name, int(n_folded[p]), to_utc(newest[p]), one)
-                for p, one in zip(which.tolist(), attention_state.to_bytes(state), strict=True)
-            ]
+            numbers = of_numbers(attention_state.to_array(state))
+            rows.append(States(model_key, name, known.parcel_keys[which], n_folded[which], newest[which], numbers))
     return rows
 
 

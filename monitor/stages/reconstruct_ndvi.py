@@ -19,7 +19,6 @@ Reads the batch's observations and curve model, stored states and days. Adds `cu
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
 import numpy as np
@@ -27,18 +26,17 @@ from numpy.typing import NDArray
 
 from db import predictions
 from db.connect import Connection
-from db.parcels import Season
 from db.predictions import NdviRows
+from db.seasons import Season
 from db.series import DIRECTIONS
-from db.states import StateRow
-from db.work import Claim
-from models.ndvi.cached_state import CachedState, from_bytes, to_bytes
+from db.states import States, of_numbers
+from models.ndvi.cached_state import CachedState, from_array, size_of, to_array
 from models.ndvi.daily_curve import ORIGINS, reconstruct_curve
 from models.ndvi.gap_filler import GapModel
 from models.ndvi.inputs import ClearSeries, SarSeries
 from models.ndvi.state_updates import begin
 from models.ndvi.views import MODES, Mode
-from monitor.batch import BatchContext
+from monitor.batch import Active, BatchContext
 from monitor.features import means, season_days
 
 Ints = NDArray[np.int64]
@@ -66,9 +64,9 @@ def reconstruct(batch: BatchContext) -> None:
     connection, claim, season = batch.connection, batch.claim, batch.season
     keys, model = claim.parcel_keys, batch.curve_model.model
     sar, clear = batch.series.sar(), batch.series.clear()
-    observed = _observed(batch, sar, clear)
-    first, is_recomputed = _first_informed(connection, claim, season, observed)
-    before = _cached_states(batch, model)
+    observed = _observed(batch)
+    first, is_recomputed = _first_informed(batch, observed)
+    before = _cached_states(batch, batch.curve_model)
     cached, parts = before, [_NO_ROWS]
     for step in _steps(first, observed):
         some_sar, some_clear = _of(sar, step.parcel, len(keys)), _of(clear, step.parcel, len(keys))
@@ -89,7 +87,7 @@ def reconstruct(batch: BatchContext) -> None:
             )
         )
     if len(parts) > 1:
-        batch.new_states += _state_rows(batch, batch.curve_model.key, before, cached, sar, clear)
+        batch.new_states += _new_states(batch, batch.curve_model.key, before, cached)
     # A row is stored again only if its value differs: an unchanged day keeps the time at which it first became known.
     batch.curve = _changed(connection, NdviRows.joined(parts), keys[is_recomputed])
 
@@ -149,56 +147,75 @@ def curve_series(
     return sar, ClearSeries(np.searchsorted(keys, clear["parcel_key"]), days, clear["ndvi"].astype(np.float64))
 
 
-def _cached_states(batch: BatchContext, model: GapModel) -> dict[Mode, CachedState]:
+def _cached_states(batch: BatchContext, active: Active[GapModel]) -> dict[Mode, CachedState]:
     """Return the cached states, empty where none is stored."""
-    keys = batch.claim.parcel_keys
-    rows = {mode: [batch.states.get((key, SEQUENCE[mode])) for key in keys.tolist()] for mode in MODES}
-    return {
-        mode: from_bytes([None if one is None else one.state for one in some], begin(model, mode, len(keys)))
-        for mode, some in rows.items()
-    }
+    keys, cached = batch.claim.parcel_keys, {}
+    for mode in MODES:
+        cached[mode] = begin(active.model, mode, len(keys))
+        if (stored := batch.states.get((active.key, SEQUENCE[mode]))) is not None:
+            key, numbers = stored.of_size(size_of(cached[mode]))
+            cached[mode] = from_array(numbers, np.searchsorted(keys, key), cached[mode])
+    return cached
 
 
-def _state_rows(
-    batch: BatchContext,
-    model_key: int,
-    before: Mapping[Mode, CachedState],
-    after: Mapping[Mode, CachedState],
-    sar: SarSeries,
-    clear: ClearSeries,
-) -> list[StateRow]:
+def _new_states(
+    batch: BatchContext, model_key: int, before: Mapping[Mode, CachedState], after: Mapping[Mode, CachedState]
+) -> list[States]:
     """Return the states that have read something, of parcels that anything is known of."""
-    starts_on, keys = batch.season.starts_on, batch.claim.parcel_keys
-    midnight = datetime(starts_on.year, starts_on.month, starts_on.day, tzinfo=UTC)
-    rows: list[StateRow] = []
+    midnight, keys, series = np.datetime64(batch.season.starts_on, "us"), batch.claim.parcel_keys, batch.series
+    rows: list[States] = []
     for mode, one in after.items():
         old, n_read = before[mode], np.zeros(len(one.day), np.int64)
-        for series in (sar, clear):
-            n_read += np.bincount(series.parcel[series.day < one.day[series.parcel] + 1], minlength=len(n_read))
+        for parcel, day in ((series.pass_parcel, series.passes["day"]), (series.view_parcel, series.views["day"])):
+            n_read += np.bincount(parcel[day < one.day[parcel] + 1], minlength=len(n_read))
         is_new = (one.steps_sum != old.steps_sum) | (one.views_sum != old.views_sum)
         some = np.flatnonzero(is_new & (n_read > 0))
-        rows += [
-            StateRow(
-                int(keys[p]),
-                model_key,
-                SEQUENCE[mode],
-                int(n_read[p]),
-                midnight + timedelta(int(one.day[p]) + 1),
-                state,
-            )
-            for p, state in zip(some, to_bytes(one.rows(some)), strict=True)
-        ]
+        until = midnight + (one.day[some] + 1).astype("m8[D]")
+        numbers = of_numbers(to_array(one.rows(some)))
+        rows.append(States(model_key, SEQUENCE[mode], keys[some], n_read[some], until, numbers))
     return rows
+
+
+@dataclass(frozen=True)
+class _Days:
+    """Days of parcels, each parcel's ascending and different, as one array."""
+
+    parcel: Ints
+    """(N,)"""
+    day: Ints
+    """(N,)"""
+    begin: Ints
+    """(P + 1,) where each parcel's begin."""
+
+    @classmethod
+    def of(cls, parcel: Ints, day: Ints, n_parcels: int) -> "_Days":
+        """Return the different days of rows in any order."""
+        key = np.unique(parcel * _SPAN + day + _SPAN // 2)
+        parcel, day = key // _SPAN, key % _SPAN - _SPAN // 2
+        return cls(parcel, day, np.searchsorted(parcel, np.arange(n_parcels + 1)))
+
+    def at_or_after(self, parcel: Ints, day: Ints) -> Ints:
+        """Return the place of the first day of a parcel that is not before another."""
+        return np.searchsorted(self.parcel * _SPAN + self.day, parcel * _SPAN + day)
+
+    def take(self, place: Ints, parcel: Ints) -> Ints:
+        """Return the days at places, `NOTHING` where a place is not one of the parcel's."""
+        is_own = (place >= self.begin[parcel]) & (place < self.begin[parcel + 1])
+        return np.where(is_own, np.append(self.day, NOTHING)[np.clip(place, 0, len(self.day))], NOTHING)
+
+
+_SPAN: Final = 2**24
+"""More days than there are between any two, `NOTHING` included."""
 
 
 @dataclass(frozen=True)
 class _Observed:
     """The days on which the claimed parcels were observed."""
 
-    views: list[Ints]
-    """(P) days of clear views, each parcel's ascending."""
-    all: list[Ints]
-    """(P) days of clear views and radar, likewise."""
+    views: _Days
+    """Days of clear views."""
+    all: _Days
+    """Days of clear views and radar."""
     newest_before: Ints
     """(P,) the newest day that is not pending; -`NOTHING` where there is none."""
     oldest_new: Ints
@@ -207,51 +224,44 @@ class _Observed:
     """(P,) whether a clear view is pending, or a revision that may have made or unmade one."""
 
 
-def _observed(batch: BatchContext, sar: SarSeries, clear: ClearSeries) -> _Observed:
-    claim, season, n = batch.claim, batch.season, len(batch.claim.parcel_keys)
-    of_view, of_sar = np.floor(clear.day).astype(np.int64), np.floor(sar.day).astype(np.int64)
-    new_view, new_sar = batch.series.is_new_view, batch.series.is_new_pass
+def _observed(batch: BatchContext) -> _Observed:
+    claim, series, n = batch.claim, batch.series, len(batch.claim.parcel_keys)
+    of_view, of_sar = (np.floor(rows["day"]).astype(np.int64) for rows in (series.views, series.passes))
     newest_before, oldest_new, has_new_view = np.full(n, -NOTHING), np.full(n, NOTHING), np.zeros(n, bool)
-    for parcel, day, is_new in ((clear.parcel, of_view, new_view), (sar.parcel, of_sar, new_sar)):
+    for parcel, day, is_new in (
+        (series.view_parcel, of_view, series.is_new_view),
+        (series.pass_parcel, of_sar, series.is_new_pass),
+    ):
         np.maximum.at(newest_before, parcel[~is_new], day[~is_new])
         np.minimum.at(oldest_new, parcel[is_new], day[is_new])
-    has_new_view[clear.parcel[new_view]] = True
+    has_new_view[series.view_parcel[series.is_new_view]] = True
     # What a revision or a withdrawal replaced informed rows too, and is in no series any more.
     revised = claim.observations[claim.observations["revision"] > 0]
     index = np.searchsorted(claim.parcel_keys, revised["parcel_key"])
-    np.minimum.at(oldest_new, index, np.floor(season_days(revised["observed_at"], season.starts_on)).astype(np.int64))
+    of_revised = np.floor(season_days(revised["observed_at"], batch.season.starts_on)).astype(np.int64)
+    np.minimum.at(oldest_new, index, of_revised)
     has_new_view[index] = True
-    both = np.concatenate([clear.parcel, sar.parcel]), np.concatenate([of_view, of_sar])
-    return _Observed(_days(clear.parcel, of_view, n), _days(*both, n), newest_before, oldest_new, has_new_view)
+    parcels, days = np.concatenate([series.view_parcel, series.pass_parcel]), np.concatenate([of_view, of_sar])
+    views = _Days.of(series.view_parcel, of_view, n)
+    return _Observed(views, _Days.of(parcels, days, n), newest_before, oldest_new, has_new_view)
 
 
-def _days(parcel: Ints, day: Ints, n_parcels: int) -> list[Ints]:
-    """Return (P) the different days of each parcel, ascending."""
-    unique = np.unique(np.stack([parcel, day]), axis=1)
-    return np.split(unique[1], np.searchsorted(unique[0], np.arange(1, n_parcels)))
-
-
-def _first_informed(connection: Connection, claim: Claim, season: Season, observed: _Observed) -> tuple[Ints, Bools]:
+def _first_informed(batch: BatchContext, observed: _Observed) -> tuple[Ints, Bools]:
     """Return (P,) the first day whose row may change, `NOTHING` for none, and whether rows after it may be stored already as they are."""
-    n = len(claim.parcel_keys)
-    last_row = predictions.last_days(connection, claim.parcel_keys)
-    is_late = observed.oldest_new <= observed.newest_before
-    anew = claim.is_due("ndvi")
-    first = np.full(n, NOTHING)
-    for p in range(n):
-        if len(observed.all[p]) == 0:
-            continue
-        start, oldest = max(int(observed.all[p][0]), 0), int(observed.oldest_new[p])
-        last = last_row.get(int(claim.parcel_keys[p]))
-        if anew[p] or (last is None and oldest < NOTHING):
-            first[p] = start
-        elif oldest < NOTHING and last is not None:
-            first[p] = (last - season.starts_on).days + 1
-            if is_late[p] or observed.has_new_view[p]:
-                before = observed.views[p][observed.views[p] < oldest]
-                back = int(before[-VIEWS_BACK]) + 1 if len(before) >= VIEWS_BACK else start
-                first[p] = max(min(first[p], max(back, oldest - REACH_D)), start)
-    return first, anew | is_late
+    claim, parcel = batch.claim, np.arange(len(batch.claim.parcel_keys))
+    oldest, views = observed.oldest_new, observed.views
+    last_row = np.full(len(parcel), NOTHING)
+    for key, day in predictions.last_days(batch.connection, claim.parcel_keys).items():
+        last_row[np.searchsorted(claim.parcel_keys, key)] = (day - batch.season.starts_on).days
+    is_late, anew = oldest <= observed.newest_before, claim.is_due("ndvi")
+    has_rows, has_new = last_row < NOTHING, oldest < NOTHING
+    start = np.maximum(observed.all.take(observed.all.begin[:-1], parcel), 0)  # `NOTHING` where nothing was observed
+    back = views.take(views.at_or_after(parcel, oldest) - VIEWS_BACK, parcel)
+    back = np.where(back < NOTHING, back + 1, start)
+    redrawn = np.maximum(np.minimum(last_row + 1, np.maximum(back, oldest - REACH_D)), start)
+    first = np.where(is_late | observed.has_new_view, redrawn, last_row + 1)
+    first = np.where(has_rows & has_new, first, NOTHING)
+    return np.where(anew | (~has_rows & has_new), start, first), anew | is_late
 
 
 @dataclass(frozen=True)
@@ -267,27 +277,22 @@ class _Step:
 
 
 def _steps(first: Ints, observed: _Observed) -> Iterator[_Step]:
-    """Yield the days from `first` (P,) on, what is informed earlier before what is informed later."""
-    of_parcel = [
-        _informed(int(day), views, everything)
-        for day, views, everything in zip(first, observed.views, observed.all, strict=True)
-    ]
-    for nth in range(max(map(len, of_parcel), default=0)):
-        parcel = np.array([p for p, steps in enumerate(of_parcel) if len(steps) > nth])
-        begin_day, end_day, known = np.array([of_parcel[p][nth] for p in parcel]).T
-        yield _Step(parcel, begin_day, end_day, known)
-
-
-def _informed(first: int, views: Ints, everything: Ints) -> list[tuple[int, int, int]]:
-    """First and last day of each run of days that one day informs last, and that day (c of the module's docstring)."""
-    if len(everything) == 0 or first > everything[-1]:
-        return []
-    days = np.arange(first, int(everything[-1]) + 1)
-    far = np.append(views, [NOTHING, NOTHING])
-    nth = np.searchsorted(views, days)
-    informed = everything[np.searchsorted(everything, days)]
-    for view in (far[nth], far[nth + 1]):
-        informed = np.where(view - days <= REACH_D, view, informed)
-    begins = np.flatnonzero(np.diff(informed, prepend=-1))
-    ends = np.append(begins[1:], len(days)) - 1
-    return list(zip(days[begins].tolist(), days[ends].tolist(), informed[begins].tolist(), strict=True))
+    """Yield the days from `first` (P,) on, what is informed earlier before what is informed later (c of the module's docstring)."""
+    places = np.arange(len(first))
+    last = observed.all.take(observed.all.begin[1:] - 1, places)
+    n_days = np.where(last < NOTHING, np.maximum(last - first + 1, 0), 0)
+    parcel = np.repeat(places, n_days)
+    day = np.arange(len(parcel)) - np.repeat(np.cumsum(n_days) - n_days, n_days) + first[parcel]
+    known = observed.all.take(observed.all.at_or_after(parcel, day), parcel)
+    nth = observed.views.at_or_after(parcel, day)
+    for place in (nth, nth + 1):
+        view = observed.views.take(place, parcel)
+        known = np.where(view - day <= REACH_D, view, known)
+    is_first = (np.diff(parcel, prepend=-1) != 0) | (np.diff(known, prepend=-1) != 0)
+    begins = np.flatnonzero(is_first)
+    ends = np.append(begins[1:], len(day)) - 1
+    of_run = parcel[begins]
+    rank = np.arange(len(begins)) - np.searchsorted(of_run, of_run)
+    for nth_run in range(int(rank.max(initial=-1)) + 1):
+        some = rank == nth_run
+        yield _Step(of_run[some], day[begins[some]], day[ends[some]], known[begins[some]])

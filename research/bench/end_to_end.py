@@ -29,7 +29,7 @@ from rich.table import Table
 from db import registry, states, work
 from db.connect import engine
 from db.statistics import activity
-from devstack import stack
+from devstack.temporary import temporary_stack
 from ingest.stream.consumer import Consumer
 from ingest.stream.producer import ObservationProducer
 from ingest.stream.settings import IngestSettings
@@ -231,7 +231,7 @@ def main(
 ) -> None:
     """Measure on an embedded stack of its own, which is gone afterwards."""
     torch.set_num_threads(1)
-    with stack.temporary(os.environ, lambda _what, _share: None) as servers:
+    with temporary_stack(os.environ, lambda _what, _share: None) as servers:
         prepare(servers.dsn)
         settings = MonitorSettings(batch=batch_parcels)
         chain = Chain(

@@ -23,8 +23,9 @@ from db.binary_copy import copy_rows
 from db.connect import Engine, driver, engine
 from db.migrate import upgrade
 from db.observations import KEY, VALUES
-from db.parcels import ParcelRow, ensure_season, upsert_parcels
-from devstack import stack
+from db.parcel_import import ParcelRow, upsert_parcels
+from db.seasons import ensure_season
+from devstack.temporary import temporary_stack
 from ingest.stream.arrow_batches import decode_arrow
 from ingest.stream.consumer import Consumer
 from ingest.stream.messages import decode_json, encode_arrow, encode_json
@@ -154,7 +155,7 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, max=6)] = 3,
 ) -> None:
     """Measure on an embedded stack of its own, which is gone afterwards."""
-    with stack.temporary(os.environ, lambda _what, _share: None) as servers:
+    with temporary_stack(os.environ, lambda _what, _share: None) as servers:
         upgrade(servers.dsn)
         rates = measure(servers.dsn, servers.bootstrap, rows, rounds)
     if as_json:

@@ -164,7 +164,7 @@ def main(
         "speedup": (reference_s / REFERENCE_PARCELS) / (seconds[61] / parcels),
         "max_abs_diff": difference,
         "updates_per_s": parcels / seconds[61],
-        "state_bytes": sum(len(attention_state.to_bytes(one.take(slice(1)))[0]) for one in states.values()),
+        "state_bytes": sum(attention_state.to_array(one.take(slice(1))).nbytes for one in states.values()),
         "growth": seconds[200] / seconds[20],
         **{f"update_us_after_{n}": seconds[n] / parcels * 1e6 for n in (20, 60, 200)},
         "bandwidth_share": bytes_of_update(newest, states, len(CLASSES))

@@ -20,7 +20,7 @@ from research.experiments import timing as timing_experiment
 from research.experiments.grid import Grid
 from research.experiments.ndvi import commands as ndvi_commands
 from research.experiments.options import names_in, numbers, with_common
-from research.experiments.schemes import ENHANCEMENTS, Enhancement, ExperimentError, chosen
+from research.experiments.schemes import ENHANCEMENTS, Enhancement, ExperimentError, Scheme, chosen
 from research.experiments.tables import Measurement
 from terminal.output import console, printable
 from terminal.stages import Stages
@@ -59,6 +59,10 @@ Enhanced = Annotated[str, typer.Option(help="none, auxiliary, temporal dropout, 
 Forest = Annotated[bool, typer.Option("--forest/--no-forest", help="a random forest on the same folds and dates")]
 Draws = Annotated[int, typer.Option(help="random draws of the dates that are kept", min=1)]
 ALL_FOLDS = "1,2,3,4,5"
+
+Rows = tuple[tuple[Scheme, ...], tuple[Enhancement, ...]]
+Runs = tuple[tuple[int, ...], tuple[int, ...]]
+"""Seeds and folds."""
 
 
 def experiment(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -114,6 +118,13 @@ class Asked:
             self.out.mkdir(parents=True, exist_ok=True)
             yield grid.open()
 
+    @contextmanager
+    def rows(self, seeds: str, folds: str, schemes: str, enhancements: str) -> Iterator[tuple[Grid, Rows, Runs]]:
+        """The grid, what its table has rows of, and the runs behind each."""
+        how = numbers("--seeds", seeds), _folds(folds)
+        with self.grid() as grid:
+            yield grid, (chosen(grid.data, names_in(schemes)), _enhancements(enhancements)), how
+
     def title(self, grid: Grid, seeds: Sequence[int], folds: Sequence[int]) -> str:
         """Return the source and the protocol in a line."""
         numbers = f"folds {', '.join(map(str, folds))}, seeds {', '.join(map(str, seeds))}"
@@ -138,9 +149,7 @@ def fusion(
     forest: Forest = True,
 ) -> None:
     """Fusion schemes x enhancements (Table 1), beside single modalities and a forest."""
-    how = numbers("--seeds", seeds), _folds(folds)
-    with asked.grid() as grid:
-        rows = chosen(grid.data, names_in(schemes)), _enhancements(enhancements)
+    with asked.rows(seeds, folds, schemes, enhancements) as (grid, rows, how):
         found = fusion_experiment.measure(grid, *rows, *how, with_forest=forest)
         fusion_experiment.write(asked.out, found, asked.title(grid, *how), grid.data.day_names)
     asked.show(found, "macro-F1")
@@ -156,9 +165,7 @@ def clouds(
     draws: Draws = 5,
 ) -> None:
     """Score against the share of optical dates kept (Fig. 7)."""
-    how = numbers("--seeds", seeds), _folds(folds)
-    with asked.grid() as grid:
-        rows = chosen(grid.data, names_in(schemes)), _enhancements(enhancements)
+    with asked.rows(seeds, folds, schemes, enhancements) as (grid, rows, how):
         found = clouds_experiment.measure(grid, *rows, *how, draws=draws)
         clouds_experiment.write(asked.out, found, asked.title(grid, *how))
     asked.show([one for one in found if one.x in clouds_experiment.SHOWN], "macro-F1")
@@ -194,9 +201,7 @@ def in_season(
     forest: Forest = True,
 ) -> None:
     """Score against the date of the season, every fifteen days and on the scored dates."""
-    how = numbers("--seeds", seeds), _folds(folds)
-    with asked.grid() as grid:
-        rows = chosen(grid.data, names_in(schemes)), _enhancements(enhancements)
+    with asked.rows(seeds, folds, schemes, enhancements) as (grid, rows, how):
         found = in_season_experiment.measure(grid, *rows, *how, with_forest=forest)
         in_season_experiment.write(asked.out, found, grid, *rows, *how, asked.title(grid, *how))
     asked.show([one for one in found if one.at in grid.data.day_names], "macro-F1")

@@ -19,8 +19,9 @@ from db import alerts as findings_store
 from db import season_results
 from db.connect import Connection
 from db.history import HistoryRow, parcel_history
-from db.parcels import Parcel, Season, load_parcels
+from db.parcels import Parcel, load_parcels
 from db.season_results import RaisedAlertRow
+from db.seasons import Season
 from db.series import s2_series
 from monitor.alerts.evidence import why
 from research.seasons.replay_source import known_by

@@ -12,8 +12,9 @@ import pandas as pd
 
 from db.connect import Connection
 from db.history import HistoryRow, parcel_history
-from db.parcels import Parcel, Season, load_parcels
+from db.parcels import Parcel, load_parcels
 from db.registry import ModelRow
+from db.seasons import Season
 from research.seasons import baselines, curve_scores, evaluate
 from research.seasons.curve_scores import CurveScores
 from research.seasons.evaluate import AlertEvaluation, Watched

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from db import registry, season_results
 from db.connect import engine
-from db.parcels import Parcel, Season
+from db.parcels import Parcel
+from db.seasons import Season
 from models.ndvi.gap_filler import GapModel
 from models.ndvi.queries import GapQueries, Series
 from models.ndvi.training import GapTrainingConfig

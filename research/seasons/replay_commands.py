@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from db.connect import engine
-from db.parcels import UnknownSeason, load_parcels, season_by_name
+from db.parcels import load_parcels
+from db.seasons import UnknownSeason, season_by_name
 from devstack.addresses import resolve_broker, resolve_dsn
 from ingest.stream.producer import ObservationProducer
 from ingest.stream.settings import IngestSettings

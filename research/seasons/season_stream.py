@@ -21,8 +21,9 @@ import pyarrow as pa
 from db import recording
 from db.connect import engine
 from db.migrate import upgrade
-from db.parcels import Season, ensure_season
-from ingest.parcels.importer import ImportOptions, ImportReport, import_parcels
+from db.seasons import Season, ensure_season
+from ingest.parcels.declared import ImportOptions
+from ingest.parcels.importer import ImportReport, import_parcels
 from ingest.stream.consumer import Consumer
 from ingest.stream.producer import ObservationProducer
 from ingest.stream.settings import IngestSettings

@@ -22,7 +22,8 @@ import sqlalchemy as sa
 from kafka import KafkaConsumer, TopicPartition
 
 from db.connect import engine
-from db.parcels import ParcelRow, ensure_season, upsert_parcels
+from db.parcel_import import ParcelRow, upsert_parcels
+from db.seasons import ensure_season
 from ingest.stream import record_batches
 from ingest.stream.producer import Sender
 from ingest.stream.record_batches import message_of

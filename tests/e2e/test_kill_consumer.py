@@ -18,7 +18,8 @@ import sqlalchemy as sa
 from kafka import TopicPartition
 
 from db.connect import engine
-from db.parcels import ParcelRow, ensure_season, upsert_parcels
+from db.parcel_import import ParcelRow, upsert_parcels
+from db.seasons import ensure_season
 from ingest.stream.producer import ObservationProducer
 from ingest.stream.schemas import S1, S2
 from ingest.stream.settings import IngestSettings

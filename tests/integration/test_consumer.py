@@ -13,7 +13,8 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
 
 from db.connect import engine
-from db.parcels import ParcelRow, ensure_season, upsert_parcels, widen_season
+from db.parcel_import import ParcelRow, upsert_parcels
+from db.seasons import ensure_season, widen_season
 from ingest.errors import FencedOut, RecordsLost, TooManyRejected
 from ingest.stream.consumer import Consumer
 from ingest.stream.dead_letters import redrive

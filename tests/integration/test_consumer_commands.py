@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from db import dead_letters
 from db.connect import engine
-from db.parcels import ParcelRow, ensure_season, upsert_parcels
+from db.parcel_import import ParcelRow, upsert_parcels
+from db.seasons import ensure_season
 from ingest.errors import ReasonCode, TooManyRejected
 from ingest.stream.commands import app
 from ingest.stream.producer import ObservationProducer

@@ -15,7 +15,8 @@ from kafka import KafkaProducer
 from db import dead_letters
 from db.connect import engine
 from db.dead_letters import StoredDeadLetter
-from db.parcels import ParcelRow, ensure_season, upsert_parcels
+from db.parcel_import import ParcelRow, upsert_parcels
+from db.seasons import ensure_season
 from ingest.stream import validation
 from ingest.stream.consumer import Consumer
 from ingest.stream.dead_letters import redrive

@@ -12,7 +12,8 @@ import sqlalchemy as sa
 
 from db import observations, predictions, registry, work
 from db.connect import engine
-from db.parcels import ParcelRow, Season, ensure_season, upsert_parcels
+from db.parcel_import import ParcelRow, upsert_parcels
+from db.seasons import Season, ensure_season
 from ingest.stream.schemas import S1, S2, ObservationSchema
 from models.ndvi.cached_state import HEAD
 from models.ndvi.gap_filler import GapModel
@@ -288,7 +289,9 @@ def test_the_next_rows_go_on_from_the_stored_states(season: tuple[str, Season, i
     assert one.n_folded == last // 6 + 1 + (last - 1) // 12 + 1
     # Numbers that were tampered with show in the next row; a state that cannot be read does not.
     causal = stored[p, "ndvi causal"]
-    tampered = causal[: HEAD.size] + (np.frombuffer(causal, "<f4", offset=HEAD.size) + 50).astype("<f4").tobytes()
+    tampered = (
+        causal[: HEAD.itemsize] + (np.frombuffer(causal, "<f4", offset=HEAD.itemsize) + 50).astype("<f4").tobytes()
+    )
     values = [next_causal(dsn, p, state) for state in (None, tampered, b"broken", causal)]
     assert values[0] == pytest.approx(values[3], abs=1e-5) == values[2]
     assert abs(values[1] - values[0]) > 1e-4

@@ -16,12 +16,13 @@ from typing import Any, ClassVar
 
 import pytest
 
-import ingest.parcels.files
+import ingest.parcels.reader_process
 from db.connect import engine
-from db.parcels import ensure_season
+from db.seasons import ensure_season
 from ingest.parcels.columns import ParcelColumns
-from ingest.parcels.files import ParcelFileError
-from ingest.parcels.importer import ImportOptions, import_parcels
+from ingest.parcels.declared import ImportOptions
+from ingest.parcels.errors import ParcelFileError
+from ingest.parcels.importer import import_parcels
 from ingest.parcels.reader import environment
 from tests.mutated_parcel_files import mutated_file
 
@@ -91,7 +92,7 @@ def forked(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
         command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
     ) as server:
         Forked.server = server
-        monkeypatch.setattr(ingest.parcels.files, "Popen", Forked)
+        monkeypatch.setattr(ingest.parcels.reader_process, "Popen", Forked)
         yield Forked
         assert server.stdin is not None
         server.stdin.close()

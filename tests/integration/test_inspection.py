@@ -19,7 +19,8 @@ import parcelwatch
 from db import alerts, registry
 from db.connect import engine
 from db.history import AlertFilter, known_alerts
-from db.parcels import load_parcels, season_by_name
+from db.parcels import load_parcels
+from db.seasons import season_by_name
 from db.series import available_series, s1_series, s2_series
 from db.status import live_processes
 from models.classifier.crop_model import CropModel

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from db.connect import engine
-from db.parcels import Parcel, ensure_season, load_parcels
+from db.parcels import Parcel, load_parcels
+from db.seasons import ensure_season
 from ingest.parcels.columns import ParcelColumns
-from ingest.parcels.files import ParcelFileError
-from ingest.parcels.importer import ImportOptions, ImportReport, import_parcels
+from ingest.parcels.declared import ImportOptions
+from ingest.parcels.errors import ParcelFileError
+from ingest.parcels.importer import ImportReport, import_parcels
 
 CASES = Path(__file__).parents[3] / "shared" / "cases" / "parcels"
 NOW = datetime(2024, 5, 1, tzinfo=UTC)

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 
-from ingest.parcels.files import ParcelFileError, open_parcel_file, read_features
+from ingest.parcels.errors import ParcelFileError
+from ingest.parcels.files import open_parcel_file, read_features
 
 FIELDS = gpd.GeoDataFrame(
     {"id": [7.0, 8.0, 9.0], "crop": ["Wheat ", "", None], "year": [2023, 2023, 2023]},

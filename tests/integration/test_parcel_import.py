@@ -12,21 +12,20 @@ import sqlalchemy as sa
 
 import parcelwatch
 from db.connect import engine
-from db.parcels import (
+from db.parcel_import import ensure_region
+from db.parcels import count_parcels, geometry, load_parcels
+from db.seasons import (
     Season,
     SeasonDiffers,
     UnknownSeason,
-    count_parcels,
-    ensure_region,
     ensure_season,
-    geometry,
-    load_parcels,
     previous_season,
     season_by_name,
     widen_season,
 )
 from ingest.parcels.columns import load_agency
-from ingest.parcels.importer import ImportOptions, ImportReport, import_parcels
+from ingest.parcels.declared import ImportOptions
+from ingest.parcels.importer import ImportReport, import_parcels
 
 MARCH, JUNE, JULY = (datetime(2023, month, 1, tzinfo=UTC) for month in (3, 6, 7))
 EAST, NORTH = 600_000.0, 5_700_000.0

@@ -20,10 +20,12 @@ import pytest
 import shapely
 import sqlalchemy as sa
 
-import ingest.parcels.files
+import ingest.parcels.opening
+import ingest.parcels.reader_process
 import parcelwatch
 from db.connect import engine
-from ingest.parcels.files import ParcelFileError, open_parcel_file, read_features
+from ingest.parcels.errors import ParcelFileError
+from ingest.parcels.files import open_parcel_file, read_features
 
 EAST, NORTH = 600_000.0, 5_700_000.0
 WHERE = ("--collection", "c", "--season", "2024")
@@ -495,7 +497,7 @@ def test_an_archive_that_swells_is_not_unpacked(tmp_path: Path, monkeypatch: pyt
     ):
         for _ in range(30):
             member.write(b" " * (1 << 20))
-    monkeypatch.setattr(ingest.parcels.files, "MAX_UNPACKED", 10 << 20)
+    monkeypatch.setattr(ingest.parcels.opening, "MAX_UNPACKED", 10 << 20)
     with pytest.raises(ParcelFileError, match="unpacks to more than"):
         open_parcel_file(path)
 
@@ -503,7 +505,7 @@ def test_an_archive_that_swells_is_not_unpacked(tmp_path: Path, monkeypatch: pyt
 def test_a_reader_that_says_nothing_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "f.gpkg"
     frame(2, pid=["a", "b"]).to_file(path)
-    monkeypatch.setattr(ingest.parcels.files, "MAX_SILENT_S", 0.01)
+    monkeypatch.setattr(ingest.parcels.reader_process, "MAX_SILENT_S", 0.01)
     with pytest.raises(ParcelFileError, match="it took more than"):
         open_parcel_file(path)
 

@@ -20,7 +20,8 @@ from typer.testing import CliRunner, Result
 
 from db import scene_sources
 from db.connect import engine
-from db.parcels import ParcelRow, ensure_season, upsert_parcels
+from db.parcel_import import ParcelRow, upsert_parcels
+from db.seasons import ensure_season
 from db.series import S2_BANDS
 from ingest.errors import IngestError
 from ingest.scenes import find_commands, terminal

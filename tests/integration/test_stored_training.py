@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from db import observations, registry
 from db.connect import engine
-from db.parcels import load_parcels, season_by_name
+from db.parcels import load_parcels
+from db.seasons import season_by_name
 from ingest.stream.settings import IngestSettings
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker

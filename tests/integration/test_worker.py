@@ -14,7 +14,8 @@ import sqlalchemy as sa
 
 from db import alerts, observations, registry, work
 from db.connect import engine
-from db.parcels import ParcelRow, ensure_season, upsert_parcels
+from db.parcel_import import ParcelRow, upsert_parcels
+from db.seasons import ensure_season
 from ingest.stream.schemas import S1, S2
 from models.classifier.crop_model import CropModel
 from models.classifier.network import ClassifierConfig, ModalityConfig, PseLtae

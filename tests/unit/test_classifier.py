@@ -129,8 +129,8 @@ def test_an_observation_without_a_valid_pixel_leaves_the_state_unchanged(network
 
 def test_stored_states_continue(network: PseLtae) -> None:
     batch = season(5, 4)
-    stored = {name: attention_state.to_bytes(one) for name, one in network.encode(batch.until(100)).items()}
-    states = {name: attention_state.from_bytes(one, 16, 16, model="here") for name, one in stored.items()}
+    stored = {name: attention_state.to_array(one) for name, one in network.encode(batch.until(100)).items()}
+    states = {name: attention_state.from_array(one, 16, 16, model="here") for name, one in stored.items()}
     late = Batch({name: one.take(one.day > 100) for name, one in batch.series.items()}, batch.geometry)
     close(network.decode(network.encode(late, states)), network(batch).logits)
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from monitor.alerts.evidence import as_of, percent, why
+from monitor.alerts.evidence import SENTENCES, as_of, percent, why
+from monitor.alerts.rules import RULES
 
 MISMATCH = {
     "declared": "silage maize",
@@ -51,6 +52,10 @@ VIEWS = [["2025-05-01", 0.21], ["2025-05-11", 0.2]]
 )
 def test_why(rule: str, evidence: dict[str, Any], sentence: str) -> None:
     assert why(rule, evidence) == sentence
+
+
+def test_every_rule_has_a_sentence() -> None:
+    assert set(SENTENCES) == set(RULES)
 
 
 @pytest.mark.parametrize(

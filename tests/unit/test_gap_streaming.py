@@ -1,15 +1,17 @@
 """Cached states: answers of what came since are those of reading everything, and a state that no longer holds is made anew."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.ndvi.cached_state import HEAD, CachedState, from_bytes, to_bytes
+from db.states import States
+from models.ndvi.cached_state import HEAD, CachedState, from_array, size_of, to_array
 from models.ndvi.daily_curve import reconstruct_curve
 from models.ndvi.gap_filler import GapModel
 from models.ndvi.inputs import NEVER, ClearSeries, Floats, Ints, OrbitScale, SarSeries
@@ -221,7 +223,7 @@ def test_a_fall_on_the_day_the_state_ends_is_doubted_as_by_reading_everything(mo
 def test_states_are_stored_and_read_bit_by_bit_and_others_are_empty(model: GapModel) -> None:
     cached = cached_to(model, "causal", *random_season(1, 0.3, 0.1), 100)
     stored: list[bytes | None] = [*to_bytes(cached)]
-    assert {len(one) for one in stored if one} == {HEAD.size + 4 * 2 * 2 * (7 + 5)}
+    assert {len(one) for one in stored if one} == {HEAD.itemsize + 4 * 2 * 2 * (7 + 5)}
     empty = begin(model, "causal", P)
     back = from_bytes(stored, empty)
     assert_equal(back, cached)
@@ -241,6 +243,19 @@ def test_states_are_stored_and_read_bit_by_bit_and_others_are_empty(model: GapMo
     changed = replace(model, prior=replace(model.prior, mean=model.prior.mean + 0.1))
     for one in (begin(other, "causal", P), begin(model, "retrospective", P), begin(changed, "causal", P)):
         assert (from_bytes(stored, one).day == -NEVER).all()
+
+
+def to_bytes(cached: CachedState) -> list[bytes]:
+    return [one.tobytes() for one in to_array(cached)]
+
+
+def from_bytes(stored: Sequence[bytes | None], empty: CachedState) -> CachedState:
+    """Read states as the store has them: those that are there."""
+    there = [nr for nr, one in enumerate(stored) if one is not None]
+    keys, nothing = np.array(there, np.int64), np.zeros(len(there), np.int64)
+    rows = States(1, "s", keys, nothing, nothing.astype("M8[us]"), pa.array([stored[nr] for nr in there], pa.binary()))
+    place, numbers = rows.of_size(size_of(empty))
+    return from_array(numbers, place, empty)
 
 
 def assert_equal(one: CachedState, other: CachedState) -> None:

@@ -12,17 +12,12 @@ from hypothesis import strategies as st
 from shapely import affinity
 
 import ingest.parcels.geometry
-from ingest.parcels.geometry import (
-    LONG_VERTICES,
-    MIN_FULL_PIXELS,
-    SURE_PIXELS,
-    Geometries,
-    full_pixels,
-    measure,
-    overlap_share,
-    repeated,
-    to_utm,
-)
+import ingest.parcels.overlaps
+import ingest.parcels.pixels
+from ingest.parcels.arrays import Geometries
+from ingest.parcels.geometry import LONG_VERTICES, measure, to_utm
+from ingest.parcels.overlaps import overlap_share, repeated
+from ingest.parcels.pixels import MIN_FULL_PIXELS, SURE_PIXELS, full_pixels, too_small_for
 
 UTM31 = pyproj.CRS("EPSG:32631")
 EAST, NORTH = 600_000.0, 5_700_000.0
@@ -176,7 +171,7 @@ def test_an_outline_that_crosses_itself_in_metres_is_refused() -> None:
     slivers = [shapely.Polygon([(EAST, NORTH), (x, y), (x + 5, y + 5)]) for x, y in zip(*far, strict=True)]
     crossing = np.array([shapely.MultiPolygon(slivers)], dtype=object)
     begun = time.monotonic()
-    reasons = ingest.parcels.geometry._too_small_for(crossing, shapely.area(crossing), 5)
+    reasons = too_small_for(crossing, shapely.area(crossing), 5)
     assert list(reasons) == ["too_complex"]
     assert time.monotonic() - begun < 20
 
@@ -193,13 +188,13 @@ def test_many_costly_outlines_share_a_budget(monkeypatch: pytest.MonkeyPatch) ->
     star = spiky(101, 999, 1000, turns=50)  # some 5,000 crossings
     reasons = list(measure(wkb(*[star] * 4, square(100)), UTM31).reason)
     assert reasons == [None, None, "too_complex", "too_complex", None]
-    monkeypatch.setattr(ingest.parcels.geometry, "BATCH_BUFFER_COST", 2.5e6)
+    monkeypatch.setattr(ingest.parcels.pixels, "BATCH_BUFFER_COST", 2.5e6)
     spikes = spiky(1_000, 500, 2000)
     reasons = list(measure(wkb(*[spikes] * 4, square(100)), UTM31).reason)
     assert [reason == "too_complex" for reason in reasons] == [False, False, True, True, False]
     monkeypatch.undo()
     folds = 1_000 * 5 * spikes.length / spikes.area
-    monkeypatch.setattr(ingest.parcels.geometry, "BATCH_FOLDS", 2.5 * folds)
+    monkeypatch.setattr(ingest.parcels.pixels, "BATCH_FOLDS", 2.5 * folds)
     reasons = list(measure(wkb(*[spikes] * 4, square(100)), UTM31).reason)
     assert [reason == "too_complex" for reason in reasons] == [False, False, True, True, False]
 
@@ -260,7 +255,7 @@ def test_overlap_is_the_share_of_each_parcels_own_area() -> None:
 
 
 def test_stacked_outlines_are_refused_by_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest.parcels.geometry, "MAX_PAIRS", 1_000)
+    monkeypatch.setattr(ingest.parcels.overlaps, "MAX_PAIRS", 1_000)
     stacked = array(*[shapely.box(i, 0, i + 1_000, 1_000) for i in range(300)])
     with pytest.raises(ValueError, match="outlines lie on others"):
         overlap_share(stacked)
@@ -270,7 +265,7 @@ def test_stacked_outlines_are_refused_by_their_number(monkeypatch: pytest.Monkey
 def test_spiky_outlines_that_cross_are_taken_for_covered_when_it_takes_too_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ingest.parcels.geometry, "SPIKY_PAIR_COST", 1.5e6)
+    monkeypatch.setattr(ingest.parcels.overlaps, "SPIKY_PAIR_COST", 1.5e6)
     turned = [affinity.rotate(spiky(1_000, 500, 2000), angle, origin=(EAST, NORTH)) for angle in (0, 0.1, 0.2)]
     share = overlap_share(array(*turned, shapely.box(0, 0, 1, 1)))
     assert share == pytest.approx([1, 1, 1, 0])

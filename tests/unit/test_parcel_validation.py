@@ -5,10 +5,11 @@ import pytest
 import shapely
 
 from ingest.parcels.columns import ParcelColumns, load_agency, recognise, shipped_agencies
-from ingest.parcels.files import ParcelFileError
-from ingest.parcels.geometry import MAX_OVERLAP, Outlines, measure
-from ingest.parcels.importer import validate
+from ingest.parcels.errors import ParcelFileError
+from ingest.parcels.geometry import Outlines, measure
+from ingest.parcels.overlaps import MAX_OVERLAP
 from ingest.parcels.texts import id_part, storable
+from ingest.parcels.validation import validate
 
 EAST, NORTH = 600_000.0, 5_700_000.0
 

@@ -5,7 +5,8 @@ from datetime import date
 import numpy as np
 import pytest
 
-from db.parcels import Parcel, Season
+from db.parcels import Parcel
+from db.seasons import Season
 from models.classifier.network import ModalityConfig
 from models.classifier.normalisation import Observations
 from training import season_models

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from db.history import HistoryRow
-from db.parcels import Parcel, Season
+from db.parcels import Parcel
 from db.season_results import RaisedAlertRow
+from db.seasons import Season
 from research.seasons import curve_scores, evaluate
 from research.seasons.evaluate import Watched
 from training.metrics import reliability

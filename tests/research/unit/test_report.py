@@ -10,9 +10,9 @@ import pytest
 
 from db.history import HistoryRow
 from db.parcels import Parcel
-from db.parcels import Season as StoredSeason
 from db.registry import ModelRow
 from db.season_results import RaisedAlertRow
+from db.seasons import Season as StoredSeason
 from research.seasons import evaluate, plots, report
 from research.seasons.curve_scores import CurveScores
 from research.seasons.evaluate import Watched
