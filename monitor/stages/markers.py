@@ -16,7 +16,6 @@ import numpy as np
 from db import alerts as store
 from db.alerts import FindingRow
 from db.crop_progress import with_another_crop_before
-from db.predictions import PosteriorRow
 from monitor.alerts.neighbours import Bools, Days, Ints
 from monitor.alerts.rules import (
     RULES,
@@ -92,31 +91,25 @@ def _mismatches(batch: BatchContext, before: Found) -> Iterator[Decided]:
         return
     class_of = batch.classifier.model.about.get("class_of", {})
     declared = [class_of.get(parcel.crop_code) for parcel in batch.parcels]
-    courses = [classified.courses.get(key, []) for key in keys.tolist()]
-    is_rebuilt = np.isin(keys, list(classified.rebuilt))
-    lengths = np.array([len(course) for course in courses])
+    course = classified.posteriors
+    begins, ends = (np.searchsorted(course.parcel_key, keys, side=side) for side in ("left", "right"))
+    is_rebuilt, lengths = np.isin(keys, list(classified.rebuilt)), ends - begins
     # Rebuilt and without a course: all that was observed has been withdrawn.
     unseen = np.flatnonzero(is_rebuilt & (lengths == 0))
     yield unseen, nothing_observed([declared[place] for place in unseen], rules), np.ones(len(unseen), bool)
-    posteriors, starts = _posteriors(batch.classifier.model.config.classes, courses), np.cumsum(lengths) - lengths
+    posteriors = Posteriors(
+        batch.classifier.model.config.classes,
+        course.probabilities,
+        course.n_observations.sum(axis=1),
+        course.observed_to.astype("M8[D]"),
+    )
     found = Found(np.where(is_rebuilt, UNKNOWN, before.verdict), before.departed_on.copy())
     for step in range(lengths.max(initial=0)):
         places = np.flatnonzero(lengths > step)
-        posterior = posteriors.of(starts[places] + step)
+        posterior = posteriors.of(begins[places] + step)
         decisions = crop_mismatch([declared[place] for place in places], posterior, found.of(places), rules)
         found.verdict[places], found.departed_on[places] = decisions.found.verdict, decisions.found.departed_on
         yield places, decisions, lengths[places] == step + 1
-
-
-def _posteriors(classes: tuple[str, ...], courses: list[list[PosteriorRow]]) -> Posteriors:
-    """Return the posteriors of all courses, one after the other, as the rule takes them."""
-    rows = [row for course in courses for row in course]
-    return Posteriors(
-        classes,
-        np.array([row.probabilities for row in rows], np.float32).reshape(len(rows), len(classes)),
-        np.array([sum(row.n_observations.values()) for row in rows], np.int64),
-        np.array([row.observed_to.date() for row in rows], "M8[D]"),
-    )
 
 
 def _of_views(batch: BatchContext, known: KnownStands, before: Mapping[Rule, Found]) -> Iterator[Decided]:
