@@ -134,8 +134,13 @@ class _Curves:
     @property
     def mirror(self) -> "_Curves":
         """Return the curves backwards; their days count from 0, too."""
-        days = self.days[-1] - self.days[::-1]
-        return _Curves(days, *(one[:, ::-1] for one in (self.is_valid, self.ndvi, self.low, self.high)))
+        return _Curves(
+            self.days[-1] - self.days[::-1],
+            self.is_valid[:, ::-1],
+            self.ndvi[:, ::-1],
+            self.low[:, ::-1],
+            self.high[:, ::-1],
+        )
 
     def after(self, place: Ints) -> Ints:
         """Return (P,) the first valid place behind a place."""
