@@ -47,6 +47,15 @@ class Posteriors:
         """Return those under a mask (G,)."""
         return Posteriors(**{f.name: getattr(self, f.name)[keep] for f in fields(self)})
 
+    def take(self, rows: NDArray[np.intp]) -> "Posteriors":
+        """Return some of them, by their numbers."""
+        return Posteriors(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+    @classmethod
+    def joined(cls, parts: Sequence["Posteriors"]) -> "Posteriors":
+        """Return those of all parts in their order."""
+        return cls(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)})
+
     @property
     def is_last(self) -> NDArray[np.bool_]:
         """Return (G,) whether each is its parcel's last."""

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
 from db.keys import Scene, scene_keys
+from db.sensors import Sensor
 
 State = Literal["found", "cutting", "cut", "failed", "superseded", "empty"]
 STATES: Final[tuple[State, ...]] = get_args(State)
@@ -27,7 +28,7 @@ class NewScene:
     """A scene to enter: what its name says of it, and the record of the topic."""
 
     scene_id: str
-    sensor: Literal["S1", "S2"]
+    sensor: Sensor
     record: Mapping[str, Any]
     datatake: str | None
     found_at: datetime

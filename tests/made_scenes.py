@@ -24,7 +24,7 @@ from db.parcel_import import ParcelRow, upsert_parcels
 from db.scene_ledger import LedgerRow, ledger
 from db.scenes import name_places, named_places
 from db.seasons import ensure_season
-from db.series import S2_BANDS
+from db.sensors import S2_BANDS
 from ingest.imagery.scene import Grid
 from ingest.imagery.settings import ImagerySettings
 from ingest.scenes.adding import scenes_at

@@ -13,7 +13,8 @@ from db import recording
 from db.connect import Connection
 from db.parcels import Parcel, load_parcels
 from db.seasons import Season
-from db.series import S2_BANDS, has_pixel_sets, s1_series, s2_series
+from db.sensors import S2_BANDS
+from db.series import has_pixel_sets, s1_series, s2_series
 from models.classifier.network import ModalityConfig
 from models.classifier.normalisation import Observations
 from monitor.features import geometry, means, observations, sensor_of, split_modalities

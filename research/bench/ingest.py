@@ -22,9 +22,10 @@ from rich.table import Table
 from db.binary_copy import copy_rows
 from db.connect import Engine, driver, engine
 from db.migrate import upgrade
-from db.observations import KEY, VALUES
+from db.observations import KEY
 from db.parcel_import import ParcelRow, upsert_parcels
 from db.seasons import ensure_season
+from db.sensors import SENSORS
 from devstack.temporary import temporary_stack
 from ingest.stream.arrow_batches import decode_arrow
 from ingest.stream.consumer import Consumer
@@ -86,7 +87,7 @@ def copy_raw(database: Engine, rows: pa.Table) -> float:
         "sensor": pa.repeat("S2", n_rows),
     }
     tables = {
-        "s2_observations": (*KEY, "recorded_at", *VALUES["S2"]),
+        "s2_observations": (*KEY, "recorded_at", *SENSORS["S2"].values),
         "pixel_sets": (*KEY, "sensor", "pixels"),
         "pending_work": (*KEY, "sensor", "recorded_at"),
     }
