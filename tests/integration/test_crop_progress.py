@@ -1,7 +1,7 @@
 """How the crops stand: what a leader keeps up to date is what it would compute from all that is stored."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -143,12 +143,44 @@ def test_new_views_are_read_by_index_and_no_others(dsn: str) -> None:
         keys = list(range(1, 3001, 10))
         given = (STARTS, keys, STARTS + timedelta(days=300), ENDS)
         plan = connection.exec_driver_sql(f"explain (analyze, format json) {store.CLEAR_VIEWS}", given).scalar_one()
+    read, n_rows = rows_read(plan, "_hyper")
+    assert read <= {"Index Scan", "Bitmap Heap Scan"}
+    assert 0 < n_rows <= len(keys) * 22 * 1.05  # of 122 views of each parcel, those since day 300
+
+
+@pytest.mark.parametrize(
+    ("ask", "most_rows"), [(store.load, 2 * 300 + 2), (store.version, 4), (store.last_computed, 301)]
+)
+def test_the_newest_progress_is_read_past_all_older(
+    dsn: str, season: Season, ask: Callable[[Connection, int, str], object], most_rows: int
+) -> None:
+    with engine(dsn).begin() as connection:
+        connection.execute(
+            sa.text("""insert into crop_progress (season_key, collection, region_key, crop_code, recorded_at, n_parcels,
+                                                  first_day, standing_share, median_ndvi, n_observations)
+                       select :season_key, 'test', 1, crop, day, 20, '2025-01-01', '{1,NaN}', '{0.5,NaN}', 7
+                       from generate_series(1, 300) crop, generate_series(timestamptz '2025-01-01', '2025-04-10', '1 day') day"""),
+            {"season_key": season.season_key},
+        )
+        connection.execute(sa.text("analyze crop_progress"))
+        asked: list[tuple[str, Any]] = []
+        sa.event.listen(
+            connection, "before_cursor_execute", lambda _c, _cursor, text, given, *_: asked.append((text, given))
+        )
+        assert ask(connection, season.season_key, "test")
+        ((text, given),) = asked
+        plan = connection.exec_driver_sql(f"explain (analyze, format json) {text}", given).scalar_one()
+    read, n_rows = rows_read(plan, "crop_progress")
+    assert read <= {"Index Scan", "Index Only Scan"}
+    assert 0 < n_rows <= most_rows  # of 30,000
+
+
+def rows_read(plan: Any, table: str) -> tuple[set[str], float]:
+    """Return how tables whose name begins so are read, and how many rows."""
     nodes = list(scans((plan if isinstance(plan, list) else json.loads(plan))[0]["Plan"]))
-    read = [node for node in nodes if node.get("Relation Name", "").startswith("_hyper")]
-    assert read
-    assert {node["Node Type"] for node in read} <= {"Index Scan", "Bitmap Heap Scan"}
-    n_read = sum((node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"] for node in read)
-    assert n_read <= len(keys) * 22 * 1.05  # of 122 views of each parcel, those since day 300
+    read = [node for node in nodes if node.get("Relation Name", "").startswith(table)]
+    n_rows = sum((node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"] for node in read)
+    return {node["Node Type"] for node in read}, n_rows
 
 
 def scans(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
