@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date, datetime
 from typing import Any, Literal
 
+import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from db import recording
+from db.columns import fetch_columns
 from db.series import Keys
 
 
@@ -37,32 +40,64 @@ class AlertRow:
     is_confirmed: bool
 
 
-def latest_findings(connection: sa.Connection, parcels: Keys) -> dict[tuple[int, str], FindingRow]:
-    """Return the newest finding of each parcel and rule."""
-    rows = connection.execute(
-        sa.text("""select distinct on (parcel_key, rule) parcel_key, rule, outcome, colour, confidence, departed_on, evidence
-                   from findings where parcel_key = any(:keys) order by parcel_key, rule, recorded_at desc"""),
-        {"keys": parcels.tolist()},
+def latest_findings(
+    connection: sa.Connection, parcels: Keys, rules: Sequence[str], verdicts: Sequence[tuple[str, str | None]]
+) -> NDArray[np.void]:
+    """Return the newest finding of each parcel and rule that has one: parcel_key, rule_nr, verdict_nr, departed_on.
+
+    `rule_nr` and `verdict_nr` are places in `rules` and `verdicts`, which are outcomes with colours; `departed_on` is NaT where
+    nothing departs.
+    """
+    said = [f"{outcome} {colour or ''}" for outcome, colour in verdicts]
+    rows = fetch_columns(
+        connection,
+        """select parcel_key, nr - 1 as rule_nr, array_position(%s, concat(outcome, ' ', colour)) - 1 as verdict_nr,
+                  coalesce(departed_on, '-infinity') as departed_on
+           from unnest(%s::bigint[]) key cross join unnest(%s::text[]) with ordinality as r (name, nr)
+           cross join lateral (
+               select parcel_key, outcome, colour, departed_on from findings
+               where (findings.parcel_key, findings.rule) = (key, name) order by recorded_at desc limit 1) newest""",
+        [said, parcels.tolist(), list(rules)],
+        {"parcel_key": "bigint", "rule_nr": "int", "verdict_nr": "int", "departed_on": "date"},
     )
-    return {(row.parcel_key, row.rule): FindingRow(**row._mapping) for row in rows}
+    rows["departed_on"][rows["departed_on"] < np.datetime64("0001-01-01")] = np.datetime64("NaT")
+    return rows
+
+
+def latest_evidence(connection: sa.Connection, parcels: Sequence[int], rule: str) -> dict[int, Mapping[str, Any]]:
+    """Return the evidence of the newest finding of a rule on parcels, by parcel key."""
+    rows = connection.execute(
+        sa.text("""select key, evidence from unnest(cast(:keys as bigint[])) key cross join lateral (
+                       select evidence from findings where (parcel_key, rule) = (key, :rule)
+                       order by recorded_at desc limit 1) newest"""),
+        {"keys": list(parcels), "rule": rule},
+    )
+    return {row.key: row.evidence for row in rows}
 
 
 def save_findings(connection: sa.Connection, rows: Sequence[FindingRow], version: str, now: datetime) -> None:
-    """Append findings; one more in the same instant replaces nothing (the first stands)."""
-    if rows:
-        connection.execute(
-            sa.text("""insert into findings (parcel_key, rule, recorded_at, rule_version, outcome, colour, confidence,
-                                             departed_on, evidence)
-                       values (:parcel_key, :rule, :now, :version, cast(:outcome as outcome), cast(:colour as colour),
-                               :confidence, :departed_on, cast(:evidence as jsonb))
-                       on conflict (parcel_key, rule, recorded_at) do update set outcome = excluded.outcome,
-                           colour = excluded.colour, confidence = excluded.confidence,
-                           departed_on = excluded.departed_on, evidence = excluded.evidence"""),
-            [
-                {**row.__dict__, "evidence": json.dumps(dict(row.evidence)), "version": version, "now": now}
-                for row in rows
-            ],
-        )
+    """Append findings, one of each parcel and rule; one more in the same instant replaces the one before."""
+    if not rows:
+        return
+    names = [field.name for field in fields(FindingRow) if field.name != "evidence"]
+    connection.execute(
+        sa.text("""insert into findings (parcel_key, rule, recorded_at, rule_version, outcome, colour, confidence,
+                                         departed_on, evidence)
+                   select parcel_key, rule, :now, :version, outcome, colour, confidence, departed_on, evidence
+                   from unnest(cast(:parcel_key as bigint[]), cast(:rule as text[]), cast(:outcome as outcome[]),
+                               cast(:colour as colour[]), cast(:confidence as real[]), cast(:departed_on as date[]),
+                               cast(:evidence as jsonb[]))
+                       as found (parcel_key, rule, outcome, colour, confidence, departed_on, evidence)
+                   on conflict (parcel_key, rule, recorded_at) do update set outcome = excluded.outcome,
+                       colour = excluded.colour, confidence = excluded.confidence,
+                       departed_on = excluded.departed_on, evidence = excluded.evidence"""),
+        {
+            **{name: [getattr(row, name) for row in rows] for name in names},
+            "evidence": [json.dumps(dict(row.evidence)) for row in rows],
+            "version": version,
+            "now": now,
+        },
+    )
 
 
 def open_alerts(connection: sa.Connection, parcels: Keys) -> dict[tuple[int, str], AlertRow]:

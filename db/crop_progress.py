@@ -15,7 +15,7 @@ from db.tables import crop_progress
 
 @dataclass(frozen=True)
 class ProgressRow:
-    """How parcels of one region and declared crop stand by day of the season (monitor.alerts.rules.Neighbours)."""
+    """How parcels of one region and declared crop stand by day of the season (monitor.alerts.neighbours.Neighbours)."""
 
     region_key: int
     crop_code: str
@@ -101,12 +101,24 @@ def save(
 
 def load(connection: sa.Connection, season_key: int, collection: str) -> dict[tuple[str, str], ProgressRow]:
     """Return the newest progress of each region and crop, by (region, crop code)."""
+    # Group by group along the key: every day adds a row of each, and all but the newest are passed over unread.
     rows = connection.execute(
-        sa.text("""select distinct on (region_key, crop_code) code, region_key, crop_code, n_parcels, first_day,
-                          standing_share, median_ndvi
-                   from crop_progress join regions using (region_key)
-                   where season_key = :season_key and collection = :collection
-                   order by region_key, crop_code, recorded_at desc"""),
+        sa.text("""
+            with recursive groups as (
+                (select region_key, crop_code from crop_progress
+                 where (season_key, collection) = (:season_key, :collection) order by region_key, crop_code limit 1)
+                union all
+                select next.* from groups cross join lateral (
+                    select region_key, crop_code from crop_progress
+                    where (season_key, collection) = (:season_key, :collection)
+                      and (region_key, crop_code) > (groups.region_key, groups.crop_code)
+                    order by region_key, crop_code limit 1) next)
+            select code, region_key, crop_code, n_parcels, first_day, standing_share, median_ndvi
+            from groups join regions using (region_key) cross join lateral (
+                select n_parcels, first_day, standing_share, median_ndvi from crop_progress of_group
+                where (of_group.season_key, of_group.collection, of_group.region_key, of_group.crop_code)
+                    = (:season_key, :collection, groups.region_key, groups.crop_code)
+                order by recorded_at desc limit 1) newest"""),
         {"season_key": season_key, "collection": collection},
     )
     return {
@@ -120,6 +132,34 @@ def load(connection: sa.Connection, season_key: int, collection: str) -> dict[tu
         )
         for row in rows
     }
+
+
+@dataclass(frozen=True)
+class Version:
+    """Which progress is the newest of a season and of the collection's season before."""
+
+    recorded_at: datetime | None
+    season_before: int | None
+    before_recorded_at: datetime | None
+
+
+def version(connection: sa.Connection, season_key: int, collection: str) -> Version:
+    """Return which progress is the newest; as long as it is the same, `load` returns the same."""
+    row = connection.execute(
+        sa.text("""
+            select (select max(recorded_at) from crop_progress
+                    where (season_key, collection) = (:season_key, :collection)) as recorded_at,
+                   earlier.season_key as season_before,
+                   (select max(recorded_at) from crop_progress
+                    where (season_key, collection) = (earlier.season_key, :collection)) as before_recorded_at
+            from seasons here left join lateral (
+                select season_key from seasons where starts_on < here.starts_on and exists (
+                    select from parcels where parcels.season_key = seasons.season_key and collection = :collection)
+                order by starts_on desc limit 1) earlier on true
+            where here.season_key = :season_key"""),
+        {"season_key": season_key, "collection": collection},
+    ).one()
+    return Version(*row)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from db.sensors import SENSORS
+
 
 @dataclass(frozen=True)
 class HistoryRow:
@@ -128,12 +130,14 @@ def parcel_row(connection: sa.Connection, parcel_key: int) -> HistoryRow:
 
 def first_record(connection: sa.Connection, parcel_key: int) -> FirstRecord | None:
     """Return when the first observation of a parcel was recorded; None where none ever was."""
+    times = " union all ".join(
+        f"select recorded_at, observed_at, available_at from {one.table} where parcel_key = :parcel"
+        for one in SENSORS.values()
+    )
     row = connection.execute(
-        sa.text("""select min(recorded_at) as recorded_at, min(observed_at) as observed_from, max(observed_at) as observed_to,
+        sa.text(f"""select min(recorded_at) as recorded_at, min(observed_at) as observed_from, max(observed_at) as observed_to,
                           min(available_at) as available_from
-                   from (select recorded_at, observed_at, available_at from s1_observations where parcel_key = :parcel
-                         union all
-                         select recorded_at, observed_at, available_at from s2_observations where parcel_key = :parcel) o"""),
+                   from ({times}) o"""),
         {"parcel": parcel_key},
     ).one()
     return None if row.recorded_at is None else FirstRecord(**row._mapping)

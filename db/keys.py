@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
 
 import sqlalchemy as sa
 
 from db.seasons import Season
+from db.sensors import Sensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class Scene:
     """One pass, or slice of a pass, as its first observation describes it."""
 
     scene_id: str
-    sensor: Literal["S1", "S2"]
+    sensor: Sensor
     platform: str
     relative_orbit: int
     observed_at: datetime

@@ -5,10 +5,9 @@ replay and changes nothing; one with other values is a conflict, which the calle
 fast as staging and fails as a whole on the first stored key, so it is tried first, under a savepoint.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import psycopg
@@ -20,52 +19,11 @@ from numpy.typing import NDArray
 from db.binary_copy import copy_into
 from db.keys import Scene, scene_keys
 from db.pending import mark_new
-
-Sensor = Literal["S1", "S2"]
+from db.sensors import SENSORS, Sensor
 
 # A correction is a row of its own under the next revision, never an update: what was known at an earlier time stays
 # askable, and a message that comes again finds its key taken.
 KEY: Final = ("parcel_key", "observed_at", "relative_orbit", "revision")
-VALUES: Final[Mapping[Sensor, tuple[str, ...]]] = {
-    "S2": (
-        "scene_key",
-        "available_at",
-        "is_withdrawn",
-        "n_clear",
-        "clear_fraction",
-        "ndvi",
-        "ndvi_sd",
-        "nbr2",
-        "bsi",
-        "s2wi",
-        "b02",
-        "b03",
-        "b04",
-        "b05",
-        "b06",
-        "b07",
-        "b08",
-        "b8a",
-        "b11",
-        "b12",
-    ),
-    "S1": (
-        "scene_key",
-        "available_at",
-        "is_withdrawn",
-        "n_pixels",
-        "direction",
-        "radiometry",
-        "vv",
-        "vh",
-        "vv_sd",
-        "vh_sd",
-        "coherence_vv",
-        "coherence_vh",
-        "coherence_with",
-    ),
-}
-"""What two rows of one key must share to be the same observation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +63,8 @@ def insert(
     is_straight = bool(pc.all(batch["is_first"]).as_py()) and _copied_straight(connection, sensor, batch)
     new = batch if is_straight else _insert_missing(connection, sensor, batch)
     pending = 0
+    # Pixels, ledger and pending marks are of the new rows alone and of this transaction: a replay counts nothing twice, and a
+    # worker's snapshot has an observation with its mark or neither.
     if new.num_rows:
         pixels = new.filter(pc.is_valid(new["pixels"]))
         copy_into(connection, "pixel_sets", (*KEY, "sensor", "pixels"), pixels)
@@ -149,6 +109,7 @@ def _sorted(rows: pa.Table, parcel_keys: NDArray[np.int64]) -> tuple[NDArray[np.
             parcel_keys,
         ]
     )
+    # One order for all writers: of two that store the same keys one waits for the other, and never both.
     order = np.lexsort(key)  # stable: the first of equal keys is the one that was sent first
     differs = np.any(np.diff(key[:, order], axis=1), axis=0)
     return order, np.r_[True, differs]
@@ -161,15 +122,11 @@ def _scenes(sensor: Sensor, rows: pa.Table) -> list[Scene]:
     return [Scene(sensor=sensor, **row) for row in rows.select(columns).take(pa.array(first)).to_pylist()]
 
 
-def _table(sensor: Sensor) -> str:
-    return f"{sensor.lower()}_observations"
-
-
 def _copied_straight(connection: sa.Connection, sensor: Sensor, batch: pa.Table) -> bool:
     """Copy the batch; False, and nothing is copied, when any of its keys is stored already."""
     try:
         with connection.begin_nested():
-            copy_into(connection, _table(sensor), (*KEY, "recorded_at", *VALUES[sensor]), batch)
+            copy_into(connection, SENSORS[sensor].table, (*KEY, "recorded_at", *SENSORS[sensor].values), batch)
     except psycopg.errors.UniqueViolation:
         return False
     return True
@@ -177,8 +134,8 @@ def _copied_straight(connection: sa.Connection, sensor: Sensor, batch: pa.Table)
 
 def _insert_missing(connection: sa.Connection, sensor: Sensor, batch: pa.Table) -> pa.Table:
     """Store the rows whose keys are not stored, by way of the table `incoming`, and return them."""
-    table, key = _table(sensor), ", ".join(KEY)
-    stored = ", ".join((*KEY, "recorded_at", *VALUES[sensor]))
+    table, key = SENSORS[sensor].table, ", ".join(KEY)
+    stored = ", ".join((*KEY, "recorded_at", *SENSORS[sensor].values))
     connection.execute(
         sa.text(f"""
         drop table if exists pg_temp.incoming, pg_temp.newly_stored;
@@ -186,7 +143,7 @@ def _insert_missing(connection: sa.Connection, sensor: Sensor, batch: pa.Table) 
             select 0 as ordinal, false as is_first, ''::bytea as pixels, {stored} from {table} with no data;
         create temp table newly_stored on commit drop as select {key} from {table} with no data""")
     )
-    staged = ("ordinal", "is_first", "pixels", *KEY, "recorded_at", *VALUES[sensor])
+    staged = ("ordinal", "is_first", "pixels", *KEY, "recorded_at", *SENSORS[sensor].values)
     copy_into(connection, "incoming", staged, batch)
     connection.execute(
         sa.text(f"""
@@ -195,19 +152,20 @@ def _insert_missing(connection: sa.Connection, sensor: Sensor, batch: pa.Table) 
             on conflict do nothing returning {key})
         insert into newly_stored select * from stored""")
     )
+    # What another transaction stored meanwhile is not among them: that one marks and counts it.
     new = connection.execute(sa.text(f"select ordinal from incoming join newly_stored using ({key}) where is_first"))
     return batch.filter(pc.is_in(batch["ordinal"], pa.array(new.scalars().all(), pa.int32())))
 
 
 def _conflicts(connection: sa.Connection, sensor: Sensor) -> tuple[Conflict, ...]:
     """Return rows of `incoming` that differ from what is stored under their key, once their batch's new rows are stored."""
-    theirs, ours = (", ".join(f"{alias}.{name}" for name in VALUES[sensor]) for alias in "io")
+    theirs, ours = (", ".join(f"{alias}.{name}" for name in SENSORS[sensor].values) for alias in "io")
     found = connection.execute(
         sa.text(f"""
-        select ordinal, (select max(revision) from {_table(sensor)} r
+        select ordinal, (select max(revision) from {SENSORS[sensor].table} r
                          where (r.parcel_key, r.observed_at, r.relative_orbit)
                              = (i.parcel_key, i.observed_at, i.relative_orbit))
-        from incoming i join {_table(sensor)} o using ({", ".join(KEY)})
+        from incoming i join {SENSORS[sensor].table} o using ({", ".join(KEY)})
         left join pixel_sets p on (p.parcel_key, p.observed_at, p.sensor, p.relative_orbit, p.revision)
                                 = (i.parcel_key, i.observed_at, '{sensor}', i.relative_orbit, i.revision)
         where ({theirs}) is distinct from ({ours}) or i.pixels is distinct from p.pixels

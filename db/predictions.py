@@ -47,6 +47,15 @@ class Posteriors:
         """Return those under a mask (G,)."""
         return Posteriors(**{f.name: getattr(self, f.name)[keep] for f in fields(self)})
 
+    def take(self, rows: NDArray[np.intp]) -> "Posteriors":
+        """Return some of them, by their numbers."""
+        return Posteriors(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+    @classmethod
+    def joined(cls, parts: Sequence["Posteriors"]) -> "Posteriors":
+        """Return those of all parts in their order."""
+        return cls(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)})
+
     @property
     def is_last(self) -> NDArray[np.bool_]:
         """Return (G,) whether each is its parcel's last."""
@@ -92,6 +101,7 @@ def save_posteriors(connection: sa.Connection, model_key: int, rows: Posteriors,
             "probabilities": probabilities,
         }
     )
+    # Appended, never replaced: an answer as known at an earlier time needs the course that was in force then.
     copy_into(connection, "posteriors", table.column_names, table)
 
 
@@ -116,6 +126,7 @@ def courses(
     connection: sa.Connection, parcels: Keys, model_key: int, n_classes: int
 ) -> tuple[Posteriors, NDArray[np.bool_]]:
     """Return the newest posterior of each parcel and newest observation as known now, and (G,) which is in force."""
+    # In force is what was recorded last, not what was observed last: a course made anew after a withdrawal may be shorter.
     rows = fetch_columns(
         connection,
         """select distinct on (parcel_key, observed_to) parcel_key, observed_to, n_s2, n_s1a, n_s1d, n_s1, probabilities,

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from db.columns import fetch_columns
-from db.observations import Sensor
 from db.scenes import Claim, shows
+from db.sensors import SENSORS, Sensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,7 @@ class Version:
 
 def lock(connection: sa.Connection) -> None:
     """Wait until no other transaction decides anything of a pass."""
+    # First in its transaction, before any row of found_scenes is locked: in the other order two workers could wait for each other.
     connection.execute(sa.text("select pg_advisory_xact_lock(hashtext('parcelwatch.scenes'))"))
 
 
@@ -89,6 +90,8 @@ def begin_pass(
     Args:
         only_shown: leave tiles out of which this datatake has no product.
     """
+    # Decided once, by whoever begins first: with another time or other home tiles for a later scene, a parcel would have two
+    # observations of one pass.
     connection.execute(
         sa.text("""insert into scene_passes (datatake, observed_at, known_tiles)
                    select :datatake, :observed_at, coalesce(max(tile_key), 0) from scene_tiles
@@ -136,6 +139,7 @@ def begin(  # one argument per column that a scene's product gives
     Args:
         newest_revision: the highest of the others' revisions; None where none began.
     """
+    # Never lower: another version may have emitted every revision below, and an observation's key is taken for good.
     revision: int = connection.execute(
         sa.text("""
             update found_scenes set datatake = :datatake, family = :family, part = :part, baseline = :baseline,
@@ -157,7 +161,7 @@ def begin(  # one argument per column that a scene's product gives
 
 _KNOWN_REVISIONS: Final = """
     select distinct on (o.parcel_key) o.parcel_key, revision, is_withdrawn, scene_id = any(%s) as is_own_part
-    from {sensor}_observations o join scenes using (scene_key) join parcels using (parcel_key)
+    from {table} o join scenes using (scene_key) join parcels using (parcel_key)
     where o.parcel_key = any(%s) and o.observed_at = %s and o.relative_orbit = %s
       and (scene_id <> %s or parcels.recorded_at > o.recorded_at)
     order by o.parcel_key, revision desc"""
@@ -184,7 +188,7 @@ def known_revisions(
     """
     return fetch_columns(
         connection,
-        _KNOWN_REVISIONS.format(sensor=of.sensor.lower()),
+        _KNOWN_REVISIONS.format(table=SENSORS[of.sensor].table),
         [[of.scene_id, *own_part], list(parcel_keys), of.observed_at, of.relative_orbit, of.scene_id],
         {"parcel_key": "bigint", "revision": "smallint", "is_withdrawn": "bool", "is_own_part": "bool"},
     )
@@ -192,10 +196,10 @@ def known_revisions(
 
 _OWN: Final = """
     select * from (
-        select distinct on (o.parcel_key) o.*, p.pixels, scene_id from {sensor}_observations o
+        select distinct on (o.parcel_key) o.*, p.pixels, scene_id from {table} o
         join scenes using (scene_key) left join pixel_sets p
           on (p.parcel_key, p.observed_at, p.sensor, p.relative_orbit, p.revision)
-           = (o.parcel_key, o.observed_at, '{SENSOR}', o.relative_orbit, o.revision)
+           = (o.parcel_key, o.observed_at, '{sensor}', o.relative_orbit, o.revision)
         where o.parcel_key = any(:keys) and o.observed_at = :at and o.relative_orbit = :orbit
         order by o.parcel_key, o.revision desc) newest
     where scene_id = :scene_id"""
@@ -204,7 +208,7 @@ _OWN: Final = """
 def own(connection: sa.Connection, of: ScenePass, parcel_keys: Sequence[int]) -> dict[int, Mapping[str, Any]]:
     """Return by parcel the observations of a pass whose newest revision is the scene's own, with their pixel sets."""
     rows = connection.execute(
-        sa.text(_OWN.format(sensor=of.sensor.lower(), SENSOR=of.sensor)),
+        sa.text(_OWN.format(table=SENSORS[of.sensor].table, sensor=of.sensor)),
         {"keys": list(parcel_keys), "at": of.observed_at, "orbit": of.relative_orbit, "scene_id": of.scene_id},
     )
     return {row.parcel_key: dict(row._mapping) for row in rows}

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from db import recording
 from db.columns import fetch_columns
+from db.sensors import SENSORS
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,13 @@ def alerts(connection: sa.Connection, season_key: int, collection: str) -> list[
 
 def count_observations(connection: sa.Connection, season_key: int, collection: str) -> int:
     """Return observations of a season as they lie in the tables, revisions counted apart."""
+    counts = " + ".join(
+        f"(select count(*) from {one.table} where parcel_key in (table own))" for one in SENSORS.values()
+    )
     found: int = connection.execute(
-        sa.text("""
+        sa.text(f"""
             with own as materialized (select parcel_key from parcels where (season_key, collection) = (:season_key, :collection))
-            select (select count(*) from s2_observations where parcel_key in (table own))
-                 + (select count(*) from s1_observations where parcel_key in (table own))"""),
+            select {counts}"""),
         {"season_key": season_key, "collection": collection},
     ).scalar_one()
     return found

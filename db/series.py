@@ -1,6 +1,5 @@
 """Season-long series of parcels as numpy columns, newest revision first, withdrawn ones left out."""
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
@@ -8,73 +7,43 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from db.columns import Kind, fetch_columns
+from db.columns import fetch_columns
 from db.connect import driver
+from db.sensors import SENSORS, Sensor
 
 Keys = NDArray[np.int64]
 
-S2_BANDS: Final = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
-POLARISATIONS: Final = ("VV", "VH")
-"""The rows of a stored pixel set, in their order."""
 INVALID_PIXEL: Final = -32768
 """What a stored pixel set holds where a pixel was not seen."""
 
 _AT_ONCE: Final = 4096
 """Parcels of which series are read at once: some 100 MB at a season's end."""
 
-_KEY: Final[Mapping[str, Kind]] = {
-    "parcel_key": "bigint",
-    "observed_at": "time",
-    "relative_orbit": "smallint",
-    "revision": "smallint",
-    "is_withdrawn": "bool",
-    "recorded_at": "time",
-}
-S2_COLUMNS: Final[Mapping[str, Kind]] = {
-    **_KEY,
-    "n_clear": "int",
-    "clear_fraction": "real",
-    **dict.fromkeys(("ndvi", "ndvi_sd", "nbr2", "bsi", "s2wi"), "real"),
-    **dict.fromkeys((band.lower() for band in S2_BANDS), "real"),
-}
-S1_COLUMNS: Final[Mapping[str, Kind]] = {
-    **_KEY,
-    "n_pixels": "int",
-    "direction_nr": "smallint",
-    "vv": "real",
-    "vh": "real",
-    "vv_sd": "real",
-    "vh_sd": "real",
-}
 DIRECTIONS: Final = ("ascending", "descending", "mixed")
 """Directions in the order of the type `orbit_direction`; `direction_nr` counts from 1."""
 
 
 def s2_series(connection: sa.Connection, parcels: Keys, as_known_at: datetime | None) -> NDArray[np.void]:
     """Return Sentinel-2 observations of `parcels` known at a time that is settled (None: now), ordered by parcel, pass time and orbit."""
-    return _newest(connection, "s2_observations", "*", parcels, as_known_at, S2_COLUMNS)
+    return _newest(connection, "S2", parcels, "recorded_at", as_known_at)
 
 
 def s1_series(connection: sa.Connection, parcels: Keys, as_known_at: datetime | None) -> NDArray[np.void]:
     """Return Sentinel-1 observations of `parcels` known at a time that is settled (None: now); VV and VH linear."""
-    nr = "array_position(enum_range(null::orbit_direction), direction) as direction_nr"
-    return _newest(connection, "s1_observations", f"*, {nr}", parcels, as_known_at, S1_COLUMNS)
+    return _newest(connection, "S1", parcels, "recorded_at", as_known_at)
 
 
 def _newest(
-    connection: sa.Connection,
-    table: str,
-    what: str,
-    parcels: Keys,
-    as_known_at: datetime | None,
-    columns: Mapping[str, Kind],
+    connection: sa.Connection, sensor: Sensor, parcels: Keys, column: str, until: datetime | None
 ) -> NDArray[np.void]:
+    """Return the newest revisions of those whose `column` is a time until then (None: all)."""
+    stored = SENSORS[sensor]
     query = f"""
-        select distinct on (parcel_key, observed_at, relative_orbit) {what} from {table}
-        where parcel_key = any(%s) and recorded_at <= coalesce(%s, 'infinity'::timestamptz)
+        select distinct on (parcel_key, observed_at, relative_orbit) {stored.selected} from {stored.table} o
+        where parcel_key = any(%s) and {column} <= coalesce(%s, 'infinity'::timestamptz)
         order by parcel_key, observed_at, relative_orbit, revision desc"""
     some = [parcels[first : first + _AT_ONCE] for first in range(0, max(len(parcels), 1), _AT_ONCE)]
-    rows = np.concatenate([fetch_columns(connection, query, [keys.tolist(), as_known_at], columns) for keys in some])
+    rows = np.concatenate([fetch_columns(connection, query, [keys.tolist(), until], stored.series) for keys in some])
     # Withdrawn rows go after the newest revision is chosen, not in the query: else the revision that they withdraw
     # would come back.
     current: NDArray[np.void] = rows[~rows["is_withdrawn"]]
@@ -85,36 +54,36 @@ def pending_series(
     connection: sa.Connection, parcels: Keys, pending: NDArray[np.void]
 ) -> tuple[NDArray[np.void], NDArray[np.void]]:
     """Return the S2 and S1 rows of pending observations (fields of `db.work.Claim.pending`) of `parcels`, sorted as `s2_series`."""
-    nr = "array_position(enum_range(null::orbit_direction), direction) as direction_nr"
     own = pending[np.isin(pending["parcel_key"], parcels)]
+    return _observed(connection, "S2", own[own["is_s2"]]), _observed(connection, "S1", own[~own["is_s2"]])
+
+
+def pass_series(connection: sa.Connection, pending: NDArray[np.void]) -> tuple[NDArray[np.void], NDArray[np.void]]:
+    """Return the S2 and S1 rows of the passes of pending observations, all revisions, sorted by parcel, pass and revision."""
     return (
-        _observed(connection, "s2_observations", "o.*", own[own["is_s2"]], S2_COLUMNS),
-        _observed(connection, "s1_observations", f"o.*, {nr}", own[~own["is_s2"]], S1_COLUMNS),
+        _observed(connection, "S2", pending[pending["is_s2"]], every_revision=True),
+        _observed(connection, "S1", pending[~pending["is_s2"]], every_revision=True),
     )
 
 
 def _observed(
-    connection: sa.Connection, table: str, what: str, keys: NDArray[np.void], columns: Mapping[str, Kind]
+    connection: sa.Connection, sensor: Sensor, keys: NDArray[np.void], *, every_revision: bool = False
 ) -> NDArray[np.void]:
-    """Return the rows of a table under keys of observations."""
+    """Return a sensor's rows under keys of observations, or all revisions of their passes."""
+    stored = SENSORS[sensor]
     if len(keys) == 0:
-        return fetch_columns(connection, f"select {what} from {table} o limit 0", [], columns)
+        return fetch_columns(connection, f"select {stored.selected} from {stored.table} o limit 0", [], stored.series)
+    names = ["parcel_key", "observed_at", "relative_orbit", *([] if every_revision else ["revision"])]
+    keys = np.unique(keys[names])
     times = [f"{time}Z" for time in keys["observed_at"].astype(str)]
+    kinds = ", ".join(f"%s::{kind}[]" for kind in ("bigint", "timestamptz", "smallint", "smallint")[: len(names)])
     query = f"""
-        select {what} from unnest(%s::bigint[], %s::timestamptz[], %s::smallint[], %s::smallint[])
-            as wanted (parcel_key, observed_at, relative_orbit, revision)
-        join {table} o using (parcel_key, observed_at, relative_orbit, revision)
+        select {stored.selected} from unnest({kinds}) as wanted ({", ".join(names)})
+        join {stored.table} o using ({", ".join(names)})
         where o.observed_at between %s::timestamptz and %s::timestamptz  -- leaves out the other chunks
-        order by parcel_key, observed_at, relative_orbit"""
-    parameters = [
-        keys["parcel_key"].tolist(),
-        times,
-        keys["relative_orbit"].tolist(),
-        keys["revision"].tolist(),
-        min(times),
-        max(times),
-    ]
-    return fetch_columns(connection, query, parameters, columns)
+        order by parcel_key, observed_at, relative_orbit, revision"""
+    parameters = [times if name == "observed_at" else keys[name].tolist() for name in names] + [min(times), max(times)]
+    return fetch_columns(connection, query, parameters, stored.series)
 
 
 def pixel_sets(connection: sa.Connection, sensor: str, rows: NDArray[np.void]) -> list[bytes | None]:
@@ -154,17 +123,5 @@ def available_series(
     connection: sa.Connection, parcels: Keys, as_available_at: datetime
 ) -> tuple[NDArray[np.void], NDArray[np.void]]:
     """Return the S2 and S1 observations of parcels whose products could be had by a time, whenever they were stored."""
-    nr = "array_position(enum_range(null::orbit_direction), direction) as direction_nr"
-    tables: Mapping[str, tuple[str, Mapping[str, Kind]]] = {
-        "s2_observations": ("*", S2_COLUMNS),
-        "s1_observations": (f"*, {nr}", S1_COLUMNS),
-    }
-    found = []
-    for table, (what, columns) in tables.items():
-        query = f"""
-            select distinct on (parcel_key, observed_at, relative_orbit) {what} from {table}
-            where parcel_key = any(%s) and available_at <= %s
-            order by parcel_key, observed_at, relative_orbit, revision desc"""
-        rows = fetch_columns(connection, query, [parcels.tolist(), as_available_at], columns)
-        found.append(rows[~rows["is_withdrawn"]])
-    return found[0], found[1]
+    s2 = _newest(connection, "S2", parcels, "available_at", as_available_at)
+    return s2, _newest(connection, "S1", parcels, "available_at", as_available_at)

@@ -61,11 +61,12 @@ def of_numbers(numbers: NDArray[np.generic]) -> pa.BinaryArray:
 def load(connection: sa.Connection, parcels: Keys, model_keys: Sequence[int]) -> dict[tuple[int, str], States]:
     """Return the states of parcels under some models, by model key and sequence."""
     rows = driver(connection).execute(
+        # Ordered within each aggregate: what sorts rows into groups keeps no order of a subquery.
         b"""select model_key, modality,
                    string_agg(int8send(parcel_key) || int4send(n_folded) || timestamptz_send(observed_to)
-                              || int4send(octet_length(state)), ''::bytea),
-                   string_agg(state, ''::bytea)
-            from (select * from encoder_states where parcel_key = any(%s) and model_key = any(%s) order by parcel_key) one
+                              || int4send(octet_length(state)), ''::bytea order by parcel_key),
+                   string_agg(state, ''::bytea order by parcel_key)
+            from encoder_states where parcel_key = any(%s) and model_key = any(%s)
             group by model_key, modality""",
         [parcels.tolist(), list(model_keys)],
         prepare=False,

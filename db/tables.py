@@ -3,14 +3,16 @@
 Geometry is left to SQL (`ST_...` functions on the column named `geom`): the rest of the code sees WKB.
 """
 
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, ENUM, JSONB, REAL
 
+from db.sensors import Sensor
+
 metadata: Final = sa.MetaData()
 _time = sa.TIMESTAMP(timezone=True)
-sensor: Final = ENUM("S1", "S2", name="sensor", create_type=False)
+sensor: Final = ENUM(*get_args(Sensor), name="sensor", create_type=False)
 orbit_direction: Final = ENUM("ascending", "descending", "mixed", name="orbit_direction", create_type=False)
 radiometry: Final = ENUM("sigma0", "gamma0", name="radiometry", create_type=False)
 outcome: Final = ENUM("NOT_EXECUTED", "NOT_VALID", "OK", name="outcome", create_type=False)

@@ -12,22 +12,15 @@ themselves, never from the state file, so it is right after any of them, or the 
 
 from __future__ import annotations
 
-import atexit
-import fcntl
 import json
 import os
 import secrets
 import shutil
-import signal
 import subprocess
-import tempfile
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Final, Literal
 
 from db.fresh import ensure_database
@@ -36,7 +29,6 @@ from devstack.archive import Progress
 from devstack.errors import StackError
 from devstack.provision import Programs, provision
 
-_TEMPORARY = "parcelwatch-stack-"
 Kind = Literal["memory", "kafka"]
 """Of a broker: one that forgets its records when it stops, or one that keeps them."""
 _FOLDERS: Final = {"memory": "broker", "kafka": "kafka"}
@@ -167,72 +159,6 @@ def down(home: Path, delete: bool = False) -> bool:
             if not any(home.iterdir()):
                 home.rmdir()
     return delete or was_running is not None
-
-
-@contextmanager
-def temporary(environ: Mapping[str, str], progress: Progress) -> Iterator[Stack]:
-    """A fast stack in a temporary folder, gone at the end: also after an error, Ctrl-C, SIGTERM or `sys.exit`."""
-    with temporary_home() as home:
-        yield up(home, environ, progress, fast=True)
-
-
-@contextmanager
-def temporary_home() -> Iterator[Path]:
-    """Yield an empty home folder; at the end it goes, with the servers that any process brought up in it.
-
-    What a process killed outright left behind is removed by the next call: each holds a lock on its folder,
-    which the kernel drops with it.
-    """
-    _remove_abandoned()
-    home = Path(tempfile.mkdtemp(prefix=_TEMPORARY)).resolve()
-    home.chmod(0o711)
-    with (home / ".owner").open("w") as lock, _terminated_as_interrupted():
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        atexit.register(_discard, home)
-        try:
-            yield home
-        finally:
-            _discard(home)
-            atexit.unregister(_discard)
-
-
-def _discard(home: Path) -> None:
-    """Stop and remove a temporary stack."""
-    down(home, delete=True)
-    shutil.rmtree(home, ignore_errors=True)
-
-
-def _remove_abandoned() -> None:
-    """Remove the temporary stacks of this user whose process is gone.
-
-    Anyone may put anything under such a name: only a folder that this user alone can write to is entered.
-    """
-    for home in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*"):
-        try:
-            folders.require_own(home, home)
-            with os.fdopen(folders.open_plain(home / ".owner", os.O_RDWR), "r+") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _discard(home)
-        except (OSError, StackError):  # in use, another user's, or just removed by someone else
-            continue
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Turn SIGTERM into KeyboardInterrupt, so that it cleans up as Ctrl-C does; a handler already set stays."""
-    is_main = threading.current_thread() is threading.main_thread()
-    is_ours = is_main and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-
-    def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        raise KeyboardInterrupt
-
-    if is_ours:
-        signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        if is_ours and signal.getsignal(signal.SIGTERM) is interrupt:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _find_broker(folder: Path) -> tuple[Kind, broker.Server | kafka.Server | None]:

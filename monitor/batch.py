@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
 from typing import Final, Generic, TypeVar
 
 import numpy as np
@@ -14,7 +13,7 @@ from db import registry, states
 from db.alerts import FindingRow
 from db.connect import Connection
 from db.parcels import Parcel, load_parcels
-from db.predictions import MODALITIES, NdviRows, PosteriorRow, Posteriors
+from db.predictions import MODALITIES, NdviRows, Posteriors
 from db.seasons import Season, season_by_key
 from db.series import pending_series, s1_series, s2_series
 from db.states import OF_NO_MODEL, States
@@ -96,14 +95,6 @@ class Classified:
     """Observations that went through the network."""
     is_changed: NDArray[np.bool_]
     """(G,) posteriors that are to be stored."""
-
-    @cached_property
-    def courses(self) -> Mapping[int, list[PosteriorRow]]:
-        """Return the posteriors of each parcel, in order of acquisition, by parcel key."""
-        courses: dict[int, list[PosteriorRow]] = {}
-        for row in self.posteriors.rows():
-            courses.setdefault(row.parcel_key, []).append(row)
-        return courses
 
 
 @dataclass

@@ -5,6 +5,7 @@ marked, so that findings follow from what is known and not from whether the lead
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Final
 
@@ -15,7 +16,8 @@ from db import crop_progress, recording, work
 from db.connect import Connection
 from db.crop_progress import ProgressRow
 from db.seasons import Season
-from monitor.alerts.rules import Neighbours, RuleSettings, harvest_day, neighbours_of
+from monitor.alerts.neighbours import CropStands, Neighbours, harvest_day, neighbours_of
+from monitor.alerts.settings import RuleSettings
 
 SAMPLE: Final = 200
 """Parcels sampled for each region and crop: a share is then known to 3.5 % (binomial standard error at 0.5)."""
@@ -26,6 +28,7 @@ SAME_NDVI: Final = 0.01
 def refresh(connection: Connection, season: Season, collection: str, settings: RuleSettings, now: datetime) -> int:
     """Recompute the progress of a season when other observations are stored or a day has begun; return the groups stored."""
     last = crop_progress.last_computed(connection, season.season_key, collection)
+    # Counted before the views are read: what is stored in between counts as new next time. The other way round it could be missed.
     n = crop_progress.count_observations(connection, season.starts_on, season.ends_on)
     until = min(now.date(), season.ends_on)
     if last is not None and last.n_observations == n and last.recorded_at.date() >= until:
@@ -34,6 +37,7 @@ def refresh(connection: Connection, season: Season, collection: str, settings: R
     rows = _computed(connection, season, collection, settings, until)
     if not rows:
         return 0
+    # As late as can be: whoever asks as known at a later time waits from here to the commit.
     recorded_at = recording.begin(connection, now)
     crop_progress.save(connection, season.season_key, collection, rows, n, recorded_at)
     work.mark(connection, _affected(connection, season, collection, before, rows, settings), "rules", recorded_at)
@@ -118,18 +122,52 @@ def _classes(share: NDArray[np.float32], settings: RuleSettings) -> NDArray[np.i
     return np.where(np.isfinite(share), (share > levels[0]).astype(int) + (share >= levels[1]) + 1, 0)
 
 
-def neighbours(
-    stored: Mapping[tuple[str, str], ProgressRow],
-    before: Mapping[tuple[str, str], ProgressRow],
-    region: str,
-    crop_code: str | None,
-    starts_on: date,
-    settings: RuleSettings,
-) -> Neighbours | None:
-    """Return the stored progress of a region and crop as the rules take it, with the harvest of the season before."""
-    row, last = (rows.get((region, crop_code)) if crop_code is not None else None for rows in (stored, before))
-    if row is None:
-        return None
-    harvest = harvest_day(last.standing_share, settings) if last is not None else None
-    harvest_from = None if harvest is None else starts_on + timedelta(days=harvest)
-    return Neighbours(row.n_parcels, row.first_day, row.standing_share, row.median_ndvi, harvest_from)
+@dataclass
+class KnownStands:
+    """How the crops of seasons stand, kept between a worker's batches until other progress is stored."""
+
+    _kept: dict[tuple[int, str], "_Kept"] = field(default_factory=dict)
+
+    def of(
+        self, connection: Connection, season: Season, collection: str, settings: RuleSettings
+    ) -> tuple[CropStands, Mapping[tuple[str, str | None], int]]:
+        """Return the newest stored progress of all groups as the rules take it, and the place of each (region, crop code)."""
+        version = crop_progress.version(connection, season.season_key, collection)
+        kept = self._kept.get((season.season_key, collection))
+        if kept is None or kept.version != version:
+            kept = _Kept.read(connection, season, collection, version, settings)
+            self._kept[season.season_key, collection] = kept
+        return kept.stands, kept.group
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What `KnownStands` keeps of a season and collection."""
+
+    version: crop_progress.Version
+    stands: CropStands
+    group: Mapping[tuple[str, str | None], int]
+
+    @classmethod
+    def read(
+        cls,
+        connection: Connection,
+        season: Season,
+        collection: str,
+        version: crop_progress.Version,
+        settings: RuleSettings,
+    ) -> "_Kept":
+        stored, key = crop_progress.load(connection, season.season_key, collection), version.season_before
+        before = {} if key is None else crop_progress.load(connection, key, collection)
+        harvest = {group: harvest_day(row.standing_share, settings) for group, row in before.items() if group in stored}
+        groups = [
+            Neighbours(
+                row.n_parcels,
+                row.first_day,
+                row.standing_share,
+                row.median_ndvi,
+                None if (day := harvest.get(group)) is None else season.starts_on + timedelta(days=day),
+            )
+            for group, row in stored.items()
+        ]
+        return cls(version, CropStands.of(groups, settings), {group: nr for nr, group in enumerate(stored)})

@@ -1,25 +1,26 @@
 """Stored observations as the networks take them: channels by their names, pixel sets or means, parcels by index."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from db.connect import Connection
-from db.series import DIRECTIONS, INVALID_PIXEL, POLARISATIONS, S2_BANDS, pixel_sets
+from db.sensors import POLARISATIONS, SENSORS, Sensor
+from db.series import INVALID_PIXEL, pixel_sets
 from models.classifier.network import ModalityConfig
 from models.classifier.normalisation import Observations
 
-_MODALITY_OF_DIRECTION: Final = dict(zip(DIRECTIONS, ("s1a", "s1d", "s1"), strict=True))
+_SENSOR_OF: Final[Mapping[str, Sensor]] = {"s2": "S2", "s1a": "S1", "s1d": "S1", "s1": "S1"}
+"""The sensor of each modality; Sentinel-1's are in the order of `db.series.DIRECTIONS`."""
 
 
 def split_modalities(s2: NDArray[np.void], s1: NDArray[np.void]) -> dict[str, NDArray[np.void]]:
     """Rows by modality: s2, s1a, s1d, s1 (never averaged over directions)."""
-    return {"s2": s2} | {
-        name: s1[s1["direction_nr"] == nr] for nr, name in enumerate(_MODALITY_OF_DIRECTION.values(), start=1)
-    }
+    of_s1 = (name for name, sensor in _SENSOR_OF.items() if sensor == "S1")
+    return {"s2": s2} | {name: s1[s1["direction_nr"] == nr] for nr, name in enumerate(of_s1, start=1)}
 
 
 def observations(
@@ -56,9 +57,9 @@ def packed(
     )
 
 
-def sensor_of(modality: str) -> Literal["S1", "S2"]:
+def sensor_of(modality: str) -> Sensor:
     """Return the sensor that sees a modality."""
-    return "S2" if modality == "s2" else "S1"
+    return _SENSOR_OF[modality]
 
 
 def season_days(times: NDArray[np.datetime64], starts_on: date) -> NDArray[np.float32]:
@@ -83,10 +84,10 @@ def _channel(rows: NDArray[np.void], name: str) -> NDArray[np.float32]:
 
 
 def _with_pixel_sets(
-    single: NDArray[np.float32], stored: Sequence[bytes | None], sensor: str, channels: Sequence[str]
+    single: NDArray[np.float32], stored: Sequence[bytes | None], sensor: Sensor, channels: Sequence[str]
 ) -> NDArray[np.float32]:
     """Return (N, C, S) pixel sets where stored, else the single mean pixel; NaN fills up."""
-    bands, scale = (S2_BANDS, 1e4) if sensor == "S2" else (POLARISATIONS, 100.0)
+    bands, scale = SENSORS[sensor].pixel_bands, SENSORS[sensor].pixel_scale
     sets = [None if one is None else np.frombuffer(one, "<i2").reshape(len(bands), -1) for one in stored]
     largest = max((one.shape[1] for one in sets if one is not None), default=1)
     raw = np.full((len(single), len(bands), max(largest, 1)), INVALID_PIXEL, np.int16)

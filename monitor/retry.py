@@ -40,6 +40,7 @@ class Single:
 
 def while_outrun(attempt: Callable[[], Counts | None]) -> Counts | None:
     """Return what `attempt` returns, called again while other workers are faster; raises whatever else it raises."""
+    # Each attempt is a transaction of its own: only a new snapshot shows what the faster worker has done.
     for _ in range(_TRIES - 1):
         try:
             return attempt()
@@ -77,6 +78,7 @@ def postpone(
     failure = one_line(error)
     log.warning("parcel %s is postponed: %s", claim.parcel_keys[0], failure, exc_info=traceback_of(error))
     wait = timedelta(seconds=settings.retry_s) * 2 ** min(claim.attempts, _LONGEST_DOUBLING)
+    # In the transaction that holds the claim: let go first, another worker would take the parcel and fail on it too.
     work.postpone(connection, claim, now + wait, failure)
     return Single(Counts(postponed=len(claim.parcel_keys)), failure)
 

@@ -48,6 +48,7 @@ def lead(dsn: str, settings: MonitorSettings, now: datetime) -> int:
 
 def once(worker: Worker, now: datetime) -> Counts:
     """Do the leader's work, then all that is pending: what `monitor once` and the replays call."""
+    # First: what the leader marks is then worked off in the same call, so that findings do not depend on how often it is made.
     lead(worker.dsn, worker.settings, now)
     return worker.poll(now)
 

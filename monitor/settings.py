@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from monitor.alerts.rules import RuleSettings
+from monitor.alerts.settings import RuleSettings
 
 
 class MonitorSettings(BaseSettings):

@@ -20,6 +20,7 @@ from db.errors import is_away, is_outrun
 from db.work import Claim
 from monitor import retry
 from monitor.batch import ActiveModels, BatchContext, Counts
+from monitor.crop_progress import KnownStands
 from monitor.settings import MonitorSettings
 from monitor.stages import alerts, classify, markers, phenology, reconstruct_ndvi
 
@@ -33,6 +34,7 @@ class Worker:
     dsn: str
     settings: MonitorSettings
     _models: ActiveModels = field(init=False)
+    _stands: KnownStands = field(default_factory=KnownStands)
     _recorded_to: datetime | None = None
     """When the batch before became known."""
     _claimed: tuple[int, str] | None = None
@@ -114,7 +116,7 @@ class Worker:
         classify.save(batch)
         reconstruct_ndvi.save(batch)
         phenology.date_seasons(batch)
-        markers.evaluate(batch)
+        markers.evaluate(batch, self._stands)
         alerts.move(batch)
         work.done(connection, claim)
         return Counts.of(batch)

@@ -37,6 +37,7 @@ from db.connect import close_engines, engine
 from db.recording import take_the_callers_clock
 from devstack import process, stack
 from devstack.errors import ProvisionError
+from devstack.temporary import temporary_home
 from tests import kafka_server
 from tests.kafka_server import KafkaServer
 
@@ -77,7 +78,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     ends = ExitStack()
     config.add_cleanup(ends.close)
-    run = Run(ends.enter_context(stack.temporary_home()), f"test_template_{secrets.token_hex(6)}")
+    run = Run(ends.enter_context(temporary_home()), f"test_template_{secrets.token_hex(6)}")
     ends.callback(_drop_template, run.template)
     config.stash[RUN] = run
 

@@ -21,9 +21,10 @@ import sqlalchemy as sa
 
 from db.connect import engine
 from db.parcel_import import ParcelRow, upsert_parcels
-from db.scenes import LedgerRow, ledger, name_places, named_places
+from db.scene_ledger import LedgerRow, ledger
+from db.scenes import name_places, named_places
 from db.seasons import ensure_season
-from db.series import S2_BANDS
+from db.sensors import S2_BANDS
 from ingest.imagery.scene import Grid
 from ingest.imagery.settings import ImagerySettings
 from ingest.scenes.adding import scenes_at

@@ -164,7 +164,7 @@ def train_final(
     return replace(trained, temperature=temperature, scores=scores)
 
 
-def answer(
+def answer(  # the parts of a run's configuration, a fold, and what it is asked
     trained: CropModel,
     data: LabelledParcels,
     model: ModelConfig,

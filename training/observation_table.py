@@ -23,7 +23,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from db.series import DIRECTIONS, S2_BANDS
+from db.sensors import S2_BANDS
+from db.series import DIRECTIONS
 from models.classifier.normalisation import Observations
 from models.ndvi.inputs import DB_RANGE
 from monitor.features import geometry, season_days

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from db.connect import engine
 from db.errors import DatabaseUnavailable
-from db.series import S2_BANDS
+from db.sensors import S2_BANDS
 from devstack.addresses import resolve_dsn
 from models.classifier.crop_model import CropModel
 from models.classifier.normalisation import ChannelStatistics, ModalityStatistics, Normaliser

@@ -42,7 +42,7 @@ UNITS: Mapping[str, str] = {
 """Of what a model reads; its description states them."""
 
 
-def classifier(
+def classifier(  # the data, and options of one training that have defaults
     data: TrainingData,
     *,
     evaluation_dates: tuple[date, ...] = (),

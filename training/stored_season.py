@@ -13,7 +13,8 @@ from db import recording
 from db.connect import Connection
 from db.parcels import Parcel, load_parcels
 from db.seasons import Season
-from db.series import S2_BANDS, has_pixel_sets, s1_series, s2_series
+from db.sensors import S2_BANDS
+from db.series import has_pixel_sets, s1_series, s2_series
 from models.classifier.network import ModalityConfig
 from models.classifier.normalisation import Observations
 from monitor.features import geometry, means, observations, sensor_of, split_modalities
@@ -51,7 +52,7 @@ class TrainingData:
     """Labelled parcels of each class that had too few of them."""
 
 
-def load(
+def load(  # which parcels, as known when, and four options of which three have defaults
     connection: Connection,
     season: Season,
     collection: str,
@@ -83,10 +84,7 @@ def load(
     counts = Counter(label for _, label in labelled)
     classes = tuple(sorted(name for name, n in counts.items() if n >= min_parcels))
     if len(classes) < min_classes:
-        raise NothingToLearn(
-            f"collection {collection} in season {season.name} has {len(classes)} crop(s) with {min_parcels} parcels or more; "
-            f"{min_classes} are needed: import more parcels, or allow fewer with --min-parcels"
-        )
+        raise _too_few_classes(collection, season, len(classes), min_classes, min_parcels)
     parcels, names = zip(*((p, label) for p, label in labelled if label in classes), strict=True)
     keys = np.array([p.parcel_key for p in parcels], np.int64)
     s2, s1 = s2_series(connection, keys, as_known_at), s1_series(connection, keys, as_known_at)
@@ -110,6 +108,13 @@ def load(
         s2=s2,
         s1=s1,
         left_out={name: n for name, n in counts.items() if n < min_parcels},
+    )
+
+
+def _too_few_classes(collection: str, season: Season, n: int, min_classes: int, min_parcels: int) -> NothingToLearn:
+    return NothingToLearn(
+        f"collection {collection} in season {season.name} has {n} crop(s) with {min_parcels} parcels or more; "
+        f"{min_classes} are needed: import more parcels, or allow fewer with --min-parcels"
     )
 
 

@@ -23,7 +23,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
-from db.series import S2_BANDS
+from db.sensors import S2_BANDS
 from models.classifier.network import ModalityConfig
 from models.classifier.normalisation import Observations
 from training.folds import N_FOLDS, blocked_folds

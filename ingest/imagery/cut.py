@@ -17,17 +17,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from db.series import POLARISATIONS, S2_BANDS
 from ingest.imagery.errors import SceneError
 from ingest.imagery.index import Chunk, ParcelIndex
-from ingest.imagery.optical import OpticalSums
 from ingest.imagery.parcels import Parcels
-from ingest.imagery.radar import COHERENCE, RadarSums
 from ingest.imagery.raster import Picks, Raster
-from ingest.imagery.scene import SCL, Grid, Scene
+from ingest.imagery.scene import Grid, Scene
+from ingest.imagery.sensors import IMAGERY
 from ingest.imagery.settings import ImagerySettings
 from ingest.imagery.sums import Columns
-from ingest.stream.schemas import S1, S2
 
 Outcome = Literal["stored", "not_monitorable", "too_few_pixels", "outside", "no_data", "cloud"]
 """What became of a parcel; the first that holds, in this order after `stored`."""
@@ -97,7 +94,7 @@ def extract(scene: Scene, grid: Grid, parcels: Parcels, index: ParcelIndex, sett
     with ExitStack() as stack:
         rasters = {name: stack.enter_context(Raster(scene, name, scene.bands[name], grid)) for name in bands}
         nodata = {name: raster.nodata for name, raster in rasters.items()}
-        sums = sums_of(scene, index, nodata, settings)
+        sums = IMAGERY[scene.sensor].sums(scene, index, nodata, settings)
         for chunk, values in gathered(rasters, index, settings.threads):
             sums.add(chunk, values)
     outcome = outcomes(parcels, index, sums.n_seen, sums.n_valid, settings)
@@ -118,27 +115,17 @@ def share(index: ParcelIndex, n: NDArray[np.integer]) -> NDArray[np.float32]:
     return of_all
 
 
-def sums_of(
-    scene: Scene, index: ParcelIndex, nodata: Mapping[str, float], settings: ImagerySettings
-) -> OpticalSums | RadarSums:
-    """Return what a sensor's scene is added up in."""
-    if scene.sensor == "S2":
-        return OpticalSums(scene, index, nodata, settings.clear_classes)
-    return RadarSums(scene, index, nodata)
-
-
 def bands_of(scene: Scene) -> tuple[str, ...]:
     """Return the bands to read; raises SceneError where one that must be there is missing."""
-    needed = (*S2_BANDS, SCL) if scene.sensor == "S2" else POLARISATIONS
-    if missing := [name for name in needed if name not in scene.bands]:
+    sensor = IMAGERY[scene.sensor]
+    if missing := [name for name in sensor.needed if name not in scene.bands]:
         raise SceneError(
-            scene.scene_id, "missing_band", f"no {', '.join(missing)}; {scene.sensor} needs {', '.join(needed)}"
+            scene.scene_id, "missing_band", f"no {', '.join(missing)}; {scene.sensor} needs {', '.join(sensor.needed)}"
         )
-    if scene.sensor == "S2":
-        return needed
-    if not (scene.direction and scene.radiometry):
-        raise SceneError(scene.scene_id, "bad_metadata", "direction and radiometry must be known to store backscatter")
-    return (*needed, *(name for name in COHERENCE if name in scene.bands))
+    if any(getattr(scene, fact) is None for fact in sensor.must_know):
+        facts = " and ".join(sensor.must_know)
+        raise SceneError(scene.scene_id, "bad_metadata", f"{facts} must be known to store what {sensor.title} saw")
+    return (*sensor.needed, *(name for name in sensor.optional if name in scene.bands))
 
 
 def gathered(
@@ -201,7 +188,7 @@ def table_of(scene: Scene, parcels: Parcels, rows: NDArray[np.intp], columns: Co
         "coherence_with": scene.coherence_with,
     }
     columns["parcel_id"] = pa.array(parcels.ids, pa.string()).take(pa.array(rows))
-    schema = (S2 if scene.sensor == "S2" else S1).arrow
+    schema = IMAGERY[scene.sensor].schema.arrow
     arrays = []
     for one in schema:
         values = columns.get(one.name)

@@ -13,13 +13,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from db.series import POLARISATIONS, S2_BANDS
-from ingest.imagery.cut import Extraction, bands_of, gathered, outcomes, share, sums_of, table_of
+from ingest.imagery.cut import Extraction, bands_of, gathered, outcomes, share, table_of
 from ingest.imagery.index import ParcelIndex
-from ingest.imagery.optical import SMALLEST
 from ingest.imagery.parcels import Parcels
 from ingest.imagery.raster import Raster
-from ingest.imagery.scene import SCL, Grid, Scene
+from ingest.imagery.scene import Grid, Scene
+from ingest.imagery.sensors import IMAGERY, SensorImagery
 from ingest.imagery.settings import ImagerySettings
 
 Values = Mapping[str, NDArray[Any]]
@@ -45,6 +44,7 @@ def extract_merged(
 
     Raises SceneError with the name of the product that cannot be read.
     """
+    sensor = IMAGERY[scenes[0].sensor]
     bands = [name for name in bands_of(scenes[0]) if all(name in scene.bands for scene in scenes)]
     with ExitStack() as stack:
         rasters = {
@@ -55,15 +55,15 @@ def extract_merged(
         nodata = [{name: rasters[number, name].nodata for name in bands} for number in range(len(scenes))]
         shown = [{name: scene.bands[name] for name in bands} for scene in scenes]
         alone = [
-            sums_of(replace(scene, bands=those), index, none, settings)
+            sensor.sums(replace(scene, bands=those), index, none, settings)
             for scene, those, none in zip(scenes, shown, nodata, strict=True)
         ]
-        joint = sums_of(replace(scenes[0], bands=shown[0]), index, nodata[0], settings)
+        joint = sensor.sums(replace(scenes[0], bands=shown[0]), index, nodata[0], settings)
         for chunk, values in gathered(rasters, index, settings.threads):
             parts = [{name: values[number, name] for name in bands} for number in range(len(scenes))]
             for sums, part in zip(alone, parts, strict=True):
                 sums.add(chunk, part)
-            joint.add(chunk, _first_with_data(parts, nodata))
+            joint.add(chunk, _first_with_data(parts, nodata, sensor))
     sources = [*alone, joint]
     needed = np.maximum(np.ceil(settings.least_clear * index.n_pixels), 1)
     is_whole = np.array([(one.n_seen == index.n_pixels) & (one.n_valid >= needed) for one in alone])  # (scenes, P)
@@ -106,22 +106,21 @@ def covering(grid: Grid, others: Sequence[Grid]) -> Grid:
     )
 
 
-def _first_with_data(parts: Sequence[Values], nodata: Sequence[Mapping[str, float]]) -> dict[str, NDArray[Any]]:
+def _first_with_data(
+    parts: Sequence[Values], nodata: Sequence[Mapping[str, float]], sensor: SensorImagery
+) -> dict[str, NDArray[Any]]:
     """Return each pixel from the first part that has all of its bands there; from the first part where none has."""
     chosen = dict(parts[0])
-    is_open = ~_has_data(parts[0], nodata[0])
+    is_open = ~_has_data(parts[0], nodata[0], sensor)
     for part, none in zip(parts[1:], nodata[1:], strict=True):
-        taken = is_open & _has_data(part, none)
+        taken = is_open & _has_data(part, none, sensor)
         chosen = {name: np.where(taken, part[name], values) for name, values in chosen.items()}
         is_open &= ~taken
     return chosen
 
 
-def _has_data(part: Values, nodata: Mapping[str, float]) -> NDArray[np.bool_]:
-    names = [*S2_BANDS, SCL] if SCL in part else POLARISATIONS
-    there: NDArray[np.bool_] = np.logical_and.reduce(
-        [(part[name] != nodata[name]) & np.isfinite(part[name]) for name in names]
-    )
-    if SCL in part:
-        there &= np.logical_and.reduce([part[name] > SMALLEST for name in S2_BANDS])
-    return there
+def _has_data(part: Values, nodata: Mapping[str, float], sensor: SensorImagery) -> NDArray[np.bool_]:
+    there = [(part[name] != nodata[name]) & np.isfinite(part[name]) for name in sensor.needed]
+    there += [part[name] > most for name, most in sensor.no_value_up_to.items()]
+    has_data: NDArray[np.bool_] = np.logical_and.reduce(there)
+    return has_data

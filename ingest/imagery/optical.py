@@ -10,15 +10,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from db.series import S2_BANDS
+from db.sensors import S2_BANDS, SENSORS
 from ingest.imagery import indices
 from ingest.imagery.errors import SceneError
 from ingest.imagery.index import Chunk, ParcelIndex
 from ingest.imagery.scene import SCL, Band, Scene
 from ingest.imagery.sums import Columns, PixelSets, float_sums, integer_sums, spread
 
-REFLECTANCE_TO_PIXEL: Final = 10_000.0
-"""Pixel sets hold reflectance x 10000."""
 _LARGEST: Final = 32767
 SMALLEST: Final = 1
 """What processing writes where a band's value would be below what it can store, as along the swath's edge: no value."""
@@ -115,6 +113,6 @@ class OpticalSums:
 
 def _pixel_values(band: Band) -> NDArray[np.int16]:
     """Return what a pixel set holds for each of the 65,536 numbers a pixel can have."""
-    scaled = (np.arange(2**16) * band.scale + band.offset) * REFLECTANCE_TO_PIXEL
+    scaled = (np.arange(2**16) * band.scale + band.offset) * SENSORS["S2"].pixel_scale
     values: NDArray[np.int16] = np.clip(np.rint(scaled), -_LARGEST, _LARGEST).astype(np.int16)
     return values

@@ -10,14 +10,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from db.series import POLARISATIONS
+from db.sensors import POLARISATIONS, SENSORS
 from ingest.imagery.index import Chunk, ParcelIndex
 from ingest.imagery.scene import Scene
 from ingest.imagery.sums import Columns, PixelSets, float_sums, integer_sums, spread
 
 COHERENCE: Final = tuple(f"coherence_{name}" for name in POLARISATIONS)
-DB_TO_PIXEL: Final = 100.0
-"""Pixel sets hold decibels x 100."""
 NOISE_FLOOR: Final = 10**-4.5
 """Linear power below which a pixel shows border noise, not the ground: -45 dB (chosen so: the lowest mean of the Dutch
 season 2023 is -43 dB, noise along borders is -50 dB and below)."""
@@ -90,6 +88,6 @@ class RadarSums:
         decibels = values
         if (unit := self._scene.bands[name].unit) != "dB":
             decibels = (20.0 if unit == "amplitude" else 10.0) * np.log10(np.where(values > 0, values, 1.0))
-        limited = np.clip(np.rint(np.nan_to_num(decibels) * DB_TO_PIXEL), -_LARGEST, _LARGEST)
+        limited = np.clip(np.rint(np.nan_to_num(decibels) * SENSORS["S1"].pixel_scale), -_LARGEST, _LARGEST)
         pixels: NDArray[np.int16] = limited.astype(np.int16)
         return pixels

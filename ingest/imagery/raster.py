@@ -22,8 +22,7 @@ from rasterio.windows import Window
 from ingest.imagery.checksums import require
 from ingest.imagery.errors import SceneError
 from ingest.imagery.index import CHUNK, Chunk
-from ingest.imagery.scene import Band, Grid, Scene
-from ingest.imagery.stac import LONGEST_SIDE
+from ingest.imagery.scene import LONGEST_SIDE, Band, Grid, Scene
 
 _OPTIONS: Final = {
     # Bytes, here: a row of blocks of ten bands, so that none is decoded twice where blocks and chunks differ (140 MB).

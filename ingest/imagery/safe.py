@@ -17,12 +17,11 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 from xml.etree import ElementTree
 
-from db.series import S2_BANDS
+from db.sensors import S2_BANDS
 from ingest.imagery.bounded import LARGEST_XML, ZIP_ERRORS, parsed_xml, read_file, read_member, zip_members
 from ingest.imagery.checksums import Checksum, from_manifest
 from ingest.imagery.errors import SceneError
-from ingest.imagery.scene import SCL, Band, Grid, Scene
-from ingest.imagery.stac import LONGEST_SIDE
+from ingest.imagery.scene import LONGEST_SIDE, SCL, Band, Grid, Scene
 
 _BAND_IDS: Final = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
 """Bands by their number in the metadata."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal
 
+from db.sensors import Sensor
 from ingest.imagery.checksums import Checksum
-from ingest.stream.schemas import Sensor
 
 Unit = Literal["reflectance", "class", "linear", "amplitude", "dB", "coherence"]
 Direction = Literal["ascending", "descending"]
@@ -14,6 +14,8 @@ Radiometry = Literal["sigma0", "gamma0"]
 
 SCL: Final = "SCL"
 """Scene classification of Sentinel-2 L2A, one class a pixel."""
+LONGEST_SIDE: Final = 2**17
+"""Pixels of a raster's side (chosen as ten tiles of Sentinel-2)."""
 
 
 @dataclass(frozen=True, slots=True)

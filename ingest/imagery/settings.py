@@ -6,7 +6,6 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ingest.parcels.pixels import INNER_BUFFER_S1_M, INNER_BUFFER_S2_M, MIN_FULL_PIXELS
-from ingest.stream.schemas import Sensor
 
 
 class ImagerySettings(BaseSettings):
@@ -29,7 +28,3 @@ class ImagerySettings(BaseSettings):
     """Share of a parcel's pixels that must be clear for an observation (chosen as the simulator's)."""
     threads: Annotated[int, Field(ge=1)] = 2
     """Bands read at the same time."""
-
-    def buffer_m(self, sensor: Sensor) -> float:
-        """Return the inner buffer of a sensor."""
-        return self.s2_buffer_m if sensor == "S2" else self.s1_buffer_m

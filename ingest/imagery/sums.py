@@ -1,7 +1,7 @@
 """What every sensor's cut adds up and keeps: sums over segments, and the pixel sets."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +12,26 @@ from ingest.imagery.index import Chunk, ParcelIndex
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Columns = dict[str, Any]
+"""Columns of the message contract by name, one entry for each parcel asked for; NaN is no value."""
+
+
+class Sums(Protocol):
+    """What a sensor's scene is added up in, for P parcels."""
+
+    n_seen: Integers
+    """(P,) pixels that the scene has data of."""
+    n_valid: Integers
+    """(P,) pixels that show the ground."""
+
+    def add(self, chunk: Chunk, values: Mapping[str, NDArray[Any]]) -> None:
+        """Add a chunk: (n,) numbers of each band at its pixels."""
+
+    def check(self, rows: NDArray[np.intp]) -> None:
+        """Raise SceneError where the scene as a whole cannot be true of parcels with valid pixels."""
+
+    def columns(self, rows: NDArray[np.intp]) -> Columns:
+        """Return the contract's columns of parcels with valid pixels."""
 
 
 def integer_sums(values: NDArray[np.integer], chunk: Chunk) -> Integers:
@@ -57,7 +77,3 @@ class PixelSets:
             pa.binary(), len(self._size), [valid, pa.py_buffer(ends), pa.py_buffer(self._values)]
         )
         return sets.take(pa.array(rows))
-
-
-Columns = dict[str, Any]
-"""Columns of the message contract by name, one entry for each parcel asked for; NaN is no value."""

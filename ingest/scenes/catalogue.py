@@ -9,9 +9,9 @@ from pystac.link import Link
 from pystac_client import ItemSearch
 from pystac_client.stac_api_io import StacApiIO
 
+from db.sensors import Sensor
 from ingest.scenes.profiles import CatalogueProfile
 from ingest.scenes.retrying import Http, SourceUnavailable
-from ingest.stream.schemas import Sensor
 
 Box = tuple[float, float, float, float]
 """West, south, east, north in degrees."""

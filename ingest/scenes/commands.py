@@ -11,9 +11,10 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from db import scenes as ledger
+from db import scene_ledger as ledger
 from db.connect import Connection, engine
-from db.scenes import STATES, LedgerRow, State
+from db.scene_ledger import LedgerRow
+from db.scenes import STATES, State
 from devstack.addresses import resolve_broker, resolve_dsn
 from devstack.folders import cache_folder
 from ingest.errors import IngestError

@@ -8,11 +8,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from db.observations import VALUES
 from db.scene_passes import ParcelToCut
+from db.sensors import SENSORS, Sensor
 from ingest.imagery.cut import Extraction
 from ingest.imagery.parcels import Parcels
-from ingest.stream.schemas import Sensor
 
 _WHERE_FROM: Final = frozenset({"scene_id", "available_at", "revision", "is_withdrawn"})
 
@@ -36,7 +35,7 @@ def with_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
 def stored_names(table: pa.Table, sensor: Sensor) -> list[tuple[str, str]]:
     """Return columns of the table and of the store that two rows of one key must share."""
     names = {name.lower(): name for name in table.column_names}
-    return [(names[column], column) for column in (*VALUES[sensor], "pixels") if column != "scene_key"]
+    return [(names[column], column) for column in (*SENSORS[sensor].values, "pixels") if column != "scene_key"]
 
 
 def is_equal(mine: Any, stored: Any) -> bool:

@@ -30,6 +30,7 @@ from ingest.imagery.cut import OUTCOMES, Extraction, extract, outcomes, table_of
 from ingest.imagery.errors import SceneError
 from ingest.imagery.index import ParcelIndex, build, load_or_build
 from ingest.imagery.merge import covering, extract_merged, is_stored_alike
+from ingest.imagery.sensors import IMAGERY
 from ingest.imagery.settings import ImagerySettings
 from ingest.scenes.access import unsigned
 from ingest.scenes.begin import Begun
@@ -95,7 +96,7 @@ def cut(
         available_at=max(opened.scene.available_at, place.observed_at),
     )
     elsewhere: Counter[str] = Counter()
-    if scene.sensor == "S2" and scene.tile in dict(place.tiles):
+    if IMAGERY[scene.sensor].is_tiled and scene.tile in dict(place.tiles):
         home = home_of([one.wkb for one in found], scene.tile, place.tiles).tolist()
         elsewhere.update(one for one in home if one != scene.tile)
         found = [one for one, its in zip(found, home, strict=True) if its == scene.tile]
@@ -123,7 +124,8 @@ class _Cut:
             if is_stored_alike(one.scene, opened.scene)
         ]
         self._parcels = parcels_of(found)
-        self._buffer_m = settings.buffer_m(self._scene.sensor)
+        self._sensor = IMAGERY[self._scene.sensor]
+        self._buffer_m = self._sensor.inner_buffer_m(settings)
         self._note: str | None = None
 
     def result(self, index_folder: Path | None) -> CutScene:
@@ -248,8 +250,7 @@ class _Cut:
         return _Merged(which, outcome, table, which[after.rows[is_new[after.rows]]])
 
     def _withdrawals(self, rows: NDArray[np.intp]) -> pa.Table:
-        counted = "n_clear" if self._scene.sensor == "S2" else "n_pixels"
-        return table_of(self._scene, self._parcels, rows, {counted: np.zeros(len(rows), np.int64)})
+        return table_of(self._scene, self._parcels, rows, {self._sensor.counted: np.zeros(len(rows), np.int64)})
 
     def _table(
         self,

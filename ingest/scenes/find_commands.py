@@ -13,8 +13,10 @@ import typer
 
 from db.connect import engine
 from db.scene_sources import parcel_box
+from db.sensors import Sensor
 from devstack.addresses import resolve_dsn
 from ingest.errors import IngestError
+from ingest.imagery.sensors import IMAGERY
 from ingest.scenes import polling, terminal
 from ingest.scenes.catalogue import Box
 from ingest.scenes.due_sources import Poll, keep_polling, poll_once
@@ -25,7 +27,6 @@ from ingest.scenes.sources import DatabaseSources
 from ingest.scenes.subscription import Credentials, Subscription
 from ingest.scenes.subscription import subscribe as make_subscription
 from ingest.scenes.terminal import AsJson, Prefix, ProfileOption, json_line, line, minute, now
-from ingest.stream.schemas import Sensor
 from terminal.output import console, table
 
 Every = Annotated[
@@ -207,10 +208,10 @@ def _parsed_box(text: str) -> Box:
 
 
 def _sensor(name: str) -> Sensor:
-    known: Mapping[str, Sensor] = {"S1": "S1", "S2": "S2"}
-    if name.upper() not in known:
-        raise IngestError(f"--sensor {name!r}: S1 or S2")
-    return known[name.upper()]
+    found = next((sensor for sensor in IMAGERY if sensor == name.upper()), None)
+    if found is None:
+        raise IngestError(f"--sensor {name!r}: {' or '.join(IMAGERY)}")
+    return found
 
 
 def _show(outcome: Outcome, more: str = "") -> None:

@@ -1,21 +1,20 @@
 """STAC items and SAFE products as found scenes: checked as far as a record needs it; the rest is checked when they are cut."""
 
 import json
-import re
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urljoin, urlsplit
 
-from db.series import POLARISATIONS, S2_BANDS
+from db.sensors import Sensor
 from ingest.errors import IngestError
-from ingest.imagery.scene import SCL
-from ingest.imagery.stac import Profile, lacks
+from ingest.imagery.profile import Profile
+from ingest.imagery.sensors import IMAGERY
+from ingest.imagery.stac import lacks
 from ingest.scenes.access import unsigned
 from ingest.scenes.profiles import CatalogueProfile, reading_of
 from ingest.scenes.record import FoundScene
-from ingest.stream.schemas import Sensor
 
 _LONGEST_NAME: Final = 200
 """As the record allows."""
@@ -23,8 +22,7 @@ _LARGEST: Final = 500_000
 """Bytes of an item: half of a message of the topic, several times what catalogues write."""
 _DEEPEST: Final = 64
 """Levels of nesting in an item: catalogues have some ten, databases and parsers take hundreds."""
-_SENSOR: Final = re.compile(r"^S(?:ENTINEL-)?([12])(?![0-9])", re.IGNORECASE)
-"""Of a platform, a constellation or a product: sentinel-2a, S2B_MSIL2A_..., Sentinel-1."""
+_SENSORS: Final = " or ".join(one.title for one in IMAGERY.values())
 
 
 class NotAScene(IngestError):
@@ -73,7 +71,7 @@ def scene_of_file(
     properties: Mapping[str, Any] = said if isinstance(said, Mapping) else {}
     sensor = sensor_of(properties.get("platform"), properties.get("constellation"), item.get("id"))
     if sensor is None:
-        raise NotAScene(f"{place}: neither platform nor id says Sentinel-1 or Sentinel-2")
+        raise NotAScene(f"{place}: neither platform nor id says {_SENSORS}")
     if profile and sensor not in profile.sensors:
         raise NotAScene(f"{item.get('id')}: profile {profile.name} has no [sensors.{sensor}]")
     if "://" not in place:  # its assets lie beside it, wherever it was published first
@@ -82,7 +80,7 @@ def scene_of_file(
     found = scene_of_item(
         item, sensor, reading, source=source, profile=profile.name if profile else None, place=place, found_at=found_at
     )
-    if lacking := lacks(found.item or {}, reading, (*S2_BANDS, SCL) if sensor == "S2" else POLARISATIONS):
+    if lacking := lacks(found.item or {}, reading):
         raise NotAScene(f"{found.scene_id}: it lacks {'; '.join(lacking)}")
     return found
 
@@ -90,10 +88,13 @@ def scene_of_file(
 def scene_of_safe(path: Path, name: str, source: str, found_at: datetime) -> FoundScene:
     """Return the found scene of a SAFE folder or zip. Raises NotAScene."""
     if (sensor := sensor_of(name)) is None:
-        raise NotAScene(f"{path.name}: no product of Sentinel-1 or Sentinel-2")
-    if sensor == "S1":
-        raise NotAScene(f"{path.name}: Sentinel-1 SAFE lies on no map: give terrain-corrected COGs with a STAC item")
-    if "_MSIL2A_" not in name:
+        raise NotAScene(f"{path.name}: no product of {_SENSORS}")
+    imagery = IMAGERY[sensor]
+    if imagery.read_safe is None:
+        raise NotAScene(
+            f"{path.name}: {imagery.title} SAFE lies on no map: give terrain-corrected COGs with a STAC item"
+        )
+    if imagery.level not in name:
         raise NotAScene(f"{path.name}: not level 2A, whose reflectance is that of the ground")
     return FoundScene(name, sensor, source, "safe", str(path), None, None, found_at)
 
@@ -106,10 +107,8 @@ def product_name(item: Mapping[str, Any], reading: Profile) -> str:
 
 def sensor_of(*names: object) -> Sensor | None:
     """Return the sensor that the first meaningful of some names (platform, constellation, product) speaks of."""
-    for name in names:
-        if isinstance(name, str) and (found := _SENSOR.match(name)):
-            return "S1" if found[1] == "1" else "S2"
-    return None
+    said = (name for name in names if isinstance(name, str))
+    return next((sensor for name in said for sensor, one in IMAGERY.items() if one.platform.match(name)), None)
 
 
 def _require_time(name: str, properties: Mapping[str, Any]) -> None:

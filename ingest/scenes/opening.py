@@ -13,8 +13,8 @@ from ingest.errors import IngestError
 from ingest.imagery.cut import bands_of
 from ingest.imagery.errors import SceneError
 from ingest.imagery.raster import grid_of
-from ingest.imagery.safe import scene_from_safe
 from ingest.imagery.scene import Grid, Scene
+from ingest.imagery.sensors import IMAGERY
 from ingest.imagery.stac import scene_from_item
 from ingest.scenes.access import Access
 from ingest.scenes.places import NotAllowed, Places
@@ -73,11 +73,12 @@ class Opener:
     def _read(self, found: FoundScene) -> Scene:
         """Return the scene as its metadata say. Raises SceneError."""
         if found.kind == "safe":
-            if found.sensor == "S1":
+            read, title = IMAGERY[found.sensor].read_safe, IMAGERY[found.sensor].title
+            if read is None:
                 raise SceneError(
                     found.scene_id,
                     "unsupported",
-                    "a Sentinel-1 SAFE lies on no map; give terrain-corrected COGs with a STAC item",
+                    f"a {title} SAFE lies on no map; give terrain-corrected COGs with a STAC item",
                 )
             if "://" in found.href:  # of a subscription, when its item did not come
                 raise SceneError(
@@ -85,7 +86,7 @@ class Opener:
                     "unsupported",
                     f"{found.href}: a SAFE must lie in a folder; fetch it, then `scenes add` it there",
                 )
-            return self._allowed(found, lambda: scene_from_safe(Path(found.href)), None)
+            return self._allowed(found, lambda: read(Path(found.href)), None)
         access = self._access(found) if found.profile else None
         try:
             reading = reading_of(access.profile if access else None, found.sensor)

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from ingest.imagery.scene import Scene
+from ingest.imagery.sensors import IMAGERY
 
 SAME_PART: Final = timedelta(seconds=5)
 """Starts of one part in two processings may differ by a second or two; those of two parts lie a slice (25 s) or a
@@ -57,7 +58,7 @@ def datatake_of(scene: Scene) -> str:
 
 def acquisition_of(scene: Scene) -> str:
     """Return what all granules of a tile, or slices, of one datatake share."""
-    return f"{datatake_of(scene)}_T{scene.tile}" if scene.sensor == "S2" else datatake_of(scene)
+    return f"{datatake_of(scene)}_T{scene.tile}" if IMAGERY[scene.sensor].is_tiled else datatake_of(scene)
 
 
 def is_same_part(one: Processing, other: Processing) -> bool:

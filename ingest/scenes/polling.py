@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol, TypeVar
 
+from db.sensors import Sensor
 from ingest.errors import IngestError
 from ingest.scenes.catalogue import Box, search
 from ingest.scenes.items import NotAScene, scene_of_item
@@ -20,7 +21,6 @@ from ingest.scenes.profiles import CatalogueProfile
 from ingest.scenes.publish import Published
 from ingest.scenes.record import FoundScene
 from ingest.scenes.retrying import Http, SourceUnavailable, Stopped
-from ingest.stream.schemas import Sensor
 
 T = TypeVar("T")
 FIRST_SINCE: Final = timedelta(days=10)

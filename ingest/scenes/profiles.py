@@ -9,12 +9,12 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from db.sensors import Sensor
 from ingest.errors import IngestError
-from ingest.imagery.stac import S1_PROFILE, S2_PROFILE, Profile
-from ingest.stream.schemas import Sensor
+from ingest.imagery.profile import Profile
+from ingest.imagery.sensors import IMAGERY
 
 PROFILES_FOLDER: Final = Path(__file__).parent / "profiles"
-_DEFAULTS: Final[Mapping[Sensor, Profile]] = {"S1": S1_PROFILE, "S2": S2_PROFILE}
 _NAMED: Final = tuple(field.name for field in fields(Profile) if field.name not in ("sensor", "assets", "fixed"))
 """Facts of a scene that catalogues name in different ways."""
 
@@ -55,7 +55,7 @@ class Access(_Part):
 
 
 class SensorNames(_Part):
-    """A sensor's collections and the names in its items; what is left out is as `ingest.imagery.stac` knows it."""
+    """A sensor's collections and the names in its items; what is left out is as the sensor's own profile has it."""
 
     collections: tuple[str, ...] = Field(min_length=1)
     names: Mapping[str, tuple[str, ...]] = {}
@@ -110,14 +110,14 @@ class CatalogueProfile(_Part):
         """Return how items of the sensor are read. Raises ProfileError."""
         if sensor not in self.sensors:
             raise ProfileError(f"profile {self.name}: no [sensors.{sensor}]; it has {', '.join(sorted(self.sensors))}")
-        known, names = _DEFAULTS[sensor], self.sensors[sensor]
+        known, names = IMAGERY[sensor].profile, self.sensors[sensor]
         facts: dict[str, Any] = dict(names.names)
         return replace(known, assets={**known.assets, **names.assets}, fixed=names.fixed, **facts)
 
 
 def reading_of(profile: CatalogueProfile | None, sensor: Sensor) -> Profile:
     """Return how items of a sensor are read; without a profile by the names of the three large catalogues. Raises ProfileError."""
-    return profile.reading(sensor) if profile else _DEFAULTS[sensor]
+    return profile.reading(sensor) if profile else IMAGERY[sensor].profile
 
 
 def shipped_profiles() -> dict[str, Path]:

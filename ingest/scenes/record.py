@@ -14,8 +14,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from db.sensors import Sensor
 from ingest.errors import MessageRejected
-from ingest.stream.schemas import Sensor
 
 SCHEMA: Final = "parcelwatch.scene/1"
 CONTENT_TYPE: Final = "application/json"

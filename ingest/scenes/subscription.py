@@ -18,14 +18,15 @@ from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
+from db.sensors import Sensor
 from ingest.errors import IngestError
+from ingest.imagery.sensors import IMAGERY
 from ingest.scenes.catalogue import Box
 from ingest.scenes.items import NotAScene, scene_of_item, sensor_of
 from ingest.scenes.polling import Outcome, Publish, Rejections
 from ingest.scenes.profiles import CatalogueProfile
 from ingest.scenes.record import FoundScene
 from ingest.scenes.retrying import Bearer, Http, SourceRefused, SourceUnavailable
-from ingest.stream.schemas import Sensor
 
 ODATA: Final = "https://catalogue.dataspace.copernicus.eu/odata/v1"
 TOKENS: Final = "https://identity.dataspace.copernicus.eu/auth/realms/CDSE/protocol/openid-connect/token"
@@ -181,7 +182,7 @@ class Subscription:
         product = self._product(notification)
         name = str(product["Name"]).removesuffix(".SAFE")
         sensor = sensor_of(name)
-        if sensor is None or sensor not in self.profile.sensors or (sensor == "S2" and "_MSIL2A_" not in name):
+        if sensor is None or sensor not in self.profile.sensors or IMAGERY[sensor].level not in name:
             raise NotAScene(f"{name}: not among the products of profile {self.profile.name}")
         item = self._item(name, sensor)
         if item is not None:

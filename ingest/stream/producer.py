@@ -13,7 +13,7 @@ from kafka.errors import KafkaError
 from ingest.errors import BrokerRefuses, DeliveryFailed, MessageRejected
 from ingest.stream.connection import client_options, connecting, is_refusal, refusal
 from ingest.stream.messages import MODELS, decode_json, encode_arrow, encode_json, schema_of
-from ingest.stream.schemas import CONTENT_TYPE_ARROW, CONTENT_TYPE_JSON, S2, ObservationSchema
+from ingest.stream.schemas import CONTENT_TYPE_ARROW, CONTENT_TYPE_JSON, ObservationSchema
 from ingest.stream.settings import IngestSettings
 from ingest.stream.topics import Topics
 
@@ -101,7 +101,7 @@ class ObservationProducer:
             DeliveryFailed: the queue takes no more.
         """
         schema, n_messages = schema_of(table), 0
-        topic, table = self._topic(schema), filled(table, schema)
+        topic, table = self._settings.topic(schema.sensor), filled(table, schema)
         for message in batches(table, self._settings.producer_bytes):
             self._sender.send(topic, message, [("content-type", CONTENT_TYPE_ARROW.encode())])
             n_messages += 1
@@ -119,7 +119,7 @@ class ObservationProducer:
         headers = [("content-type", CONTENT_TYPE_JSON.encode())]
         messages = [_record(schema, row, nr) for nr, row in enumerate(rows)]
         for row, message in zip(rows, messages, strict=True):
-            self._sender.send(self._topic(schema), message, headers, key=str(row["parcel_id"]).encode())
+            self._sender.send(self._settings.topic(schema.sensor), message, headers, key=str(row["parcel_id"]).encode())
         return len(rows)
 
     def flush(self) -> None:
@@ -141,9 +141,6 @@ class ObservationProducer:
                 self.flush()
         finally:
             self.close()
-
-    def _topic(self, schema: ObservationSchema) -> str:
-        return self._settings.s2_topic if schema is S2 else self._settings.s1_topic
 
 
 def filled(table: pa.Table, schema: ObservationSchema) -> pa.Table:

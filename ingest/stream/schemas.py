@@ -7,13 +7,11 @@ would misread raises the version.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import pyarrow as pa
 
-from db.series import POLARISATIONS, S2_BANDS
-
-Sensor = Literal["S1", "S2"]
+from db.sensors import POLARISATIONS, S2_BANDS, SENSORS, Sensor
 
 CONTENT_TYPE_JSON: Final = "application/json"
 CONTENT_TYPE_ARROW: Final = "application/vnd.apache.arrow.stream"
@@ -51,7 +49,7 @@ _REVISION: Final = Limits(0, 2**15 - 1, "")
 
 @dataclass(frozen=True, slots=True)
 class ObservationSchema:
-    """One version of one sensor's message: its Arrow schema, limits and the layout of its pixel sets."""
+    """One version of one sensor's message: its Arrow schema and limits; pixel sets are laid out as they are stored."""
 
     name: str
     version: int
@@ -60,7 +58,6 @@ class ObservationSchema:
     limits: Mapping[str, Limits]
     choices: Mapping[str, tuple[str, ...]]
     """Columns of text with a closed set of values."""
-    pixel_bands: tuple[str, ...]
     enough: tuple[tuple[str, ...], ...]
     """An observation that is not withdrawn has all values of at least one of these groups."""
 
@@ -68,6 +65,11 @@ class ObservationSchema:
     def id(self) -> str:
         """Name and version as messages state them."""
         return f"{self.name}/{self.version}"
+
+    @property
+    def pixel_bands(self) -> tuple[str, ...]:
+        """The rows of a pixel set, in their order."""
+        return SENSORS[self.sensor].pixel_bands
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -120,7 +122,6 @@ S2: Final = ObservationSchema(
         "clear_fraction": _SHARE,
     },
     choices={},
-    pixel_bands=S2_BANDS,
     enough=(("NDVI",), *((band,) for band in S2_BANDS)),
 )
 
@@ -163,7 +164,6 @@ S1: Final = ObservationSchema(
         "coherence_VH": _SHARE,
     },
     choices={"direction": ("ascending", "descending", "mixed"), "radiometry": ("sigma0", "gamma0")},
-    pixel_bands=POLARISATIONS,
     enough=(POLARISATIONS,),
 )
 

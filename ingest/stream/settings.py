@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from db.sensors import SENSORS, Sensor
+
 
 class KafkaSettings(BaseSettings):
     """How clients of the broker connect; every client of the project does it the same way."""
@@ -86,20 +88,14 @@ class IngestSettings(BaseSettings):
     accept_gap: bool = False
     """Go on where the broker has deleted records that were never consumed, or has a batch in an unknown codec: a dead letter then."""
 
-    @property
-    def s2_topic(self) -> str:
-        """Topic of Sentinel-2 observations."""
-        return f"{self.topic_prefix}.observations.s2"
+    def topic(self, sensor: Sensor) -> str:
+        """Return the topic of a sensor's observations."""
+        return f"{self.topic_prefix}.observations.{sensor.lower()}"
 
     @property
-    def s1_topic(self) -> str:
-        """Topic of Sentinel-1 observations."""
-        return f"{self.topic_prefix}.observations.s1"
-
-    @property
-    def observation_topics(self) -> tuple[str, str]:
-        """Topics the consumer reads; either takes either sensor's messages, the schema says which it is."""
-        return self.s2_topic, self.s1_topic
+    def observation_topics(self) -> tuple[str, ...]:
+        """Topics the consumer reads; each takes any sensor's messages, the schema says which it is."""
+        return tuple(self.topic(sensor) for sensor in SENSORS)
 
     @property
     def dead_letter_topic(self) -> str:

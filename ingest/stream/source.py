@@ -45,6 +45,8 @@ class Source(Member):
                 **client_options(bootstrap),
                 **group_options(settings.group_id, settings.member, settings.session_seconds),
                 isolation_level="read_committed",
+                # Offsets are the database's, committed with the rows: a second copy at the broker could run ahead of them, and a
+                # reset to either end would skip or repeat records that nobody asked about.
                 enable_auto_commit=False,
                 auto_offset_reset="none",
                 max_poll_records=_MAX_POLL_RECORDS,

@@ -31,6 +31,7 @@ class ParcelKeys:
     """Keys of parcels by (collection, season, source id), remembered; what is missing is asked for again each time."""
 
     def __init__(self) -> None:
+        # Only what is stored is remembered: a key stays for good, while what is missing may be imported at any moment.
         self._seasons: dict[str, Season] = {}
         self._keys: dict[tuple[str, str], dict[str, int]] = {}
 
@@ -138,6 +139,7 @@ class Store:
                 # On their topic first: should the commit fail they come again with the same keys, and none is missing.
                 self._publish(dead)
                 dead_letters.add(connection, dead, recorded_at)
+        # Only what was committed: a batch that fails comes again, and would count twice.
         self._window.add(validated.n_rows, len(rejections))
         counts["dead_letters"] += len(rejections)
         return counts

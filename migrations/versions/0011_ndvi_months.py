@@ -3,7 +3,7 @@
 from migrations.script import has_community_licence, run
 
 revision = "0011"
-down_revision = "0012"
+down_revision = "0013"
 
 
 def upgrade() -> None:

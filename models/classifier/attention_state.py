@@ -124,6 +124,22 @@ def merge(a: State, b: State) -> State:
     return State(m, a.s * of_a + b.s * of_b, a.v * of_a[..., None] + b.v * of_b[..., None], a.model)
 
 
+def take_out(state: State, part: State) -> tuple[State, Tensor]:
+    """Return the state of the same parcels without a part of their observations, and what is left of the weights.
+
+    The share left (P,) is the least of the heads: the error of the sums grows to a rounding of float32, 6e-8, over it. Where it is
+    small the state is to be made anew.
+
+    Args:
+        part: (P) the state of what is taken out, which `state` must hold.
+    """
+    _same_model(state.model, part.model)
+    weight = torch.exp(part.m - _finite(state.m))
+    s = torch.clamp(state.s - part.s * weight, min=0.0)
+    left = torch.where(state.s > 0, s / torch.where(state.s > 0, state.s, 1.0), 1.0).amin(1)
+    return State(state.m, s, state.v - part.v * weight[..., None], state.model), left
+
+
 def prefixes(start: State, each: State, parcel: Tensor) -> State:
     """Return the state of a parcel after each of its acquisitions: `start` with this acquisition and all before it folded in.
 

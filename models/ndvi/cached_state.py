@@ -23,7 +23,9 @@ from models.ndvi.network import GapNetwork
 from models.ndvi.queries import STEP_DAYS, next_step
 
 HEAD = np.dtype([("model", "V16"), ("first_step", "<i4"), ("day", "<i4"), ("steps_sum", "<u4"), ("views_sum", "<u4")])
-"""Before the numbers of a stored state: model, first step, day, checksums."""
+"""Before the numbers of a stored state: model, first step, day, checksums.
+
+The model's name must change with all that a state depends on: bytes of another meaning and the same length look like ours."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ def from_array(stored: NDArray[np.uint8], parcel: Ints, empty: CachedState) -> C
         empty: the empty states of P parcels, of the model that is to go on with them.
     """
     heads = np.ascontiguousarray(stored[:, : HEAD.itemsize]).view(HEAD)[:, 0]
+    # Others stay empty, which is right at any time: what is empty is read anew from the observations.
     own = np.flatnonzero(np.array([bytes(one) == empty.model for one in heads["model"]], bool))
     numbers = np.ascontiguousarray(stored[own, HEAD.itemsize :]).view(STORED).astype(np.float32)
     parts = np.split(numbers, [empty.encoder[:, :, :1].numel()], axis=1)

@@ -42,6 +42,7 @@ def advance(model: GapModel, mode: Mode, cached: CachedState, steps: Steps, seri
     """
     networks, device = model.members[mode], cached.encoder.device
     config = networks[0].config
+    # Never back: what an LSTM has read cannot be taken out again. And no step before it has ended: more passes may fall in it.
     day, parcel = np.maximum(day, cached.day), np.arange(len(day))
     start = cached.starts_on(steps.first_days) // STEP_DAYS
     n_steps = np.maximum(next_step(day) - start, 0)
@@ -77,6 +78,7 @@ def holding(cached: CachedState, steps: Steps, series: Series, day: Ints) -> Cac
         steps, series: all that is known of the P parcels.
         day: (P,) the first day asked for; a state beyond it is emptied.
     """
+    # All that is known is summed again, not what is new: a revision or a late view changes the middle of what was read.
     first = steps.first_days // STEP_DAYS
     n_steps = np.maximum(next_step(cached.day) - first, 0)
     x = _window(steps, StepGrid(first, int(n_steps.max(initial=0))))

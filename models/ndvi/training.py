@@ -149,10 +149,7 @@ def fit_gaps(
     config = config or GapTrainingConfig()
     sar, clear = sar.cleaned(), clear.cleaned()
     n_parcels = len(group)
-    has_both = np.zeros(n_parcels, dtype=bool)
-    has_both[np.intersect1d(sar.parcel, clear.parcel)] = True
-    if not has_both.any():
-        raise TrainingDataError("no training parcel has both SAR and a clear NDVI: import observations of both sensors")
+    has_both = _has_both(sar, clear, n_parcels)
     scale = OrbitScale.fit(sar)
     season = _season(sar, clear, scale, n_parcels, config)
     part = _parts(group, has_both, config.seed)
@@ -181,10 +178,23 @@ def fit_gaps(
         sd_scale[mode] = _calibrated(error, sd, nearest, season.view_sd)
         scores[mode] = {g: float(np.sqrt(np.mean(error[gap == g] ** 2))) for g in GAPS_DAYS}
         if mode == "retrospective":
-            y, e = target[gap == 0], error[gap == 0]
-            alone = 1 - float((e**2).sum() / max(((y - y.mean()) ** 2).sum(), 1e-9))
+            alone = _r2(target[gap == 0], error[gap == 0])
     measured = GapScores(scores, alone, int((gap == 0).sum()), int(is_answered.sum()))
     return GapModel(members, scale, season.prior, season.view_sd, sd_scale), measured
+
+
+def _has_both(sar: SarSeries, clear: ClearSeries, n_parcels: int) -> Bools:
+    """Return (P,) which parcels have radar and a clear view; raises TrainingDataError where none has."""
+    has_both = np.zeros(n_parcels, dtype=bool)
+    has_both[np.intersect1d(sar.parcel, clear.parcel)] = True
+    if not has_both.any():
+        raise TrainingDataError("no training parcel has both SAR and a clear NDVI: import observations of both sensors")
+    return has_both
+
+
+def _r2(target: Floats, error: Floats) -> float:
+    """Return the share of the target's variance that is explained."""
+    return 1 - float((error**2).sum() / max(((target - target.mean()) ** 2).sum(), 1e-9))
 
 
 def _season(
@@ -253,15 +263,13 @@ def _fit(
 def _loss(
     network: GapNetwork, config: GapTrainingConfig, season: _Season, parcel: Ints, rng: np.random.Generator
 ) -> torch.Tensor | None:
-    """Loss of the views of some parcels, hidden in gaps, in a season as another year might have it."""
+    """Return the loss of views of some parcels, hidden in gaps, in a season as another year might have it; None without views."""
+    # The order of the draws below is part of a seed's meaning: another order trains another model.
     shape, device = network.config, next(network.parameters()).device
     grid = StepGrid(season.grid.first[parcel], season.grid.n)
     shift = float(rng.normal(0, config.season_shift_days))
     everyone = np.arange(len(parcel))
-    end = grid.ends[:, -1]
-    if not shape.is_causal and grid.n > MIN_CUT_STEPS:
-        cut = grid.ends[everyone, rng.integers(MIN_CUT_STEPS, grid.n, len(parcel))]
-        end = np.where(rng.random(len(parcel)) < config.cut_share, cut, end)
+    end = grid.ends[:, -1] if shape.is_causal else _cut(grid, config, rng)
     views = season.views.rows(parcel)
     row, column = np.nonzero(views.day <= end[:, None])  # NaN compares false
     if len(row) == 0:
@@ -273,8 +281,7 @@ def _loss(
     if not shape.is_causal:
         ends = day[:, None] + 6 * np.arange(1 - shape.steps_back, shape.steps_ahead + 1)
         near = np.where((ends <= end[row, None])[..., None], near, 0.0)
-    half = rng.choice(np.array(GAPS_DAYS), len(day)) * rng.uniform(0.4, 0.6, len(day))
-    half = np.where(rng.random(len(day)) < config.none_share, 1e4, half)
+    half = _half_gaps(len(day), config, rng)
     order = np.argsort(row, kind="stable")
     queries = GapQueries.at(given, row[order], day[order], half[order])
     answers = answer_inputs(given, queries, near[order], season.prior, shape, shift)
@@ -294,11 +301,30 @@ def _loss(
     base, free, target = (
         as_tensor(one, device) for one in (answers.base, answers.free, views.ndvi[row[order], column[order]])
     )
-    variance = season.view_sd**2 + (free * s.exp()) ** 2
-    z = (base + free * m - target) / variance.sqrt()
+    return _likelihood(base + free * m - target, season.view_sd**2 + (free * s.exp()) ** 2, config.beta)
+
+
+def _cut(grid: StepGrid, config: GapTrainingConfig, rng: np.random.Generator) -> Ints:
+    """Return (P,) the last day given: the season's, or an earlier one where it is cut, as it is while it goes on."""
+    end, n_parcels = grid.ends[:, -1], len(grid.first)
+    if grid.n <= MIN_CUT_STEPS:
+        return end
+    cut = grid.ends[np.arange(n_parcels), rng.integers(MIN_CUT_STEPS, grid.n, n_parcels)]
+    return np.where(rng.random(n_parcels) < config.cut_share, cut, end)
+
+
+def _half_gaps(n: int, config: GapTrainingConfig, rng: np.random.Generator) -> Floats:
+    """Return (N,) days around each view in which all views are hidden; a part of the views has no other at all."""
+    half = rng.choice(np.array(GAPS_DAYS), n) * rng.uniform(0.4, 0.6, n)
+    return np.where(rng.random(n) < config.none_share, 1e4, half)
+
+
+def _likelihood(error: torch.Tensor, variance: torch.Tensor, beta: float) -> torch.Tensor:
+    """Return the mean negative log likelihood of errors, weighted by their variance to the power beta."""
+    z = error / variance.sqrt()
     # Beyond 3 sd an error counts linearly: a dip missed by the screening must not widen every gap.
     likelihood = torch.where(z.abs() < 3, z**2, 6 * z.abs() - 9) + variance.log()
-    weight = (variance.detach() / 0.1**2) ** config.beta  # 0.1: an error's order
+    weight = (variance.detach() / 0.1**2) ** beta  # 0.1: an error's order
     return torch.mean(likelihood * weight)
 
 

@@ -3,6 +3,8 @@
 Reads `findings` and open alerts. Adds `n_alert_events` to the batch.
 """
 
+import numpy as np
+
 from db import alerts as store
 from monitor.alerts.lifecycle import OpenAlert, events
 from monitor.alerts.rules import Finding
@@ -11,9 +13,10 @@ from monitor.batch import BatchContext
 
 def move(batch: BatchContext) -> None:
     """Open, confirm, change or close the alerts of the findings that changed, and store what happened to them."""
-    if batch.recorded_at is None:
+    if batch.recorded_at is None or not batch.findings:
         return
-    opened = store.open_alerts(batch.connection, batch.claim.parcel_keys)
+    keys = np.unique([row.parcel_key for row, _ in batch.findings])
+    opened = store.open_alerts(batch.connection, keys)
     for row, finding in batch.findings:
         alert = opened.get((row.parcel_key, row.rule))
         happened = _happened(alert, finding)

@@ -1,18 +1,17 @@
 """Classification: new acquisitions of each claimed parcel, folded into its cached encoder states one by one.
 
-    in order      state before ── acquisition ── posterior ── acquisition ── posterior ... state after
-    anything else the parcel's states are made anew from all its current observations, and so is its course of posteriors
+    in order   state before ── acquisition ── posterior ── acquisition ── posterior ... state after
+    late, revised, withdrawn   what the state holds of that time and later is taken out, and all of it folded in order again
+    anything else   the parcel's states are made anew from all its current observations, and so is its course of posteriors
 
 So the course of a parcel's posteriors is a function of what is known of it, not of when a worker came by, and rules on
-the course find the same after a pause. Anything else is: an observation older than what the state has seen, a revised or
-withdrawn one, a state that is missing or of another model. A state belongs to a sequence of the model: that of a modality, or of
-all (mid fusion).
+the course find the same after a pause. Anything else is: a state that is missing or of another model, one of which little would be
+left. A state belongs to a sequence of the model: that of a modality, or of all (mid fusion).
 
 Reads the batch's observations, its classifier, stored states and posteriors. Adds `classified` to the batch.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from datetime import date
 from typing import Final
 
@@ -23,64 +22,19 @@ from numpy.typing import NDArray
 from db import predictions
 from db.connect import Connection
 from db.predictions import MODALITIES, Posteriors
-from db.series import pixel_sets
 from db.states import States, of_numbers
 from models.classifier import attention_state
 from models.classifier.attention_state import STORED, State
 from models.classifier.crop_model import CropModel
-from models.classifier.normalisation import Observations
+from monitor.acquisitions import Acquisitions, Known, encoded
 from monitor.batch import Active, BatchContext, Classified, n_held
-from monitor.features import geometry, packed, season_days, sensor_of, split_modalities
+from monitor.features import season_days
 from monitor.season_series import NEVER
 
+LEAST_LEFT: Final = 0.1
+"""Share of a state's weights that must be left when observations are taken out of it: the rounding then stays below 1e-6."""
 SAME: Final = 2e-6
 """Probabilities that differ by less are the same: the order of float32 sums changes them by some 1e-7."""
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """The observations that were read of a claim, by modality, each of parcels in order of the claim and of time."""
-
-    parcel_keys: NDArray[np.int64]
-    """(P,) those of the claim."""
-    all: Mapping[str, NDArray[np.void]]
-    index: Mapping[str, NDArray[np.int64]]
-    """(N,) the place of each row's parcel in the claim."""
-    is_new: Mapping[str, NDArray[np.bool_]]
-    """(N,) pending."""
-    n_known: Mapping[str, NDArray[np.int64]]
-    """(P,) observations known of each modality, pending ones included."""
-
-    @classmethod
-    def of(cls, batch: BatchContext, names: Sequence[str]) -> "_Rows":
-        claim, series = batch.claim, split_modalities(batch.s2, batch.s1)
-        return cls(
-            claim.parcel_keys,
-            {name: series[name] for name in names},
-            {name: np.searchsorted(claim.parcel_keys, series[name]["parcel_key"]) for name in names},
-            {name: claim.is_among(series[name], name == "s2") for name in names},
-            {name: batch.series.n_observations[:, MODALITIES.index(name)] for name in names},
-        )
-
-    def before(self, names: Sequence[str]) -> NDArray[np.int64]:
-        """Return (P,) observations of modalities that are known and not pending."""
-        counts = np.zeros(len(self.parcel_keys), np.int64)
-        for name in names:
-            new = self.index[name][self.is_new[name]]
-            counts += self.n_known[name] - np.bincount(new, minlength=len(self.parcel_keys))
-        return counts
-
-    def is_late(self) -> NDArray[np.bool_]:
-        """Return (P,) parcels of which a pending observation is not newer than all that were read and folded before."""
-        oldest_new, newest_old = (
-            np.full(len(self.parcel_keys), np.datetime64("9999-01-01", "us")),
-            np.full(len(self.parcel_keys), NEVER),
-        )
-        for name, rows in self.all.items():
-            new = self.is_new[name]
-            np.minimum.at(oldest_new, self.index[name][new], rows["observed_at"][new])
-            np.maximum.at(newest_old, self.index[name][~new], rows["observed_at"][~new])
-        return oldest_new <= newest_old
 
 
 def classify(batch: BatchContext) -> None:
@@ -90,8 +44,7 @@ def classify(batch: BatchContext) -> None:
     """
     if batch.classifier is None:
         return
-    classified = fold(batch, batch.classifier)
-    batch.classified = replace(classified, is_changed=_is_changed(batch.connection, batch.classifier.key, classified))
+    batch.classified = fold(batch, batch.classifier)
 
 
 def save(batch: BatchContext) -> None:
@@ -103,55 +56,117 @@ def save(batch: BatchContext) -> None:
 
 def fold(batch: BatchContext, classifier: Active[CropModel]) -> Classified:
     """Fold what is new into the states of the claimed parcels and return the posteriors."""
-    connection, claim, model, starts_on = batch.connection, batch.claim, classifier.model, batch.season.starts_on
-    shape = geometry(*zip(*((p.perimeter_m, p.area_ha, p.bbox_fill) for p in batch.parcels), strict=True))
-    members = {name: model.config.members(name) for name in model.config.sequences}
-    known = _Rows.of(batch, [one.name for one in model.config.modalities])
-    is_rebuilt = _rebuilt(batch, classifier, known)
-    new = {name: known.is_new[name] | is_rebuilt[known.index[name]] for name in known.all}
-    acquired = _Acquisitions.of(known, new)
-    start = _states(batch, classifier, is_rebuilt)
-    observations = _packed(connection, model, known, new, acquired, starts_on)
-    each = model.encode(
-        model.batch(observations, shape[acquired.parcel]).to(model.device),
-        model.network.initial_states(len(acquired.parcel), model.device),
-    )
+    claim, model = batch.claim, classifier.model
+    known = Known.of(batch, [one.name for one in model.config.modalities])
+    replaced = known.replaced(batch)
+    is_rebuilt = _rebuilt(batch, classifier, known, replaced)
+    before = _states(batch, classifier, is_rebuilt)
+    start, is_rebuilt = _without_later(batch, model, known, replaced, before, is_rebuilt)
+    new = known.since(np.where(is_rebuilt, NEVER, known.first_pending))
+    acquired = Acquisitions.of(known, new)
+    each = encoded(batch, model, acquired, new)
     of = _tensor(acquired.parcel).to(model.device)
     after = {name: attention_state.prefixes(start[name], state, of) for name, state in each.items()}
-    batch.new_states += _state_rows(classifier.key, members, known, is_rebuilt, start, after, acquired)
-    posteriors = _posteriors(model, known, is_rebuilt, acquired, after, starts_on)
-    rebuilt = frozenset(claim.parcel_keys[is_rebuilt].tolist())
-    n_folded = sum(int(one.sum()) for one in new.values())
-    return Classified(posteriors, rebuilt, n_folded, np.ones(len(posteriors.parcel_key), bool))
+    is_anew = is_rebuilt | ~batch.is_in_order
+    batch.new_states += _state_rows(batch, classifier, is_anew, start, after, acquired)
+    posteriors = _posteriors(model, known, new, acquired, after, batch.season.starts_on)
+    n_folded = sum(len(one) for one in new.values())
+    return _with_earlier(batch.connection, classifier.key, posteriors, claim.parcel_keys[is_anew], known, n_folded)
 
 
-def _is_changed(connection: Connection, model_key: int, folded: Classified) -> NDArray[np.bool_]:
-    """Return (G,) posteriors that are not stored like that: of a rebuilt parcel those that differ, and then its last one too.
+def _rebuilt(
+    batch: BatchContext, classifier: Active[CropModel], known: Known, replaced: Mapping[str, NDArray[np.void]]
+) -> NDArray[np.bool_]:
+    """Return (P,) parcels whose states must be made anew."""
+    claim = batch.claim
+    is_rebuilt = claim.is_due("classifier")
+    # A state must hold exactly what is known less what is pending, and what that replaced: anything else (a dropped state, the
+    # first pass over a season that already runs) is not patched but made anew.
+    for name in classifier.model.config.sequences:
+        modalities, stored = classifier.model.config.members(name), batch.states.get((classifier.key, name))
+        gone = sum(
+            (known.counted(replaced[one]) for one in modalities if one in replaced), np.zeros(len(is_rebuilt), np.int64)
+        )
+        is_rebuilt |= known.before(modalities) + gone != n_held(stored, claim.parcel_keys, 0)
+    # Of parcels in order nothing but the pending was read.
+    return is_rebuilt & ~batch.is_in_order
 
-    The last one is in force because it is recorded last, so it follows whatever is written.
+
+def _without_later(  # the states as they were before the first pending observation, from all that says what came later
+    batch: BatchContext,
+    model: CropModel,
+    known: Known,
+    replaced: Mapping[str, NDArray[np.void]],
+    start: Mapping[str, State],
+    is_rebuilt: NDArray[np.bool_],
+) -> tuple[Mapping[str, State], NDArray[np.bool_]]:
+    """Return the states without what is not older than the first pending observation, and (P,) which parcels are to be rebuilt.
+
+    Softmax sums can be subtracted; where little is left of them the rounding would show, and the parcel is rebuilt.
     """
-    new = folded.posteriors
+    later = known.later(replaced)
+    later = {name: rows[~is_rebuilt[known.place(rows)]] for name, rows in later.items()}
+    if not any(len(rows) for rows in later.values()):
+        return start, is_rebuilt
+    n_later = sum((known.counted(rows) for rows in later.values()), np.zeros(len(is_rebuilt), np.int64))
+    n_before = known.before(list(known.all))
+    is_rebuilt = is_rebuilt | (2 * n_later > n_before)  # to embed them twice would cost more
+    later = {name: rows[~is_rebuilt[known.place(rows)]] for name, rows in later.items()}
+    acquired = Acquisitions.of(known, later)
+    each, of = encoded(batch, model, acquired, later), _tensor(acquired.parcel).to(model.device)
+    reduced = {}
+    for name, state in start.items():
+        part = attention_state.prefixes(_nothing(state), each[name], of)
+        whole, last = _nothing(state), acquired.last
+        into = of[_tensor(last).to(model.device)]
+        for field in ("m", "s", "v"):
+            getattr(whole, field)[into] = getattr(part, field)[_tensor(last).to(model.device)]
+        reduced[name], left = attention_state.take_out(state, whole)
+        is_rebuilt |= (left < LEAST_LEFT).cpu().numpy() & (n_later > 0)
+    anew = _tensor(np.flatnonzero(is_rebuilt)).to(model.device)
+    for state in reduced.values():  # of a rebuilt parcel nothing is kept
+        state.m[anew], state.s[anew], state.v[anew] = -torch.inf, 0.0, 0.0
+    return reduced, is_rebuilt
+
+
+def _nothing(like: State) -> State:
+    """Return the states of as many parcels of which nothing was observed."""
+    p, heads, width = like.v.shape
+    return attention_state.init(p, heads, width, model=like.model, device=like.v.device)
+
+
+def _with_earlier(  # a batch's posteriors, from those found now and those stored of parcels that are not in order
+    connection: Connection, model_key: int, new: Posteriors, anew: NDArray[np.int64], known: Known, n_folded: int
+) -> Classified:
+    """Return the posteriors found, of parcels whose past changed (keys) the whole course, and which are to be stored.
+
+    Those are the ones that are not stored like that, and then the parcel's last one too: it is in force because it is recorded
+    last, so it follows whatever is written.
+    """
     is_changed = np.ones(len(new.parcel_key), bool)
-    asked = np.flatnonzero(np.isin(new.parcel_key, list(folded.rebuilt)))
-    if len(asked) == 0:
-        return is_changed
-    stored, is_in_force = predictions.courses(
-        connection, np.unique(new.parcel_key[asked]), model_key, new.probabilities.shape[1]
-    )
-    if len(stored.parcel_key) == 0:
-        return is_changed
-    place = np.searchsorted(_keys_of(stored), _keys_of(new)[asked])
-    old = np.minimum(place, len(stored.parcel_key) - 1)
-    is_same = (_keys_of(stored)[old] == _keys_of(new)[asked]) & np.all(
-        stored.n_observations[old] == new.n_observations[asked], axis=1
-    )
-    is_same &= np.all(np.abs(stored.probabilities[old] - new.probabilities[asked]) <= SAME, axis=1)
-    is_last = new.is_last[asked]
-    is_changed[asked] = ~is_same
-    # A last one that is stored like that, but no longer in force, is written again, as is one after which any was written.
-    any_changed = np.isin(new.parcel_key[asked], new.parcel_key[asked[~is_same | (is_last & ~is_in_force[old])]])
-    is_changed[asked] |= is_last & any_changed
-    return is_changed
+    rebuilt = frozenset(anew.tolist())
+    if len(anew) == 0:
+        return Classified(new, rebuilt, n_folded, is_changed)
+    stored, is_in_force = predictions.courses(connection, anew, model_key, new.probabilities.shape[1])
+    # Of an acquisition that has been withdrawn, and of one that is folded anew, what is stored counts no more.
+    is_earlier = np.isin(_keys_of(stored), known.keys_before_pending()) & ~np.isin(_keys_of(stored), _keys_of(new))
+    course = Posteriors.joined([stored.where(is_earlier), new])
+    order = np.argsort(_keys_of(course), kind="stable")
+    course, is_new = course.take(order), np.r_[np.zeros(int(is_earlier.sum()), bool), is_changed][order]
+    is_anew = np.isin(course.parcel_key, anew)
+    is_changed = is_new.copy()
+    if len(stored.parcel_key):
+        old = np.minimum(np.searchsorted(_keys_of(stored), _keys_of(course)), len(stored.parcel_key) - 1)
+        is_same = (_keys_of(stored)[old] == _keys_of(course)) & np.all(
+            stored.n_observations[old] == course.n_observations, axis=1
+        )
+        is_same &= np.all(np.abs(stored.probabilities[old] - course.probabilities) <= SAME, axis=1)
+        is_changed &= ~(is_same & is_anew)
+        last_differs = course.is_last & is_anew & ~(is_same & is_in_force[old])
+        is_changed |= course.is_last & np.isin(
+            course.parcel_key, course.parcel_key[(is_changed & is_anew) | last_differs]
+        )
+    return Classified(course, rebuilt, n_folded, is_changed)
 
 
 def _keys_of(posteriors: Posteriors) -> NDArray[np.void]:
@@ -159,68 +174,6 @@ def _keys_of(posteriors: Posteriors) -> NDArray[np.void]:
     keys = np.empty(len(posteriors.parcel_key), [("parcel_key", "i8"), ("observed_to", "M8[us]")])
     keys["parcel_key"], keys["observed_to"] = posteriors.parcel_key, posteriors.observed_to
     return keys
-
-
-def _rebuilt(batch: BatchContext, classifier: Active[CropModel], known: _Rows) -> NDArray[np.bool_]:
-    """Return (P,) parcels whose states must be made anew."""
-    claim, observed = batch.claim, batch.claim.observations
-    is_rebuilt = claim.is_due("classifier") | known.is_late()
-    # A state cannot forget: what a revision replaced or withdrew is folded into it for good.
-    is_rebuilt |= np.isin(claim.parcel_keys, observed["parcel_key"][observed["revision"] > 0])
-    # A state must hold exactly what is known less what is pending: anything else (a dropped state, the first pass over a
-    # season that already runs) is not patched but made anew.
-    for name in classifier.model.config.sequences:
-        modalities, stored = classifier.model.config.members(name), batch.states.get((classifier.key, name))
-        is_rebuilt |= known.before(modalities) != n_held(stored, claim.parcel_keys, 0)
-    # Of parcels in order nothing but the pending was read.
-    return is_rebuilt & ~batch.is_in_order
-
-
-@dataclass(frozen=True)
-class _Acquisitions:
-    """What is folded, by parcel and time."""
-
-    parcel: NDArray[np.int64]
-    """(G,) ascending, the place in the claim."""
-    time: NDArray[np.datetime64]
-    """(G,) ascending for each parcel."""
-    of_row: Mapping[str, NDArray[np.int64]]
-    """By modality, the acquisition of each new row."""
-
-    @classmethod
-    def of(cls, known: _Rows, new: Mapping[str, NDArray[np.bool_]]) -> "_Acquisitions":
-        names = list(known.all)
-        parcel = np.concatenate([known.index[name][new[name]] for name in names])
-        time = np.concatenate([known.all[name]["observed_at"][new[name]] for name in names])
-        unique, which = np.unique(np.stack([parcel, time.astype(np.int64)]), axis=1, return_inverse=True)
-        bounds = np.cumsum([int(new[name].sum()) for name in names])[:-1]
-        return cls(
-            np.ascontiguousarray(unique[0]),
-            unique[1].astype("M8[us]"),
-            dict(zip(names, np.split(which.reshape(-1), bounds), strict=True)),
-        )
-
-    @property
-    def last(self) -> NDArray[np.int64]:
-        """Return the last acquisition of each parcel that has one."""
-        return np.flatnonzero(np.diff(self.parcel, append=-1) != 0)
-
-
-def _packed(
-    connection: Connection,
-    model: CropModel,
-    known: _Rows,
-    new: Mapping[str, NDArray[np.bool_]],
-    acquired: _Acquisitions,
-    starts_on: date,
-) -> dict[str, Observations]:
-    """Return the new observations by modality, each acquisition as if of a parcel of its own."""
-    observations = {}
-    for one in model.config.modalities:
-        rows = known.all[one.name][new[one.name]]
-        sets = pixel_sets(connection, sensor_of(one.name), rows) if one.pixels > 1 else None
-        observations[one.name] = packed(one, rows, acquired.of_row[one.name], starts_on, sets)
-    return observations
 
 
 def _states(batch: BatchContext, classifier: Active[CropModel], is_rebuilt: NDArray[np.bool_]) -> dict[str, State]:
@@ -248,58 +201,47 @@ def _states(batch: BatchContext, classifier: Active[CropModel], is_rebuilt: NDAr
 
 def _posteriors(
     model: CropModel,
-    known: _Rows,
-    is_rebuilt: NDArray[np.bool_],
-    acquired: _Acquisitions,
+    known: Known,
+    new: Mapping[str, NDArray[np.void]],
+    acquired: Acquisitions,
     after: Mapping[str, State],
     starts_on: date,
 ) -> Posteriors:
     """Return the posterior after each acquisition."""
-    n = len(acquired.parcel)
+    n, parcel = len(acquired.parcel), acquired.parcel
     probabilities = (
         model.posteriors(after, season_days(acquired.time, starts_on))
         if n
         else np.zeros((0, len(model.config.classes)), np.float32)
     )
-    counts, n_observations = _counts(known, is_rebuilt, acquired), np.zeros((n, len(MODALITIES)), np.int64)
-    for name, count in counts.items():
-        n_observations[:, MODALITIES.index(name)] = count
-    return Posteriors(known.parcel_keys[acquired.parcel], acquired.time, n_observations, probabilities)
-
-
-def _counts(known: _Rows, is_rebuilt: NDArray[np.bool_], acquired: _Acquisitions) -> dict[str, NDArray[np.int64]]:
-    """By modality (G,) the observations that each posterior has seen."""
-    parcel = acquired.parcel
-    first = np.searchsorted(parcel, parcel)
-    counts = {}
-    for name in known.all:
-        here = np.cumsum(np.bincount(acquired.of_row[name], minlength=len(parcel)))
-        before = np.where(is_rebuilt, 0, known.before([name]))
-        counts[name] = before[parcel] + here - np.where(first > 0, here[first - 1], 0)
-    return counts
+    first, n_observations = np.searchsorted(parcel, parcel), np.zeros((n, len(MODALITIES)), np.int64)
+    for name, rows in new.items():
+        here = np.cumsum(np.bincount(acquired.of_row[name], minlength=n))
+        before = known.n_known[name] - known.counted(rows)
+        n_observations[:, MODALITIES.index(name)] = before[parcel] + here - np.where(first > 0, here[first - 1], 0)
+    return Posteriors(known.parcel_keys[parcel], acquired.time, n_observations, probabilities)
 
 
 def _state_rows(  # what an acquisition changes, by what it is found from
-    model_key: int,
-    members: Mapping[str, tuple[str, ...]],
-    known: _Rows,
-    is_rebuilt: NDArray[np.bool_],
+    batch: BatchContext,
+    classifier: Active[CropModel],
+    is_anew: NDArray[np.bool_],
     start: Mapping[str, State],
     after: Mapping[str, State],
-    acquired: _Acquisitions,
+    acquired: Acquisitions,
 ) -> list[States]:
-    """Return the states after each parcel's last acquisition, and those of parcels rebuilt to nothing."""
-    last = acquired.last
-    parcel, newest = acquired.parcel[last], np.full(len(is_rebuilt), NEVER)
-    newest[parcel] = acquired.time[last]
-    # A rebuilt state is stored even if it is empty now: all its observations may have been withdrawn.
-    emptied = np.setdiff1d(np.flatnonzero(is_rebuilt), parcel)
+    """Return the states after each parcel's last acquisition, and those of parcels that begin anew or were reduced and have none."""
+    last, keys, config = acquired.last, batch.claim.parcel_keys, classifier.model.config
+    parcel = acquired.parcel[last]
+    # Stored even if it is empty now: all its observations may have been withdrawn.
+    emptied = np.setdiff1d(np.flatnonzero(is_anew), parcel)
     rows: list[States] = []
-    for name, modalities in members.items():
-        n_folded = sum((known.n_known[one] for one in modalities), np.zeros(len(known.parcel_keys), np.int64))
+    for name in config.sequences:
+        members = [MODALITIES.index(one) for one in config.members(name)]
+        n_folded = batch.series.n_observations[:, members].sum(axis=1)
         for which, state in ((parcel, after[name].take(_tensor(last))), (emptied, start[name].take(_tensor(emptied)))):
             numbers = of_numbers(attention_state.to_array(state))
-            rows.append(States(model_key, name, known.parcel_keys[which], n_folded[which], newest[which], numbers))
+            rows.append(States(classifier.key, name, keys[which], n_folded[which], batch.series.newest[which], numbers))
     return rows
 
 

@@ -1,111 +1,160 @@
-"""Markers: every rule on what is known of each claimed parcel, and the findings that changed.
+"""Markers: the rules on what is known of the claimed parcels, and the findings that changed.
 
-Reads the batch's views, `classified`, earlier findings and the progress of the crops. Adds `findings` to the batch.
+    crop_mismatch               along each new course of posteriors
+    no_emergence, early_loss    where what they rest on may have changed: a Sentinel-2 observation is pending, the neighbours
+                                or the declaration changed (a task), or nothing was found yet
+
+Reads the batch's series, `classified`, earlier findings and the progress of the crops. Adds `findings` to the batch.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from itertools import chain
 
 import numpy as np
-from numpy.typing import NDArray
 
 from db import alerts as store
 from db.alerts import FindingRow
-from db.crop_progress import ProgressRow, with_another_crop_before
-from db.crop_progress import load as load_progress
-from db.predictions import PosteriorRow
-from db.seasons import previous_season
+from db.crop_progress import with_another_crop_before
+from monitor.alerts.neighbours import Bools, Days, Ints
 from monitor.alerts.rules import (
     RULES,
+    UNKNOWN,
+    VERDICTS,
     VERSION,
+    YELLOW,
     ClearViews,
+    Decisions,
     Finding,
-    Neighbours,
-    Posterior,
+    Found,
+    Posteriors,
+    Rule,
     crop_mismatch,
     early_loss,
     no_emergence,
     nothing_observed,
 )
 from monitor.batch import BatchContext
-from monitor.crop_progress import neighbours
+from monitor.crop_progress import KnownStands
+
+Decided = tuple[Ints, Decisions, Bools]
+"""Places (N,) of parcels in the claim, what a rule decides of them, and of which of them that is the last word (N,)."""
 
 
-def evaluate(batch: BatchContext) -> None:
-    """Run every rule on the claimed parcels and store the findings that changed."""
-    connection, rules, series = batch.connection, batch.settings.rules, batch.series
-    previous = store.latest_findings(connection, batch.claim.parcel_keys)
-    progress, progress_before = _progress(batch)
-    newly_sown = with_another_crop_before(connection, batch.claim.parcel_keys)
-    bounds = np.searchsorted(series.view_parcel, np.arange(len(batch.parcels) + 1))
-    days = np.datetime64(batch.season.starts_on) + np.floor(series.views["day"]).astype("m8[D]")
-    for nr, parcel in enumerate(batch.parcels):
-        key, own = parcel.parcel_key, slice(bounds[nr], bounds[nr + 1])
-        near = neighbours(progress, progress_before, parcel.region, parcel.crop_code, batch.season.starts_on, rules)
-        views = clear_views(days[own], series.views["ndvi"][own], near)
-        before = {rule: _finding(previous.get((key, rule))) for rule in RULES}
-        found = [no_emergence(views, near, rules), early_loss(views, near, key in newly_sown, rules)]
-        if batch.classified is None or key in batch.classified.courses or key in batch.classified.rebuilt:
-            found.insert(0, _mismatch(batch, key, parcel.crop_code, before["crop_mismatch"]))
-        batch.findings += [
-            (FindingRow(key, **finding.__dict__), finding)
-            for finding in found
-            if not _is_same(before[finding.rule], finding)
-        ]
+def evaluate(batch: BatchContext, known: KnownStands) -> None:
+    """Run the rules on the claimed parcels and store the findings that changed."""
+    before = _before(batch)
+    decided = chain(_mismatches(batch, before["crop_mismatch"]), _of_views(batch, known, before))
+    changed = [one for what in decided for one in _changed(batch, what, before)]
+    changed.sort(key=lambda one: (one[0].parcel_key, RULES.index(one[1].rule)))
+    batch.findings += changed
     if batch.recorded_at is not None:
-        store.save_findings(connection, [row for row, _ in batch.findings], VERSION, batch.recorded_at)
+        store.save_findings(batch.connection, [row for row, _ in changed], VERSION, batch.recorded_at)
 
 
-Progress = Mapping[tuple[str, str], ProgressRow]
+def _before(batch: BatchContext) -> Mapping[Rule, Found]:
+    """Return what each rule found of the claimed parcels before."""
+    keys = batch.claim.parcel_keys
+    rows = store.latest_findings(batch.connection, keys, RULES, VERDICTS)
+    before = {rule: Found.nothing(len(keys)) for rule in RULES}
+    for nr, found in enumerate(before.values()):
+        of_rule = rows[rows["rule_nr"] == nr]
+        places = np.searchsorted(keys, of_rule["parcel_key"])
+        found.verdict[places], found.departed_on[places] = of_rule["verdict_nr"], of_rule["departed_on"]
+    return before
 
 
-def _progress(batch: BatchContext) -> tuple[Progress, Progress]:
-    """Return how the crops stand this season, and how they stood in the season before."""
-    connection, season, collection = batch.connection, batch.season, batch.claim.collection
-    earlier = previous_season(connection, collection, season)
-    before = {} if earlier is None else load_progress(connection, earlier.season_key, collection)
-    return load_progress(connection, season.season_key, collection), before
+def _changed(
+    batch: BatchContext, decided: Decided, before: Mapping[Rule, Found]
+) -> Iterator[tuple[FindingRow, Finding]]:
+    """Yield findings that differ from the stored ones.
+
+    Findings are appended when outcome, colour or first departure change, of a departure also when its evidence does.
+    """
+    places, decisions, is_last = decided
+    keys, found = batch.claim.parcel_keys[places].tolist(), decisions.found
+    differs = found.differs(before[decisions.rule].of(places))
+    lasting = np.flatnonzero(is_last & ~differs & (found.verdict >= YELLOW)).tolist()
+    stored = store.latest_evidence(batch.connection, [keys[nr] for nr in lasting], decisions.rule) if lasting else {}
+    for nr in [*np.flatnonzero(is_last & differs).tolist(), *lasting]:
+        finding = decisions.finding(nr)
+        if differs[nr] or stored[keys[nr]] != json.loads(json.dumps(dict(finding.evidence))):
+            yield FindingRow(keys[nr], **finding.__dict__), finding
 
 
-def _mismatch(batch: BatchContext, key: int, crop_code: str | None, before: Finding | None) -> Finding:
-    """Return the rule along the course of posteriors, so that it finds the same after a pause as acquisition by acquisition."""
-    rules = batch.settings.rules
-    if batch.classifier is None or batch.classified is None:
-        return crop_mismatch(None, None, before, rules)
-    model = batch.classifier.model
-    declared = model.about.get("class_of", {}).get(crop_code)
-    finding = None if key in batch.classified.rebuilt else before
-    course = [_posterior(row, model.config.classes) for row in batch.classified.courses.get(key, ())]
-    for posterior in course:
-        finding = crop_mismatch(declared, posterior, finding, rules)
+def _mismatches(batch: BatchContext, before: Found) -> Iterator[Decided]:
+    """Yield the rule along courses of posteriors, so that it finds the same after a pause as acquisition by acquisition."""
+    rules, classified, keys = batch.settings.rules, batch.classified, batch.claim.parcel_keys
+    if batch.classifier is None or classified is None:
+        decisions = crop_mismatch([None] * len(keys), None, before, rules)
+        yield np.arange(len(keys)), decisions, np.ones(len(keys), bool)
+        return
+    class_of = batch.classifier.model.about.get("class_of", {})
+    declared = [class_of.get(parcel.crop_code) for parcel in batch.parcels]
+    course = classified.posteriors
+    begins, ends = (np.searchsorted(course.parcel_key, keys, side=side) for side in ("left", "right"))
+    is_rebuilt, lengths = np.isin(keys, list(classified.rebuilt)), ends - begins
     # Rebuilt and without a course: all that was observed has been withdrawn.
-    return finding if course and finding is not None else nothing_observed(declared, rules)
+    unseen = np.flatnonzero(is_rebuilt & (lengths == 0))
+    yield unseen, nothing_observed([declared[place] for place in unseen], rules), np.ones(len(unseen), bool)
+    posteriors = Posteriors(
+        batch.classifier.model.config.classes,
+        course.probabilities,
+        course.n_observations.sum(axis=1),
+        course.observed_to.astype("M8[D]"),
+    )
+    found = Found(np.where(is_rebuilt, UNKNOWN, before.verdict), before.departed_on.copy())
+    for step in range(lengths.max(initial=0)):
+        places = np.flatnonzero(lengths > step)
+        posterior = posteriors.of(begins[places] + step)
+        decisions = crop_mismatch([declared[place] for place in places], posterior, found.of(places), rules)
+        found.verdict[places], found.departed_on[places] = decisions.found.verdict, decisions.found.departed_on
+        yield places, decisions, lengths[places] == step + 1
 
 
-def _posterior(row: PosteriorRow, classes: Sequence[str]) -> Posterior:
-    """Return a posterior as the rule takes it."""
-    n_observations = sum(row.n_observations.values())
-    return Posterior(classes, np.asarray(row.probabilities, np.float32), n_observations, row.observed_to.date())
+def _of_views(batch: BatchContext, known: KnownStands, before: Mapping[Rule, Found]) -> Iterator[Decided]:
+    """Yield the rules on clear views, of parcels of which they may find something else than before."""
+    rules, claim, connection = batch.settings.rules, batch.claim, batch.connection
+    places = np.flatnonzero(_may_differ(batch, before))
+    if not len(places):
+        return
+    stands, group_of = known.of(connection, batch.season, claim.collection, rules)
+    parcels = [batch.parcels[place] for place in places.tolist()]
+    group = np.array([group_of.get((parcel.region, parcel.crop_code), -1) for parcel in parcels])
+    views = clear_views(batch, places, stands.known_until[group])
+    # Among neighbours that were bare it makes no difference.
+    matters = claim.parcel_keys[places[(stands.n[group] >= rules.neighbours_min) & ~stands.is_ever_bare[group]]]
+    newly_sown = with_another_crop_before(connection, matters) if len(matters) else frozenset()
+    is_new_stand = np.isin(claim.parcel_keys[places], list(newly_sown))
+    for decisions in (no_emergence(views, stands, group, rules), early_loss(views, stands, group, is_new_stand, rules)):
+        yield places, decisions, np.ones(len(places), bool)
 
 
-def clear_views(days: NDArray[np.datetime64], ndvi: NDArray[np.float32], neighbours: Neighbours | None) -> ClearViews:
-    """Return the clear views of one parcel; two passes on a day count as one, the greener one: cloud only lowers NDVI.
+def _may_differ(batch: BatchContext, before: Mapping[Rule, Found]) -> Bools:
+    """Return (P,) parcels whose views, neighbours or declaration may be others than when their views were last judged.
+
+    A view that is later than what is known of the neighbours needs no mark here: the leader asks for the rules when it
+    comes to know them, and an amended declaration asks for the classifier.
+    """
+    claim, observations = batch.claim, batch.claim.observations
+    is_viewed = np.isin(claim.parcel_keys, observations["parcel_key"][observations["is_s2"]])
+    is_unknown = (before["no_emergence"].verdict == UNKNOWN) | (before["early_loss"].verdict == UNKNOWN)
+    may_differ: Bools = is_viewed | is_unknown | claim.is_due("rules") | claim.is_due("classifier")
+    return may_differ
+
+
+def clear_views(batch: BatchContext, places: Ints, until: Days) -> ClearViews:
+    """Return the clear views of parcels (N,), each until a day; two passes on a day count as one, the greener one: cloud only
+    lowers NDVI.
 
     Views later than what is known of the neighbours wait until they are known (then the leader asks for the rules again).
     """
-    if neighbours is not None:
-        is_known = days < np.datetime64(neighbours.first_day) + len(neighbours.standing_share)
-        days, ndvi = days[is_known], ndvi[is_known]
-    days, first = np.unique(days, return_index=True)
-    return ClearViews(days, np.maximum.reduceat(ndvi, first) if len(first) else ndvi)
-
-
-def _is_same(old: Finding | None, new: Finding) -> bool:
-    """Findings are appended when outcome, colour or first departure change, of a departure also when its evidence does."""
-    if old is None or (old.outcome, old.colour, old.departed_on) != (new.outcome, new.colour, new.departed_on):
-        return False
-    return new.departed_on is None or old.evidence == json.loads(json.dumps(dict(new.evidence)))
-
-
-def _finding(row: FindingRow | None) -> Finding | None:
-    return None if row is None else Finding(**{k: v for k, v in row.__dict__.items() if k != "parcel_key"})
+    series, index = batch.series, np.full(len(batch.parcels), -1)
+    index[places] = np.arange(len(places))
+    of, ndvi = index[series.view_parcel], series.views["ndvi"]
+    days = np.datetime64(batch.season.starts_on) + np.floor(series.views["day"]).astype("m8[D]")
+    keep = (of >= 0) & (days < until[of])
+    of, days, ndvi = of[keep], days[keep], ndvi[keep]
+    begins = np.flatnonzero(np.r_[True, (np.diff(of) > 0) | (np.diff(days) > np.timedelta64(0, "D"))][: len(of)])
+    greenest = np.maximum.reduceat(ndvi, begins) if len(begins) else ndvi
+    return ClearViews(of[begins], days[begins], greenest, len(places))

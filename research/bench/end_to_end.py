@@ -29,7 +29,7 @@ from rich.table import Table
 from db import registry, states, work
 from db.connect import engine
 from db.statistics import activity
-from devstack import stack
+from devstack.temporary import temporary_stack
 from ingest.stream.consumer import Consumer
 from ingest.stream.producer import ObservationProducer
 from ingest.stream.settings import IngestSettings
@@ -103,6 +103,8 @@ class Measured:
 
     acquisitions: int
     seconds: float
+    observations: int
+    """That went through the classifier: those of rebuilt parcels count again."""
     steps: dict[str, float]
     database: dict[str, float]
     """Rows read, rows written and bytes of WAL an acquisition."""
@@ -190,7 +192,7 @@ def import_season_once(chain: Chain, season: Season) -> int:
 def measure(chain: Chain, season: Season, first: int, last: int) -> Measured:
     """Send the scenes of some days, day by day, through the chain."""
     timings, collection = Timings(), season.config.collection
-    before, n_stored = activity_of(chain), 0
+    before, n_stored, n_folded = activity_of(chain), 0, 0
     days = [(day, list(part(season, day, day + 1).acquisitions())) for day in range(first, last)]
     with (
         timings.of_steps(),
@@ -206,13 +208,13 @@ def measure(chain: Chain, season: Season, first: int, last: int) -> Measured:
                 producer.send(acquisition.table)
             producer.flush()
             n_stored += ingest()["stored"]
-            monitor(chain.worker, chain.clock.now)
+            n_folded += monitor(chain.worker, chain.clock.now).observations
     after = activity_of(chain)
     whole = timings.seconds.pop("ingest"), timings.seconds.pop("monitor")
     steps = {"ingest": whole[0]} | timings.seconds
     steps["rest of the monitor"] = whole[1] - sum(timings.seconds.values())
     done = {name: (after[name] - before[name]) / n_stored for name in after}
-    return Measured(n_stored, sum(whole), steps, done)
+    return Measured(n_stored, sum(whole), n_folded, steps, done)
 
 
 def activity_of(chain: Chain) -> dict[str, float]:
@@ -231,7 +233,7 @@ def main(
 ) -> None:
     """Measure on an embedded stack of its own, which is gone afterwards."""
     torch.set_num_threads(1)
-    with stack.temporary(os.environ, lambda _what, _share: None) as servers:
+    with temporary_stack(os.environ, lambda _what, _share: None) as servers:
         prepare(servers.dsn)
         settings = MonitorSettings(batch=batch_parcels)
         chain = Chain(
@@ -245,6 +247,7 @@ def main(
         figures: dict[str, Any] = {
             "parcel_acquisitions_per_s": round(main_run.rate, 1),
             "acquisitions": main_run.acquisitions,
+            "folded_per_acquisition": round(main_run.observations / main_run.acquisitions, 2),
             "us_by_step": {
                 name: round(1e6 * s / main_run.acquisitions, 1)
                 for name, s in sorted(main_run.steps.items(), key=lambda one: -one[1])

@@ -32,7 +32,7 @@ from exactextract import exact_extract
 from numpy.typing import NDArray
 from rasterstats import zonal_stats
 
-from db.series import S2_BANDS
+from db.sensors import S2_BANDS
 from ingest.imagery.cut import extract
 from ingest.imagery.index import ParcelIndex, load_or_build
 from ingest.imagery.parcels import Parcels

@@ -22,10 +22,11 @@ from rich.table import Table
 from db.binary_copy import copy_rows
 from db.connect import Engine, driver, engine
 from db.migrate import upgrade
-from db.observations import KEY, VALUES
+from db.observations import KEY
 from db.parcel_import import ParcelRow, upsert_parcels
 from db.seasons import ensure_season
-from devstack import stack
+from db.sensors import SENSORS
+from devstack.temporary import temporary_stack
 from ingest.stream.arrow_batches import decode_arrow
 from ingest.stream.consumer import Consumer
 from ingest.stream.messages import decode_json, encode_arrow, encode_json
@@ -86,7 +87,7 @@ def copy_raw(database: Engine, rows: pa.Table) -> float:
         "sensor": pa.repeat("S2", n_rows),
     }
     tables = {
-        "s2_observations": (*KEY, "recorded_at", *VALUES["S2"]),
+        "s2_observations": (*KEY, "recorded_at", *SENSORS["S2"].values),
         "pixel_sets": (*KEY, "sensor", "pixels"),
         "pending_work": (*KEY, "sensor", "recorded_at"),
     }
@@ -155,7 +156,7 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, max=6)] = 3,
 ) -> None:
     """Measure on an embedded stack of its own, which is gone afterwards."""
-    with stack.temporary(os.environ, lambda _what, _share: None) as servers:
+    with temporary_stack(os.environ, lambda _what, _share: None) as servers:
         upgrade(servers.dsn)
         rates = measure(servers.dsn, servers.bootstrap, rows, rounds)
     if as_json:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from db.series import S2_BANDS
+from db.sensors import S2_BANDS
 from models.classifier.normalisation import ChannelStatistics, ModalityStatistics, Normaliser
 from terminal.errors import UserError
 

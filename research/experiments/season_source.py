@@ -17,7 +17,8 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from db.series import DIRECTIONS, S1_COLUMNS, S2_COLUMNS
+from db.sensors import SENSORS, Sensor
+from db.series import DIRECTIONS
 from ingest.parcels.geometry import measure
 from models.classifier.network import ModalityConfig
 from models.classifier.normalisation import Observations
@@ -114,12 +115,12 @@ def _observations(
     return tuple(configs), found
 
 
-def _rows(season: ReplaySource, sensor: str, parcels: pd.Index) -> tuple[Rows, NDArray[np.object_]]:
+def _rows(season: ReplaySource, sensor: Sensor, parcels: pd.Index) -> tuple[Rows, NDArray[np.object_]]:
     """Return the newest revisions of one sensor's observations, by parcel and time as the store gives them, and their pixel sets.
 
     `parcel_key` is the parcel's position, `nr` the row's own.
     """
-    wanted = {"S2": S2_COLUMNS, "S1": S1_COLUMNS}[sensor]
+    wanted = SENSORS[sensor].series
     kept = [one.table for one in season.acquisitions() if one.sensor.upper() == sensor and one.table.num_rows]
     schema = {column: column.lower() for column in (kept[0].column_names if kept else ())}
     values = [column for column, name in schema.items() if wanted.get(name) == "real"]

@@ -20,7 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
-from db.series import S2_BANDS
+from db.sensors import S2_BANDS
 from research.seasons.replay_source import ReplaySource, known_by
 
 Floats = NDArray[np.float64]

@@ -23,8 +23,8 @@ from db.connect import engine
 from db.errors import DatabaseUnavailable
 from db.fresh import fresh_database
 from db.seasons import Season
-from devstack import stack
 from devstack.addresses import ServerSettings
+from devstack.temporary import temporary_stack
 from ingest.stream.settings import IngestSettings
 from models.checkpoint import Checkpoint
 from models.ndvi.training import GapTrainingConfig
@@ -89,7 +89,7 @@ def servers(environ: Mapping[str, str], stages: Stages) -> Iterator[Servers]:
     with ExitStack() as kept:
         with stages.stage("servers") as bar:
             started = kept.enter_context(
-                stack.temporary(environ, lambda what, share: bar.to(share or 0, None if share is None else 1, what))
+                temporary_stack(environ, lambda what, share: bar.to(share or 0, None if share is None else 1, what))
             )
         yield Servers(started.dsn, started.bootstrap, prefix, "embedded, removed at the end")
     stages.console.print("embedded servers stopped and removed")

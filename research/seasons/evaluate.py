@@ -24,6 +24,7 @@ from db.season_results import RaisedAlertRow
 from db.seasons import Season
 from db.series import s2_series
 from monitor.alerts.evidence import why
+from monitor.alerts.rules import RULES, VERDICTS
 from research.seasons.replay_source import known_by
 from training.metrics import AlertScores, Event, Pooled, Raised, pooled, score_alerts
 
@@ -112,11 +113,10 @@ def load(connection: Connection, season: Season, collection: str) -> Watched:
     key_of = {one.source_id: one.parcel_key for one in parcels}
     views = s2_series(connection, keys, known_by(season.ends_on + timedelta(days=365)))
     alerts = season_results.alerts(connection, season.season_key, collection)
-    newest = findings_store.latest_findings(connection, keys)
     colours: dict[int, list[str]] = {}
-    for (key, _), finding in newest.items():
-        if finding.colour is not None:
-            colours.setdefault(key, []).append(finding.colour)
+    for finding in findings_store.latest_findings(connection, keys, RULES, VERDICTS):
+        if (colour := VERDICTS[finding["verdict_nr"]][1]) is not None:
+            colours.setdefault(int(finding["parcel_key"]), []).append(colour)
     return Watched(
         season,
         parcels,

@@ -193,7 +193,7 @@ def test_legal_messages_that_are_large_once_decoded_fit_into_memory(
             with pa.ipc.new_stream(sink, rows.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
                 writer.write_table(rows)
             sender.send(
-                chain.settings.s2_topic, bytes(sink.getvalue()), [("content-type", CONTENT_TYPE_ARROW.encode())]
+                chain.settings.topic("S2"), bytes(sink.getvalue()), [("content-type", CONTENT_TYPE_ARROW.encode())]
             )
         sender.flush()
         sender.close()

@@ -17,7 +17,7 @@ import shapely
 from typer.testing import CliRunner
 
 import parcelwatch
-from db.series import S2_BANDS
+from db.sensors import S2_BANDS
 from ingest.scenes import terminal
 from tests.integration.test_imagery_flanders import GRID, Patch, as_safe, on_grid, patch, shifted
 from tests.made_scenes import World, check_optical, s1_item, s2_item, world

@@ -106,6 +106,7 @@ SCRIPTS = (
     "0007_dead_letter_repeats",
     "0009_scene_corrections",
     "0012_states",
+    "0013_newest_progress",
     "0011_ndvi_months",
     "0011_ndvi_months_columnstore",
 )

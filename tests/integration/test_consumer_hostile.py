@@ -75,7 +75,7 @@ def world(dsn: str, bootstrap: str, topic_prefix: str) -> Iterator[World]:
     topics.close()
     sender, consumer = Sender(bootstrap, 8 * 2**20), Consumer(database, bootstrap, settings, lambda: NOW)
     with null_values():
-        yield World(database, consumer, sender, settings.s2_topic)
+        yield World(database, consumer, sender, settings.topic("S2"))
     consumer.close()
     sender.close()
 

@@ -117,8 +117,8 @@ def test_batches_that_librdkafka_compresses_are_stored(
             rows = one_pass(number)
             values = [encode_arrow(rows)] if form == CONTENT_TYPE_ARROW else encode_json(S2, rows.to_pylist())
             for value in values:
-                producer.produce(settings.s2_topic, value, headers=[("content-type", form.encode())], partition=0)
-    assert codec in codecs_on(apache_kafka, settings.s2_topic)
+                producer.produce(settings.topic("S2"), value, headers=[("content-type", form.encode())], partition=0)
+    assert codec in codecs_on(apache_kafka, settings.topic("S2"))
     consumer = consumer_of(season_dsn, apache_kafka.plain, settings)
     assert caught_up(consumer) == n_passes * N_PARCELS == stored(season_dsn)
     assert consumer.counts["dead_letters"] == 0
@@ -149,11 +149,11 @@ def test_unknown_codecs_end_the_consumer_in_one_line_and_can_be_passed(
 ) -> None:
     producer = KafkaProducer(bootstrap_servers=apache_kafka.plain)
     for number in range(5):
-        producer.send(settings.s2_topic, encode_arrow(one_pass(number)), headers=HEADERS, partition=0)
+        producer.send(settings.topic("S2"), encode_arrow(one_pass(number)), headers=HEADERS, partition=0)
         producer.flush()  # a batch each
     producer.close()
     apache_kafka.stop()
-    path = segment(apache_kafka, settings.s2_topic)  # no broker takes such a batch from a client
+    path = segment(apache_kafka, settings.topic("S2"))  # no broker takes such a batch from a client
     data = bytearray(path.read_bytes())
     for codec, (begin, end) in zip((5, 6, 7), list(batches(data))[1:4], strict=True):
         data[begin + 22] |= codec
@@ -163,7 +163,7 @@ def test_unknown_codecs_end_the_consumer_in_one_line_and_can_be_passed(
     for _ in range(2):  # also when it is started again
         consumer = consumer_of(season_dsn, apache_kafka.plain, settings)
         with pytest.raises(
-            BrokerRefuses, match=rf"{settings.s2_topic}/0, offset 1: compression codec 5 .*--accept-gap"
+            BrokerRefuses, match=rf"{settings.topic('S2')}/0, offset 1: compression codec 5 .*--accept-gap"
         ):
             consumer.run(threading.Event())
         consumer.close()
@@ -182,7 +182,7 @@ def test_rows_of_an_aborted_transaction_are_not_stored(
 ) -> None:
     for number, end in enumerate((transactions.abort_transaction, transactions.commit_transaction)):
         transactions.begin_transaction()
-        transactions.send(settings.s2_topic, encode_arrow(one_pass(number)), headers=HEADERS, partition=0)
+        transactions.send(settings.topic("S2"), encode_arrow(one_pass(number)), headers=HEADERS, partition=0)
         transactions.flush()
         end()
     assert caught_up(consumer_of(season_dsn, apache_kafka.plain, settings)) == N_PARCELS
@@ -195,7 +195,7 @@ def test_rows_of_an_open_transaction_are_stored_after_its_commit(
     season_dsn: str, apache_kafka: KafkaServer, settings: IngestSettings, transactions: KafkaProducer
 ) -> None:
     transactions.begin_transaction()
-    transactions.send(settings.s2_topic, encode_arrow(one_pass(0)), headers=HEADERS, partition=0)
+    transactions.send(settings.topic("S2"), encode_arrow(one_pass(0)), headers=HEADERS, partition=0)
     transactions.flush()
     assert caught_up(consumer_of(season_dsn, apache_kafka.plain, settings)) == 0
     transactions.commit_transaction()
@@ -216,9 +216,9 @@ def test_a_group_that_is_denied_is_named(
 def test_a_topic_that_may_not_be_read_is_named(
     season_dsn: str, apache_kafka: KafkaServer, settings: IngestSettings, denied: Denials, as_reader: None
 ) -> None:
-    denied.add(ResourceType.TOPIC, settings.s2_topic, ACLOperation.READ)
+    denied.add(ResourceType.TOPIC, settings.topic("S2"), ACLOperation.READ)
     consumer = consumer_of(season_dsn, apache_kafka.sasl, settings)
-    with pytest.raises(BrokerRefuses, match=f"topic {settings.s2_topic} .*Read"):
+    with pytest.raises(BrokerRefuses, match=f"topic {settings.topic('S2')} .*Read"):
         consumer.run(threading.Event())
     consumer.close()
 
@@ -226,9 +226,9 @@ def test_a_topic_that_may_not_be_read_is_named(
 def test_a_topic_that_may_not_be_seen_is_named(
     season_dsn: str, apache_kafka: KafkaServer, settings: IngestSettings, denied: Denials, as_reader: None
 ) -> None:
-    denied.add(ResourceType.TOPIC, settings.s1_topic, ACLOperation.ALL)
+    denied.add(ResourceType.TOPIC, settings.topic("S1"), ACLOperation.ALL)
     consumer = consumer_of(season_dsn, apache_kafka.sasl, settings)
-    with pytest.raises(BrokerRefuses, match=f"topic {settings.s1_topic} .*Describe"):
+    with pytest.raises(BrokerRefuses, match=f"topic {settings.topic('S1')} .*Describe"):
         consumer.run(threading.Event())
     consumer.close()
 
@@ -238,7 +238,7 @@ def test_dead_letters_that_may_not_be_written_are_named(
 ) -> None:
     denied.add(ResourceType.TOPIC, settings.dead_letter_topic, ACLOperation.WRITE)
     bad = KafkaProducer(bootstrap_servers=apache_kafka.plain)
-    bad.send(settings.s2_topic, b"{", headers=[("content-type", b"application/json")])
+    bad.send(settings.topic("S2"), b"{", headers=[("content-type", b"application/json")])
     bad.close()
     consumer = consumer_of(season_dsn, apache_kafka.sasl, settings)
     with pytest.raises(BrokerRefuses, match=f"topic {settings.dead_letter_topic} is denied.*Write"):
@@ -312,17 +312,17 @@ def test_retention_that_passed_a_consumer_is_counted(
     def send(*numbers: int) -> None:
         producer = KafkaProducer(bootstrap_servers=apache_kafka.plain)
         for number in numbers:
-            producer.send(settings.s2_topic, encode_arrow(one_pass(number)), headers=HEADERS, partition=1)
+            producer.send(settings.topic("S2"), encode_arrow(one_pass(number)), headers=HEADERS, partition=1)
         producer.close()
 
     send(0)
     assert caught_up(consumer_of(season_dsn, apache_kafka.plain, settings)) == N_PARCELS
     send(1, 2, 3, 4)
     admin = KafkaAdminClient(bootstrap_servers=apache_kafka.plain)
-    admin.delete_records({TopicPartition(settings.s2_topic, 1): 4})
+    admin.delete_records({TopicPartition(settings.topic("S2"), 1): 4})
     admin.close()
     consumer = consumer_of(season_dsn, apache_kafka.plain, settings)
-    with pytest.raises(RecordsLost, match=rf"{settings.s2_topic}/1: 3 records were deleted unread .*--accept-gap"):
+    with pytest.raises(RecordsLost, match=rf"{settings.topic('S2')}/1: 3 records were deleted unread .*--accept-gap"):
         consumer.run(threading.Event())
     consumer.close()
     assert caught_up(consumer_of(season_dsn, apache_kafka.plain, settings, accept_gap=True)) == N_PARCELS

@@ -11,6 +11,7 @@ import pytest
 from devstack import folders, process, stack
 from devstack.archive import silent
 from devstack.errors import StackError
+from devstack.temporary import temporary_home
 
 STRANGER = 65534
 
@@ -62,7 +63,7 @@ def test_clean_up_leaves_another_users_folder_and_what_its_links_lead_to(shared:
     (planted / "stack/.lock").symlink_to(precious / "state")
     (planted / "stack/data").symlink_to(precious / "stack/data")
     as_stranger(planted)
-    with stack.temporary_home():
+    with temporary_home():
         pass
     assert contents(precious) == before
     assert (planted / "stack/.lock").is_symlink()
@@ -75,7 +76,7 @@ def test_clean_up_follows_no_link_in_an_own_folder(shared: Path, precious: Path,
     (planted / ".owner").touch()
     (planted / name).unlink(missing_ok=True)
     (planted / name).symlink_to(precious / "state")
-    with stack.temporary_home():
+    with temporary_home():
         pass
     assert contents(precious) == before
 
@@ -83,7 +84,7 @@ def test_clean_up_follows_no_link_in_an_own_folder(shared: Path, precious: Path,
 def test_clean_up_follows_no_link_to_a_folder(shared: Path, precious: Path) -> None:
     before = contents(precious)
     (shared / "parcelwatch-stack-link").symlink_to(precious)
-    with stack.temporary_home():
+    with temporary_home():
         pass
     assert contents(precious) == before
 
@@ -92,7 +93,7 @@ def test_clean_up_does_not_wait_for_a_pipe(shared: Path) -> None:
     planted = shared / "parcelwatch-stack-pipe"
     planted.mkdir()
     os.mkfifo(planted / ".owner")
-    with stack.temporary_home():
+    with temporary_home():
         pass
 
 

@@ -22,6 +22,7 @@ from devstack import process, stack
 from devstack.addresses import Broker, resolve_broker, resolve_dsn
 from devstack.archive import silent
 from devstack.errors import StackError
+from devstack.temporary import temporary_stack
 
 REPOSITORY = Path(__file__).parents[2]
 UP = "import os, pathlib, sys; from devstack import stack, archive; "
@@ -247,11 +248,13 @@ def test_a_temporary_stack_ends_with_its_process(home: Path, ending: signal.Sign
     home.mkdir()
     home.chmod(0o711)
     wait = "sys.exit(3)" if ending is None else "time.sleep(60)"
-    code = "import os, signal, sys, time; from devstack import stack, archive\n"
+    code = (
+        "import os, signal, sys, time; from devstack import archive; from devstack.temporary import temporary_stack\n"
+    )
     code += (
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # tests in the background are started without it
     )
-    code += f"with stack.temporary(os.environ, archive.silent) as s: print(s.home, flush=True); {wait}"
+    code += f"with temporary_stack(os.environ, archive.silent) as s: print(s.home, flush=True); {wait}"
     running = run(code, TMPDIR=str(home))
     assert running.stdout is not None
     temporary = Path(running.stdout.readline().strip())
@@ -267,17 +270,17 @@ def test_what_a_killed_process_left_is_removed_by_the_next(home: Path, monkeypat
     home.mkdir()
     home.chmod(0o711)
     monkeypatch.setattr(tempfile, "tempdir", str(home))
-    code = "import os, time; from devstack import stack, archive\n"
-    code += "with stack.temporary(os.environ, archive.silent) as s: print(s.home, flush=True); time.sleep(60)"
+    code = "import os, time; from devstack import archive; from devstack.temporary import temporary_stack\n"
+    code += "with temporary_stack(os.environ, archive.silent) as s: print(s.home, flush=True); time.sleep(60)"
     running = run(code, TMPDIR=str(home))
     assert running.stdout is not None
     abandoned = Path(running.stdout.readline().strip())
-    with stack.temporary(os.environ, silent):
+    with temporary_stack(os.environ, silent):
         assert stack.status(abandoned).stack is not None, "a stack in use was removed"
     left = pids(abandoned)
     running.kill()
     running.communicate()
-    with stack.temporary(os.environ, silent) as fresh:
+    with temporary_stack(os.environ, silent) as fresh:
         assert list(home.iterdir()) == [fresh.home]
         assert not any(process.is_alive(pid) for pid in left)
 

@@ -21,14 +21,15 @@ import numpy as np
 import pytest
 import rasterio
 
-from db.series import S2_BANDS
+from db.sensors import S2_BANDS
 from ingest.imagery.cut import bands_of, extract
 from ingest.imagery.errors import SceneError
 from ingest.imagery.index import build
 from ingest.imagery.parcels import Parcels
 from ingest.imagery.raster import grid_of
+from ingest.imagery.sentinel2 import S2_PROFILE
 from ingest.imagery.settings import ImagerySettings
-from ingest.imagery.stac import S2_PROFILE, scene_from_item
+from ingest.imagery.stac import scene_from_item
 from ingest.scenes.adding import scenes_at
 from ingest.scenes.items import NotAScene
 from tests.made_scenes import GRID, START, inside, optical, outline, s2_item

@@ -16,7 +16,8 @@ from ingest.imagery.errors import SceneError
 from ingest.imagery.raster import Raster
 from ingest.imagery.safe import scene_from_safe
 from ingest.imagery.scene import Scene
-from ingest.imagery.stac import S2_PROFILE, scene_from_item
+from ingest.imagery.sentinel2 import S2_PROFILE
+from ingest.imagery.stac import scene_from_item
 from ingest.scenes.adding import scenes_at
 from tests.made_scenes import GRID, START, optical, s2_item, write
 

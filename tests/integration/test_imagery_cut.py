@@ -14,13 +14,15 @@ import rasterio
 import shapely
 from rasterio.warp import Resampling, reproject
 
-from db.series import INVALID_PIXEL, S2_BANDS
+from db.sensors import S2_BANDS
+from db.series import INVALID_PIXEL
 from ingest.imagery.cut import Extraction, extract
 from ingest.imagery.errors import SceneError
 from ingest.imagery.index import build
 from ingest.imagery.parcels import Parcels
 from ingest.imagery.raster import grid_of
 from ingest.imagery.scene import SCL, Band, Grid, Scene
+from ingest.imagery.sensors import IMAGERY
 from ingest.imagery.settings import ImagerySettings
 
 GRID = Grid("EPSG:32631", 500_000.0, 5_700_000.0, 10.0, 1260, 1140)
@@ -110,7 +112,9 @@ def optical(numbers: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFac
 
 
 def cut(scene: Scene, grid: Grid = GRID, settings: ImagerySettings = SETTINGS) -> Extraction:
-    index = build(PARCELS, grid, settings.buffer_m(scene.sensor), settings.least_pixels, settings.sample_pixels)
+    index = build(
+        PARCELS, grid, IMAGERY[scene.sensor].inner_buffer_m(settings), settings.least_pixels, settings.sample_pixels
+    )
     return extract(scene, grid, PARCELS, index, settings)
 
 

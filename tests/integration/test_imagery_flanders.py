@@ -18,15 +18,18 @@ import shapely
 from rasterio.features import shapes
 from shapely.geometry import shape
 
-from db.series import INVALID_PIXEL, S2_BANDS
+from db.sensors import S2_BANDS
+from db.series import INVALID_PIXEL
 from ingest.imagery.cut import Extraction, extract
 from ingest.imagery.index import build
 from ingest.imagery.parcels import Parcels
 from ingest.imagery.raster import grid_of
 from ingest.imagery.safe import scene_from_safe
 from ingest.imagery.scene import Grid, Scene
+from ingest.imagery.sentinel1 import S1_PROFILE
+from ingest.imagery.sentinel2 import S2_PROFILE
 from ingest.imagery.settings import ImagerySettings
-from ingest.imagery.stac import S1_PROFILE, S2_PROFILE, scene_from_item
+from ingest.imagery.stac import scene_from_item
 from ingest.stream.arrow_batches import decode_arrow
 from ingest.stream.messages import encode_arrow
 from ingest.stream.row_checks import faults

@@ -1,7 +1,8 @@
 """Posteriors folded in any order of arrival are those of a full recomputation, on the real tables."""
 
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 
@@ -262,3 +263,29 @@ def test_a_poisoned_parcel_is_postponed_alone(season: tuple[str, Season], model:
         assert "state" in left.last_error
         assert work.claim(connection, 10, NOW) is None  # not before its pause is over
         assert work.claim(connection, 10, NOW + timedelta(hours=1)) is not None
+
+
+def test_what_is_stored_of_a_parcel_that_is_made_fit_meanwhile_is_folded(
+    season: tuple[str, Season], model: CropModel, tmp_path: object
+) -> None:
+    """A consumer saw the parcel as unfit and marks nothing; the import that makes it fit waits for it, and asks for all."""
+    dsn, stored = season
+    row = ParcelRow("p9", "r", None, 1.0, 400.0, 0.9, "too small", "1", "wheat")
+    with engine(dsn).begin() as connection:
+        key = save(connection, "classifier", model.to_checkpoint(), tmp_path, NOW)  # type: ignore[arg-type]
+        registry.activate(connection, stored.season_key, "test", key, NOW)
+        upsert_parcels(connection, "test", stored, [row], NOW, NOW)
+        p9 = connection.execute(sa.text("select parcel_key from parcels where source_id = 'p9'")).scalar_one()
+
+    def make_fit() -> None:
+        with engine(dsn).begin() as connection:
+            upsert_parcels(connection, "test", stored, [replace(row, not_monitorable_reason=None)], NOW, NOW)
+
+    with engine(dsn).begin() as consumer:
+        store(consumer, np.array([p9]), [Arrival(0, "S2", 10, 15)], NOW)
+        importing = threading.Thread(target=make_fit)
+        importing.start()
+        importing.join(1)
+        assert importing.is_alive()
+    importing.join(30)
+    assert Worker(dsn, MonitorSettings()).poll(NOW).observations == 1

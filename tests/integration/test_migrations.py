@@ -69,7 +69,7 @@ def test_up_down_up(empty_dsn: str) -> None:
 
 
 def test_one_step_at_a_time(empty_dsn: str) -> None:
-    revisions = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0009", "0010", "0012", "0011"]
+    revisions = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0009", "0010", "0012", "0013", "0011"]
     seen = {}
     for revision in revisions:
         migrate.upgrade(empty_dsn, revision)
@@ -90,11 +90,11 @@ where day % 7 <> 6
 
 
 def test_curves_are_the_same_by_day_and_by_month(empty_dsn: str) -> None:
-    migrate.upgrade(empty_dsn, "0012")
+    migrate.upgrade(empty_dsn, "0013")
     with connect(empty_dsn) as connection:
         connection.execute(REVISED_CURVE.encode())
     seen = [read_curves(empty_dsn)]
-    for change, revision in ((migrate.upgrade, "0011"), (migrate.downgrade, "0012"), (migrate.upgrade, "0011")):
+    for change, revision in ((migrate.upgrade, "0011"), (migrate.downgrade, "0013"), (migrate.upgrade, "0011")):
         change(empty_dsn, revision)
         seen.append(read_curves(empty_dsn))
     assert len(seen[0]["select * from ndvi_daily"]) > 300

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from db.series import S2_BANDS
+from db.sensors import S2_BANDS
 from db.status import status
 from ingest.errors import IngestError
 from ingest.scenes import terminal

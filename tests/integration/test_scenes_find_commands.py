@@ -22,7 +22,7 @@ from db import scene_sources
 from db.connect import engine
 from db.parcel_import import ParcelRow, upsert_parcels
 from db.seasons import ensure_season
-from db.series import S2_BANDS
+from db.sensors import S2_BANDS
 from ingest.errors import IngestError
 from ingest.scenes import find_commands, terminal
 from ingest.scenes.polling import BACK_OFFS

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from db.series import S2_BANDS
+from db.sensors import S2_BANDS
 from ingest.errors import BrokerUnavailable
 from ingest.scenes.folder import FolderError, FolderPoll, Watch
 from ingest.scenes.profiles import load_profile

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
-from db import observations, registry, work
+from db import alerts, observations, registry, work
 from db.connect import engine
 from db.parcel_import import ParcelRow, upsert_parcels
 from db.seasons import ensure_season
-from ingest.stream.schemas import S2
+from ingest.stream.schemas import S1, S2
 from models.classifier.crop_model import CropModel
 from models.classifier.network import ClassifierConfig, ModalityConfig, PseLtae
 from models.classifier.normalisation import Normaliser, Observations
@@ -24,9 +24,12 @@ from models.ndvi.inputs import ClearSeries, SarSeries
 from models.ndvi.network import GapConfig
 from models.ndvi.training import GapTrainingConfig, fit_gaps
 from monitor import schedule
-from monitor.batch import BatchContext
+from monitor.alerts.rules import RULES, VERDICTS
+from monitor.batch import ActiveModels, BatchContext
+from monitor.crop_progress import KnownStands
 from monitor.errors import NothingWorks
 from monitor.settings import MonitorSettings
+from monitor.stages import markers
 from monitor.worker import Worker
 from training import season_models
 
@@ -95,6 +98,55 @@ class World:
                     )
                     keys.append(key)
             observations.insert(connection, "S2", pa.Table.from_pylist(rows, schema=S2.arrow), np.array(keys), now)
+
+    def store_passes(self, names: list[str], day: int) -> None:
+        """Passes of the radar."""
+        observed = datetime(2025, 1, 1, 6, tzinfo=UTC) + timedelta(days=day)
+        row = dict.fromkeys(S1.arrow.names) | {
+            "collection": "test",
+            "season": "2025",
+            "observed_at": observed,
+            "available_at": observed,
+            "scene_id": f"radar {day}",
+            "platform": "S1A",
+            "relative_orbit": 15,
+            "revision": 0,
+            "is_withdrawn": False,
+            "VV": 0.1,
+            "VH": 0.02,
+            "n_pixels": 20,
+            "radiometry": "gamma0",
+            "direction": "ascending",
+        }
+        with engine(self.dsn).begin() as connection:
+            parcels = connection.execute(sa.text("select source_id, parcel_key from parcels"))
+            by_name = {row.source_id: row.parcel_key for row in parcels}
+            table = pa.Table.from_pylist([row | {"parcel_id": name} for name in names], schema=S1.arrow)
+            keys = np.array([by_name[name] for name in names])
+            observations.insert(connection, "S1", table, keys, datetime(2025, 12, 1, tzinfo=UTC))
+
+    def left_out(self, day: int) -> list[Any]:
+        """Findings of views that are not stored so, though nothing is pending: what evaluating every parcel always would add."""
+        now = datetime(2025, 1, 1, 23, tzinfo=UTC) + timedelta(days=day)
+        settings = MonitorSettings()
+        with engine(self.dsn).connect() as connection, connection.begin() as transaction:
+            known = connection.execute(sa.text("select distinct parcel_key from findings")).scalars().all()
+            work.mark(connection, known, "rules", now)
+            claim = work.claim(connection, 1000, now)
+            assert claim is not None
+            batch = BatchContext.load(connection, claim, now, ActiveModels(settings))
+            stored = {
+                (row["parcel_key"], RULES[row["rule_nr"]]): (VERDICTS[row["verdict_nr"]], row["departed_on"].item())
+                for row in alerts.latest_findings(connection, claim.parcel_keys, RULES, VERDICTS)
+            }
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(markers, "_may_differ", lambda batch, _before: np.ones(len(batch.parcels), bool))
+                markers.evaluate(batch, KnownStands())
+            transaction.rollback()
+        found = [finding for finding, _ in batch.findings if finding.rule != "crop_mismatch"]
+        return [
+            one for one in found if stored[one.parcel_key, one.rule] != ((one.outcome, one.colour), one.departed_on)
+        ]
 
     def activate(self, task: registry.Task, model: Any) -> None:
         """Activate a model and ask for what it makes, as `models activate` does."""
@@ -253,3 +305,33 @@ def test_an_alert_moves_with_the_views_that_it_rests_on(world: World, classifier
     world.store(["p"], {110: 0.5}, revision=1)  # and neither was the next
     world.poll(152)
     assert [row[-1] for row in losses(world)] == [True]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_parcel_whose_rules_are_not_evaluated_has_nothing_new(world: World, classifier: CropModel, seed: int) -> None:
+    """Views, revisions, radar and new declarations come in any order, with and without the leader."""
+    world.activate("classifier", classifier)
+    random, worker = np.random.default_rng(seed), Worker(world.dsn, MonitorSettings())
+    names = np.array(["p", *(f"n{nr}" for nr in range(N_NEIGHBOURS))])
+    until = {"p": 0, "n0": 110} | {f"n{nr}": 180 for nr in range(1, N_NEIGHBOURS)}
+    seen: list[tuple[list[str], int]] = []
+    evaluated, departures = 0, set()
+    for nr, day in enumerate(range(0, 200, 7)):
+        some = names[random.random(len(names)) < (1.0 if day == 0 else 0.7)].tolist()
+        for last in (0, 110, 180):
+            ndvi = float((0.7 if 60 <= day < last else 0.15) + random.normal() / 20)
+            world.store([name for name in some if until[name] == last], {day: ndvi})
+        seen.append((some, day))
+        if random.random() < 0.5:
+            world.store_passes(names[random.random(len(names)) < 0.5].tolist() or ["p"], day)
+        if nr % 7 == 3:
+            late, then = seen[random.integers(len(seen))]
+            world.store(late[:2], {then: None if random.random() < 0.5 else 0.5}, revision=nr)
+        now = datetime(2025, 1, 1, 23, tzinfo=UTC) + timedelta(days=day)
+        if random.random() < 0.7:
+            schedule.lead(world.dsn, worker.settings, now)
+        evaluated += worker.poll(now).parcels
+        assert world.left_out(day) == []
+        departures |= set(world.query("select parcel_key, rule from findings where departed_on is not null"))
+    assert {rule for _, rule in departures} == {"no_emergence", "early_loss"}
+    assert evaluated > 500

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-import monitor.alerts.rules
+import monitor.alerts.settings
 from devstack.addresses import ServerSettings
 from ingest.imagery.settings import ImagerySettings
 from ingest.stream.settings import IngestSettings
@@ -55,7 +55,7 @@ def test_a_value_that_no_variable_gave_is_not_blamed_on_one() -> None:
 def test_every_setting_is_known() -> None:
     environ = dict.fromkeys([f"PARCELWATCH_INGEST_{name.upper()}" for name in IngestSettings.model_fields], "1")
     environ |= dict.fromkeys([f"PARCELWATCH_{name.upper()}" for name in ServerSettings.model_fields], "1")
-    rules = monitor.alerts.rules.RuleSettings.__dataclass_fields__
+    rules = monitor.alerts.settings.RuleSettings.__dataclass_fields__
     environ |= dict.fromkeys([f"PARCELWATCH_MONITOR_RULES__{name.upper()}" for name in rules], "1")
     environ |= {"parcelwatch_dsn": "", "PARCELWATCH_HOME": "", "PARCELWATCH_TEST_DSN": "", "PATH": ""}
     assert unknown_variables(environ) == []

@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
-from db.series import S2_BANDS
+from db.sensors import S2_BANDS
 from ingest.imagery.errors import SceneError
+from ingest.imagery.profile import Profile
 from ingest.imagery.scene import Grid
-from ingest.imagery.stac import S1_PROFILE, S2_PROFILE, Profile, scene_from_item
+from ingest.imagery.sentinel1 import S1_PROFILE
+from ingest.imagery.sentinel2 import S2_PROFILE
+from ingest.imagery.stac import scene_from_item
 
 NAME = "S2A_MSIL2A_20230501T105621_N0509_R094_T31UFU_20230501T170300"
 NAMES = {

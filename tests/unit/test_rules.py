@@ -5,18 +5,10 @@ from datetime import date, timedelta
 import numpy as np
 import pytest
 
-from monitor.alerts.rules import (
-    ClearViews,
-    Finding,
-    Neighbours,
-    Posterior,
-    RuleSettings,
-    crop_mismatch,
-    early_loss,
-    harvest_day,
-    neighbours_of,
-    no_emergence,
-)
+from monitor.alerts import rules
+from monitor.alerts.neighbours import CropStands, Neighbours, harvest_day, neighbours_of
+from monitor.alerts.rules import VERDICTS, ClearViews, Finding, Found, Posteriors
+from monitor.alerts.settings import RuleSettings
 
 SETTINGS = RuleSettings()
 START = date(2025, 1, 1)
@@ -24,7 +16,26 @@ START = date(2025, 1, 1)
 
 def views(*pairs: tuple[int, float]) -> ClearViews:
     days = np.array([np.datetime64(START) + day for day, _ in pairs], "M8[D]")
-    return ClearViews(days, np.array([ndvi for _, ndvi in pairs], np.float32))
+    return ClearViews(np.zeros(len(pairs), np.int64), days, np.array([ndvi for _, ndvi in pairs], np.float32), 1)
+
+
+def crop_mismatch(
+    declared: str | None, posterior: Posteriors | None, previous: Finding | None, settings: RuleSettings
+) -> Finding:
+    before = Found.nothing(1)
+    if previous is not None:
+        verdict = VERDICTS.index((previous.outcome, previous.colour))
+        before = Found(np.array([verdict]), np.array([previous.departed_on], "M8[D]"))
+    return rules.crop_mismatch([declared], posterior, before, settings).finding(0)
+
+
+def no_emergence(views: ClearViews, near: Neighbours, settings: RuleSettings) -> Finding:
+    return rules.no_emergence(views, CropStands.of([near], settings), np.array([0]), settings).finding(0)
+
+
+def early_loss(views: ClearViews, near: Neighbours, is_new_stand: bool, settings: RuleSettings) -> Finding:
+    stands = CropStands.of([near], settings)
+    return rules.early_loss(views, stands, np.array([0]), np.array([is_new_stand]), settings).finding(0)
 
 
 def neighbours(up_on: int = 100, down_on: int = 200, n: int = 20, harvest_from: date | None = None) -> Neighbours:
@@ -35,11 +46,10 @@ def neighbours(up_on: int = 100, down_on: int = 200, n: int = 20, harvest_from: 
     return Neighbours(n, START, stands.astype(np.float32), median, harvest_from)
 
 
-def posterior(declared: float, other: float, day: int = 150, n: int = 40) -> Posterior:
-    rest = 1 - declared - other
-    return Posterior(
-        ("wheat", "maize", "beet"), np.array([declared, other, rest], np.float32), n, START + timedelta(days=day)
-    )
+def posterior(declared: float, other: float, day: int = 150, n: int = 40) -> Posteriors:
+    probabilities = np.array([[declared, other, 1 - declared - other]], np.float32)
+    seen = np.array([START + timedelta(days=day)], "M8[D]")
+    return Posteriors(("wheat", "maize", "beet"), probabilities, np.array([n]), seen)
 
 
 def test_mismatch_is_yellow_at_first_and_red_when_it_holds() -> None:
@@ -78,7 +88,7 @@ def test_mismatch_that_does_not_hold_turns_green_and_forgets_its_date() -> None:
         ("wheat", posterior(0.0, 1.0, n=19), "NOT_VALID"),
     ],
 )
-def test_mismatch_without_evidence_has_no_colour(declared: str | None, belief: Posterior | None, outcome: str) -> None:
+def test_mismatch_without_evidence_has_no_colour(declared: str | None, belief: Posteriors | None, outcome: str) -> None:
     finding = crop_mismatch(declared, belief, None, SETTINGS)
     assert (finding.outcome, finding.colour) == (outcome, None)
     assert finding.evidence["reason"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ingest.imagery.stac import S2_PROFILE
+from ingest.imagery.sentinel2 import S2_PROFILE
 from ingest.scenes.access import unsigned
 from ingest.scenes.items import NotAScene, absolute, scene_of_file, scene_of_item, sensor_of
 from ingest.scenes.record import FoundScene

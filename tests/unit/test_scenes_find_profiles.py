@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from db.series import S2_BANDS
+from db.sensors import S2_BANDS
 from ingest.imagery.stac import scene_from_item
 from ingest.scenes.profiles import ProfileError, load_profile, shipped_profiles
 

@@ -5,10 +5,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from db.series import S2_BANDS
+from db.sensors import S2_BANDS
 from ingest.imagery.merge import covering, is_stored_alike
 from ingest.imagery.scene import SCL, Band, Grid, Scene
-from ingest.imagery.stac import S1_PROFILE, S2_PROFILE, scene_from_item
+from ingest.imagery.sentinel1 import S1_PROFILE
+from ingest.imagery.sentinel2 import S2_PROFILE
+from ingest.imagery.stac import scene_from_item
 
 START = datetime(2023, 5, 1, 10, 56, 21, tzinfo=UTC)
 NAME = "S2A_MSIL2A_20230501T105621_N0509_R094_T31UFU_20230501T170300"

@@ -12,7 +12,7 @@ from devstack.addresses import ServerSettings
 from ingest.imagery.settings import ImagerySettings
 from ingest.scenes.settings import SceneSettings
 from ingest.stream.settings import IngestSettings, KafkaSettings
-from monitor.alerts.rules import RuleSettings
+from monitor.alerts.settings import RuleSettings
 from monitor.settings import MonitorSettings
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"

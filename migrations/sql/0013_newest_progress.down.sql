@@ -1,0 +1,1 @@
+drop index crop_progress_newest;

@@ -1,0 +1,201 @@
+"""What was read of a batch's observations, which of it is to be folded into the classifier's states, and its encoding.
+
+Shapes: P claimed parcels; N rows of a modality, by parcel and time; G acquisitions, a parcel at a time.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from db.predictions import MODALITIES
+from db.series import pass_series, pixel_sets
+from models.classifier import attention_state
+from models.classifier.attention_state import State
+from models.classifier.crop_model import CropModel
+from models.classifier.normalisation import Observations
+from monitor.batch import BatchContext
+from monitor.features import geometry, packed, sensor_of, split_modalities
+
+FAR: Final = np.datetime64("9999-01-01", "us")
+ACQUISITIONS_AT_ONCE: Final = 4096
+NUMBERS_AT_ONCE: Final = 2**23
+"""Numbers of pixel sets that are encoded together, the largest set counted for each: some 100 MB of working arrays."""
+
+_PASS: Final = np.dtype([("parcel_key", "i8"), ("observed_at", "M8[us]"), ("relative_orbit", "i2")])
+_KEY: Final = np.dtype([("parcel_key", "i8"), ("observed_to", "M8[us]")])
+
+
+@dataclass(frozen=True)
+class Known:
+    """The observations that were read of a claim, current revisions, by modality."""
+
+    parcel_keys: NDArray[np.int64]
+    """(P,) those of the claim."""
+    all: Mapping[str, NDArray[np.void]]
+    is_new: Mapping[str, NDArray[np.bool_]]
+    """(N,) of passes of which any revision is pending."""
+    n_known: Mapping[str, NDArray[np.int64]]
+    """(P,) observations known of each modality, pending ones and those not read included."""
+    first_pending: NDArray[np.datetime64]
+    """(P,) the first pass of which anything is pending, `FAR` where there is none."""
+
+    @classmethod
+    def of(cls, batch: BatchContext, names: Sequence[str]) -> "Known":
+        """Return what was read of some modalities."""
+        claim, series = batch.claim, split_modalities(batch.s2, batch.s1)
+        first = np.full(len(claim.parcel_keys), FAR)
+        pending = claim.observations
+        np.minimum.at(first, np.searchsorted(claim.parcel_keys, pending["parcel_key"]), pending["observed_at"])
+        of_pending = {is_s2: _keys(pending[pending["is_s2"] == is_s2], _PASS) for is_s2 in (True, False)}
+        return cls(
+            claim.parcel_keys,
+            {name: series[name] for name in names},
+            {name: np.isin(_keys(series[name], _PASS), of_pending[name == "s2"]) for name in names},
+            {name: batch.series.n_observations[:, MODALITIES.index(name)] for name in names},
+            first,
+        )
+
+    def place(self, rows: NDArray[np.void]) -> NDArray[np.int64]:
+        """Return (N,) the place of each row's parcel in the claim."""
+        return np.searchsorted(self.parcel_keys, rows["parcel_key"])
+
+    def counted(self, rows: NDArray[np.void]) -> NDArray[np.int64]:
+        """Return (P,) how many rows there are of each parcel."""
+        return np.bincount(self.place(rows), minlength=len(self.parcel_keys))
+
+    def before(self, names: Sequence[str]) -> NDArray[np.int64]:
+        """Return (P,) observations of modalities that are known and of whose pass nothing is pending."""
+        counts = np.zeros(len(self.parcel_keys), np.int64)
+        for name in names:
+            counts += self.n_known[name] - self.counted(self.all[name][self.is_new[name]])
+        return counts
+
+    def replaced(self, batch: BatchContext) -> dict[str, NDArray[np.void]]:
+        """Return what was current before, of the passes of which anything is pending, of parcels whose work is not in order."""
+        claim = batch.claim
+        late = claim.observations[np.isin(claim.observations["parcel_key"], claim.parcel_keys[~batch.is_in_order])]
+        s2, s1 = (
+            _newest(rows[~claim.is_among(rows, is_s2)])
+            for rows, is_s2 in zip(pass_series(batch.connection, late), (True, False), strict=True)
+        )
+        return {name: rows for name, rows in split_modalities(s2, s1).items() if name in self.all}
+
+    def since(self, first: NDArray[np.datetime64]) -> dict[str, NDArray[np.void]]:
+        """Return the rows from a time of each parcel (P,) on."""
+        return {name: rows[rows["observed_at"] >= first[self.place(rows)]] for name, rows in self.all.items()}
+
+    def later(self, replaced: Mapping[str, NDArray[np.void]]) -> dict[str, NDArray[np.void]]:
+        """Return what the states hold of the time from the first pending pass on."""
+        since = self.since(self.first_pending)
+        old = {
+            name: rows[~np.isin(_keys(rows, _PASS), _keys(self.all[name][self.is_new[name]], _PASS))]
+            for name, rows in since.items()
+        }
+        joined = {name: np.concatenate([rows, replaced[name]]) for name, rows in old.items()}
+        return {name: np.sort(rows, order=["parcel_key", "observed_at"]) for name, rows in joined.items()}
+
+    def keys_before_pending(self) -> NDArray[np.void]:
+        """Return parcel and time of the acquisitions that were read and lie before all that is pending of their parcel."""
+        rows = [rows[rows["observed_at"] < self.first_pending[self.place(rows)]] for rows in self.all.values()]
+        return np.concatenate([_keys(one, _KEY, ("parcel_key", "observed_at")) for one in rows])
+
+
+@dataclass(frozen=True)
+class Acquisitions:
+    """What is folded, by parcel and time."""
+
+    parcel: NDArray[np.int64]
+    """(G,) ascending, the place in the claim."""
+    time: NDArray[np.datetime64]
+    """(G,) ascending for each parcel."""
+    of_row: Mapping[str, NDArray[np.int64]]
+    """By modality, the acquisition of each row."""
+
+    @classmethod
+    def of(cls, known: Known, rows: Mapping[str, NDArray[np.void]]) -> "Acquisitions":
+        """Return the acquisitions of rows by modality."""
+        parcel = np.concatenate([known.place(one) for one in rows.values()])
+        time = np.concatenate([one["observed_at"] for one in rows.values()]).astype(np.int64)
+        order = np.lexsort((time, parcel))
+        parcel, time = parcel[order], time[order]
+        is_first = (np.diff(parcel, prepend=-1) != 0) | (np.diff(time, prepend=-1) != 0)
+        which = np.empty(len(order), np.int64)
+        which[order] = np.cumsum(is_first) - 1
+        bounds = np.cumsum([len(one) for one in rows.values()])[:-1]
+        return cls(
+            parcel[is_first], time[is_first].astype("M8[us]"), dict(zip(rows, np.split(which, bounds), strict=True))
+        )
+
+    @property
+    def last(self) -> NDArray[np.int64]:
+        """Return the last acquisition of each parcel that has one."""
+        return np.flatnonzero(np.diff(self.parcel, append=-1) != 0)
+
+
+def encoded(
+    batch: BatchContext, model: CropModel, acquired: Acquisitions, rows: Mapping[str, NDArray[np.void]]
+) -> dict[str, State]:
+    """Return the state of each acquisition (G) by itself, as if of a parcel of its own, some at a time."""
+    parts, n = [], len(acquired.parcel)
+    for begin in range(0, max(n, 1), ACQUISITIONS_AT_ONCE):
+        parts += _encoded(batch, model, acquired, rows, (begin, min(begin + ACQUISITIONS_AT_ONCE, n)))
+    return {name: attention_state.concatenate([one[name] for one in parts]) for name in parts[0]}
+
+
+def _encoded(
+    batch: BatchContext,
+    model: CropModel,
+    acquired: Acquisitions,
+    rows: Mapping[str, NDArray[np.void]],
+    some: tuple[int, int],
+) -> list[dict[str, State]]:
+    """Return the states of acquisitions from one to another, in as many parts as their largest pixel set asks for."""
+    begin, end = some
+    mine = {name: np.flatnonzero((of >= begin) & (of < end)) for name, of in acquired.of_row.items()}
+    sets = {
+        one.name: pixel_sets(batch.connection, sensor_of(one.name), rows[one.name][mine[one.name]])
+        if one.pixels > 1
+        else None
+        for one in model.config.modalities
+    }
+    largest = max((len(one) for stored in sets.values() if stored for one in stored if one), default=0) // 2
+    if end - begin > 1 and largest * (end - begin) > NUMBERS_AT_ONCE:
+        middle = (begin + end) // 2
+        halves = ((begin, middle), (middle, end))
+        return [part for half in halves for part in _encoded(batch, model, acquired, rows, half)]
+    observations: dict[str, Observations] = {
+        one.name: packed(
+            one,
+            rows[one.name][mine[one.name]],
+            acquired.of_row[one.name][mine[one.name]] - begin,
+            batch.season.starts_on,
+            sets[one.name],
+        )
+        for one in model.config.modalities
+    }
+    parcels = [batch.parcels[p] for p in acquired.parcel[begin:end].tolist()]
+    shape = geometry(*([getattr(p, name) for p in parcels] for name in ("perimeter_m", "area_ha", "bbox_fill")))
+    return [
+        model.encode(
+            model.batch(observations, shape).to(model.device), model.network.initial_states(end - begin, model.device)
+        )
+    ]
+
+
+def _keys(rows: NDArray[np.void], kind: np.dtype[np.void], names: Sequence[str] = ()) -> NDArray[np.void]:
+    """Return the fields of rows that make a key, as one value that can be compared."""
+    keys = np.empty(len(rows), kind)
+    for name, own in zip(kind.names or (), names or kind.names or (), strict=True):
+        keys[name] = rows[own]
+    return keys
+
+
+def _newest(rows: NDArray[np.void]) -> NDArray[np.void]:
+    """Return the newest revision of each pass, none of a pass that is withdrawn by it; rows by parcel, pass and revision."""
+    keys = _keys(rows, _PASS)
+    is_newest = np.append(keys[1:] != keys[:-1], np.ones(min(len(rows), 1), bool))
+    current: NDArray[np.void] = rows[is_newest & ~rows["is_withdrawn"]]
+    return current

@@ -1,0 +1,167 @@
+"""How the parcels of a region and declared crop stand: from their clear views, and as the rules ask it of many groups at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.alerts.settings import RuleSettings
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+Days = NDArray[np.datetime64]
+
+VEGETATION_NDVI: Final = 0.35
+"""Vegetation is present above it (Sen4CAP L4C)."""
+VIEW_AGE_DAYS: Final = 30
+"""A clear view older than that says nothing of a field's state today: a crop comes up or goes within a month."""
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """How the parcels of one region and declared crop stand on each day of the season (the parcel itself included)."""
+
+    n: int
+    first_day: date
+    standing_share: NDArray[np.float32]
+    """(D,) share of parcels with a canopy; NaN where too few were seen in the last VIEW_AGE_DAYS."""
+    median_ndvi: NDArray[np.float32]
+    """(D,) median of their last clear views; NaN likewise."""
+    harvest_from: date | None = None
+    """When the harvest began in the season before, moved to this season; None where it is not known."""
+
+
+def neighbours_of(
+    parcel: NDArray[np.int64],
+    days: NDArray[np.datetime64],
+    ndvi: NDArray[np.float32],
+    first: date,
+    last: date,
+    settings: RuleSettings,
+) -> Neighbours:
+    """Return how parcels stand day by day, from clear views (N,) in any order.
+
+    A parcel has a canopy on a day when the greener of its last two views, of at most VIEW_AGE_DAYS, shows vegetation: two,
+    because the mask misses a cloud now and then.
+    """
+    keys, index = np.unique(parcel, return_inverse=True)
+    n_days = (last - first).days + 1
+    at = (days - np.datetime64(first)).astype("m8[D]").astype(np.int64)
+    inside = (at >= 0) & (at < n_days)
+    views = np.full((len(keys), n_days), np.nan, np.float32)
+    np.fmax.at(views, (index[inside], at[inside]), ndvi[inside])
+    today = np.arange(n_days)
+    newest = np.maximum.accumulate(np.where(np.isfinite(views), today, -1), axis=1)  # (P, D) day of the last view
+    # The view before the last: the last one as it stood the day before it.
+    before = np.where(newest > 0, np.take_along_axis(newest, np.maximum(newest - 1, 0), axis=1), -1)
+
+    def seen(day: NDArray[np.int64]) -> NDArray[np.float32]:
+        is_recent = (day >= 0) & (today - day <= VIEW_AGE_DAYS)
+        return np.where(is_recent, np.take_along_axis(views, np.maximum(day, 0), axis=1), np.float32(np.nan))
+
+    best = np.fmax(seen(newest), seen(before))  # (P, D), NaN where a parcel was not seen lately
+    n_seen = np.isfinite(best).sum(0)
+    enough = n_seen >= max(settings.neighbours_min, len(keys) / 2)
+    share, median = np.full(n_days, np.nan, np.float32), np.full(n_days, np.nan, np.float32)
+    share[enough] = (best[:, enough] > VEGETATION_NDVI).sum(0) / n_seen[enough]
+    if enough.any():
+        median[enough] = np.nanmedian(best[:, enough], axis=0)
+    return Neighbours(len(keys), first, share, median)
+
+
+def harvest_day(standing_share: NDArray[np.float32], settings: RuleSettings) -> int | None:
+    """Day on which the harvest of a season that is over began; None where the crop stood to the end, or never.
+
+    The longest time that most fields stood ends with the harvest; it begins on the last day on which as many stood as in
+    the middle of that time, less the share that may be lost early.
+    Days without data count as crop while it lasts: cloud does not end a crop.
+    """
+    stands = np.concatenate([[False], ~(standing_share < 0.5), [False]])
+    begins, ends = np.flatnonzero(~stands[:-1] & stands[1:]), np.flatnonzero(stands[:-1] & ~stands[1:])
+    if len(begins) == 0:
+        return None
+    longest = int(np.argmax(ends - begins))
+    begin, end = int(begins[longest]), int(ends[longest])
+    share = standing_share[begin:end]
+    if end > len(standing_share) - VIEW_AGE_DAYS or not np.isfinite(share).any():
+        return None
+    whole = float(np.nanmedian(share)) - (1 - settings.standing_share)
+    return begin + int(np.flatnonzero(share >= whole)[-1]) + 1
+
+
+@dataclass(frozen=True)
+class CropStands:
+    """How the parcels of G groups stand, a group being a region and declared crop; the last of them is the group of nobody.
+
+    What the rules derive of a group alone is derived once. A parcel of which no group is known has the group -1, that of nobody.
+    """
+
+    n: Ints
+    """(G,)"""
+    first_day: Days
+    """(G,)"""
+    n_days: Ints
+    """(G,) days known from the first."""
+    standing_share: Floats
+    """(G, D) as `Neighbours`, NaN from `n_days` on."""
+    median_ndvi: Floats
+    """(G, D) likewise."""
+    harvest_from: Days
+    """(G,) NaT where it is not known."""
+    is_ever_bare: Bools
+    """(G,) the group's fields lay bare on some day."""
+    sown_on: Days
+    """(G,) last day on which the group lay bare before it stood; NaT where it did not come up, or was never bare."""
+    stands_on: Days
+    """(G,) first day on which it stands after it lay bare; NaT likewise."""
+
+    @classmethod
+    def of(cls, groups: Sequence[Neighbours], settings: RuleSettings) -> "CropStands":
+        """Return groups as arrays, in their order."""
+        first_day = np.array([one.first_day for one in groups] + ["1970-01-01"], "M8[D]")
+        n_days = np.array([len(one.standing_share) for one in groups] + [0])
+        share, median = (
+            _padded([getattr(one, name) for one in groups], int(n_days.max(initial=1)))
+            for name in ("standing_share", "median_ndvi")
+        )
+        day = np.arange(share.shape[1])
+        is_bare: Bools = np.asarray(share <= settings.seedbed_share)
+        is_stand: Bools = np.asarray(share >= settings.standing_share)
+        first_bare = np.where(is_bare.any(axis=1), is_bare.argmax(axis=1), len(day))
+        is_up = is_stand & (day > first_bare[:, None])
+        up, has_come_up = is_up.argmax(axis=1), is_up.any(axis=1)
+        sown = len(day) - 1 - (is_bare & (day < up[:, None]))[:, ::-1].argmax(axis=1)
+        return cls(
+            np.array([one.n for one in groups] + [0]),
+            first_day,
+            n_days,
+            share,
+            median,
+            np.array([one.harvest_from for one in groups] + [None], "M8[D]"),
+            first_bare < len(day),
+            np.where(has_come_up, first_day + sown, np.datetime64("NaT")),
+            np.where(has_come_up, first_day + up, np.datetime64("NaT")),
+        )
+
+    def place(self, group: Ints, days: Days) -> Ints:
+        """Return (N,) places of days (N,) in the arrays of groups (N,); days after the last known one take that."""
+        place = (days - self.first_day[group]).astype("m8[D]").astype(np.int64)
+        return np.clip(place, 0, self.n_days[group] - 1)
+
+    @property
+    def known_until(self) -> Days:
+        """Return (G,) the day after the last known one."""
+        until: Days = self.first_day + self.n_days
+        return until
+
+
+def _padded(rows: Sequence[Floats], n_days: int) -> Floats:
+    """Return (G + 1, D) rows that NaN makes as long as the longest, and one of NaN."""
+    padded = np.full((len(rows) + 1, max(n_days, 1)), np.nan, np.float32)
+    for nr, row in enumerate(rows):
+        padded[nr, : len(row)] = row
+    return padded

@@ -1,0 +1,38 @@
+"""Settings of the rules: what an agency may turn."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RuleSettings:
+    """What an agency may turn; the defaults are chosen for few false reds."""
+
+    mismatch_declared_below: float = 0.01
+    """Posterior of the declared class below which it is doubted; with the next two chosen on a simulated season, where
+    0.05, 0.80 and 10 days gave a precision of 0.33 and these 0.83 (docs/LOG.md)."""
+    mismatch_other_above: float = 0.90
+    """Posterior that another class must reach."""
+    mismatch_confirm_days: int = 20
+    """A mismatch is confirmed by an observation at least so much later."""
+    mismatch_closed_above: float = 0.10
+    """A mismatch ends when the declared class is likelier than that, or the likeliest: one wet week must not close it."""
+    mismatch_min_observations: int = 20
+    """Observations seen before the posterior is trusted; chosen as about two months of both sensors."""
+    confirm_days: int = 10
+    """A departure is confirmed by an observation at least so much later: two S2 cycles, so another cloud field."""
+    neighbours_min: int = 8
+    """Neighbours of the same declared crop needed to compare with; chosen because a 90 % share needs about ten."""
+    standing_share: float = 0.90
+    """Share of neighbours with a canopy at which the crop stands in the region."""
+    seedbed_share: float = 0.20
+    """Share of neighbours with a canopy at or below which the region's fields of the crop lie bare."""
+    emergence_grace_days: int = 14
+    """Days after the crop stands before a bare parcel departs: sowing within a region spreads over about two weeks."""
+    below_neighbours: float = 0.35
+    """NDVI below the neighbours' median that counts as bare though weeds grow; the level of vegetation itself."""
+    loss_from_ndvi: float = 0.50
+    """A canopy must have been this green before it can be lost: above half cover, so weeds do not count."""
+    loss_watch_days: int = 10
+    """The neighbours must still stand so long after the loss: else it is the first field of the harvest."""
+    harvest_margin_days: int = 10
+    """A loss so long before the last season's harvest, or later, is harvest: years differ by about ten days."""

@@ -1,0 +1,160 @@
+"""The rules on many parcels at once find of each what is found of it alone, view by view."""
+
+from datetime import date, timedelta
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from monitor.alerts import rules
+from monitor.alerts.neighbours import VEGETATION_NDVI, CropStands, Neighbours
+from monitor.alerts.rules import LOSS_NDVI, VERDICTS, ClearViews, Decisions, Found, Posteriors
+from monitor.alerts.settings import RuleSettings
+
+START = date(2025, 1, 1)
+SETTINGS = RuleSettings(neighbours_min=5)
+CLASSES = ("wheat", "maize", "grass")
+Views = list[tuple[int, np.float32]]
+Verdict = tuple[str, str | None, date | None]
+
+NOT_EXECUTED: Verdict = ("NOT_EXECUTED", None, None)
+NOT_VALID: Verdict = ("NOT_VALID", None, None)
+GREEN: Verdict = ("OK", "green", None)
+
+
+def day_of(nr: int) -> date:
+    return START + timedelta(days=nr)
+
+
+def departure(first: int, last: int) -> Verdict:
+    return "OK", "red" if last - first >= SETTINGS.confirm_days else "yellow", day_of(first)
+
+
+def no_emergence(views: Views, near: Neighbours | None) -> Verdict:
+    if near is None or near.n < SETTINGS.neighbours_min:
+        return NOT_EXECUTED
+    share = near.standing_share
+    bare = [day for day, part in enumerate(share) if part <= np.float32(SETTINGS.seedbed_share)]
+    stands = [d for d, part in enumerate(share) if part >= np.float32(SETTINGS.standing_share) and bare and d > bare[0]]
+    if not stands:
+        return NOT_EXECUTED
+    sown = max(day for day in bare if day < stands[0])
+    due = stands[0] + SETTINGS.emergence_grace_days
+    harvest = (near.harvest_from - START).days if near.harvest_from else 10_000
+    if due >= harvest:
+        return NOT_EXECUTED
+    awaited = []
+    for day, ndvi in views:
+        if sown <= day < harvest:
+            median = near.median_ndvi[min(day, len(share) - 1)] - np.float32(SETTINGS.below_neighbours)
+            if ndvi > (max(VEGETATION_NDVI, median) if day >= due and not np.isnan(median) else VEGETATION_NDVI):
+                return GREEN
+            awaited += [day] if day >= due else []
+    return departure(awaited[0], awaited[-1]) if awaited else NOT_VALID
+
+
+def early_loss(views: Views, near: Neighbours | None, is_new_stand: bool) -> Verdict:
+    if near is None or near.n < SETTINGS.neighbours_min:
+        return NOT_EXECUTED
+    share = near.standing_share
+    if is_new_stand and not any(part <= np.float32(SETTINGS.seedbed_share) for part in share):
+        return NOT_EXECUTED
+    if len(views) < 3:
+        return NOT_VALID
+    bare: list[int] = []
+    for day, ndvi in views:
+        if ndvi > VEGETATION_NDVI:
+            bare = []
+        elif ndvi < LOSS_NDVI:
+            bare.append(day)
+    if sum(ndvi >= SETTINGS.loss_from_ndvi for _, ndvi in views) < 2 or len(bare) < 2:
+        return GREEN
+    margin = timedelta(days=SETTINGS.harvest_margin_days)
+    if near.harvest_from and day_of(bare[0]) >= near.harvest_from - margin:
+        return GREEN
+    around = [share[min(day, len(share) - 1)] for day in (bare[0], bare[0] + SETTINGS.loss_watch_days)]
+    if np.isnan(around).any():
+        return NOT_VALID
+    return departure(bare[0], bare[-1]) if min(around) >= np.float32(SETTINGS.standing_share) else GREEN
+
+
+def crop_mismatch(declared: str | None, seen: int, day: int, probabilities: list[float], before: Verdict) -> Verdict:
+    if declared not in CLASSES:
+        return NOT_EXECUTED
+    if seen < SETTINGS.mismatch_min_observations:
+        return NOT_VALID
+    of_declared, best = probabilities[CLASSES.index(declared)], int(np.argmax(probabilities))
+    is_sure = of_declared < SETTINGS.mismatch_declared_below and probabilities[best] > SETTINGS.mismatch_other_above
+    is_held = before[2] and CLASSES[best] != declared and of_declared < SETTINGS.mismatch_closed_above
+    if not (is_sure or is_held):
+        return GREEN
+    first = before[2] or day_of(day)
+    confirms = is_sure and (day_of(day) - first).days >= SETTINGS.mismatch_confirm_days
+    return "OK", "red" if before[1] == "red" or confirms else "yellow", first
+
+
+def verdict(decisions: Decisions, parcel: int) -> Verdict:
+    finding = decisions.finding(parcel)
+    assert VERDICTS[decisions.found.verdict[parcel]] == (finding.outcome, finding.colour)
+    return finding.outcome, finding.colour, finding.departed_on
+
+
+def some_neighbours(random: np.random.Generator) -> Neighbours:
+    n_days = int(random.integers(1, 366))
+    day, up, down = np.arange(n_days), random.integers(-60, 200), random.integers(100, 420)
+    stands = ((day >= up) & (day < down)).astype(np.float32)
+    share = np.clip(stands * random.choice([1, 0.95, 0.88]) + random.choice([0, 0.3]) * random.random(n_days), 0, 1)
+    share[random.random(n_days) < random.choice([0, 0.1])] = np.nan
+    median = np.where(stands > 0, random.choice([0.5, 0.8]), 0.2).astype(np.float32)
+    median[random.random(n_days) < 0.05] = np.nan
+    harvest = day_of(int(random.integers(0, 365))) if random.random() < 0.5 else None
+    return Neighbours(int(random.integers(1, 20)), START, share.astype(np.float32), median, harvest)
+
+
+def some_views(random: np.random.Generator, near: Neighbours | None) -> Views:
+    """Views of a parcel as far as its neighbours are known."""
+    last = 0 if near is None else len(near.standing_share)
+    days = np.sort(random.choice(365, random.integers(0, 40), replace=False))
+    up, down = random.integers(0, 200), random.integers(80, 365)
+    ndvi = np.where((days >= up) & (days < down), 0.7, 0.2) + random.normal(size=len(days)) * random.choice([0.02, 0.2])
+    return [(int(day), np.float32(value)) for day, value in zip(days, ndvi.round(2), strict=True) if day < last]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_views_of_many_parcels_are_decided_as_of_each_alone(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    groups = [some_neighbours(random) for _ in range(6)]
+    group, is_new_stand = random.integers(-1, 6, 40), random.random(40) < 0.3
+    near = [None if nr < 0 else groups[nr] for nr in group]
+    views = [some_views(random, one) for one in near]
+    flat = [(parcel, day, ndvi) for parcel, of_parcel in enumerate(views) for day, ndvi in of_parcel]
+    parcel, day, ndvi = zip(*flat, strict=True) if flat else ((), (), ())
+    together = ClearViews(
+        np.array(parcel, np.int64), np.datetime64(START) + np.array(day, "m8[D]"), np.array(ndvi, np.float32), 40
+    )
+    stands = CropStands.of(groups, SETTINGS)
+    emergence = rules.no_emergence(together, stands, group, SETTINGS)
+    loss = rules.early_loss(together, stands, group, is_new_stand, SETTINGS)
+    for nr in range(40):
+        assert verdict(emergence, nr) == no_emergence(views[nr], near[nr])
+        assert verdict(loss, nr) == early_loss(views[nr], near[nr], bool(is_new_stand[nr]))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_courses_of_many_parcels_are_decided_as_of_each_alone(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    declared = [[None, "vineyard", *CLASSES][nr] for nr in random.integers(0, 5, 40)]
+    found, alone = Found.nothing(40), [NOT_EXECUTED] * 40
+    day = 0
+    for seen in range(18, 40):
+        day += int(random.integers(1, 12))
+        probabilities = random.dirichlet([0.05, 0.05, 0.02], 40).astype(np.float32)
+        observed_to = np.full(40, np.datetime64(day_of(day)))
+        posterior = Posteriors(CLASSES, probabilities, np.full(40, seen), observed_to)
+        decisions = rules.crop_mismatch(declared, posterior, found, SETTINGS)
+        found = decisions.found
+        for nr in range(40):
+            alone[nr] = crop_mismatch(declared[nr], seen, day, probabilities[nr].tolist(), alone[nr])
+            assert verdict(decisions, nr) == alone[nr]
