@@ -184,7 +184,8 @@ class _Days:
     @classmethod
     def of(cls, parcel: Ints, day: Ints, n_parcels: int) -> "_Days":
         """Return the different days of rows in any order."""
-        key = np.unique(parcel * _SPAN + day + _SPAN // 2)
+        key = np.sort(parcel * _SPAN + day + _SPAN // 2)
+        key = key[np.diff(key, prepend=-1) != 0]
         parcel, day = key // _SPAN, key % _SPAN - _SPAN // 2
         return cls(parcel, day, np.searchsorted(parcel, np.arange(n_parcels + 1)))
 
