@@ -4,12 +4,14 @@ import os
 import socket
 from typing import Final, LiteralString
 
+import numpy as np
 import psycopg
 import sqlalchemy as sa
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
 from db.errors import DatabaseUnavailable, InvalidAddress
+from db.parameters import BigintsDumper
 
 Connection = sa.Connection
 Engine = sa.Engine
@@ -59,13 +61,15 @@ def connect(dsn: str, autocommit: bool = False) -> psycopg.Connection[TupleRow]:
     """Return a psycopg connection in UTC; raises DatabaseUnavailable in one line when there is none, InvalidAddress."""
     check_address(dsn)
     try:
-        return psycopg.connect(
+        connection = psycopg.connect(
             dsn, autocommit=autocommit, connect_timeout=10, application_name=_name, options="-c timezone=UTC"
         )
     except psycopg.OperationalError as error:
         raise DatabaseUnavailable(
             f"database: {str(error).strip().splitlines()[0]}; is it up? (parcelwatch stack status)"
         ) from error
+    connection.adapters.register_dumper(np.ndarray, BigintsDumper)
+    return connection
 
 
 def check_address(dsn: str) -> None:

@@ -146,6 +146,15 @@ def courses(
     return Posteriors(rows["parcel_key"], rows["observed_to"], counts, rows["probabilities"]), rows["is_in_force"]
 
 
+_DAYS: Final = 31
+"""Entries of a month's arrays: day d is entry d - 1, and bit d - 1 of a bitmap."""
+_PARCELS_AT_ONCE: Final = 5000
+"""Months read as one value of the server's: 570 bytes each, 40 MB a year."""
+_PARCELS: Final = 2**48
+"""More than any key of a parcel."""
+_BITS: Final = np.left_shift(1, np.arange(_DAYS), dtype=np.int32)
+
+
 @dataclass(frozen=True)
 class NdviRows:
     """Days of NDVI curves, as columns (N,)."""
@@ -167,80 +176,150 @@ class NdviRows:
         return NdviRows(**{f.name: getattr(self, f.name)[keep] for f in fields(self)})
 
 
-def save_ndvi(connection: sa.Connection, rows: NdviRows, model_key: int, now: datetime) -> None:
-    """Append days of NDVI curves."""
-    n = len(rows.day)
-    table = pa.table(
-        {
-            "parcel_key": pa.array(rows.parcel_key),
-            "day": pa.array(rows.day.astype("M8[D]"), pa.date32()),
-            "mode": pa.array(np.where(rows.is_causal, "causal", "retrospective")),
-            "origin": pa.array(np.where(rows.is_observed, "observed", "reconstructed")),
-            "recorded_at": pa.repeat(pa.scalar(now, pa.timestamp("us", "UTC")), n),
-            "ndvi": pa.array(rows.ndvi.astype(np.float32)),
-            "ndvi_sd": pa.array(rows.ndvi_sd.astype(np.float32)),
-            "model_key": pa.repeat(pa.scalar(model_key, pa.int32()), n),
-        }
-    )
-    copy_into(connection, "ndvi_daily", table.column_names, table)
-
-
-def ndvi_curves(connection: sa.Connection, parcels: Keys, first: date, last: date) -> NDArray[np.void]:
-    """Return the daily NDVI of parcels from `first` to `last` (both included) as known now, by parcel and day.
-
-    Fields parcel_key, day, is_causal, is_observed, ndvi, ndvi_sd.
-    """
-    # Where one batch recorded both modes of a day, the retrospective one counts (the enum's order).
-    return fetch_columns(
-        connection,
-        """select distinct on (parcel_key, day) parcel_key, day, mode = 'causal' as is_causal, origin = 'observed' as is_observed,
-                  ndvi, ndvi_sd
-           from ndvi_daily where parcel_key = any(%s) and day between %s and %s
-           order by parcel_key, day, recorded_at desc, mode desc""",
-        [parcels.tolist(), first, last],
-        {
-            "parcel_key": "bigint",
-            "day": "date",
-            "is_causal": "bool",
-            "is_observed": "bool",
-            "ndvi": "real",
-            "ndvi_sd": "real",
-        },
-    )
-
-
 @dataclass(frozen=True)
 class DailyCurves:
     """NDVI curves of P parcels on D consecutive days, each (P, D)."""
 
     ndvi: NDArray[np.float32]
-    """NaN on days that have no row."""
+    """NaN on days that have no value."""
     ndvi_sd: NDArray[np.float32]
     is_causal: NDArray[np.bool_]
     is_observed: NDArray[np.bool_]
 
+    @classmethod
+    def empty(cls, n_parcels: int, n_days: int) -> "DailyCurves":
+        """Return curves without a value."""
+        values = np.full((2, n_parcels, n_days), np.nan, np.float32)
+        flags = np.zeros((2, n_parcels, n_days), bool)
+        return cls(values[0], values[1], flags[0], flags[1])
+
+
+def save_ndvi(connection: sa.Connection, rows: NdviRows, model_key: int, now: datetime) -> None:
+    """Append a version of each month of which days are given: these days as given, the others as they are stored."""
+    if len(rows.day) == 0:
+        return
+    parcel, month, place = _months_of(rows)
+    version = _newest_months(connection, parcel, month)
+    changed = np.zeros(version.ndvi.shape, bool)
+    changed[place] = True
+    for name in ("ndvi", "ndvi_sd", "is_causal", "is_observed"):
+        getattr(version, name)[place] = getattr(rows, name)
+    n = len(parcel)
+    table = pa.table(
+        {
+            "parcel_key": pa.array(parcel),
+            "month": pa.array(month.astype("M8[D]"), pa.date32()),
+            "recorded_at": pa.repeat(pa.scalar(now, pa.timestamp("us", "UTC")), n),
+            "model_key": pa.repeat(pa.scalar(model_key, pa.int32()), n),
+            "changed": _bitmaps(changed),
+            "is_causal": _bitmaps(version.is_causal),
+            "is_observed": _bitmaps(version.is_observed),
+            "ndvi": pa.FixedSizeListArray.from_arrays(version.ndvi.ravel(), _DAYS),
+            "ndvi_sd": pa.FixedSizeListArray.from_arrays(version.ndvi_sd.ravel(), _DAYS),
+        }
+    )
+    copy_into(connection, "ndvi_months", table.column_names, table)
+
+
+def stored_ndvi(connection: sa.Connection, rows: NdviRows) -> NdviRows:
+    """Return the same days as they are stored now, with NaN where nothing is."""
+    parcel, month, place = _months_of(rows)
+    found = _newest_months(connection, parcel, month)
+    return NdviRows(
+        rows.parcel_key,
+        rows.day,
+        found.is_causal[place],
+        found.is_observed[place],
+        found.ndvi[place],
+        found.ndvi_sd[place],
+    )
+
 
 def daily_curves(connection: sa.Connection, parcels: Keys, first: date, last: date) -> DailyCurves:
     """Return the curves of parcels (P,), ascending, from `first` to `last` (both included) as known now."""
-    rows = ndvi_curves(connection, parcels, first, last)
-    shape = (len(parcels), (last - first).days + 1)
-    place = np.searchsorted(parcels, rows["parcel_key"]), (rows["day"] - np.datetime64(first)).astype(np.int64)
-    curves = DailyCurves(
-        np.full(shape, np.nan, np.float32),
-        np.full(shape, np.nan, np.float32),
-        np.zeros(shape, bool),
-        np.zeros(shape, bool),
-    )
-    for name in ("ndvi", "ndvi_sd", "is_causal", "is_observed"):
-        getattr(curves, name)[place] = rows[name]
-    return curves
+    months = np.arange(np.datetime64(first, "M"), np.datetime64(last, "M") + 1)
+    days = np.arange(np.datetime64(first), np.datetime64(last) + 1)
+    of_month = days.astype("M8[M]")
+    column = (of_month - months[0]).astype(np.int64) * _DAYS + (days - of_month.astype("M8[D]")).astype(np.int64)
+    parts = [
+        _newest_months(connection, np.tile(some, len(months)), np.repeat(months, len(some)))
+        for some in np.split(parcels, range(_PARCELS_AT_ONCE, len(parcels), _PARCELS_AT_ONCE))
+    ]
+
+    def joined(name: str) -> NDArray[Any]:
+        cubes = [
+            getattr(part, name).reshape(len(months), -1, _DAYS).swapaxes(0, 1) for part in parts
+        ]  # (P, months, 31)
+        return np.concatenate([cube.reshape(len(cube), -1)[:, column] for cube in cubes])
+
+    return DailyCurves(*(joined(field.name) for field in fields(DailyCurves)))
 
 
-def last_days(connection: sa.Connection, parcels: Keys) -> dict[int, date]:
-    """Return the last day that has an NDVI row, of parcels that have any."""
-    rows = connection.execute(
-        sa.text("""select k, newest.day from unnest(cast(:keys as bigint[])) k cross join lateral (
-                       select day from ndvi_daily where parcel_key = k order by day desc limit 1) newest"""),
-        {"keys": parcels.tolist()},
+def last_days(connection: sa.Connection, parcels: Keys, first: date, last: date) -> NDArray[np.datetime64]:
+    """Return the last day that has a value between two days, of parcels (P,), ascending; NaT for those that have none."""
+    rows = fetch_columns(
+        connection,
+        """select newest.* from unnest(%s) key cross join lateral (
+                select parcel_key, month, ndvi from ndvi_months
+                where parcel_key = key and month between %s and %s order by month desc, recorded_at desc limit 1) newest""",
+        [parcels, first.replace(day=1), last],
+        {"parcel_key": "bigint", "month": "date", "ndvi": _DAYS},
     )
-    return {row.k: row.day for row in rows}
+    nr = _DAYS - 1 - np.argmax(np.isfinite(rows["ndvi"])[:, ::-1], axis=1)
+    days = np.full(len(parcels), np.datetime64("NaT", "D"))
+    days[np.searchsorted(parcels, rows["parcel_key"])] = rows["month"] + nr
+    return days
+
+
+def _months_of(rows: NdviRows) -> tuple[Keys, NDArray[np.datetime64], tuple[Keys, Keys]]:
+    """Return parcel and month (V,) of the months that rows (N,) touch, by month and parcel, and each row's place (version, day)."""
+    of_row = rows.day.astype("M8[M]")
+    touched, version = np.unique(_order(rows.parcel_key, of_row), return_inverse=True)
+    day = (rows.day.astype("M8[D]") - of_row.astype("M8[D]")).astype(np.int64)
+    return touched % _PARCELS, (touched // _PARCELS).astype("M8[M]"), (version, day)
+
+
+def _order(parcel: Keys, month: NDArray[np.datetime64]) -> Keys:
+    """Return numbers (N,) in the order of month and parcel."""
+    return month.astype(np.int64) * _PARCELS + parcel
+
+
+def _newest_months(connection: sa.Connection, parcel: Keys, month: NDArray[np.datetime64]) -> DailyCurves:
+    """Return the newest version of months of parcels, (V,) each, by month and parcel; a day beyond a month's end has no value."""
+    newest = DailyCurves.empty(len(parcel), _DAYS)
+    if len(parcel) == 0:
+        return newest
+    begin = np.flatnonzero(np.diff(month.astype(np.int64), prepend=-1))
+    # Each month is a constant of a query of its own: the planner looks into its chunk only, and the index ends at the newest.
+    query = " union all ".join(
+        [
+            """select newest.* from unnest(%s) key cross join lateral (
+                select parcel_key, month, is_causal, is_observed, ndvi, ndvi_sd from ndvi_months
+                where parcel_key = key and month = %s order by recorded_at desc limit 1) newest"""
+        ]
+        * len(begin)
+    )
+    asked = zip(np.split(parcel, begin[1:]), month[begin].astype("M8[D]").tolist(), strict=True)
+    rows = fetch_columns(
+        connection,
+        query,
+        [value for one in asked for value in one],
+        {
+            "parcel_key": "bigint",
+            "month": "date",
+            "is_causal": "int",
+            "is_observed": "int",
+            "ndvi": _DAYS,
+            "ndvi_sd": _DAYS,
+        },
+    )
+    place = np.searchsorted(_order(parcel, month), _order(rows["parcel_key"], rows["month"].astype("M8[M]")))
+    newest.ndvi[place], newest.ndvi_sd[place] = rows["ndvi"], rows["ndvi_sd"]
+    newest.is_causal[place] = rows["is_causal"][:, None] & _BITS != 0
+    newest.is_observed[place] = rows["is_observed"][:, None] & _BITS != 0
+    return newest
+
+
+def _bitmaps(days: NDArray[np.bool_]) -> pa.Array:
+    """Return (V, 31) as one integer each."""
+    return pa.array((days * _BITS).sum(axis=1, dtype=np.int32))

@@ -61,14 +61,13 @@ def ndvi(connection: sa.Connection, season_key: int, collection: str, mode: str 
     Args:
         mode: `causal` gives each day as it was first known, None as it is known now.
     """
-    first = "recorded_at, mode" if mode == "causal" else "recorded_at desc, mode desc"
-    condition = "and mode = 'causal'" if mode == "causal" else ""
+    source = "daily_ndvi" if mode is None else "ndvi_daily where mode = 'causal'"
     return fetch_columns(
         connection,
         f"""select distinct on (parcel_key, day) parcel_key, day, origin = 'observed' as is_observed, ndvi, ndvi_sd
-            from ndvi_daily where parcel_key = any(array(
-                select parcel_key from parcels where season_key = %s and collection = %s)) {condition}
-            order by parcel_key, day, {first}""",
+            from (select * from {source}) curve
+            where parcel_key = any(array(select parcel_key from parcels where season_key = %s and collection = %s))
+            order by parcel_key, day, recorded_at""",
         [season_key, collection],
         {"parcel_key": "bigint", "day": "date", "is_observed": "bool", "ndvi": "real", "ndvi_sd": "real"},
     )

@@ -15,8 +15,6 @@ _time = sa.TIMESTAMP(timezone=True)
 sensor: Final = ENUM(*get_args(Sensor), name="sensor", create_type=False)
 orbit_direction: Final = ENUM("ascending", "descending", "mixed", name="orbit_direction", create_type=False)
 radiometry: Final = ENUM("sigma0", "gamma0", name="radiometry", create_type=False)
-ndvi_mode: Final = ENUM("causal", "retrospective", name="ndvi_mode", create_type=False)
-ndvi_origin: Final = ENUM("observed", "reconstructed", name="ndvi_origin", create_type=False)
 outcome: Final = ENUM("NOT_EXECUTED", "NOT_VALID", "OK", name="outcome", create_type=False)
 colour: Final = ENUM("green", "yellow", "red", name="colour", create_type=False)
 scene_state: Final = ENUM(
@@ -260,16 +258,17 @@ posteriors: Final = _table(
     n_s1=sa.SmallInteger,
     probabilities=ARRAY(REAL),
 )
-ndvi_daily: Final = _table(
-    "ndvi_daily",
+ndvi_months: Final = _table(
+    "ndvi_months",
     parcel_key=sa.BigInteger,
-    day=sa.Date,
-    mode=ndvi_mode,
-    origin=ndvi_origin,
+    month=sa.Date,
     recorded_at=_time,
-    ndvi=REAL,
-    ndvi_sd=REAL,
     model_key=sa.Integer,
+    changed=sa.Integer,
+    is_causal=sa.Integer,
+    is_observed=sa.Integer,
+    ndvi=ARRAY(REAL),
+    ndvi_sd=ARRAY(REAL),
 )
 phenology: Final = _table(
     "phenology",

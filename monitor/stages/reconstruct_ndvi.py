@@ -114,20 +114,14 @@ def _of(series: Packed, parcels: Ints, n_parcels: int) -> Packed:
 
 def _changed(connection: Connection, rows: NdviRows, keys: Ints) -> NdviRows:
     """Return the rows less those of parcels (keys) that are stored with the same values."""
-    asked = np.flatnonzero(np.isin(rows.parcel_key, keys))
-    if len(asked) == 0:
-        return rows
-    first, last = rows.day[asked].min().item(), rows.day[asked].max().item()
-    stored = {(row["parcel_key"], row["day"]): row for row in predictions.ndvi_curves(connection, keys, first, last)}
-    is_changed = np.ones(len(rows.day), bool)
-    for i in asked.tolist():
-        old = stored.get((rows.parcel_key[i], rows.day[i]))
-        is_changed[i] = old is None or not (
-            (old["is_causal"], old["is_observed"]) == (rows.is_causal[i], rows.is_observed[i])
-            and abs(old["ndvi"] - rows.ndvi[i]) <= SAME
-            and abs(old["ndvi_sd"] - rows.ndvi_sd[i]) <= SAME
-        )
-    return rows.where(is_changed)
+    is_asked = np.isin(rows.parcel_key, keys)
+    asked = rows.where(is_asked)
+    stored = predictions.stored_ndvi(connection, asked)
+    is_same = (stored.is_causal == asked.is_causal) & (stored.is_observed == asked.is_observed)
+    is_same &= (abs(stored.ndvi - asked.ndvi) <= SAME) & (abs(stored.ndvi_sd - asked.ndvi_sd) <= SAME)
+    keep = ~is_asked
+    keep[is_asked] = ~is_same
+    return rows.where(keep)
 
 
 def curve_series(
@@ -251,9 +245,9 @@ def _first_informed(batch: BatchContext, observed: _Observed) -> tuple[Ints, Boo
     """Return (P,) the first day whose row may change, `NOTHING` for none, and whether rows after it may be stored already as they are."""
     claim, parcel = batch.claim, np.arange(len(batch.claim.parcel_keys))
     oldest, views = observed.oldest_new, observed.views
-    last_row = np.full(len(parcel), NOTHING)
-    for key, day in predictions.last_days(batch.connection, claim.parcel_keys).items():
-        last_row[np.searchsorted(claim.parcel_keys, key)] = (day - batch.season.starts_on).days
+    season = batch.season
+    last_day = predictions.last_days(batch.connection, claim.parcel_keys, season.starts_on, season.ends_on)
+    last_row = np.where(np.isnat(last_day), NOTHING, (last_day - np.datetime64(season.starts_on)).astype(np.int64))
     is_late, anew = oldest <= observed.newest_before, claim.is_due("ndvi")
     has_rows, has_new = last_row < NOTHING, oldest < NOTHING
     start = np.maximum(observed.all.take(observed.all.begin[:-1], parcel), 0)  # `NOTHING` where nothing was observed

@@ -20,7 +20,7 @@ from devstack.folders import cache_folder
 from migrations.script import SQL_FOLDER
 
 PACKAGE_FOLDER = Path(__file__).parents[1] / "community"
-HYPERTABLES = ("ndvi_daily", "pixel_sets", "posteriors", "s1_observations", "s2_observations")
+HYPERTABLES = ("ndvi_months", "pixel_sets", "posteriors", "s1_observations", "s2_observations")
 OLDEST_NODE = 20
 INSTALL_S, END_S = 120, 60  # chosen: an install of 9 MB and an end take seconds
 
@@ -95,14 +95,31 @@ def program() -> Path:
     return folder / "query.mjs"
 
 
+# In the order of migrations; 0010 only adds functions that need PostGIS.
+SCRIPTS = (
+    "0001_foundation",
+    "0002_reading",
+    "0003_columnstore",
+    "0004_scenes",
+    "0005_scene_sources",
+    "0006_recording",
+    "0007_dead_letter_repeats",
+    "0009_scene_corrections",
+    "0012_states",
+    "0013_newest_progress",
+    "0011_ndvi_months",
+    "0011_ndvi_months_columnstore",
+)
+
+
 @contextmanager
 def migrated(program: Path) -> Iterator[Community]:
     """A new database with the whole schema and 60 days of observations of 20 parcels, every chunk compressed."""
     with subprocess.Popen(["node", str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         community = Community(process)
         community.run("begin")  # one transaction, as Alembic does it
-        for name in ("0001_foundation.up", "0002_reading.up", "0003_columnstore.up"):
-            community.script(name)
+        for name in SCRIPTS:
+            community.script(f"{name}.up")
         community.run("commit")
         community.run(SEASON)
         for table in HYPERTABLES:
@@ -124,8 +141,9 @@ select parcel_key, observed_at, 88, 0, false, 50, observed_at, observed_at, 1, '
 from s2_observations;
 insert into pixel_sets (parcel_key, observed_at, sensor, relative_orbit, revision, pixels)
 select parcel_key, observed_at, 'S2', 8, 0, '\\x0102' from s2_observations;
-insert into ndvi_daily (parcel_key, day, mode, origin, recorded_at, ndvi, ndvi_sd)
-select parcel_key, observed_at::date, 'causal', 'observed', observed_at, ndvi, 0.03 from s2_observations;
+insert into ndvi_months (parcel_key, month, recorded_at, changed, is_causal, is_observed, ndvi, ndvi_sd)
+select parcel_key, date_trunc('month', observed_at), observed_at, bit, bit, bit, array_fill(ndvi, array[31]), array_fill(0.03, array[31])
+from s2_observations, lateral (select 1 << extract(day from observed_at)::int - 1 as bit) day;
 insert into posteriors (parcel_key, recorded_at, observed_to, model_key, n_s2, n_s1a, n_s1d, n_s1, probabilities)
 select parcel_key, observed_at, observed_at, 1, 1, 0, 0, 0, array[0.3, 0.7] from s2_observations
 """
@@ -221,9 +239,23 @@ def test_replays_into_compressed_chunks_change_nothing(community: Community) -> 
     assert known(community) == [0.5, 0.9, 0.5]
 
 
+LATE_MONTH = """
+insert into ndvi_months (parcel_key, month, recorded_at, changed, is_causal, is_observed, ndvi, ndvi_sd)
+select 3, '2023-03-01', '2023-06-01', 1 << 6, 0, 0, array_fill(0.7, array[31]), array_fill(0.1, array[31])"""
+
+
+def test_a_late_version_of_a_month_goes_into_a_compressed_chunk(community: Community) -> None:
+    curve = "select ndvi from ndvi_known(3, '2023-03-05', '2023-03-09') order by day"
+    before = [round(row["ndvi"], 3) for row in community.run(curve)]
+    community.run(LATE_MONTH)
+    assert set(compressed_chunks(community, "ndvi_months")) == {True}
+    after = [round(row["ndvi"], 3) for row in community.run(curve)]
+    assert (before, after) == ([0.5, 0.5], [0.5, 0.7])
+
+
 def test_a_key_is_refused_twice_in_a_compressed_chunk(community: Community) -> None:
     with pytest.raises(CommunityError, match="duplicate key"):
-        community.run("insert into ndvi_daily select * from ndvi_daily limit 1")
+        community.run("insert into ndvi_months select * from ndvi_months limit 1")
 
 
 def test_a_staged_batch_goes_into_compressed_chunks_once(community: Community) -> None:
@@ -235,18 +267,24 @@ def test_a_staged_batch_goes_into_compressed_chunks_once(community: Community) -
 
 def test_down_up_with_compressed_chunks_loses_no_row(community: Community) -> None:
     late(community, "2023-03-06 10:30Z", orbit=51, revision=0)
-    community.script("0003_columnstore.down")
+    days = count(community, "ndvi_daily")
+    for name in ("0011_ndvi_months.down", "0011_ndvi_months_columnstore.down", "0003_columnstore.down"):
+        community.script(name)
+    assert count(community, "ndvi_daily") == days == 600
     assert community.run("select * from timescaledb_information.jobs where hypertable_name is not null") == []
     assert not any(compressed_chunks(community, "s2_observations"))
     assert count(community, "s2_observations") == 601
-    community.script("0003_columnstore.up")
+    for name in ("0003_columnstore.up", "0011_ndvi_months.up", "0011_ndvi_months_columnstore.up"):
+        community.script(name)
+    assert count(community, "ndvi_daily") == days
     community.run("select compress_chunk(chunk) from show_chunks('s2_observations') chunk")
     assert count(community, "s2_observations") == 601
 
 
 def test_down_to_nothing(community: Community) -> None:
-    for name in ("0003_columnstore.down", "0002_reading.down", "0001_foundation.down"):
-        community.script(name)
+    *before, months, columnstore = SCRIPTS
+    for name in (months, columnstore, *reversed(before)):
+        community.script(f"{name}.down")
     left = community.run("select relname from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r'")
     assert left == []
 

@@ -1,14 +1,19 @@
 """Binary COPY written column by column brings back what went in: nulls, lengths, extremes, in any mixture."""
 
 from datetime import UTC, datetime
+from typing import Any
 
+import numpy as np
+import psycopg
 import pyarrow as pa
+import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from db.binary_copy import copy_into
-from db.connect import engine
+from db.connect import connect, engine
 
 KINDS = {
     "nr": (pa.int32(), "integer", st.integers(-(2**31), 2**31 - 1)),
@@ -49,3 +54,17 @@ def test_what_is_copied_in_comes_out(dsn: str, rows: list[dict[str, object]], sk
         query = f"select {', '.join(in_order)}, real::float8 from copied order by ordinal"
         found = [tuple(row) for row in connection.execute(sa.text(query))]
     assert found == [tuple(row[name] for name in (*in_order, "real")) for row in table.to_pylist()]
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=5))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_an_array_of_integers_is_a_parameter(dsn: str, numbers: list[int]) -> None:
+    with connect(dsn) as connection:
+        found = connection.execute("select unnest(%s)", [np.array(numbers, np.int64)]).fetchall()
+    assert [number for (number,) in found] == numbers
+
+
+@pytest.mark.parametrize("values", [np.zeros((2, 2), np.int64), np.zeros(2)], ids=["two dimensions", "no integers"])
+def test_another_array_is_no_parameter(dsn: str, values: NDArray[Any]) -> None:
+    with connect(dsn) as connection, pytest.raises(psycopg.DataError, match="no list of integers"):
+        connection.execute("select unnest(%s)", [values])

@@ -59,7 +59,7 @@ def test_up_down_up(empty_dsn: str) -> None:
         "s1_observations",
         "pixel_sets",
         "posteriors",
-        "ndvi_daily",
+        "ndvi_months",
     }
     migrate.downgrade(empty_dsn, "base")
     with connect(empty_dsn) as connection:
@@ -69,7 +69,7 @@ def test_up_down_up(empty_dsn: str) -> None:
 
 
 def test_one_step_at_a_time(empty_dsn: str) -> None:
-    revisions = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0009", "0010"]
+    revisions = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0009", "0010", "0012", "0013", "0011"]
     seen = {}
     for revision in revisions:
         migrate.upgrade(empty_dsn, revision)
@@ -77,6 +77,44 @@ def test_one_step_at_a_time(empty_dsn: str) -> None:
     for revision in reversed(revisions[:-1]):
         migrate.downgrade(empty_dsn, revision)
         assert snapshot(empty_dsn) == seen[revision]
+
+
+REVISED_CURVE = """
+insert into ndvi_daily
+select parcel, timestamp '2025-01-20' + day * interval '1 day', case when day % 3 = 0 then 'causal' else 'retrospective' end::ndvi_mode,
+       case when day % 5 = 0 then 'observed' else 'reconstructed' end::ndvi_origin,
+       timestamptz '2025-03-01 06:00Z' + version * interval '1 day', (parcel + day + version) / 100.0, day / 1000.0, parcel
+from generate_series(1, 3) parcel, generate_series(0, 6) version, generate_series(version * 4, version * 4 + 16) day
+where day % 7 <> 6
+"""  # 17 days, of them some never, in each of 7 versions, across two ends of months
+
+
+def test_curves_are_the_same_by_day_and_by_month(empty_dsn: str) -> None:
+    migrate.upgrade(empty_dsn, "0013")
+    with connect(empty_dsn) as connection:
+        connection.execute(REVISED_CURVE.encode())
+    seen = [read_curves(empty_dsn)]
+    for change, revision in ((migrate.upgrade, "0011"), (migrate.downgrade, "0013"), (migrate.upgrade, "0011")):
+        change(empty_dsn, revision)
+        seen.append(read_curves(empty_dsn))
+    assert len(seen[0]["select * from ndvi_daily"]) > 300
+    assert seen[1:] == seen[:1] * 3
+    with connect(empty_dsn) as connection:
+        newest = connection.execute("""
+            select (month + nr - 1)::date, ndvi[nr] from (select distinct on (month) * from ndvi_months where parcel_key = 2
+            order by month, recorded_at desc) version cross join generate_series(1, 31) nr where ndvi[nr] <> 'NaN' order by 1""")
+        days = connection.execute("select day, ndvi from ndvi_known(2, '2025-01-01', '2026-01-01')")
+        assert newest.fetchall() == days.fetchall()
+
+
+def read_curves(dsn: str) -> dict[str, list[tuple[object, ...]]]:
+    queries = ["select * from ndvi_daily", "select * from ndvi_known(2, '-infinity', 'infinity')"]
+    for at in ("2025-03-01 05:59:59Z", "2025-03-03 06:00Z", "2025-03-05 12:00Z", "2025-04-01 00:00Z"):
+        queries += [
+            f"select * from ndvi_known({parcel}, '2025-01-25', '2025-02-19', '{at}')" for parcel in (1, 2, 3, 4)
+        ]
+    with connect(dsn) as connection:
+        return {query: sorted(connection.execute(query.encode()), key=str) for query in queries}
 
 
 def test_up_twice_is_up_once(dsn: str) -> None:
@@ -144,15 +182,17 @@ def season_of_rows(connection: sa.Connection) -> sa.Connection:
            select parcel_key, observed_at, 88, 0, false, 50, available_at, recorded_at, 1, 'ascending', 'sigma0', 0.1,
                   0.01
            from s2_observations""",
-        """insert into ndvi_daily (parcel_key, day, mode, origin, recorded_at, ndvi, ndvi_sd)
-           select parcel_key, observed_at::date, 'causal', 'observed', recorded_at, ndvi, 0.03 from s2_observations""",
+        """insert into ndvi_months (parcel_key, month, recorded_at, changed, is_causal, is_observed, ndvi, ndvi_sd)
+           select parcel_key, date_trunc('month', observed_at), recorded_at, bit, bit, bit, array_fill(ndvi, array[31]),
+                  array_fill(0.03, array[31])
+           from s2_observations, lateral (select 1 << extract(day from observed_at)::int - 1 as bit) day""",
         """insert into posteriors (parcel_key, recorded_at, observed_to, model_key, n_s2, n_s1a, n_s1d, n_s1,
                probabilities)
            select parcel_key, s2.recorded_at, observed_at, model_key, 1, 0, 0, 0, array[0.3, 0.7]
            from s2_observations s2, models where extract(day from observed_at)::int % 7 = 0""",
     ):
         connection.execute(sa.text(statement), where)
-    for table in ("s2_observations", "s1_observations", "ndvi_daily", "posteriors", "parcels"):
+    for table in ("s2_observations", "s1_observations", "ndvi_months", "posteriors", "parcels"):
         connection.execute(sa.text(f"analyze {table}"))
     return connection
 
@@ -171,8 +211,8 @@ def scans(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         ("select * from s2_known(:parcel, '2023-03-01', '2023-12-01')", "s2_observations", DATES),
         ("select * from s2_recorded_by(:parcel, '2023-03-01', '2023-12-01', '2023-06-01')", "s2_observations", DATES),
         ("select * from s1_known(:parcel, '2023-03-01', '2023-12-01')", "s1_observations", DATES),
-        ("select * from ndvi_known(:parcel, '2023-03-01', '2023-12-01')", "ndvi_daily", DATES),
-        ("select * from daily_ndvi where parcel_key = :parcel", "ndvi_daily", DATES),
+        ("select * from ndvi_known(:parcel, '2023-03-01', '2023-12-01')", "ndvi_months", DATES),
+        ("select * from daily_ndvi where parcel_key = :parcel", "ndvi_months", DATES),
         ("select * from latest_posteriors where parcel_key = :parcel", "posteriors", DATES),
     ],
 )

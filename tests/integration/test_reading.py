@@ -1,14 +1,16 @@
 """What analysts read, on a real server: revisions, withdrawals and every kind of row, as known at a time."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from db import tables
+from db import predictions, tables
 from db.connect import engine
+from db.predictions import NdviRows
 
 DAY = timedelta(days=1)
 OBSERVED = datetime(2023, 5, 1, 10, 30, tzinfo=UTC)
@@ -78,20 +80,17 @@ def test_the_end_of_a_range_is_not_in_it(revised: int, connection: sa.Connection
     assert connection.execute(query, {**where, "first": OBSERVED + DAY, "last": OBSERVED + 3 * DAY}).scalar_one() == 1
 
 
+def curve(parcel: int, first: date, ndvi: list[float], is_causal: bool = True) -> NdviRows:
+    """Reconstructed NDVI of consecutive days."""
+    n = len(ndvi)
+    days = np.datetime64(first) + np.arange(n)
+    return NdviRows(np.full(n, parcel), days, np.full(n, is_causal), np.zeros(n, bool), np.array(ndvi), np.full(n, 0.1))
+
+
 def test_ndvi_and_declarations_as_known_at(revised: int, connection: sa.Connection) -> None:
-    for mode, recorded_at, ndvi in (("causal", OBSERVED, 0.4), ("retrospective", OBSERVED + 9 * DAY, 0.45)):
-        connection.execute(
-            sa.insert(tables.ndvi_daily),
-            {
-                "parcel_key": revised,
-                "day": OBSERVED.date(),
-                "mode": mode,
-                "origin": "reconstructed",
-                "recorded_at": recorded_at,
-                "ndvi": ndvi,
-                "ndvi_sd": 0.1,
-            },
-        )
+    for is_causal, recorded_at, ndvi in ((True, OBSERVED, 0.4), (False, OBSERVED + 9 * DAY, 0.45)):
+        one_day = curve(revised, OBSERVED.date(), [ndvi], is_causal)
+        predictions.save_ndvi(connection, one_day, model_key=1, now=recorded_at)
     for crop, recorded_at in (("wheat", OBSERVED), ("maize", OBSERVED + 9 * DAY)):
         connection.execute(
             sa.insert(tables.declarations),
@@ -115,16 +114,33 @@ def test_ndvi_and_declarations_as_known_at(revised: int, connection: sa.Connecti
         assert crop_known == crop_
 
 
+def test_a_version_of_a_month_keeps_the_days_that_did_not_change(revised: int, connection: sa.Connection) -> None:
+    parcels, first, last = np.array([revised, revised + 1]), date(2023, 4, 28), date(2023, 5, 6)
+    assert np.isnat(predictions.last_days(connection, parcels, first, last)).all()
+    predictions.save_ndvi(connection, curve(revised, date(2023, 4, 29), [0.1, 0.2, 0.3, 0.4]), 1, OBSERVED)
+    predictions.save_ndvi(connection, curve(revised, date(2023, 5, 2), [0.5, 0.6], is_causal=False), 1, OBSERVED + DAY)
+    found = predictions.daily_curves(connection, parcels, first, last)
+    nan = float("nan")
+    np.testing.assert_allclose(found.ndvi, [[nan, 0.1, 0.2, 0.3, 0.5, 0.6, nan, nan, nan], [nan] * 9])
+    np.testing.assert_allclose(found.ndvi_sd, np.where(np.isnan(found.ndvi), nan, 0.1))
+    assert found.is_causal.tolist() == [[False, True, True, True, *[False] * 5], [False] * 9]
+    assert predictions.last_days(connection, parcels, first, last).astype(str).tolist() == ["2023-05-03", "NaT"]
+    stored = predictions.stored_ndvi(connection, curve(revised, date(2023, 5, 1), [9, 9, 9, 9]))
+    np.testing.assert_allclose(stored.ndvi, [0.3, 0.5, 0.6, nan])
+    days = connection.execute(sa.text("select day, recorded_at from ndvi_daily order by recorded_at, day")).all()
+    assert [row.day.day for row in days] == [29, 30, 1, 2, 2, 3]  # unchanged days are not said again
+    assert [row.recorded_at for row in days] == [OBSERVED] * 4 + [OBSERVED + DAY] * 2
+
+
 @pytest.fixture
 def storied(revised: int, connection: sa.Connection) -> int:
     """The revised parcel with a row of every kind."""
-    where = {"parcel": revised, "at": OBSERVED + 2 * DAY}
+    at = OBSERVED + 2 * DAY
+    where = {"parcel": revised, "at": at}
     for statement in (
         """insert into s1_observations (parcel_key, observed_at, relative_orbit, revision, is_withdrawn, n_pixels,
                available_at, recorded_at, scene_key, direction, radiometry, vv, vh)
            values (:parcel, :at, 88, 0, false, 50, :at, :at, 1, 'ascending', 'sigma0', 0.1, 0)""",
-        """insert into ndvi_daily (parcel_key, day, mode, origin, recorded_at, ndvi, ndvi_sd)
-           values (:parcel, cast(:at as timestamptz), 'causal', 'reconstructed', :at, 0.5, 0.03)""",
         """insert into models (model_id, task, config, metrics, trained_on, description, weights, recorded_at)
            values ('m', 'classifier', '{"classes": ["wheat", "maize"]}', '{}', '{}', '{}', '', :at)""",
         """insert into posteriors (parcel_key, recorded_at, observed_to, model_key, n_s2, n_s1a, n_s1d, n_s1,
@@ -138,6 +154,7 @@ def storied(revised: int, connection: sa.Connection) -> int:
            select alert_key, :at, 'opened', 'yellow', 0.8, '{"seen": 7}' from alerts""",
     ):
         connection.execute(sa.text(statement), where)
+    predictions.save_ndvi(connection, curve(revised, at.date(), [0.5]), model_key=1, now=at)
     return revised
 
 

@@ -46,8 +46,9 @@ def connection(dsn: str) -> Iterator[sa.Connection]:
                    recorded_at, scene_key, direction, radiometry, vv, vh)
                select parcel_key, '2025-05-02 06:00+00', 88, 0, false, 50, '2025-05-02 09:00+00', '2025-05-02', scene_key, 'ascending',
                       'sigma0', 0.1, 0.02 from parcels, scenes""",
-            """insert into ndvi_daily (parcel_key, day, mode, origin, recorded_at, ndvi, ndvi_sd)
-               select parcel_key, '2025-06-01', 'causal', 'reconstructed', '2025-06-02', 0.5, 0.03 from parcels""",
+            """insert into ndvi_months (parcel_key, month, recorded_at, changed, is_causal, is_observed, ndvi, ndvi_sd)
+               select parcel_key, '2025-06-01', '2025-06-02', 1, 1, 0, array_fill(0.5, array[31]), array_fill(0.03, array[31])
+               from parcels""",
             """insert into models (model_id, task, config, metrics, trained_on, description, weights, recorded_at)
                values ('m', 'classifier', '{"classes": ["corn", "wheat"]}', '{}', '{"class_of": {"10984": "corn", "1": "wheat"}}', '{}',
                        '', now())""",
