@@ -1,4 +1,4 @@
-"""How the parcels of a region and declared crop stand: from their clear views, and as the rules ask it of many groups at once."""
+"""How the parcels of a region and declared crop stand: found from their clear views, and as arrays of many groups for the rules."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -112,7 +112,7 @@ def _sorted_within(values: Floats, group: Ints) -> Floats:
 
 
 def harvest_day(standing_share: NDArray[np.float32], settings: RuleSettings) -> int | None:
-    """Day on which the harvest of a season that is over began; None where the crop stood to the end, or never.
+    """Return the day on which the harvest of a season that is over began; None where the crop stood to the end, or never.
 
     The longest time that most fields stood ends with the harvest; it begins on the last day on which as many stood as in
     the middle of that time, less the share that may be lost early.
@@ -135,7 +135,8 @@ def harvest_day(standing_share: NDArray[np.float32], settings: RuleSettings) -> 
 class CropStands:
     """How the parcels of G groups stand, a group being a region and declared crop; the last of them is the group of nobody.
 
-    What the rules derive of a group alone is derived once. A parcel of which no group is known has the group -1, that of nobody.
+    What a rule needs to know of a whole group is computed here, once for all its parcels. A parcel without a known group has the
+    group -1: the last one, which has no parcels, days or dates.
     """
 
     n: Ints
@@ -198,7 +199,7 @@ class CropStands:
 
 
 def _padded(rows: Sequence[Floats], n_days: int) -> Floats:
-    """Return (G + 1, D) rows that NaN makes as long as the longest, and one of NaN."""
+    """Return (G + 1, D): the rows, each filled up with NaN to the longest, and a row of NaN for the group of nobody."""
     padded = np.full((len(rows) + 1, max(n_days, 1)), np.nan, np.float32)
     for nr, row in enumerate(rows):
         padded[nr, : len(row)] = row

@@ -14,7 +14,8 @@ Nothing else is rewritten, and what the networks read up to `DELAY_DAYS` ago is 
 work for an acquisition does not grow with the season. A stored state is a cache: one that is missing, of another model or
 no longer what is known is made anew, and the rows are the same.
 
-Reads the batch's observations and curve model, stored states and days. Adds `curve` to the batch.
+Reads the batch's observations and gap filler, stored states and days. Adds `curve` to the batch; its rows are stored by `save`, see
+db/predictions.py.
 """
 
 from collections.abc import Iterator, Mapping
