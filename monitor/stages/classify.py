@@ -234,14 +234,17 @@ def _state_rows(  # what an acquisition changes, by what it is found from
     acquired: Acquisitions,
 ) -> list[States]:
     """Return the states after each parcel's last acquisition, and those of parcels that begin anew or were reduced and have none."""
-    last, keys, config = acquired.last, batch.claim.parcel_keys, classifier.model.config
-    parcel = acquired.parcel[last]
+    keys, config = batch.claim.parcel_keys, classifier.model.config
     # Stored even if it is empty now: all its observations may have been withdrawn.
-    emptied = np.setdiff1d(np.flatnonzero(is_anew), parcel)
+    emptied = np.setdiff1d(np.flatnonzero(is_anew), acquired.parcel)
     rows: list[States] = []
     for name in config.sequences:
         members = [MODALITIES.index(one) for one in config.members(name)]
         n_folded = batch.series.n_observations[:, members].sum(axis=1)
+        # In order, a sequence of which nothing came is as it is stored.
+        is_other = is_anew | (n_folded != n_held(batch.states.get((classifier.key, name)), keys, -1))
+        last = acquired.last[is_other[acquired.parcel[acquired.last]]]
+        parcel = acquired.parcel[last]
         for which, state in ((parcel, after[name].take(_tensor(last))), (emptied, start[name].take(_tensor(emptied)))):
             numbers = of_numbers(attention_state.to_array(state))
             rows.append(States(classifier.key, name, keys[which], n_folded[which], batch.series.newest[which], numbers))
