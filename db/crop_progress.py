@@ -1,16 +1,17 @@
 """How the parcels of one region and declared crop stand: the clear views it is made of, and the stored result."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
+from typing import Final
 
 import numpy as np
+import pyarrow as pa
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from sqlalchemy.dialects.postgresql import insert
 
-from db.columns import fetch_columns
-from db.tables import crop_progress
+from db.binary_copy import copy_into
+from db.columns import fetch_columns, real_array
 
 
 @dataclass(frozen=True)
@@ -25,38 +26,85 @@ class ProgressRow:
     median_ndvi: NDArray[np.float32]
 
 
-def clear_views(connection: sa.Connection, season_key: int, collection: str, sample: int) -> NDArray[np.void]:
-    """Return the clear NDVI of up to `sample` parcels of each region and declared crop: region_key, parcel_key, day, ndvi.
+VIEW: Final = np.dtype([("parcel", "i8"), ("day", "i8"), ("ndvi", "f4")])
+"""A clear view: place of its parcel among those asked for, day since the season's first, NDVI."""
+
+
+@dataclass(frozen=True)
+class SampleVersion:
+    """What the sample of a season rests on: as long as it is the same, so is the sample."""
+
+    parcels_recorded_at: datetime | None
+    declarations_recorded_at: datetime | None
+    newest_parcel: int | None
+
+
+def sample_version(connection: sa.Connection, season_key: int, collection: str) -> SampleVersion:
+    """Return what the sample of a season rests on now, by three probes."""
+    row = connection.execute(
+        sa.text("""select (select max(recorded_at) from parcels where (season_key, collection) = (:season_key, :collection)),
+                          (select max(recorded_at) from declarations), (select max(parcel_key) from parcels)"""),
+        {"season_key": season_key, "collection": collection},
+    ).one()
+    return SampleVersion(*row)
+
+
+def sample(
+    connection: sa.Connection, season_key: int, collection: str, most: int
+) -> tuple[NDArray[np.int64], list[int], list[str]]:
+    """Return keys of up to `most` parcels of each region and declared crop, with region keys and crop codes.
 
     The sample is the same every day (by a hash of the key).
     """
+    rows = connection.execute(
+        sa.text("""
+            select parcel_key, region_key, crop_code from (
+                select parcels.parcel_key, region_key, crop_code,
+                       row_number() over (partition by region_key, crop_code order by hashint8(parcels.parcel_key)) as nr
+                from parcels cross join lateral declaration_known(parcel_key)
+                where season_key = :season_key and collection = :collection and not_monitorable_reason is null) declared
+            where nr <= :most"""),
+        {"season_key": season_key, "collection": collection, "most": most},
+    ).all()
+    keys = np.array([row.parcel_key for row in rows], np.int64)
+    return keys, [row.region_key for row in rows], [row.crop_code for row in rows]
+
+
+def scenes(connection: sa.Connection, starts_on: date, ends_on: date) -> NDArray[np.void]:
+    """Return Sentinel-2 scenes of passes between two days, of all collections: scene_key, day, and parcels stored, from the ledger."""
     return fetch_columns(
         connection,
-        """
-        with declared as materialized (
-            select parcels.parcel_key, region_key,
-                   row_number() over (partition by region_key, crop_code order by hashint8(parcels.parcel_key)) as nr
-            from parcels cross join lateral declaration_known(parcel_key)
-            where season_key = %s and collection = %s and not_monitorable_reason is null)
-        select region_key, v.parcel_key, (v.observed_at at time zone 'UTC')::date as day, v.ndvi
-        from declared cross join lateral (
-            select distinct on (observed_at, relative_orbit) parcel_key, observed_at, ndvi, is_withdrawn
-            from s2_observations o where o.parcel_key = declared.parcel_key
-            order by observed_at, relative_orbit, revision desc) v
-        where nr <= %s and ndvi is not null and not is_withdrawn
-        order by region_key, v.parcel_key, day""",
-        [season_key, collection, sample],
-        {"region_key": "smallint", "parcel_key": "bigint", "day": "date", "ndvi": "real"},
+        """select scene_key, (observed_at at time zone 'UTC')::date as day, parcels from scene_ledger join scenes using (scene_key)
+           where outcome = 'stored' and sensor = 'S2' and observed_at >= %s::date and observed_at < %s::date + 1""",
+        [starts_on, ends_on],
+        {"scene_key": "bigint", "day": "date", "parcels": "bigint"},
     )
 
 
-def crop_of(connection: sa.Connection, parcel_keys: Iterable[int]) -> Mapping[int, str]:
-    """Return the declared crop code of parcels."""
-    rows = connection.execute(
-        sa.text("select k, crop_code from unnest(cast(:keys as bigint[])) k cross join lateral declaration_known(k)"),
-        {"keys": list(parcel_keys)},
+CLEAR_VIEWS: Final = """
+select wanted.nr - 1 as parcel, (v.observed_at at time zone 'UTC')::date - %s::date as day, v.ndvi
+from unnest(%s::bigint[]) with ordinality as wanted (key, nr) cross join lateral (
+    select distinct on (observed_at, relative_orbit) observed_at, ndvi, is_withdrawn
+    from s2_observations o where o.parcel_key = wanted.key
+      and observed_at >= %s::timestamptz and observed_at < %s::timestamptz
+    order by observed_at, relative_orbit, revision desc) v
+where ndvi is not null and not is_withdrawn"""
+
+
+def clear_views(
+    connection: sa.Connection, parcels: NDArray[np.int64], starts_on: date, ends_on: date, first: int
+) -> NDArray[np.void]:
+    """Return the season's clear views of parcels from its day `first` on, as `VIEW`."""
+    rows = fetch_columns(
+        connection,
+        CLEAR_VIEWS,
+        [starts_on, parcels.tolist(), starts_on + timedelta(days=first), ends_on + timedelta(days=1)],
+        {"parcel": "bigint", "day": "int", "ndvi": "real"},
     )
-    return {row.k: row.crop_code for row in rows}
+    views = np.empty(len(rows), VIEW)
+    for name in VIEW.names or ():
+        views[name] = rows[name]
+    return views
 
 
 def with_another_crop_before(connection: sa.Connection, parcels: NDArray[np.int64]) -> frozenset[int]:
@@ -83,20 +131,34 @@ def save(
     recorded_at: datetime,
 ) -> None:
     """Append the progress of regions and crops, with how many observations of the season were stored then."""
-    values = [
-        {
-            "season_key": season_key,
-            "collection": collection,
-            "recorded_at": recorded_at,
-            **row.__dict__,
-            "standing_share": row.standing_share.tolist(),
-            "median_ndvi": row.median_ndvi.tolist(),
-            "n_observations": n_observations,
-        }
-        for row in rows
-    ]
-    if values:
-        connection.execute(insert(crop_progress).on_conflict_do_nothing(), values)
+    rows = list(rows)
+    connection.execute(
+        sa.text("""create temp table if not exists incoming_progress (like crop_progress) on commit delete rows;
+                   truncate incoming_progress""")
+    )
+    for n_days in {len(row.standing_share) for row in rows}:
+        same = [row for row in rows if len(row.standing_share) == n_days]
+        table = pa.table(
+            {
+                "season_key": pa.repeat(pa.scalar(season_key, pa.int16()), len(same)),
+                "collection": pa.repeat(collection, len(same)),
+                "region_key": pa.array([row.region_key for row in same], pa.int16()),
+                "crop_code": pa.array([row.crop_code for row in same]),
+                "recorded_at": pa.repeat(pa.scalar(recorded_at, pa.timestamp("us", "UTC")), len(same)),
+                "n_parcels": pa.array([row.n_parcels for row in same], pa.int32()),
+                "first_day": pa.array([row.first_day for row in same]),
+                **{
+                    name: pa.FixedSizeListArray.from_arrays(
+                        np.concatenate([getattr(row, name) for row in same]).astype(np.float32), n_days
+                    )
+                    for name in ("standing_share", "median_ndvi")
+                },
+                "n_observations": pa.repeat(pa.scalar(n_observations, pa.int64()), len(same)),
+            }
+        )
+        copy_into(connection, "incoming_progress", table.column_names, table)
+    # In a replay, whose clock may stand still, the first of an instant stays.
+    connection.execute(sa.text("insert into crop_progress select * from incoming_progress on conflict do nothing"))
 
 
 def load(connection: sa.Connection, season_key: int, collection: str) -> dict[tuple[str, str], ProgressRow]:
@@ -113,7 +175,8 @@ def load(connection: sa.Connection, season_key: int, collection: str) -> dict[tu
                     where (season_key, collection) = (:season_key, :collection)
                       and (region_key, crop_code) > (groups.region_key, groups.crop_code)
                     order by region_key, crop_code limit 1) next)
-            select code, region_key, crop_code, n_parcels, first_day, standing_share, median_ndvi
+            select code, region_key, crop_code, n_parcels, first_day, array_send(standing_share) as standing_share,
+                   array_send(median_ndvi) as median_ndvi
             from groups join regions using (region_key) cross join lateral (
                 select n_parcels, first_day, standing_share, median_ndvi from crop_progress of_group
                 where (of_group.season_key, of_group.collection, of_group.region_key, of_group.crop_code)
@@ -127,11 +190,18 @@ def load(connection: sa.Connection, season_key: int, collection: str) -> dict[tu
             row.crop_code,
             row.n_parcels,
             row.first_day,
-            np.array(row.standing_share, np.float32),
-            np.array(row.median_ndvi, np.float32),
+            _reals(row.standing_share),
+            _reals(row.median_ndvi),
         )
         for row in rows
     }
+
+
+def _reals(sent: bytes) -> NDArray[np.float32]:
+    """Return a real[] as the server sends it."""
+    head, element = real_array(0).itemsize, real_array(1).itemsize - real_array(0).itemsize
+    sent_values = np.frombuffer(sent, real_array((len(sent) - head) // element))["elements"]["value"]
+    return np.asarray(sent_values[0], np.float32)
 
 
 @dataclass(frozen=True)
@@ -139,6 +209,8 @@ class Version:
     """Which progress is the newest of a season and of the collection's season before."""
 
     recorded_at: datetime | None
+    n_observations: int | None
+    """From how many it was computed: in a replay, whose clock may stand still, the time does not tell two apart."""
     season_before: int | None
     before_recorded_at: datetime | None
 
@@ -147,15 +219,17 @@ def version(connection: sa.Connection, season_key: int, collection: str) -> Vers
     """Return which progress is the newest; as long as it is the same, `load` returns the same."""
     row = connection.execute(
         sa.text("""
-            select (select max(recorded_at) from crop_progress
-                    where (season_key, collection) = (:season_key, :collection)) as recorded_at,
-                   earlier.season_key as season_before,
+            select newest.recorded_at, newest.n_observations, earlier.season_key as season_before,
                    (select max(recorded_at) from crop_progress
                     where (season_key, collection) = (earlier.season_key, :collection)) as before_recorded_at
             from seasons here left join lateral (
                 select season_key from seasons where starts_on < here.starts_on and exists (
                     select from parcels where parcels.season_key = seasons.season_key and collection = :collection)
                 order by starts_on desc limit 1) earlier on true
+            left join lateral (
+                select recorded_at, n_observations from crop_progress
+                where (season_key, collection) = (:season_key, :collection)
+                order by recorded_at desc, n_observations desc limit 1) newest on true
             where here.season_key = :season_key"""),
         {"season_key": season_key, "collection": collection},
     ).one()
@@ -174,7 +248,8 @@ def last_computed(connection: sa.Connection, season_key: int, collection: str) -
     """Return when the progress of a season was last computed, None where it never was."""
     row = connection.execute(
         sa.text("""select recorded_at, n_observations from crop_progress
-                   where (season_key, collection) = (:season_key, :collection) order by recorded_at desc limit 1"""),
+                   where (season_key, collection) = (:season_key, :collection)
+                   order by recorded_at desc, n_observations limit 1"""),
         {"season_key": season_key, "collection": collection},
     ).first()
     return None if row is None else LastComputed(row.recorded_at, row.n_observations)

@@ -1,5 +1,7 @@
 """Observations in, once each: straight by COPY where all are new, through a staging table where some are stored.
 
+Tables: s1_observations, s2_observations, pixel_sets, pending_work (`db.pending`), scenes (`db.keys`), scene_ledger.
+
 The natural key is (parcel, pass time, relative orbit, revision). A row whose key is stored with the same values is a
 replay and changes nothing; one with other values is a conflict, which the caller must not lose. COPY is three times as
 fast as staging and fails as a whole on the first stored key, so it is tried first, under a savepoint.

@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.ndvi.inputs import Bools, Floats, Ints
 
@@ -117,25 +118,37 @@ class Phenologies:
 
 @dataclass(frozen=True)
 class _Curves:
-    """Valid days of P curves, moved to the front of each row, NaN behind them."""
+    """P curves; NaN, with which every comparison is false, on days that are not valid."""
 
     days: Ints
+    """(D,)"""
+    is_valid: Bools
     """(P, D)"""
     ndvi: Floats
-    sd: Floats
-    n: Ints
-    """(P,) valid days."""
+    """(P, D)"""
+    low: Floats
+    """(P, D) one sd below."""
+    high: Floats
+    """(P, D) one sd above."""
 
-    @classmethod
-    def of(cls, days: Ints, ndvi: Floats, sd: Floats, is_valid: Bools) -> "_Curves":
-        n, days = is_valid.sum(axis=1), np.broadcast_to(days, ndvi.shape)
-        ndvi, sd = np.where(is_valid, ndvi, np.nan), np.where(is_valid, sd, np.nan)
-        until = slice(n.max(initial=1))  # of a season that runs, no more days than there are
-        if not np.array_equal(is_valid, np.arange(ndvi.shape[1]) < n[:, None]):  # invalid days between valid ones
-            order = np.argsort(~is_valid, axis=1, kind="stable")
-            days = np.take_along_axis(days, order, axis=1)
-            ndvi, sd = np.take_along_axis(ndvi, order, axis=1), np.take_along_axis(sd, order, axis=1)
-        return cls(days[:, until], ndvi[:, until], sd[:, until], n)
+    @property
+    def mirror(self) -> "_Curves":
+        """Return the curves backwards; their days count from 0, too."""
+        return _Curves(
+            self.days[-1] - self.days[::-1],
+            self.is_valid[:, ::-1],
+            self.ndvi[:, ::-1],
+            self.low[:, ::-1],
+            self.high[:, ::-1],
+        )
+
+    def after(self, place: Ints) -> Ints:
+        """Return (P,) the first valid place behind a place."""
+        return _first(self.is_valid & (_places(self.ndvi) > place[:, None].astype(np.int16)), place)
+
+    def before(self, place: Ints) -> Ints:
+        """Return (P,) the last valid place in front of a place."""
+        return _last(self.is_valid & (_places(self.ndvi) < place[:, None].astype(np.int16)))
 
 
 def phenology(
@@ -178,33 +191,43 @@ def phenologies(
         np.array([getattr(config, name) for config in configs])
         for name in ("share_up", "share_down", "min_amplitude", "min_views", "min_days")
     )
-    n_parcels, n_views = len(ndvi), (is_observed & is_valid).sum(axis=1)
+    n_parcels, n_valid = len(ndvi), is_valid.sum(axis=1)
     reason = np.full(n_parcels, OK)
-    reason[n_views < min_views] = REASONS.index(PhenologyReason.FEW_VIEWS)
-    reason[is_valid.sum(axis=1) < np.maximum(min_days, 1)] = REASONS.index(PhenologyReason.NO_CURVE)
+    reason[(is_observed & is_valid).sum(axis=1) < min_views] = REASONS.index(PhenologyReason.FEW_VIEWS)
+    reason[n_valid < np.maximum(min_days, 1)] = REASONS.index(PhenologyReason.NO_CURVE)
     peak, amplitude = np.full(n_parcels, np.nan), np.full(n_parcels, np.nan)
     some = np.flatnonzero(reason == OK)
-    curves = _Curves.of(days, ndvi[some], sd[some], is_valid[some])
-    top = np.argmax(np.nan_to_num(curves.ndvi, nan=-np.inf), axis=1)
-    at = np.arange(curves.ndvi.shape[1])
-    high = curves.ndvi[np.arange(len(some)), top].astype(np.float64)
-    low_before = np.fmin.reduce(np.where(at <= top[:, None], curves.ndvi, np.nan), axis=1, initial=np.inf)
-    low_after = np.fmin.reduce(np.where(at >= top[:, None], curves.ndvi, np.nan), axis=1, initial=np.inf)
+    until = slice(
+        1 + int(np.flatnonzero(is_valid.any(axis=0)).max(initial=0))
+    )  # of a season that runs, no more than there is
+    valid, sd = is_valid[some, until], np.where(is_valid, sd, np.nan)[some, until]
+    seen = np.where(valid, ndvi[some, until], np.nan)
+    curves = _Curves(days[until], valid, seen, seen - sd, seen + sd)
+    top = np.where(valid, seen, -np.inf).argmax(axis=1)
+    high = seen[np.arange(len(some)), top].astype(np.float64)
+    is_past, filled = _places(seen) <= top[:, None].astype(np.int16), np.where(valid, seen, np.inf)
+    low_before = np.where(is_past, filled, np.inf).min(axis=1, initial=np.inf)
+    low_after = np.minimum(np.where(is_past, np.inf, filled).min(axis=1, initial=np.inf), high)
     rise, fall = high - low_before, high - low_after
     peak[some], amplitude[some] = high, np.maximum(rise, fall)
-    reason[some[_is_uncertain(curves, amplitude[some])]] = REASONS.index(PhenologyReason.UNCERTAIN)
+    reason[some[_is_uncertain(sd, n_valid[some], amplitude[some])]] = REASONS.index(PhenologyReason.UNCERTAIN)
     reason[some[amplitude[some] < least[some]]] = REASONS.index(PhenologyReason.SMALL_AMPLITUDE)
+    is_dated, last = reason[some] == OK, curves.before(np.full(len(some), seen.shape[1]))
     sos = _last_crossing_up(curves, top, low_before + share_up[some] * rise)
     eos = _first_crossing_down(curves, top, high - share_down[some] * fall)
-    pos, is_dated = _peak_date(curves, top), reason[some] == OK
     return Phenologies(
         _placed(sos.where(is_dated & (rise >= least[some])), some, n_parcels),
-        _placed(pos.where(is_dated & (is_complete | (top < curves.n - 1))), some, n_parcels),
+        _placed(_peak_date(curves, top).where(is_dated & (is_complete | (top < last))), some, n_parcels),
         _placed(eos.where(is_dated & (fall >= least[some])), some, n_parcels),
         peak,
         amplitude,
         reason,
     )
+
+
+def _places(of: Floats) -> NDArray[np.int16]:
+    """Return (D,) places of days; a season has far fewer than 32,768."""
+    return np.arange(of.shape[1], dtype=np.int16)
 
 
 def _placed(dates: Dates, some: Ints, n_parcels: int) -> Dates:
@@ -214,13 +237,13 @@ def _placed(dates: Dates, some: Ints, n_parcels: int) -> Dates:
     return Dates(*placed)
 
 
-def _is_uncertain(curves: _Curves, amplitude: Floats) -> Bools:
+def _is_uncertain(sd: Floats, n_valid: Ints, amplitude: Floats) -> Bools:
     """Return (P,) whether the amplitude is less than 1.96 of the median sd: what one sd of its own peak could feign is none."""
-    n_above = (1.96 * curves.sd > amplitude[:, None]).sum(axis=1)
+    n_above = (1.96 * sd > amplitude[:, None]).sum(axis=1)
     # The median is above where more than half are; where exactly half are, it is the mean of two that differ.
-    is_uncertain: Bools = 2 * n_above > curves.n
-    for half in np.flatnonzero(2 * n_above == curves.n):
-        is_uncertain[half] = amplitude[half] < 1.96 * float(np.median(curves.sd[half, : curves.n[half]]))
+    is_uncertain: Bools = 2 * n_above > n_valid
+    for half in np.flatnonzero(2 * n_above == n_valid):
+        is_uncertain[half] = amplitude[half] < 1.96 * float(np.nanmedian(sd[half]))
     return is_uncertain
 
 
@@ -235,34 +258,28 @@ def _last(mask: Bools) -> Ints:
 
 
 def _last_crossing_up(curves: _Curves, top: Ints, level: Floats) -> Dates:
-    """Return the first day of the rise that ends in the peak; none where the curve never was below the level before.
-
-    NaN compares false, so days that are not valid are neither below nor above.
-    """
-    place, rows, level = np.arange(curves.ndvi.shape[1]), np.arange(len(top)), level[:, None]
-    is_before = place <= top[:, None]
+    """Return the first day of the rise that ends in the peak; none where the curve never was below the level before."""
+    place, top_, level = _places(curves.ndvi), top[:, None].astype(np.int16), level[:, None]
+    is_before = place <= top_
     below = _last(is_before & (curves.ndvi < level))
-    at = np.minimum(below + 1, top)
-    begin = _first(np.isfinite(curves.ndvi), np.zeros_like(top))  # a mirrored curve ends where its row does
-    earliest = np.maximum(_last((place < at[:, None]) & (curves.ndvi + curves.sd < level)) + 1, begin)
-    latest = _first((place >= at[:, None]) & is_before & (curves.ndvi - curves.sd >= level), top)
-    return Dates(*(curves.days[rows, one] for one in (at, earliest, latest))).where(below >= 0)
+    at = np.minimum(curves.after(below), top)
+    is_rising = place >= at[:, None].astype(np.int16)
+    earliest = curves.after(_last(~is_rising & (curves.high < level)))
+    latest = _first(is_rising & is_before & (curves.low >= level), top)
+    return Dates(*(curves.days[one] for one in (at, earliest, latest))).where(below >= 0)
 
 
 def _first_crossing_down(curves: _Curves, top: Ints, level: Floats) -> Dates:
     """Return the first day after the peak below the level: the mirror of the last crossing up."""
-    last_place, last_day = curves.ndvi.shape[1] - 1, curves.days.max(initial=0)  # mirrored days count from 0, too
-    mirror = _Curves(last_day - curves.days[:, ::-1], curves.ndvi[:, ::-1], curves.sd[:, ::-1], curves.n)
-    found = _last_crossing_up(mirror, last_place - top, level)
+    found = _last_crossing_up(curves.mirror, curves.ndvi.shape[1] - 1 - top, level)
     # The mirror's crossing is the last day still above; the season ends on the day after it.
-    days = (last_day + 1 - days for days in (found.day, found.latest, found.earliest))
+    days = (curves.days[-1] + 1 - days for days in (found.day, found.latest, found.earliest))
     return Dates(*days).where(found.day != NONE)
 
 
 def _peak_date(curves: _Curves, top: Ints) -> Dates:
     """Return the day of the highest value, and the days around it within one sd of it."""
-    place, rows = np.arange(curves.ndvi.shape[1]), np.arange(len(top))
-    is_lower = curves.ndvi + curves.sd < curves.ndvi[rows, top][:, None]
-    first = _last(is_lower & (place < top[:, None])) + 1
-    last = _first(is_lower & (place > top[:, None]), curves.n) - 1
-    return Dates(*(curves.days[rows, one] for one in (top, first, last)))
+    is_lower, place = curves.high < curves.ndvi[np.arange(len(top)), top][:, None], _places(curves.ndvi)
+    first = curves.after(_last(is_lower & (place < top[:, None].astype(np.int16))))
+    end = _first(is_lower & (place > top[:, None].astype(np.int16)), np.full(len(top), len(place)))
+    return Dates(*(curves.days[one] for one in (top, first, curves.before(end))))

@@ -6,7 +6,7 @@ marked, so that findings follow from what is known and not from whether the lead
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import numpy as np
@@ -16,25 +16,35 @@ from db import crop_progress, recording, work
 from db.connect import Connection
 from db.crop_progress import ProgressRow
 from db.seasons import Season
-from monitor.alerts.neighbours import CropStands, Neighbours, harvest_day, neighbours_of
+from monitor.alerts.neighbours import CropStands, Neighbours, harvest_day
 from monitor.alerts.settings import RuleSettings
+from monitor.season_views import LeaderMemory
 
-SAMPLE: Final = 200
-"""Parcels sampled for each region and crop: a share is then known to 3.5 % (binomial standard error at 0.5)."""
 SAME_NDVI: Final = 0.01
 """Medians that differ by less change no finding that a single view's noise (0.03 to 0.05) would not change too."""
 
 
-def refresh(connection: Connection, season: Season, collection: str, settings: RuleSettings, now: datetime) -> int:
-    """Recompute the progress of a season when other observations are stored or a day has begun; return the groups stored."""
+def refresh(
+    connection: Connection,
+    season: Season,
+    collection: str,
+    settings: RuleSettings,
+    now: datetime,
+    memory: LeaderMemory | None = None,
+) -> int:
+    """Recompute the progress of a season when other observations are stored or a day has begun; return the groups stored.
+
+    `memory` is what this process keeps from one time to the next; without it the season's views are read whole.
+    """
     last = crop_progress.last_computed(connection, season.season_key, collection)
-    # Counted before the views are read: what is stored in between counts as new next time. The other way round it could be missed.
     n = crop_progress.count_observations(connection, season.starts_on, season.ends_on)
     until = min(now.date(), season.ends_on)
     if last is not None and last.n_observations == n and last.recorded_at.date() >= until:
         return 0
+    views = (memory or LeaderMemory()).of(connection, season, collection)
     before = crop_progress.load(connection, season.season_key, collection)
-    rows = _computed(connection, season, collection, settings, until)
+    n = views.update(connection)
+    rows = views.progress(until, settings)
     if not rows:
         return 0
     # As late as can be: whoever asks as known at a later time waits from here to the commit.
@@ -51,27 +61,11 @@ def finish_season(
     last = crop_progress.last_computed(connection, season.season_key, collection)
     if last is not None and last.recorded_at.date() > season.ends_on:
         return 0
-    rows = _computed(connection, season, collection, settings, season.ends_on)
-    n = crop_progress.count_observations(connection, season.starts_on, season.ends_on)
+    views = LeaderMemory().of(connection, season, collection)
+    n = views.update(connection)
+    rows = views.progress(season.ends_on, settings)
     crop_progress.save(connection, season.season_key, collection, rows, n, recording.begin(connection, now))
     return len(rows)
-
-
-def _computed(
-    connection: Connection, season: Season, collection: str, settings: RuleSettings, until: date
-) -> list[ProgressRow]:
-    views = crop_progress.clear_views(connection, season.season_key, collection, SAMPLE)
-    if len(views) == 0:
-        return []
-    crops = crop_progress.crop_of(connection, np.unique(views["parcel_key"]).tolist())
-    crop = np.array([crops[key] for key in views["parcel_key"].tolist()])
-    rows = []
-    for region in np.unique(views["region_key"]):
-        for code in np.unique(crop[views["region_key"] == region]):
-            group = views[(views["region_key"] == region) & (crop == code)]
-            of = neighbours_of(group["parcel_key"], group["day"], group["ndvi"], season.starts_on, until, settings)
-            rows.append(ProgressRow(int(region), str(code), of.n, of.first_day, of.standing_share, of.median_ndvi))
-    return rows
 
 
 def _affected(

@@ -22,6 +22,7 @@ from db.seasons import previous_season, season_by_name
 from monitor import crop_progress
 from monitor.batch import Counts
 from monitor.errors import NothingWorks
+from monitor.season_views import LeaderMemory
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker
 
@@ -33,8 +34,11 @@ _SHARE_OF_LEADING: Final = 0.05
 """The leader computes progress at most so much of its time."""
 
 
-def lead(dsn: str, settings: MonitorSettings, now: datetime) -> int:
-    """Bring the progress of every season that is watched up to date; return the groups stored."""
+def lead(dsn: str, settings: MonitorSettings, now: datetime, memory: LeaderMemory | None = None) -> int:
+    """Bring the progress of every season that is watched up to date; return the groups stored.
+
+    `memory` is what this process keeps from one time to the next.
+    """
     with engine(dsn).begin() as connection:
         groups = 0
         for name, collection in work.watched_seasons(connection, now):
@@ -42,14 +46,14 @@ def lead(dsn: str, settings: MonitorSettings, now: datetime) -> int:
             earlier = previous_season(connection, collection, season)
             if earlier is not None:  # once: its harvest says what is early in this season
                 groups += crop_progress.finish_season(connection, earlier, collection, settings.rules, now)
-            groups += crop_progress.refresh(connection, season, collection, settings.rules, now)
+            groups += crop_progress.refresh(connection, season, collection, settings.rules, now, memory)
         return groups
 
 
 def once(worker: Worker, now: datetime) -> Counts:
     """Do the leader's work, then all that is pending: what `monitor once` and the replays call."""
     # First: what the leader marks is then worked off in the same call, so that findings do not depend on how often it is made.
-    lead(worker.dsn, worker.settings, now)
+    lead(worker.dsn, worker.settings, now, worker.memory)
     return worker.poll(now)
 
 
@@ -115,6 +119,7 @@ class _Leader:
     ) -> None:
         self._dsn, self._settings, self._clock = dsn, settings, clock
         self._leadership, self._trouble, self._not_before = Leadership(dsn), _Trouble(dsn, stop), 0.0
+        self._memory = LeaderMemory()
 
     def tick(self) -> None:
         """Lead if nobody else does, unless leading takes too much of the time."""
@@ -123,7 +128,7 @@ class _Leader:
         try:
             if self._leadership.is_held():
                 begun = time.monotonic()
-                lead(self._dsn, self._settings, self._clock())
+                lead(self._dsn, self._settings, self._clock(), self._memory)
                 self._not_before = time.monotonic() + (time.monotonic() - begun) / _SHARE_OF_LEADING
             self._trouble.over()
         except (*DATABASE_ERRORS, DatabaseUnavailable) as error:

@@ -21,6 +21,7 @@ from db.work import Claim
 from monitor import retry
 from monitor.batch import ActiveModels, BatchContext, Counts
 from monitor.crop_progress import KnownStands
+from monitor.season_views import LeaderMemory
 from monitor.settings import MonitorSettings
 from monitor.stages import alerts, classify, markers, phenology, reconstruct_ndvi
 
@@ -33,6 +34,8 @@ class Worker:
 
     dsn: str
     settings: MonitorSettings
+    memory: LeaderMemory = field(default_factory=LeaderMemory)
+    """For who leads in this process, too."""
     _models: ActiveModels = field(init=False)
     _stands: KnownStands = field(default_factory=KnownStands)
     _recorded_to: datetime | None = None

@@ -20,18 +20,18 @@ import shapely
 import sqlalchemy as sa
 
 from db.connect import engine
+from db.found_scenes import LedgerRow, ledger
 from db.parcel_import import ParcelRow, upsert_parcels
-from db.scene_ledger import LedgerRow, ledger
 from db.scenes import name_places, named_places
 from db.seasons import ensure_season
 from db.sensors import S2_BANDS
 from ingest.imagery.scene import Grid
 from ingest.imagery.settings import ImagerySettings
 from ingest.scenes.adding import scenes_at
+from ingest.scenes.http_retries import Clock, Http, Patience
 from ingest.scenes.opening import Opener
 from ingest.scenes.places import Places, named
 from ingest.scenes.publish import Published, ScenePublisher
-from ingest.scenes.retrying import Clock, Http, Patience
 from ingest.scenes.settings import SceneSettings
 from ingest.scenes.worker import Settings, Worker
 from ingest.stream.consumer import Consumer

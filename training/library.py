@@ -35,12 +35,12 @@ from models.ndvi.gap_filler import GapModel
 from models.ndvi.inputs import ClearSeries, SarSeries
 from monitor.errors import NotFound
 from monitor.features import season_days
-from training.observation_table import MODALITIES, ObservationTable, RadarUnits, TableError, checked, index, times
+from training.observation_table import RADAR_MODALITIES, ObservationTable, RadarUnits, TableError, checked, index, times
 
 Day = date | str | np.datetime64
 Dated = pd.Series | tuple[ArrayLike, ArrayLike]
 Arrays = Mapping[str, tuple[ArrayLike, ArrayLike]]
-DIRECTION_OF = {modality: direction for direction, modality in MODALITIES.items()}
+DIRECTION_OF = {modality: direction for direction, modality in RADAR_MODALITIES.items()}
 
 
 @dataclass(frozen=True)

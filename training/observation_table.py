@@ -36,7 +36,7 @@ Values = NDArray[np.float64]
 REFLECTANCE_RANGE: Final = (-0.1, 2.0)
 """Limits of the message contract (ingest.stream.schemas): the offset of Sentinel-2 L2A lets it go below zero."""
 YEARS: Final = (1970, 2100)
-MODALITIES: Final = dict(zip(DIRECTIONS, ("s1a", "s1d", "s1"), strict=True))
+RADAR_MODALITIES: Final = dict(zip(DIRECTIONS, ("s1a", "s1d", "s1"), strict=True))
 """Of radar, by direction; "mixed" also stands for one that is not known."""
 RADAR: Final = ("VV", "VH")
 TIMES: Final = ("date", "observed_at")
@@ -227,11 +227,11 @@ def _numbers(column: pd.Series, where: str) -> Values:
 
 def _modalities(frame: pd.DataFrame, where: str) -> NDArray[np.object_]:
     if "direction" not in frame:
-        return np.full(len(frame), MODALITIES["mixed"], object)
+        return np.full(len(frame), RADAR_MODALITIES["mixed"], object)
     given = frame["direction"].astype(object).where(frame["direction"].notna(), "mixed").astype(str).str.lower()
-    if wrong := sorted(set(given) - set(MODALITIES)):
+    if wrong := sorted(set(given) - set(RADAR_MODALITIES)):
         raise TableError(f"{where}: direction {', '.join(wrong[:3])}; ascending, descending or empty is needed")
-    return given.map(MODALITIES).to_numpy(object)
+    return given.map(RADAR_MODALITIES).to_numpy(object)
 
 
 def _orbits(frame: pd.DataFrame, where: str) -> NDArray[np.int64]:

@@ -21,6 +21,7 @@ from monitor.features import geometry, means, observations, sensor_of, split_mod
 from terminal.errors import UserError
 
 S2_INDICES: Final = ("NDVI", "NDVI_SD", "NBR2", "BSI", "S2WI")
+RADAR: Final = ("s1a", "s1d", "s1")
 BLOCK_M: Final = 1500.0
 """Side of a spatial block: neighbouring fields share soil, weather and cloud, so they must not be split."""
 METRES_PER_DEGREE: Final = 111_320.0
@@ -119,8 +120,11 @@ def _too_few_classes(collection: str, season: Season, n: int, min_classes: int, 
 
 
 def modality(name: str, rows: NDArray[np.void], pixels: int, has_sets: bool) -> ModalityConfig:
-    """Return the channels that are there in nearly every row, and their anomalies; published temporal dropout 0.4 for S2, 0.2 for S1."""
-    if name != "s2":
+    """Return the channels that are there in nearly every row, and their anomalies; published temporal dropout 0.4 for S2, 0.2 for S1.
+
+    Raises ValueError for a modality that is neither.
+    """
+    if name in RADAR:
         return ModalityConfig(
             name,
             ("VV", "VH", "VV-VH"),
@@ -129,6 +133,8 @@ def modality(name: str, rows: NDArray[np.void], pixels: int, has_sets: bool) -> 
             pixels=pixels if has_sets else 1,
             has_anomalies=True,
         )
+    if name != "s2":
+        raise ValueError(f"modality {name!r}: no channels are named for it in training.stored_season.modality")
     present = [c for c in S2_BANDS if np.isfinite(means(rows, [c])).mean() > 0.95]
     indices = [c for c in S2_INDICES if np.isfinite(means(rows, [c])).mean() > 0.95]
     return ModalityConfig(

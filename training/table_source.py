@@ -29,7 +29,7 @@ from models.classifier.normalisation import Observations
 from training.folds import N_FOLDS, blocked_folds
 from training.folds import blocks as metric_blocks
 from training.labelled import NO_LABEL, LabelledParcels
-from training.observation_table import MODALITIES, ObservationTable, RadarUnits, TableError, checked
+from training.observation_table import RADAR_MODALITIES, ObservationTable, RadarUnits, TableError, checked
 from training.season_models import EVALUATION_SHARES
 from training.sources import LabelledSource, Progress, Section
 from training.stored_season import BLOCK_M, S2_INDICES, NothingToLearn, blocks
@@ -186,7 +186,7 @@ def _modalities(
         ModalityConfig(
             one, ("VV", "VH", "VV-VH"), temporal_dropout=0.2, is_per_orbit=True, pixels=1, has_anomalies=True
         )
-        for one in MODALITIES.values()
+        for one in RADAR_MODALITIES.values()
         if len(table.rows(one))
     ]
     return tuple(configs), {one.name: table.observations(one.name, one.channels, starts_on) for one in configs}

@@ -8,7 +8,7 @@ from typing import Final, Literal
 from db.sensors import Sensor
 from ingest.imagery.checksums import Checksum
 
-Unit = Literal["reflectance", "class", "linear", "amplitude", "dB", "coherence"]
+Unit = Literal["reflectance", "class", "linear", "amplitude", "dB", "coherence", "kelvin"]
 Direction = Literal["ascending", "descending"]
 Radiometry = Literal["sigma0", "gamma0"]
 

@@ -19,8 +19,8 @@ import rasterio
 
 from ingest.errors import IngestError
 from ingest.imagery.scene import Scene
+from ingest.scenes.http_retries import Http, SourceUnavailable
 from ingest.scenes.profiles import CatalogueProfile
-from ingest.scenes.retrying import Http, SourceUnavailable
 
 KEYS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 """Variables of the environment that GDAL itself takes S3 keys from."""

@@ -10,8 +10,8 @@ from pystac_client import ItemSearch
 from pystac_client.stac_api_io import StacApiIO
 
 from db.sensors import Sensor
+from ingest.scenes.http_retries import Http, SourceUnavailable
 from ingest.scenes.profiles import CatalogueProfile
-from ingest.scenes.retrying import Http, SourceUnavailable
 
 Box = tuple[float, float, float, float]
 """West, south, east, north in degrees."""

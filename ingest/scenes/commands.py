@@ -11,9 +11,9 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from db import scene_ledger as ledger
+from db import found_scenes as ledger
 from db.connect import Connection, engine
-from db.scene_ledger import LedgerRow
+from db.found_scenes import LedgerRow
 from db.scenes import STATES, State
 from devstack.addresses import resolve_broker, resolve_dsn
 from devstack.folders import cache_folder

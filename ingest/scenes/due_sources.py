@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from db.errors import CONNECTION_ERRORS
 from db.scene_sources import SceneSource
+from ingest.scenes.http_retries import Stopped
 from ingest.scenes.polling import BACK_OFFS, Failure, Sources, attempt
-from ingest.scenes.retrying import Stopped
 
 log: Final = logging.getLogger(__name__)
 Poll = Callable[[datetime, datetime | None], Any]

@@ -17,10 +17,10 @@ from ingest.imagery.scene import Grid, Scene
 from ingest.imagery.sensors import IMAGERY
 from ingest.imagery.stac import scene_from_item
 from ingest.scenes.access import Access
+from ingest.scenes.http_retries import Http
 from ingest.scenes.places import NotAllowed, Places
 from ingest.scenes.profiles import CatalogueProfile, ProfileError, load_profile, reading_of
 from ingest.scenes.record import FoundScene
-from ingest.scenes.retrying import Http
 
 _PIXEL_M: Final = 10.0
 """Everything is cut on 10 m pixels: what a parcel needs is counted in these, whatever a product's own are."""

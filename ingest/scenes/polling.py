@@ -16,11 +16,11 @@ from typing import Final, Protocol, TypeVar
 from db.sensors import Sensor
 from ingest.errors import IngestError
 from ingest.scenes.catalogue import Box, search
+from ingest.scenes.http_retries import Http, SourceUnavailable, Stopped
 from ingest.scenes.items import NotAScene, scene_of_item
 from ingest.scenes.profiles import CatalogueProfile
 from ingest.scenes.publish import Published
 from ingest.scenes.record import FoundScene
-from ingest.scenes.retrying import Http, SourceUnavailable, Stopped
 
 T = TypeVar("T")
 FIRST_SINCE: Final = timedelta(days=10)

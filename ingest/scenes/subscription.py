@@ -22,11 +22,11 @@ from db.sensors import Sensor
 from ingest.errors import IngestError
 from ingest.imagery.sensors import IMAGERY
 from ingest.scenes.catalogue import Box
+from ingest.scenes.http_retries import Bearer, Http, SourceRefused, SourceUnavailable
 from ingest.scenes.items import NotAScene, scene_of_item, sensor_of
 from ingest.scenes.polling import Outcome, Publish, Rejections
 from ingest.scenes.profiles import CatalogueProfile
 from ingest.scenes.record import FoundScene
-from ingest.scenes.retrying import Bearer, Http, SourceRefused, SourceUnavailable
 
 ODATA: Final = "https://catalogue.dataspace.copernicus.eu/odata/v1"
 TOKENS: Final = "https://identity.dataspace.copernicus.eu/auth/realms/CDSE/protocol/openid-connect/token"

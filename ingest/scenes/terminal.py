@@ -14,9 +14,9 @@ from db import scenes as ledger
 from db.connect import engine
 from devstack.addresses import resolve_broker, resolve_dsn
 from ingest.scenes.access import unsigned
+from ingest.scenes.http_retries import Clock, Http, Patience
 from ingest.scenes.places import Places, named
 from ingest.scenes.publish import ScenePublisher
-from ingest.scenes.retrying import Clock, Http, Patience
 from ingest.scenes.settings import SceneSettings
 from ingest.stream.settings import IngestSettings
 from terminal.output import console, printable

@@ -41,10 +41,12 @@ _SPREAD: Final = Limits(0.0, 1.0, "")
 _POWER: Final = Limits(1e-7, 100.0, "linear power", "send linear power, not dB")
 _POWER_SPREAD: Final = Limits(0.0, 100.0, "linear power", "send linear power, not dB")
 _SHARE: Final = Limits(0.0, 1.0, "")
-# Sentinel-2 has 143 relative orbits, Sentinel-1 175; 0 says "a composite of several".
-_ORBIT: Final = Limits(0, 175, "", "relative orbits are 1..175, 0 for a composite")
 _COUNT: Final = Limits(0, 2**31 - 1, "pixels")
 _REVISION: Final = Limits(0, 2**15 - 1, "")
+
+
+def _orbits(last: int) -> Limits:
+    return Limits(0, last, "", f"relative orbits are 1..{last}, 0 for a composite")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ S2: Final = ObservationSchema(
         (*_IDENTITY, *_LIFECYCLE, *_S2_VALUES, "n_clear", "clear_fraction", "pixels"),
     ),
     limits={
-        "relative_orbit": _ORBIT,
+        "relative_orbit": _orbits(175),  # it has 143; version 1 was published with Sentinel-1's limit
         "revision": _REVISION,
         **dict.fromkeys(S2_BANDS, _REFLECTANCE),
         "NDVI": _INDEX,
@@ -153,7 +155,7 @@ S1: Final = ObservationSchema(
         ),
     ),
     limits={
-        "relative_orbit": _ORBIT,
+        "relative_orbit": _orbits(175),
         "revision": _REVISION,
         "VV": _POWER,
         "VH": _POWER,

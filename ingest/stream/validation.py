@@ -1,5 +1,10 @@
 """From messages to rows that can be stored and rejections that say why the others cannot: pure, whole batches at once.
 
+A row can be refused in three places:
+    row_checks.faults         a value that cannot be true; called here, the last one that needs no database
+    Store._resolve            its season or parcel is not stored, or it was observed outside of the season (ingest.stream.store)
+    db.observations.insert    its key is stored with other values: a conflict
+
 No message holds the stream. What is wrong with one is a Rejection, also where nobody thought of it: whatever is raised
 while messages are validated together, they are validated by halves until the one that raises it is alone, and rejected.
 """

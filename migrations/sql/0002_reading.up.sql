@@ -1,3 +1,5 @@
+-- Superseded by 0006_recording.up.sql and later ones, which define nearly all of this anew: docs/sql.md names the file that counts.
+
 -- What analysts read. "Current" and "as known at T" are one query with another T: the newest row recorded by then.
 
 create function s2_known(parcel bigint, from_ timestamptz, to_ timestamptz, as_known_at timestamptz default 'infinity')

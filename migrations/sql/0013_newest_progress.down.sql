@@ -1,1 +1,1 @@
-drop index crop_progress_newest;
+drop index declarations_newest, parcels_newest, crop_progress_newest;

@@ -1,4 +1,4 @@
-"""An index for the newest progress of a season."""
+"""Indexes for the newest progress of a season and for what its sample rests on."""
 
 from migrations.script import run
 

@@ -1,4 +1,4 @@
-"""How the parcels of a region and declared crop stand: from their clear views, and as the rules ask it of many groups at once."""
+"""How the parcels of a region and declared crop stand: found from their clear views, and as arrays of many groups for the rules."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,32 +49,70 @@ def neighbours_of(
     because the mask misses a cloud now and then.
     """
     keys, index = np.unique(parcel, return_inverse=True)
-    n_days = (last - first).days + 1
-    at = (days - np.datetime64(first)).astype("m8[D]").astype(np.int64)
-    inside = (at >= 0) & (at < n_days)
-    views = np.full((len(keys), n_days), np.nan, np.float32)
-    np.fmax.at(views, (index[inside], at[inside]), ndvi[inside])
-    today = np.arange(n_days)
-    newest = np.maximum.accumulate(np.where(np.isfinite(views), today, -1), axis=1)  # (P, D) day of the last view
+    views = by_day(
+        index, (days - np.datetime64(first)).astype("m8[D]").astype(np.int64), ndvi, len(keys), n_days(first, last)
+    )
+    of_one_group, n = np.zeros(len(keys), np.int64), np.array([len(keys)])
+    share, median = stands_by_day(views, of_one_group, n, 0, settings)
+    return Neighbours(len(keys), first, share[0], median[0])
+
+
+def n_days(first: date, last: date) -> int:
+    """Return how many days there are from the first to the last, both included."""
+    return (last - first).days + 1
+
+
+def by_day(parcel: Ints, day: Ints, ndvi: Floats, n_parcels: int, n_days: int) -> Floats:
+    """Return (P, D) the NDVI of clear views (N,) by parcel and day, the greener one of two; NaN where there is none."""
+    views, inside = np.full((n_parcels, n_days), np.nan, np.float32), (day >= 0) & (day < n_days)
+    np.fmax.at(views, (parcel[inside], day[inside]), ndvi[inside])
+    return views
+
+
+def stands_by_day(views: Floats, group: Ints, n: Ints, first: int, settings: RuleSettings) -> tuple[Floats, Floats]:
+    """Return the share of parcels with a canopy and the median of their last views, (G, D - first), from day `first` on.
+
+    Args:
+        views: (P, D) clear views by day, NaN where there is none; VIEW_AGE_DAYS before `first` are enough.
+        group: (P,) ascending places of groups, each of the G at least once.
+        n: (G,) parcels of each group.
+        first: column of the first day wanted.
+        settings: thresholds.
+    """
+    today = np.arange(views.shape[1], dtype=np.int32)
+    newest = np.maximum.accumulate(np.where(np.isfinite(views), today, np.int32(-1)), axis=1)  # day of the last view
     # The view before the last: the last one as it stood the day before it.
     before = np.where(newest > 0, np.take_along_axis(newest, np.maximum(newest - 1, 0), axis=1), -1)
 
-    def seen(day: NDArray[np.int64]) -> NDArray[np.float32]:
-        is_recent = (day >= 0) & (today - day <= VIEW_AGE_DAYS)
+    def seen(day: NDArray[np.int32]) -> Floats:
+        is_recent = (day >= 0) & (today[first:] - day <= VIEW_AGE_DAYS)
         return np.where(is_recent, np.take_along_axis(views, np.maximum(day, 0), axis=1), np.float32(np.nan))
 
-    best = np.fmax(seen(newest), seen(before))  # (P, D), NaN where a parcel was not seen lately
-    n_seen = np.isfinite(best).sum(0)
-    enough = n_seen >= max(settings.neighbours_min, len(keys) / 2)
-    share, median = np.full(n_days, np.nan, np.float32), np.full(n_days, np.nan, np.float32)
-    share[enough] = (best[:, enough] > VEGETATION_NDVI).sum(0) / n_seen[enough]
-    if enough.any():
-        median[enough] = np.nanmedian(best[:, enough], axis=0)
-    return Neighbours(len(keys), first, share, median)
+    best = np.fmax(seen(newest[:, first:]), seen(before[:, first:]))  # NaN where a parcel was not seen lately
+    begins = np.searchsorted(group, np.arange(len(n)))
+    n_seen = np.add.reduceat(np.isfinite(best), begins, axis=0, dtype=np.int64)
+    n_standing = np.add.reduceat(best > VEGETATION_NDVI, begins, axis=0, dtype=np.int64)
+    enough = n_seen >= np.maximum(settings.neighbours_min, n / 2)[:, None]
+    share = np.where(enough, n_standing / np.maximum(n_seen, 1), np.nan).astype(np.float32)
+    ascending = _sorted_within(best, group)
+    low, high = (
+        np.take_along_axis(ascending, begins[:, None] + np.maximum(place, 0), axis=0)
+        for place in ((n_seen - 1) // 2, np.minimum(n_seen // 2, n[:, None] - 1))
+    )
+    return share, np.where(enough, (low + high) / np.float32(2), np.float32(np.nan))
+
+
+def _sorted_within(values: Floats, group: Ints) -> Floats:
+    """Return the columns of values (P, D) sorted within each group of rows, NaN last."""
+    order = np.argsort(values, axis=0, kind="stable")
+    by_group = np.argsort(
+        group.astype(np.int16)[order] if group.max(initial=0) < 2**15 else group[order], axis=0, kind="stable"
+    )
+    return np.take_along_axis(np.take_along_axis(values, order, axis=0), by_group, axis=0)
 
 
 def harvest_day(standing_share: NDArray[np.float32], settings: RuleSettings) -> int | None:
-    """Day on which the harvest of a season that is over began; None where the crop stood to the end, or never.
+    """Return the day on which the harvest of a season that is over began; None where the crop stood to the end, or never.
 
     The longest time that most fields stood ends with the harvest; it begins on the last day on which as many stood as in
     the middle of that time, less the share that may be lost early.
@@ -97,7 +135,8 @@ def harvest_day(standing_share: NDArray[np.float32], settings: RuleSettings) -> 
 class CropStands:
     """How the parcels of G groups stand, a group being a region and declared crop; the last of them is the group of nobody.
 
-    What the rules derive of a group alone is derived once. A parcel of which no group is known has the group -1, that of nobody.
+    What a rule needs to know of a whole group is computed here, once for all its parcels. A parcel without a known group has the
+    group -1: the last one, which has no parcels, days or dates.
     """
 
     n: Ints
@@ -160,7 +199,7 @@ class CropStands:
 
 
 def _padded(rows: Sequence[Floats], n_days: int) -> Floats:
-    """Return (G + 1, D) rows that NaN makes as long as the longest, and one of NaN."""
+    """Return (G + 1, D): the rows, each filled up with NaN to the longest, and a row of NaN for the group of nobody."""
     padded = np.full((len(rows) + 1, max(n_days, 1)), np.nan, np.float32)
     for nr, row in enumerate(rows):
         padded[nr, : len(row)] = row

@@ -1,14 +1,14 @@
 """The rules: pure functions from what is known of P parcels to what is found of each.
 
-A finding is NOT_EXECUTED (the rule does not apply), NOT_VALID (not enough evidence) or OK with a colour. No evidence is
+A finding is NOT_EXECUTED (the rule does not apply), NOT_VALID (not enough evidence) or OK with a colour. A lack of evidence is
 never non-compliance, and only clear views count here: reconstructed NDVI alone never turns a parcel red.
 
     green   nothing departs
     yellow  first departure, dated, waiting for confirmation
     red     the departure holds on a later, independent observation
 
-A rule is a list of cases, of which the first that applies to a parcel decides. The decisions are arrays; a finding with its
-evidence is made of those parcels only that someone asks for.
+A rule is a list of cases, of which the first that applies to a parcel decides. It decides of all parcels at once, in arrays (P,);
+a finding with its evidence is made only for the parcels whose finding is to be stored.
 Source: Sen4CAP L4C markers for levels; each constant says where it comes from.
 """
 
@@ -120,11 +120,11 @@ class Found:
     verdict: Ints
     """(P,) place in `VERDICTS`, `UNKNOWN` where nothing was found yet."""
     departed_on: Days
-    """(P,) NaT but where it departs."""
+    """(P,) since when it departs, NaT where it does not."""
 
     @classmethod
     def nothing(cls, n_parcels: int) -> "Found":
-        """Return that nothing was found yet."""
+        """Return `UNKNOWN` for each parcel."""
         return cls(np.full(n_parcels, UNKNOWN), np.full(n_parcels, np.datetime64("NaT"), "M8[D]"))
 
     def of(self, parcels: Ints | Bools) -> "Found":
@@ -132,7 +132,7 @@ class Found:
         return Found(self.verdict[parcels], self.departed_on[parcels])
 
     def differs(self, other: "Found") -> Bools:
-        """Return (P,) where verdict or departure differ."""
+        """Return (P,) whether verdict or departure differs."""
         days, others = self.departed_on.astype(np.int64), other.departed_on.astype(np.int64)  # NaT is one number
         return np.asarray((self.verdict != other.verdict) | (days != others))
 
@@ -145,9 +145,9 @@ class Case:
     """(P,)"""
     verdict: int
     evidence: Callable[[int], Mapping[str, Any]]
-    """Of a parcel by its place."""
+    """Returns the evidence of a parcel, given its place among the P."""
     confidence: Callable[[int], float] = lambda _: 1.0
-    """Likewise; what has no colour has none."""
+    """Returns the confidence of a parcel's finding, given its place; asked only where the verdict has a colour."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class Decisions:
     cases: Sequence[Case]
     """The first that applies decides; the last applies to all."""
     departed_on: Days
-    """(P,) of those that depart."""
+    """(P,) since when a parcel departs; counts only where the verdict is yellow or red."""
     found: Found = field(init=False)
     _case: Ints = field(init=False)
 
@@ -180,7 +180,7 @@ class Decisions:
 def crop_mismatch(
     declared: Sequence[str | None], posterior: Posteriors | None, previous: Found, settings: RuleSettings
 ) -> Decisions:
-    """Decide whether the declared class is improbable and another one is nearly sure, twice.
+    """Decide whether the declared class is improbable and another nearly sure, and whether that holds some days later.
 
     Args:
         declared: (P,) class of the declared crop, None where nothing is declared.
@@ -239,7 +239,7 @@ def crop_mismatch(
 
 
 def nothing_observed(declared: Sequence[str | None], settings: RuleSettings) -> Decisions:
-    """Decide what `crop_mismatch` does of parcels whose observations have all been withdrawn."""
+    """Return what `crop_mismatch` decides of parcels whose observations have all been withdrawn."""
     n_parcels = len(declared)
     unseen = _too_few(np.zeros(n_parcels, np.int64), settings)
     cases = [_undeclared(declared), Case(np.ones(n_parcels, bool), NOT_VALID, unseen.evidence)]
@@ -261,7 +261,7 @@ def _too_few(n_observations: Ints, settings: RuleSettings) -> Case:
 
 
 def no_emergence(views: ClearViews, stands: CropStands, group: Ints, settings: RuleSettings) -> Decisions:
-    """Decide whether the neighbours lay bare, the crop has long come up on them, and a parcel is still bare.
+    """Decide whether a parcel is still bare long after the crop has come up on its neighbours, which lay bare before.
 
     Args:
         views: of P parcels.
@@ -320,14 +320,14 @@ def no_emergence(views: ClearViews, stands: CropStands, group: Ints, settings: R
 def early_loss(
     views: ClearViews, stands: CropStands, group: Ints, is_new_stand: Bools, settings: RuleSettings
 ) -> Decisions:
-    """Decide whether a canopy was there and is gone while nearly all neighbours of the same crop still stand.
+    """Decide whether a parcel has lost its canopy while nearly all neighbours of the same crop still have theirs.
 
     Args:
         views: of P parcels.
         stands: how the parcels around stand.
         group: (P,) the group of each parcel's neighbours.
-        is_new_stand: (P,) the field bore another crop last season. A grassland sown anew is tilled while old ones stand: of a
-            crop whose neighbours are never bare this rule then says nothing.
+        is_new_stand: (P,) whether the field bore another crop last season. Grassland that is sown anew is tilled while the
+            old ones stand, so the rule is not executed for such a field where the neighbours are never bare.
         settings: thresholds.
     """
     of, harvest, everything = views.parcel, stands.harvest_from[group], np.ones(len(views.days), bool)
@@ -403,7 +403,7 @@ def _departures(
 ) -> list[Case]:
     """Return the cases of a departure: yellow at first, red once a view `confirm_days` later says the same.
 
-    Confidence 1 - 0.5^n of n agreeing views: a clear view is wrong in about half of the doubtful cases.
+    The confidence of n agreeing views is 1 - 0.5^n: a clear view is wrong in about half of the doubtful cases.
     """
     holds = seen_on - departed_on >= np.timedelta64(settings.confirm_days, "D")
 

@@ -6,7 +6,10 @@
 
 So the course of a parcel's posteriors is a function of what is known of it, not of when a worker came by, and rules on
 the course find the same after a pause. Anything else is: a state that is missing or of another model, one of which little would be
-left. A state belongs to a sequence of the model: that of a modality, or of all (mid fusion).
+left. A state belongs to a sequence of the model: that of a modality, or of all (early and mid fusion).
+
+States are stored by db/states.py in encoder_states, whose column `modality` holds the sequence's name: a modality's, "early" or "mid";
+of the gap filler "ndvi causal" or "ndvi retrospective"; under model_key 0 "series", the season's (monitor/season_series.py).
 
 Reads the batch's observations, its classifier, stored states and posteriors. Adds `classified` to the batch.
 """
@@ -31,8 +34,8 @@ from monitor.batch import Active, BatchContext, Classified, n_held
 from monitor.features import season_days
 from monitor.season_series import NEVER
 
-LEAST_LEFT: Final = 0.1
-"""Share of a state's weights that must be left when observations are taken out of it: the rounding then stays below 1e-6."""
+LEAST_LEFT: Final = 0.03
+"""Share of a state's weights that must be left when observations are taken out of it: the rounding then stays below 1e-5."""
 SAME: Final = 2e-6
 """Probabilities that differ by less are the same: the order of float32 sums changes them by some 1e-7."""
 

@@ -14,7 +14,8 @@ Nothing else is rewritten, and what the networks read up to `DELAY_DAYS` ago is 
 work for an acquisition does not grow with the season. A stored state is a cache: one that is missing, of another model or
 no longer what is known is made anew, and the rows are the same.
 
-Reads the batch's observations and curve model, stored states and days. Adds `curve` to the batch.
+Reads the batch's observations and gap filler, stored states and days. Adds `curve` to the batch; its rows are stored by `save`, see
+db/predictions.py.
 """
 
 from collections.abc import Iterator, Mapping
@@ -184,7 +185,8 @@ class _Days:
     @classmethod
     def of(cls, parcel: Ints, day: Ints, n_parcels: int) -> "_Days":
         """Return the different days of rows in any order."""
-        key = np.unique(parcel * _SPAN + day + _SPAN // 2)
+        key = np.sort(parcel * _SPAN + day + _SPAN // 2)
+        key = key[np.diff(key, prepend=-1) != 0]
         parcel, day = key // _SPAN, key % _SPAN - _SPAN // 2
         return cls(parcel, day, np.searchsorted(parcel, np.arange(n_parcels + 1)))
 

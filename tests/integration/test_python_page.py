@@ -70,6 +70,9 @@ def test_the_page_gives_posteriors_a_curve_with_its_picture_and_a_history(
     for number, code in enumerate(blocks("python.md", "python")):
         exec(compile(code, f"python.md, block {number}", "exec"), names)
     shown = capsys.readouterr().out
+    (readme,) = blocks("../README.md", "python")
+    exec(compile(readme, "README.md", "exec"), {})
+    assert "field-59" in capsys.readouterr().out
     assert "field-59" in shown
     assert "('maize', 'wheat')" in shown
     assert "declaration" in shown or "declared" in shown

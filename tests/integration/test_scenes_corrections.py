@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from db import scene_ledger
+from db import found_scenes
 from ingest.stream.producer import ObservationProducer
 from tests.integration.test_scenes_work import Killed, half_sent, killing
 from tests.made_scenes import START, World, blanked, check_optical, inside, optical, s1_item, s2_item, world
@@ -28,7 +28,7 @@ def chain(dsn: str, bootstrap: str, topic_prefix: str, tmp_path: Path) -> Iterat
 
 def retry(chain: World) -> None:
     with chain.engine.begin() as connection:
-        assert scene_ledger.retry(connection, None, ["cut", "failed"], chain.now())
+        assert found_scenes.retry(connection, None, ["cut", "failed"], chain.now())
     chain.work()
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from db import scene_ledger
+from db import found_scenes
 from db.scenes import STATES
 from ingest.scenes.items import NotAScene
 from tests.made_scenes import GRID, START, World, check_optical, inside, optical, s2_item, s2_name, world
@@ -148,7 +148,7 @@ def test_a_retry_tells_amended_parcels_anew_and_the_others_not(chain: World, tmp
     chain.store_parcels(boxes, unmonitorable=["forbidden"])
     for _ in range(2):
         with chain.engine.begin() as connection:
-            scene_ledger.retry(connection, [item.parent.name], STATES, chain.now())
+            found_scenes.retry(connection, [item.parent.name], STATES, chain.now())
         chain.work()
         after = chain.current()
         assert (after["a"]["revision"], after["a"]["n_clear"]) == (1, inside(boxes["a"]).sum())

@@ -12,8 +12,8 @@ from ingest.imagery.errors import SceneError
 from ingest.imagery.raster import Raster
 from ingest.imagery.scene import Band, Grid, Scene
 from ingest.scenes.access import KEYS, Access, NoKeys, unsigned
+from ingest.scenes.http_retries import Clock, Http, Patience, SourceRefused, SourceUnavailable
 from ingest.scenes.profiles import CatalogueProfile, load_profile
-from ingest.scenes.retrying import Clock, Http, Patience, SourceRefused, SourceUnavailable
 from tests.stac_server import Answer, Asked, Fault, StacServer
 
 NOW = datetime(2024, 5, 20, 12, tzinfo=UTC)

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ingest.scenes.http_retries import Clock, Http, Patience
 from ingest.scenes.items import scene_of_file
 from ingest.scenes.polling import Failure, Outcome, attempt, poll
 from ingest.scenes.profiles import load_profile
-from ingest.scenes.retrying import Clock, Http, Patience
 from ingest.scenes.sources import DatabaseSources
 from ingest.scenes.terminal import Unsigned
 from tests.made_scenes import START, World, check_optical, inside, optical, s2_item, world

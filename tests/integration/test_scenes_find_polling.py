@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from ingest.errors import BrokerUnavailable, IngestError
+from ingest.scenes.http_retries import Clock, Http, Patience, SourceRefused, SourceUnavailable, Stopped
 from ingest.scenes.polling import BACK_OFFS, Bookmark, Failure, Outcome, attempt, poll, rounded, source_name
 from ingest.scenes.profiles import CatalogueProfile, load_profile
 from ingest.scenes.publish import Published
 from ingest.scenes.record import FoundScene
-from ingest.scenes.retrying import Clock, Http, Patience, SourceRefused, SourceUnavailable, Stopped
 from tests.stac_server import Answer, Asked, Fault, StacServer
 
 BOX = (4.0, 50.0, 4.2, 50.2)

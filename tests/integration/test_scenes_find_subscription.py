@@ -12,10 +12,10 @@ from urllib.parse import parse_qs
 import pytest
 
 from ingest.errors import BrokerUnavailable, IngestError
+from ingest.scenes.http_retries import Clock, Http, Patience, SourceRefused, SourceUnavailable
 from ingest.scenes.profiles import CatalogueProfile, load_profile
 from ingest.scenes.publish import Published
 from ingest.scenes.record import FoundScene
-from ingest.scenes.retrying import Clock, Http, Patience, SourceRefused, SourceUnavailable
 from ingest.scenes.subscription import PASSWORD, TOKEN, USER, Credentials, NoCredentials, Pull, Subscription, subscribe
 from tests.stac_server import Answer, Asked, Fault, StacServer
 

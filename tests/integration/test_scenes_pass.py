@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from db import scene_ledger
+from db import found_scenes
 from db.scenes import STATES
 from tests.made_scenes import (
     GRID,
@@ -128,11 +128,11 @@ def test_parcels_of_a_tile_that_never_came_are_taken_over_by_the_next(chain: Wor
 
     def left() -> list[str]:
         with chain.engine.begin() as connection:
-            return scene_ledger.left_to_missing_tiles(connection, chain.now() - timedelta(days=1))
+            return found_scenes.left_to_missing_tiles(connection, chain.now() - timedelta(days=1))
 
     def again(name: str) -> None:
         with chain.engine.begin() as connection:
-            assert scene_ledger.retry(connection, [name], STATES, chain.now()) == [name]
+            assert found_scenes.retry(connection, [name], STATES, chain.now()) == [name]
         chain.work()
 
     at, name = START + timedelta(days=5), east.parent.name

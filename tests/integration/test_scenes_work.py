@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from db.scene_ledger import LedgerRow
+from db.found_scenes import LedgerRow
 from ingest.errors import DeliveryFailed
 from ingest.scenes import cutting, worker
 from ingest.scenes.adding import scenes_at

@@ -125,6 +125,24 @@ def test_the_tree_of_the_readme_is_the_tree() -> None:
     assert {path.relative_to(ROOT).as_posix() for path in packages - listed if path.name != "tests"} == set()
 
 
+def _defined(line: str) -> tuple[set[str], str] | None:
+    """Return the functions or views that a row of the SQL page names first, and the migration that it says defines them."""
+    row = re.fullmatch(r"\| (?P<names>`\w.*?) \|.*\| `(?P<migration>\d{4}_\w+)` \|", line)
+    return row and ({re.split(r"\W", one)[0] for one in _spans(row["names"]) if one[0] != "("}, row["migration"])
+
+
+def test_the_sql_page_names_the_migration_that_defines_each_function_and_view() -> None:
+    said = {
+        name: of[1] for line in _text(ROOT / "docs" / "sql.md").splitlines() if (of := _defined(line)) for name in of[0]
+    }
+    newest = dict[str, str]()
+    for path in sorted((ROOT / "migrations" / "sql").glob("*.up.sql")):
+        made = re.findall(r"^create (?:or replace )?(?:function|view) (\w+)", path.read_text(), re.MULTILINE)
+        newest |= dict.fromkeys(made, path.name.removesuffix(".up.sql"))
+    assert len(said) == 12
+    assert said == {name: newest[name] for name in said}
+
+
 def test_the_readme_is_short() -> None:
     assert len(_text(ROOT / "README.md").splitlines()) < 150
 

@@ -54,7 +54,7 @@ class ThermalSums:
 
 
 def band(of: ItemBand, _: Profile) -> Band:
-    return Band(of.href, "reflectance", of.scale or 1.0, 0.0, 0.0)
+    return Band(of.href, "kelvin", of.scale or 1.0, 0.0, 0.0)
 
 
 @pytest.fixture

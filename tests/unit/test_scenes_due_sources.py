@@ -9,8 +9,8 @@ import pytest
 from db.errors import DatabaseUnavailable
 from db.scene_sources import SceneSource
 from ingest.scenes.due_sources import keep_polling, poll_once
+from ingest.scenes.http_retries import SourceUnavailable, Stopped
 from ingest.scenes.polling import BACK_OFFS, Bookmark, Outcome
-from ingest.scenes.retrying import SourceUnavailable, Stopped
 
 NOW = datetime(2024, 5, 20, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -157,3 +157,26 @@ def test_states_are_cut_and_joined_by_parcel() -> None:
     state = attention_state.update(attention_state.init(PARCELS, HEADS, WIDTH), logits, values, parcel)
     joined: State = attention_state.concatenate([state.take(torch.tensor([0, 1])), state.take(torch.tensor([2, 3]))])
     assert attention_state.finish(joined).equal(attention_state.finish(state))
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10**6), sharpness=st.floats(0.1, 8.0))
+def test_what_is_taken_out_leaves_the_rest(seed: int, sharpness: float) -> None:
+    """As long as 3 % of the weights are left, the rest's mean is right to 1e-5."""
+    random = torch.Generator().manual_seed(seed)
+    logits, values = sharpness * torch.randn(40, 4, generator=random), torch.randn(40, 4, 8, generator=random)
+    parcel, is_out = torch.arange(40) // 8, torch.arange(40) % 8 >= 6
+    nothing = attention_state.init(5, 4, 8)
+    whole, part, rest = (
+        attention_state.update(nothing, logits[rows], values[rows], parcel[rows])
+        for rows in (is_out | ~is_out, is_out, ~is_out)
+    )
+    reduced, left = attention_state.take_out(whole, part)
+    enough = left >= 0.03
+    got, want = attention_state.finish(reduced)[enough], attention_state.finish(rest)[enough]
+    assert torch.allclose(got, want, atol=1e-5)
+    again = attention_state.finish(attention_state.merge(reduced, part))
+    assert torch.allclose(again, attention_state.finish(whole), atol=1e-6)
+    unseen, all_left = attention_state.take_out(nothing, nothing)
+    assert not unseen.is_seen.any()
+    assert (all_left == 1).all()

@@ -10,7 +10,7 @@ from db.seasons import Season
 from models.classifier.network import ModalityConfig
 from models.classifier.normalisation import Observations
 from training import season_models
-from training.stored_season import TrainingData, blocks, hold_out
+from training.stored_season import TrainingData, blocks, hold_out, modality
 
 
 def test_near_parcels_share_a_block_and_far_ones_do_not() -> None:
@@ -31,6 +31,17 @@ def test_whole_blocks_are_held_out(seed: int) -> None:
 def test_the_split_is_the_same_every_time() -> None:
     block, labels = np.arange(100) // 5, np.arange(100) % 3
     assert np.array_equal(hold_out(block, labels, 0.2, 1), hold_out(block, labels, 0.2, 1))
+
+
+@pytest.mark.parametrize("name", ["s1a", "s1d", "s1"])
+def test_a_modality_of_radar_reads_both_polarisations_and_their_ratio(name: str) -> None:
+    assert modality(name, np.zeros(0, "V1"), 8, has_sets=False).channels == ("VV", "VH", "VV-VH")
+
+
+@pytest.mark.parametrize("name", ["l8", "S2", "s3"])
+def test_a_modality_whose_channels_nobody_named_is_not_taken_for_radar(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}.*no channels"):
+        modality(name, np.zeros(0, "V1"), 8, has_sets=False)
 
 
 def season_of_two_crops() -> TrainingData:
