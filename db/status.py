@@ -72,7 +72,7 @@ def season_groups(connection: sa.Connection) -> list[Group]:
             from g join seasons using (season_key)
             left join (select season_key, collection, count(distinct parcel_key) as pending_parcels,
                               min(w.recorded_at) as pending_since
-                       from pending_work w join parcels using (parcel_key) group by 1, 2) w using (season_key, collection)
+                       from pending_work w group by 1, 2) w using (season_key, collection)
             order by starts_on desc, collection""")
     )
     return [Group(**row._mapping) for row in rows]
@@ -130,7 +130,7 @@ _STORED = """
         join models using (model_key, task) join seasons using (season_key)
     union all select 'monitor', 'pending in ' || name || ' / ' || collection,
             count(distinct parcel_key) || ' parcels, oldest since ' || to_char(min(w.recorded_at), 'YYYY-MM-DD HH24:MI') || ' UTC'
-        from pending_work w join parcels p using (parcel_key) join seasons using (season_key) group by name, collection
+        from pending_work w join seasons using (season_key) group by name, collection
     union all select 'monitor', 'postponed', count(distinct parcel_key) || ' parcels: ' || max(last_error)
         from pending_work where attempts > 0 having count(*) > 0
     union all select 'alerts', 'open, ' || rule || ', ' || colour, count(*)::text from alerts

@@ -216,6 +216,8 @@ pending_work: Final = _table(
     not_before=_time,
     last_error=sa.Text,
     task=sa.Text,
+    season_key=sa.SmallInteger,
+    collection=sa.Text,
 )
 models: Final = _table(
     "models",

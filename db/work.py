@@ -6,6 +6,7 @@ observations. An observation and its pending row are inserted together, so the s
 removes is what it has folded, and what is committed later stays pending. A worker that dies lets go of its locks.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +17,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from db.columns import fetch_columns
+from db.series import Keys
 
 Task = Literal["classifier", "ndvi", "rules"]
 """What is made anew of a parcel: states and posteriors, the curve, or only the findings (its neighbours changed)."""
@@ -75,29 +77,72 @@ def claim(connection: sa.Connection, limit: int, now: datetime, after: tuple[int
         after: season and collection of the claim before: the others have their turn first, so that none starves.
     """
     for season_key, collection in _in_turn(connection, after):
-        # Oldest work first, but any work before none: the first may all be in the hands of other workers.
-        for window in (50 * limit, None):
-            locked = connection.execute(
-                _LOCK,
-                {"season_key": season_key, "collection": collection, "now": now, "limit": limit, "window": window},
-            ).all()
-            if locked:
-                return _claimed(connection, season_key, collection, locked)
+        parcel_keys, oldest = _lock(connection, (season_key, collection), limit, now)
+        if len(parcel_keys):
+            return _claimed(connection, (season_key, collection), parcel_keys, oldest)
     return None
 
 
-# The lock is on `parcels`, which ingest never updates: a claim never waits for ingest, nor ingest for a claim. "No key update"
-# leaves foreign keys of new observations free to check the row. Skip locked: workers take different parcels, none waits.
-_LOCK: Final = sa.text("""
-    with due as materialized (
-        select parcel_key, min(pending_key) as oldest from (
-            select w.parcel_key, w.pending_key from pending_work w join parcels p using (parcel_key)
-            where (p.season_key, p.collection) = (:season_key, :collection)
-              and (not_before is null or not_before <= :now)
-            order by w.pending_key limit :window
-        ) head group by parcel_key)
-    select parcel_key, oldest from parcels join due using (parcel_key)
-    order by oldest limit :limit for no key update of parcels skip locked""")
+def _lock(connection: sa.Connection, queue: tuple[int, str], limit: int, now: datetime) -> tuple[Keys, Keys]:
+    """Lock up to `limit` parcels, oldest work first; return their keys and the oldest pending key of each.
+
+    Reads the queue page by page until there are enough, or some after `_PAGES` pages: the first may all be in the hands of
+    other workers, and any work comes before none.
+    """
+    locked, oldest, seen, after = [_NONE], [_NONE], _NONE, 0
+    for nr in itertools.count():
+        n_free = limit - sum(map(len, locked))
+        if n_free == 0 or (nr >= _PAGES and n_free < limit):
+            break
+        head = _page(connection, queue, after, max(4 * limit, _SMALLEST_PAGE), now)
+        if len(head) == 0:
+            break
+        parcels, first = np.unique(head["parcel_key"], return_index=True)
+        is_other = ~np.isin(parcels, seen)
+        order = np.argsort(first[is_other])
+        parcels, first = parcels[is_other][order], first[is_other][order]
+        taken = _skip_locked(connection, parcels, limit, n_free)
+        locked.append(parcels[taken])
+        oldest.append(head["pending_key"][first[taken]])
+        seen, after = np.concatenate([seen, parcels]), int(head["pending_key"][-1])
+    return np.concatenate(locked), np.concatenate(oldest)
+
+
+_NONE: Final[Keys] = np.empty(0, np.int64)
+_PAGES: Final = 10
+_SMALLEST_PAGE: Final = 1000
+
+
+def _page(
+    connection: sa.Connection, queue: tuple[int, str], after: int, n_rows: int, now: datetime
+) -> NDArray[np.void]:
+    """Return pending_key and parcel_key of the next rows of a queue that are due."""
+    return fetch_columns(
+        connection,
+        """select pending_key, parcel_key from pending_work
+           where (season_key, collection) = (%s, %s) and pending_key > %s and (not_before is null or not_before <= %s)
+           order by season_key, collection, pending_key limit %s""",
+        [*queue, after, now, n_rows],
+        {"pending_key": "bigint", "parcel_key": "bigint"},
+    )
+
+
+def _skip_locked(connection: sa.Connection, parcels: Keys, at_once: int, n: int) -> NDArray[np.intp]:
+    """Lock the first n parcels that nobody has locked, asking for some at once; return their places, ascending."""
+    taken: list[int] = []
+    for start in range(0, len(parcels), at_once):
+        # The lock is on `parcels`, which ingest never updates: a claim never waits for ingest, nor ingest for a claim. "No
+        # key update" leaves foreign keys of new observations free to check the row. Skip locked: workers take different
+        # parcels, none waits.
+        rows = connection.exec_driver_sql(
+            """select nr from unnest(%s) with ordinality as due (parcel_key, nr) join parcels using (parcel_key)
+               order by nr limit %s for no key update of parcels skip locked""",
+            (parcels[start : start + at_once], n - len(taken)),
+        )
+        taken += [start + nr - 1 for nr in rows.scalars()]
+        if len(taken) == n:
+            break
+    return np.array(taken, np.intp)
 
 
 def _in_turn(connection: sa.Connection, after: tuple[int, str] | None) -> Iterator[tuple[int, str]]:
@@ -109,21 +154,18 @@ def _in_turn(connection: sa.Connection, after: tuple[int, str] | None) -> Iterat
     yield from watched[:first]
 
 
-def _claimed(connection: sa.Connection, season_key: int, collection: str, locked: Sequence[sa.Row]) -> Claim:  # type: ignore[type-arg]
+def _claimed(connection: sa.Connection, queue: tuple[int, str], parcel_keys: Keys, oldest: Keys) -> Claim:
     # A parcel that another worker has let go of since this transaction's snapshot: what the snapshot shows as pending is
     # done. Its oldest pending row is gone then, and locking that row fails at once in place of the whole batch at its end.
-    connection.execute(
-        sa.text("select from pending_work where pending_key = any(:oldest) for update"),
-        {"oldest": [row.oldest for row in locked]},
-    )
-    parcel_keys = np.sort(np.array([row.parcel_key for row in locked], np.int64))
+    connection.exec_driver_sql(f"select from pending_work where {_OWN} for update", (*queue, oldest))
+    parcel_keys = np.sort(parcel_keys)
     pending = fetch_columns(
         connection,
         """select pending_key, parcel_key, coalesce(array_position(%s, task), 0) as task_nr,
                   coalesce(sensor = 'S2', false) as is_s2, coalesce(observed_at, 'epoch') as observed_at,
                   coalesce(relative_orbit, 0) as relative_orbit, coalesce(revision, 0) as revision, attempts
            from pending_work where parcel_key = any(%s) order by pending_key""",
-        [list(TASKS), parcel_keys.tolist()],
+        [list(TASKS), parcel_keys],
         {
             "pending_key": "bigint",
             "parcel_key": "bigint",
@@ -135,24 +177,25 @@ def _claimed(connection: sa.Connection, season_key: int, collection: str, locked
             "attempts": "smallint",
         },
     )
-    return Claim(season_key, collection, parcel_keys, pending)
+    return Claim(*queue, parcel_keys, pending)
+
+
+_OWN: Final = "(season_key, collection) = (%s, %s) and pending_key = any(%s)"
 
 
 def done(connection: sa.Connection, work: Claim) -> None:
     """Remove what the claim covered; what was committed since its snapshot stays pending."""
     # By pending key, never by parcel: a row that the snapshot did not show has not been folded.
-    connection.execute(
-        sa.text("delete from pending_work where pending_key = any(:keys)"),
-        {"keys": work.pending["pending_key"].tolist()},
+    connection.exec_driver_sql(
+        f"delete from pending_work where {_OWN}", (work.season_key, work.collection, work.pending["pending_key"])
     )
 
 
 def postpone(connection: sa.Connection, work: Claim, not_before: datetime, error: str) -> None:
     """Keep the claim's work for later with the error that stopped it (nothing is lost, `status` shows it)."""
-    connection.execute(
-        sa.text("""update pending_work set attempts = least(attempts + 1, 32767), not_before = :not_before, last_error = :error
-                   where pending_key = any(:keys)"""),
-        {"keys": work.pending["pending_key"].tolist(), "not_before": not_before, "error": error[:500]},
+    connection.exec_driver_sql(
+        f"""update pending_work set attempts = least(attempts + 1, 32767), not_before = %s, last_error = %s where {_OWN}""",
+        (not_before, error[:500], work.season_key, work.collection, work.pending["pending_key"]),
     )
 
 
@@ -172,8 +215,8 @@ def mark(connection: sa.Connection, parcel_keys: Sequence[int], task: Task, now:
     A mark that is pending already is no reason to leave one out: a worker may hold it, with a snapshot from before.
     """
     return connection.execute(
-        sa.text("""insert into pending_work (parcel_key, recorded_at, task)
-                   select parcel_key, :now, :task from parcels
+        sa.text("""insert into pending_work (season_key, collection, parcel_key, recorded_at, task)
+                   select season_key, collection, parcel_key, :now, :task from parcels
                    where parcel_key = any(:keys) and not_monitorable_reason is null"""),
         {"keys": list(parcel_keys), "now": now, "task": task},
     ).rowcount
@@ -182,8 +225,8 @@ def mark(connection: sa.Connection, parcel_keys: Sequence[int], task: Task, now:
 def mark_season(connection: sa.Connection, season_key: int, collection: str, task: Task, now: datetime) -> int:
     """Ask for a task to be done anew of every observed parcel of a season (a new model was activated); returns how many."""
     return connection.execute(
-        sa.text("""insert into pending_work (parcel_key, recorded_at, task)
-                   select parcel_key, :now, :task from parcels
+        sa.text("""insert into pending_work (season_key, collection, parcel_key, recorded_at, task)
+                   select season_key, collection, parcel_key, :now, :task from parcels
                    where (season_key, collection) = (:season_key, :collection) and not_monitorable_reason is null
                      and (exists (select from s2_observations o where o.parcel_key = parcels.parcel_key)
                           or exists (select from s1_observations o where o.parcel_key = parcels.parcel_key))"""),

@@ -80,16 +80,19 @@ def copy_raw(database: Engine, rows: pa.Table) -> float:
     n_rows = rows.num_rows
     with database.begin() as connection:
         keys: dict[str, int] = dict(driver(connection).execute("select source_id, parcel_key from parcels").fetchall())
+        season_key = driver(connection).execute("select season_key from seasons").fetchall()[0][0]
     named |= {
         "parcel_key": pa.array([keys[name] for name in rows["parcel_id"].to_pylist()], pa.int64()),
         "scene_key": pa.repeat(pa.scalar(1, pa.int64()), n_rows),
         "recorded_at": named["observed_at"],
         "sensor": pa.repeat("S2", n_rows),
+        "season_key": pa.repeat(pa.scalar(season_key, pa.int16()), n_rows),
+        "collection": pa.repeat("bench", n_rows),
     }
     tables = {
         "s2_observations": (*KEY, "recorded_at", *SENSORS["S2"].values),
         "pixel_sets": (*KEY, "sensor", "pixels"),
-        "pending_work": (*KEY, "sensor", "recorded_at"),
+        "pending_work": ("season_key", "collection", *KEY, "sensor", "recorded_at"),
     }
     payloads = {table: b"".join(copy_rows([named[name] for name in names])) for table, names in tables.items()}
 

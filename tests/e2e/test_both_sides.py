@@ -439,8 +439,9 @@ def test_two_workers_share_one_backlog_and_several_collections(dsn: str) -> None
             registry.activate(connection, 1, collection, 1, datetime.now(UTC))
         # 100 marks a parcel: the first 50 * 4 marks are of two parcels.
         connection.execute(
-            sa.text("""insert into pending_work (parcel_key, recorded_at, task)
-                       select parcel_key, now(), 'rules' from parcels, generate_series(1, 100) order by parcel_key""")
+            sa.text("""insert into pending_work (season_key, collection, parcel_key, recorded_at, task)
+                       select season_key, collection, parcel_key, now(), 'rules'
+                       from parcels, generate_series(1, 100) order by parcel_key""")
         )
     now, snapshot = datetime.now(UTC), {"isolation_level": "REPEATABLE READ"}
     with (

@@ -322,7 +322,8 @@ def test_lists_say_what_waits_for_what(connection: sa.Connection, run: Run) -> N
         )
     )
     connection.execute(
-        sa.text("insert into pending_work (parcel_key, recorded_at, sensor) select parcel_key, :at, 'S2' from parcels"),
+        sa.text("""insert into pending_work (season_key, collection, parcel_key, recorded_at, sensor)
+                   select season_key, collection, parcel_key, :at, 'S2' from parcels"""),
         {"at": LOADED},
     )
     connection.commit()

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from db import history, migrate, tables
+from db import history, migrate, tables, work
 from db.connect import connect, engine
 
 PARCELS, DATES = 400, 120
@@ -69,7 +69,7 @@ def test_up_down_up(empty_dsn: str) -> None:
 
 
 def test_one_step_at_a_time(empty_dsn: str) -> None:
-    revisions = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0009", "0010", "0012", "0013", "0011"]
+    revisions = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0009", "0010", "0012", "0013", "0011", "0014"]
     seen = {}
     for revision in revisions:
         migrate.upgrade(empty_dsn, revision)
@@ -239,10 +239,73 @@ def test_a_month_touches_only_its_chunks(season_of_rows: sa.Connection) -> None:
     assert 1 <= len(chunks) <= 2
 
 
+UNWATCHED, WATCHED = 200_000, 20_000
+
+
+@pytest.fixture
+def backlog(connection: sa.Connection) -> sa.Connection:
+    """Much that is pending of a season without a model, older than what is pending of one with a model."""
+    for statement in (
+        """insert into seasons (name, starts_on, ends_on) values ('2022', '2022-01-01', '2022-12-31'),
+           ('2023', '2023-01-01', '2023-12-31')""",
+        "insert into regions (code) values ('r')",
+        """insert into parcels (collection, season_key, source_id, region_key, recorded_at)
+           select 'c', season_key, 'p' || nr, region_key, now() from seasons, regions, generate_series(1, 10000) nr""",
+        """insert into models (model_id, task, config, metrics, trained_on, description, weights, recorded_at)
+           values ('m', 'ndvi', '{}', '{}', '{}', '', '', now())""",
+        """insert into model_activations select season_key, 'c', 'ndvi', now(), model_key
+           from seasons, models where name = '2023'""",
+        *(
+            f"""insert into pending_work (season_key, collection, parcel_key, recorded_at, task)
+                select season_key, collection, parcel_key, now(), 'rules'
+                from generate_series(1, {n} / 10000), parcels join seasons using (season_key) where name = '{season}'"""
+            for season, n in (("2022", UNWATCHED), ("2023", WATCHED))
+        ),
+        "analyze pending_work",
+        "analyze parcels",
+    ):
+        connection.execute(sa.text(statement))
+    return connection
+
+
+def fetched(connection: sa.Connection) -> dict[str, tuple[int, int]]:
+    """Sequential scans and rows fetched by index in this transaction, by table."""
+    rows = connection.execute(
+        sa.text("""select relname, seq_scan, idx_tup_fetch from pg_stat_xact_user_tables
+                   where relname in ('pending_work', 'parcels')""")
+    )
+    return {row.relname: (row.seq_scan, row.idx_tup_fetch) for row in rows}
+
+
+def test_a_claim_reads_the_head_of_its_own_queue(backlog: sa.Connection) -> None:
+    before = fetched(backlog)
+    claimed = work.claim(backlog, 500, datetime.now(UTC))
+    assert claimed is not None
+    assert (len(claimed.parcel_keys), len(claimed.pending)) == (500, 1000)
+    work.done(backlog, claimed)
+    after = fetched(backlog)
+    assert {name: after[name][0] - before[name][0] for name in after} == {"pending_work": 0, "parcels": 0}
+    read = {name: after[name][1] - before[name][1] for name in after}
+    # A page of 4 rows a parcel, the oldest row of each, all rows of each, and their removal.
+    assert read["pending_work"] <= 500 * (4 + 1 + 2 + 2)
+    assert read["parcels"] <= 500
+
+
+def test_a_claim_goes_past_parcels_that_others_hold(backlog: sa.Connection, dsn: str) -> None:
+    backlog.get_transaction().commit()  # type: ignore[union-attr]
+    now = datetime.now(UTC)
+    with engine(dsn).connect() as one, engine(dsn).connect() as another:
+        first, second = work.claim(one, 4000, now), work.claim(another, 50, now)
+        assert first is not None
+        assert second is not None
+        assert len(second.parcel_keys) == 50
+        assert second.parcel_keys.min() > first.parcel_keys.max()
+
+
 def test_the_claim_of_a_parcels_pending_work_has_an_index(season_of_rows: sa.Connection) -> None:
     season_of_rows.execute(
-        sa.text("""insert into pending_work (parcel_key, recorded_at, task)
-                   select parcel_key, now(), 'rules' from parcels, generate_series(1, 20)""")
+        sa.text("""insert into pending_work (season_key, collection, parcel_key, recorded_at, task)
+                   select season_key, collection, parcel_key, now(), 'rules' from parcels, generate_series(1, 20)""")
     )
     season_of_rows.execute(sa.text("analyze pending_work"))
     (explained,) = season_of_rows.execute(
