@@ -35,7 +35,7 @@ _SEND: Final[Mapping[Kind, str]] = {
     "date": "date_send({}::date)",
 }
 _ARRAY_HEAD: Final = [("dimensions", ">i4"), ("has_null", ">i4"), ("oid", ">i4"), ("length", ">i4"), ("lower", ">i4")]
-_EPOCH: Final = np.datetime64("2000-01-01T00:00:00", "us")  # PostgreSQL counts microseconds and days from here
+EPOCH: Final = np.datetime64("2000-01-01T00:00:00", "us")  # PostgreSQL counts microseconds and days from here
 
 
 def fetch_columns(
@@ -82,9 +82,9 @@ def _native(rows: NDArray[np.void], columns: Mapping[str, Kind | int]) -> NDArra
             continue
         values = rows[name].astype(rows[name].dtype.newbyteorder("="))
         if kind == "time":
-            native[name] = _EPOCH + values.astype("m8[us]")
+            native[name] = EPOCH + values.astype("m8[us]")
         elif kind == "date":
-            native[name] = _EPOCH.astype("M8[D]") + values.astype("m8[D]")
+            native[name] = EPOCH.astype("M8[D]") + values.astype("m8[D]")
         else:
             native[name] = values
     return native

@@ -54,12 +54,18 @@ def load_parcels(
     keys: Sequence[int] | None = None,
 ) -> list[Parcel]:
     """Return parcels of a season in key order, each with the declaration recorded last by `as_known_at` (None: ever)."""
+    # Some thousand keys are looked up one by one: as a condition beside those on the season they would filter all its parcels.
+    source = (
+        "parcels"
+        if keys is None
+        else "unnest(cast(:keys as bigint[])) wanted (parcel_key) join parcels using (parcel_key)"
+    )
     rows = connection.execute(
-        sa.text("""
+        sa.text(f"""
             select parcel_key, collection, seasons.name, source_id, regions.code, area_ha, perimeter_m, bbox_fill,
                    ST_X(ST_Centroid(geom)), ST_Y(ST_Centroid(geom)), not_monitorable_reason,
                    declared.crop_code, declared.crop_name, declared.hcat_code
-            from parcels join seasons using (season_key) join regions using (region_key)
+            from {source} join seasons using (season_key) join regions using (region_key)
             left join lateral (
                 select crop_code, crop_name, hcat_code from declarations
                 where declarations.parcel_key = parcels.parcel_key
@@ -68,13 +74,12 @@ def load_parcels(
             ) declared on true
             where seasons.name = :season
               and (cast(:collection as text) is null or collection = :collection)
-              and (cast(:keys as bigint[]) is null or parcel_key = any(:keys))
             order by parcel_key"""),
         {
             "season": season if isinstance(season, str) else season.name,
             "collection": collection,
             "as_known_at": as_known_at,
-            "keys": None if keys is None else list(keys),
+            **({} if keys is None else {"keys": list(keys)}),
         },
     )
     return [Parcel(*row) for row in rows]

@@ -164,7 +164,9 @@ def _claimed(connection: sa.Connection, queue: tuple[int, str], parcel_keys: Key
         """select pending_key, parcel_key, coalesce(array_position(%s, task), 0) as task_nr,
                   coalesce(sensor = 'S2', false) as is_s2, coalesce(observed_at, 'epoch') as observed_at,
                   coalesce(relative_orbit, 0) as relative_orbit, coalesce(revision, 0) as revision, attempts
-           from pending_work where parcel_key = any(%s) order by pending_key""",
+           from unnest(%s) wanted (key)
+           cross join lateral (select * from pending_work where parcel_key = key offset 0) pending  -- by index, whatever the backlog
+           order by pending_key""",
         [list(TASKS), parcel_keys],
         {
             "pending_key": "bigint",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from db.predictions import MODALITIES
@@ -161,7 +162,8 @@ def _encoded(
         else None
         for one in model.config.modalities
     }
-    largest = max((len(one) for stored in sets.values() if stored for one in stored if one), default=0) // 2
+    sizes = [pc.max(pc.binary_length(stored)).as_py() or 0 for stored in sets.values() if stored is not None]
+    largest = max(sizes, default=0) // 2
     if end - begin > 1 and largest * (end - begin) > NUMBERS_AT_ONCE:
         middle = (begin + end) // 2
         halves = ((begin, middle), (middle, end))

@@ -5,6 +5,8 @@ from datetime import date
 from typing import Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from db.connect import Connection
@@ -43,7 +45,7 @@ def packed(
     rows: NDArray[np.void],
     parcel: NDArray[np.int64],
     starts_on: date,
-    sets: Sequence[bytes | None] | None = None,
+    sets: pa.BinaryArray | None = None,
 ) -> Observations:
     """Rows (N,) of one modality and, if given, their pixel sets; parcel (N,) is the index of each row's, ascending."""
     pixels = means(rows, modality.channels)[:, :, None]
@@ -84,19 +86,19 @@ def _channel(rows: NDArray[np.void], name: str) -> NDArray[np.float32]:
 
 
 def _with_pixel_sets(
-    single: NDArray[np.float32], stored: Sequence[bytes | None], sensor: Sensor, channels: Sequence[str]
+    single: NDArray[np.float32], stored: pa.BinaryArray, sensor: Sensor, channels: Sequence[str]
 ) -> NDArray[np.float32]:
     """Return (N, C, S) pixel sets where stored, else the single mean pixel; NaN fills up."""
     bands, scale = SENSORS[sensor].pixel_bands, SENSORS[sensor].pixel_scale
-    sets = [None if one is None else np.frombuffer(one, "<i2").reshape(len(bands), -1) for one in stored]
-    largest = max((one.shape[1] for one in sets if one is not None), default=1)
-    raw = np.full((len(single), len(bands), max(largest, 1)), INVALID_PIXEL, np.int16)
-    for out, one in zip(raw, sets, strict=True):
-        if one is not None:
-            out[:, : one.shape[1]] = one
+    is_mean = stored.is_null().to_numpy(zero_copy_only=False)
+    n = pc.binary_length(stored).fill_null(0).to_numpy() // (2 * len(bands))
+    raw = np.full((len(single), len(bands), max(int(n.max(initial=1)), 1)), INVALID_PIXEL, np.int16)
+    for size in np.unique(n[n > 0]).tolist():  # sets of one size at once
+        rows = np.flatnonzero(n == size)
+        numbers = b"".join(stored.take(pa.array(rows)).to_pylist())
+        raw[rows, :, :size] = np.frombuffer(numbers, "<i2").reshape(len(rows), len(bands), size)
     physical = np.where(raw == INVALID_PIXEL, np.float32(np.nan), raw / np.float32(scale)).astype(np.float32)
     pixels = np.stack([_of_bands(physical, bands, name) for name in channels], axis=1)
-    is_mean = np.array([one is None for one in sets], bool)
     pixels[is_mean, :, :1] = single[is_mean]
     return pixels
 

@@ -110,7 +110,11 @@ def _observations(
         config = modality(name, known, pixels, has_sets=any(one is not None for one in sets))
         configs.append(config)
         found[name] = packed(
-            config, rows, rows["parcel_key"], season.starts_on, sets.tolist() if config.pixels > 1 else None
+            config,
+            rows,
+            rows["parcel_key"],
+            season.starts_on,
+            pa.array(sets.tolist(), pa.binary()) if config.pixels > 1 else None,
         )
     return tuple(configs), found
 

@@ -3,6 +3,7 @@
 from datetime import date
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from db.series import INVALID_PIXEL
@@ -32,7 +33,7 @@ def test_directions_are_never_mixed() -> None:
 def test_pixel_sets_fill_up_with_nan_and_a_missing_one_is_the_mean() -> None:
     single = np.array([[[0.5], [0.25]], [[0.9], [0.1]]], np.float32)
     stored = [np.arange(20, dtype="<i2").reshape(10, 2).tobytes(), None]
-    got = features._with_pixel_sets(single, stored, "S2", ("B02", "B12"))
+    got = features._with_pixel_sets(single, pa.array(stored, pa.binary()), "S2", ("B02", "B12"))
     assert got.shape == (2, 2, 2)
     np.testing.assert_allclose(got[0], np.array([[0, 1], [18, 19]]) / 1e4, atol=1e-7)
     np.testing.assert_allclose(got[1, :, 0], [0.9, 0.1])
@@ -43,7 +44,9 @@ def test_an_invalid_pixel_is_nan_in_every_channel_and_index() -> None:
     pixels = np.full((10, 2), 3000, "<i2")
     pixels[:, 1] = INVALID_PIXEL
     pixels[6, 0] = 5000  # B08
-    got = features._with_pixel_sets(np.zeros((1, 2, 1), np.float32), [pixels.tobytes()], "S2", ("B04", "NDVI"))
+    got = features._with_pixel_sets(
+        np.zeros((1, 2, 1), np.float32), pa.array([pixels.tobytes()], pa.binary()), "S2", ("B04", "NDVI")
+    )
     assert np.isnan(got[0, :, 1]).all()
     assert got[0, 1, 0] == pytest.approx(0.25)
 
