@@ -41,3 +41,8 @@ def settle(connection: sa.Connection, as_known_at: datetime | None) -> None:
 def take_the_callers_clock(connection: sa.Connection) -> None:
     """Let a replay's moved clock give the times of this database; only one process may then write to it."""
     connection.execute(sa.text("update recording set clock = 'caller'"))
+
+
+def take_the_databases_clock(connection: sa.Connection) -> None:
+    """Let the database's clock give the times again, as it does where nothing is replayed."""
+    connection.execute(sa.text("update recording set clock = 'database'"))

@@ -1,6 +1,6 @@
 """Acquisitions of a parcel a second through the whole chain, with the share of each step, and what a later day costs more.
 
-    python -m research.bench.end_to_end [--json] [--parcels 20000] [--days 10] [--growth-parcels 2000]
+    python -m research.bench.end_to_end [--json] [--parcels 20000] [--days 10] [--monitors 2] [--growth-parcels 2000]
 
 A simulated season with pixel sets of 16 pixels; its first third is stored and worked off, then the scenes of the days that
 follow come as Arrow batches: producer, broker, consumer, store, monitor, until posteriors, curves, phenology, findings and alerts
@@ -10,9 +10,11 @@ The models are those of the demonstration, taught for a moment: what they say di
 """
 
 import json
+import multiprocessing
 import os
 import resource
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -22,13 +24,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 import typer
 from rich.table import Table
 
-from db import registry, states, work
+from db import recording, registry, states, work
 from db.connect import engine
-from db.statistics import activity
+from db.statistics import activity, recorded_posteriors, stored_and_pending
 from devstack.temporary import temporary_stack
 from ingest.stream.consumer import Consumer
 from ingest.stream.producer import ObservationProducer
@@ -217,6 +222,92 @@ def measure(chain: Chain, season: Season, first: int, last: int) -> Measured:
     return Measured(n_stored, sum(whole), n_folded, steps, done)
 
 
+def consume(dsn: str, bootstrap: str, settings: IngestSettings, now: datetime) -> None:
+    """Consume until asked to end."""
+    stop = threading.Event()
+    schedule.stop_on_signals(stop)
+    Consumer(engine(dsn), bootstrap, settings, lambda: now).run(stop)
+
+
+def watch(dsn: str, settings: MonitorSettings, now: datetime) -> None:
+    """Work off what is pending until asked to end."""
+    stop = threading.Event()
+    schedule.stop_on_signals(stop)
+    torch.set_num_threads(1)
+    one = Worker(dsn, settings)
+    while not stop.is_set():
+        one.poll(now, stop)
+        stop.wait(0.02)
+
+
+@contextmanager
+def processes(chain: Chain, settings: MonitorSettings, monitors: int) -> Iterator[None]:
+    """Run a consumer and some monitors, as processes of their own."""
+    spawn, now = multiprocessing.get_context("spawn"), chain.clock.now
+    running = [spawn.Process(target=consume, args=(chain.dsn, chain.bootstrap, chain.settings, now))]
+    running += [spawn.Process(target=watch, args=(chain.dsn, settings, now)) for _ in range(monitors)]
+    for one in running:
+        one.start()
+    try:
+        yield
+    finally:
+        for one in running:
+            one.terminate()
+        for one in running:
+            one.join(60)
+
+
+def side_by_side(
+    chain: Chain, season: Season, days: tuple[int, int], settings: MonitorSettings, monitors: int
+) -> dict[str, Any]:
+    """Return the rate and the latency of the scenes of some days; the first day's are sent before, for the processes to begin."""
+    first, last = days
+    chain.clock.now, collection = day_of(season, last), season.config.collection
+    database = engine(chain.dsn)
+    with database.begin() as connection:
+        recording.take_the_databases_clock(connection)
+        expected = stored_and_pending(connection, collection)[0]
+    sent: dict[datetime, datetime] = {}
+    with (
+        processes(chain, settings, monitors),
+        ObservationProducer(chain.bootstrap, chain.settings) as producer,
+        database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
+    ):
+
+        def pass_through(scenes: list[pa.Table], n_expected: int) -> int:
+            for table in scenes:
+                at = datetime.now(UTC)
+                sent.update(dict.fromkeys(pc.unique(table["observed_at"]).to_pylist(), at))
+                producer.send(table)
+                producer.flush()
+                n_expected += table.num_rows
+                while stored_and_pending(connection, collection)[0] < n_expected:
+                    time.sleep(0.01)
+            while stored_and_pending(connection, collection)[1]:
+                time.sleep(0.01)
+            return n_expected
+
+        expected = pass_through([one.table for one in part(season, first, first + 1).acquisitions()], expected)
+        scenes = [one.table for one in part(season, first + 1, last).acquisitions()]
+        schedule.lead(chain.dsn, settings, chain.clock.now)
+        begun, began_at = time.perf_counter(), datetime.now(UTC)
+        n = pass_through(scenes, expected) - expected
+        seconds = time.perf_counter() - begun
+        rows = recorded_posteriors(connection, began_at)
+    latency = np.array([(at - sent[to]).total_seconds() for to, at, _ in rows if to in sent])
+    weight = np.array([n for to, _, n in rows if to in sent])
+    order = np.argsort(latency)
+    p50, p95 = (
+        float(latency[order][np.searchsorted(np.cumsum(weight[order]), share * weight.sum())]) for share in (0.5, 0.95)
+    )
+    return {
+        "parcel_acquisitions_per_s": round(n / seconds, 1),
+        "latency_p50_s": round(p50, 2),
+        "latency_p95_s": round(p95, 2),
+        "peak_memory_of_a_process_mb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024),
+    }
+
+
 def activity_of(chain: Chain) -> dict[str, float]:
     """Return what the database has done so far."""
     with engine(chain.dsn).connect() as connection:
@@ -228,6 +319,7 @@ def main(
     parcels: Annotated[int, typer.Option(min=100)] = 20_000,
     days: Annotated[int, typer.Option(min=1, help="Days that are measured.")] = 10,
     growth_parcels: Annotated[int, typer.Option(min=0, help="Parcels for `growth`; 0 leaves it out.")] = 2_000,
+    monitors: Annotated[int, typer.Option(min=1, help="Monitors that run side by side.")] = 2,
     members: Annotated[int, typer.Option(min=1, help="Networks of the curve's model.")] = 1,
     batch_parcels: Annotated[int, typer.Option(min=1, help="Parcels of a batch.")] = MonitorSettings().batch,
 ) -> None:
@@ -244,8 +336,11 @@ def main(
         third = (season.ends_on - season.starts_on).days // 3
         n_rebuilt, rebuilt_s = worked_off(chain, season, keys, 0, third)
         main_run = measure(chain, season, third, third + days)
+        grown = growth(chain, keys, growth_parcels, days) if growth_parcels else {}
+        beside = side_by_side(chain, season, (third + days, third + 2 * days), settings, monitors)
         figures: dict[str, Any] = {
-            "parcel_acquisitions_per_s": round(main_run.rate, 1),
+            **beside,
+            "acquisitions_per_s_of_one_process": round(main_run.rate, 1),
             "acquisitions": main_run.acquisitions,
             "folded_per_acquisition": round(main_run.observations / main_run.acquisitions, 2),
             "us_by_step": {
@@ -254,10 +349,8 @@ def main(
             },
             "database_per_acquisition": {name: round(n, 1) for name, n in main_run.database.items()},
             "rebuilt_observations_per_s": round(n_rebuilt / rebuilt_s, 1),
-            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         }
-        if growth_parcels:
-            figures |= growth(chain, keys, growth_parcels, days)
+        figures |= grown
     if as_json:
         typer.echo(json.dumps(figures))
         return
