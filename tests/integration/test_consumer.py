@@ -22,6 +22,7 @@ from ingest.stream.messages import encode_arrow
 from ingest.stream.producer import ObservationProducer, Sender
 from ingest.stream.schemas import CONTENT_TYPE_ARROW, CONTENT_TYPE_JSON, S1, S2, ObservationSchema
 from ingest.stream.settings import IngestSettings
+from ingest.stream.source import Source
 from ingest.stream.topics import Topics
 
 NOW = datetime(2023, 9, 1, tzinfo=UTC)
@@ -134,6 +135,20 @@ def world(dsn: str, bootstrap: str, topic_prefix: str) -> Iterator[World]:
     yield World(database, bootstrap, settings, producer, consumer)
     consumer.close()
     producer.close()
+
+
+def test_what_follows_is_fetched_while_a_batch_is_stored(world: World) -> None:
+    for nr in range(8):  # more messages than partitions, and a fetch brings one of each
+        world.send(season_of(10, nr + 1))
+    narrow = world.settings.model_copy(update={"max_message_bytes": 1})
+    source = Source(world.bootstrap, narrow, lambda _, partitions: dict.fromkeys(partitions, 0))
+    try:
+        wait_until(lambda: bool(source.poll(0.25)))
+        fetcher = source._kafka._fetcher
+        assert not fetcher._completed_fetches  # all that came was returned
+        wait_until(lambda: any(fetch.partition_data.records for fetch in fetcher._completed_fetches))
+    finally:
+        source.close()
 
 
 def test_both_forms_of_both_sensors_are_stored_with_all_that_belongs_to_them(world: World) -> None:
