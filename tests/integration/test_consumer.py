@@ -182,6 +182,29 @@ def test_both_forms_of_both_sensors_are_stored_with_all_that_belongs_to_them(wor
     assert world.one("select sum(next_offset) from consumed_offsets") == counts["messages"]
 
 
+def test_pending_work_is_of_its_rows_season_and_collection(world: World) -> None:
+    with world.engine.begin() as connection:
+        for name, collection in (("2023", "be"), ("2024", "nl")):
+            season = ensure_season(connection, name, date(int(name), 1, 1), date(int(name), 12, 31))
+            row = ParcelRow("0", "r", None, 1.0, 400.0, 0.9, None, None, None)
+            upsert_parcels(connection, collection, season, [row], NOW, NOW)
+    world.send(table(S2, {"parcel_id": "99"}))  # not monitorable, alone in its batch
+    assert world.consumer.catch_up()["pending"] == 0
+    after = {"observed_at": datetime(2023, 12, 1, tzinfo=UTC), "available_at": datetime(2023, 12, 2, tzinfo=UTC)}
+    consumer = Consumer(world.engine, world.bootstrap, world.settings, lambda: datetime(2024, 1, 1, tzinfo=UTC))
+    world.send(
+        table(S2, {}, {"collection": "be"}, after | {"season": "2024"}, {"parcel_id": "99", "relative_orbit": 8})
+    )
+    assert consumer.catch_up()["pending"] == 3
+    consumer.close()
+    assert (
+        world.all("""
+        select name, w.collection, p.collection, p.season_key = w.season_key
+        from pending_work w join parcels p using (parcel_key) join seasons s on s.season_key = w.season_key order by 1, 2""")
+        == [("2023", "be", "be", True), ("2023", "nl", "nl", True), ("2024", "nl", "nl", True)]
+    )
+
+
 def test_catching_up_with_nothing_changes_nothing(world: World) -> None:
     assert not +world.consumer.catch_up()
     world.send(season_of(2, 1))
