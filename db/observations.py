@@ -68,8 +68,8 @@ def insert(
     # Pixels, ledger and pending marks are of the new rows alone and of this transaction: a replay counts nothing twice, and a
     # worker's snapshot has an observation with its mark or neither.
     if new.num_rows:
-        pixels = new.filter(pc.is_valid(new["pixels"]))
-        copy_into(connection, "pixel_sets", (*KEY, "sensor", "pixels"), pixels)
+        columns = (*KEY, "sensor", "pixels")
+        copy_into(connection, "pixel_sets", columns, new.select(columns).drop_null())
         _count_stored(connection, new["scene_key"].to_numpy())
         pending = mark_new(connection, new)
     conflicts = () if is_straight else _conflicts(connection, sensor)

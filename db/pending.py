@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from db.binary_copy import copy_into
 from db.connect import driver
+from db.keys import seasons_named
 
 _COLUMNS = (
     "season_key",
@@ -21,31 +22,24 @@ _COLUMNS = (
 
 
 def mark_new(connection: sa.Connection, rows: pa.Table) -> int:
-    """Mark newly stored observations of parcels that can be monitored, in the queues of their seasons; return how many."""
+    """Mark newly stored observations of parcels that can be monitored, in the queues of their seasons; return how many.
+
+    Args:
+        connection: the transaction that stored them.
+        rows: columns of pending work, with the season's name in `season` in place of its key.
+    """
     parcels = rows["parcel_key"].to_numpy()
-    groups = driver(connection).execute(
-        """select season_key, collection, array_agg(parcel_key order by parcel_key),
-                  array_agg(parcel_key) filter (where not_monitorable_reason is not null)
-           from parcels where parcel_key = any(%s) group by 1, 2""",
-        [np.unique(parcels)],
-        binary=True,
-    )
-    n_marked = 0
-    for season_key, collection, members, unfit in groups.fetchall():
-        is_due = np.isin(parcels, members)
-        if unfit:
-            is_due &= ~np.isin(parcels, _still_unfit(connection, np.array(unfit)))
-        due = rows if is_due.all() else rows.filter(is_due)
-        due = due.drop_columns([name for name in ("season_key", "collection") if name in due.column_names])
-        due = due.append_column("season_key", pa.repeat(pa.scalar(season_key, pa.int16()), due.num_rows))
-        due = due.append_column("collection", pa.repeat(collection, due.num_rows))
-        # Always a row of its own, whatever is pending already: a worker may hold that, with a snapshot from before this row.
-        copy_into(connection, "pending_work", _COLUMNS, due)
-        n_marked += due.num_rows
-    return n_marked
+    is_due = ~np.isin(parcels, _unfit(connection, np.unique(parcels)))
+    due = rows.select([name if name != "season_key" else "season" for name in _COLUMNS]).filter(is_due)
+    names = due["season"].combine_chunks().dictionary_encode()
+    seasons = seasons_named(connection, names.dictionary.to_pylist())
+    keys = pa.array([seasons[name].season_key for name in names.dictionary.to_pylist()], pa.int16())
+    # Always a row of its own, whatever is pending already: a worker may hold that, with a snapshot from before this row.
+    copy_into(connection, "pending_work", _COLUMNS, due.append_column("season_key", keys.take(names.indices)))
+    return int(due.num_rows)
 
 
-def _still_unfit(connection: sa.Connection, parcels: NDArray[np.int64]) -> list[int]:
+def _unfit(connection: sa.Connection, parcels: NDArray[np.int64]) -> list[int]:
     """Return which of the parcels cannot be monitored, and keep them so to the end of the transaction.
 
     An import that makes such a parcel fit to be monitored waits, and asks for all of it then (db/parcel_import.py). Else a

@@ -239,10 +239,21 @@ class _Records(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-python 
 
 
 class _Fetcher(Fetcher):  # type: ignore[misc]
-    """A fetcher whose poll ends at a number of bytes, and that knows where the last stable offset was."""
+    """A fetcher that fetches ahead, whose poll ends at a number of bytes, and that knows where the last stable offset was."""
 
     PartitionRecords = _Records
     stable: dict[TopicPartition, int]
+
+    def fetched_records(self, max_records: int | None = None, update_offsets: bool = True) -> tuple[Any, bool]:
+        """Return what fetches brought, and fetch what follows at once.
+
+        kafka-python fetches ahead only where a poll finds an answer that is there already: a poll that waited for one asks
+        for nothing, so the next waits as well, and nothing travels while a batch is stored.
+        """
+        records, is_partial = super().fetched_records(max_records, update_offsets)
+        if records and not is_partial:  # else what is in memory already is taken first
+            self.send_fetches()
+        return records, is_partial
 
     def _parse_fetched_data(self, completed_fetch: Any) -> Any:
         data = completed_fetch.partition_data

@@ -22,6 +22,7 @@ from ingest.stream.messages import encode_arrow
 from ingest.stream.producer import ObservationProducer, Sender
 from ingest.stream.schemas import CONTENT_TYPE_ARROW, CONTENT_TYPE_JSON, S1, S2, ObservationSchema
 from ingest.stream.settings import IngestSettings
+from ingest.stream.source import Source
 from ingest.stream.topics import Topics
 
 NOW = datetime(2023, 9, 1, tzinfo=UTC)
@@ -136,6 +137,20 @@ def world(dsn: str, bootstrap: str, topic_prefix: str) -> Iterator[World]:
     producer.close()
 
 
+def test_what_follows_is_fetched_while_a_batch_is_stored(world: World) -> None:
+    for nr in range(8):  # more messages than partitions, and a fetch brings one of each
+        world.send(season_of(10, nr + 1))
+    narrow = world.settings.model_copy(update={"max_message_bytes": 1})
+    source = Source(world.bootstrap, narrow, lambda _, partitions: dict.fromkeys(partitions, 0))
+    try:
+        wait_until(lambda: bool(source.poll(0.25)))
+        fetcher = source._kafka._fetcher
+        assert not fetcher._completed_fetches  # all that came was returned
+        wait_until(lambda: any(fetch.partition_data.records for fetch in fetcher._completed_fetches))
+    finally:
+        source.close()
+
+
 def test_both_forms_of_both_sensors_are_stored_with_all_that_belongs_to_them(world: World) -> None:
     world.producer.send(season_of(99, 3))
     world.producer.send_records(S2, season_of(1, 4).slice(3).to_pylist())
@@ -165,6 +180,29 @@ def test_both_forms_of_both_sensors_are_stored_with_all_that_belongs_to_them(wor
     ]
     assert world.one("select count(*) from pixel_sets where length(pixels) = 40 and sensor = 'S2'") == 298
     assert world.one("select sum(next_offset) from consumed_offsets") == counts["messages"]
+
+
+def test_pending_work_is_of_its_rows_season_and_collection(world: World) -> None:
+    with world.engine.begin() as connection:
+        for name, collection in (("2023", "be"), ("2024", "nl")):
+            season = ensure_season(connection, name, date(int(name), 1, 1), date(int(name), 12, 31))
+            row = ParcelRow("0", "r", None, 1.0, 400.0, 0.9, None, None, None)
+            upsert_parcels(connection, collection, season, [row], NOW, NOW)
+    world.send(table(S2, {"parcel_id": "99"}))  # not monitorable, alone in its batch
+    assert world.consumer.catch_up()["pending"] == 0
+    after = {"observed_at": datetime(2023, 12, 1, tzinfo=UTC), "available_at": datetime(2023, 12, 2, tzinfo=UTC)}
+    consumer = Consumer(world.engine, world.bootstrap, world.settings, lambda: datetime(2024, 1, 1, tzinfo=UTC))
+    world.send(
+        table(S2, {}, {"collection": "be"}, after | {"season": "2024"}, {"parcel_id": "99", "relative_orbit": 8})
+    )
+    assert consumer.catch_up()["pending"] == 3
+    consumer.close()
+    assert (
+        world.all("""
+        select name, w.collection, p.collection, p.season_key = w.season_key
+        from pending_work w join parcels p using (parcel_key) join seasons s on s.season_key = w.season_key order by 1, 2""")
+        == [("2023", "be", "be", True), ("2023", "nl", "nl", True), ("2024", "nl", "nl", True)]
+    )
 
 
 def test_catching_up_with_nothing_changes_nothing(world: World) -> None:
