@@ -4,7 +4,6 @@ import os
 import socket
 from typing import Final, LiteralString
 
-import numpy as np
 import psycopg
 import sqlalchemy as sa
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -68,7 +67,7 @@ def connect(dsn: str, autocommit: bool = False) -> psycopg.Connection[TupleRow]:
         raise DatabaseUnavailable(
             f"database: {str(error).strip().splitlines()[0]}; is it up? (parcelwatch stack status)"
         ) from error
-    connection.adapters.register_dumper(np.ndarray, BigintsDumper)
+    connection.adapters.register_dumper("numpy.ndarray", BigintsDumper)
     return connection
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from db.pixel_sets import pixel_sets
 from db.predictions import MODALITIES
-from db.series import pass_series, pixel_sets
+from db.series import pass_series
 from models.classifier import attention_state
 from models.classifier.attention_state import State
 from models.classifier.crop_model import CropModel

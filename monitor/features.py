@@ -10,8 +10,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from db.connect import Connection
+from db.pixel_sets import pixel_sets
 from db.sensors import POLARISATIONS, SENSORS, Sensor
-from db.series import INVALID_PIXEL, pixel_sets
+from db.series import INVALID_PIXEL
 from models.classifier.network import ModalityConfig
 from models.classifier.normalisation import Observations
 

@@ -12,9 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from db import recording
 from db.connect import Connection
 from db.parcels import Parcel, load_parcels
+from db.pixel_sets import has_pixel_sets
 from db.seasons import Season
 from db.sensors import S2_BANDS
-from db.series import has_pixel_sets, s1_series, s2_series
+from db.series import s1_series, s2_series
 from models.classifier.network import ModalityConfig
 from models.classifier.normalisation import Observations
 from monitor.features import geometry, means, observations, sensor_of, split_modalities

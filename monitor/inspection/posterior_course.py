@@ -13,7 +13,7 @@ from db.columns import to_utc
 from db.connect import Connection
 from db.history import HistoryRow
 from db.parcels import Parcel
-from db.series import pixel_sets
+from db.pixel_sets import pixel_sets
 from models.checkpoint import Checkpoint
 from models.classifier import attention_state
 from models.classifier.attention_state import State
