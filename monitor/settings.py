@@ -15,8 +15,8 @@ class MonitorSettings(BaseSettings):
         env_prefix="PARCELWATCH_MONITOR_", env_nested_delimiter="__", frozen=True, extra="ignore"
     )
 
-    batch: Annotated[int, Field(ge=1)] = 512
-    """Parcels claimed at once: about 0.1 s of work, so locks are short and a kill costs little."""
+    batch: Annotated[int, Field(ge=1)] = 2048
+    """Parcels claimed at once: about a second of work, so locks are short and a kill costs little."""
     interval_s: Annotated[float, Field(gt=0)] = 5.0
     """Pause between polls for pending observations."""
     retry_s: Annotated[float, Field(gt=0)] = 60.0
