@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from db.binary_copy import copy_into
+from db.binary_copy import _ROWS_AT_ONCE, copy_into
 from db.connect import connect, engine
 
 KINDS = {
@@ -54,6 +54,16 @@ def test_what_is_copied_in_comes_out(dsn: str, rows: list[dict[str, object]], sk
         query = f"select {', '.join(in_order)}, real::float8 from copied order by ordinal"
         found = [tuple(row) for row in connection.execute(sa.text(query))]
     assert found == [tuple(row[name] for name in (*in_order, "real")) for row in table.to_pylist()]
+
+
+def test_more_rows_than_a_block_are_copied_whole(dsn: str) -> None:
+    numbers = np.arange(2 * _ROWS_AT_ONCE + 1, dtype=np.int32)
+    texts = [f"{number:05}" for number in numbers.tolist()]
+    with engine(dsn).begin() as connection:
+        connection.execute(sa.text("create temp table copied (nr integer, words text) on commit drop"))
+        copy_into(connection, "copied", ("nr", "words"), pa.table({"nr": numbers, "words": texts}))
+        found = [tuple(row) for row in connection.execute(sa.text("select nr, words from copied order by nr"))]
+    assert found == list(zip(numbers.tolist(), texts, strict=True))
 
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=5))
