@@ -52,9 +52,14 @@ def _newest(
 def pending_series(
     connection: sa.Connection, parcels: Keys, pending: NDArray[np.void]
 ) -> tuple[NDArray[np.void], NDArray[np.void]]:
-    """Return the S2 and S1 rows of pending observations (fields of `db.work.Claim.pending`) of `parcels`, sorted as `s2_series`."""
+    """Return the S2 and S1 rows of pending observations (fields of `db.work.Claim.pending`) of `parcels`, sorted as `s2_series`.
+
+    Withdrawn ones are left out.
+    """
     own = pending[np.isin(pending["parcel_key"], parcels)]
-    return _observed(connection, "S2", own[own["is_s2"]]), _observed(connection, "S1", own[~own["is_s2"]])
+    s2, s1 = _observed(connection, "S2", own[own["is_s2"]]), _observed(connection, "S1", own[~own["is_s2"]])
+    # A first revision may be withdrawn too: its sender took back what never came here.
+    return s2[~s2["is_withdrawn"]], s1[~s1["is_withdrawn"]]
 
 
 def pass_series(connection: sa.Connection, pending: NDArray[np.void]) -> tuple[NDArray[np.void], NDArray[np.void]]:

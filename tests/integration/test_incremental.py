@@ -289,3 +289,29 @@ def test_what_is_stored_of_a_parcel_that_is_made_fit_meanwhile_is_folded(
         assert importing.is_alive()
     importing.join(30)
     assert Worker(dsn, MonitorSettings()).poll(NOW).observations == 1
+
+
+def test_a_first_revision_that_is_withdrawn_is_no_observation(
+    season: tuple[str, Season], model: CropModel, tmp_path: object
+) -> None:
+    """Day by day and in order, so that nothing but the pending rows is read."""
+    dsn, stored = season
+    with engine(dsn).begin() as connection:
+        key = save(connection, "classifier", model.to_checkpoint(), tmp_path, NOW)  # type: ignore[arg-type]
+        registry.activate(connection, stored.season_key, "test", key, NOW)
+        keys = np.array(
+            connection.execute(sa.text("select parcel_key from parcels order by source_id")).scalars().all(), np.int64
+        )
+    worker, folded = Worker(dsn, MonitorSettings()), []
+    for nr, day in enumerate(range(0, 70, 7)):
+        now = NOW - timedelta(days=20 - nr)
+        with engine(dsn).begin() as connection:
+            store(connection, keys, [Arrival(0, "S2", day, 15, is_withdrawn=day == 35, value=0.2 + day / 400)], now)
+        counts = worker.poll(now)
+        assert counts.postponed == 0
+        folded.append(counts.observations)
+    assert folded == [1, 1, 1, 1, 1, 0, 1, 1, 1, 1]
+    with engine(dsn).connect() as connection:
+        got = latest_posteriors(connection, keys[:1], key, NOW + timedelta(days=2))[0]
+        np.testing.assert_allclose(got.probabilities, recomputed_one(connection, model, keys), atol=1e-5)
+    assert got.n_observations["s2"] == 9
