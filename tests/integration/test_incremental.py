@@ -201,17 +201,22 @@ def test_any_order_of_arrival_gives_the_posteriors_of_a_full_recomputation(
         np.testing.assert_allclose(got[int(keys[index])].probabilities, expected[index], atol=1e-5)
 
 
+def activated(dsn: str, stored: Season, model: CropModel, folder: object) -> tuple[int, NDArray[np.int64]]:
+    """Let a model watch the season; return its key and those of the parcels."""
+    with engine(dsn).begin() as connection:
+        key = save(connection, "classifier", model.to_checkpoint(), folder, NOW)  # type: ignore[arg-type]
+        registry.activate(connection, stored.season_key, "test", key, NOW)
+        rows = connection.execute(sa.text("select parcel_key from parcels order by source_id"))
+        return key, np.array(rows.scalars().all(), np.int64)
+
+
 def test_dropped_states_are_rebuilt_and_nothing_changes(
     season: tuple[str, Season], model: CropModel, tmp_path: object
 ) -> None:
     dsn, stored = season
     many = [Arrival(0, "S2", day, 15, value=0.1 + day / 400) for day in range(0, 200, 7)]
+    key, keys = activated(dsn, stored, model, tmp_path)
     with engine(dsn).begin() as connection:
-        key = save(connection, "classifier", model.to_checkpoint(), tmp_path, NOW)  # type: ignore[arg-type]
-        registry.activate(connection, stored.season_key, "test", key, NOW)
-        keys = np.array(
-            connection.execute(sa.text("select parcel_key from parcels order by source_id")).scalars().all(), np.int64
-        )
         store(connection, keys, many[:-1], NOW)
     worker = Worker(dsn, MonitorSettings())
     worker.poll(NOW)
@@ -241,12 +246,8 @@ def recomputed_one(connection: sa.Connection, model: CropModel, keys: NDArray[np
 
 def test_a_poisoned_parcel_is_postponed_alone(season: tuple[str, Season], model: CropModel, tmp_path: object) -> None:
     dsn, stored = season
+    key, keys = activated(dsn, stored, model, tmp_path)
     with engine(dsn).begin() as connection:
-        key = save(connection, "classifier", model.to_checkpoint(), tmp_path, NOW)  # type: ignore[arg-type]
-        registry.activate(connection, stored.season_key, "test", key, NOW)
-        keys = np.array(
-            connection.execute(sa.text("select parcel_key from parcels order by source_id")).scalars().all(), np.int64
-        )
         store(connection, keys, [Arrival(p, "S2", 10, 15) for p in range(N_PARCELS)], NOW)
         # A state that cannot be read: its count is right, its bytes are not.
         connection.execute(
@@ -296,12 +297,7 @@ def test_a_first_revision_that_is_withdrawn_is_no_observation(
 ) -> None:
     """Day by day and in order, so that nothing but the pending rows is read."""
     dsn, stored = season
-    with engine(dsn).begin() as connection:
-        key = save(connection, "classifier", model.to_checkpoint(), tmp_path, NOW)  # type: ignore[arg-type]
-        registry.activate(connection, stored.season_key, "test", key, NOW)
-        keys = np.array(
-            connection.execute(sa.text("select parcel_key from parcels order by source_id")).scalars().all(), np.int64
-        )
+    key, keys = activated(dsn, stored, model, tmp_path)
     worker, folded = Worker(dsn, MonitorSettings()), []
     for nr, day in enumerate(range(0, 70, 7)):
         now = NOW - timedelta(days=20 - nr)
