@@ -56,12 +56,22 @@ def fetch_columns(
         found = cursor.execute(statement.encode(), parameters, prepare=False).fetchone()
     assert found is not None
     payload, n = found
-    wire = np.dtype(
-        [(name, real_array(kind) if isinstance(kind, int) else _WIRE[kind]) for name, kind in columns.items()]
-    )
+    wire = _wire(columns)
     if len(payload or b"") != n * wire.itemsize:  # a null makes a whole row null
         raise ValueError(f"a column of {', '.join(columns)} holds a null, or an array of another length")
     return _native(np.frombuffer(payload or b"", wire), columns)
+
+
+def no_rows(columns: Mapping[str, Kind | int]) -> NDArray[np.void]:
+    """Return what `fetch_columns` does for a query without rows."""
+    return _native(np.empty(0, _wire(columns)), columns)
+
+
+def _wire(columns: Mapping[str, Kind | int]) -> np.dtype[np.void]:
+    """Return a row as the server writes it."""
+    return np.dtype(
+        [(name, real_array(kind) if isinstance(kind, int) else _WIRE[kind]) for name, kind in columns.items()]
+    )
 
 
 def real_array(n: int) -> np.dtype[np.void]:

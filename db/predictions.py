@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date, datetime
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import pyarrow as pa
@@ -11,12 +11,26 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from db.binary_copy import copy_into
-from db.columns import fetch_columns, to_utc
+from db.columns import fetch_columns
 from db.connect import driver
 from db.series import Keys
 
 MODALITIES: Final = ("s2", "s1a", "s1d", "s1")
 """What observations are counted by: Sentinel-2, and Sentinel-1 ascending, descending, mixed."""
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Rows as columns of one length."""
+
+    def where(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> Self:
+        """Return some of the rows, by a mask or by their numbers."""
+        return type(self)(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Return the rows of all parts in their order."""
+        return cls(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -31,7 +45,7 @@ class PosteriorRow:
 
 
 @dataclass(frozen=True)
-class Posteriors:
+class Posteriors(_Columns):
     """Class probabilities of parcels after G acquisitions, sorted by parcel and acquisition."""
 
     parcel_key: Keys
@@ -43,36 +57,10 @@ class Posteriors:
     probabilities: NDArray[np.float32]
     """(G, C)"""
 
-    def where(self, keep: NDArray[np.bool_]) -> "Posteriors":
-        """Return those under a mask (G,)."""
-        return Posteriors(**{f.name: getattr(self, f.name)[keep] for f in fields(self)})
-
-    def take(self, rows: NDArray[np.intp]) -> "Posteriors":
-        """Return some of them, by their numbers."""
-        return Posteriors(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
-
-    @classmethod
-    def joined(cls, parts: Sequence["Posteriors"]) -> "Posteriors":
-        """Return those of all parts in their order."""
-        return cls(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)})
-
     @property
     def is_last(self) -> NDArray[np.bool_]:
         """Return (G,) whether each is its parcel's last."""
         return np.asarray(np.diff(self.parcel_key, append=-1) != 0)
-
-    def rows(self) -> list[PosteriorRow]:
-        """Return them one by one."""
-        columns = (
-            self.parcel_key.tolist(),
-            self.observed_to,
-            self.n_observations.tolist(),
-            self.probabilities.tolist(),
-        )
-        return [
-            PosteriorRow(key, to_utc(to), dict(zip(MODALITIES, n, strict=True)), probabilities)
-            for key, to, n, probabilities in zip(*columns, strict=True)
-        ]
 
 
 def save_posteriors(connection: sa.Connection, model_key: int, rows: Posteriors, recorded_at: datetime) -> None:
@@ -113,7 +101,7 @@ def latest_posteriors(
         """select distinct on (parcel_key) parcel_key, observed_to, n_s2, n_s1a, n_s1d, n_s1, probabilities from posteriors
            where parcel_key = any(%s) and model_key = %s and recorded_at <= coalesce(%s, 'infinity'::timestamptz)
            order by parcel_key, recorded_at desc""",
-        [parcels.tolist(), model_key, as_known_at],
+        [parcels, model_key, as_known_at],
         binary=True,
     )
     return [
@@ -133,7 +121,7 @@ def courses(
                   recorded_at = max(recorded_at) over (partition by parcel_key) as is_in_force
            from posteriors where parcel_key = any(%s) and model_key = %s
            order by parcel_key, observed_to, recorded_at desc""",
-        [parcels.tolist(), model_key],
+        [parcels, model_key],
         {
             "parcel_key": "bigint",
             "observed_to": "time",
@@ -156,7 +144,7 @@ _BITS: Final = np.left_shift(1, np.arange(_DAYS), dtype=np.int32)
 
 
 @dataclass(frozen=True)
-class NdviRows:
+class NdviRows(_Columns):
     """Days of NDVI curves, as columns (N,)."""
 
     parcel_key: NDArray[np.int64]
@@ -165,15 +153,6 @@ class NdviRows:
     is_observed: NDArray[np.bool_]
     ndvi: NDArray[np.floating[Any]]
     ndvi_sd: NDArray[np.floating[Any]]
-
-    @classmethod
-    def joined(cls, parts: Sequence["NdviRows"]) -> "NdviRows":
-        """Return the rows of all parts in their order."""
-        return cls(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)})
-
-    def where(self, keep: NDArray[np.bool_]) -> "NdviRows":
-        """Return the rows under a mask (N,)."""
-        return NdviRows(**{f.name: getattr(self, f.name)[keep] for f in fields(self)})
 
 
 @dataclass(frozen=True)

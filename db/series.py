@@ -7,7 +7,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from db.columns import fetch_columns
+from db.columns import fetch_columns, no_rows
 from db.sensors import SENSORS, Sensor
 
 Keys = NDArray[np.int64]
@@ -41,8 +41,9 @@ def _newest(
         select distinct on (parcel_key, observed_at, relative_orbit) {stored.selected} from {stored.table} o
         where parcel_key = any(%s) and {column} <= coalesce(%s, 'infinity'::timestamptz)
         order by parcel_key, observed_at, relative_orbit, revision desc"""
-    some = [parcels[first : first + _AT_ONCE] for first in range(0, max(len(parcels), 1), _AT_ONCE)]
-    rows = np.concatenate([fetch_columns(connection, query, [keys.tolist(), until], stored.series) for keys in some])
+    some = [parcels[first : first + _AT_ONCE] for first in range(0, len(parcels), _AT_ONCE)]
+    parts = [fetch_columns(connection, query, [keys, until], stored.series) for keys in some]
+    rows = np.concatenate([no_rows(stored.series), *parts])
     # Withdrawn rows go after the newest revision is chosen, not in the query: else the revision that they withdraw
     # would come back.
     current: NDArray[np.void] = rows[~rows["is_withdrawn"]]
@@ -76,7 +77,7 @@ def _observed(
     """Return a sensor's rows under keys of observations, or all revisions of their passes."""
     stored = SENSORS[sensor]
     if len(keys) == 0:
-        return fetch_columns(connection, f"select {stored.selected} from {stored.table} o limit 0", [], stored.series)
+        return no_rows(stored.series)
     names = ["parcel_key", "observed_at", "relative_orbit", *([] if every_revision else ["revision"])]
     keys = np.unique(keys[names])
     times = [f"{time}Z" for time in keys["observed_at"].astype(str)]

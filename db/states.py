@@ -14,12 +14,12 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from db.binary_copy import copy_into
+from db.columns import EPOCH
 from db.connect import driver
 from db.series import Keys
 
 OF_NO_MODEL: Final = 0
 """`model_key` of what depends on no model: the season's compact series."""
-_EPOCH_US: Final = 946_684_800_000_000  # 2000-01-01, from where PostgreSQL counts
 _HEAD: Final = np.dtype([("parcel_key", ">i8"), ("n_folded", ">i4"), ("observed_to", ">i8"), ("size", ">i4")])
 
 
@@ -68,7 +68,7 @@ def load(connection: sa.Connection, parcels: Keys, model_keys: Sequence[int]) ->
                    string_agg(state, ''::bytea order by parcel_key)
             from encoder_states where parcel_key = any(%s) and model_key = any(%s)
             group by model_key, modality""",
-        [parcels.tolist(), list(model_keys)],
+        [parcels, list(model_keys)],
         prepare=False,
         binary=True,
     )
@@ -81,7 +81,7 @@ def load(connection: sa.Connection, parcels: Keys, model_keys: Sequence[int]) ->
             sequence,
             head["parcel_key"].astype(np.int64),
             head["n_folded"].astype(np.int64),
-            (head["observed_to"].astype(np.int64) + _EPOCH_US).astype("M8[us]"),
+            EPOCH + head["observed_to"].astype(np.int64).astype("m8[us]"),
             pa.Array.from_buffers(pa.binary(), len(head), [None, pa.py_buffer(offsets), pa.py_buffer(state)]),
         )
     return found

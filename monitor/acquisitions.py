@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from db.pixel_sets import pixel_sets
-from db.predictions import MODALITIES
 from db.series import pass_series
 from models.classifier import attention_state
 from models.classifier.attention_state import State
@@ -27,7 +27,7 @@ NUMBERS_AT_ONCE: Final = 2**23
 """Numbers of pixel sets that are encoded together, the largest set counted for each: some 100 MB of working arrays."""
 
 _PASS: Final = np.dtype([("parcel_key", "i8"), ("observed_at", "M8[us]"), ("relative_orbit", "i2")])
-_KEY: Final = np.dtype([("parcel_key", "i8"), ("observed_to", "M8[us]")])
+_ACQUISITION: Final = np.dtype([("parcel_key", "i8"), ("observed_to", "M8[us]")])
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class Known:
         first = np.full(len(claim.parcel_keys), FAR)
         pending = claim.observations
         np.minimum.at(first, np.searchsorted(claim.parcel_keys, pending["parcel_key"]), pending["observed_at"])
-        of_pending = {is_s2: _keys(pending[pending["is_s2"] == is_s2], _PASS) for is_s2 in (True, False)}
+        of_pending = {is_s2: _pass_keys(pending[pending["is_s2"] == is_s2]) for is_s2 in (True, False)}
         return cls(
             claim.parcel_keys,
             {name: series[name] for name in names},
-            {name: np.isin(_keys(series[name], _PASS), of_pending[name == "s2"]) for name in names},
-            {name: batch.series.n_observations[:, MODALITIES.index(name)] for name in names},
+            {name: np.isin(_pass_keys(series[name]), of_pending[name == "s2"]) for name in names},
+            {name: batch.series.count([name]) for name in names},
             first,
         )
 
@@ -93,7 +93,7 @@ class Known:
         """Return what the states hold of the time from the first pending pass on."""
         since = self.since(self.first_pending)
         old = {
-            name: rows[~np.isin(_keys(rows, _PASS), _keys(self.all[name][self.is_new[name]], _PASS))]
+            name: rows[~np.isin(_pass_keys(rows), _pass_keys(self.all[name][self.is_new[name]]))]
             for name, rows in since.items()
         }
         joined = {name: np.concatenate([rows, replaced[name]]) for name, rows in old.items()}
@@ -102,7 +102,7 @@ class Known:
     def keys_before_pending(self) -> NDArray[np.void]:
         """Return parcel and time of the acquisitions that were read and lie before all that is pending of their parcel."""
         rows = [rows[rows["observed_at"] < self.first_pending[self.place(rows)]] for rows in self.all.values()]
-        return np.concatenate([_keys(one, _KEY, ("parcel_key", "observed_at")) for one in rows])
+        return np.concatenate([acquisition_keys(one["parcel_key"], one["observed_at"]) for one in rows])
 
 
 @dataclass(frozen=True)
@@ -143,62 +143,56 @@ def encoded(
     """Return the state of each acquisition (G) by itself, as if of a parcel of its own, some at a time."""
     parts, n = [], len(acquired.parcel)
     for begin in range(0, max(n, 1), ACQUISITIONS_AT_ONCE):
-        parts += _encoded(batch, model, acquired, rows, (begin, min(begin + ACQUISITIONS_AT_ONCE, n)))
+        parts += _encoded(batch, model, acquired, rows, range(begin, min(begin + ACQUISITIONS_AT_ONCE, n)))
     return {name: attention_state.concatenate([one[name] for one in parts]) for name in parts[0]}
 
 
 def _encoded(
-    batch: BatchContext,
-    model: CropModel,
-    acquired: Acquisitions,
-    rows: Mapping[str, NDArray[np.void]],
-    some: tuple[int, int],
+    batch: BatchContext, model: CropModel, acquired: Acquisitions, rows: Mapping[str, NDArray[np.void]], some: range
 ) -> list[dict[str, State]]:
-    """Return the states of acquisitions from one to another, in as many parts as their largest pixel set asks for."""
-    begin, end = some
-    mine = {name: np.flatnonzero((of >= begin) & (of < end)) for name, of in acquired.of_row.items()}
+    """Return the states of some acquisitions, in as many parts as their largest pixel set asks for."""
+    mine = {name: np.flatnonzero((of >= some.start) & (of < some.stop)) for name, of in acquired.of_row.items()}
     sets = {
         one.name: pixel_sets(batch.connection, sensor_of(one.name), rows[one.name][mine[one.name]])
+        for one in model.config.modalities
         if one.pixels > 1
-        else None
-        for one in model.config.modalities
     }
-    sizes = [pc.max(pc.binary_length(stored)).as_py() or 0 for stored in sets.values() if stored is not None]
-    largest = max(sizes, default=0) // 2
-    if end - begin > 1 and largest * (end - begin) > NUMBERS_AT_ONCE:
-        middle = (begin + end) // 2
-        halves = ((begin, middle), (middle, end))
-        return [part for half in halves for part in _encoded(batch, model, acquired, rows, half)]
-    observations: dict[str, Observations] = {
-        one.name: packed(
-            one,
-            rows[one.name][mine[one.name]],
-            acquired.of_row[one.name][mine[one.name]] - begin,
-            batch.season.starts_on,
-            sets[one.name],
-        )
-        for one in model.config.modalities
-    }
-    parcels = [batch.parcels[p] for p in acquired.parcel[begin:end].tolist()]
-    shape = geometry(*([getattr(p, name) for p in parcels] for name in ("perimeter_m", "area_ha", "bbox_fill")))
-    return [
-        model.encode(
-            model.batch(observations, shape).to(model.device), model.network.initial_states(end - begin, model.device)
-        )
-    ]
+    largest = max((pc.max(pc.binary_length(stored)).as_py() or 0 for stored in sets.values()), default=0) // 2
+    at_once, states = max(NUMBERS_AT_ONCE // max(largest, 1), 1), []
+    for begin in range(some.start, max(some.stop, some.start + 1), at_once):
+        end = min(begin + at_once, some.stop)
+        observations: dict[str, Observations] = {}
+        for one in model.config.modalities:
+            of = acquired.of_row[one.name][mine[one.name]]
+            part = np.flatnonzero((of >= begin) & (of < end))
+            stored = sets[one.name].take(pa.array(part)) if one.name in sets else None
+            own = rows[one.name][mine[one.name][part]]
+            observations[one.name] = packed(one, own, of[part] - begin, batch.season.starts_on, stored)
+        parcels = [batch.parcels[p] for p in acquired.parcel[begin:end].tolist()]
+        shape = geometry(*([getattr(p, name) for p in parcels] for name in ("perimeter_m", "area_ha", "bbox_fill")))
+        encoder_input = model.batch(observations, shape).to(model.device)
+        states.append(model.encode(encoder_input, model.network.initial_states(end - begin, model.device)))
+    return states
 
 
-def _keys(rows: NDArray[np.void], kind: np.dtype[np.void], names: Sequence[str] = ()) -> NDArray[np.void]:
-    """Return the fields of rows that make a key, as one value that can be compared."""
-    keys = np.empty(len(rows), kind)
-    for name, own in zip(kind.names or (), names or kind.names or (), strict=True):
-        keys[name] = rows[own]
+def acquisition_keys(parcel_key: NDArray[np.int64], time: NDArray[np.datetime64]) -> NDArray[np.void]:
+    """Return (G,) parcel and time of acquisitions as one value that can be compared and sorted."""
+    keys = np.empty(len(parcel_key), _ACQUISITION)
+    keys["parcel_key"], keys["observed_to"] = parcel_key, time
+    return keys
+
+
+def _pass_keys(rows: NDArray[np.void]) -> NDArray[np.void]:
+    """Return (N,) parcel, time and orbit of rows as one value that can be compared."""
+    keys = np.empty(len(rows), _PASS)
+    for name in _PASS.names or ():
+        keys[name] = rows[name]
     return keys
 
 
 def _newest(rows: NDArray[np.void]) -> NDArray[np.void]:
     """Return the newest revision of each pass, none of a pass that is withdrawn by it; rows by parcel, pass and revision."""
-    keys = _keys(rows, _PASS)
+    keys = _pass_keys(rows)
     is_newest = np.append(keys[1:] != keys[:-1], np.ones(min(len(rows), 1), bool))
     current: NDArray[np.void] = rows[is_newest & ~rows["is_withdrawn"]]
     return current

@@ -13,7 +13,7 @@ from db import registry, states
 from db.alerts import FindingRow
 from db.connect import Connection
 from db.parcels import Parcel, load_parcels
-from db.predictions import MODALITIES, NdviRows, Posteriors
+from db.predictions import NdviRows, Posteriors
 from db.seasons import Season, season_by_key
 from db.series import pending_series, s1_series, s2_series
 from db.states import OF_NO_MODEL, States
@@ -89,8 +89,8 @@ class Classified:
 
     posteriors: Posteriors
     """By parcel and acquisition; parcels without a new acquisition have none, a rebuilt one has all of its own."""
-    rebuilt: frozenset[int]
-    """Parcels whose course begins at the season's start."""
+    rebuilt: NDArray[np.int64]
+    """Keys of parcels whose course begins at the season's start."""
     n_observations: int
     """Observations that went through the network."""
     is_changed: NDArray[np.bool_]
@@ -202,8 +202,7 @@ def _has_states(
     """Return (P,) whether every state of the classifier holds exactly what the carried series does."""
     has, config = np.ones(len(keys), bool), classifier.model.config
     for name in config.sequences:
-        members = [MODALITIES.index(one) for one in config.members(name)]
-        has &= n_held(cached.get((classifier.key, name)), keys, -1) == carried.n_observations[:, members].sum(axis=1)
+        has &= n_held(cached.get((classifier.key, name)), keys, -1) == carried.count(config.members(name))
     return has
 
 

@@ -10,6 +10,7 @@ Shapes: P parcels; N views and M passes, sorted by parcel and time.
 Units:  days since the season's start; NDVI dimensionless; backscatter in dB.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
@@ -119,6 +120,10 @@ class SeasonSeries:
         n_observations, newest = self.n_observations + later.n_observations, np.maximum(self.newest, later.newest)
         return SeasonSeries(views, view_parcel, is_new_view, passes, pass_parcel, is_new_pass, n_observations, newest)
 
+    def count(self, modalities: Iterable[str]) -> Ints:
+        """Return (P,) observations of some modalities."""
+        return np.asarray(self.n_observations[:, [MODALITIES.index(one) for one in modalities]].sum(axis=1))
+
     def where(self, keep: Bools) -> "SeasonSeries":
         """Return the series of the parcels to keep (P,), nothing of the others."""
         view, one_pass = keep[self.view_parcel], keep[self.pass_parcel]
@@ -170,6 +175,15 @@ class SeasonSeries:
         return ClearSeries(
             self.view_parcel, self.views["day"].astype(np.float64), self.views["ndvi"].astype(np.float64)
         )
+
+
+def curve_series(
+    s2: NDArray[np.void], s1: NDArray[np.void], parcel_keys: Ints, starts_on: date
+) -> tuple[SarSeries, ClearSeries]:
+    """Return stored rows, sorted by parcel and time, as the curve's model takes them."""
+    is_new = np.zeros(len(s2), bool), np.zeros(len(s1), bool)
+    series = SeasonSeries.of(s2, s1, is_new, parcel_keys, starts_on)
+    return series.sar(), series.clear()
 
 
 def _by_parcel(*parts: tuple[NDArray[Any], Ints, Bools]) -> tuple[NDArray[Any], Ints, Bools]:

@@ -26,7 +26,7 @@ from models.ndvi.published.networks import network_name
 from models.ndvi.published.reconstruction import NdviTrainingConfig, SarToNdvi
 from models.ndvi.published.training import train_ndvi
 from models.ndvi.training import GapTrainingConfig, fit_gaps
-from monitor.stages.reconstruct_ndvi import curve_series
+from monitor.season_series import curve_series
 from training.stored_season import TrainingData, hold_out
 
 GAP_FILLING = gap_filler.KIND
@@ -133,7 +133,7 @@ def radar_alone(
 
 def _series(data: TrainingData, is_usable: NDArray[np.bool_] | None) -> tuple[SarSeries, ClearSeries]:
     keys = np.array([p.parcel_key for p in data.parcels], np.int64)
-    sar, clear = curve_series(data.s2, data.s1, keys, data.season)
+    sar, clear = curve_series(data.s2, data.s1, keys, data.season.starts_on)
     if is_usable is None:
         return sar, clear
     return sar.rows(is_usable[sar.parcel]), clear.rows(is_usable[clear.parcel])

@@ -29,7 +29,7 @@ from db.states import States, of_numbers
 from models.classifier import attention_state
 from models.classifier.attention_state import STORED, State
 from models.classifier.crop_model import CropModel
-from monitor.acquisitions import Acquisitions, Known, encoded
+from monitor.acquisitions import Acquisitions, Known, acquisition_keys, encoded
 from monitor.batch import Active, BatchContext, Classified, n_held
 from monitor.features import season_days
 from monitor.season_series import NEVER
@@ -117,25 +117,21 @@ def _without_later(  # the states as they were before the first pending observat
     later = {name: rows[~is_rebuilt[known.place(rows)]] for name, rows in later.items()}
     acquired = Acquisitions.of(known, later)
     each, of = encoded(batch, model, acquired, later), _tensor(acquired.parcel).to(model.device)
+    last = np.arange(
+        len(is_rebuilt)
+    )  # of each parcel: the sum after its last acquisition, below those of which there is none
+    last[acquired.parcel[acquired.last]] = len(is_rebuilt) + acquired.last
     reduced = {}
     for name, state in start.items():
-        part = attention_state.prefixes(_nothing(state), each[name], of)
-        whole, last = _nothing(state), acquired.last
-        into = of[_tensor(last).to(model.device)]
-        for field in ("m", "s", "v"):
-            getattr(whole, field)[into] = getattr(part, field)[_tensor(last).to(model.device)]
-        reduced[name], left = attention_state.take_out(state, whole)
+        nothing = attention_state.init(len(state), *state.v.shape[1:], model=state.model, device=model.device)
+        summed = attention_state.prefixes(nothing, each[name], of)
+        part = attention_state.concatenate([nothing, summed]).take(_tensor(last).to(model.device))
+        reduced[name], left = attention_state.take_out(state, part)
         is_rebuilt |= (left < LEAST_LEFT).cpu().numpy() & (n_later > 0)
     anew = _tensor(np.flatnonzero(is_rebuilt)).to(model.device)
     for state in reduced.values():  # of a rebuilt parcel nothing is kept
         state.m[anew], state.s[anew], state.v[anew] = -torch.inf, 0.0, 0.0
     return reduced, is_rebuilt
-
-
-def _nothing(like: State) -> State:
-    """Return the states of as many parcels of which nothing was observed."""
-    p, heads, width = like.v.shape
-    return attention_state.init(p, heads, width, model=like.model, device=like.v.device)
 
 
 def _with_earlier(  # a batch's posteriors, from those found now and those stored of parcels that are not in order
@@ -147,36 +143,25 @@ def _with_earlier(  # a batch's posteriors, from those found now and those store
     last, so it follows whatever is written.
     """
     is_changed = np.ones(len(new.parcel_key), bool)
-    rebuilt = frozenset(anew.tolist())
     if len(anew) == 0:
-        return Classified(new, rebuilt, n_folded, is_changed)
+        return Classified(new, anew, n_folded, is_changed)
     stored, is_in_force = predictions.courses(connection, anew, model_key, new.probabilities.shape[1])
+    stored_keys, new_keys = (acquisition_keys(one.parcel_key, one.observed_to) for one in (stored, new))
     # Of an acquisition that has been withdrawn, and of one that is folded anew, what is stored counts no more.
-    is_earlier = np.isin(_keys_of(stored), known.keys_before_pending()) & ~np.isin(_keys_of(stored), _keys_of(new))
-    course = Posteriors.joined([stored.where(is_earlier), new])
-    order = np.argsort(_keys_of(course), kind="stable")
-    course, is_new = course.take(order), np.r_[np.zeros(int(is_earlier.sum()), bool), is_changed][order]
-    is_anew = np.isin(course.parcel_key, anew)
-    is_changed = is_new.copy()
-    if len(stored.parcel_key):
-        old = np.minimum(np.searchsorted(_keys_of(stored), _keys_of(course)), len(stored.parcel_key) - 1)
-        is_same = (_keys_of(stored)[old] == _keys_of(course)) & np.all(
-            stored.n_observations[old] == course.n_observations, axis=1
-        )
+    is_earlier = np.isin(stored_keys, known.keys_before_pending()) & ~np.isin(stored_keys, new_keys)
+    keys = np.concatenate([stored_keys[is_earlier], new_keys])
+    order = np.argsort(keys, kind="stable")
+    course, keys = Posteriors.joined([stored.where(is_earlier), new]).where(order), keys[order]
+    is_changed = order >= int(is_earlier.sum())
+    if len(stored_keys):
+        is_anew, is_last = np.isin(course.parcel_key, anew), course.is_last
+        old = np.minimum(np.searchsorted(stored_keys, keys), len(stored_keys) - 1)
+        is_same = (stored_keys[old] == keys) & np.all(stored.n_observations[old] == course.n_observations, axis=1)
         is_same &= np.all(np.abs(stored.probabilities[old] - course.probabilities) <= SAME, axis=1)
         is_changed &= ~(is_same & is_anew)
-        last_differs = course.is_last & is_anew & ~(is_same & is_in_force[old])
-        is_changed |= course.is_last & np.isin(
-            course.parcel_key, course.parcel_key[(is_changed & is_anew) | last_differs]
-        )
-    return Classified(course, rebuilt, n_folded, is_changed)
-
-
-def _keys_of(posteriors: Posteriors) -> NDArray[np.void]:
-    """Return (G,) parcel and time of acquisition as one value that can be sorted."""
-    keys = np.empty(len(posteriors.parcel_key), [("parcel_key", "i8"), ("observed_to", "M8[us]")])
-    keys["parcel_key"], keys["observed_to"] = posteriors.parcel_key, posteriors.observed_to
-    return keys
+        last_differs = is_last & is_anew & ~(is_same & is_in_force[old])
+        is_changed |= is_last & np.isin(course.parcel_key, course.parcel_key[(is_changed & is_anew) | last_differs])
+    return Classified(course, anew, n_folded, is_changed)
 
 
 def _states(batch: BatchContext, classifier: Active[CropModel], is_rebuilt: NDArray[np.bool_]) -> dict[str, State]:
@@ -239,8 +224,7 @@ def _state_rows(  # what an acquisition changes, by what it is found from
     emptied = np.setdiff1d(np.flatnonzero(is_anew), acquired.parcel)
     rows: list[States] = []
     for name in config.sequences:
-        members = [MODALITIES.index(one) for one in config.members(name)]
-        n_folded = batch.series.n_observations[:, members].sum(axis=1)
+        n_folded = batch.series.count(config.members(name))
         # In order, a sequence of which nothing came is as it is stored.
         is_other = is_anew | (n_folded != n_held(batch.states.get((classifier.key, name)), keys, -1))
         last = acquired.last[is_other[acquired.parcel[acquired.last]]]

@@ -93,7 +93,7 @@ def _mismatches(batch: BatchContext, before: Found) -> Iterator[Decided]:
     declared = [class_of.get(parcel.crop_code) for parcel in batch.parcels]
     course = classified.posteriors
     begins, ends = (np.searchsorted(course.parcel_key, keys, side=side) for side in ("left", "right"))
-    is_rebuilt, lengths = np.isin(keys, list(classified.rebuilt)), ends - begins
+    is_rebuilt, lengths = np.isin(keys, classified.rebuilt), ends - begins
     # Rebuilt and without a course: all that was observed has been withdrawn.
     unseen = np.flatnonzero(is_rebuilt & (lengths == 0))
     yield unseen, nothing_observed([declared[place] for place in unseen], rules), np.ones(len(unseen), bool)

@@ -28,8 +28,6 @@ from numpy.typing import NDArray
 from db import predictions
 from db.connect import Connection
 from db.predictions import NdviRows
-from db.seasons import Season
-from db.series import DIRECTIONS
 from db.states import States, of_numbers
 from models.ndvi.cached_state import CachedState, from_array, size_of, to_array
 from models.ndvi.daily_curve import ORIGINS, reconstruct_curve
@@ -38,7 +36,7 @@ from models.ndvi.inputs import ClearSeries, SarSeries
 from models.ndvi.state_updates import begin
 from models.ndvi.views import MODES, Mode
 from monitor.batch import Active, BatchContext
-from monitor.features import means, season_days
+from monitor.features import season_days
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -124,24 +122,6 @@ def _changed(connection: Connection, rows: NdviRows, keys: Ints) -> NdviRows:
     return rows.where(keep)
 
 
-def curve_series(
-    s2: NDArray[np.void], s1: NDArray[np.void], keys: NDArray[np.int64], season: Season
-) -> tuple[SarSeries, ClearSeries]:
-    """Stored rows, sorted by parcel and time, as the curve's model takes them."""
-    clear = s2[np.isfinite(s2["ndvi"])]
-    vv, vh = means(s1, ("VV", "VH")).T.astype(np.float64)
-    sar = SarSeries(
-        np.searchsorted(keys, s1["parcel_key"]),
-        season_days(s1["observed_at"], season.starts_on).astype(np.float64),
-        s1["relative_orbit"].astype(np.int64),
-        s1["direction_nr"] != DIRECTIONS.index("descending") + 1,
-        vv,
-        vh,
-    )
-    days = season_days(clear["observed_at"], season.starts_on).astype(np.float64)
-    return sar, ClearSeries(np.searchsorted(keys, clear["parcel_key"]), days, clear["ndvi"].astype(np.float64))
-
-
 def _cached_states(batch: BatchContext, active: Active[GapModel]) -> dict[Mode, CachedState]:
     """Return the cached states, empty where none is stored."""
     keys, cached = batch.claim.parcel_keys, {}
@@ -181,18 +161,20 @@ class _Days:
     """(N,)"""
     begin: Ints
     """(P + 1,) where each parcel's begin."""
+    key: Ints
+    """(N,) parcel and day as one number, ascending."""
 
     @classmethod
     def of(cls, parcel: Ints, day: Ints, n_parcels: int) -> "_Days":
         """Return the different days of rows in any order."""
-        key = np.sort(parcel * _SPAN + day + _SPAN // 2)
+        key = np.sort(_day_key(parcel, day))
         key = key[np.diff(key, prepend=-1) != 0]
         parcel, day = key // _SPAN, key % _SPAN - _SPAN // 2
-        return cls(parcel, day, np.searchsorted(parcel, np.arange(n_parcels + 1)))
+        return cls(parcel, day, np.searchsorted(parcel, np.arange(n_parcels + 1)), key)
 
     def at_or_after(self, parcel: Ints, day: Ints) -> Ints:
         """Return the place of the first day of a parcel that is not before another."""
-        return np.searchsorted(self.parcel * _SPAN + self.day, parcel * _SPAN + day)
+        return np.searchsorted(self.key, _day_key(parcel, day))
 
     def take(self, place: Ints, parcel: Ints) -> Ints:
         """Return the days at places, `NOTHING` where a place is not one of the parcel's."""
@@ -202,6 +184,10 @@ class _Days:
 
 _SPAN: Final = 2**24
 """More days than there are between any two, `NOTHING` included."""
+
+
+def _day_key(parcel: Ints, day: Ints) -> Ints:
+    return np.asarray(parcel * _SPAN + day + _SPAN // 2)
 
 
 @dataclass(frozen=True)

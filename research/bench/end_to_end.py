@@ -178,20 +178,14 @@ def worked_off(
 ) -> tuple[int, float]:
     """Store some days, activate the models and work everything off; return the observations and the seconds of the monitor."""
     collection = season.config.collection
+    stored, _ = import_season(chain, season, collection, day_of(season, 0))
     with engine(chain.dsn).begin() as connection:
-        stored = import_season_once(chain, season)
         for key in keys.values():
-            registry.activate(connection, stored, collection, key, day_of(season, last))
+            registry.activate(connection, stored.season_key, collection, key, day_of(season, last))
     flow = stream_season(chain, part(season, first, last), {collection: None}, is_watched=False, step_days=10)
     begun = time.perf_counter()
     schedule.once(chain.worker, chain.clock.now)
     return flow.stored, time.perf_counter() - begun
-
-
-def import_season_once(chain: Chain, season: Season) -> int:
-    """Store the season's parcels if they are not, and return its key."""
-    stored, _ = import_season(chain, season, season.config.collection, day_of(season, 0))
-    return stored.season_key
 
 
 def measure(chain: Chain, season: Season, first: int, last: int) -> Measured:

@@ -25,7 +25,7 @@ from db.seasons import Season
 from models.ndvi.gap_filler import GapModel
 from models.ndvi.queries import GapQueries, Series
 from models.ndvi.training import GapTrainingConfig
-from monitor.stages.reconstruct_ndvi import curve_series
+from monitor.season_series import curve_series
 from research.seasons import baselines
 from research.seasons.recorded import classes_of, labels_frame
 from research.seasons.replay_source import RecordedSeason, known_by
@@ -219,7 +219,7 @@ def _usable(data: TrainingData, part: _Part) -> NDArray[np.bool_]:
 def _score_radar(model: GapModel, fields: TrainingData, is_unseen: NDArray[np.bool_]) -> pd.DataFrame:
     """Return NDVI from radar alone at the clear views of unseen parcels: day, observed, predicted."""
     keys = np.array([p.parcel_key for p in fields.parcels], np.int64)
-    sar, clear = curve_series(fields.s2, fields.s1, keys, fields.season)
+    sar, clear = curve_series(fields.s2, fields.s1, keys, fields.season.starts_on)
     clear = clear.cleaned()
     clear = clear.rows(is_unseen[clear.parcel])
     day = np.floor(clear.day).astype(np.int64)
