@@ -35,28 +35,6 @@ class Neighbours:
     """When the harvest began in the season before, moved to this season; None where it is not known."""
 
 
-def neighbours_of(
-    parcel: NDArray[np.int64],
-    days: NDArray[np.datetime64],
-    ndvi: NDArray[np.float32],
-    first: date,
-    last: date,
-    settings: RuleSettings,
-) -> Neighbours:
-    """Return how parcels stand day by day, from clear views (N,) in any order.
-
-    A parcel has a canopy on a day when the greener of its last two views, of at most VIEW_AGE_DAYS, shows vegetation: two,
-    because the mask misses a cloud now and then.
-    """
-    keys, index = np.unique(parcel, return_inverse=True)
-    views = by_day(
-        index, (days - np.datetime64(first)).astype("m8[D]").astype(np.int64), ndvi, len(keys), n_days(first, last)
-    )
-    of_one_group, n = np.zeros(len(keys), np.int64), np.array([len(keys)])
-    share, median = stands_by_day(views, of_one_group, n, 0, settings)
-    return Neighbours(len(keys), first, share[0], median[0])
-
-
 def n_days(first: date, last: date) -> int:
     """Return how many days there are from the first to the last, both included."""
     return (last - first).days + 1
@@ -71,6 +49,9 @@ def by_day(parcel: Ints, day: Ints, ndvi: Floats, n_parcels: int, n_days: int) -
 
 def stands_by_day(views: Floats, group: Ints, n: Ints, first: int, settings: RuleSettings) -> tuple[Floats, Floats]:
     """Return the share of parcels with a canopy and the median of their last views, (G, D - first), from day `first` on.
+
+    A parcel has a canopy on a day when the greener of its last two views, of at most VIEW_AGE_DAYS, shows vegetation: two,
+    because the mask misses a cloud now and then.
 
     Args:
         views: (P, D) clear views by day, NaN where there is none; VIEW_AGE_DAYS before `first` are enough.

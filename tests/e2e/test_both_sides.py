@@ -375,7 +375,7 @@ def test_both_sides_at_once_believe_what_they_believe_one_after_the_other(
 def test_a_store_that_takes_seconds_to_commit_is_waited_for(dsn: str) -> None:
     """Who asks as known at a time while a transaction from before it is in progress gets what it commits."""
     with engine(dsn).begin() as connection:
-        connection.execute(sa.text("update recording set clock = 'database'"))
+        recording.take_the_databases_clock(connection)
     with psycopg.connect(dsn) as writer, psycopg.connect(dsn, autocommit=True) as reader:
         writer.execute("insert into regions (code) values ('r')")
         writer.execute("select recording_begins(now())")
@@ -394,7 +394,7 @@ def test_a_store_that_takes_seconds_to_commit_is_waited_for(dsn: str) -> None:
 def test_times_of_recording_only_rise(dsn: str) -> None:
     """Also from many writers, where the clock is set back, and for rows that want an order among themselves."""
     with engine(dsn).begin() as connection:
-        connection.execute(sa.text("update recording set clock = 'database'"))
+        recording.take_the_databases_clock(connection)
     given: list[tuple[datetime, int]] = []
     lock = threading.Lock()
 

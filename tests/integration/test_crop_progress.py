@@ -17,9 +17,9 @@ from db.parcel_import import ParcelRow, upsert_parcels
 from db.seasons import Season, ensure_season
 from ingest.stream.schemas import S2
 from monitor import crop_progress
-from monitor.alerts.neighbours import neighbours_of
 from monitor.alerts.settings import RuleSettings
 from monitor.season_views import LeaderMemory
+from tests.one_group import neighbours_of
 
 STARTS, ENDS = date(2025, 1, 1), date(2025, 12, 31)
 SETTINGS = RuleSettings(neighbours_min=3)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
-from db import alerts, observations, registry, work
+from db import alerts, observations, recording, registry, work
 from db.connect import engine
 from db.parcel_import import ParcelRow, upsert_parcels
 from db.seasons import ensure_season
@@ -174,7 +174,7 @@ class World:
 def world(dsn: str, tmp_path: Path) -> Iterator[World]:
     now = datetime(2025, 1, 1, tzinfo=UTC)
     with engine(dsn).begin() as connection:
-        connection.execute(sa.text("update recording set clock = 'database'"))
+        recording.take_the_databases_clock(connection)
         season = ensure_season(connection, "2025", START, date(2025, 12, 31))
         names = ["p", *(f"n{nr}" for nr in range(N_NEIGHBOURS))]
         rows = [ParcelRow(name, "r", None, 1.0, 400.0, 0.9, None, "1", "wheat") for name in names]

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from monitor.alerts import rules
-from monitor.alerts.neighbours import CropStands, Neighbours, harvest_day, neighbours_of
+from monitor.alerts.neighbours import CropStands, Neighbours, harvest_day
 from monitor.alerts.rules import VERDICTS, ClearViews, Finding, Found, Posteriors
 from monitor.alerts.settings import RuleSettings
+from tests.one_group import neighbours_of
 
 SETTINGS = RuleSettings()
 START = date(2025, 1, 1)
