@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.classifier.attention_state import STORED
-from models.ndvi.inputs import NEVER, Bools, Ints
+from models.ndvi.inputs import NEVER, Bools, Checksums, Ints
 from models.ndvi.network import GapNetwork
 from models.ndvi.queries import STEP_DAYS, next_step
 
-HEAD = np.dtype([("model", "V16"), ("first_step", "<i4"), ("day", "<i4"), ("steps_sum", "<u4"), ("views_sum", "<u4")])
+HEAD = np.dtype([("model", "V16"), ("first_step", "<i4"), ("day", "<i4"), ("steps_sum", "<u8"), ("views_sum", "<u8")])
 """Before the numbers of a stored state: model, first step, day, checksums.
 
 The model's name must change with all that a state depends on: bytes of another meaning and the same length look like ours."""
@@ -38,9 +38,9 @@ class CachedState:
     """(P,) the first step read, `NEVER` where there is none."""
     day: Ints
     """(P,) everything up to this day is read, -`NEVER` where nothing is."""
-    steps_sum: Ints
+    steps_sum: Checksums
     """(P,) checksum of the steps read."""
-    views_sum: Ints
+    views_sum: Checksums
     """(P,) checksum of the views read."""
     encoder: Tensor
     """(K, 2, P, H) h and c."""
@@ -55,7 +55,7 @@ class CachedState:
             torch.zeros(len(networks), 2, n_parcels, size, device=device)
             for size in (config.hidden, config.view_hidden)
         )
-        never, none = np.full(n_parcels, NEVER), np.zeros(n_parcels, np.int64)
+        never, none = np.full(n_parcels, NEVER), np.zeros(n_parcels, np.uint64)
         return cls(model, never, -never, none, none, encoder, decoder)
 
     def starts_on(self, first_day: Ints) -> Ints:
@@ -79,14 +79,14 @@ class CachedState:
     def where(self, keep: Bools) -> "CachedState":
         """Return the states of the parcels to keep, empty ones in place of the others."""
         first, day = np.where(keep, self.first_step, NEVER), np.where(keep, self.day, -NEVER)
-        steps, views = np.where(keep, self.steps_sum, 0), np.where(keep, self.views_sum, 0)
+        steps, views = (np.where(keep, one, np.uint64(0)) for one in (self.steps_sum, self.views_sum))
         is_kept = torch.as_tensor(keep, device=self.encoder.device)[:, None]
         encoder, decoder = (torch.where(is_kept, one, 0.0) for one in (self.encoder, self.decoder))
         return CachedState(self.model, first, day, steps, views, encoder, decoder)
 
 
 def to_array(states: CachedState) -> NDArray[np.uint8]:
-    """Return each parcel's state for storage (P, size): 32 bytes of head and K (2 H + 2 G) float32 little endian."""
+    """Return each parcel's state for storage (P, size): 40 bytes of head and K (2 H + 2 G) float32 little endian."""
     n, heads = len(states.day), np.empty(len(states.day), HEAD)
     heads["model"] = np.void(states.model)
     for name in ("first_step", "day", "steps_sum", "views_sum"):

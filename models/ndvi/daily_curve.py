@@ -25,7 +25,7 @@ from models.ndvi.cached_state import CachedState
 from models.ndvi.gap_filler import GapModel
 from models.ndvi.inputs import NEVER, Bools, ClearSeries, Floats, Ints, SarSeries
 from models.ndvi.queries import STEP_DAYS, GapQueries, Series, Steps
-from models.ndvi.state_updates import DELAY_DAYS, advance, holding
+from models.ndvi.state_updates import advance, holding
 from models.ndvi.views import MODES, Mode
 
 Origin = Literal["observed", "reconstructed", "prior"]
@@ -44,6 +44,10 @@ DIP_RECOVERY_DAYS = 25
 """Days between a dip's neighbours at most: regrowth after a cut takes longer (Sen4CAP: at most 30)."""
 DOUBT_DAYS = 20.0
 """Days over which the doubt about a fall that nothing has confirmed fades: the range of the kriging."""
+SETTLED_DAYS = 6
+"""A kept state lies so far behind the newest day at least: most passes that come out of order come within a step."""
+BEHIND_DAYS = 60
+"""... and at most: in a winter without views a pass costs ten steps, and the view that ends it one reading of the season."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +103,13 @@ def reconstruct_curve(
     value, sd, nearest = np.zeros(len(days)), np.zeros(len(days)), np.zeros(len(days))
     kept: dict[Mode, CachedState] = {}
     for mode in MODES:
+        first = known_day if mode == "causal" else first_day
         if cached is not None:
             held = holding(cached[mode], steps, series, known_day)
-            kept[mode] = advance(model, mode, held, steps, series, known_day - DELAY_DAYS)
+            # Not beyond the first day asked for: of that a later state knows nothing.
+            until = np.minimum(_kept_until(mode, series, known_day), first)
+            kept[mode] = advance(model, mode, held, steps, series, until)
         rows = np.flatnonzero(is_causal == (mode == "causal"))
-        first = known_day if mode == "causal" else first_day
         filled = _filled(model, steps, series, queries.rows(rows), mode, known_day, kept.get(mode), first)
         value[rows], sd[rows], nearest[rows] = filled
     ahead = np.minimum(days + SAR_REACH_DAYS - 1, known_day[parcel])
@@ -168,15 +174,31 @@ def _without_dips(model: GapModel, steps: Steps, series: Series, known_day: Ints
     )
 
 
+def _kept_until(mode: Mode, series: Series, known_day: Ints) -> Ints:
+    """Return (P,) the day to which a state is kept: before all that the next observation in order may ask for.
+
+    That redraws the curve from the second newest view on; what is causal begins on the newest day, or before a fall (`_doubt`).
+    """
+    n = series.n_views
+    behind = np.where(_fell(series), 1, 0) if mode == "causal" else np.minimum(n, 2)
+    view = np.take_along_axis(series.day, np.maximum(n - behind, 0)[:, None] % series.day.shape[1], axis=1)[:, 0]
+    before = np.where(behind > 0, np.nan_to_num(view) - 1, NEVER).astype(np.int64)
+    return np.clip(before, known_day - BEHIND_DAYS, known_day - SETTLED_DAYS)
+
+
+def _fell(series: Series) -> Bools:
+    """Return (S,) whether the newest view lies so far below the one before that it may be a dip."""
+    row, last = np.arange(len(series.parcel)), np.maximum(series.n_views - 1, 1) % series.day.shape[1]
+    return np.asarray(series.ndvi[row, last - 1] - series.ndvi[row, last] > DIP_DEPTH)  # NaN compares false
+
+
 def _doubt(
     model: GapModel, steps: Steps, series: Series, queries: GapQueries, known_day: Ints, cached: CachedState | None
 ) -> Floats:
     """Return (Q,) how far the newest view fell below what was predicted before it, where no later view has confirmed it; else 0."""
     n = series.n_views
-    row = np.flatnonzero(n >= 2)
-    last, one_before = n[row] - 1, n[row] - 2
-    fell = series.ndvi[row, one_before] - series.ndvi[row, last] > DIP_DEPTH
-    row, last = row[fell], last[fell]
+    row = np.flatnonzero(_fell(series))
+    last = n[row] - 1
     drop, since = np.zeros(len(n)), np.zeros(len(n), np.int64)
     since[row] = series.day[row, last]
     asked = GapQueries(row, since[row], last, np.full(len(row), series.day.shape[1]))

@@ -28,7 +28,7 @@ KIND = "gap-filling"
 """What the description of a checkpoint of this model says that it is."""
 SCALE_DAYS = (4.0, 10.0, 20.0, 40.0)
 """Distances to the nearest view at which sd is calibrated, linear between (the gaps it is validated on end 5 to 45 days off)."""
-SERIES_AT_ONCE = 1024
+SERIES_AT_ONCE = 256
 """Series decoded together: 100 MB of working arrays."""
 QUERIES_AT_ONCE = 32_768
 
@@ -93,9 +93,17 @@ class GapModel:
             ValueError: a query on a day, or with views, before those that the cached states have read.
         """
         ends = np.full(len(series.parcel), steps.last_day) if known is None else known
-        asked, row = np.unique(queries.series, return_inverse=True)  # the others are not read
-        series, ends, queries = series.rows(asked), ends[asked], replace(queries, series=row.reshape(-1))
+        asked = np.unique(queries.series)  # the others are not read
         before = CachedState.nothing(self.members[mode], len(asked)) if cached is None else cached.rows(asked)
+        # Those that are read together need about as many steps: each is read in as many as the longest.
+        first = np.full(len(series.parcel), NEVER)
+        np.minimum.at(first, queries.series, queries.day)
+        order = np.argsort(np.minimum(before.day, ends[asked]) + first[asked] - 2 * ends[asked], kind="stable")
+        row = np.empty(len(series.parcel), np.int64)
+        row[asked[order]] = np.arange(len(order))
+        by_row = np.argsort(row[queries.series], kind="stable")
+        series, ends, before = series.rows(asked[order]), ends[asked[order]], before.rows(order)
+        queries = replace(queries.rows(by_row), series=row[queries.series][by_row])
         parts: list[tuple[Floats, Floats, Floats, Ints]] = []
         for start in range(0, len(series.parcel), SERIES_AT_ONCE):
             some = slice(start, start + SERIES_AT_ONCE)
@@ -107,7 +115,8 @@ class GapModel:
         if not parts:
             nothing = np.zeros(0)
             return Filled(nothing, nothing, nothing, np.zeros(0, np.int64))
-        m, variance, nearest, n_views = (np.concatenate(values) for values in zip(*parts, strict=True))
+        back = np.argsort(by_row)
+        m, variance, nearest, n_views = (np.concatenate(values)[back] for values in zip(*parts, strict=True))
         factor = np.interp(nearest, SCALE_DAYS, self.sd_scale[mode])
         return Filled(np.clip(m, -1.0, 1.0), np.sqrt(self.view_sd**2 + variance * factor**2), nearest, n_views)
 
@@ -117,9 +126,9 @@ class GapModel:
         """Value, free variance, nearest view and number of views of queries, of all members together."""
         members = self.members[mode]
         config, device = members[0].config, next(members[0].parameters()).device
-        read = np.stack([series.parcel, cached.day], axis=1)  # series of a parcel that begin on one day share steps
-        _, one, row = np.unique(read, axis=0, return_index=True, return_inverse=True)
-        parcels, row = series.parcel[one], row.reshape(-1)
+        read = series.parcel * 2**32 + cached.day  # series of a parcel that begin on one day share steps
+        _, one, row = np.unique(read, return_index=True, return_inverse=True)
+        parcels = series.parcel[one]
         end = np.full(len(parcels), -NEVER)
         np.maximum.at(end, row, known)
         np.maximum.at(end, row[queries.series], queries.day)
@@ -135,9 +144,10 @@ class GapModel:
             for values in (grid.begun(end), n_new, row, grid.complete(row[:, None], new_day))
         )
         out = []
+        n_back = int((grid.begun(end)[row[queries.series]] - grid.complete(row[queries.series], queries.day)).max())
         with torch.inference_mode():
             starts = zip(members, cached.rows(one).encoder, cached.decoder, strict=True)
-            encoded = [(m, m.encode(sar, n_steps, h), s) for m, h, s in starts]
+            encoded = [(m, m.encode(sar, n_steps, h, n_back), s) for m, h, s in starts]
             states = [(m, e, m.decode(e, views, n_views, step, parcel, s)) for m, e, s in encoded]
             for low in range(0, len(queries.day), QUERIES_AT_ONCE):
                 some = queries.rows(slice(low, low + QUERIES_AT_ONCE))

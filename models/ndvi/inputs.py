@@ -22,6 +22,7 @@ from terminal.errors import UserError
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+Checksums = NDArray[np.uint64]
 
 DB_RANGE = (-60.0, 30.0)
 """Backscatter of any land surface; beyond it is a fill value (chosen because thermal noise ends near -35 dB)."""
@@ -170,6 +171,8 @@ class DailySar:
     """(P, D + 1, 2) sum of z over the days before day d."""
     count: Ints
     """(P, D + 1) acquisitions over the days before day d."""
+    checksum: Checksums
+    """(P, D + 1) of the acquisitions over the days before day d."""
 
     @classmethod
     def build(cls, sar: SarSeries, scale: OrbitScale, n_parcels: int) -> "DailySar":
@@ -179,9 +182,11 @@ class DailySar:
         first = int(day.min(initial=0)) if len(day) else 0
         n_days = int(day.max(initial=0)) - first + 1 if len(day) else 1
         total, count = np.zeros((n_parcels, n_days + 1, 2)), np.zeros((n_parcels, n_days + 1), dtype=np.int64)
-        np.add.at(total, (sar.parcel, day - first + 1), z)
-        np.add.at(count, (sar.parcel, day - first + 1), 1)
-        return cls(first, np.cumsum(total, axis=1), np.cumsum(count, axis=1))
+        checksum = np.zeros(count.shape, np.uint64)
+        at = (sar.parcel, day - first + 1)
+        for sums, one in ((total, z), (count, 1), (checksum, checksums(day, *z.T))):
+            np.add.at(sums, at, one)
+        return cls(first, *(np.cumsum(sums, axis=1) for sums in (total, count, checksum)))
 
     @property
     def last_day(self) -> int:
@@ -196,23 +201,47 @@ class DailySar:
 
     def first_days(self) -> Ints:
         """Return the day of each parcel's first acquisition (P,), `NEVER` where it has none."""
-        is_new = np.diff(self.count, axis=1) > 0
-        return np.asarray(np.where(is_new.any(axis=1), self.first_day + is_new.argmax(axis=1), NEVER))
+        place = (self.count > 0).argmax(axis=1)
+        return np.asarray(np.where(self.count[:, -1] > 0, self.first_day + place - 1, NEVER))
 
     def is_near(self, parcel: Ints, first_day: Ints, last_day: Ints) -> Bools:
         """Say whether there is an acquisition from one day to another, both included (Q,)."""
         return np.asarray(self._before(parcel, last_day + 1) > self._before(parcel, first_day))
 
+    def sums(self, day: Ints) -> Checksums:
+        """Return (P,) the checksum of each parcel's acquisitions before a day (P,)."""
+        return np.asarray(self.checksum[np.arange(len(day)), self._place(day)])
+
     def _before(self, parcel: Ints, day: Ints) -> Ints:
-        return np.asarray(self.count[parcel, np.clip(day - self.first_day, 0, self.count.shape[1] - 1)])
+        return np.asarray(self.count[parcel, self._place(day)])
+
+    def _place(self, day: Ints) -> Ints:
+        return np.clip(day - self.first_day, 0, self.count.shape[1] - 1)
 
     def windows(self, parcel: Ints, end_day: Ints, n_steps: int, step_days: int) -> tuple[Floats, Bools]:
         """Standardised windows (B, T, 2) that end on the given days, zero where not present (B, T)."""
         edges = end_day[:, None] - step_days * np.arange(n_steps, -1, -1)  # (B, T + 1) last day of each step
-        at = np.clip(edges + 1 - self.first_day, 0, self.count.shape[1] - 1)
+        at = self._place(edges + 1)
         count = np.diff(self.count[parcel[:, None], at], axis=1)
         total = np.diff(self.total[parcel[:, None], at], axis=1)
         return np.where(count[..., None] > 0, total / np.maximum(count, 1)[..., None], 0.0), count > 0
+
+
+def checksums(*columns: NDArray[Any]) -> Checksums:
+    """Return a checksum of each row; those of several rows are added, in any order.
+
+    Source: the finalizer of SplitMix64 (Steele, Lea and Flood 2014), once for each column.
+    """
+    mixed = np.zeros(np.broadcast_shapes(*(one.shape for one in columns)), np.uint64)
+    for one in columns:
+        mixed = mixed * _ODD + (one.astype(np.float64) + 0.0).view(np.uint64)  # -0 counts as 0
+        for shift, factor in _MIXING:
+            mixed = (mixed ^ (mixed >> shift)) * factor
+    return mixed
+
+
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+_MIXING = ((np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB)))
 
 
 def season_channels(day: NDArray[Any], n_harmonics: int) -> Floats:

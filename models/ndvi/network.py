@@ -125,19 +125,22 @@ class GapNetwork(nn.Module):
         branches = [self.branches[0](steps[..., VV]), self.branches[1](steps[..., VH])]
         return torch.cat([*branches, steps[..., PRESENCE]], dim=2)
 
-    def encode(self, steps: Tensor, n_steps: Tensor, start: Tensor | None = None) -> Encoded:
+    def encode(
+        self, steps: Tensor, n_steps: Tensor, start: Tensor | None = None, n_back: int | None = None
+    ) -> Encoded:
         """Return the states of parcels.
 
         Args:
             steps: (P, T, 6 + season) what is known of each step.
             n_steps: (P,) steps that have begun: the backward encoder starts at the last of them.
             start: (2, P, hidden) h and c of steps read before; None: there are none.
+            n_back: how many of the last steps the backward encoder reads; None: all, to the first.
         """
         x = self.branched(steps)
         forward = _before(self.encoders[0], x, start)
         if self.config.is_causal:
             return Encoded(forward, None)
-        return Encoded(forward, _from(self.encoders[1], x, n_steps))
+        return Encoded(forward, _from(self.encoders[1], x, n_steps, n_back))
 
     def decode(
         self,
@@ -205,12 +208,16 @@ def _before(layer: nn.Module, x: Tensor, start: Tensor | None) -> Tensor:
     return torch.cat([h[:, None], layer(x, (h[None], c[None]))[0]], dim=1)
 
 
-def _from(layer: nn.Module, x: Tensor, n: Tensor) -> Tensor:
-    """States (B, N + 1, H) after reading the inputs i.. of each row backward from its n-th; zero from there on."""
+def _from(layer: nn.Module, x: Tensor, n: Tensor, n_back: int | None = None) -> Tensor:
+    """States (B, N + 1, H) after reading the inputs i.. of each row backward from its n-th; zero from there on.
+
+    With `n_back` those of the last so many inputs alone; those before are zero too.
+    """
     length = x.shape[1]
+    n_back = length if n_back is None else min(max(n_back, 1), length)
     back = n[:, None] - 1 - torch.arange(length, device=x.device)
     order = back.clamp(min=0)[..., None]
-    states = layer(torch.gather(x, 1, order.expand(-1, -1, x.shape[2])))[0]
-    states = torch.gather(states, 1, order.expand(-1, -1, states.shape[2]))  # the reversal undoes itself
-    states = torch.where((back >= 0)[..., None], states, 0.0)
+    states = layer(torch.gather(x, 1, order[:, :n_back].expand(-1, -1, x.shape[2])))[0]
+    states = torch.gather(states, 1, order.clamp(max=n_back - 1).expand(-1, -1, states.shape[2]))  # reversed again
+    states = torch.where(((back >= 0) & (back < n_back))[..., None], states, 0.0)
     return torch.cat([states, torch.zeros_like(states[:, :1])], dim=1)

@@ -14,12 +14,23 @@ Errors: none; rows must be cleaned.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from models.ndvi.inputs import Bools, DailySar, Floats, Ints, OrbitScale, SarSeries, season_channels
+from models.ndvi.inputs import (
+    Bools,
+    Checksums,
+    DailySar,
+    Floats,
+    Ints,
+    OrbitScale,
+    SarSeries,
+    checksums,
+    season_channels,
+)
 from models.ndvi.network import N_STEP_CHANNELS, GapConfig
 from models.ndvi.views import Prior
 
@@ -49,10 +60,15 @@ class Series:
     ndvi: Floats
     """(S, M)"""
 
-    @property
+    @cached_property
     def n_views(self) -> Ints:
         """Return (S,) views of each."""
         return np.asarray(np.isfinite(self.day).sum(axis=1))
+
+    def sums(self, day: Ints) -> Checksums:
+        """Return (S,) the checksum of the views up to a day of each."""
+        # NaN compares false.
+        return np.where(self.day <= day[:, None], checksums(self.day, self.ndvi), np.uint64(0)).sum(axis=1)
 
     def columns(self, after: Ints, to: Ints | None = None) -> tuple[Ints, Ints]:
         """Columns (S, N) of the views after a day of each, N at least one, and how many there are of them, to another day."""
@@ -109,7 +125,7 @@ class Steps:
         sides = (sar.rows(sar.is_ascending), sar.rows(~sar.is_ascending))
         return cls(*(DailySar.build(side, scale, n_parcels) for side in sides))
 
-    @property
+    @cached_property
     def first_days(self) -> Ints:
         """Return the day of each parcel's first acquisition (P,), `NEVER` where it has none."""
         return np.minimum(self.ascending.first_days(), self.descending.first_days())
@@ -127,6 +143,11 @@ class Steps:
         # VV of both directions, then VH of both, then presence: as the branches take them.
         parts = [a[..., :1], d[..., :1], a[..., 1:], d[..., 1:], has_a[..., None], has_d[..., None]]
         return np.concatenate(parts, axis=2)
+
+    def sums(self, step: Ints) -> Checksums:
+        """Return (P,) the checksum of what each parcel's steps before one (P,) hold."""
+        # Times 3: the same acquisition in the other direction is another.
+        return np.asarray(self.ascending.sums(STEP_DAYS * step) + self.descending.sums(STEP_DAYS * step) * np.uint64(3))
 
     def is_near(self, parcel: Ints, first_day: Ints, last_day: Ints) -> Bools:
         """Say whether there is an acquisition from one day to another (Q,)."""

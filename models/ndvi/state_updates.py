@@ -1,16 +1,13 @@
 """Update cached states, so that an answer costs the observations since and not the whole season.
 
 `GapModel.fill` answers from a cached state as it does from everything: it reads what came after the state's day, the radar
-around the days asked for and the nearest views. A kept state stays `DELAY_DAYS` behind, so that what is late by less is still
-to be read. Where something the state has read is revised, withdrawn, screened out or joined by a later arrival, `holding`
-empties it, and the next reading makes it anew.
+around the days asked for and the nearest views. Where something the state has read is revised, withdrawn, screened out or
+joined by a later arrival, `holding` empties it, and the next reading makes it anew.
 Source: decision 9 (docs/decisions).
 Shapes: P parcels of T steps and M views.
 Units:  whole days since the season's start, steps of 6 days.
 Errors: none.
 """
-
-import zlib
 
 import numpy as np
 import torch
@@ -21,9 +18,6 @@ from models.ndvi.gap_filler import GapModel
 from models.ndvi.inputs import NEVER, Floats, Ints
 from models.ndvi.queries import STEP_DAYS, Series, StepGrid, Steps, next_step, step_inputs, view_inputs
 from models.ndvi.views import Mode
-
-DELAY_DAYS = 45
-"""Days a kept state stays behind: 1 of 70 Dutch views changes days farther back, a cloud dip shows within 25, a pass comes in days."""
 
 
 def begin(model: GapModel, mode: Mode, n_parcels: int) -> CachedState:
@@ -36,8 +30,7 @@ def advance(model: GapModel, mode: Mode, cached: CachedState, steps: Steps, seri
 
     Args:
         cached: of P parcels; what they read must still hold (`holding`).
-        steps: radar of the P parcels since the state's day, and of the step then unfinished; of an empty state all of it.
-        series: of the P parcels in order, the last view read and all since; of an empty state all of them.
+        steps, series: all that is known of the P parcels, in order.
         day: (P,) whole days.
     """
     networks, device = model.members[mode], cached.encoder.device
@@ -64,8 +57,8 @@ def advance(model: GapModel, mode: Mode, cached: CachedState, steps: Steps, seri
         cached.model,
         np.where((cached.first_step == NEVER) & (n_steps > 0), start, cached.first_step),
         day,
-        _sum(x, n_steps, cached.steps_sum),
-        _sum(_rows(series)[new], n_views, cached.views_sum),
+        steps.sums(next_step(day)),
+        series.sums(day),
         torch.stack(encoder),
         torch.stack(decoder),
     )
@@ -78,21 +71,11 @@ def holding(cached: CachedState, steps: Steps, series: Series, day: Ints) -> Cac
         steps, series: all that is known of the P parcels.
         day: (P,) the first day asked for; a state beyond it is emptied.
     """
-    # All that is known is summed again, not what is new: a revision or a late view changes the middle of what was read.
-    first = steps.first_days // STEP_DAYS
-    n_steps = np.maximum(next_step(cached.day) - first, 0)
-    x = _window(steps, StepGrid(first, int(n_steps.max(initial=0))))
-    n_views, nothing = (series.day <= cached.day[:, None]).sum(axis=1), np.zeros(len(day), np.int64)
     return cached.where(
         (cached.day <= day)
-        & (_sum(x, n_steps, nothing) == cached.steps_sum)
-        & (_sum(_rows(series), n_views, nothing) == cached.views_sum)
+        & (steps.sums(next_step(cached.day)) == cached.steps_sum)
+        & (series.sums(cached.day) == cached.views_sum)
     )
-
-
-def _rows(series: Series) -> Floats:
-    """Return (P, M, 2) day and NDVI of each view."""
-    return np.stack([series.day, series.ndvi], axis=2)
 
 
 def _window(steps: Steps, grid: StepGrid) -> Floats:
@@ -102,17 +85,10 @@ def _window(steps: Steps, grid: StepGrid) -> Floats:
 
 def _read(layer: nn.Module, x: Tensor, n: Ints, start: Tensor) -> tuple[Tensor, Tensor]:
     """h (P, N + 1, H) before each of the first n (P,) of inputs (P, N, D) and after the last; then h and c (2, P, H)."""
-    h, c = start.contiguous()
-    before = [h]
+    state, before = start.contiguous(), [start[0]]
     for i in range(int(n.max(initial=0))):
-        after = layer(x[:, i : i + 1], (h[None], c[None]))[1]
-        is_on = torch.as_tensor(i < n, device=x.device)[:, None]
-        h, c = (torch.where(is_on, new[0], old) for new, old in zip(after, (h, c), strict=True))
-        before.append(h)
-    return torch.stack(before, dim=1), torch.stack([h, c])
-
-
-def _sum(x: Floats, n: Ints, so_far: Ints) -> Ints:
-    """Return (P,) checksums continued by the first n (P,) of rows (P, N, D); -0 counts as 0."""
-    rows = [row[:m] for row, m in zip(np.asarray(x, np.float32) + 0.0, n, strict=True)]
-    return np.array([zlib.crc32(row.tobytes(), int(s)) for row, s in zip(rows, so_far, strict=True)], np.int64)
+        on = torch.as_tensor(np.flatnonzero(i < n), device=x.device)
+        after = layer(x[on, i : i + 1], tuple(state[:, None, on]))[1]
+        state = state.index_copy(1, on, torch.cat(after))
+        before.append(state[0])
+    return torch.stack(before, dim=1), state

@@ -16,10 +16,10 @@ from db.parcel_import import ParcelRow, upsert_parcels
 from db.seasons import Season, ensure_season
 from ingest.stream.schemas import S1, S2, ObservationSchema
 from models.ndvi.cached_state import HEAD
+from models.ndvi.daily_curve import SETTLED_DAYS
 from models.ndvi.gap_filler import GapModel
 from models.ndvi.inputs import ClearSeries, SarSeries
 from models.ndvi.network import GapConfig
-from models.ndvi.state_updates import DELAY_DAYS
 from models.ndvi.training import GapTrainingConfig, fit_gaps
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker
@@ -284,7 +284,7 @@ def test_the_next_rows_go_on_from_the_stored_states(season: tuple[str, Season, i
     assert set(stored) == {(p, "ndvi causal"), (p, "ndvi retrospective")}
     with engine(dsn).connect() as connection:
         one = connection.execute(sa.text("select * from encoder_states where modality = 'ndvi causal'")).one()
-    last = 97 - DELAY_DAYS  # the day after which nothing new was read: of the last view
+    last = 96 - SETTLED_DAYS  # the day after which nothing new was read: of the last pass
     assert one.observed_to <= datetime(2025, 1, 1, tzinfo=UTC) + timedelta(days=last + 1)
     assert one.n_folded == last // 6 + 1 + (last - 1) // 12 + 1
     # Numbers that were tampered with show in the next row; a state that cannot be read does not.
