@@ -26,14 +26,16 @@ def activity(connection: sa.Connection) -> Activity:
     return Activity(*map(float, row))
 
 
-def stored_and_pending(connection: sa.Connection, collection: str) -> tuple[int, int]:
-    """Return how many observations the ledger of scenes says are stored, and whether work of a collection is pending (1 or 0)."""
-    stored, pending = connection.execute(
-        sa.text("""select (select coalesce(sum(parcels), 0) from scene_ledger where outcome = 'stored'),
-                          (select count(*) from (select from pending_work where collection = :collection limit 1) one)"""),
-        {"collection": collection},
-    ).one()
-    return int(stored), int(pending)
+def stored(connection: sa.Connection) -> int:
+    """Return how many observations the ledger of scenes says are stored."""
+    query = sa.text("select coalesce(sum(parcels), 0) from scene_ledger where outcome = 'stored'")
+    return int(connection.execute(query).scalar_one())
+
+
+def is_pending(connection: sa.Connection, collection: str) -> bool:
+    """Say whether work of a collection is pending."""
+    query = sa.text("select exists (select from pending_work where collection = :collection)")
+    return bool(connection.execute(query, {"collection": collection}).scalar_one())
 
 
 def recorded_posteriors(connection: sa.Connection, since: datetime) -> list[tuple[datetime, datetime, int]]:

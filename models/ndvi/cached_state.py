@@ -65,7 +65,8 @@ class CachedState:
 
     def rows(self, parcel: Ints | slice) -> "CachedState":
         """Return the states of the chosen parcels."""
-        first, day, steps, views = (one[parcel] for one in (self.first_step, self.day, self.steps_sum, self.views_sum))
+        first, day = self.first_step[parcel], self.day[parcel]
+        steps, views = self.steps_sum[parcel], self.views_sum[parcel]
         return CachedState(self.model, first, day, steps, views, self.encoder[:, :, parcel], self.decoder[:, :, parcel])
 
     def put(self, parcel: Ints, states: "CachedState") -> "CachedState":

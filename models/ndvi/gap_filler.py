@@ -93,16 +93,12 @@ class GapModel:
             ValueError: a query on a day, or with views, before those that the cached states have read.
         """
         ends = np.full(len(series.parcel), steps.last_day) if known is None else known
-        asked = np.unique(queries.series)  # the others are not read
-        before = CachedState.nothing(self.members[mode], len(asked)) if cached is None else cached.rows(asked)
-        # Those that are read together need about as many steps: each is read in as many as the longest.
-        first = np.full(len(series.parcel), NEVER)
-        np.minimum.at(first, queries.series, queries.day)
-        order = np.argsort(np.minimum(before.day, ends[asked]) + first[asked] - 2 * ends[asked], kind="stable")
+        order = _reading_order(queries, ends, cached)
         row = np.empty(len(series.parcel), np.int64)
-        row[asked[order]] = np.arange(len(order))
+        row[order] = np.arange(len(order))
         by_row = np.argsort(row[queries.series], kind="stable")
-        series, ends, before = series.rows(asked[order]), ends[asked[order]], before.rows(order)
+        series, ends = series.rows(order), ends[order]
+        before = CachedState.nothing(self.members[mode], len(order)) if cached is None else cached.rows(order)
         queries = replace(queries.rows(by_row), series=row[queries.series][by_row])
         parts: list[tuple[Floats, Floats, Floats, Ints]] = []
         for start in range(0, len(series.parcel), SERIES_AT_ONCE):
@@ -132,7 +128,8 @@ class GapModel:
         end = np.full(len(parcels), -NEVER)
         np.maximum.at(end, row, known)
         np.maximum.at(end, row[queries.series], queries.day)
-        grid = StepGrid.over(cached.rows(one).starts_on(steps.first_days[parcels]), end)
+        read_before = cached.rows(one)
+        grid = StepGrid.over(read_before.starts_on(steps.first_days[parcels]), end)
         sar = step_inputs(steps.ending_on(parcels, grid.ends[:, -1], grid.n), grid, config).to(device)
         column, n_new = series.columns(cached.day)
         n_read, new_day = series.n_views - n_new, np.take_along_axis(series.day, column, axis=1)
@@ -143,10 +140,11 @@ class GapModel:
             torch.as_tensor(values, device=device)
             for values in (grid.begun(end), n_new, row, grid.complete(row[:, None], new_day))
         )
+        of_query = row[queries.series]
+        n_back = int((grid.begun(end)[of_query] - grid.complete(of_query, queries.day)).max())
         out = []
-        n_back = int((grid.begun(end)[row[queries.series]] - grid.complete(row[queries.series], queries.day)).max())
         with torch.inference_mode():
-            starts = zip(members, cached.rows(one).encoder, cached.decoder, strict=True)
+            starts = zip(members, read_before.encoder, cached.decoder, strict=True)
             encoded = [(m, m.encode(sar, n_steps, h, n_back), s) for m, h, s in starts]
             states = [(m, e, m.decode(e, views, n_views, step, parcel, s)) for m, e, s in encoded]
             for low in range(0, len(queries.day), QUERIES_AT_ONCE):
@@ -212,6 +210,15 @@ class GapModel:
                 "`parcelwatch models train ndvi` made without --model"
             )
         return cls.from_state(description["config"], weights)
+
+
+def _reading_order(queries: GapQueries, ends: Ints, cached: CachedState | None) -> Ints:
+    """Return the series that are asked for, the longest to read first: those read together take as many steps as the longest."""
+    first = np.full(len(ends), NEVER)
+    np.minimum.at(first, queries.series, queries.day)
+    asked = np.flatnonzero(first < NEVER)
+    begin = -NEVER if cached is None else cached.day[asked]
+    return np.asarray(asked[np.argsort(begin + first[asked] - 2 * ends[asked], kind="stable")])
 
 
 def places(

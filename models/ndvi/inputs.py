@@ -12,6 +12,7 @@ Errors: ValueError for arrays of unequal length; rows that are not finite or out
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -167,64 +168,75 @@ class DailySar:
     """Running sums of standardised backscatter by parcel and day, from which any window is two lookups a step."""
 
     first_day: int
-    total: Floats
-    """(P, D + 1, 2) sum of z over the days before day d."""
-    count: Ints
-    """(P, D + 1) acquisitions over the days before day d."""
+    sums: Floats
+    """(P, D + 1, S, 3) z of VV, z of VH and acquisitions over the days before day d, of S sides: both directions, or all as one."""
     checksum: Checksums
     """(P, D + 1) of the acquisitions over the days before day d."""
 
     @classmethod
-    def build(cls, sar: SarSeries, scale: OrbitScale, n_parcels: int) -> "DailySar":
+    def build(cls, sar: SarSeries, scale: OrbitScale, n_parcels: int, by_direction: bool = False) -> "DailySar":
         """Return the sums of cleaned rows; without any row every window is empty."""
         z = scale.apply(sar)
         day = np.floor(sar.day).astype(np.int64)
-        first = int(day.min(initial=0)) if len(day) else 0
-        n_days = int(day.max(initial=0)) - first + 1 if len(day) else 1
-        total, count = np.zeros((n_parcels, n_days + 1, 2)), np.zeros((n_parcels, n_days + 1), dtype=np.int64)
-        checksum = np.zeros(count.shape, np.uint64)
-        at = (sar.parcel, day - first + 1)
-        for sums, one in ((total, z), (count, 1), (checksum, checksums(day, *z.T))):
-            np.add.at(sums, at, one)
-        return cls(first, *(np.cumsum(sums, axis=1) for sums in (total, count, checksum)))
+        first = int(day.min()) if len(day) else 0
+        n_days = int(day.max()) - first + 1 if len(day) else 1
+        side = np.where(sar.is_ascending | (not by_direction), 0, 1)
+        sums = np.zeros((n_parcels, n_days + 1, 1 + by_direction, 3))
+        checksum = np.zeros(sums.shape[:2], np.uint64)
+        np.add.at(sums, (sar.parcel, day - first + 1, side), np.column_stack([z, np.ones(len(day))]))
+        np.add.at(checksum, (sar.parcel, day - first + 1), checksums(day, side, *z.T))
+        return cls(first, np.cumsum(sums, axis=1), np.cumsum(checksum, axis=1))
 
     @property
     def last_day(self) -> int:
-        """Return the last day with an acquisition of any parcel."""
-        return self.first_day + int(self.count.shape[1]) - 2
+        """Return the last day with an acquisition of any parcel; the first where there is none."""
+        return self.first_day + int(self.checksum.shape[1]) - 2
 
     def last_days(self) -> Ints:
         """Return the day of each parcel's last acquisition (P,), 0 where it has none."""
-        is_new = np.diff(self.count, axis=1) > 0
-        last = self.first_day + np.where(is_new, np.arange(is_new.shape[1]), 0).max(axis=1)
-        return np.asarray(np.where(is_new.any(axis=1), last, 0))
+        count = self._counts
+        place = (count == count[:, -1:]).argmax(axis=1)
+        return np.asarray(np.where(count[:, -1] > 0, self.first_day + place - 1, 0))
 
     def first_days(self) -> Ints:
         """Return the day of each parcel's first acquisition (P,), `NEVER` where it has none."""
-        place = (self.count > 0).argmax(axis=1)
-        return np.asarray(np.where(self.count[:, -1] > 0, self.first_day + place - 1, NEVER))
+        count = self._counts
+        place = (count > 0).argmax(axis=1)
+        return np.asarray(np.where(count[:, -1] > 0, self.first_day + place - 1, NEVER))
 
     def is_near(self, parcel: Ints, first_day: Ints, last_day: Ints) -> Bools:
         """Say whether there is an acquisition from one day to another, both included (Q,)."""
-        return np.asarray(self._before(parcel, last_day + 1) > self._before(parcel, first_day))
+        count = self._counts
+        return np.asarray(count[parcel, self._place(last_day + 1)] > count[parcel, self._place(first_day)])
 
-    def sums(self, day: Ints) -> Checksums:
+    def checksums(self, day: Ints) -> Checksums:
         """Return (P,) the checksum of each parcel's acquisitions before a day (P,)."""
         return np.asarray(self.checksum[np.arange(len(day)), self._place(day)])
 
-    def _before(self, parcel: Ints, day: Ints) -> Ints:
-        return np.asarray(self.count[parcel, self._place(day)])
+    def windows(self, parcel: Ints, end_day: Ints, n_steps: int, step_days: int) -> tuple[Floats, Bools]:
+        """Standardised windows (B, T, 2) of the first side and whether there is anything in a step (B, T): see `windows_by_side`."""
+        z, is_present = self.windows_by_side(parcel, end_day, n_steps, step_days)
+        return z[:, :, 0], is_present[:, :, 0]
+
+    def windows_by_side(self, parcel: Ints, end_day: Ints, n_steps: int, step_days: int) -> tuple[Floats, Bools]:
+        """Standardised windows (B, T, S, 2) that end on the given days, zero where not present (B, T, S)."""
+        edges = end_day[:, None] - step_days * np.arange(n_steps, -1, -1)  # (B, T + 1) last day of each step
+        n_parcels, n_days, *of_day = self.sums.shape
+        # `take` by one index: a third of the time of two.
+        rows = np.take(
+            self.sums.reshape(n_parcels * n_days, *of_day), parcel[:, None] * n_days + self._place(edges + 1), axis=0
+        )
+        sums = rows[:, 1:] - rows[:, :-1]
+        count = sums[..., 2]
+        return sums[..., :2] / np.maximum(count, 1)[..., None], count > 0
+
+    @cached_property
+    def _counts(self) -> Floats:
+        """Return (P, D + 1) acquisitions of all sides over the days before day d."""
+        return np.asarray(self.sums[..., 2].sum(axis=2))
 
     def _place(self, day: Ints) -> Ints:
-        return np.clip(day - self.first_day, 0, self.count.shape[1] - 1)
-
-    def windows(self, parcel: Ints, end_day: Ints, n_steps: int, step_days: int) -> tuple[Floats, Bools]:
-        """Standardised windows (B, T, 2) that end on the given days, zero where not present (B, T)."""
-        edges = end_day[:, None] - step_days * np.arange(n_steps, -1, -1)  # (B, T + 1) last day of each step
-        at = self._place(edges + 1)
-        count = np.diff(self.count[parcel[:, None], at], axis=1)
-        total = np.diff(self.total[parcel[:, None], at], axis=1)
-        return np.where(count[..., None] > 0, total / np.maximum(count, 1)[..., None], 0.0), count > 0
+        return np.clip(day - self.first_day, 0, self.checksum.shape[1] - 1)
 
 
 def checksums(*columns: NDArray[Any]) -> Checksums:
@@ -246,8 +258,10 @@ _MIXING = ((np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.ui
 
 def season_channels(day: NDArray[Any], n_harmonics: int) -> Floats:
     """Sines and cosines of the day of the season (..., 2 n_harmonics): what the extensions know of the date."""
-    angle = 2 * np.pi * np.asarray(day, dtype=np.float64)[..., None] / DAYS_OF_YEAR * np.arange(1, n_harmonics + 1)
-    return np.concatenate([np.sin(angle), np.cos(angle)], axis=-1)
+    # Many rows of few days: each day's sines once.
+    distinct, place = np.unique(np.asarray(day, dtype=np.float64), return_inverse=True)
+    angle = 2 * np.pi * distinct[:, None] / DAYS_OF_YEAR * np.arange(1, n_harmonics + 1)
+    return np.concatenate([np.sin(angle), np.cos(angle)], axis=1)[place.reshape(np.shape(day))]
 
 
 def _moments(sar: SarSeries, rows: Bools) -> tuple[float, float, float, float]:

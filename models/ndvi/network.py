@@ -125,9 +125,7 @@ class GapNetwork(nn.Module):
         branches = [self.branches[0](steps[..., VV]), self.branches[1](steps[..., VH])]
         return torch.cat([*branches, steps[..., PRESENCE]], dim=2)
 
-    def encode(
-        self, steps: Tensor, n_steps: Tensor, start: Tensor | None = None, n_back: int | None = None
-    ) -> Encoded:
+    def encode(self, steps: Tensor, n_steps: Tensor, start: Tensor | None = None, n_back: int | None = None) -> Encoded:
         """Return the states of parcels.
 
         Args:

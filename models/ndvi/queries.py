@@ -65,10 +65,10 @@ class Series:
         """Return (S,) views of each."""
         return np.asarray(np.isfinite(self.day).sum(axis=1))
 
-    def sums(self, day: Ints) -> Checksums:
+    def checksums(self, day: Ints) -> Checksums:
         """Return (S,) the checksum of the views up to a day of each."""
         # NaN compares false.
-        return np.where(self.day <= day[:, None], checksums(self.day, self.ndvi), np.uint64(0)).sum(axis=1)
+        return np.asarray(np.where(self.day <= day[:, None], checksums(self.day, self.ndvi), np.uint64(0)).sum(axis=1))
 
     def columns(self, after: Ints, to: Ints | None = None) -> tuple[Ints, Ints]:
         """Columns (S, N) of the views after a day of each, N at least one, and how many there are of them, to another day."""
@@ -115,45 +115,36 @@ class GapQueries:
 class Steps:
     """Radar by direction: any window of steps is two lookups."""
 
-    ascending: DailySar
-    descending: DailySar
+    daily: DailySar
 
     @classmethod
     def build(cls, sar: SarSeries, scale: OrbitScale, n_parcels: int) -> "Steps":
         """Return the steps of cleaned rows, less those long before the season."""
-        sar = sar.rows(sar.day >= -HISTORY_DAYS)
-        sides = (sar.rows(sar.is_ascending), sar.rows(~sar.is_ascending))
-        return cls(*(DailySar.build(side, scale, n_parcels) for side in sides))
+        return cls(DailySar.build(sar.rows(sar.day >= -HISTORY_DAYS), scale, n_parcels, by_direction=True))
 
     @cached_property
     def first_days(self) -> Ints:
         """Return the day of each parcel's first acquisition (P,), `NEVER` where it has none."""
-        return np.minimum(self.ascending.first_days(), self.descending.first_days())
+        return self.daily.first_days()
 
     @property
     def last_day(self) -> int:
         """Return the last day with an acquisition of any parcel; 0 where there is none."""
-        sides = [one.last_day for one in (self.ascending, self.descending) if one.count.any()]
-        return max(sides, default=0)
+        return self.daily.last_day if self.daily.checksum.any() else 0
 
     def ending_on(self, parcel: Ints, end: Ints, n_steps: int) -> Floats:
         """Return (B, n_steps, 6) the steps of which the last ends on `end`, zero where there is nothing."""
-        a, has_a = self.ascending.windows(parcel, end, n_steps, STEP_DAYS)
-        d, has_d = self.descending.windows(parcel, end, n_steps, STEP_DAYS)
+        z, has = self.daily.windows_by_side(parcel, end, n_steps, STEP_DAYS)
         # VV of both directions, then VH of both, then presence: as the branches take them.
-        parts = [a[..., :1], d[..., :1], a[..., 1:], d[..., 1:], has_a[..., None], has_d[..., None]]
-        return np.concatenate(parts, axis=2)
+        return np.concatenate([z[..., 0], z[..., 1], has], axis=2)
 
-    def sums(self, step: Ints) -> Checksums:
+    def checksums(self, step: Ints) -> Checksums:
         """Return (P,) the checksum of what each parcel's steps before one (P,) hold."""
-        # Times 3: the same acquisition in the other direction is another.
-        return np.asarray(self.ascending.sums(STEP_DAYS * step) + self.descending.sums(STEP_DAYS * step) * np.uint64(3))
+        return self.daily.checksums(STEP_DAYS * step)
 
     def is_near(self, parcel: Ints, first_day: Ints, last_day: Ints) -> Bools:
         """Say whether there is an acquisition from one day to another (Q,)."""
-        return np.asarray(
-            self.ascending.is_near(parcel, first_day, last_day) | self.descending.is_near(parcel, first_day, last_day)
-        )
+        return self.daily.is_near(parcel, first_day, last_day)
 
     def near(self, parcel: Ints, day: Ints, config: GapConfig, known: Ints | None = None) -> Floats:
         """Return (Q, steps back + ahead, 6) the steps around days; nothing of those that end after `known`."""

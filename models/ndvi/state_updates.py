@@ -57,8 +57,8 @@ def advance(model: GapModel, mode: Mode, cached: CachedState, steps: Steps, seri
         cached.model,
         np.where((cached.first_step == NEVER) & (n_steps > 0), start, cached.first_step),
         day,
-        steps.sums(next_step(day)),
-        series.sums(day),
+        steps.checksums(next_step(day)),
+        series.checksums(day),
         torch.stack(encoder),
         torch.stack(decoder),
     )
@@ -73,8 +73,8 @@ def holding(cached: CachedState, steps: Steps, series: Series, day: Ints) -> Cac
     """
     return cached.where(
         (cached.day <= day)
-        & (steps.sums(next_step(cached.day)) == cached.steps_sum)
-        & (series.sums(cached.day) == cached.views_sum)
+        & (steps.checksums(next_step(cached.day)) == cached.steps_sum)
+        & (series.checksums(cached.day) == cached.views_sum)
     )
 
 

@@ -31,9 +31,8 @@ import torch
 import typer
 from rich.table import Table
 
-from db import recording, registry, states, work
+from db import recording, registry, states, statistics, work
 from db.connect import engine
-from db.statistics import activity, recorded_posteriors, stored_and_pending
 from devstack.temporary import temporary_stack
 from ingest.stream.consumer import Consumer
 from ingest.stream.producer import ObservationProducer
@@ -260,7 +259,7 @@ def side_by_side(
     database = engine(chain.dsn)
     with database.begin() as connection:
         recording.take_the_databases_clock(connection)
-        expected = stored_and_pending(connection, collection)[0]
+        expected = statistics.stored(connection)
     sent: dict[datetime, datetime] = {}
     with (
         processes(chain, settings, monitors),
@@ -275,10 +274,10 @@ def side_by_side(
                 producer.send(table)
                 producer.flush()
                 n_expected += table.num_rows
-                while stored_and_pending(connection, collection)[0] < n_expected:
+                while statistics.stored(connection) < n_expected:
                     time.sleep(0.01)
-            while stored_and_pending(connection, collection)[1]:
-                time.sleep(0.01)
+            while statistics.is_pending(connection, collection):
+                time.sleep(0.05)  # of some five seconds: what asks takes its share of two cores
             return n_expected
 
         expected = pass_through([one.table for one in part(season, first, first + 1).acquisitions()], expected)
@@ -287,7 +286,7 @@ def side_by_side(
         begun, began_at = time.perf_counter(), datetime.now(UTC)
         n = pass_through(scenes, expected) - expected
         seconds = time.perf_counter() - begun
-        rows = recorded_posteriors(connection, began_at)
+        rows = statistics.recorded_posteriors(connection, began_at)
     latency = np.array([(at - sent[to]).total_seconds() for to, at, _ in rows if to in sent])
     weight = np.array([n for to, _, n in rows if to in sent])
     order = np.argsort(latency)
@@ -305,7 +304,7 @@ def side_by_side(
 def activity_of(chain: Chain) -> dict[str, float]:
     """Return what the database has done so far."""
     with engine(chain.dsn).connect() as connection:
-        return asdict(activity(connection))
+        return asdict(statistics.activity(connection))
 
 
 def main(
