@@ -28,7 +28,7 @@ KIND = "gap-filling"
 """What the description of a checkpoint of this model says that it is."""
 SCALE_DAYS = (4.0, 10.0, 20.0, 40.0)
 """Distances to the nearest view at which sd is calibrated, linear between (the gaps it is validated on end 5 to 45 days off)."""
-SERIES_AT_ONCE = 256
+SERIES_AT_ONCE = 512
 """Series decoded together: 100 MB of working arrays."""
 QUERIES_AT_ONCE = 32_768
 

@@ -10,7 +10,7 @@
     late, revised or withdrawn     the days from two clear views before it, each with its own c(d)
 
 So the newest row of each day is a function of what is known, however the observations came and whenever a worker polled.
-Nothing else is rewritten, and what the networks read up to `DELAY_DAYS` ago is stored with them (models.ndvi.state_updates): the
+Nothing else is rewritten, and what the networks have read before these days is stored with them (models.ndvi.state_updates): the
 work for an acquisition does not grow with the season. A stored state is a cache: one that is missing, of another model or
 no longer what is known is made anew, and the rows are the same.
 
