@@ -230,7 +230,7 @@ def watch(dsn: str, settings: MonitorSettings, now: datetime) -> None:
     one = Worker(dsn, settings)
     while not stop.is_set():
         one.poll(now, stop)
-        stop.wait(0.02)
+        stop.wait(0.1)
 
 
 @contextmanager
