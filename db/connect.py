@@ -44,9 +44,25 @@ def engine(dsn: str) -> sa.Engine:
     """Return the engine of a database: always UTC, checked before use so that a restarted server is noticed at once."""
     if dsn not in _engines:
         _engines[dsn] = sa.create_engine(
-            "postgresql+psycopg://", creator=lambda: connect(dsn), pool_pre_ping=True, pool_size=5
+            "postgresql+psycopg://", creator=lambda: connect(dsn), poolclass=_Pool, pool_pre_ping=True, pool_size=5
         )
     return _engines[dsn]
+
+
+class _Pool(sa.QueuePool):
+    """A pool that, once it was disposed of, closes what comes back to it: SQLAlchemy leaves that to the garbage collector."""
+
+    _is_disposed = False
+
+    def dispose(self) -> None:
+        self._is_disposed = True
+        super().dispose()
+
+    def _do_return_conn(self, record: sa.pool.ConnectionPoolEntry) -> None:
+        if self._is_disposed:
+            record.close()
+        else:
+            super()._do_return_conn(record)
 
 
 def close_engines() -> None:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from kafka.admin import KafkaAdminClient
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from db.connect import engine
+from db.connect import driver, engine
 from db.errors import DatabaseUnavailable
 from devstack.process import free_port
 from ingest.errors import BrokerUnavailable
@@ -245,6 +245,17 @@ def test_what_is_away_at_the_start_is_told_and_waited_for(
             wait_until(lambda what=what: told(caplog, f"waiting for the {what}") == 1)  # type: ignore[misc]
         with pytest.raises((BrokerUnavailable, DatabaseUnavailable), match=f"{what}: "):
             consumer.catch_up()
+
+
+def test_a_connection_in_use_while_its_pool_is_dropped_is_closed(dsn: str) -> None:
+    with engine(dsn).connect() as connection:
+        raw = driver(connection)
+        engine(dsn).dispose()  # by another thread, whose connection broke
+        assert connection.execute(sa.text("select 1")).scalar_one() == 1
+    assert raw.closed
+    with engine(dsn).connect() as connection:
+        raw = driver(connection)
+    assert not raw.closed
 
 
 def test_a_read_only_database_is_waited_for(season_dsn: str, bootstrap: str, topic_prefix: str) -> None:
