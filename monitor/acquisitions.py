@@ -3,16 +3,16 @@
 Shapes: P claimed parcels; N rows of a modality, by parcel and time; G acquisitions, a parcel at a time.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import torch
 from numpy.typing import NDArray
 
-from db.pixel_sets import pixel_sets
+from db.pixel_sets import pixel_sets, pixel_sets_within
 from db.series import pass_series
 from models.classifier import attention_state
 from models.classifier.attention_state import State
@@ -22,9 +22,12 @@ from monitor.batch import BatchContext
 from monitor.features import geometry, packed, sensor_of, split_modalities
 
 FAR: Final = np.datetime64("9999-01-01", "us")
-ACQUISITIONS_AT_ONCE: Final = 4096
-NUMBERS_AT_ONCE: Final = 2**23
+ACQUISITIONS_AT_ONCE: Final = 2**13
+"""Acquisitions whose states are kept together: 1.2 kB for each sequence, several copies."""
+NUMBERS_AT_ONCE: Final = 2**22
 """Numbers of pixel sets that are encoded together, the largest set counted for each: some 100 MB of working arrays."""
+BYTES_AT_ONCE: Final = 2**25
+"""Pixel sets that are read together; where they are more, only those that are encoded together are."""
 
 _PASS: Final = np.dtype([("parcel_key", "i8"), ("observed_at", "M8[us]"), ("relative_orbit", "i2")])
 _ACQUISITION: Final = np.dtype([("parcel_key", "i8"), ("observed_to", "M8[us]")])
@@ -136,43 +139,77 @@ class Acquisitions:
         """Return the last acquisition of each parcel that has one."""
         return np.flatnonzero(np.diff(self.parcel, append=-1) != 0)
 
+    def of_whole_parcels(self, most: int) -> Iterator[slice]:
+        """Yield acquisitions of some parcels at a time: as many parcels as have at most so many, or one."""
+        begin, ends = 0, self.last + 1
+        while begin < len(self.parcel):
+            nth = int(np.searchsorted(ends, begin + most, side="right"))
+            end = int(ends[max(nth - 1, int(np.searchsorted(ends, begin, side="right")))])
+            yield slice(begin, end)
+            begin = end
 
-def encoded(
-    batch: BatchContext, model: CropModel, acquired: Acquisitions, rows: Mapping[str, NDArray[np.void]]
-) -> dict[str, State]:
-    """Return the state of each acquisition (G) by itself, as if of a parcel of its own, some at a time."""
-    parts, n = [], len(acquired.parcel)
-    for begin in range(0, max(n, 1), ACQUISITIONS_AT_ONCE):
-        parts += _encoded(batch, model, acquired, rows, range(begin, min(begin + ACQUISITIONS_AT_ONCE, n)))
-    return {name: attention_state.concatenate([one[name] for one in parts]) for name in parts[0]}
+
+def folded(
+    batch: BatchContext,
+    model: CropModel,
+    acquired: Acquisitions,
+    rows: Mapping[str, NDArray[np.void]],
+    start: Mapping[str, State],
+) -> Iterator[tuple[slice, dict[str, State]]]:
+    """Yield some parcels' acquisitions and the states after each, with all before it folded into `start` (P).
+
+    A season of states is kept of some parcels at a time: of a batch it would be gigabytes.
+    """
+    for some in acquired.of_whole_parcels(ACQUISITIONS_AT_ONCE):
+        of = torch.from_numpy(acquired.parcel[some]).to(model.device)
+        each = _encoded(batch, model, acquired, rows, some)
+        yield some, {name: attention_state.prefixes(start[name], state, of) for name, state in each.items()}
 
 
 def _encoded(
-    batch: BatchContext, model: CropModel, acquired: Acquisitions, rows: Mapping[str, NDArray[np.void]], some: range
-) -> list[dict[str, State]]:
-    """Return the states of some acquisitions, in as many parts as their largest pixel set asks for."""
+    batch: BatchContext, model: CropModel, acquired: Acquisitions, rows: Mapping[str, NDArray[np.void]], some: slice
+) -> dict[str, State]:
+    """Return the states of some acquisitions by themselves, as if each was of a parcel of its own.
+
+    Pixel sets are read and encoded in as many parts as their sizes ask for: a set may hold thousands of pixels.
+    """
     mine = {name: np.flatnonzero((of >= some.start) & (of < some.stop)) for name, of in acquired.of_row.items()}
-    sets = {
-        one.name: pixel_sets(batch.connection, sensor_of(one.name), rows[one.name][mine[one.name]])
-        for one in model.config.modalities
-        if one.pixels > 1
-    }
-    largest = max((pc.max(pc.binary_length(stored)).as_py() or 0 for stored in sets.values()), default=0) // 2
-    at_once, states = max(NUMBERS_AT_ONCE // max(largest, 1), 1), []
-    for begin in range(some.start, max(some.stop, some.start + 1), at_once):
-        end = min(begin + at_once, some.stop)
+    sets: dict[str, pa.BinaryArray | None] = {}
+    numbers = np.zeros(some.stop - some.start, np.int64)  # of the largest pixel set of each acquisition
+    for one in model.config.modalities:
+        if one.pixels > 1:
+            sizes, sets[one.name] = pixel_sets_within(
+                batch.connection, sensor_of(one.name), rows[one.name][mine[one.name]], BYTES_AT_ONCE
+            )
+            np.maximum.at(numbers, acquired.of_row[one.name][mine[one.name]] - some.start, sizes // 2)
+    states = []
+    for begin, end in _parts(numbers, some.start):
         observations: dict[str, Observations] = {}
         for one in model.config.modalities:
             of = acquired.of_row[one.name][mine[one.name]]
             part = np.flatnonzero((of >= begin) & (of < end))
-            stored = sets[one.name].take(pa.array(part)) if one.name in sets else None
-            own = rows[one.name][mine[one.name][part]]
+            own, stored = rows[one.name][mine[one.name][part]], sets.get(one.name)
+            if stored is not None:
+                stored = stored.take(pa.array(part))
+            elif one.name in sets:
+                stored = pixel_sets(batch.connection, sensor_of(one.name), own)
             observations[one.name] = packed(one, own, of[part] - begin, batch.season.starts_on, stored)
         parcels = [batch.parcels[p] for p in acquired.parcel[begin:end].tolist()]
         shape = geometry(*([getattr(p, name) for p in parcels] for name in ("perimeter_m", "area_ha", "bbox_fill")))
         encoder_input = model.batch(observations, shape).to(model.device)
         states.append(model.encode(encoder_input, model.network.initial_states(end - begin, model.device)))
-    return states
+    return {name: attention_state.concatenate([one[name] for one in states]) for name in states[0]}
+
+
+def _parts(numbers: NDArray[np.int64], first: int) -> Iterator[tuple[int, int]]:
+    """Yield begin and end of as many acquisitions as are encoded together, counted from `first`; `numbers` of their largest sets."""
+    begin = largest = 0
+    for nr, n in enumerate(numbers.tolist()):
+        largest = max(largest, n)
+        if nr > begin and largest * (nr + 1 - begin) > NUMBERS_AT_ONCE:
+            yield first + begin, first + nr
+            begin, largest = nr, n
+    yield first + begin, first + len(numbers)
 
 
 def acquisition_keys(parcel_key: NDArray[np.int64], time: NDArray[np.datetime64]) -> NDArray[np.void]:

@@ -14,8 +14,7 @@ of the gap filler "ndvi causal" or "ndvi retrospective"; under model_key 0 "seri
 Reads the batch's observations, its classifier, stored states and posteriors. Adds `classified` to the batch.
 """
 
-from collections.abc import Mapping
-from datetime import date
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -29,7 +28,7 @@ from db.states import States, of_numbers
 from models.classifier import attention_state
 from models.classifier.attention_state import STORED, State
 from models.classifier.crop_model import CropModel
-from monitor.acquisitions import Acquisitions, Known, acquisition_keys, encoded
+from monitor.acquisitions import Acquisitions, Known, acquisition_keys, folded
 from monitor.batch import Active, BatchContext, Classified, n_held
 from monitor.features import season_days
 from monitor.season_series import NEVER
@@ -67,12 +66,14 @@ def fold(batch: BatchContext, classifier: Active[CropModel]) -> Classified:
     start, is_rebuilt = _without_later(batch, model, known, replaced, before, is_rebuilt)
     new = known.since(np.where(is_rebuilt, NEVER, known.first_pending))
     acquired = Acquisitions.of(known, new)
-    each = encoded(batch, model, acquired, new)
-    of = _tensor(acquired.parcel).to(model.device)
-    after = {name: attention_state.prefixes(start[name], state, of) for name, state in each.items()}
+    probabilities = [np.zeros((0, len(model.config.classes)), np.float32)]
+    ends = [{name: state.take(slice(0, 0)) for name, state in start.items()}]
+    for some, after in folded(batch, model, acquired, new, start):
+        probabilities.append(model.posteriors(after, season_days(acquired.time[some], batch.season.starts_on)))
+        ends.append(_last_of(after, acquired.parcel[some]))
     is_anew = is_rebuilt | ~batch.is_in_order
-    batch.new_states += _state_rows(batch, classifier, is_anew, start, after, acquired)
-    posteriors = _posteriors(model, known, new, acquired, after, batch.season.starts_on)
+    batch.new_states += _state_rows(batch, classifier, is_anew, start, _joined(ends), acquired)
+    posteriors = _posteriors(known, new, acquired, np.concatenate(probabilities))
     n_folded = sum(len(one) for one in new.values())
     return _with_earlier(batch.connection, classifier.key, posteriors, claim.parcel_keys[is_anew], known, n_folded)
 
@@ -116,16 +117,14 @@ def _without_later(  # the states as they were before the first pending observat
     is_rebuilt = is_rebuilt | (2 * n_later > n_before)  # to embed them twice would cost more
     later = {name: rows[~is_rebuilt[known.place(rows)]] for name, rows in later.items()}
     acquired = Acquisitions.of(known, later)
-    each, of = encoded(batch, model, acquired, later), _tensor(acquired.parcel).to(model.device)
-    last = np.arange(
-        len(is_rebuilt)
-    )  # of each parcel: the sum after its last acquisition, below those of which there is none
-    last[acquired.parcel[acquired.last]] = len(is_rebuilt) + acquired.last
+    nothing = model.network.initial_states(len(is_rebuilt), model.device)
+    ends = [_last_of(after, acquired.parcel[some]) for some, after in folded(batch, model, acquired, later, nothing)]
+    summed = _joined([nothing, *ends])
+    last = np.arange(len(is_rebuilt))  # of each parcel: its sum, below those of which there is none
+    last[acquired.parcel[acquired.last]] = len(is_rebuilt) + np.arange(len(acquired.last))
     reduced = {}
     for name, state in start.items():
-        nothing = attention_state.init(len(state), *state.v.shape[1:], model=state.model, device=model.device)
-        summed = attention_state.prefixes(nothing, each[name], of)
-        part = attention_state.concatenate([nothing, summed]).take(_tensor(last).to(model.device))
+        part = summed[name].take(_tensor(last).to(model.device))
         reduced[name], left = attention_state.take_out(state, part)
         is_rebuilt |= (left < LEAST_LEFT).cpu().numpy() & (n_later > 0)
     anew = _tensor(np.flatnonzero(is_rebuilt)).to(model.device)
@@ -188,20 +187,10 @@ def _states(batch: BatchContext, classifier: Active[CropModel], is_rebuilt: NDAr
 
 
 def _posteriors(
-    model: CropModel,
-    known: Known,
-    new: Mapping[str, NDArray[np.void]],
-    acquired: Acquisitions,
-    after: Mapping[str, State],
-    starts_on: date,
+    known: Known, new: Mapping[str, NDArray[np.void]], acquired: Acquisitions, probabilities: NDArray[np.float32]
 ) -> Posteriors:
-    """Return the posterior after each acquisition."""
+    """Return the posterior after each acquisition, of probabilities (G, C)."""
     n, parcel = len(acquired.parcel), acquired.parcel
-    probabilities = (
-        model.posteriors(after, season_days(acquired.time, starts_on))
-        if n
-        else np.zeros((0, len(model.config.classes)), np.float32)
-    )
     first, n_observations = np.searchsorted(parcel, parcel), np.zeros((n, len(MODALITIES)), np.int64)
     for name, rows in new.items():
         here = np.cumsum(np.bincount(acquired.of_row[name], minlength=n))
@@ -215,10 +204,14 @@ def _state_rows(  # what an acquisition changes, by what it is found from
     classifier: Active[CropModel],
     is_anew: NDArray[np.bool_],
     start: Mapping[str, State],
-    after: Mapping[str, State],
+    ends: Mapping[str, State],
     acquired: Acquisitions,
 ) -> list[States]:
-    """Return the states after each parcel's last acquisition, and those of parcels that begin anew or were reduced and have none."""
+    """Return the states that are to be stored.
+
+    Those after each parcel's last acquisition (`ends`, of parcels that have one), and of those that begin anew or were reduced
+    and have none.
+    """
     keys, config = batch.claim.parcel_keys, classifier.model.config
     # Stored even if it is empty now: all its observations may have been withdrawn.
     emptied = np.setdiff1d(np.flatnonzero(is_anew), acquired.parcel)
@@ -227,12 +220,26 @@ def _state_rows(  # what an acquisition changes, by what it is found from
         n_folded = batch.series.count(config.members(name))
         # In order, a sequence of which nothing came is as it is stored.
         is_other = is_anew | (n_folded != n_held(batch.states.get((classifier.key, name)), keys, -1))
-        last = acquired.last[is_other[acquired.parcel[acquired.last]]]
-        parcel = acquired.parcel[last]
-        for which, state in ((parcel, after[name].take(_tensor(last))), (emptied, start[name].take(_tensor(emptied)))):
+        ended = acquired.parcel[acquired.last]
+        some = np.flatnonzero(is_other[ended])
+        for which, state in (
+            (ended[some], ends[name].take(_tensor(some))),
+            (emptied, start[name].take(_tensor(emptied))),
+        ):
             numbers = of_numbers(attention_state.to_array(state))
             rows.append(States(classifier.key, name, keys[which], n_folded[which], batch.series.newest[which], numbers))
     return rows
+
+
+def _last_of(after: Mapping[str, State], parcel: NDArray[np.int64]) -> dict[str, State]:
+    """Return the states after each parcel's last acquisition; parcel (G,) ascending."""
+    last = _tensor(np.flatnonzero(np.diff(parcel, append=-1)))
+    return {name: state.take(last.to(state.v.device)) for name, state in after.items()}
+
+
+def _joined(parts: Sequence[Mapping[str, State]]) -> dict[str, State]:
+    """Return the states of all parts in their order."""
+    return {name: attention_state.concatenate([one[name] for one in parts]) for name in parts[0]}
 
 
 def _tensor(index: NDArray[np.int64]) -> torch.Tensor:
