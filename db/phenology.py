@@ -26,7 +26,7 @@ def latest(connection: sa.Connection, parcels: Keys, starts_on: date, reasons: S
                   case when reason is null then -1 else coalesce(array_position(%s::text[], reason) - 1, -2) end as reason_nr
            from unnest(%s::bigint[]) as wanted (key) cross join lateral (
                select * from phenology where parcel_key = key order by recorded_at desc limit 1) newest""",
-        [starts_on, starts_on, starts_on, list(reasons), parcels.tolist()],
+        [starts_on, starts_on, starts_on, list(reasons), parcels],
         {"parcel_key": "bigint", "reason_nr": "int", **dict.fromkeys(DATES, "int")},
     )
 
