@@ -168,8 +168,8 @@ def _encoded(
             stored = sets[one.name].take(pa.array(part)) if one.name in sets else None
             own = rows[one.name][mine[one.name][part]]
             observations[one.name] = packed(one, own, of[part] - begin, batch.season.starts_on, stored)
-        parcels = [batch.parcels[p] for p in acquired.parcel[begin:end].tolist()]
-        shape = geometry(*([getattr(p, name) for p in parcels] for name in ("perimeter_m", "area_ha", "bbox_fill")))
+        shapes, parcel = batch.parcels, acquired.parcel[begin:end]
+        shape = geometry(shapes.perimeter_m, shapes.area_ha, shapes.bbox_fill)[parcel]
         encoder_input = model.batch(observations, shape).to(model.device)
         states.append(model.encode(encoder_input, model.network.initial_states(end - begin, model.device)))
     return states

@@ -23,13 +23,13 @@ def date_seasons(batch: BatchContext) -> None:
         return
     season, keys = batch.season, np.unique(batch.curve.parcel_key)
     curves = predictions.daily_curves(batch.connection, keys, season.starts_on, season.ends_on)
-    grass = {p.parcel_key for p in batch.parcels if (p.hcat_code or "").startswith(HCAT_GRASS)}
+    is_grass = np.array([(code or "").startswith(HCAT_GRASS) for code in batch.parcels.hcat_code])
     found = phenologies(
         np.arange(curves.ndvi.shape[1]),
         curves.ndvi.astype(np.float64),
         curves.ndvi_sd.astype(np.float64),
         curves.is_observed,
-        [GRASS if key in grass else CROP for key in keys.tolist()],
+        [GRASS if one else CROP for one in is_grass[np.searchsorted(batch.claim.parcel_keys, keys)].tolist()],
         is_complete=batch.now.date() > season.ends_on,
     )
     now = np.stack([found.reason, found.sos.day, found.pos.day, found.eos.day], axis=1)
