@@ -13,6 +13,7 @@ from db import registry, states
 from db.alerts import FindingRow
 from db.connect import Connection
 from db.parcels import DeclaredParcels, declared_parcels
+from db.phenology import SeasonDates
 from db.predictions import NdviRows, Posteriors
 from db.seasons import Season, season_by_key
 from db.series import pending_series, s1_series, s2_series
@@ -129,6 +130,8 @@ class BatchContext:
     classified: Classified | None = None
     curve: NdviRows | None = None
     """Days of the curves that are to be stored."""
+    season_dates: SeasonDates | None = None
+    """Start, peak and end of seasons that are to be stored."""
     findings: list[tuple[FindingRow, Finding]] = field(default_factory=list)
     """Findings that changed."""
     n_alert_events: int = 0
