@@ -57,7 +57,7 @@ def latest_findings(
            cross join lateral (
                select parcel_key, outcome, colour, departed_on from findings
                where (findings.parcel_key, findings.rule) = (key, name) order by recorded_at desc limit 1) newest""",
-        [said, parcels.tolist(), list(rules)],
+        [said, parcels, list(rules)],
         {"parcel_key": "bigint", "rule_nr": "int", "verdict_nr": "int", "departed_on": "date"},
     )
     rows["departed_on"][rows["departed_on"] < np.datetime64("0001-01-01")] = np.datetime64("NaT")

@@ -98,7 +98,7 @@ def clear_views(
     rows = fetch_columns(
         connection,
         CLEAR_VIEWS,
-        [starts_on, parcels.tolist(), starts_on + timedelta(days=first), ends_on + timedelta(days=1)],
+        [starts_on, parcels, starts_on + timedelta(days=first), ends_on + timedelta(days=1)],
         {"parcel": "bigint", "day": "int", "ndvi": "real"},
     )
     views = np.empty(len(rows), VIEW)
@@ -117,7 +117,7 @@ def with_another_crop_before(connection: sa.Connection, parcels: NDArray[np.int6
                 select predecessor_key from parcel_lineage where parcel_key = k order by area_share desc limit 1) lineage
             cross join lateral declaration_known(predecessor_key) before
             where before.crop_code <> here.crop_code"""),
-        {"keys": parcels.tolist()},
+        {"keys": parcels},
     )
     return frozenset(rows.scalars())
 

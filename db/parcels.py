@@ -4,9 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
+from db.connect import driver
 from db.seasons import Season
+from db.series import Keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,21 @@ class Parcel:
     def is_monitorable(self) -> bool:
         """Return whether the parcel can be observed from space."""
         return self.not_monitorable_reason is None
+
+
+@dataclass(frozen=True)
+class DeclaredParcels:
+    """P parcels as columns: what is declared of them now (None where nothing is), and their shape (NaN where it is unknown)."""
+
+    region: Sequence[str]
+    crop_code: Sequence[str | None]
+    hcat_code: Sequence[str | None]
+    perimeter_m: NDArray[np.float64]
+    """(P,)"""
+    area_ha: NDArray[np.float64]
+    """(P,)"""
+    bbox_fill: NDArray[np.float64]
+    """(P,)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +102,29 @@ def load_parcels(
         },
     )
     return [Parcel(*row) for row in rows]
+
+
+def declared_parcels(connection: sa.Connection, parcels: Keys) -> DeclaredParcels:
+    """Return parcels, in the order of their keys (P,), which must be stored, with the declaration recorded last."""
+    # Reals as they are printed, which is how `load_parcels` gives them to training: the same input to the bit.
+    row = (
+        driver(connection)
+        .execute(
+            """select array_agg(code order by nr), array_agg(crop_code order by nr), array_agg(hcat_code order by nr),
+                      array_agg(perimeter_m::text::float8 order by nr), array_agg(area_ha::text::float8 order by nr),
+                      array_agg(bbox_fill::text::float8 order by nr)
+               from unnest(%s) with ordinality wanted (parcel_key, nr)
+               join parcels using (parcel_key) join regions using (region_key)
+               left join lateral declaration_known(parcel_key) declared on true""",
+            [parcels],
+            prepare=False,
+            binary=True,
+        )
+        .fetchone()
+    )
+    assert row is not None
+    region, crop, hcat, *shape = (column or () for column in row)
+    return DeclaredParcels(region, crop, hcat, *(np.array(column, np.float64) for column in shape))
 
 
 def geometry(connection: sa.Connection, keys: Sequence[int]) -> dict[int, bytes]:

@@ -1,6 +1,7 @@
 """Dates of parcels' seasons: the newest of each read as columns, appended where they changed."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Final
 
@@ -12,6 +13,18 @@ from db.columns import fetch_columns
 from db.series import Keys
 
 DATES: Final = ("sos", "pos", "eos")
+
+
+@dataclass(frozen=True)
+class SeasonDates:
+    """Start, peak and end of the seasons of N parcels, days (N,), NaT for none."""
+
+    parcel_key: Keys
+    reason: Sequence[str | None]
+    """Why there are no dates; None where there are."""
+    sos: NDArray[np.datetime64]
+    pos: NDArray[np.datetime64]
+    eos: NDArray[np.datetime64]
 
 
 def latest(connection: sa.Connection, parcels: Keys, starts_on: date, reasons: Sequence[str]) -> NDArray[np.void]:
@@ -26,22 +39,16 @@ def latest(connection: sa.Connection, parcels: Keys, starts_on: date, reasons: S
                   case when reason is null then -1 else coalesce(array_position(%s::text[], reason) - 1, -2) end as reason_nr
            from unnest(%s::bigint[]) as wanted (key) cross join lateral (
                select * from phenology where parcel_key = key order by recorded_at desc limit 1) newest""",
-        [starts_on, starts_on, starts_on, list(reasons), parcels.tolist()],
+        [starts_on, starts_on, starts_on, list(reasons), parcels],
         {"parcel_key": "bigint", "reason_nr": "int", **dict.fromkeys(DATES, "int")},
     )
 
 
-def save(
-    connection: sa.Connection,
-    parcels: Keys,
-    reasons: Sequence[str | None],
-    dates: Sequence[NDArray[np.datetime64]],
-    now: datetime,
-) -> None:
-    """Append start, peak and end of season, each (N,) of days, NaT for none; a reason where there are no dates."""
-    if not len(parcels):
+def save(connection: sa.Connection, found: SeasonDates, now: datetime) -> None:
+    """Append start, peak and end of seasons."""
+    if not len(found.parcel_key):
         return
-    sos, pos, eos = (days.astype("M8[D]").tolist() for days in dates)
+    dates = {name: getattr(found, name).astype("M8[D]").tolist() for name in DATES}
     connection.execute(
         sa.text("""
             insert into phenology (parcel_key, recorded_at, outcome, reason, sos, pos, eos)
@@ -50,5 +57,5 @@ def save(
                         cast(:sos as date[]), cast(:pos as date[]), cast(:eos as date[]))
                 as found (parcel_key, reason, sos, pos, eos)
             on conflict do nothing"""),
-        {"now": now, "keys": parcels.tolist(), "reasons": list(reasons), "sos": sos, "pos": pos, "eos": eos},
+        {"now": now, "keys": found.parcel_key, "reasons": list(found.reason), **dates},
     )

@@ -80,14 +80,14 @@ def _observed(
         return no_rows(stored.series)
     names = ["parcel_key", "observed_at", "relative_orbit", *([] if every_revision else ["revision"])]
     keys = np.unique(keys[names])
-    times = [f"{time}Z" for time in keys["observed_at"].astype(str)]
+    times = keys["observed_at"]
     kinds = ", ".join(f"%s::{kind}[]" for kind in ("bigint", "timestamptz", "smallint", "smallint")[: len(names)])
     query = f"""
         select {stored.selected} from unnest({kinds}) as wanted ({", ".join(names)})
         join {stored.table} o using ({", ".join(names)})
         where o.observed_at between %s::timestamptz and %s::timestamptz  -- leaves out the other chunks
         order by parcel_key, observed_at, relative_orbit, revision"""
-    parameters = [times if name == "observed_at" else keys[name].tolist() for name in names] + [min(times), max(times)]
+    parameters = [*(keys[name] for name in names), f"{times.min()}Z", f"{times.max()}Z"]
     return fetch_columns(connection, query, parameters, stored.series)
 
 

@@ -194,8 +194,8 @@ def _encoded(
             elif one.name in sets:
                 stored = pixel_sets(batch.connection, sensor_of(one.name), own)
             observations[one.name] = packed(one, own, of[part] - begin, batch.season.starts_on, stored)
-        parcels = [batch.parcels[p] for p in acquired.parcel[begin:end].tolist()]
-        shape = geometry(*([getattr(p, name) for p in parcels] for name in ("perimeter_m", "area_ha", "bbox_fill")))
+        shapes, parcel = batch.parcels, acquired.parcel[begin:end]
+        shape = geometry(shapes.perimeter_m, shapes.area_ha, shapes.bbox_fill)[parcel]
         encoder_input = model.batch(observations, shape).to(model.device)
         states.append(model.encode(encoder_input, model.network.initial_states(end - begin, model.device)))
     return {name: attention_state.concatenate([one[name] for one in states]) for name in states[0]}

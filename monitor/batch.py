@@ -1,6 +1,6 @@
 """A batch of claimed parcels on its way through the stages: what is known of them, the active models, what the stages found."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Generic, TypeVar
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from db import registry, states
 from db.alerts import FindingRow
 from db.connect import Connection
-from db.parcels import Parcel, load_parcels
+from db.parcels import DeclaredParcels, declared_parcels
+from db.phenology import SeasonDates
 from db.predictions import NdviRows, Posteriors
 from db.seasons import Season, season_by_key
 from db.series import pending_series, s1_series, s2_series
@@ -107,7 +108,7 @@ class BatchContext:
     """The worker's clock: says whether the season is over, never when something became known."""
     settings: MonitorSettings
     season: Season
-    parcels: Sequence[Parcel]
+    parcels: DeclaredParcels
     """(P) in the order of the claim."""
     is_in_order: NDArray[np.bool_]
     """(P,) parcels of which nothing is pending but observations later than all that their states hold: nothing else of them is read."""
@@ -129,6 +130,8 @@ class BatchContext:
     classified: Classified | None = None
     curve: NdviRows | None = None
     """Days of the curves that are to be stored."""
+    season_dates: SeasonDates | None = None
+    """Start, peak and end of seasons that are to be stored."""
     findings: list[tuple[FindingRow, Finding]] = field(default_factory=list)
     """Findings that changed."""
     n_alert_events: int = 0
@@ -157,7 +160,7 @@ class BatchContext:
             now,
             models.settings,
             season,
-            load_parcels(connection, season, claim.collection, None, keys.tolist()),
+            declared_parcels(connection, keys),
             is_in_order,
             s2,
             s1,
@@ -238,7 +241,7 @@ class Counts:
         """Count what a batch did."""
         classified, curve = batch.classified, batch.curve
         return cls(
-            parcels=len(batch.parcels),
+            parcels=len(batch.claim.parcel_keys),
             observations=classified.n_observations if classified else 0,
             posteriors=int(classified.is_changed.sum()) if classified else 0,
             ndvi_days=len(curve.day) if curve is not None else 0,

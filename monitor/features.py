@@ -114,12 +114,12 @@ def _of_bands(physical: NDArray[np.float32], bands: Sequence[str], name: str) ->
     return physical[:, bands.index(name)]
 
 
-def geometry(
-    perimeter_m: Sequence[float | None], area_ha: Sequence[float | None], fill: Sequence[float | None]
-) -> NDArray[np.float64]:
+Measure = NDArray[np.float64] | Sequence[float | None]
+"""(P,) of parcels; NaN or None where it is unknown."""
+
+
+def geometry(perimeter_m: Measure, area_ha: Measure, fill: Measure) -> NDArray[np.float64]:
     """Return (P, 4) perimeter m, area m2, perimeter / area, fill; NaN where unknown."""
-    perimeter, area, share = (
-        np.array([np.nan if v is None else v for v in column], np.float64) for column in (perimeter_m, area_ha, fill)
-    )
+    perimeter, area, share = (np.array(column, np.float64) for column in (perimeter_m, area_ha, fill))
     area = area * 1e4
     return np.stack([perimeter, area, perimeter / area, share], axis=1)

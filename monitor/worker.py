@@ -1,7 +1,7 @@
 """A worker: claims pending work batch by batch and takes each batch through the stages, in one transaction.
 
     poll     batches until nothing that can be claimed is left
-    batch    claim -> load -> classify -> reconstruct NDVI -> record -> phenology -> markers -> alerts -> done
+    batch    claim -> load -> classify -> reconstruct NDVI -> phenology -> record -> markers -> alerts -> done
 
 A batch's transaction sees one snapshot of the store (repeatable read, db/work.py): the pending rows that it removes are of the
 observations that it has read. If a stage fails, the transaction leaves nothing behind, and monitor/retry.py tries again.
@@ -110,6 +110,7 @@ class Worker:
         batch = BatchContext.load(connection, claim, now, self._models)
         classify.classify(batch)
         reconstruct_ndvi.reconstruct(batch)
+        phenology.date_seasons(batch)
         batch.carry()
         # States before anything is recorded: nobody asks them as known at a time, and they roll back with the batch.
         states.save(connection, batch.new_states)
@@ -118,7 +119,7 @@ class Worker:
         batch.recorded_at = self._record(connection, now, batch.longest_course)
         classify.save(batch)
         reconstruct_ndvi.save(batch)
-        phenology.date_seasons(batch)
+        phenology.save(batch)
         markers.evaluate(batch, self._stands)
         alerts.move(batch)
         work.done(connection, claim)

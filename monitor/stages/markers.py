@@ -90,7 +90,7 @@ def _mismatches(batch: BatchContext, before: Found) -> Iterator[Decided]:
         yield np.arange(len(keys)), decisions, np.ones(len(keys), bool)
         return
     class_of = batch.classifier.model.about.get("class_of", {})
-    declared = [class_of.get(parcel.crop_code) for parcel in batch.parcels]
+    declared = [class_of.get(code) for code in batch.parcels.crop_code]
     course = classified.posteriors
     begins, ends = (np.searchsorted(course.parcel_key, keys, side=side) for side in ("left", "right"))
     is_rebuilt, lengths = np.isin(keys, classified.rebuilt), ends - begins
@@ -119,8 +119,8 @@ def _of_views(batch: BatchContext, known: KnownStands, before: Mapping[Rule, Fou
     if not len(places):
         return
     stands, group_of = known.of(connection, batch.season, claim.collection, rules)
-    parcels = [batch.parcels[place] for place in places.tolist()]
-    group = np.array([group_of.get((parcel.region, parcel.crop_code), -1) for parcel in parcels])
+    grown = zip(batch.parcels.region, batch.parcels.crop_code, strict=True)
+    group = np.array([group_of.get(one, -1) for one in grown])[places]
     views = clear_views(batch, places, stands.known_until[group])
     # Among neighbours that were bare it makes no difference.
     matters = claim.parcel_keys[places[(stands.n[group] >= rules.neighbours_min) & ~stands.is_ever_bare[group]]]
@@ -149,7 +149,7 @@ def clear_views(batch: BatchContext, places: Ints, until: Days) -> ClearViews:
 
     Views later than what is known of the neighbours wait until they are known (then the leader asks for the rules again).
     """
-    series, index = batch.series, np.full(len(batch.parcels), -1)
+    series, index = batch.series, np.full(len(batch.claim.parcel_keys), -1)
     index[places] = np.arange(len(places))
     of, ndvi = index[series.view_parcel], series.views["ndvi"]
     days = np.datetime64(batch.season.starts_on) + np.floor(series.views["day"]).astype("m8[D]")

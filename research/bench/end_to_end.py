@@ -61,6 +61,7 @@ STEPS: tuple[tuple[Any, str, str], ...] = (
     (reconstruct_ndvi, "save", "save NDVI"),
     (states, "save", "save states"),
     (phenology, "date_seasons", "phenology"),
+    (phenology, "save", "save phenology"),
     (markers, "evaluate", "markers"),
     (alerts, "move", "alerts"),
     (work, "done", "done"),

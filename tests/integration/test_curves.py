@@ -13,7 +13,9 @@ import sqlalchemy as sa
 from db import observations, predictions, registry, work
 from db.connect import engine
 from db.parcel_import import ParcelRow, upsert_parcels
-from db.seasons import Season, ensure_season
+from db.predictions import DailyCurves
+from db.seasons import Season, ensure_season, season_by_name
+from db.states import OF_NO_MODEL, load
 from ingest.stream.schemas import S1, S2, ObservationSchema
 from models.ndvi.cached_state import HEAD
 from models.ndvi.daily_curve import SETTLED_DAYS
@@ -22,6 +24,7 @@ from models.ndvi.inputs import ClearSeries, SarSeries
 from models.ndvi.network import GapConfig
 from models.ndvi.training import GapTrainingConfig, fit_gaps
 from monitor.settings import MonitorSettings
+from monitor.stages import phenology
 from monitor.worker import Worker
 from training import season_models
 
@@ -234,7 +237,7 @@ def drawn(dsn: str, parcel: int) -> list[sa.Row[tuple[object, ...]]]:
 def states(dsn: str) -> dict[tuple[int, str], bytes]:
     with engine(dsn).connect() as connection:
         found = connection.execute(
-            sa.text("select parcel_key, modality, state from encoder_states where modality <> 'series'")
+            sa.text("select parcel_key, modality, state from encoder_states where modality like 'ndvi %'")
         )
         return {(row.parcel_key, row.modality): bytes(row.state) for row in found}
 
@@ -268,6 +271,49 @@ def test_rows_drawn_from_stored_states_are_those_of_reading_everything_each_time
     np.testing.assert_allclose([row[4:] for row in mine], [row[4:] for row in twin], atol=1e-5)
     assert {row.mode for row in mine} == {"causal", "retrospective"}
     assert {key for key, _ in states(dsn)} == {p, q}
+    dates = dated(dsn, p)
+    assert len(dates) > 2
+    assert dates == dated(dsn, q)  # those of q are of curves that were read from their months
+    carried, stored = curves(dsn, is_carried=True), curves(dsn, is_carried=False)
+    for name in ("ndvi", "ndvi_sd", "is_observed"):
+        np.testing.assert_array_equal(getattr(carried, name), getattr(stored, name))
+
+
+def dated(dsn: str, parcel: int) -> list[sa.Row[tuple[object, ...]]]:
+    with engine(dsn).connect() as connection:
+        query = (
+            "select recorded_at, outcome, reason, sos, pos, eos from phenology where parcel_key = :parcel order by 1"
+        )
+        return list(connection.execute(sa.text(query), {"parcel": parcel}))
+
+
+def curves(dsn: str, *, is_carried: bool) -> DailyCurves:
+    """The curves of all parcels as they are carried, or of their months."""
+    with engine(dsn).connect() as connection:
+        keys = np.array(connection.execute(sa.text("select parcel_key from parcels order by 1")).scalars().all())
+        known = load(connection, keys, [OF_NO_MODEL]) if is_carried else {}
+        assert not is_carried or known[OF_NO_MODEL, phenology.CURVE].parcel_key.tolist() == keys.tolist()
+        with pytest.MonkeyPatch.context() as patch:
+            if is_carried:
+                patch.setattr(predictions, "daily_curves", dies)
+            return phenology.stored_curves(connection, season_by_name(connection, "2025"), keys, known)
+
+
+@pytest.mark.parametrize("broken", [b"", b"broken", b"x" * (32 * 65 // 8)])
+def test_a_carried_curve_of_another_size_is_read_from_its_months(
+    season: tuple[str, Season, int], broken: bytes
+) -> None:
+    dsn, stored, parcel = season
+    for day in range(0, 60, 12):
+        arrive(dsn, parcel, "S2", day)
+    with engine(dsn).begin() as connection:
+        of_all = sa.text("select parcel_key from parcels order by 1")
+        keys = np.array(connection.execute(of_all).scalars().all())
+        expected = phenology.stored_curves(connection, stored, keys, {})
+        connection.execute(sa.text("update encoder_states set state = :broken"), {"broken": broken})
+        found = phenology.stored_curves(connection, stored, keys, load(connection, keys, [OF_NO_MODEL]))
+    np.testing.assert_array_equal(found.ndvi, expected.ndvi)
+    assert np.isfinite(found.ndvi).any()
 
 
 def dies(*_: object) -> None:

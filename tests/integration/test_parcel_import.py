@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import geopandas as gpd
+import numpy as np
 import pytest
 import shapely
 import sqlalchemy as sa
@@ -13,7 +14,7 @@ import sqlalchemy as sa
 import parcelwatch
 from db.connect import engine
 from db.parcel_import import ensure_region
-from db.parcels import count_parcels, geometry, load_parcels
+from db.parcels import count_parcels, declared_parcels, geometry, load_parcels
 from db.seasons import (
     Season,
     SeasonDiffers,
@@ -162,6 +163,29 @@ def test_an_amended_declaration_is_added_and_known_from_then_on(store: Store, co
     assert [parcel.crop_code for parcel in load_parcels(connection, "2023")] == ["wheat", "beet"]
     before = load_parcels(connection, "2023", as_known_at=datetime(2023, 2, 1, tzinfo=UTC))
     assert [parcel.crop_code for parcel in before] == [None, None]
+
+
+def test_columns_of_parcels_are_those_of_their_rows_in_the_order_that_is_asked(
+    store: Store, connection: sa.Connection, season: Season
+) -> None:
+    store(fields([0, 1, 2], ["wheat", "oats", "maize"]), MARCH)
+    store(fields([0, 1, 2], ["wheat", "beet", "maize"]), JUNE)
+    connection.execute(sa.text("update parcels set perimeter_m = null where source_id = 'p0'"))
+    connection.execute(
+        sa.text(
+            "delete from declarations using parcels p where declarations.parcel_key = p.parcel_key and source_id = 'p2'"
+        )
+    )
+    rows = load_parcels(connection, season)[::-1]
+    found = declared_parcels(connection, np.array([row.parcel_key for row in rows]))
+    assert list(found.crop_code) == [row.crop_code for row in rows]
+    assert found.crop_code[0] is None
+    assert list(found.hcat_code) == [row.hcat_code for row in rows]
+    assert list(found.region) == [row.region for row in rows]
+    for name in ("perimeter_m", "area_ha", "bbox_fill"):
+        given = [np.nan if (value := getattr(row, name)) is None else value for row in rows]
+        np.testing.assert_array_equal(getattr(found, name), given)
+    assert np.isnan(found.perimeter_m[2])
 
 
 def test_an_amended_outline_replaces_the_old_one_and_is_told(store: Store, connection: sa.Connection) -> None:

@@ -140,7 +140,9 @@ class World:
                 for row in alerts.latest_findings(connection, claim.parcel_keys, RULES, VERDICTS)
             }
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(markers, "_may_differ", lambda batch, _before: np.ones(len(batch.parcels), bool))
+                patch.setattr(
+                    markers, "_may_differ", lambda batch, _before: np.ones(len(batch.claim.parcel_keys), bool)
+                )
                 markers.evaluate(batch, KnownStands())
             transaction.rollback()
         found = [finding for finding, _ in batch.findings if finding.rule != "crop_mismatch"]
