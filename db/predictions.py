@@ -157,32 +157,70 @@ class NdviRows(_Columns):
 
 @dataclass(frozen=True)
 class DailyCurves:
-    """NDVI curves of P parcels on D consecutive days, each (P, D)."""
+    """NDVI curves of P parcels on D consecutive days."""
 
+    parcel_key: Keys
+    """(P,) ascending."""
+    first_day: np.datetime64
     ndvi: NDArray[np.float32]
-    """NaN on days that have no value."""
+    """(P, D) NaN on days that have no value."""
     ndvi_sd: NDArray[np.float32]
+    """(P, D)"""
     is_causal: NDArray[np.bool_]
+    """(P, D)"""
     is_observed: NDArray[np.bool_]
+    """(P, D)"""
 
     @classmethod
-    def empty(cls, n_parcels: int, n_days: int) -> "DailyCurves":
+    def empty(cls, parcels: Keys, first_day: np.datetime64, n_days: int) -> "DailyCurves":
         """Return curves without a value."""
-        values = np.full((2, n_parcels, n_days), np.nan, np.float32)
-        flags = np.zeros((2, n_parcels, n_days), bool)
-        return cls(values[0], values[1], flags[0], flags[1])
+        values = np.full((2, len(parcels), n_days), np.nan, np.float32)
+        flags = np.zeros((2, len(parcels), n_days), bool)
+        return cls(parcels, first_day, values[0], values[1], flags[0], flags[1])
+
+    def rows(self, rows: NdviRows) -> NdviRows:
+        """Return the same days as they are here, with NaN where nothing is."""
+        at = self._at(rows)
+        values = (getattr(self, name)[at] for name in VALUES)
+        return NdviRows(rows.parcel_key, rows.day, **dict(zip(VALUES, values, strict=True)))
+
+    def put(self, rows: NdviRows) -> None:
+        """Take over days."""
+        at = self._at(rows)
+        for name in VALUES:
+            getattr(self, name)[at] = getattr(rows, name)
+
+    def last_days(self) -> NDArray[np.datetime64]:
+        """Return (P,) the last day that has a value; NaT where none has."""
+        has = np.isfinite(self.ndvi)
+        nr = has.shape[1] - 1 - np.argmax(has[:, ::-1], axis=1)
+        return np.where(has.any(axis=1), self.first_day + nr, np.datetime64("NaT", "D"))
+
+    def _at(self, rows: NdviRows) -> tuple[Keys, Keys]:
+        return np.searchsorted(self.parcel_key, rows.parcel_key), (rows.day - self.first_day).astype(np.int64)
 
 
-def save_ndvi(connection: sa.Connection, rows: NdviRows, model_key: int, now: datetime) -> None:
-    """Append a version of each month of which days are given: these days as given, the others as they are stored."""
+VALUES: Final = ("is_causal", "is_observed", "ndvi", "ndvi_sd")
+"""What is known of a day."""
+
+
+def save_ndvi(connection: sa.Connection, rows: NdviRows, curves: DailyCurves, model_key: int, now: datetime) -> None:
+    """Append a version of each month of which days are given.
+
+    Args:
+        rows: the days that are given.
+        curves: of the rows' parcels, with these days and all that is stored of their months.
+    """
     if len(rows.day) == 0:
         return
     parcel, month, place = _months_of(rows)
-    version = _newest_months(connection, parcel, month)
-    changed = np.zeros(version.ndvi.shape, bool)
+    changed = np.zeros((len(parcel), _DAYS), bool)
     changed[place] = True
-    for name in ("ndvi", "ndvi_sd", "is_causal", "is_observed"):
-        getattr(version, name)[place] = getattr(rows, name)
+    begin = (month.astype("M8[D]") - curves.first_day).astype(np.int64)
+    n_days = ((month + 1).astype("M8[D]") - month.astype("M8[D]")).astype(np.int64)
+    day = begin[:, None] + np.arange(_DAYS)
+    is_in = (day >= 0) & (day < curves.ndvi.shape[1]) & (np.arange(_DAYS) < n_days[:, None])
+    at = np.searchsorted(curves.parcel_key, parcel)[:, None], np.where(is_in, day, 0)
     n = len(parcel)
     table = pa.table(
         {
@@ -191,34 +229,20 @@ def save_ndvi(connection: sa.Connection, rows: NdviRows, model_key: int, now: da
             "recorded_at": pa.repeat(pa.scalar(now, pa.timestamp("us", "UTC")), n),
             "model_key": pa.repeat(pa.scalar(model_key, pa.int32()), n),
             "changed": _bitmaps(changed),
-            "is_causal": _bitmaps(version.is_causal),
-            "is_observed": _bitmaps(version.is_observed),
-            "ndvi": pa.FixedSizeListArray.from_arrays(version.ndvi.ravel(), _DAYS),
-            "ndvi_sd": pa.FixedSizeListArray.from_arrays(version.ndvi_sd.ravel(), _DAYS),
+            "is_causal": _bitmaps(curves.is_causal[at] & is_in),
+            "is_observed": _bitmaps(curves.is_observed[at] & is_in),
+            "ndvi": _days(np.where(is_in, curves.ndvi[at], np.float32(np.nan))),
+            "ndvi_sd": _days(np.where(is_in, curves.ndvi_sd[at], np.float32(np.nan))),
         }
     )
     copy_into(connection, "ndvi_months", table.column_names, table)
 
 
-def stored_ndvi(connection: sa.Connection, rows: NdviRows) -> NdviRows:
-    """Return the same days as they are stored now, with NaN where nothing is."""
-    parcel, month, place = _months_of(rows)
-    found = _newest_months(connection, parcel, month)
-    return NdviRows(
-        rows.parcel_key,
-        rows.day,
-        found.is_causal[place],
-        found.is_observed[place],
-        found.ndvi[place],
-        found.ndvi_sd[place],
-    )
-
-
-def daily_curves(connection: sa.Connection, parcels: Keys, first: date, last: date) -> DailyCurves:
-    """Return the curves of parcels (P,), ascending, from `first` to `last` (both included) as known now."""
-    months = np.arange(np.datetime64(first, "M"), np.datetime64(last, "M") + 1)
-    days = np.arange(np.datetime64(first), np.datetime64(last) + 1)
+def daily_curves(connection: sa.Connection, parcels: Keys, first: date, n_days: int) -> DailyCurves:
+    """Return the curves of parcels (P,), ascending, on days from `first` on as known now."""
+    days = np.datetime64(first) + np.arange(n_days)
     of_month = days.astype("M8[M]")
+    months = np.unique(of_month)
     column = (of_month - months[0]).astype(np.int64) * _DAYS + (days - of_month.astype("M8[D]")).astype(np.int64)
     parts = [
         _newest_months(connection, np.tile(some, len(months)), np.repeat(months, len(some)))
@@ -226,28 +250,10 @@ def daily_curves(connection: sa.Connection, parcels: Keys, first: date, last: da
     ]
 
     def joined(name: str) -> NDArray[Any]:
-        cubes = [
-            getattr(part, name).reshape(len(months), -1, _DAYS).swapaxes(0, 1) for part in parts
-        ]  # (P, months, 31)
+        cubes = [part[name].reshape(len(months), -1, _DAYS).swapaxes(0, 1) for part in parts]  # (P, months, 31)
         return np.concatenate([cube.reshape(len(cube), -1)[:, column] for cube in cubes])
 
-    return DailyCurves(*(joined(field.name) for field in fields(DailyCurves)))
-
-
-def last_days(connection: sa.Connection, parcels: Keys, first: date, last: date) -> NDArray[np.datetime64]:
-    """Return the last day that has a value between two days, of parcels (P,), ascending; NaT for those that have none."""
-    rows = fetch_columns(
-        connection,
-        """select newest.* from unnest(%s) key cross join lateral (
-                select parcel_key, month, ndvi from ndvi_months
-                where parcel_key = key and month between %s and %s order by month desc, recorded_at desc limit 1) newest""",
-        [parcels, first.replace(day=1), last],
-        {"parcel_key": "bigint", "month": "date", "ndvi": _DAYS},
-    )
-    nr = _DAYS - 1 - np.argmax(np.isfinite(rows["ndvi"])[:, ::-1], axis=1)
-    days = np.full(len(parcels), np.datetime64("NaT", "D"))
-    days[np.searchsorted(parcels, rows["parcel_key"])] = rows["month"] + nr
-    return days
+    return DailyCurves(parcels, days[0], **{name: joined(name) for name in VALUES})
 
 
 def _months_of(rows: NdviRows) -> tuple[Keys, NDArray[np.datetime64], tuple[Keys, Keys]]:
@@ -263,9 +269,14 @@ def _order(parcel: Keys, month: NDArray[np.datetime64]) -> Keys:
     return month.astype(np.int64) * _PARCELS + parcel
 
 
-def _newest_months(connection: sa.Connection, parcel: Keys, month: NDArray[np.datetime64]) -> DailyCurves:
-    """Return the newest version of months of parcels, (V,) each, by month and parcel; a day beyond a month's end has no value."""
-    newest = DailyCurves.empty(len(parcel), _DAYS)
+def _newest_months(connection: sa.Connection, parcel: Keys, month: NDArray[np.datetime64]) -> dict[str, NDArray[Any]]:
+    """Return the newest version (V, 31) of months of parcels, (V,) each, by month and parcel; a day beyond a month's end has no value."""
+    newest: dict[str, NDArray[Any]] = {
+        name: np.zeros((len(parcel), _DAYS), bool)
+        if name.startswith("is_")
+        else np.full((len(parcel), _DAYS), np.nan, np.float32)
+        for name in VALUES
+    }
     if len(parcel) == 0:
         return newest
     begin = np.flatnonzero(np.diff(month.astype(np.int64), prepend=-1))
@@ -293,10 +304,14 @@ def _newest_months(connection: sa.Connection, parcel: Keys, month: NDArray[np.da
         },
     )
     place = np.searchsorted(_order(parcel, month), _order(rows["parcel_key"], rows["month"].astype("M8[M]")))
-    newest.ndvi[place], newest.ndvi_sd[place] = rows["ndvi"], rows["ndvi_sd"]
-    newest.is_causal[place] = rows["is_causal"][:, None] & _BITS != 0
-    newest.is_observed[place] = rows["is_observed"][:, None] & _BITS != 0
+    for name, values in newest.items():
+        values[place] = rows[name][:, None] & _BITS != 0 if name.startswith("is_") else rows[name]
     return newest
+
+
+def _days(values: NDArray[np.float32]) -> pa.Array:
+    """Return the values of months (V, 31) as arrays."""
+    return pa.FixedSizeListArray.from_arrays(values.ravel(), _DAYS)
 
 
 def _bitmaps(days: NDArray[np.bool_]) -> pa.Array:

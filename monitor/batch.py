@@ -14,7 +14,7 @@ from db.alerts import FindingRow
 from db.connect import Connection
 from db.parcels import DeclaredParcels, declared_parcels
 from db.phenology import SeasonDates
-from db.predictions import NdviRows, Posteriors
+from db.predictions import DailyCurves, NdviRows, Posteriors
 from db.seasons import Season, season_by_key
 from db.series import pending_series, s1_series, s2_series
 from db.states import OF_NO_MODEL, States
@@ -130,6 +130,8 @@ class BatchContext:
     classified: Classified | None = None
     curve: NdviRows | None = None
     """Days of the curves that are to be stored."""
+    curves: DailyCurves | None = None
+    """The daily curves with these days, of parcels of which there is anything new."""
     season_dates: SeasonDates | None = None
     """Start, peak and end of seasons that are to be stored."""
     findings: list[tuple[FindingRow, Finding]] = field(default_factory=list)

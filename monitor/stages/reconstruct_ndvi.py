@@ -14,8 +14,8 @@ Nothing else is rewritten, and what the networks have read before these days is 
 work for an acquisition does not grow with the season. A stored state is a cache: one that is missing, of another model or
 no longer what is known is made anew, and the rows are the same.
 
-Reads the batch's observations and gap filler, stored states and days. Adds `curve` to the batch; its rows are stored by `save`, see
-db/predictions.py.
+Reads the batch's observations and gap filler, stored states and curves. Adds `curve`, the days that changed, and `curves` with them; these
+days are stored by `save`, see db/predictions.py.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,8 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from db import predictions
-from db.connect import Connection
-from db.predictions import NdviRows
+from db.predictions import DailyCurves, NdviRows
 from db.states import States, of_numbers
 from models.ndvi.cached_state import CachedState, from_array, size_of, to_array
 from models.ndvi.daily_curve import ORIGINS, reconstruct_curve
@@ -35,6 +34,7 @@ from models.ndvi.gap_filler import GapModel
 from models.ndvi.inputs import ClearSeries, SarSeries
 from models.ndvi.state_updates import begin
 from models.ndvi.views import MODES, Mode
+from monitor import season_curves
 from monitor.batch import Active, BatchContext
 from monitor.features import season_days
 
@@ -64,7 +64,10 @@ def reconstruct(batch: BatchContext) -> None:
     keys, model = claim.parcel_keys, batch.curve_model.model
     sar, clear = batch.series.sar(), batch.series.clear()
     observed = _observed(batch)
-    first, is_recomputed = _first_informed(batch, observed)
+    is_asked = (observed.oldest_new < NOTHING) | claim.is_due("ndvi")
+    last_day = int(observed.all.day.max(initial=0))
+    batch.curves = curves = season_curves.stored(connection, season, keys[is_asked], batch.states, last_day)
+    first = _first_informed(batch, observed, curves)
     before = _cached_states(batch, batch.curve_model)
     cached, parts = before, [_NO_ROWS]
     for step in _steps(first, observed):
@@ -88,13 +91,17 @@ def reconstruct(batch: BatchContext) -> None:
     if len(parts) > 1:
         batch.new_states += _new_states(batch, batch.curve_model.key, before, cached)
     # A row is stored again only if its value differs: an unchanged day keeps the time at which it first became known.
-    batch.curve = _changed(connection, NdviRows.joined(parts), keys[is_recomputed])
+    informed = NdviRows.joined(parts)
+    batch.curve = informed.where(_is_changed(informed, curves.rows(informed)))
+    curves.put(batch.curve)
+    batch.new_states.append(season_curves.carried(curves, np.unique(batch.curve.parcel_key)))
 
 
 def save(batch: BatchContext) -> None:
     """Store the days of the curves that changed."""
-    if batch.curve_model is not None and batch.curve is not None and batch.recorded_at is not None:
-        predictions.save_ndvi(batch.connection, batch.curve, batch.curve_model.key, batch.recorded_at)
+    if batch.curve_model is None or batch.curve is None or batch.curves is None or batch.recorded_at is None:
+        return
+    predictions.save_ndvi(batch.connection, batch.curve, batch.curves, batch.curve_model.key, batch.recorded_at)
 
 
 _NO_ROWS: Final = NdviRows(
@@ -110,16 +117,11 @@ def _of(series: Packed, parcels: Ints, n_parcels: int) -> Packed:
     return replace(some, parcel=place[some.parcel])
 
 
-def _changed(connection: Connection, rows: NdviRows, keys: Ints) -> NdviRows:
-    """Return the rows less those of parcels (keys) that are stored with the same values."""
-    is_asked = np.isin(rows.parcel_key, keys)
-    asked = rows.where(is_asked)
-    stored = predictions.stored_ndvi(connection, asked)
-    is_same = (stored.is_causal == asked.is_causal) & (stored.is_observed == asked.is_observed)
-    is_same &= (abs(stored.ndvi - asked.ndvi) <= SAME) & (abs(stored.ndvi_sd - asked.ndvi_sd) <= SAME)
-    keep = ~is_asked
-    keep[is_asked] = ~is_same
-    return rows.where(keep)
+def _is_changed(rows: NdviRows, stored: NdviRows) -> Bools:
+    """Return (R,) whether rows are not stored with the same values."""
+    is_same = (stored.is_causal == rows.is_causal) & (stored.is_observed == rows.is_observed)
+    is_same &= (abs(stored.ndvi - rows.ndvi) <= SAME) & (abs(stored.ndvi_sd - rows.ndvi_sd) <= SAME)
+    return np.asarray(~is_same)
 
 
 def _cached_states(batch: BatchContext, active: Active[GapModel]) -> dict[Mode, CachedState]:
@@ -228,22 +230,22 @@ def _observed(batch: BatchContext) -> _Observed:
     return _Observed(views, _Days.of(parcels, days, n), newest_before, oldest_new, has_new_view)
 
 
-def _first_informed(batch: BatchContext, observed: _Observed) -> tuple[Ints, Bools]:
-    """Return (P,) the first day whose row may change, `NOTHING` for none, and whether rows after it may be stored already as they are."""
+def _first_informed(batch: BatchContext, observed: _Observed, curves: DailyCurves) -> Ints:
+    """Return (P,) the first day whose row may change, `NOTHING` for none."""
     claim, parcel = batch.claim, np.arange(len(batch.claim.parcel_keys))
     oldest, views = observed.oldest_new, observed.views
-    season = batch.season
-    last_day = predictions.last_days(batch.connection, claim.parcel_keys, season.starts_on, season.ends_on)
-    last_row = np.where(np.isnat(last_day), NOTHING, (last_day - np.datetime64(season.starts_on)).astype(np.int64))
-    is_late, anew = oldest <= observed.newest_before, claim.is_due("ndvi")
-    has_rows, has_new = last_row < NOTHING, oldest < NOTHING
+    last_row, last_days = np.full(len(parcel), NOTHING), curves.last_days()
+    has_rows = ~np.isnat(last_days)
+    of_curve = np.searchsorted(claim.parcel_keys, curves.parcel_key[has_rows])
+    last_row[of_curve] = (last_days[has_rows] - curves.first_day).astype(np.int64)
+    is_late, has_new = oldest <= observed.newest_before, oldest < NOTHING
     start = np.maximum(observed.all.take(observed.all.begin[:-1], parcel), 0)  # `NOTHING` where nothing was observed
     back = views.take(views.at_or_after(parcel, oldest) - VIEWS_BACK, parcel)
     back = np.where(back < NOTHING, back + 1, start)
     redrawn = np.maximum(np.minimum(last_row + 1, np.maximum(back, oldest - REACH_D)), start)
     first = np.where(is_late | observed.has_new_view, redrawn, last_row + 1)
-    first = np.where(has_rows & has_new, first, NOTHING)
-    return np.where(anew | (~has_rows & has_new), start, first), anew | is_late
+    first = np.where((last_row < NOTHING) & has_new, first, NOTHING)
+    return np.where(claim.is_due("ndvi") | ((last_row == NOTHING) & has_new), start, first)
 
 
 @dataclass(frozen=True)

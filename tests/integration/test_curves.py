@@ -23,8 +23,8 @@ from models.ndvi.gap_filler import GapModel
 from models.ndvi.inputs import ClearSeries, SarSeries
 from models.ndvi.network import GapConfig
 from models.ndvi.training import GapTrainingConfig, fit_gaps
+from monitor import season_curves
 from monitor.settings import MonitorSettings
-from monitor.stages import phenology
 from monitor.worker import Worker
 from training import season_models
 
@@ -292,14 +292,14 @@ def curves(dsn: str, *, is_carried: bool) -> DailyCurves:
     with engine(dsn).connect() as connection:
         keys = np.array(connection.execute(sa.text("select parcel_key from parcels order by 1")).scalars().all())
         known = load(connection, keys, [OF_NO_MODEL]) if is_carried else {}
-        assert not is_carried or known[OF_NO_MODEL, phenology.CURVE].parcel_key.tolist() == keys.tolist()
+        assert not is_carried or known[OF_NO_MODEL, season_curves.CURVE].parcel_key.tolist() == keys.tolist()
         with pytest.MonkeyPatch.context() as patch:
             if is_carried:
                 patch.setattr(predictions, "daily_curves", dies)
-            return phenology.stored_curves(connection, season_by_name(connection, "2025"), keys, known)
+            return season_curves.stored(connection, season_by_name(connection, "2025"), keys, known)
 
 
-@pytest.mark.parametrize("broken", [b"", b"broken", b"x" * (32 * 65 // 8)])
+@pytest.mark.parametrize("broken", [b"", b"broken", b"x" * (4 + 64 * 33 // 4)])
 def test_a_carried_curve_of_another_size_is_read_from_its_months(
     season: tuple[str, Season, int], broken: bytes
 ) -> None:
@@ -309,9 +309,9 @@ def test_a_carried_curve_of_another_size_is_read_from_its_months(
     with engine(dsn).begin() as connection:
         of_all = sa.text("select parcel_key from parcels order by 1")
         keys = np.array(connection.execute(of_all).scalars().all())
-        expected = phenology.stored_curves(connection, stored, keys, {})
+        expected = season_curves.stored(connection, stored, keys, {})
         connection.execute(sa.text("update encoder_states set state = :broken"), {"broken": broken})
-        found = phenology.stored_curves(connection, stored, keys, load(connection, keys, [OF_NO_MODEL]))
+        found = season_curves.stored(connection, stored, keys, load(connection, keys, [OF_NO_MODEL]))
     np.testing.assert_array_equal(found.ndvi, expected.ndvi)
     assert np.isfinite(found.ndvi).any()
 

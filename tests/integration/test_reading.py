@@ -87,10 +87,17 @@ def curve(parcel: int, first: date, ndvi: list[float], is_causal: bool = True) -
     return NdviRows(np.full(n, parcel), days, np.full(n, is_causal), np.zeros(n, bool), np.array(ndvi), np.full(n, 0.1))
 
 
+def save_ndvi(connection: sa.Connection, rows: NdviRows, now: datetime) -> None:
+    """Store days of curves of model 1."""
+    curves = predictions.daily_curves(connection, np.unique(rows.parcel_key), date(2023, 1, 1), 366)
+    curves.put(rows)
+    predictions.save_ndvi(connection, rows, curves, 1, now)
+
+
 def test_ndvi_and_declarations_as_known_at(revised: int, connection: sa.Connection) -> None:
     for is_causal, recorded_at, ndvi in ((True, OBSERVED, 0.4), (False, OBSERVED + 9 * DAY, 0.45)):
         one_day = curve(revised, OBSERVED.date(), [ndvi], is_causal)
-        predictions.save_ndvi(connection, one_day, model_key=1, now=recorded_at)
+        save_ndvi(connection, one_day, recorded_at)
     for crop, recorded_at in (("wheat", OBSERVED), ("maize", OBSERVED + 9 * DAY)):
         connection.execute(
             sa.insert(tables.declarations),
@@ -115,17 +122,17 @@ def test_ndvi_and_declarations_as_known_at(revised: int, connection: sa.Connecti
 
 
 def test_a_version_of_a_month_keeps_the_days_that_did_not_change(revised: int, connection: sa.Connection) -> None:
-    parcels, first, last = np.array([revised, revised + 1]), date(2023, 4, 28), date(2023, 5, 6)
-    assert np.isnat(predictions.last_days(connection, parcels, first, last)).all()
-    predictions.save_ndvi(connection, curve(revised, date(2023, 4, 29), [0.1, 0.2, 0.3, 0.4]), 1, OBSERVED)
-    predictions.save_ndvi(connection, curve(revised, date(2023, 5, 2), [0.5, 0.6], is_causal=False), 1, OBSERVED + DAY)
-    found = predictions.daily_curves(connection, parcels, first, last)
+    parcels, first = np.array([revised, revised + 1]), date(2023, 4, 28)
+    assert np.isnat(predictions.daily_curves(connection, parcels, first, 9).last_days()).all()
+    save_ndvi(connection, curve(revised, date(2023, 4, 29), [0.1, 0.2, 0.3, 0.4]), OBSERVED)
+    save_ndvi(connection, curve(revised, date(2023, 5, 2), [0.5, 0.6], is_causal=False), OBSERVED + DAY)
+    found = predictions.daily_curves(connection, parcels, first, 9)
     nan = float("nan")
     np.testing.assert_allclose(found.ndvi, [[nan, 0.1, 0.2, 0.3, 0.5, 0.6, nan, nan, nan], [nan] * 9])
     np.testing.assert_allclose(found.ndvi_sd, np.where(np.isnan(found.ndvi), nan, 0.1))
     assert found.is_causal.tolist() == [[False, True, True, True, *[False] * 5], [False] * 9]
-    assert predictions.last_days(connection, parcels, first, last).astype(str).tolist() == ["2023-05-03", "NaT"]
-    stored = predictions.stored_ndvi(connection, curve(revised, date(2023, 5, 1), [9, 9, 9, 9]))
+    assert found.last_days().astype(str).tolist() == ["2023-05-03", "NaT"]
+    stored = found.rows(curve(revised, date(2023, 5, 1), [9, 9, 9, 9]))
     np.testing.assert_allclose(stored.ndvi, [0.3, 0.5, 0.6, nan])
     days = connection.execute(sa.text("select day, recorded_at from ndvi_daily order by recorded_at, day")).all()
     assert [row.day.day for row in days] == [29, 30, 1, 2, 2, 3]  # unchanged days are not said again
@@ -154,7 +161,7 @@ def storied(revised: int, connection: sa.Connection) -> int:
            select alert_key, :at, 'opened', 'yellow', 0.8, '{"seen": 7}' from alerts""",
     ):
         connection.execute(sa.text(statement), where)
-    predictions.save_ndvi(connection, curve(revised, at.date(), [0.5]), model_key=1, now=at)
+    save_ndvi(connection, curve(revised, at.date(), [0.5]), at)
     return revised
 
 
