@@ -42,7 +42,7 @@ def date_seasons(batch: BatchContext) -> None:
     curves.ndvi[place, day], curves.ndvi_sd[place, day] = rows.ndvi, rows.ndvi_sd
     curves.is_observed[place, day] = rows.is_observed
     n_days = _whole(1 + int(np.flatnonzero(np.isfinite(curves.ndvi).any(axis=0))[-1]))
-    ndvi, sd, is_observed = (one[:, :n_days] for one in (curves.ndvi, curves.ndvi_sd, curves.is_observed))
+    ndvi, sd, is_observed = curves.ndvi[:, :n_days], curves.ndvi_sd[:, :n_days], curves.is_observed[:, :n_days]
     batch.new_states.append(_carried(keys, ndvi, sd, is_observed, season.starts_on))
     is_grass = np.array([(code or "").startswith(HCAT_GRASS) for code in batch.parcels.hcat_code])
     found = phenologies(
