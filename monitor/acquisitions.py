@@ -58,7 +58,7 @@ class Known:
         return cls(
             claim.parcel_keys,
             {name: series[name] for name in names},
-            {name: np.isin(_pass_keys(series[name]), of_pending[name == "s2"]) for name in names},
+            {name: _is_pending(batch, series[name], of_pending[name == "s2"]) for name in names},
             {name: batch.series.count([name]) for name in names},
             first,
         )
@@ -160,10 +160,14 @@ def folded(
 
     A season of states is kept of some parcels at a time: of a batch it would be gigabytes.
     """
+    is_read = {name: any(len(rows[one]) for one in model.config.members(name)) for name in model.config.sequences}
     for some in acquired.of_whole_parcels(ACQUISITIONS_AT_ONCE):
         of = torch.from_numpy(acquired.parcel[some]).to(model.device)
         each = _encoded(batch, model, acquired, rows, some)
-        yield some, {name: attention_state.prefixes(start[name], state, of) for name, state in each.items()}
+        yield some, {
+            name: attention_state.prefixes(start[name], state, of) if is_read[name] else start[name].take(of)
+            for name, state in each.items()
+        }
 
 
 def _encoded(
@@ -217,6 +221,13 @@ def acquisition_keys(parcel_key: NDArray[np.int64], time: NDArray[np.datetime64]
     keys = np.empty(len(parcel_key), _ACQUISITION)
     keys["parcel_key"], keys["observed_to"] = parcel_key, time
     return keys
+
+
+def _is_pending(batch: BatchContext, rows: NDArray[np.void], passes: NDArray[np.void]) -> NDArray[np.bool_]:
+    """Return (N,) whether anything is pending of the pass of each row."""
+    is_pending = batch.is_in_order[np.searchsorted(batch.claim.parcel_keys, rows["parcel_key"])]  # all that was read
+    is_pending[~is_pending] = np.isin(_pass_keys(rows[~is_pending]), passes)
+    return is_pending
 
 
 def _pass_keys(rows: NDArray[np.void]) -> NDArray[np.void]:

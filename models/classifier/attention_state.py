@@ -149,16 +149,14 @@ def prefixes(start: State, each: State, parcel: Tensor) -> State:
         parcel: (N,) int64 ascending, the parcel of each; acquisitions of a parcel in order of time.
     """
     _same_model(start.model, each.model)
-    first = torch.searchsorted(parcel, parcel)  # (N,) place of the parcel's first acquisition
-    rank = torch.arange(len(parcel), device=parcel.device) - first
-    m, s, v = each.m.clone(), each.s.clone(), each.v.clone()
-    for nth in range(int(rank.max()) + 1 if len(rank) else 0):
+    rank = torch.arange(len(parcel), device=parcel.device) - torch.searchsorted(parcel, parcel)
+    after = merge(start.take(parcel), each)  # right for the first of each parcel
+    for nth in range(1, int(rank.max()) + 1 if len(rank) else 0):
         rows = torch.nonzero(rank == nth)[:, 0]
-        # The nth acquisition follows the one before it in the row above; the first follows the parcel's start.
-        before = start.take(parcel[rows]) if nth == 0 else State(m[rows - 1], s[rows - 1], v[rows - 1], each.model)
-        after = merge(before, each.take(rows))
-        m[rows], s[rows], v[rows] = after.m, after.s, after.v
-    return State(m, s, v, each.model)
+        # The nth acquisition follows the one before it, in the row above.
+        one = merge(after.take(rows - 1), each.take(rows))
+        after.m[rows], after.s[rows], after.v[rows] = one.m, one.s, one.v
+    return after
 
 
 def finish(state: State, *, model: str = "") -> Tensor:
@@ -200,8 +198,8 @@ def from_array(stored: NDArray[np.float32], heads: int, width: int, *, model: st
         size = numbers * STORED.itemsize
         got = stored.shape[1] * STORED.itemsize
         raise ValueError(f"a stored state of {heads} heads of {width} has {size} bytes, got {got}")
-    m, s, v = (torch.from_numpy(part.astype(np.float32)) for part in np.split(stored, [heads, 2 * heads], axis=1))
-    return State(m, s, v.view(-1, heads, width), model)
+    own = torch.from_numpy(stored.astype(np.float32))
+    return State(own[:, :heads], own[:, heads : 2 * heads], own[:, 2 * heads :].view(-1, heads, width), model)
 
 
 def _finite(m: Tensor) -> Tensor:

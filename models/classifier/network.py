@@ -270,6 +270,8 @@ class FusionNetwork(nn.Module):
         folded = {**self.initial_states(len(batch), batch.geometry.device), **(states or {})}
         new: dict[str, list[tuple[Tensor, ...]]] = {}
         for name, series in self._inputs(batch).items():
+            if len(series) == 0:
+                continue
             some, counts = self._counting(series)
             embeddings = self.embed(name, some, batch.geometry)  # (N, C, S) -> (N, 128)
             of_sequence = new.setdefault(name if name in self.sequences else self.config.scheme, [])

@@ -108,6 +108,8 @@ def _without_later(  # the states as they were before the first pending observat
 
     Softmax sums can be subtracted; where little is left of them the rounding would show, and the parcel is rebuilt.
     """
+    if batch.is_in_order.all():
+        return start, is_rebuilt
     later = known.later(replaced)
     later = {name: rows[~is_rebuilt[known.place(rows)]] for name, rows in later.items()}
     if not any(len(rows) for rows in later.values()):
@@ -178,9 +180,12 @@ def _states(batch: BatchContext, classifier: Active[CropModel], is_rebuilt: NDAr
                 raise ValueError(
                     f"the state {name} of parcels {lost[:5]} has not {size} bytes; delete it from encoder_states"
                 )
-            place = np.searchsorted(keys, key)
+            place, found = np.searchsorted(keys, key), np.ascontiguousarray(kept).view(STORED)
             some = ~is_rebuilt[place]
-            numbers[place[some]] = np.ascontiguousarray(kept[some]).view(STORED)
+            if some.sum() == len(keys):
+                numbers = found
+            else:
+                numbers[place[some]] = found[some]
         state = attention_state.from_array(numbers, empty.m.shape[1], empty.v.shape[2], model=model.model)
         states[name] = state.to(model.device)
     return states

@@ -23,10 +23,8 @@ def date_seasons(batch: BatchContext) -> None:
         return
     season, curves = batch.season, batch.curves
     keys = np.unique(batch.curve.parcel_key)
-    rows, n_days = (
-        np.searchsorted(curves.parcel_key, keys),
-        1 + int(np.flatnonzero(np.isfinite(curves.ndvi).any(axis=0))[-1]),
-    )
+    rows = np.searchsorted(curves.parcel_key, keys)
+    n_days = 1 + int(np.flatnonzero(np.isfinite(curves.ndvi).any(axis=0))[-1])
     is_grass = np.array([(code or "").startswith(HCAT_GRASS) for code in batch.parcels.hcat_code])
     found = phenologies(
         np.arange(n_days),
