@@ -6,6 +6,9 @@
 
 The offsets that a batch begins with are checked in its transaction, so a consumer that lost its partitions unnoticed cannot
 store a batch a second time; after any trouble the consumer begins again from what is committed.
+
+One batch is stored on a second thread while the next is polled, decoded and validated. Between `_hand_over` and `_settle` that
+thread alone touches the offsets, the counts and the sender; all else, the broker's clients above all, is the caller's.
 """
 
 import logging
@@ -13,6 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Final
@@ -57,7 +61,7 @@ def should_flush(n_messages: int, n_bytes: int, age_s: float, settings: IngestSe
 
 
 class Consumer:
-    """Stores what the observation topics bring; one thread's, opened on first use, closed by `close`."""
+    """Stores what the observation topics bring; used by one thread, opened on first use, closed by `close`."""
 
     def __init__(self, engine: Engine, bootstrap: str, settings: IngestSettings, now: Clock) -> None:
         """Connect to nothing yet.
@@ -73,7 +77,10 @@ class Consumer:
         self._source: Source | None = None
         self._sender: Sender | None = None
         self._starts: dict[TopicPartition, int] = {}
-        """Committed offsets: where the batch in hand begins."""
+        """Committed offsets: where the batch in hand begins, once the one before is stored."""
+        self._writer = ThreadPoolExecutor(1)
+        self._storing: Future[None] | None = None
+        """The part of a batch that is being stored; what it raised is raised by `_settle`."""
         self._presence: Presence | None = None
         self._seen: dict[tuple[str, TopicPartition], int] = {}
         """The farthest end that each partition of each generation of a topic was seen to have."""
@@ -132,7 +139,9 @@ class Consumer:
             presence.release()
 
     def _let_go(self) -> None:
-        """Let go of the broker, to begin again from what is committed."""
+        """Let go of the broker, to begin again from what is committed; what is being stored is first stored or undone."""
+        self._writer.shutdown()  # what it raised comes again with its messages
+        self._writer, self._storing = ThreadPoolExecutor(1), None
         source, self._source, sender, self._sender = self._source, None, self._sender, None
         self._batch, self._batch_bytes, self._starts = [], 0, {}
         if source:
@@ -147,21 +156,22 @@ class Consumer:
         try:
             source = self._opened()
             self._warn_of_others()
+            committed = self.counts["transactions"]
             while not stop.is_set():
-                stored_before = self.counts["transactions"]
                 try:
                     self._take_and_flush(source, _POLL_S)
                 except (BrokerRefuses, RecordsLost):
                     self._flush(source)  # what came before it
                     raise
                 now = time.monotonic()
-                if not self._batch and now - checked >= _IDLE_CHECK_S:
+                if not self._batch and not self._storing and now - checked >= _IDLE_CHECK_S:
                     source.verify()
                     checked = now
-                if checked == now or self.counts["transactions"] > stored_before:
-                    checked = now
+                if checked == now or self.counts["transactions"] > committed:
+                    committed, checked = self.counts["transactions"], now
                     outage.over()
                 if now - reported >= _REPORT_S:
+                    self._settle()
                     log.info("last minute: %s", summary(self.counts - counted_before))
                     counted_before, reported = self.counts.copy(), now
             self._flush(source)
@@ -170,16 +180,19 @@ class Consumer:
             raise
 
     def _take_and_flush(self, source: Source, timeout_s: float) -> bool:
-        """Poll once and store the batch if it is due; False when no message came."""
+        """Poll once and begin to store the batch if it is due; False when no message came."""
         messages = source.poll(timeout_s)
-        for move in source.moves():
+        moves = source.moves()
+        if moves or (self._storing and self._storing.done()):
+            self._settle()
+        for move in moves:
             self._apply(move)
         for tp, end in source.seen_ends().items():
             key = source.topics[tp.topic].generation, tp
             self._seen[key] = max(end, self._seen.get(key, 0))
         self._take(messages)
         if self._is_due():
-            self._flush(source)
+            self._hand_over(source)
         return bool(messages)
 
     def _apply(self, move: Mapping[TopicPartition, int | None]) -> None:
@@ -202,11 +215,26 @@ class Consumer:
         return should_flush(len(self._batch), self._batch_bytes, time.monotonic() - self._begun, self._settings)
 
     def _flush(self, source: Source) -> None:
-        """Validate and store the batch in hand, in several transactions where it is large once decoded."""
+        """Store the batch in hand."""
+        self._hand_over(source)
+        self._settle()
+
+    def _hand_over(self, source: Source) -> None:
+        """Validate the batch in hand and begin to store it, in several transactions where it is large once decoded."""
         now = self._now()
+        if self._batch:
+            source.verify()  # the topics are still those of the last seek: offsets and records are of one generation
         for validated in validate_in_parts(self._batch, self._settings, now):
-            self._store_part(source, validated, now)
+            self._settle()
+            self._storing = self._writer.submit(self._store_part, source, validated, now)
+            del validated  # else the last part is held while the next is decoded
         self._batch, self._batch_bytes = [], 0
+
+    def _settle(self) -> None:
+        """Wait until what is being stored is stored; raises what that raised."""
+        storing, self._storing = self._storing, None
+        if storing:
+            storing.result()
 
     def _store_part(self, source: Source, validated: Validated, now: datetime) -> None:
         """Store a part, without a message whose values the database refuses although they were valid."""
@@ -222,9 +250,7 @@ class Consumer:
         steps = [
             Step(streams[tp.topic], tp.topic, tp.partition, self._starts[tp], end) for tp, end in sorted(after.items())
         ]
-        # The topics are still those of the last seek, so offsets and records are of one generation; the batch's first
-        # offsets are compared in the transaction, so a batch that another consumer stored is rolled back.
-        source.verify()
+        # The batch's first offsets are compared in the transaction: a batch that another consumer stored is rolled back.
         with self._database_errors():
             self.counts += self._store.write(self._engine, validated, streams, steps, now)
         self.counts["messages"] += len(validated.messages)

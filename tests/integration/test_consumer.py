@@ -5,14 +5,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
+from psycopg import OperationalError
 
 from db.connect import engine
+from db.errors import DatabaseUnavailable
 from db.parcel_import import ParcelRow, upsert_parcels
 from db.seasons import ensure_season, widen_season
 from ingest.errors import FencedOut, RecordsLost, TooManyRejected
@@ -149,6 +152,49 @@ def test_what_follows_is_fetched_while_a_batch_is_stored(world: World) -> None:
         wait_until(lambda: any(fetch.partition_data.records for fetch in fetcher._completed_fetches))
     finally:
         source.close()
+
+
+def test_the_next_batch_is_taken_while_one_is_stored(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = world.another_consumer(flush_messages=1)
+    world.send(season_of(3, 1))
+    write, is_polled = narrow._store.write, threading.Event()
+
+    def write_once_more_is_in_hand(*given: Any) -> Any:
+        assert is_polled.wait(30)
+        return write(*given)
+
+    monkeypatch.setattr(narrow._store, "write", write_once_more_is_in_hand)
+    source = narrow._opened()
+    wait_until(lambda: narrow._take_and_flush(source, 0.1))
+    world.send(season_of(6, 2).slice(6))
+    narrow._settings = world.settings  # the next is not due yet
+    wait_until(lambda: narrow._take_and_flush(source, 0.1))
+    assert world.counts() == (0, 0, 0, 0, 0, 0)
+    is_polled.set()
+    narrow._flush(source)
+    assert world.counts() == (9, 0, 9, 9, 9, 0)
+    narrow.close()
+
+
+def test_what_was_taken_while_a_batch_failed_comes_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = world.another_consumer(flush_messages=1)
+    for number in range(6):
+        world.send(season_of(3, number + 1).slice(3 * number))
+    write, failing = narrow._store.write, [OperationalError("the connection is lost")]
+
+    def write_or_fail(*given: Any) -> Any:
+        if failing:
+            time.sleep(0.5)  # others are taken and handed over meanwhile
+            raise failing.pop()
+        return write(*given)
+
+    monkeypatch.setattr(narrow._store, "write", write_or_fail)
+    with pytest.raises(DatabaseUnavailable, match="the connection is lost"):
+        narrow.catch_up()
+    assert world.counts() == (0, 0, 0, 0, 0, 0)
+    assert narrow.catch_up()["stored"] == 18
+    assert world.counts() == (18, 0, 18, 18, 18, 0)
+    narrow.close()
 
 
 def test_both_forms_of_both_sensors_are_stored_with_all_that_belongs_to_them(world: World) -> None:
