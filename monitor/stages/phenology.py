@@ -24,7 +24,8 @@ def date_seasons(batch: BatchContext) -> None:
     season, curves = batch.season, batch.curves
     keys = np.unique(batch.curve.parcel_key)
     rows = np.searchsorted(curves.parcel_key, keys)
-    n_days = 1 + int(np.flatnonzero(np.isfinite(curves.ndvi).any(axis=0))[-1])
+    last = int(np.flatnonzero(np.isfinite(curves.ndvi).any(axis=0))[-1])
+    n_days = 1 + min(last, (season.ends_on - season.starts_on).days)  # a curve goes on after the season's end
     is_grass = np.array([(code or "").startswith(HCAT_GRASS) for code in batch.parcels.hcat_code])
     found = phenologies(
         np.arange(n_days),

@@ -207,6 +207,14 @@ def test_phenology_is_dated_once_the_season_shows_it(season: tuple[str, Season, 
     assert len(found) < 50  # a row only when something changed
 
 
+def test_a_curve_goes_on_after_the_seasons_end(season: tuple[str, Season, int]) -> None:
+    dsn, _, parcel = season
+    for day in (340, 352, 364, 376, 388, 405):
+        arrive(dsn, parcel, "S2", day)
+    assert max(rows(dsn)) == 405
+    assert dated(dsn, parcel)
+
+
 def random_arrivals(seed: int) -> list[list[Arrival]]:
     """What comes between one poll and the next: mostly in time, some of it late, revised, withdrawn, or under a cloud."""
     rng = np.random.default_rng(seed)
