@@ -5,6 +5,7 @@ Shapes: P claimed parcels; N rows of a modality, by parcel and time; G acquisiti
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -138,17 +139,30 @@ class Acquisitions:
 
 
 def encoded(
-    batch: BatchContext, model: CropModel, acquired: Acquisitions, rows: Mapping[str, NDArray[np.void]]
+    batch: BatchContext,
+    model: CropModel,
+    acquired: Acquisitions,
+    rows: Mapping[str, NDArray[np.void]],
+    start: Mapping[str, State] = MappingProxyType({}),
 ) -> dict[str, State]:
-    """Return the state of each acquisition (G) by itself, as if of a parcel of its own, some at a time."""
+    """Return the state of each acquisition (G) by itself, as if of a parcel of its own, some at a time.
+
+    Args:
+        start: states (G) into which they are folded; of a sequence that is not given, empty ones.
+    """
     parts, n = [], len(acquired.parcel)
     for begin in range(0, max(n, 1), ACQUISITIONS_AT_ONCE):
-        parts += _encoded(batch, model, acquired, rows, range(begin, min(begin + ACQUISITIONS_AT_ONCE, n)))
+        parts += _encoded(batch, model, acquired, rows, start, range(begin, min(begin + ACQUISITIONS_AT_ONCE, n)))
     return {name: attention_state.concatenate([one[name] for one in parts]) for name in parts[0]}
 
 
 def _encoded(
-    batch: BatchContext, model: CropModel, acquired: Acquisitions, rows: Mapping[str, NDArray[np.void]], some: range
+    batch: BatchContext,
+    model: CropModel,
+    acquired: Acquisitions,
+    rows: Mapping[str, NDArray[np.void]],
+    start: Mapping[str, State],
+    some: range,
 ) -> list[dict[str, State]]:
     """Return the states of some acquisitions, in as many parts as their largest pixel set asks for."""
     mine = {name: np.flatnonzero((of >= some.start) & (of < some.stop)) for name, of in acquired.of_row.items()}
@@ -171,7 +185,8 @@ def _encoded(
         shapes, parcel = batch.parcels, acquired.parcel[begin:end]
         shape = geometry(shapes.perimeter_m, shapes.area_ha, shapes.bbox_fill)[parcel]
         encoder_input = model.batch(observations, shape).to(model.device)
-        states.append(model.encode(encoder_input, model.network.initial_states(end - begin, model.device)))
+        begun = {name: state.take(slice(begin, end)) for name, state in start.items()}
+        states.append(model.encode(encoder_input, model.network.initial_states(end - begin, model.device, begun)))
     return states
 
 

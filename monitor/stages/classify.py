@@ -67,13 +67,12 @@ def fold(batch: BatchContext, classifier: Active[CropModel]) -> Classified:
     start, is_rebuilt = _without_later(batch, model, known, replaced, before, is_rebuilt)
     new = known.since(np.where(is_rebuilt, NEVER, known.first_pending))
     acquired = Acquisitions.of(known, new)
-    each = encoded(batch, model, acquired, new)
     of = _tensor(acquired.parcel).to(model.device)
-    is_read = {name: any(len(new[one]) for one in model.config.members(name)) for name in each}
-    after = {
-        name: attention_state.prefixes(start[name], state, of) if is_read[name] else start[name].take(of)
-        for name, state in each.items()
-    }
+    if len(acquired.last) == len(acquired.parcel):  # one of each parcel
+        after = encoded(batch, model, acquired, new, {name: state.take(of) for name, state in start.items()})
+    else:
+        each = encoded(batch, model, acquired, new)
+        after = {name: attention_state.prefixes(start[name], state, of) for name, state in each.items()}
     is_anew = is_rebuilt | ~batch.is_in_order
     batch.new_states += _state_rows(batch, classifier, is_anew, start, after, acquired)
     posteriors = _posteriors(model, known, new, acquired, after, batch.season.starts_on)
