@@ -160,20 +160,26 @@ def folded(
 
     A season of states is kept of some parcels at a time: of a batch it would be gigabytes.
     """
-    is_read = {name: any(len(rows[one]) for one in model.config.members(name)) for name in model.config.sequences}
     for some in acquired.of_whole_parcels(ACQUISITIONS_AT_ONCE):
-        of = torch.from_numpy(acquired.parcel[some]).to(model.device)
-        each = _encoded(batch, model, acquired, rows, some)
-        yield some, {
-            name: attention_state.prefixes(start[name], state, of) if is_read[name] else start[name].take(of)
-            for name, state in each.items()
-        }
+        parcel = acquired.parcel[some]
+        of = torch.from_numpy(parcel).to(model.device)
+        if (np.diff(parcel) != 0).all():  # one of each: it is folded as it is encoded
+            begun = {name: state.take(of) for name, state in start.items()}
+            yield some, _encoded(batch, model, acquired, rows, some, begun)
+        else:
+            each = _encoded(batch, model, acquired, rows, some, {})
+            yield some, {name: attention_state.prefixes(start[name], state, of) for name, state in each.items()}
 
 
 def _encoded(
-    batch: BatchContext, model: CropModel, acquired: Acquisitions, rows: Mapping[str, NDArray[np.void]], some: slice
+    batch: BatchContext,
+    model: CropModel,
+    acquired: Acquisitions,
+    rows: Mapping[str, NDArray[np.void]],
+    some: slice,
+    begun: Mapping[str, State],
 ) -> dict[str, State]:
-    """Return the states of some acquisitions by themselves, as if each was of a parcel of its own.
+    """Return the states of some acquisitions, each folded into its own (of `begun`, empty where there is none).
 
     Pixel sets are read and encoded in as many parts as their sizes ask for: a set may hold thousands of pixels.
     """
@@ -201,7 +207,8 @@ def _encoded(
         shapes, parcel = batch.parcels, acquired.parcel[begin:end]
         shape = geometry(shapes.perimeter_m, shapes.area_ha, shapes.bbox_fill)[parcel]
         encoder_input = model.batch(observations, shape).to(model.device)
-        states.append(model.encode(encoder_input, model.network.initial_states(end - begin, model.device)))
+        mine_begun = {name: state.take(slice(begin - some.start, end - some.start)) for name, state in begun.items()}
+        states.append(model.encode(encoder_input, model.network.initial_states(end - begin, model.device, mine_begun)))
     return {name: attention_state.concatenate([one[name] for one in states]) for name in states[0]}
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import torch
@@ -246,13 +247,14 @@ class FusionNetwork(nn.Module):
         of_parcel = geometry[series.parcel, : self.config.geometry]  # (P, G) -> (N, G)
         return self.pixel_encoders[modality](series.pixels, series.valid, of_parcel)  # type: ignore[no-any-return]
 
-    def initial_states(self, parcels: int, device: torch.device | str = "cpu") -> dict[str, State]:
-        """Return the states of parcels without an observation, by sequence."""
+    def initial_states(
+        self, parcels: int, device: torch.device | str = "cpu", known: Mapping[str, State] = MappingProxyType({})
+    ) -> dict[str, State]:
+        """Return the states of parcels without an observation, by sequence; those that are known as they are."""
         c = self.config.ltae
-        return {
-            name: attention_state.init(parcels, c.heads, c.value, model=self.model, device=device)
-            for name in self.config.sequences
-        }
+        unknown = [name for name in self.config.sequences if name not in known]
+        empty = (attention_state.init(parcels, c.heads, c.value, model=self.model, device=device) for _ in unknown)
+        return {**known, **dict(zip(unknown, empty, strict=True))}
 
     def encode(self, batch: Batch, states: Mapping[str, State] | None = None) -> dict[str, State]:
         """Return the states with the batch's observations folded in; sequences without any keep theirs.
@@ -267,7 +269,7 @@ class FusionNetwork(nn.Module):
         """
         if states and not self.config.is_streaming:
             raise ConfigError(f"this network cannot stream: {self.config.coupling}; give all observations at once")
-        folded = {**self.initial_states(len(batch), batch.geometry.device), **(states or {})}
+        folded = self.initial_states(len(batch), batch.geometry.device, states or {})
         new: dict[str, list[tuple[Tensor, ...]]] = {}
         for name, series in self._inputs(batch).items():
             if len(series) == 0:
@@ -291,7 +293,7 @@ class FusionNetwork(nn.Module):
         if not states:
             raise ConfigError("no state to decode: `encode` or `initial_states` makes them")
         some = next(iter(states.values()))
-        known = {**self.initial_states(len(some), some.m.device), **states}
+        known = self.initial_states(len(some), some.m.device, states)
         summaries = self._summaries(known)
         return self._fused(summaries, self._alone(summaries) if self.decoder is None else {}, known)
 
