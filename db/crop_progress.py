@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
 import numpy as np
@@ -270,11 +270,14 @@ def parcels_of(
     connection: sa.Connection, season_key: int, collection: str, groups: Sequence[tuple[int, str]]
 ) -> list[int]:
     """Return the parcels of regions (keys) and declared crops."""
+    # By index: the regions' parcels, and the newest declaration of each. `is true` keeps the planner from joining each of them
+    # with all groups of its region: the group is looked up in a hash.
     rows = connection.execute(
         sa.text("""select parcels.parcel_key from parcels cross join lateral declaration_known(parcels.parcel_key) declared
-                   join unnest(cast(:regions as smallint[]), cast(:crops as text[])) as g (region_key, crop_code)
-                        on g.region_key = parcels.region_key and g.crop_code = declared.crop_code
-                   where (season_key, collection) = (:season_key, :collection)"""),
+                   where (season_key, collection) = (:season_key, :collection)
+                     and region_key = any(cast(:regions as smallint[]))
+                     and ((region_key, declared.crop_code) in (
+                         select * from unnest(cast(:regions as smallint[]), cast(:crops as text[])))) is true"""),
         {
             "season_key": season_key,
             "collection": collection,
@@ -287,10 +290,17 @@ def parcels_of(
 
 def parcels_viewed(connection: sa.Connection, season_key: int, collection: str, first: date, last: date) -> list[int]:
     """Return the parcels with a clear Sentinel-2 view between two days (both included)."""
+    # Times, not dates: the planner knows the chunks and how many rows they have of these days, which lie together in them.
+    midnight = time(tzinfo=UTC)
     rows = connection.execute(
         sa.text("""select distinct parcel_key from s2_observations join parcels using (parcel_key)
-                   where observed_at >= cast(:first as date) and observed_at < cast(:last as date) + 1 and ndvi is not null
+                   where observed_at >= :begin and observed_at < :end and ndvi is not null
                      and (season_key, collection) = (:season_key, :collection)"""),
-        {"season_key": season_key, "collection": collection, "first": first, "last": last},
+        {
+            "season_key": season_key,
+            "collection": collection,
+            "begin": datetime.combine(first, midnight),
+            "end": datetime.combine(last + timedelta(days=1), midnight),
+        },
     )
     return list(rows.scalars())

@@ -14,6 +14,8 @@ from db.series import Keys
 _SET_KEY: Final = ["parcel_key", "observed_at", "relative_orbit", "revision"]
 _LARGEST_VALUE: Final = 2**30 - 2**10
 """Bytes of the server's largest value."""
+_MOST_HASHED: Final = 2**14
+"""Keys that the server surely looks up in a hash: of very many it would compare each with each."""
 _SET_HEAD: Final = np.dtype(
     [("parcel_key", ">i8"), ("observed_at", ">i8"), ("relative_orbit", ">i2"), ("revision", ">i2"), ("size", ">i4")]
 )
@@ -73,7 +75,7 @@ def _read(
     # all. `is true` keeps filters from becoming such loops: of parcels that were observed at different times, the exact keys.
     is_own = "(observed_at = any(%s::timestamptz[])) is true"
     exact: list[object] = [[f"{time}Z" for time in times.astype(str)]]
-    if 2 * len(rows) < len(parcels) * len(times):
+    if len(rows) <= _MOST_HASHED and 2 * len(rows) < len(parcels) * len(times):
         is_own = """((parcel_key, observed_at) in (
             select key, 'epoch'::timestamptz + us * interval '1 us' from unnest(%s, %s) as own (key, us))) is true"""
         exact = [rows["parcel_key"], rows["observed_at"].astype(np.int64)]

@@ -12,7 +12,6 @@ The models are those of the demonstration, taught for a moment: what they say di
 import json
 import multiprocessing
 import os
-import resource
 import tempfile
 import threading
 import time
@@ -234,16 +233,25 @@ def watch(dsn: str, settings: MonitorSettings, now: datetime) -> None:
         stop.wait(0.1)
 
 
+def peak_memory_mb(pid: int) -> float:
+    """Return how large a running process was at most, by Linux; the `ru_maxrss` of a child may be that of its parent at the start."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
 @contextmanager
-def processes(chain: Chain, settings: MonitorSettings, monitors: int) -> Iterator[None]:
-    """Run a consumer and some monitors, as processes of their own."""
+def processes(chain: Chain, settings: MonitorSettings, monitors: int) -> Iterator[dict[str, float]]:
+    """Run a consumer and some monitors, as processes of their own; at the end, the peak memory of each kind is put into what is yielded."""
     spawn, now = multiprocessing.get_context("spawn"), chain.clock.now
     running = [spawn.Process(target=consume, args=(chain.dsn, chain.bootstrap, chain.settings, now))]
     running += [spawn.Process(target=watch, args=(chain.dsn, settings, now)) for _ in range(monitors)]
+    peaks: dict[str, float] = {}
     for one in running:
         one.start()
     try:
-        yield
+        yield peaks
+        consumer, *others = [peak_memory_mb(one.pid or 0) for one in running]
+        peaks |= {"consumer": round(consumer), "monitor": round(max(others))}
     finally:
         for one in running:
             one.terminate()
@@ -263,7 +271,7 @@ def side_by_side(
         expected = statistics.stored(connection)
     sent: dict[datetime, datetime] = {}
     with (
-        processes(chain, settings, monitors),
+        processes(chain, settings, monitors) as peaks,
         ObservationProducer(chain.bootstrap, chain.settings) as producer,
         database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
     ):
@@ -298,7 +306,7 @@ def side_by_side(
         "parcel_acquisitions_per_s": round(n / seconds, 1),
         "latency_p50_s": round(p50, 2),
         "latency_p95_s": round(p95, 2),
-        "peak_memory_of_a_process_mb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024),
+        "peak_memory_mb": peaks,
     }
 
 
@@ -334,6 +342,7 @@ def main(
         beside = side_by_side(chain, season, (third + days, third + 2 * days), settings, monitors)
         figures: dict[str, Any] = {
             **beside,
+            "peak_memory_mb_of_one_process_and_simulator": round(peak_memory_mb(os.getpid())),
             "acquisitions_per_s_of_one_process": round(main_run.rate, 1),
             "acquisitions": main_run.acquisitions,
             "folded_per_acquisition": round(main_run.observations / main_run.acquisitions, 2),

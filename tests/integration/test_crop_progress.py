@@ -148,6 +148,74 @@ def test_new_views_are_read_by_index_and_no_others(dsn: str) -> None:
     assert 0 < n_rows <= len(keys) * 22 * 1.05  # of 122 views of each parcel, those since day 300
 
 
+def explained(connection: Connection, ask: Callable[[], object]) -> Any:
+    """Run the one statement of a question again and return its plan."""
+    asked: list[tuple[str, Any]] = []
+
+    def listen(_connection: Any, _cursor: Any, text: str, given: Any, *_: Any) -> None:
+        asked.append((text, given))
+
+    sa.event.listen(connection, "before_cursor_execute", listen)
+    ask()
+    sa.event.remove(connection, "before_cursor_execute", listen)
+    ((text, given),) = asked
+    return connection.exec_driver_sql(f"explain (analyze, format json) {text}", given).scalar_one()
+
+
+def test_parcels_seen_on_a_day_are_found_by_the_day(dsn: str, season: Season) -> None:
+    with engine(dsn).begin() as connection:
+        n = 2000
+        declare(connection, season, [str(nr % 3) for nr in range(n)], datetime(2025, 1, 2, tzinfo=UTC))
+        connection.execute(
+            sa.text("""insert into s2_observations (parcel_key, observed_at, relative_orbit, revision, is_withdrawn, n_clear,
+                                                    available_at, recorded_at, scene_key, ndvi)
+                       select parcel_key, day, 8, 0, false, 20, day, day, 1, case when parcel_key % 2 = 0 then 0.5 end
+                       from generate_series(timestamptz '2025-06-01 10:00Z', '2025-06-20 10:00Z', '1 day') day, parcels
+                       order by day""")
+        )
+        connection.execute(
+            sa.text("""select brin_summarize_new_values(indexrelid) from pg_index
+                       where indrelid in (select show_chunks('s2_observations'))
+                         and indexrelid in (select c.oid from pg_class c join pg_am on pg_am.oid = relam where amname = 'brin')""")
+        )
+        for table in ("s2_observations", "parcels"):
+            connection.execute(sa.text(f"analyze {table}"))
+        day, found = date(2025, 6, 17), list[int]()
+        plan = explained(
+            connection, lambda: found.extend(store.parcels_viewed(connection, season.season_key, "test", day, day))
+        )
+    assert len(found) == n / 2
+    assert all(key % 2 == 0 for key in found)
+    chunks = [node for node in scans(plan[0]["Plan"]) if node.get("Relation Name", "").startswith("_hyper")]
+    passed_over = sum(node.get("Rows Removed by Index Recheck", 0) for node in chunks)
+    assert {node["Node Type"] for node in chunks} == {"Bitmap Heap Scan"}
+    assert passed_over <= 2 * n  # of the other 19 days, those on the same pages
+
+
+def test_parcels_of_groups_are_looked_up_in_them(dsn: str, season: Season) -> None:
+    with engine(dsn).begin() as connection:
+        crops = [str(nr % 40) for nr in range(4000)]
+        declare(connection, season, crops, datetime(2025, 2, 1, tzinfo=UTC))
+        crops[6] = "9"
+        declare(connection, season, crops, datetime(2025, 3, 1, tzinfo=UTC))
+        connection.execute(sa.text("analyze parcels"))
+        connection.execute(sa.text("analyze declarations"))
+        keys: dict[str, int] = dict(connection.execute(sa.text("select source_id, parcel_key from parcels")).all())
+        regions: dict[str, int] = dict(connection.execute(sa.text("select code, region_key from regions")).all())
+        found: list[int] = []
+        groups = [(regions["r0"], "6"), (regions["r1"], "9"), (regions["r0"], "9")]
+        some = store.parcels_of(connection, season.season_key, "test", groups)
+        groups = [(key, str(crop)) for key in regions.values() for crop in range(40)]
+        plan = explained(
+            connection, lambda: found.extend(store.parcels_of(connection, season.season_key, "test", groups))
+        )
+    wanted = [nr for nr, crop in enumerate(crops) if (nr % 2, crop) in {(0, "6"), (1, "9"), (0, "9")}]
+    assert sorted(some) == sorted(keys[f"p{nr}"] for nr in wanted)
+    assert 6 in wanted
+    assert len(found) == len(crops)
+    assert "Rows Removed by Join Filter" not in json.dumps(plan)
+
+
 @pytest.mark.parametrize(
     ("ask", "most_rows"), [(store.load, 2 * 300 + 2), (store.version, 4), (store.last_computed, 301)]
 )

@@ -69,7 +69,22 @@ def test_up_down_up(empty_dsn: str) -> None:
 
 
 def test_one_step_at_a_time(empty_dsn: str) -> None:
-    revisions = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0009", "0010", "0012", "0013", "0011", "0014"]
+    revisions = [
+        "0001",
+        "0002",
+        "0003",
+        "0004",
+        "0005",
+        "0006",
+        "0007",
+        "0009",
+        "0010",
+        "0012",
+        "0013",
+        "0011",
+        "0014",
+        "0015",
+    ]
     seen = {}
     for revision in revisions:
         migrate.upgrade(empty_dsn, revision)
@@ -237,6 +252,46 @@ def test_a_month_touches_only_its_chunks(season_of_rows: sa.Connection) -> None:
     (explained,) = season_of_rows.execute(sa.text(query)).one()
     chunks = [node for node in scans(explained[0]["Plan"]) if node["Relation Name"].startswith("_hyper")]
     assert 1 <= len(chunks) <= 2
+
+
+def test_a_parcels_history_reads_its_own_rows_alone(season_of_rows: sa.Connection) -> None:
+    """Alerts of others too; by a plan that a connection made before there was much."""
+    ask = sa.text("select kind, count(*) as n from parcel_history(:parcel, '2023-03-01', '2023-12-01') group by kind")
+    parcel = season_of_rows.execute(sa.text("select min(parcel_key) + 100 from parcels")).scalar_one()
+    season_of_rows.execute(ask, {"parcel": parcel})
+    for statement in (
+        """insert into alerts (parcel_key, rule, state, colour, confidence, departed_on, opened_at, closed_at)
+           select parcel_key, 'r', 'closed', 'red', 0.9, '2023-05-01', '2023-05-03', '2023-05-04' from parcels, generate_series(1, 5)""",
+        """insert into alert_events (alert_key, recorded_at, event, colour, confidence, evidence)
+           select alert_key, opened_at, 'opened', 'yellow', 0.8, '{}' from alerts""",
+    ):
+        season_of_rows.execute(sa.text(statement))
+    for table in ("alerts", "alert_events"):
+        season_of_rows.execute(sa.text(f"analyze {table}"))
+    read = sa.text("""select sum(seq_tup_read + coalesce(idx_tup_fetch, 0)) from pg_stat_xact_all_tables
+                      where relname in ('alerts', 'alert_events') or schemaname = '_timescaledb_internal'""")
+    before = season_of_rows.execute(read).scalar_one()
+    found = {row.kind: int(row.n) for row in season_of_rows.execute(ask, {"parcel": parcel})}
+    assert found["alert"] == 5
+    assert found["s2"] == found["s1"] == DATES
+    rows = 2 * found["s2"] + DATES + found["posterior"] + 2 * 5  # a version of a month at each date
+    assert season_of_rows.execute(read).scalar_one() - before <= 1.05 * rows
+
+
+def test_a_planned_history_sees_what_comes_into_a_new_chunk(dsn: str) -> None:
+    insert = sa.text("""insert into s2_observations (parcel_key, observed_at, relative_orbit, revision, is_withdrawn, n_clear,
+                                                     available_at, recorded_at, scene_key) values (7, :at, 8, 0, false, 9, :at, :at, 1)""")
+    with (
+        engine(dsn).connect().execution_options(isolation_level="AUTOCOMMIT") as asking,
+        engine(dsn).connect() as storing,
+    ):
+        for month in range(1, 13):
+            asked = asking.execute(sa.text("select count(*) from parcel_history(7)")).scalar_one()
+            assert asked == month - 1
+            known = asking.execute(sa.text("select count(*) from s2_known(7, '2023-01-01', '2024-01-01', 'infinity')"))
+            assert known.scalar_one() == month - 1
+            storing.execute(insert, {"at": datetime(2023, month, 2, tzinfo=UTC)})
+            storing.commit()
 
 
 UNWATCHED, WATCHED = 200_000, 20_000

@@ -1,0 +1,101 @@
+drop index s2_observations_observed;
+drop index alerts_parcel;
+alter function s2_known(bigint, timestamptz, timestamptz, timestamptz)
+    set plan_cache_mode = force_custom_plan reset enable_seqscan;
+alter function s1_known(bigint, timestamptz, timestamptz, timestamptz)
+    set plan_cache_mode = force_custom_plan reset enable_seqscan;
+alter function ndvi_known(bigint, date, date, timestamptz)
+    set plan_cache_mode = force_custom_plan reset enable_seqscan;
+
+create or replace function ndvi_recorded_by(parcel bigint, from_ date, to_ date, at timestamptz)
+returns setof ndvi_daily language sql stable parallel safe rows 300 as $$
+    select parcel_key, month + nr - 1 as day,
+           case when is_causal >> nr - 1 & 1 = 1 then ndvi_mode 'causal' else 'retrospective' end,
+           case when is_observed >> nr - 1 & 1 = 1 then ndvi_origin 'observed' else 'reconstructed' end,
+           recorded_at, ndvi[nr], ndvi_sd[nr], model_key
+    from (
+        -- The newest version is the curve; a day became known with the newest version that changed it.
+        select *, changed & ~coalesce(bit_or(changed) over (
+                   partition by month order by recorded_at desc rows between unbounded preceding and 1 preceding), 0) as newest
+        from ndvi_months where parcel_key = parcel and month > from_ - 31 and month < to_ and recorded_at <= at
+    ) version cross join generate_series(1, 31) nr
+    where newest <> 0 and newest >> nr - 1 & 1 = 1 and month + nr - 1 >= from_ and month + nr - 1 < to_
+    order by day
+$$;
+
+create or replace function parcel_history(
+    parcel bigint, from_ timestamptz default '-infinity', to_ timestamptz default 'infinity',
+    as_known_at timestamptz default 'infinity')
+returns table (
+    at timestamptz, kind text, recorded_at timestamptz, relative_orbit smallint, ndvi real, ndvi_sd real, origin text,
+    vv_db real, vh_db real, crop text, probability real, detail jsonb)
+language plpgsql volatile rows 500 set plan_cache_mode = force_custom_plan as $$
+#variable_conflict use_column
+begin
+    perform settled(as_known_at);
+    return query
+    select observed_at, 's2', o.recorded_at, o.relative_orbit, o.ndvi, o.ndvi_sd, 'observed',
+           null::real, null::real, null::text, null::real,
+           jsonb_build_object('revision', revision, 'n_clear', n_clear, 'clear_fraction', clear_fraction, 'scene_key', scene_key)
+    from s2_recorded_by(parcel, from_, to_, as_known_at) o
+    union all
+    select observed_at, 's1', o.recorded_at, o.relative_orbit, null, null, 'observed',
+           (10 * log(nullif(greatest(vv, 0), 0)::numeric))::real, (10 * log(nullif(greatest(vh, 0), 0)::numeric))::real, null, null,
+           jsonb_build_object('revision', revision, 'direction', direction, 'radiometry', radiometry, 'n_pixels', n_pixels,
+                              'scene_key', scene_key)
+    from s1_recorded_by(parcel, from_, to_, as_known_at) o
+    union all
+    select day::timestamp at time zone 'UTC', 'ndvi', n.recorded_at, null, n.ndvi, n.ndvi_sd, n.origin::text, null, null, null, null,
+           jsonb_build_object('mode', mode, 'model_key', model_key)
+    from ndvi_recorded_by(parcel, greatest(from_, '1900-01-01')::date, least(to_, '2200-01-01')::date, as_known_at) n
+    union all
+    select p.observed_to, 'posterior', p.recorded_at, null, null, null, null, null, null,
+           config -> 'classes' ->> (best.nr - 1)::int, best.probability,
+           jsonb_build_object('model_key', model_key, 'n_s2', n_s2, 'n_s1a', n_s1a, 'n_s1d', n_s1d, 'n_s1', n_s1,
+                              'probabilities', to_jsonb(p.probabilities), 'classes', config -> 'classes')
+    from posteriors p join models using (model_key)
+    cross join lateral (
+        select c.probability, nr from unnest(p.probabilities) with ordinality as c (probability, nr) order by c.probability desc limit 1
+    ) best
+    where p.parcel_key = parcel and p.observed_to >= from_ and p.observed_to < to_ and p.recorded_at <= as_known_at
+    union all
+    select declared_at, 'declaration', d.recorded_at, null, null, null, null, null, null, crop_name, null,
+           jsonb_build_object('crop_code', crop_code, 'hcat_code', hcat_code)
+    from declarations d where parcel_key = parcel and d.recorded_at <= as_known_at
+    union all
+    select e.recorded_at, 'alert', e.recorded_at, null, null, null, null, null, null, null, e.confidence,
+           jsonb_build_object('alert_key', alert_key, 'rule', rule, 'event', event, 'colour', e.colour) || e.evidence
+    from alerts join alert_events e using (alert_key)
+    where parcel_key = parcel and e.recorded_at >= from_ and e.recorded_at < to_ and e.recorded_at <= as_known_at
+    order by 1, 2;
+end
+$$;
+
+create or replace function parcel_history_available(
+    parcel bigint, from_ timestamptz default '-infinity', to_ timestamptz default 'infinity',
+    as_available_at timestamptz default 'infinity')
+returns table (
+    at timestamptz, kind text, recorded_at timestamptz, relative_orbit smallint, ndvi real, ndvi_sd real, origin text,
+    vv_db real, vh_db real, crop text, probability real, detail jsonb)
+language sql stable parallel safe rows 200 as $$
+    select observed_at, 's2', recorded_at, relative_orbit, ndvi, ndvi_sd, 'observed',
+           null::real, null::real, null::text, null::real,
+           jsonb_build_object('revision', revision, 'n_clear', n_clear, 'clear_fraction', clear_fraction, 'scene_key', scene_key,
+                              'available_at', available_at)
+    from (select distinct on (observed_at, relative_orbit) * from s2_observations
+          where parcel_key = parcel and observed_at >= from_ and observed_at < to_ and available_at <= as_available_at
+          order by observed_at, relative_orbit, revision desc) s2 where not is_withdrawn
+    union all
+    select observed_at, 's1', recorded_at, relative_orbit, null, null, 'observed',
+           (10 * log(nullif(greatest(vv, 0), 0)::numeric))::real, (10 * log(nullif(greatest(vh, 0), 0)::numeric))::real, null, null,
+           jsonb_build_object('revision', revision, 'direction', direction, 'radiometry', radiometry, 'n_pixels', n_pixels,
+                              'scene_key', scene_key, 'available_at', available_at)
+    from (select distinct on (observed_at, relative_orbit) * from s1_observations
+          where parcel_key = parcel and observed_at >= from_ and observed_at < to_ and available_at <= as_available_at
+          order by observed_at, relative_orbit, revision desc) s1 where not is_withdrawn
+    union all
+    select declared_at, 'declaration', recorded_at, null, null, null, null, null, null, crop_name, null,
+           jsonb_build_object('crop_code', crop_code, 'hcat_code', hcat_code)
+    from declarations where parcel_key = parcel and declared_at <= as_available_at
+    order by 1, 2
+$$;
