@@ -231,10 +231,10 @@ class Consumer:
         self._batch, self._batch_bytes = [], 0
 
     def _settle(self) -> None:
-        """Wait until what is being stored is stored; raises what that raised."""
-        storing, self._storing = self._storing, None
-        if storing:
-            storing.result()
+        """Wait until what is being stored is stored; raises what that raised, each time: nothing behind it may be stored."""
+        if self._storing:
+            self._storing.result()
+            self._storing = None
 
     def _store_part(self, source: Source, validated: Validated, now: datetime) -> None:
         """Store a part, without a message whose values the database refuses although they were valid."""

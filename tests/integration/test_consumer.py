@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -18,15 +19,17 @@ from db.connect import engine
 from db.errors import DatabaseUnavailable
 from db.parcel_import import ParcelRow, upsert_parcels
 from db.seasons import ensure_season, widen_season
-from ingest.errors import FencedOut, RecordsLost, TooManyRejected
+from ingest.errors import BrokerRefuses, FencedOut, RecordsLost, TooManyRejected
 from ingest.stream.consumer import Consumer
 from ingest.stream.dead_letters import redrive
 from ingest.stream.messages import encode_arrow
+from ingest.stream.outage import Outage
 from ingest.stream.producer import ObservationProducer, Sender
 from ingest.stream.schemas import CONTENT_TYPE_ARROW, CONTENT_TYPE_JSON, S1, S2, ObservationSchema
 from ingest.stream.settings import IngestSettings
 from ingest.stream.source import Source
 from ingest.stream.topics import Topics
+from ingest.stream.validation import Validated
 
 NOW = datetime(2023, 9, 1, tzinfo=UTC)
 PASS = datetime(2023, 5, 1, 10, 56, 21, tzinfo=UTC)
@@ -176,21 +179,33 @@ def test_the_next_batch_is_taken_while_one_is_stored(world: World, monkeypatch: 
     narrow.close()
 
 
-def test_what_was_taken_while_a_batch_failed_comes_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error", [OperationalError("the connection is lost"), BrokerRefuses("no right to write")], ids=repr
+)
+def test_what_was_taken_while_a_batch_failed_comes_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     narrow = world.another_consumer(flush_messages=1)
-    for number in range(6):
-        world.send(season_of(3, number + 1).slice(3 * number))
-    write, failing = narrow._store.write, [OperationalError("the connection is lost")]
+    write, failing, stop = narrow._store.write, [error], threading.Event()
+    world.send(season_of(3, 1))
 
-    def write_or_fail(*given: Any) -> Any:
+    def write_or_fail(database: sa.Engine, validated: Validated, *given: Any) -> Any:
         if failing:
-            time.sleep(0.5)  # others are taken and handed over meanwhile
+            for number in range(1, 6):
+                world.send(season_of(3, number + 1).slice(3 * number))
+            wait_until(lambda: bool(narrow._batch) and narrow._batch[0] not in validated.messages)
             raise failing.pop()
-        return write(*given)
+        return write(database, validated, *given)
+
+    def end_at_once(*_: object) -> bool:
+        stop.set()
+        return True
 
     monkeypatch.setattr(narrow._store, "write", write_or_fail)
-    with pytest.raises(DatabaseUnavailable, match="the connection is lost"):
-        narrow.catch_up()
+    monkeypatch.setattr(Outage, "wait", end_at_once)
+    with suppress(BrokerRefuses, DatabaseUnavailable):
+        narrow.run(stop)
+    assert not failing
     assert world.counts() == (0, 0, 0, 0, 0, 0)
     assert narrow.catch_up()["stored"] == 18
     assert world.counts() == (18, 0, 18, 18, 18, 0)
