@@ -207,5 +207,6 @@ def _sar_season(daily: DailySar, n_parcels: int) -> Floats:
     n_days = daily.last_day - daily.first_day + 1
     edges = np.arange(n_days)
     low, high = np.maximum(edges - 15, 0), np.minimum(edges + 16, n_days)
-    total, count = daily.total[:n_parcels].sum(axis=0), daily.count[:n_parcels].sum(axis=0)
-    return np.asarray((total[high] - total[low]) / np.maximum(count[high] - count[low], 1)[:, None])
+    sums = daily.sums[:n_parcels, :, 0].sum(axis=0)
+    window = sums[high] - sums[low]
+    return np.asarray(window[:, :2] / np.maximum(window[:, 2:], 1))
