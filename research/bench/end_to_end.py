@@ -24,7 +24,6 @@ from types import ModuleType
 from typing import Annotated, Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 import typer
@@ -276,24 +275,23 @@ def side_by_side(
         database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
     ):
 
-        def pass_through(scenes: list[pa.Table], n_expected: int) -> int:
-            for table in scenes:
-                at = datetime.now(UTC)
-                sent.update(dict.fromkeys(pc.unique(table["observed_at"]).to_pylist(), at))
-                producer.send(table)
+        def pass_through(first: int, last: int, n_expected: int) -> int:
+            for day in range(first, last):
+                for table in (one.table for one in part(season, day, day + 1).acquisitions()):
+                    sent.update(dict.fromkeys(pc.unique(table["observed_at"]).to_pylist(), datetime.now(UTC)))
+                    producer.send(table)
+                    n_expected += table.num_rows
                 producer.flush()
-                n_expected += table.num_rows
-                while statistics.stored(connection) < n_expected:
-                    time.sleep(0.01)
+                while statistics.stored(connection) < n_expected:  # days in order: sensors have topics of their own
+                    time.sleep(0.02)
             while statistics.is_pending(connection, collection):
                 time.sleep(0.05)  # of some five seconds: what asks takes its share of two cores
             return n_expected
 
-        expected = pass_through([one.table for one in part(season, first, first + 1).acquisitions()], expected)
-        scenes = [one.table for one in part(season, first + 1, last).acquisitions()]
+        expected = pass_through(first, first + 1, expected)
         schedule.lead(chain.dsn, settings, chain.clock.now)
         begun, began_at = time.perf_counter(), datetime.now(UTC)
-        n = pass_through(scenes, expected) - expected
+        n = pass_through(first + 1, last, expected) - expected
         seconds = time.perf_counter() - begun
         rows = statistics.recorded_posteriors(connection, began_at)
     latency = np.array([(at - sent[to]).total_seconds() for to, at, _ in rows if to in sent])
