@@ -10,7 +10,7 @@ left. A state belongs to a sequence of the model: that of a modality, or of all 
 
 States are stored by db/states.py in encoder_states, whose column `modality` holds the sequence's name: a modality's, "early" or "mid";
 of the gap filler "ndvi causal" or "ndvi retrospective"; under model_key 0 "series", the season's (monitor/season_series.py), and
-"curve", the daily curve (monitor/stages/phenology.py).
+"curve", the daily curve (monitor/season_curves.py).
 
 Reads the batch's observations, its classifier, stored states and posteriors. Adds `classified` to the batch.
 """
