@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
@@ -48,6 +49,8 @@ from terminal.output import console
 from training import season_models, stored_season
 
 YEAR, PIXELS = 2025, 16
+READY_S = 120.0
+"""A process is there after so long at most."""
 TAUGHT, WATCHED = "taught", "watched"
 """Collections of the season that the models learn from and of the one that is measured."""
 STEPS: tuple[tuple[Any, str, str], ...] = (
@@ -221,12 +224,13 @@ def consume(dsn: str, bootstrap: str, settings: IngestSettings, now: datetime) -
     Consumer(engine(dsn), bootstrap, settings, lambda: now).run(stop)
 
 
-def watch(dsn: str, settings: MonitorSettings, now: datetime) -> None:
-    """Work off what is pending until asked to end."""
+def watch(dsn: str, settings: MonitorSettings, now: datetime, ready: Barrier) -> None:
+    """Work off what is pending until asked to end, from when all are there to do it."""
     stop = threading.Event()
     schedule.stop_on_signals(stop)
     torch.set_num_threads(1)
     one = Worker(dsn, settings)
+    ready.wait(READY_S)
     while not stop.is_set():
         one.poll(now, stop)
         stop.wait(0.1)
@@ -243,11 +247,13 @@ def processes(chain: Chain, settings: MonitorSettings, monitors: int) -> Iterato
     """Run a consumer and some monitors, as processes of their own; at the end, the peak memory of each kind is put into what is yielded."""
     spawn, now = multiprocessing.get_context("spawn"), chain.clock.now
     running = [spawn.Process(target=consume, args=(chain.dsn, chain.bootstrap, chain.settings, now))]
-    running += [spawn.Process(target=watch, args=(chain.dsn, settings, now)) for _ in range(monitors)]
+    ready = spawn.Barrier(monitors + 1)
+    running += [spawn.Process(target=watch, args=(chain.dsn, settings, now, ready)) for _ in range(monitors)]
     peaks: dict[str, float] = {}
     for one in running:
         one.start()
     try:
+        ready.wait(READY_S)
         yield peaks
         consumer, *others = [peak_memory_mb(one.pid or 0) for one in running]
         peaks |= {"consumer": round(consumer), "monitor": round(max(others))}
@@ -261,8 +267,9 @@ def processes(chain: Chain, settings: MonitorSettings, monitors: int) -> Iterato
 def side_by_side(
     chain: Chain, season: Season, days: tuple[int, int], settings: MonitorSettings, monitors: int
 ) -> dict[str, Any]:
-    """Return the rate and the latency of the scenes of some days; the first day's are sent before, for the processes to begin."""
+    """Return the rate and the latency of the scenes of some days; those of the first that has any are sent before, to begin with."""
     first, last = days
+    first = next(day for day in range(first, last) if any(part(season, day, day + 1).acquisitions()))
     chain.clock.now, collection = day_of(season, last), season.config.collection
     database = engine(chain.dsn)
     with database.begin() as connection:
