@@ -281,6 +281,11 @@ phenology: Final = _table(
     sos=sa.Date,
     pos=sa.Date,
     eos=sa.Date,
+    is_complete=sa.Boolean,
+    measures=ARRAY(REAL),
+    measures_sd=ARRAY(REAL),
+    logistic=ARRAY(REAL),
+    logistic_sd=ARRAY(REAL),
 )
 crop_progress: Final = _table(
     "crop_progress",

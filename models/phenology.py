@@ -95,6 +95,10 @@ class Dates:
         """Return the dates of the parcels to keep (P,), `NONE` of the others."""
         return Dates(*(np.where(keep, days, NONE) for days in (self.day, self.earliest, self.latest)))
 
+    def some(self, of: Ints) -> "Dates":
+        """Return the dates of some parcels."""
+        return Dates(self.day[of], self.earliest[of], self.latest[of])
+
     def one(self, nr: int) -> PhenologyDate | None:
         """Return one parcel's date."""
         day = int(self.day[nr])
@@ -114,6 +118,11 @@ class Phenologies:
     """(P,) NaN likewise."""
     reason: Ints
     """(P,) place in `REASONS` of why there are no dates; `OK` where there are."""
+
+    def some(self, of: Ints) -> "Phenologies":
+        """Return those of some parcels."""
+        sos, pos, eos = self.sos.some(of), self.pos.some(of), self.eos.some(of)
+        return Phenologies(sos, pos, eos, self.peak[of], self.amplitude[of], self.reason[of])
 
 
 @dataclass(frozen=True)

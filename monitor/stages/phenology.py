@@ -1,8 +1,13 @@
-"""Start, peak and end of season of parcels whose curves changed, from their daily curves.
+"""Phenology of parcels whose curves changed, from their daily curves: dates, and measures with their standard deviations.
 
-Reads `curve`, `curves` and stored dates. Adds the dates that are to be stored, and leaves them to `save`.
+    dates      of every curve that changed
+    measures   where a date changed, the season is over, or the stored ones are `MEASURED_DAYS` old
+
+Reads `curve`, `curves` and what is stored. Adds what is to be stored, and leaves it to `save`: a row where a date changed, a measure
+moved by more than half of its sd, came or went, or the season is over.
 """
 
+from datetime import timedelta
 from typing import Final
 
 import numpy as np
@@ -11,14 +16,19 @@ from numpy.typing import NDArray
 from db import phenology as store
 from db.phenology import SeasonDates
 from models.phenology import CROP, GRASS, NONE, OK, REASONS, phenologies
+from models.season_metrics import METRICS, SeasonMetrics, season_metrics
 from monitor.batch import BatchContext
 
 HCAT_GRASS: Final = "3302"
 """EuroCrops HCAT codes of pasture and meadow begin with it."""
+MEASURED_DAYS: Final = 10
+"""After which measures are taken anew though no date changed (a dekad, by which agencies report)."""
+MATTERS: Final = 0.5
+"""Of its sd: a measure that moved by less is the same."""
 
 
 def date_seasons(batch: BatchContext) -> None:
-    """Find SOS, POS and EOS, where they changed, of parcels whose curves changed; the season's end is known from the day after it."""
+    """Find dates and measures, where they changed, of parcels whose curves changed; the season's end is known from the day after it."""
     if batch.curve is None or batch.curves is None or len(batch.curve.day) == 0:
         return
     season, curves = batch.season, batch.curves
@@ -27,35 +37,59 @@ def date_seasons(batch: BatchContext) -> None:
     last = int(np.flatnonzero(np.isfinite(curves.ndvi).any(axis=0))[-1])
     n_days = 1 + min(last, (season.ends_on - season.starts_on).days)  # a curve goes on after the season's end
     is_grass = np.array([(code or "").startswith(HCAT_GRASS) for code in batch.parcels.hcat_code])
-    found = phenologies(
-        np.arange(n_days),
-        curves.ndvi[rows, :n_days].astype(np.float64),
-        curves.ndvi_sd[rows, :n_days].astype(np.float64),
-        curves.is_observed[rows, :n_days],
-        [GRASS if one else CROP for one in is_grass[np.searchsorted(batch.claim.parcel_keys, keys)].tolist()],
-        is_complete=batch.now.date() > season.ends_on,
-    )
+    configs = [GRASS if one else CROP for one in is_grass[np.searchsorted(batch.claim.parcel_keys, keys)].tolist()]
+    is_complete = batch.now.date() > season.ends_on
+    ndvi, sd = (of[rows, :n_days].astype(np.float64) for of in (curves.ndvi, curves.ndvi_sd))
+    found = phenologies(np.arange(n_days), ndvi, sd, curves.is_observed[rows, :n_days], configs, is_complete)
     now = np.stack([found.reason, found.sos.day, found.pos.day, found.eos.day], axis=1)
-    stored = store.latest(batch.connection, keys, season.starts_on, [str(reason) for reason in REASONS])
-    changed = np.flatnonzero((now != _before(keys, stored)).any(axis=1))
-    dates = [np.where(days == NONE, np.datetime64("NaT"), np.datetime64(season.starts_on) + days) for days in now.T[1:]]
+    reasons = [str(reason) for reason in REASONS]
+    known = _Known(keys, store.latest(batch.connection, keys, season.starts_on, reasons, len(METRICS)))
+    is_other = (now != known.dates).any(axis=1) | (known.is_complete != is_complete)
+    is_old = known.recorded_at <= np.datetime64((batch.now - timedelta(days=MEASURED_DAYS)).replace(tzinfo=None))
+    due = np.flatnonzero(is_other | is_complete | is_old & (found.reason == OK))
+    up, down = (np.array([getattr(configs[nr], name) for nr in due.tolist()]) for name in ("share_up", "share_down"))
+    measured = season_metrics(ndvi[due], sd[due], found.some(due), up, down, is_complete)
+    is_new = is_other[due] | _moved(measured, known.measures[due], known.measures_sd[due])
+    changed = due[is_new]
+    first, never = np.datetime64(season.starts_on), np.datetime64("NaT")
+    sos, pos, eos = (np.where(days == NONE, never, first + days) for days in now[changed].T[1:])
     batch.season_dates = SeasonDates(
         keys[changed],
         [None if nr == OK else str(REASONS[nr]) for nr in found.reason[changed].tolist()],
-        *(days[changed] for days in dates),
+        sos,
+        pos,
+        eos,
+        is_complete,
+        measured.value[is_new],
+        measured.sd[is_new],
+        logistic=None,
+        logistic_sd=None,
     )
 
 
 def save(batch: BatchContext) -> None:
-    """Store the dates that changed."""
+    """Store what changed."""
     if batch.season_dates is not None and batch.recorded_at is not None:
         store.save(batch.connection, batch.season_dates, batch.recorded_at)
 
 
-def _before(keys: NDArray[np.int64], stored: NDArray[np.void]) -> NDArray[np.int64]:
-    """Return (P, 4) reason and dates as stored; what nothing can be equal to where nothing is."""
-    before = np.full((len(keys), 4), np.iinfo(np.int64).min)
-    place = np.searchsorted(keys, stored["parcel_key"])
-    for column, name in enumerate(("reason_nr", *store.DATES)):
-        before[place, column] = stored[name]
-    return before
+def _moved(now: SeasonMetrics, value: NDArray[np.floating], sd: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Return (P,) whether a measure or its sd moved by more than matters from what is stored, came, or went."""
+    is_there, least = np.isfinite(now.value), MATTERS * np.fmax(now.sd, sd) + 1e-6
+    is_other = (np.abs(now.value - value) > least) | (np.abs(now.sd - sd) > least)
+    return np.asarray(((is_there != np.isfinite(value)) | is_other).any(axis=1))
+
+
+class _Known:
+    """What is stored of P parcels; what nothing can be equal to where nothing is."""
+
+    def __init__(self, keys: NDArray[np.int64], stored: NDArray[np.void]) -> None:
+        place = np.searchsorted(keys, stored["parcel_key"])
+        self.dates = np.full((len(keys), 4), np.iinfo(np.int64).min)
+        for column, name in enumerate(("reason_nr", *store.DATES)):
+            self.dates[place, column] = stored[name]
+        self.is_complete = np.zeros(len(keys), bool)
+        self.recorded_at = np.full(len(keys), np.datetime64("NaT", "us"))
+        self.measures, self.measures_sd = np.full((2, len(keys), len(METRICS)), np.nan)
+        for name in ("is_complete", "recorded_at", "measures", "measures_sd"):
+            getattr(self, name)[place] = stored[name]

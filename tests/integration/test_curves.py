@@ -10,9 +10,10 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
-from db import observations, predictions, registry, work
+from db import observations, phenology, predictions, registry, work
 from db.connect import engine
 from db.parcel_import import ParcelRow, upsert_parcels
+from db.phenology import SeasonDates
 from db.predictions import DailyCurves
 from db.seasons import Season, ensure_season, season_by_name
 from db.states import OF_NO_MODEL, load
@@ -23,6 +24,7 @@ from models.ndvi.gap_filler import GapModel
 from models.ndvi.inputs import ClearSeries, SarSeries
 from models.ndvi.network import GapConfig
 from models.ndvi.training import GapTrainingConfig, fit_gaps
+from models.season_metrics import METRICS
 from monitor import season_curves
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker
@@ -369,3 +371,50 @@ def next_causal(dsn: str, parcel: int, state: bytes | None) -> float:
         value = float(found.scalar_one())
         transaction.rollback()
     return value
+
+
+def measures(dsn: str, parcel: int, at: datetime | None = None) -> dict[str, sa.Row[tuple[object, ...]]]:
+    """The phenology by thresholds as SQL shows it, as known at a time or now."""
+    with engine(dsn).connect() as connection:
+        query = sa.text("select * from phenology_known(:parcel, :at) where method = 'threshold'")
+        found = connection.execute(query, {"parcel": parcel, "at": at or datetime(2100, 1, 1, tzinfo=UTC)}).all()
+    assert [row.measure for row in found] == list(METRICS)
+    return {row.measure: row for row in found}
+
+
+def test_measures_are_known_as_far_as_the_season_is_and_restated(season: tuple[str, Season, int]) -> None:
+    dsn, _, parcel = season
+    seen = {}
+    for day in range(0, 396, 12):
+        seen[day] = arrive(dsn, parcel, "S2", day, value=ndvi_on(day))
+    growing, over = measures(dsn, parcel, seen[144]), measures(dsn, parcel)
+    assert growing["sos"].status == "OK"
+    assert growing["eos"].status == growing["large_integral"].status == "not certain yet: the season runs"
+    assert {row.status for row in over.values()} == {"OK"}
+    last = dated(dsn, parcel)[-1]
+    for name in ("sos", "pos", "eos"):
+        assert abs((over[name].day - getattr(last, name)).days) <= 2
+        assert over[name].sd > 0
+    assert over["length"].value == pytest.approx(over["eos"].value - over["sos"].value, abs=0.01)
+    assert over["n_cycles"].value == 1
+    assert measures(dsn, parcel, seen[144]) == growing  # what was known stays known
+    n = len(dated(dsn, parcel))
+    arrive(dsn, parcel, "S1", 400)  # beyond the season's end: it changes nothing
+    assert len(dated(dsn, parcel)) == n
+
+
+def test_each_parcel_gets_its_own_numbers(season: tuple[str, Season, int]) -> None:
+    dsn, _, _ = season
+    with engine(dsn).begin() as connection:
+        keys = np.array(connection.execute(sa.text("select parcel_key from parcels order by 1")).scalars().all())
+        days = np.array(["2025-04-01", "NaT"], "M8[D]")
+        numbers = np.arange(2.0 * len(METRICS)).reshape(2, -1)
+        numbers[1, 3] = np.nan
+        rows = SeasonDates(keys, [None, "no"], days, days, days, False, numbers, numbers / 10, None, None)
+        phenology.save(connection, rows, datetime(2025, 5, 1, tzinfo=UTC))
+        found = phenology.latest(connection, keys, START, ["yes", "no"], len(METRICS))
+    np.testing.assert_array_equal(found["measures"], numbers)
+    np.testing.assert_allclose(found["measures_sd"], numbers / 10, rtol=1e-6)
+    assert found["reason_nr"].tolist() == [-1, 1]
+    assert found["sos"].tolist() == [90, -1]
+    assert [row.status for row in measures(dsn, int(keys[1])).values()].count("no") == 1
