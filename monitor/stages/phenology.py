@@ -1,6 +1,7 @@
 """Phenology of parcels whose curves changed, from their daily curves: dates, and measures with their standard deviations.
 
     dates      of every curve that changed
+    logistic   a double logistic fitted to seasons that are over
     measures   where a date changed, the season is over, or the stored ones are `MEASURED_DAYS` old
 
 Reads `curve`, `curves` and what is stored. Adds what is to be stored, and leaves it to `save`: a row where a date changed, a measure
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from db import phenology as store
 from db.phenology import SeasonDates
+from models import double_logistic
 from models.phenology import CROP, GRASS, NONE, OK, REASONS, phenologies
 from models.season_metrics import METRICS, SeasonMetrics, season_metrics
 from monitor.batch import BatchContext
@@ -62,8 +64,7 @@ def date_seasons(batch: BatchContext) -> None:
         is_complete,
         measured.value[is_new],
         measured.sd[is_new],
-        logistic=None,
-        logistic_sd=None,
+        *_fitted(ndvi[changed], sd[changed], SeasonMetrics(measured.value[is_new], measured.sd[is_new]), is_complete),
     )
 
 
@@ -71,6 +72,16 @@ def save(batch: BatchContext) -> None:
     """Store what changed."""
     if batch.season_dates is not None and batch.recorded_at is not None:
         store.save(batch.connection, batch.season_dates, batch.recorded_at)
+
+
+def _fitted(
+    ndvi: NDArray[np.float64], sd: NDArray[np.float64], measured: SeasonMetrics, is_complete: bool
+) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
+    """Return the parameters of the double logistics of seasons that are over, and their sd; None while they run."""
+    if not is_complete:
+        return None, None
+    sos, eos = (measured.value[:, METRICS.index(name)] for name in ("sos", "eos"))
+    return double_logistic.fit(ndvi, sd, sos, eos)
 
 
 def _moved(now: SeasonMetrics, value: NDArray[np.floating], sd: NDArray[np.floating]) -> NDArray[np.bool_]:

@@ -18,6 +18,7 @@ from db.predictions import DailyCurves
 from db.seasons import Season, ensure_season, season_by_name
 from db.states import OF_NO_MODEL, load
 from ingest.stream.schemas import S1, S2, ObservationSchema
+from models.double_logistic import PARAMETERS
 from models.ndvi.cached_state import HEAD
 from models.ndvi.daily_curve import SETTLED_DAYS
 from models.ndvi.gap_filler import GapModel
@@ -401,6 +402,22 @@ def test_measures_are_known_as_far_as_the_season_is_and_restated(season: tuple[s
     n = len(dated(dsn, parcel))
     arrive(dsn, parcel, "S1", 400)  # beyond the season's end: it changes nothing
     assert len(dated(dsn, parcel)) == n
+
+
+def test_a_season_that_is_over_has_a_double_logistic(season: tuple[str, Season, int]) -> None:
+    dsn, _, parcel = season
+    query = sa.text("select measure, value, sd, status from phenology_known(:parcel) where method = 'logistic'")
+    for day in range(0, 396, 12):
+        arrive(dsn, parcel, "S2", day, value=ndvi_on(day))
+        if day == 300:
+            with engine(dsn).connect() as connection:
+                assert not connection.execute(query, {"parcel": parcel}).all()
+    with engine(dsn).connect() as connection:
+        found = {row.measure: row for row in connection.execute(query, {"parcel": parcel})}
+    assert list(found) == list(PARAMETERS)
+    assert {row.status for row in found.values()} == {"OK"}
+    assert found["greening_day"].value < 170 < found["senescence_day"].value
+    assert all(row.sd > 0 for row in found.values())
 
 
 def test_each_parcel_gets_its_own_numbers(season: tuple[str, Season, int]) -> None:

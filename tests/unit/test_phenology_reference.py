@@ -1,8 +1,8 @@
 """Measures beside those of an independent implementation, on 24 stored series.
 
-The outputs are of the phenology of fusets 2.0.1 (Apache-2.0), itself after TIMESAT 3.3, on noiseless double logistics: `get_pos`, `get_bse`,
-`get_aos`, then `get_sos`, `get_eos` by seasonal amplitude (factor 0.25, two sides), `get_los`, `get_lios`, `get_sios`. Days there count from 1.
-`timesat` itself may be used for research only.
+The outputs are of the phenology of fusets 2.0.1 (Apache-2.0), itself after TIMESAT 3.3, on noiseless double logistics: `get_pos`,
+`get_bse`, `get_aos`, then `get_sos`, `get_eos` by seasonal amplitude (factor 0.25, two sides), `get_los`, `get_lios`, `get_sios`.
+Days there count from 1. `timesat` itself may be used for research only.
 
 Why they differ: our base is the mean of a trough, theirs its lowest day, so that ours is up to 0.03 NDVI higher, the amplitude less (our
 peak is a mean, too), the level of SOS and EOS passed up to 4 days nearer the peak, and the season shorter by both.
