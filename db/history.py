@@ -72,6 +72,7 @@ class AlertFilter:
     collection: str | None = None
     rule: str | None = None
     with_closed: bool = False
+    alert_key: int | None = None
 
 
 def find_parcel(
@@ -155,7 +156,9 @@ def known_alerts(
                    where (cast(:season as text) is null or season = :season) and (cast(:rule as text) is null or rule = :rule)
                      and (cast(:collection as text) is null or collection = :collection)
                      and (closed_at is null or :with_closed)
-                   order by state in ('open', 'acknowledged') desc, closed_at is null desc, colour desc, confidence desc, alert_key
+                     and (cast(:alert_key as bigint) is null or alert_key = :alert_key)
+                   order by state not in ('dismissed', 'confirmed', 'closed') desc, closed_at is null desc,
+                            colour desc, confidence desc, alert_key
                    limit :limit""").bindparams(sa.bindparam("as_known_at", type_=sa.TIMESTAMP(timezone=True))),
         {**wanted.__dict__, "as_known_at": as_known_at, "limit": limit},
     )

@@ -84,6 +84,7 @@ def test_one_step_at_a_time(empty_dsn: str) -> None:
         "0011",
         "0014",
         "0015",
+        "0017",
     ]
     seen = {}
     for revision in revisions:
