@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +28,14 @@ from terminal.times import moment, shown
 
 app = typer.Typer(help="List alerts, and record what people decide on them.")
 
+
+class Order(StrEnum):
+    """What comes first in the list (db.history.ORDERS)."""
+
+    YIELD = "yield"
+    SURE = "sure"
+
+
 Keys = Annotated[list[int], typer.Argument(metavar="ALERT", min=1, max=2**63 - 1, help="as `alerts` lists them")]
 Note = Annotated[
     str | None, typer.Option("--why", "--note", help="why, or what is done about it", callback=arguments.note)
@@ -48,16 +57,19 @@ def alerts(
     rule: RuleOption = None,
     with_closed: Annotated[bool, typer.Option("--all", help="closed ones too")] = False,
     as_known_at: TimeOption = None,
+    order: Annotated[
+        Order, typer.Option(help="yield: confidence times hectares; sure: red ones, then the surest")
+    ] = Order.YIELD,
     limit: Annotated[int, typer.Option(min=1, help="at most so many")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List open alerts: those to work on first, of these the confirmed ones, then the surest."""
+    """List open alerts: those to work on first, of these those whose inspection settles most."""
     if context.invoked_subcommand is not None:
         return
     with engine(resolve_dsn()).connect() as connection:
         groups = arguments.groups(connection, season, collection)
         wanted = AlertFilter(season, collection, rule, with_closed)
-        rows = store.known_alerts(connection, wanted, as_known_at, limit + 1)
+        rows = store.known_alerts(connection, wanted, as_known_at, limit + 1, order.value)
         live = live_processes(connection)
     more, rows = len(rows) > limit, rows[:limit]
     if as_json:

@@ -467,6 +467,29 @@ def test_one_is_alive_for_a_parcel_and_rule(alert: int, connection: sa.Connectio
         decide(connection, alert, "reopened", "again", "anna", LOADED)
 
 
+def test_a_large_field_comes_before_a_surer_small_one(alert: int, connection: sa.Connection, run: Run) -> None:
+    small = int(
+        connection.execute(
+            sa.text("""insert into alerts (parcel_key, rule, state, colour, confidence, departed_on, opened_at)
+                       values (:parcel, 'crop_mismatch', 'open', 'red', 0.99, '2025-05-01', :at) returning alert_key"""),
+            {"parcel": key_of(connection, "10984"), "at": LOADED},
+        ).scalar_one()
+    )
+    connection.execute(sa.text("update parcels set area_ha = 0.3 where source_id = '10984'"))
+    connection.execute(
+        sa.text("""insert into alert_events (alert_key, recorded_at, event, colour, confidence, evidence)
+                   values (:key, :at, 'opened', 'red', 0.99, cast(:evidence as jsonb))"""),
+        {"key": small, "at": LOADED, "evidence": json.dumps(EVIDENCE)},
+    )
+    connection.commit()
+
+    def listed(*words: str) -> list[int]:
+        return [json.loads(line)["alert_key"] for line in run("alerts", "--json", *words).output.splitlines()]
+
+    assert listed() == [alert, small]
+    assert listed("--order", "sure") == [small, alert]
+
+
 def test_lists_say_what_waits_for_what(connection: sa.Connection, run: Run) -> None:
     assert "waits: no model is active for it" in run("alerts").output
     connection.execute(
