@@ -31,6 +31,7 @@ from monitor.batch import ActiveModels, BatchContext
 from monitor.crop_progress import KnownStands
 from monitor.errors import NothingWorks
 from monitor.settings import MonitorSettings
+from monitor.stages import alerts as alert_stage
 from monitor.stages import markers
 from monitor.worker import Worker
 from training import season_models
@@ -364,6 +365,35 @@ def test_the_same_departure_alerts_once(
                 for row in log
             )
             assert made.state == current
+
+
+def test_alerts_of_a_batch_are_moved_together(
+    world: World, classifier: CropModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many statements for two alerts as for one."""
+    asked = []
+    move = alert_stage.move
+
+    def counted(batch: BatchContext) -> None:
+        count = 0
+
+        def statement(*_: object) -> None:
+            nonlocal count
+            count += 1
+
+        sa.event.listen(batch.connection, "before_cursor_execute", statement)
+        move(batch)
+        sa.event.remove(batch.connection, "before_cursor_execute", statement)
+        asked.append((batch.n_alert_events, count))
+
+    monkeypatch.setattr(alert_stage, "move", counted)
+    world.activate("classifier", classifier)
+    world.store([f"n{nr}" for nr in range(1, N_NEIGHBOURS)], STANDING)
+    world.store(["p", "n0"], GREEN_THEN_LOST)
+    world.poll(150)
+    assert len(losses(world)) == 2
+    assert sum(n for n, _ in asked) >= 4
+    assert max(n for _, n in asked) <= 5  # open and closed alerts; new alerts; first and second events
 
 
 @pytest.mark.parametrize("seed", range(3))
