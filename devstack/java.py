@@ -13,6 +13,7 @@ import shutil
 import ssl
 import struct
 import subprocess
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,6 +149,6 @@ def _write_trusted(path: Path, certificates: Iterable[bytes]) -> None:
     ]
     data = struct.pack(">III", 0xFEEDFEED, 2, len(entries)) + b"".join(entries)
     digest = hashlib.sha1("changeit".encode("utf-16-be") + b"Mighty Aphrodite" + data)  # the format's
-    partial = path.with_suffix(f".{os.getpid()}.partial")
+    partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
     partial.write_bytes(data + digest.digest())
     partial.replace(path)

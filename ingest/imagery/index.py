@@ -7,7 +7,7 @@ order, so the first n of it are a sample too.
 """
 
 import hashlib
-import os
+import uuid
 import zipfile
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
@@ -119,9 +119,11 @@ def load_or_build(
     except (OSError, KeyError, ValueError, zipfile.BadZipFile):
         index = build(parcels, grid, buffer_m, least_pixels, sample_pixels)
     folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.npz")
+    # Workers that build the same index at the same time do not disturb each other: not threads of one, nor two that are process 1
+    # each in a container of its own.
+    partial = path.with_suffix(f".{uuid.uuid4().hex}.npz")
     np.savez(partial, allow_pickle=False, **{field.name: getattr(index, field.name) for field in fields(index)})
-    partial.replace(path)  # workers that build the same index at the same time do not disturb each other
+    partial.replace(path)
     return index
 
 

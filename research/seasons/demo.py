@@ -9,9 +9,11 @@ Season B begins before season A has ended, so its autumn is only stored; the mod
 
 import secrets
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +39,7 @@ from research.simulator import Season as SimulatedSeason
 from research.simulator import SimulatorConfig, simulate_season
 from terminal.stages import Stages
 from training import season_models, stored_season
+from training.stored_season import TrainingData
 
 HANDOVER: Final = timedelta(days=14)
 """From season A's last day to the activation of what was learnt of it: its last products arrive within a week."""
@@ -175,7 +178,7 @@ def _train(
 ) -> tuple[registry.ModelRow, ...]:
     """Train both models on the season that is over and let them watch the one that runs."""
     dates = tuple(day.replace(year=day.year - 1) for day in settings.scored_on)
-    with engine(chain.dsn).begin() as connection:
+    with engine(chain.dsn).begin() as connection, ExitStack() as stack:
         data = stored_season.load(
             connection,
             past,
@@ -186,6 +189,10 @@ def _train(
             pixels=settings.pixels,
         )
         what = f"{len(data.classes)} crops, {len(data.labels)} parcels"
+        curve_config = GapTrainingConfig(n_members=1, n_updates=settings.ndvi_updates, seed=settings.seed)
+        # The other model is trained in a process of its own: torch's random numbers are one sequence a process.
+        beside = stack.enter_context(ProcessPoolExecutor(1, mp_context=get_context("spawn")))
+        curve = beside.submit(_ndvi_checkpoint, data, curve_config)
         with stages.stage("train classifier") as bar:
             model = season_models.classifier(
                 data,
@@ -194,20 +201,23 @@ def _train(
                 seed=settings.seed,
                 progress=lambda epoch, of, loss: bar.to(epoch, of, f"{what}, loss {loss:.2f}"),
             )
-        curve = GapTrainingConfig(n_members=1, n_updates=settings.ndvi_updates, seed=settings.seed)
-        with stages.stage("train NDVI") as bar:
-            gaps, scores = season_models.ndvi(
-                data, config=curve, progress=lambda update, loss: bar.to(update, curve.all_updates, f"loss {loss:.4f}")
+        with stages.stage("train NDVI, the rest"):
+            tasks: tuple[tuple[registry.Task, Checkpoint], ...] = (
+                ("classifier", model.to_checkpoint()),
+                ("ndvi", curve.result()),
             )
-        tasks: tuple[tuple[registry.Task, Checkpoint], ...] = (
-            ("classifier", model.to_checkpoint()),
-            ("ndvi", season_models.ndvi_checkpoint(gaps, scores, season_models.about(data))),
-        )
         for task, checkpoint in tasks:
             key = season_models.save(connection, task, checkpoint, folder / checkpoint.model[:12], at)
             registry.activate(connection, now.season_key, COLLECTION, key, at)
             work.mark_season(connection, now.season_key, COLLECTION, task, at)
         return tuple(registry.all_models(connection))
+
+
+def _ndvi_checkpoint(data: TrainingData, config: GapTrainingConfig) -> Checkpoint:
+    """Return the gap filler of a season."""
+    torch.set_num_threads(1)
+    gaps, scores = season_models.ndvi(data, config=config)
+    return season_models.ndvi_checkpoint(gaps, scores, season_models.about(data))
 
 
 def _config(settings: DemoSettings, year: int) -> SimulatorConfig:

@@ -2,6 +2,7 @@
 
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyproj
@@ -114,6 +115,19 @@ def test_index_is_kept_until_something_changes(tmp_path: Path) -> None:
     load_or_build(given, GRID, 10.0, 8, 64, tmp_path)
     load_or_build(replace(given, ids=["P0", "P1", "other"]), GRID, 5.0, 8, 64, tmp_path)
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_two_threads_may_build_the_same_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given, savez, is_first = parcels(BOXES), np.savez, iter([True])
+
+    def other_meanwhile(*arguments: Any, **named: Any) -> None:
+        savez(*arguments, **named)
+        if next(is_first, False):
+            load_or_build(given, GRID, 5.0, 8, 64, tmp_path)
+
+    monkeypatch.setattr(np, "savez", other_meanwhile)
+    load_or_build(given, GRID, 5.0, 8, 64, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_damaged_index_is_built_anew(tmp_path: Path) -> None:
