@@ -161,10 +161,10 @@ def closed_alerts(connection: sa.Connection, parcels: Sequence[int]) -> dict[tup
                    from alerts
                    left join lateral (select evidence, event_nr from alert_events e
                        where e.alert_key = alerts.alert_key and event = 'closed'
-                       order by recorded_at desc, event_nr desc limit 1) last on true
+                       order by event_nr desc limit 1) last on true
                    left join lateral (select event from alert_events e
                        where e.alert_key = alerts.alert_key and event_nr < last.event_nr and state_after(event) is not null
-                       order by recorded_at desc, event_nr desc limit 1) before on true
+                       order by event_nr desc limit 1) before on true
                    where parcel_key = any(:keys) and closed_at is not null
                    order by parcel_key, rule, closed_at desc, alert_key desc"""),
         {"keys": list(parcels)},
@@ -238,7 +238,6 @@ class LockedAlert:
     other_key: int | None
     """The alert of the same parcel and rule that is open beside it."""
     last: LogRow
-    decided_by: str | None
 
 
 def lock_alert(connection: sa.Connection, alert_key: int) -> LockedAlert:
@@ -260,8 +259,7 @@ def lock_alert(connection: sa.Connection, alert_key: int) -> LockedAlert:
         {"key": alert_key},
     ).one()
     log = alert_log(connection, alert_key)
-    decisions = [row.evidence["decision"]["by"] for row in log if "decision" in row.evidence]
-    return LockedAlert(alert.state, alert.closed_at, alert.other_key, log[-1], decisions[-1] if decisions else None)
+    return LockedAlert(alert.state, alert.closed_at, alert.other_key, log[-1])
 
 
 def alert_log(connection: sa.Connection, alert_key: int, as_known_at: datetime | None = None) -> list[LogRow]:
@@ -270,7 +268,7 @@ def alert_log(connection: sa.Connection, alert_key: int, as_known_at: datetime |
     rows = connection.execute(
         sa.text("""select recorded_at, event, colour, confidence, departed_on, evidence from alert_events
                    where alert_key = :key and recorded_at <= coalesce(:at, timestamptz 'infinity')
-                   order by recorded_at, event_nr""").bindparams(sa.bindparam("at", type_=sa.TIMESTAMP(timezone=True))),
+                   order by event_nr""").bindparams(sa.bindparam("at", type_=sa.TIMESTAMP(timezone=True))),
         {"key": alert_key, "at": as_known_at},
     )
     return [LogRow(**row._mapping) for row in rows]

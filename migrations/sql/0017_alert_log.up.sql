@@ -12,7 +12,8 @@ drop type alert_state_before;
 alter table alerts add constraint alerts_check check ((state = 'closed') = (closed_at is not null));
 alter table alerts add column verified_at timestamptz;
 
--- The order of events of one instant. What is stored is numbered in its order.
+-- The order of a log, given under the lock of its alert: a batch that waited for a person's decision recorded its time before that.
+-- What is stored is numbered in its order.
 alter table alert_events add column departed_on date, add column event_nr bigint;
 update alert_events set event_nr = nr from (
     select alert_key, recorded_at, event, row_number() over (order by recorded_at, alert_key, event = 'opened' desc, event) as nr
@@ -20,7 +21,7 @@ update alert_events set event_nr = nr from (
 where (alert_events.alert_key, alert_events.recorded_at, alert_events.event) = (numbered.alert_key, numbered.recorded_at, numbered.event);
 alter table alert_events alter event_nr set not null, alter event_nr add generated always as identity;
 select setval(pg_get_serial_sequence('alert_events', 'event_nr'), coalesce(max(event_nr), 0) + 1, false) from alert_events;
-alter table alert_events drop constraint alert_events_pkey, add primary key (alert_key, recorded_at, event_nr);
+alter table alert_events drop constraint alert_events_pkey, add primary key (alert_key, event_nr);
 alter table alert_events drop constraint alert_events_event_check, add constraint alert_events_event_check check (event in (
     'opened', 'changed', 'confirmed', 'flagged', 'acknowledged', 'reviewed', 'requested', 'answered', 'dismissed', 'verified',
     'closed', 'reopened', 'assigned', 'commented'));
@@ -67,7 +68,7 @@ language sql stable parallel safe rows 1000 as $$
     join parcels p using (parcel_key) join seasons s using (season_key) join regions r using (region_key)
     cross join lateral (
         select e.colour, e.confidence, e.evidence from alert_events e
-        where e.alert_key = a.alert_key and e.recorded_at <= at order by e.recorded_at desc, e.event_nr desc limit 1
+        where e.alert_key = a.alert_key and e.recorded_at <= at order by e.event_nr desc limit 1
     ) newest
     left join lateral (
         select e.recorded_at from alert_events e
@@ -76,12 +77,12 @@ language sql stable parallel safe rows 1000 as $$
     left join lateral (
         select state_after(e.event) as state, e.recorded_at from alert_events e
         where e.alert_key = a.alert_key and e.recorded_at <= at and state_after(e.event) is not null
-        order by e.recorded_at desc, e.event_nr desc limit 1
+        order by e.event_nr desc limit 1
     ) moved on true
     left join lateral (
         select e.recorded_at, e.evidence from alert_events e
         where e.alert_key = a.alert_key and e.recorded_at <= at and e.evidence ? 'decision' and state_after(e.event) is not null
-        order by e.recorded_at desc, e.event_nr desc limit 1
+        order by e.event_nr desc limit 1
     ) decided on true
     left join lateral (
         select f.departed_on from findings f

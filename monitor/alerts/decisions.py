@@ -35,7 +35,8 @@ def decide(
     seen = expected or store.state_of(connection, alert_key)
     alert = store.lock_alert(connection, alert_key)
     if alert.state != seen:
-        whose = f" by {alert.decided_by}" if alert.decided_by else ""
+        decided_by = alert.last.evidence.get("decision", {}).get("by")
+        whose = f" by {decided_by}" if decided_by else ""
         raise store.NoOpenAlert(
             f"alert {alert_key} is {named(alert.state)}{whose} meanwhile, not {named(seen or '')}; see `alerts show {alert_key}`"
         )
