@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date, datetime
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -38,6 +38,47 @@ class AlertRow:
     state: str
     colour: str
     is_confirmed: bool
+    is_verified: bool
+
+
+@dataclass(frozen=True)
+class ClosedRow:
+    """The newest closed alert of a parcel and rule."""
+
+    alert_key: int
+    parcel_key: int
+    rule: str
+    departed_on: date
+    is_confirmed: bool
+    evidence: Mapping[str, Any]
+    """Of its last event."""
+    is_silent: bool
+    """Its state was last changed by a person, or a person had dismissed it when the monitor closed it."""
+
+
+@dataclass(frozen=True)
+class EventRow:
+    """What happens to an alert, and the alert's state after it."""
+
+    alert_key: int
+    event: str
+    state: str
+    colour: str
+    confidence: float
+    departed_on: date | None
+    evidence: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class LogRow:
+    """An entry of an alert's log."""
+
+    recorded_at: datetime
+    event: str
+    colour: str
+    confidence: float
+    departed_on: date | None
+    evidence: Mapping[str, Any]
 
 
 def latest_findings(
@@ -101,108 +142,140 @@ def save_findings(connection: sa.Connection, rows: Sequence[FindingRow], version
 
 
 def open_alerts(connection: sa.Connection, parcels: Keys) -> dict[tuple[int, str], AlertRow]:
-    """Alerts of parcels that are not closed, by parcel and rule."""
+    """Return the alerts of parcels that are not closed, by parcel and rule, locked: nobody decides on them meanwhile."""
     rows = connection.execute(
-        sa.text("""select alert_key, parcel_key, rule, state, colour, confirmed_at is not null as is_confirmed from alerts
-                   where parcel_key = any(:keys) and closed_at is null"""),
+        sa.text("""select alert_key, parcel_key, rule, state, colour, confirmed_at is not null as is_confirmed,
+                          verified_at is not null as is_verified
+                   from alerts where parcel_key = any(:keys) and closed_at is null order by alert_key for no key update"""),
         {"keys": parcels.tolist()},
     )
     return {(row.parcel_key, row.rule): AlertRow(**row._mapping) for row in rows}
 
 
-def open_alert(connection: sa.Connection, finding: FindingRow, now: datetime) -> int:
-    """Return a new alert from the finding that departs."""
-    key: int = connection.execute(
-        sa.text("""insert into alerts (parcel_key, rule, state, colour, confidence, departed_on, opened_at)
-                   values (:parcel_key, :rule, 'open', cast(:colour as colour), :confidence, :departed_on, :now)
-                   returning alert_key"""),
-        {**finding.__dict__, "now": now},
-    ).scalar_one()
-    return key
-
-
-def record_event(connection: sa.Connection, alert_key: int, event: str, finding: FindingRow, now: datetime) -> None:
-    """Append what happens to an alert because of a finding, with its evidence, and bring the alert to what it says."""
-    parameters = {
-        "alert_key": alert_key,
-        "event": event,
-        "colour": finding.colour or "green",
-        "confidence": finding.confidence or 0.0,
-        "departed_on": finding.departed_on,
-        "evidence": json.dumps(dict(finding.evidence)),
-        "now": now,
-    }
-    connection.execute(
-        sa.text("""insert into alert_events (alert_key, recorded_at, event, colour, confidence, evidence)
-                   values (:alert_key, :now, :event, cast(:colour as colour), :confidence, cast(:evidence as jsonb))
-                   on conflict do nothing"""),
-        parameters,
+def closed_alerts(connection: sa.Connection, parcels: Sequence[int]) -> dict[tuple[int, str], ClosedRow]:
+    """Return the newest closed alert of each parcel and rule that has one."""
+    rows = connection.execute(
+        sa.text("""select distinct on (parcel_key, rule) alert_key, parcel_key, rule, departed_on,
+                          confirmed_at is not null as is_confirmed, coalesce(last.evidence, '{}') as evidence,
+                          coalesce(last.evidence ? 'decision' or before.event = 'dismissed', false) as is_silent
+                   from alerts
+                   left join lateral (select evidence, event_nr from alert_events e
+                       where e.alert_key = alerts.alert_key and event = 'closed'
+                       order by event_nr desc limit 1) last on true
+                   left join lateral (select event from alert_events e
+                       where e.alert_key = alerts.alert_key and event_nr < last.event_nr and state_after(event) is not null
+                       order by event_nr desc limit 1) before on true
+                   where parcel_key = any(:keys) and closed_at is not null
+                   order by parcel_key, rule, closed_at desc, alert_key desc"""),
+        {"keys": list(parcels)},
     )
+    return {(row.parcel_key, row.rule): ClosedRow(**row._mapping) for row in rows}
+
+
+def new_alerts(connection: sa.Connection, found: Sequence[FindingRow], now: datetime) -> list[int]:
+    """Return the keys of new alerts, one for each finding that departs, in their order."""
+    rows = connection.execute(
+        sa.text("""insert into alerts (parcel_key, rule, state, colour, confidence, departed_on, opened_at)
+                   select parcel_key, rule, 'open', colour, confidence, departed_on, :now
+                   from unnest(cast(:parcel_key as bigint[]), cast(:rule as text[]), cast(:colour as colour[]),
+                               cast(:confidence as real[]), cast(:departed_on as date[]))
+                       as found (parcel_key, rule, colour, confidence, departed_on)
+                   returning parcel_key, rule, alert_key"""),
+        {
+            name: [getattr(row, name) for row in found]
+            for name in ("parcel_key", "rule", "colour", "confidence", "departed_on")
+        }
+        | {"now": now},
+    )
+    key_of = {(row.parcel_key, row.rule): row.alert_key for row in rows}
+    return [key_of[row.parcel_key, row.rule] for row in found]
+
+
+def record_events(connection: sa.Connection, rows: Sequence[EventRow], now: datetime) -> None:
+    """Append events to the logs of different alerts, at most one of each, and bring each alert to what its log says."""
+    if not rows:
+        return
+    parameters = {field.name: [getattr(row, field.name) for row in rows] for field in fields(EventRow)}
     connection.execute(
-        sa.text("""update alerts set colour = cast(:colour as colour), confidence = :confidence,
-                       departed_on = coalesce(cast(:departed_on as date), departed_on),
-                       confirmed_at = case when :event = 'confirmed' then :now
-                                           when :event = 'changed' and :colour = 'yellow' then null else confirmed_at end,
-                       closed_at = case when :event = 'closed' then :now else closed_at end,
-                       state = case :event when 'closed' then 'closed'::alert_state
-                                           when 'acknowledged' then 'acknowledged'::alert_state
-                                           when 'dismissed' then 'dismissed'::alert_state else state end
-                   where alert_key = :alert_key"""),
-        parameters,
+        sa.text("""with happened as materialized (
+                       select * from unnest(cast(:alert_key as bigint[]), cast(:event as text[]), cast(:state as alert_state[]),
+                                            cast(:colour as colour[]), cast(:confidence as real[]), cast(:departed_on as date[]),
+                                            cast(:evidence as jsonb[]))
+                           as e (alert_key, event, state, colour, confidence, departed_on, evidence)),
+                   logged as (
+                       insert into alert_events (alert_key, recorded_at, event, colour, confidence, departed_on, evidence)
+                       select alert_key, :now, event, colour, confidence, departed_on, evidence from happened)
+                   update alerts set colour = e.colour, confidence = e.confidence, state = e.state,
+                       departed_on = coalesce(e.departed_on, alerts.departed_on),
+                       confirmed_at = case when event = 'confirmed' then :now
+                                           when event in ('changed', 'reopened') and e.colour = 'yellow' then null
+                                           else confirmed_at end,
+                       verified_at = case when event = 'verified' then :now
+                                          when event not in ('reopened', 'dismissed') then verified_at end,
+                       closed_at = case when e.state = 'closed' then coalesce(closed_at, :now) end
+                   from happened e where alerts.alert_key = e.alert_key"""),
+        {**parameters, "evidence": [json.dumps(dict(row.evidence)) for row in rows], "now": now},
     )
 
 
 class NoOpenAlert(Exception):
-    """No alert has that key, or it is closed; the caller shows the line, nothing was recorded."""
+    """An alert is not stored, or not as it has to be for a decision; the caller shows the line, nothing was recorded."""
 
 
-def decide(
-    connection: sa.Connection,
-    alert_key: int,
-    event: Literal["acknowledged", "dismissed"],
-    reason: str | None,
-    by: str,
-    now: datetime,
-) -> None:
-    """Record a person's decision on an open alert, with the evidence that it was taken on.
+def state_of(connection: sa.Connection, alert_key: int) -> str | None:
+    """Return the state of an alert, None where there is none with that key."""
+    return connection.execute(
+        sa.text("select state::text from alerts where alert_key = :key"), {"key": alert_key}
+    ).scalar_one_or_none()
 
-    The last decision counts. It holds until the alert closes: what the monitor finds meanwhile changes no decision.
 
-    Args:
-        reason: why, as the person wrote it; None where none was given.
-        by: who decided.
+@dataclass(frozen=True)
+class LockedAlert:
+    """An alert that nobody else changes before the transaction ends."""
+
+    state: str
+    closed_at: datetime | None
+    other_key: int | None
+    """The alert of the same parcel and rule that is open beside it."""
+    last: LogRow
+
+
+def lock_alert(connection: sa.Connection, alert_key: int) -> LockedAlert:
+    """Return an alert and its last event, locked first and read second: the monitor may be writing an event of it.
 
     Raises:
-        NoOpenAlert: the alert is closed, or there is none.
+        NoOpenAlert: there is none with that key.
     """
-    # Locked first, read second: the monitor may be writing an event of this alert.
-    alert = connection.execute(
-        sa.text("select closed_at from alerts where alert_key = :key for no key update"), {"key": alert_key}
+    found = connection.execute(
+        sa.text("select alert_key from alerts where alert_key = :key for no key update"), {"key": alert_key}
     ).one_or_none()
-    if alert is None:
+    if found is None:
         raise NoOpenAlert(f"alert {alert_key} is not stored; `parcelwatch alerts` lists those that are open")
-    if alert.closed_at is not None:
-        raise NoOpenAlert(
-            f"alert {alert_key} was closed on {alert.closed_at:%Y-%m-%d %H:%M} UTC: nothing is left to decide"
-        )
-    newest = connection.execute(
-        sa.text("""select colour, confidence, evidence from alert_events where alert_key = :key
-                   order by recorded_at desc, event desc limit 1"""),
+    alert = connection.execute(
+        sa.text("""select state::text, closed_at, (
+                       select alert_key from alerts o where (o.parcel_key, o.rule) = (a.parcel_key, a.rule)
+                         and o.alert_key <> a.alert_key and o.closed_at is null) as other_key
+                   from alerts a where alert_key = :key"""),
         {"key": alert_key},
     ).one()
-    recorded_at = recording.begin(connection, now)
-    decision = {"by": by} | ({"reason": reason} if reason else {})
-    connection.execute(
-        sa.text("""with decided as (
-                       insert into alert_events (alert_key, recorded_at, event, colour, confidence, evidence)
-                       values (:key, :now, :event, cast(:colour as colour), :confidence, cast(:evidence as jsonb)))
-                   update alerts set state = cast(:event as alert_state) where alert_key = :key"""),
-        {
-            "key": alert_key,
-            "now": recorded_at,
-            "event": event,
-            "colour": newest.colour,
-            "confidence": newest.confidence,
-            "evidence": json.dumps({**newest.evidence, "decision": decision}),
-        },
+    log = alert_log(connection, alert_key)
+    return LockedAlert(alert.state, alert.closed_at, alert.other_key, log[-1])
+
+
+def alert_log(connection: sa.Connection, alert_key: int, as_known_at: datetime | None = None) -> list[LogRow]:
+    """Return the log of an alert as known at a time (None: now), in order; empty where nothing was recorded by then."""
+    recording.settle(connection, as_known_at)
+    rows = connection.execute(
+        sa.text("""select recorded_at, event, colour, confidence, departed_on, evidence from alert_events
+                   where alert_key = :key and recorded_at <= coalesce(:at, timestamptz 'infinity')
+                   order by event_nr""").bindparams(sa.bindparam("at", type_=sa.TIMESTAMP(timezone=True))),
+        {"key": alert_key, "at": as_known_at},
     )
+    return [LogRow(**row._mapping) for row in rows]
+
+
+def record_decision(connection: sa.Connection, row: EventRow, now: datetime) -> datetime:
+    """Append a person's decision on an alert that is locked; return when it became known."""
+    recorded_at = recording.begin(connection, now)
+    record_events(connection, [row], recorded_at)
+    return recorded_at

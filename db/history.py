@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -72,6 +72,7 @@ class AlertFilter:
     collection: str | None = None
     rule: str | None = None
     with_closed: bool = False
+    alert_key: int | None = None
 
 
 def find_parcel(
@@ -143,19 +144,35 @@ def first_record(connection: sa.Connection, parcel_key: int) -> FirstRecord | No
     return None if row.recorded_at is None else FirstRecord(**row._mapping)
 
 
+ORDERS: Final[Mapping[str, str]] = {
+    "yield": "confidence * coalesce(area_ha, 0) desc",
+    "sure": "colour desc, confidence desc",
+}
+"""How alerts are ordered: by the hectares that an inspection may be expected to settle, or confirmed ones first, then the surest."""
+
+
 def known_alerts(
-    connection: sa.Connection, wanted: AlertFilter, as_known_at: datetime | None = None, limit: int = 1000
+    connection: sa.Connection,
+    wanted: AlertFilter,
+    as_known_at: datetime | None = None,
+    limit: int = 1000,
+    order: str = "sure",
 ) -> list[KnownAlertRow]:
-    """Return alerts as known at a time (None: now): open ones first, of these confirmed ones, then the surest."""
+    """Return alerts as known at a time (None: now): those with something left to decide first.
+
+    Args:
+        order: a key of `ORDERS`, of alerts of which the same is left to do.
+    """
     rows = connection.execute(
-        sa.text("""select alert_key, collection, season, source_id, region, area_ha, declared_crop, rule, state, colour,
+        sa.text(f"""select alert_key, collection, season, source_id, region, area_ha, declared_crop, rule, state, colour,
                           confidence, departed_on, opened_at, confirmed_at, closed_at, decided_by, decided_at,
                           decision_reason, evidence, ST_AsGeoJSON(geom)::jsonb as outline
                    from alerts_known(coalesce(:as_known_at, 'infinity'))
                    where (cast(:season as text) is null or season = :season) and (cast(:rule as text) is null or rule = :rule)
                      and (cast(:collection as text) is null or collection = :collection)
                      and (closed_at is null or :with_closed)
-                   order by state in ('open', 'acknowledged') desc, closed_at is null desc, colour desc, confidence desc, alert_key
+                     and (cast(:alert_key as bigint) is null or alert_key = :alert_key)
+                   order by state not in ('dismissed', 'confirmed', 'closed') desc, closed_at is null desc, {ORDERS[order]}, alert_key
                    limit :limit""").bindparams(sa.bindparam("as_known_at", type_=sa.TIMESTAMP(timezone=True))),
         {**wanted.__dict__, "as_known_at": as_known_at, "limit": limit},
     )

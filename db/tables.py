@@ -20,7 +20,17 @@ colour: Final = ENUM("green", "yellow", "red", name="colour", create_type=False)
 scene_state: Final = ENUM(
     "found", "cutting", "cut", "failed", "superseded", "empty", name="scene_state", create_type=False
 )
-alert_state: Final = ENUM("open", "acknowledged", "dismissed", "closed", name="alert_state", create_type=False)
+alert_state: Final = ENUM(
+    "open",
+    "acknowledged",
+    "in_review",
+    "information_requested",
+    "dismissed",
+    "confirmed",
+    "closed",
+    name="alert_state",
+    create_type=False,
+)
 
 
 def _table(name: str, /, **columns: Any) -> sa.Table:
@@ -324,6 +334,7 @@ alerts: Final = _table(
     opened_at=_time,
     confirmed_at=_time,
     closed_at=_time,
+    verified_at=_time,
 )
 alert_events: Final = _table(
     "alert_events",
@@ -333,4 +344,6 @@ alert_events: Final = _table(
     colour=colour,
     confidence=REAL,
     evidence=JSONB,
+    departed_on=sa.Date,
+    event_nr=sa.BigInteger,
 )

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any, Final
 
-DECISIONS: Final = ("acknowledged", "dismissed")
-"""Events of an alert that a person made."""
+LACKS_OBSERVATIONS: Final = "observations"
+"""In a finding's evidence as `lacks`: NOT_VALID because of the parcel's own observations, not of its neighbours'."""
 
 
 def why(rule: str, evidence: Mapping[str, Any]) -> str:

@@ -1,19 +1,130 @@
-"""The lifecycle of an alert: opened at the first departure, confirmed when it holds, closed when the parcel is green again.
+"""The lifecycle of an alert: a state machine whose state is the fold of an append-only log; nothing here reads or stores.
 
-    finding yellow  -> opened        finding red   -> opened and confirmed
-    open and red    -> confirmed     open and green -> closed
-    NOT_EXECUTED or NOT_VALID        -> nothing: no evidence changes no alert
+    candidate      a departure that no alert was opened for yet: before the first event
+    open           opened by the monitor, or re-opened
+    acknowledged, in_review, information_requested, dismissed, confirmed     a person's decisions
+    closed         the departure is over, its evidence was withdrawn, or a person closed it
 
-Colour (of the evidence), state (of the work on it) and confidence are three different things. A dismissed alert stays
-dismissed while its departure lasts, so that inspectors are not alerted twice.
+Two events have similar names: `confirmed` is the monitor's (a later acquisition says the same: red), `verified` a person's
+(the state `confirmed`). Colour (of the evidence), state (of the work on it) and confidence are three different things.
+
+An episode is the time that a departure lasts, by the dates of the behaviour and not of the runs. One alert is alive for each
+parcel and rule; a departure in the episode of a closed alert re-opens it, or is silent where a person dismissed or closed it.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from datetime import date
+from typing import Final, Literal
 
+from monitor.alerts.evidence import LACKS_OBSERVATIONS
 from monitor.alerts.rules import Colour, Finding
 
-Event = Literal["opened", "changed", "confirmed", "acknowledged", "dismissed", "closed"]
+State = Literal[
+    "candidate", "open", "acknowledged", "in_review", "information_requested", "dismissed", "confirmed", "closed"
+]
+Actor = Literal["monitor", "person"]
+Event = Literal[
+    "opened",
+    "changed",
+    "confirmed",
+    "flagged",
+    "acknowledged",
+    "reviewed",
+    "requested",
+    "answered",
+    "dismissed",
+    "verified",
+    "closed",
+    "reopened",
+    "assigned",
+    "commented",
+]
+
+PENDING: Final[tuple[State, ...]] = ("open", "acknowledged", "in_review", "information_requested")
+"""States in which there is something left to decide."""
+ALIVE: Final[tuple[State, ...]] = (*PENDING, "dismissed", "confirmed")
+
+TRANSITIONS: Final[Mapping[tuple[Actor, Event], tuple[tuple[State, ...], State | None]]] = {
+    ("monitor", "opened"): (("candidate",), "open"),
+    ("monitor", "changed"): (ALIVE, None),
+    ("monitor", "confirmed"): (ALIVE, None),
+    ("monitor", "flagged"): (("confirmed",), "in_review"),
+    ("monitor", "closed"): ((*PENDING, "dismissed"), "closed"),
+    ("monitor", "reopened"): (("closed",), "open"),
+    ("person", "acknowledged"): ((*PENDING, "dismissed"), "acknowledged"),
+    ("person", "reviewed"): (PENDING, "in_review"),
+    ("person", "requested"): (PENDING, "information_requested"),
+    ("person", "answered"): (("information_requested",), "in_review"),
+    ("person", "dismissed"): ((*PENDING, "dismissed"), "dismissed"),
+    ("person", "verified"): (PENDING, "confirmed"),
+    ("person", "closed"): (ALIVE, "closed"),
+    ("person", "reopened"): (("dismissed", "confirmed", "closed"), "open"),
+    ("person", "assigned"): (ALIVE, None),
+    ("person", "commented"): ((*ALIVE, "closed"), None),
+}
+"""From which states an actor's event is allowed, and the state after it (None: the same)."""
+
+
+class Refused(ValueError):
+    """An event that the state of an alert does not allow; the message is one line without the alert's number."""
+
+
+def after(state: State, actor: Actor, event: Event) -> State:
+    """Return the state after an event.
+
+    Raises:
+        Refused: the event is not this actor's, or not allowed in this state.
+    """
+    if (actor, event) not in TRANSITIONS:
+        raise Refused(f"is never {event} by a {actor}")
+    allowed, then = TRANSITIONS[actor, event]
+    if state not in allowed:
+        raise Refused(f"is {named(state)}: it can be {event} only where it is {', '.join(map(named, allowed))}")
+    return then or state
+
+
+def named(state: str) -> str:
+    """Return a state in words."""
+    return state.replace("_", " ")
+
+
+@dataclass(frozen=True)
+class Logged:
+    """What the state of an alert depends on, of an entry of its log."""
+
+    actor: Actor
+    event: Event
+    colour: Colour
+
+
+@dataclass(frozen=True)
+class Alert:
+    """An alert as its log says."""
+
+    state: State = "candidate"
+    colour: Colour = "green"
+    is_confirmed: bool = False
+    """A later, independent acquisition says the same."""
+    is_verified: bool = False
+    """A person confirmed it."""
+
+    def then(self, entry: Logged) -> "Alert":
+        """Return the alert after one more entry; raises Refused for one that its state does not allow."""
+        state = after(self.state, entry.actor, entry.event)
+        falls_back = entry.event in ("changed", "reopened") and entry.colour == "yellow"
+        is_confirmed = entry.event == "confirmed" or (self.is_confirmed and not falls_back)
+        undecided = entry.event in ("reopened", "dismissed")
+        is_verified = entry.event == "verified" or (self.is_verified and not undecided)
+        return Alert(state, entry.colour, is_confirmed, is_verified)
+
+
+def fold(log: Iterable[Logged]) -> Alert:
+    """Return the alert that a log makes; raises Refused where an entry was not allowed."""
+    alert = Alert()
+    for entry in log:
+        alert = alert.then(entry)
+    return alert
 
 
 @dataclass(frozen=True)
@@ -23,16 +134,46 @@ class OpenAlert:
     alert_key: int
     colour: Colour
     is_confirmed: bool
+    is_verified: bool = False
+    state: State = "open"
 
 
-def events(alert: OpenAlert | None, finding: Finding) -> tuple[Event, ...]:
-    """Return what happens to the alert of a parcel and rule because of a new finding, in order."""
-    if finding.outcome != "OK":
+@dataclass(frozen=True)
+class Episode:
+    """The newest closed alert of a parcel and rule."""
+
+    ended_on: date
+    """The day until which its departure was seen."""
+    is_silent: bool
+    """A person dismissed or closed it: the same departure alerts nobody again."""
+
+
+def events(alert: OpenAlert | None, finding: Finding, before: Episode | None = None) -> tuple[Event, ...]:
+    """Return what happens to the alert of a parcel and rule because of a new finding, in order.
+
+    Args:
+        alert: the one that is alive, None where there is none.
+        finding: of the same parcel and rule.
+        before: the newest closed alert of the parcel and rule, None where there is none.
+    """
+    if alert is not None and (finding.colour == "green" or is_withdrawn(finding)):
+        if alert.is_verified:  # a person's verdict is never undone by the monitor
+            return ("flagged",) if alert.state == "confirmed" else ()
+        return ("closed",)
+    if finding.outcome != "OK" or finding.colour == "green":
         return ()
     if alert is None:
-        return {"green": (), "yellow": ("opened",), "red": ("opened", "confirmed")}[finding.colour or "green"]  # type: ignore[return-value]
-    if finding.colour == "green":
-        return ("closed",)
+        first: Event = "opened"
+        if before is not None and finding.departed_on is not None and finding.departed_on <= before.ended_on:
+            if before.is_silent:
+                return ()
+            first = "reopened"
+        return (first, "confirmed") if finding.colour == "red" else (first,)
     if finding.colour == "red" and not alert.is_confirmed:
         return ("confirmed",)
     return ("changed",) if finding.colour != alert.colour else ()
+
+
+def is_withdrawn(finding: Finding) -> bool:
+    """Return whether too little is left of a parcel's own observations; a lack of neighbours withdraws nothing."""
+    return finding.outcome == "NOT_VALID" and finding.evidence.get("lacks") == LACKS_OBSERVATIONS

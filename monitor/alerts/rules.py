@@ -19,6 +19,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
+from monitor.alerts.evidence import LACKS_OBSERVATIONS
 from monitor.alerts.neighbours import VEGETATION_NDVI, Bools, CropStands, Days, Floats, Ints
 from monitor.alerts.settings import RuleSettings
 
@@ -256,7 +257,7 @@ def _too_few(n_observations: Ints, settings: RuleSettings) -> Case:
     return Case(
         n_observations < needed,
         NOT_VALID,
-        lambda parcel: {"reason": f"{n_observations[parcel]} observations, {needed} needed"},
+        lambda parcel: _unseen(f"{n_observations[parcel]} observations, {needed} needed"),
     )
 
 
@@ -308,9 +309,7 @@ def no_emergence(views: ClearViews, stands: CropStands, group: Ints, settings: R
         Case(due >= harvest, NOT_EXECUTED, catch_crop),
         Case(views.count(of_crop & (views.ndvi > level)) > 0, GREEN, evidence),
         Case(
-            n_bare == 0,
-            NOT_VALID,
-            lambda parcel: {"reason": f"no clear view since {due[parcel]}, when emergence was due"},
+            n_bare == 0, NOT_VALID, lambda parcel: _unseen(f"no clear view since {due[parcel]}, when emergence was due")
         ),
         *_departures(departed_on, seen_on, n_bare, evidence, settings),
     ]
@@ -371,7 +370,7 @@ def early_loss(
             NOT_EXECUTED,
             _because("sown anew among standing neighbours: last season's crop was another"),
         ),
-        Case(n_views < 3, NOT_VALID, lambda parcel: {"reason": f"{n_views[parcel]} clear views, 3 needed"}),
+        Case(n_views < 3, NOT_VALID, lambda parcel: _unseen(f"{n_views[parcel]} clear views, 3 needed")),
         Case(n_bare < 2, GREEN, standing),  # one low view alone is a cloud that the mask missed as often as a loss
         Case(
             lost_on >= harvest - np.timedelta64(settings.harvest_margin_days, "D"),
@@ -416,6 +415,11 @@ def _departures(
 def _thresholds(settings: RuleSettings, *names: str) -> dict[str, float]:
     """Return the settings that a finding was decided with, under the names by which an agency sets them."""
     return {name: getattr(settings, name) for name in names}
+
+
+def _unseen(reason: str) -> Mapping[str, Any]:
+    """Return the evidence of a case that applies where too little is observed of the parcel itself."""
+    return {"reason": reason, "lacks": LACKS_OBSERVATIONS}
 
 
 def _because(reason: str) -> Callable[[int], Mapping[str, Any]]:

@@ -1,29 +1,50 @@
 """`parcelwatch alerts`: what departs, and what people decide on it."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from db import history as store
-from db.alerts import NoOpenAlert, decide
+from db.alerts import LogRow, NoOpenAlert, alert_log
 from db.connect import engine
 from db.history import AlertFilter, KnownAlertRow
 from db.status import Group, live_processes, waiting_for
 from devstack.addresses import resolve_dsn
 from monitor.alerts import evidence
+from monitor.alerts.decisions import decide
+from monitor.alerts.lifecycle import Event, named
 from monitor.errors import NotFound
 from monitor.inspection import arguments
 from monitor.inspection.arguments import AsJson, CollectionOption, RuleOption, SeasonOption, TimeOption
 from monitor.inspection.listing import records
 from terminal.output import console, plain
-from terminal.times import shown
+from terminal.times import moment, shown
 
 app = typer.Typer(help="List alerts, and record what people decide on them.")
 
+
+class Order(StrEnum):
+    """What comes first in the list (db.history.ORDERS)."""
+
+    YIELD = "yield"
+    SURE = "sure"
+
+
 Keys = Annotated[list[int], typer.Argument(metavar="ALERT", min=1, max=2**63 - 1, help="as `alerts` lists them")]
+Note = Annotated[
+    str | None, typer.Option("--why", "--note", help="why, or what is done about it", callback=arguments.note)
+]
+Reason = Annotated[str, typer.Option("--why", "--reason", help="why, in a sentence", callback=arguments.note)]
+Expect = Annotated[
+    str | None,
+    typer.Option(help="refuse where the state is another by now, as open or in_review", callback=arguments.state),
+]
 By = Annotated[str | None, typer.Option(help="who decides, else the user of this machine", callback=arguments.note)]
 
 
@@ -36,16 +57,19 @@ def alerts(
     rule: RuleOption = None,
     with_closed: Annotated[bool, typer.Option("--all", help="closed ones too")] = False,
     as_known_at: TimeOption = None,
+    order: Annotated[
+        Order, typer.Option(help="yield: confidence times hectares; sure: red ones, then the surest")
+    ] = Order.YIELD,
     limit: Annotated[int, typer.Option(min=1, help="at most so many")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List open alerts: those to work on first, of these the confirmed ones, then the surest."""
+    """List open alerts: those to work on first, of these those whose inspection settles most."""
     if context.invoked_subcommand is not None:
         return
     with engine(resolve_dsn()).connect() as connection:
         groups = arguments.groups(connection, season, collection)
         wanted = AlertFilter(season, collection, rule, with_closed)
-        rows = store.known_alerts(connection, wanted, as_known_at, limit + 1)
+        rows = store.known_alerts(connection, wanted, as_known_at, limit + 1, order.value)
         live = live_processes(connection)
     more, rows = len(rows) > limit, rows[:limit]
     if as_json:
@@ -72,39 +96,155 @@ def _waits(groups: Sequence[Group], live: Mapping[str, Sequence[str]], *, is_emp
 
 
 @app.command()
-def acknowledge(
-    alert: Keys,
-    note: Annotated[str | None, typer.Option(help="what is done about it", callback=arguments.note)] = None,
-    by: By = None,
-) -> None:
+def acknowledge(alert: Keys, why: Note = None, by: By = None, expect: Expect = None) -> None:
     """Record that someone works on alerts; they stay in the list as acknowledged."""
-    _decide(alert, "acknowledged", note, by)
+    _decide(alert, "acknowledged", why, by, expect)
 
 
 @app.command()
-def dismiss(
+def review(alert: Keys, why: Note = None, by: By = None, expect: Expect = None) -> None:
+    """Record that alerts are in review."""
+    _decide(alert, "reviewed", why, by, expect)
+
+
+@app.command()
+def request(
     alert: Keys,
-    reason: Annotated[str, typer.Option(help="why they need no work", callback=arguments.note)],
+    why: Reason,
+    until: Annotated[datetime, typer.Option(parser=moment, metavar="TIME", help="when the answer is due")],
     by: By = None,
+    expect: Expect = None,
 ) -> None:
+    """Record that the holder was asked for information, with a deadline."""
+    _decide(alert, "requested", why, by, expect, {"deadline": until.isoformat()})
+
+
+@app.command()
+def answer(
+    alert: Keys,
+    why: Reason,
+    photo: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="a photo that answers")] = None,
+    taken_at: Annotated[
+        datetime | None,
+        typer.Option(parser=moment, metavar="TIME", help="when the photo was taken or the note written"),
+    ] = None,
+    position: Annotated[
+        str | None, typer.Option(help="where: longitude,latitude in degrees", callback=arguments.position)
+    ] = None,
+    by: By = None,
+    expect: Expect = None,
+) -> None:
+    """Record the answer to a request: what it says, and of a photo its time, position and SHA-256 (the file stays where it is)."""
+    details: dict[str, Any] = {"answer": "photo" if photo else "note"}
+    if photo:
+        with photo.open("rb") as file:
+            details |= {
+                "file": arguments.storable(photo.name),
+                "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+            }
+    if taken_at:
+        details["taken_at"] = taken_at.isoformat()
+    if position:
+        details["position"] = [float(one) for one in position.split(",")]
+    _decide(alert, "answered", why, by, expect, details)
+
+
+@app.command()
+def dismiss(alert: Keys, why: Reason, by: By = None, expect: Expect = None) -> None:
     """Record that alerts need no work; they stay dismissed as long as their departure lasts."""
-    _decide(alert, "dismissed", reason, by)
+    _decide(alert, "dismissed", why, by, expect)
+
+
+@app.command()
+def confirm(alert: Keys, why: Reason, by: By = None, expect: Expect = None) -> None:
+    """Record that what alerts say is true: seen in the field, or answered so."""
+    _decide(alert, "verified", why, by, expect)
+
+
+@app.command()
+def close(alert: Keys, why: Reason, by: By = None, expect: Expect = None) -> None:
+    """Close alerts; the same departure alerts nobody again."""
+    _decide(alert, "closed", why, by, expect)
+
+
+@app.command()
+def reopen(alert: Keys, why: Reason, by: By = None, expect: Expect = None) -> None:
+    """Open alerts again that were dismissed, confirmed or closed."""
+    _decide(alert, "reopened", why, by, expect)
+
+
+@app.command()
+def assign(
+    alert: Keys,
+    to: Annotated[str, typer.Option(help="who is to work on them", callback=arguments.note)],
+    why: Note = None,
+    by: By = None,
+    expect: Expect = None,
+) -> None:
+    """Record who is to work on alerts."""
+    _decide(alert, "assigned", why, by, expect, {"to": to})
+
+
+@app.command()
+def comment(alert: Keys, why: Reason, by: By = None, expect: Expect = None) -> None:
+    """Add a comment to the log of alerts, of closed ones too."""
+    _decide(alert, "commented", why, by, expect)
+
+
+@app.command()
+def show(
+    alert: Annotated[int, typer.Argument(metavar="ALERT", min=1, max=2**63 - 1, help="as `alerts` lists them")],
+    as_known_at: TimeOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the whole log of an alert: what happened, by whom, why, and what it rests on."""
+    with engine(resolve_dsn()).connect() as connection:
+        log = alert_log(connection, alert, as_known_at)
+        rows = store.known_alerts(connection, AlertFilter(with_closed=True, alert_key=alert), as_known_at)
+    if not rows:
+        by_then = f" by {shown(as_known_at)}" if as_known_at else ""
+        raise NotFound(f"alert {alert} is not stored{by_then}; `parcelwatch alerts --all` lists those that are")
+    if as_json:
+        typer.echo(json.dumps(rows[0].__dict__ | {"log": [entry.__dict__ for entry in log]}, default=str))
+        return
+    console.print(records(_columns(rows)))
+    for entry in log:
+        console.print(plain(f"{entry.recorded_at:%Y-%m-%d %H:%M} UTC  {_entry(rows[0].rule, entry)}"), soft_wrap=True)
+
+
+def _entry(rule: str, entry: LogRow) -> str:
+    """Return an entry of a log in words: what, by whom, why, and what belongs to it."""
+    decision = entry.evidence.get("decision")
+    if decision is None:
+        because = entry.evidence.get("because")
+        said = evidence.why(rule, entry.evidence)
+        return f"{entry.event} by the monitor ({entry.colour}): {f'{because}; ' if because else ''}{said}"
+    what = "confirmed" if entry.event == "verified" else entry.event
+    details = [f"{name.replace('_', ' ')} {value}" for name, value in decision.items() if name not in ("by", "reason")]
+    reason = f": {decision['reason']}" if decision.get("reason") else ""
+    more = f" ({', '.join(details)})" if details else ""
+    return f"{what} by {decision['by']}{reason}{more}"
 
 
 def _decide(
-    keys: Sequence[int], event: Literal["acknowledged", "dismissed"], reason: str | None, by: str | None
+    keys: Sequence[int],
+    event: Event,
+    reason: str | None,
+    by: str | None,
+    expected: str | None,
+    details: Mapping[str, Any] | None = None,
 ) -> None:
     """Record one decision on several alerts, each in its own transaction: two locks at once could meet the monitor's."""
-    who, done = by or arguments.operator(), list[int]()
+    who, done, what = by or arguments.operator(), list[int](), "confirmed" if event == "verified" else event
     for key in sorted(set(keys)):
         try:
             with engine(resolve_dsn()).begin() as connection:
-                decide(connection, key, event, reason, who, datetime.now(UTC))
+                decide(connection, key, event, reason, who, datetime.now(UTC), expected=expected, details=details)
         except NoOpenAlert as error:
-            before = f"; {event} before it: {', '.join(map(str, done))}" if done else ""
+            before = f"; {what} before it: {', '.join(map(str, done))}" if done else ""
             raise NotFound(f"{error}{before}") from error
         done.append(key)
-    console.print(plain(f"{event} by {who}: alert {', '.join(map(str, done))}"), soft_wrap=True)
+    console.print(plain(f"{what} by {who}: alert {', '.join(map(str, done))}"), soft_wrap=True)
 
 
 def _columns(rows: Sequence[KnownAlertRow]) -> dict[str, list[str]]:
@@ -128,6 +268,6 @@ def _state(row: KnownAlertRow) -> str:
     if row.state == "closed":
         return f"closed {row.closed_at:%Y-%m-%d}"
     if row.decided_by is None:
-        return row.state
+        return named(row.state)
     reason = f": {row.decision_reason}" if row.decision_reason else ""
-    return plain(f"{row.state} {row.decided_at:%Y-%m-%d} by {row.decided_by}{reason}")
+    return plain(f"{named(row.state)} {row.decided_at:%Y-%m-%d} by {row.decided_by}{reason}")

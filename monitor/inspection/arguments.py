@@ -1,6 +1,7 @@
 """What people ask for at the command line, checked: names that are stored, times, text that can be stored."""
 
 import getpass
+import math
 import os
 from collections.abc import Sequence
 from datetime import datetime
@@ -11,6 +12,7 @@ import typer
 from db.connect import Connection
 from db.seasons import season_by_name
 from db.status import Group, season_groups
+from monitor.alerts.lifecycle import ALIVE
 from monitor.alerts.rules import RULES
 from monitor.errors import NotFound
 from terminal.times import moment
@@ -37,6 +39,29 @@ def note(text: str | None) -> str | None:
     if clean is not None and not 0 < len(clean) <= LONGEST_NOTE:
         raise typer.BadParameter(f"1 to {LONGEST_NOTE} characters are needed, {len(clean)} are given")
     return clean
+
+
+def state(name: str | None) -> str | None:
+    """Return the state of an alert; raises BadParameter for one that there is not."""
+    known = (*ALIVE, "closed")
+    if name is not None and name not in known:
+        raise typer.BadParameter(f"{storable(name)!r} is no state; known: {', '.join(known)}")
+    return name
+
+
+def position(text: str | None) -> str | None:
+    """Return a longitude and a latitude in degrees; raises BadParameter for what is no place on Earth."""
+    if text is None:
+        return None
+    try:
+        longitude, latitude = (float(one) for one in text.split(","))
+    except ValueError:
+        longitude = latitude = math.nan
+    if not (abs(longitude) <= 180 and abs(latitude) <= 90):
+        raise typer.BadParameter(
+            f"{storable(text)!r} is no position: write longitude,latitude in degrees, as 5.12,52.08"
+        )
+    return f"{longitude},{latitude}"
 
 
 def operator() -> str:

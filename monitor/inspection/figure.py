@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from rich.cells import cell_len, set_cell_size
 
 from db.history import HistoryRow
-from monitor.alerts.evidence import DECISIONS, as_of
+from monitor.alerts.evidence import as_of
+from monitor.alerts.lifecycle import TRANSITIONS
 from terminal.output import printable
 
 COLOUR: Final = {"green": "#3a7d44", "yellow": "#d9a400", "red": "#b3261e"}
@@ -96,7 +97,9 @@ def _alerts(axes: Sequence[Axes], rows: Sequence[HistoryRow], *, is_bounded: boo
     first, last = axes[0].get_xlim() if is_bounded else (-np.inf, np.inf)
     events: dict[float, list[HistoryRow]] = {}
     for row in rows:
-        if row.kind == "alert" and row.detail["event"] not in DECISIONS:  # those follow from no observation
+        if (
+            row.kind == "alert" and "decision" not in row.detail and ("monitor", row.detail["event"]) in TRANSITIONS
+        ):  # those follow from no observation
             day = as_of(row.detail)
             at = _number(row.at if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC))
             events.setdefault(min(max(at, first), last), []).append(row)

@@ -23,7 +23,6 @@ from db.series import available_series
 from db.status import Group
 from devstack.addresses import resolve_dsn
 from monitor.alerts import evidence
-from monitor.alerts.evidence import DECISIONS
 from monitor.errors import NotFound
 from monitor.inspection import arguments
 from monitor.inspection.arguments import AsJson, CollectionOption, TimeOption
@@ -213,7 +212,7 @@ def _note(row: HistoryRow) -> str:
     detail: Any = row.detail
     if row.kind == "alert":
         said = evidence.why(detail["rule"], detail)
-        if detail["event"] in DECISIONS and (decision := detail.get("decision")):
+        if decision := detail.get("decision"):
             said = f"by {decision['by']}" + (f", {decision['reason']}" if decision.get("reason") else "")
         return f"[{detail['colour']}]{plain(detail['rule'])} {detail['event']}[/]: {plain(said)}"
     if row.kind == "posterior":

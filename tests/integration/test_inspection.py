@@ -1,8 +1,10 @@
 """What inspectors see and decide: lists of alerts, histories as known at a time, the state of the chain."""
 
+import hashlib
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -26,6 +28,8 @@ from db.status import live_processes
 from models.classifier.crop_model import CropModel
 from models.classifier.network import ClassifierConfig, ModalityConfig, PseLtae
 from models.classifier.normalisation import Normaliser, Observations
+from monitor.alerts.decisions import decide
+from monitor.alerts.lifecycle import Alert, Logged, fold
 from monitor.errors import NotFound
 from monitor.inspection.posterior_course import posterior_course
 from terminal.errors import UserError
@@ -271,7 +275,7 @@ def test_by_default_the_user_of_the_machine_decides(alert: int, run: Run, monkey
 
 def test_a_dismissed_alert_stays_dismissed_while_its_departure_lasts(alert: int, connection: sa.Connection) -> None:
     later = LOADED + 30 * DAY
-    alerts.decide(connection, alert, "dismissed", "seen", "ben", later)
+    decide(connection, alert, "dismissed", "seen", "ben", later)
     add_event(connection, alert, "changed", "yellow", later + DAY)
     (row,) = known_alerts(connection, AlertFilter())
     assert (row.state, row.colour, row.decided_by) == ("dismissed", "yellow", "ben")
@@ -279,12 +283,12 @@ def test_a_dismissed_alert_stays_dismissed_while_its_departure_lasts(alert: int,
     add_event(connection, alert, "closed", "green", later + 2 * DAY)
     assert known_alerts(connection, AlertFilter()) == []
     with pytest.raises(alerts.NoOpenAlert, match="was closed on 2025-12-05"):
-        alerts.decide(connection, alert, "acknowledged", None, "ben", later + 3 * DAY)
+        decide(connection, alert, "acknowledged", None, "ben", later + 3 * DAY)
 
 
 def test_alerts_as_known_at_a_time(alert: int, connection: sa.Connection, run: Run) -> None:
     decided, closed = LOADED + 30 * DAY, LOADED + 40 * DAY
-    alerts.decide(connection, alert, "acknowledged", "on it", "anna", decided)
+    decide(connection, alert, "acknowledged", "on it", "anna", decided)
     connection.execute(sa.text("update alerts set state = 'closed', closed_at = :at, colour = 'green'"), {"at": closed})
     add_event(connection, alert, "closed", "green", closed)
     connection.commit()
@@ -308,6 +312,182 @@ def test_alerts_as_known_at_a_time(alert: int, connection: sa.Connection, run: R
 def test_several_alerts_up_to_one_that_cannot_be_decided(alert: int, run: Run) -> None:
     with pytest.raises(UserError, match=f"alert 99 is not stored.*; dismissed before it: {alert}$"):
         run("alerts", "dismiss", "99", str(alert), "--reason", "seen")
+
+
+def folded(connection: sa.Connection, key: int) -> Alert:
+    """The alert that its log makes, by the pure state machine."""
+    return fold(
+        Logged("person" if "decision" in row.evidence else "monitor", row.event, row.colour)  # type: ignore[arg-type]
+        for row in alerts.alert_log(connection, key)
+    )
+
+
+def stored(connection: sa.Connection, key: int) -> Alert:
+    row = connection.execute(
+        sa.text("select state::text, colour::text, confirmed_at, verified_at from alerts where alert_key = :key"),
+        {"key": key},
+    ).one()
+    return Alert(row.state, row.colour, row.confirmed_at is not None, row.verified_at is not None)
+
+
+def test_a_row_is_the_fold_of_its_log_after_every_decision(
+    alert: int, connection: sa.Connection, run: Run, tmp_path: Path
+) -> None:
+    photo = tmp_path / "field.jpg"
+    photo.write_bytes(b"seen")
+    key = str(alert)
+    for words, state in (
+        (["acknowledge", key], "acknowledged"),
+        (["assign", key, "--to", "dora"], "acknowledged"),
+        (["review", key], "in_review"),
+        (["request", key, "--why", "which crop?", "--until", "2025-12-01"], "information_requested"),
+        (
+            [
+                "answer",
+                key,
+                "--why",
+                "maize",
+                "--photo",
+                str(photo),
+                "--taken-at",
+                "2025-11-20",
+                "--position",
+                "5.1,52",
+            ],
+            "in_review",
+        ),
+        (["confirm", key, "--why", "seen"], "confirmed"),
+        (["comment", key, "--why", "letter sent"], "confirmed"),
+        (["reopen", key, "--why", "appeal"], "open"),
+        (["close", key, "--why", "paid back"], "closed"),
+        (["comment", key, "--why", "done"], "closed"),
+        (["reopen", key, "--why", "mistake"], "open"),
+        (["dismiss", key, "--why", "clover"], "dismissed"),
+    ):
+        done = run("alerts", *words, "--by", "anna")
+        assert done.exit_code == 0, done.output
+        connection.rollback()
+        found = stored(connection, alert)
+        assert (found.state, found) == (state, folded(connection, alert)), words
+        (known,) = known_alerts(connection, AlertFilter(with_closed=True))
+        assert known.state == state, words
+    shown = json.loads(run("alerts", "show", key, "--json").output)
+    (answer,) = [one["evidence"]["decision"] for one in shown["log"] if one["event"] == "answered"]
+    assert answer == {
+        "by": "anna",
+        "reason": "maize",
+        "answer": "photo",
+        "file": "field.jpg",
+        "sha256": hashlib.sha256(b"seen").hexdigest(),
+        "taken_at": "2025-11-20T00:00:00+00:00",
+        "position": [5.1, 52.0],
+    }
+    output = " ".join(run("alerts", "show", key).output.split())
+    for said in (
+        "opened by the monitor",
+        "requested by anna: which crop? (deadline 2025-12-01",
+        "dismissed by anna: clover",
+    ):
+        assert said in output
+    early = json.loads(run("alerts", "show", key, "--json", "--as-known-at", "2025-11-05").output)
+    assert [one["event"] for one in early["log"]] == ["opened"]
+
+
+@pytest.mark.parametrize(
+    ("before", "words", "says"),
+    [
+        ([], ["answer", "--why", "x"], "is open: it can be answered only where it is information requested"),
+        (["dismiss"], ["confirm", "--why", "x"], "is dismissed: it can be verified only where"),
+        (["close"], ["dismiss", "--why", "x"], "was closed on .*: nothing is left to decide"),
+        (["dismiss"], ["acknowledge", "--expect", "open"], "is dismissed by ben meanwhile, not open; see `alerts show"),
+    ],
+)
+def test_a_decision_that_the_state_does_not_allow(
+    alert: int, run: Run, before: list[str], words: list[str], says: str
+) -> None:
+    for command in before:
+        run("alerts", command, str(alert), "--why", "y", "--by", "ben")
+    with pytest.raises(UserError, match=says) as stopped:
+        run("alerts", words[0], str(alert), *words[1:])
+    assert len(str(stopped.value).splitlines()) == 1
+
+
+@pytest.mark.usefixtures("alert")
+@pytest.mark.parametrize("position", ["5", "200,1", "nan,1", "a,b"])
+def test_a_position_is_a_place_on_earth(position: str, run: Run) -> None:
+    assert "no position" in run("alerts", "answer", "1", "--why", "x", "--position", position).output
+
+
+@pytest.mark.parametrize(
+    "statement", ["update alert_events set colour = 'green'", "delete from alert_events", "truncate alert_events"]
+)
+@pytest.mark.usefixtures("alert")
+def test_nothing_leaves_the_log(statement: str, connection: sa.Connection) -> None:
+    with pytest.raises(sa.exc.DBAPIError, match="the log of alerts is append-only"):
+        connection.execute(sa.text(statement))
+
+
+def test_of_two_who_decide_at_once_the_second_hears_of_the_first(alert: int, dsn: str) -> None:
+    refused: list[str] = []
+
+    def second() -> None:
+        try:
+            with engine(dsn).begin() as other:
+                decide(other, alert, "verified", "seen", "ben", LOADED + 30 * DAY)
+        except alerts.NoOpenAlert as error:
+            refused.append(str(error))
+
+    with engine(dsn).begin() as first, engine(dsn).connect() as watching:
+        decide(first, alert, "acknowledged", None, "anna", LOADED + 30 * DAY)
+        thread = threading.Thread(target=second)
+        thread.start()
+        waits = sa.text("select count(*) from pg_locks where not granted")
+        for _ in range(200):
+            if watching.execute(waits).scalar_one():
+                break
+            time.sleep(0.05)
+        else:
+            pytest.fail("the second did not wait for the first")
+    thread.join(30)
+    assert refused == [f"alert {alert} is acknowledged by anna meanwhile, not open; see `alerts show {alert}`"]
+    with engine(dsn).connect() as after:
+        assert stored(after, alert) == folded(after, alert)
+
+
+def test_one_is_alive_for_a_parcel_and_rule(alert: int, connection: sa.Connection) -> None:
+    decide(connection, alert, "closed", "seen", "anna", LOADED)
+    connection.execute(
+        sa.text("""insert into alerts (parcel_key, rule, state, colour, confidence, departed_on, opened_at)
+                   select parcel_key, rule, 'open', colour, confidence, '2025-06-01', :at from alerts"""),
+        {"at": LOADED},
+    )
+    with pytest.raises(
+        alerts.NoOpenAlert, match=f"alert {alert} stays closed: alert .* is open for its parcel and rule"
+    ):
+        decide(connection, alert, "reopened", "again", "anna", LOADED)
+
+
+def test_a_large_field_comes_before_a_surer_small_one(alert: int, connection: sa.Connection, run: Run) -> None:
+    small = int(
+        connection.execute(
+            sa.text("""insert into alerts (parcel_key, rule, state, colour, confidence, departed_on, opened_at)
+                       values (:parcel, 'crop_mismatch', 'open', 'red', 0.99, '2025-05-01', :at) returning alert_key"""),
+            {"parcel": key_of(connection, "10984"), "at": LOADED},
+        ).scalar_one()
+    )
+    connection.execute(sa.text("update parcels set area_ha = 0.3 where source_id = '10984'"))
+    connection.execute(
+        sa.text("""insert into alert_events (alert_key, recorded_at, event, colour, confidence, evidence)
+                   values (:key, :at, 'opened', 'red', 0.99, cast(:evidence as jsonb))"""),
+        {"key": small, "at": LOADED, "evidence": json.dumps(EVIDENCE)},
+    )
+    connection.commit()
+
+    def listed(*words: str) -> list[int]:
+        return [json.loads(line)["alert_key"] for line in run("alerts", "--json", *words).output.splitlines()]
+
+    assert listed() == [alert, small]
+    assert listed("--order", "sure") == [small, alert]
 
 
 def test_lists_say_what_waits_for_what(connection: sa.Connection, run: Run) -> None:

@@ -84,7 +84,11 @@ def test_one_step_at_a_time(empty_dsn: str) -> None:
         "0011",
         "0014",
         "0015",
+<<<<<<< HEAD
         "0016",
+=======
+        "0017",
+>>>>>>> alerts
     ]
     seen = {}
     for revision in revisions:
@@ -93,6 +97,37 @@ def test_one_step_at_a_time(empty_dsn: str) -> None:
     for revision in reversed(revisions[:-1]):
         migrate.downgrade(empty_dsn, revision)
         assert snapshot(empty_dsn) == seen[revision]
+
+
+def test_the_log_of_alerts_keeps_what_is_stored(empty_dsn: str) -> None:
+    migrate.upgrade(empty_dsn, "0015")
+    with connect(empty_dsn) as connection:
+        for statement in (
+            "insert into seasons (name, starts_on, ends_on) values ('2025', '2025-01-01', '2025-12-31')",
+            "insert into regions (code) values ('r')",
+            """insert into parcels (collection, season_key, source_id, region_key, recorded_at)
+               select 'c', season_key, 'p', region_key, now() from seasons, regions""",
+            """insert into alerts (parcel_key, rule, state, colour, confidence, departed_on, opened_at)
+               select parcel_key, 'r', 'dismissed', 'red', 0.9, '2025-05-01', '2025-05-02' from parcels""",
+            """insert into alert_events (alert_key, recorded_at, event, colour, confidence, evidence)
+               select alert_key, day::timestamptz, event, colour, 0.9, '{"decision": {"by": "anna"}}'
+               from alerts, (values ('2025-05-03', 'dismissed'), ('2025-05-02', 'confirmed'), ('2025-05-02', 'opened')) e (day, event)""",
+        ):
+            connection.execute(statement.encode())
+    migrate.upgrade(empty_dsn, "0017")
+    with connect(empty_dsn) as connection:
+        log = [row[0] for row in connection.execute("select event from alert_events order by recorded_at, event_nr")]
+        assert log == ["opened", "confirmed", "dismissed"]
+        known = connection.execute("select state::text, decided_by from alerts_known()").fetchall()
+        assert known == [("dismissed", "anna")]
+        connection.execute("""insert into alert_events (alert_key, recorded_at, event, colour, confidence, evidence)
+                              select alert_key, '2025-05-03', e, 'red', 0.9, '{}' from alerts, unnest(array['reopened', 'reviewed']) e""")
+        connection.execute("update alerts set state = 'in_review'")
+        assert connection.execute("select max(event_nr) from alert_events").fetchone() == (5,)
+    migrate.downgrade(empty_dsn, "0015")
+    with connect(empty_dsn) as connection:
+        assert connection.execute("select state::text from alerts").fetchall() == [("acknowledged",)]
+        assert connection.execute("select count(*) from alert_events").fetchone() == (3,)
 
 
 REVISED_CURVE = """

@@ -24,11 +24,14 @@ from models.ndvi.inputs import ClearSeries, SarSeries
 from models.ndvi.network import GapConfig
 from models.ndvi.training import GapTrainingConfig, fit_gaps
 from monitor import schedule
+from monitor.alerts.decisions import decide
+from monitor.alerts.lifecycle import Event, Logged, fold
 from monitor.alerts.rules import RULES, VERDICTS
 from monitor.batch import ActiveModels, BatchContext
 from monitor.crop_progress import KnownStands
 from monitor.errors import NothingWorks
 from monitor.settings import MonitorSettings
+from monitor.stages import alerts as alert_stage
 from monitor.stages import markers
 from monitor.worker import Worker
 from training import season_models
@@ -307,6 +310,90 @@ def test_an_alert_moves_with_the_views_that_it_rests_on(world: World, classifier
     world.store(["p"], {110: 0.5}, revision=1)  # and neither was the next
     world.poll(152)
     assert [row[-1] for row in losses(world)] == [True]
+
+
+def decide_on_the_loss(world: World, event: Event) -> None:
+    with engine(world.dsn).begin() as connection:
+        ((key,),) = world.query("select alert_key from alerts where rule = 'early_loss'")
+        decide(connection, key, event, "seen", "anna", datetime(2025, 6, 1, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    ("decided", "state", "because"), [(None, "closed", "closed"), ("verified", "in_review", "flagged")]
+)
+def test_an_alert_whose_evidence_is_withdrawn_altogether(
+    world: World, classifier: CropModel, decided: Event | None, state: str, because: str
+) -> None:
+    world.activate("classifier", classifier)
+    world.store([f"n{nr}" for nr in range(N_NEIGHBOURS)], STANDING)
+    world.store(["p"], GREEN_THEN_LOST)
+    world.poll(150)
+    if decided:
+        decide_on_the_loss(world, decided)
+    world.store(["p"], dict.fromkeys([*GREEN_THEN_LOST][:-2]), revision=1)
+    world.poll(151)
+    assert [row[0] for row in losses(world)] == [state]
+    events = world.query(
+        "select event, evidence ->> 'because' from alert_events join alerts using (alert_key) "
+        "where rule = 'early_loss' order by event_nr"
+    )
+    assert events[-1] == (because, "evidence withdrawn")
+
+
+@pytest.mark.parametrize(("decided", "expected"), [("dismissed", ["closed"]), ("closed", ["closed"]), (None, ["open"])])
+def test_the_same_departure_alerts_once(
+    world: World, classifier: CropModel, decided: Event | None, expected: list[str]
+) -> None:
+    """What a person settled stays silent when its views come back; what nobody decided on is opened again."""
+    world.activate("classifier", classifier)
+    world.store([f"n{nr}" for nr in range(N_NEIGHBOURS)], STANDING)
+    world.store(["p"], GREEN_THEN_LOST)
+    world.poll(150)
+    if decided:
+        decide_on_the_loss(world, decided)
+    world.store(["p"], {115: 0.6}, revision=1)
+    world.poll(151)
+    assert [row[0] for row in losses(world)] == ["closed"]
+    world.store(["p"], {115: 0.2}, revision=2)
+    world.poll(152)
+    assert [row[0] for row in losses(world)] == expected
+    with engine(world.dsn).connect() as connection:
+        for key, current in world.query("select alert_key, state::text from alerts"):
+            log = alerts.alert_log(connection, key)
+            made = fold(
+                Logged("person" if "decision" in row.evidence else "monitor", row.event, row.colour)  # type: ignore[arg-type]
+                for row in log
+            )
+            assert made.state == current
+
+
+def test_alerts_of_a_batch_are_moved_together(
+    world: World, classifier: CropModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many statements for two alerts as for one."""
+    asked = []
+    move = alert_stage.move
+
+    def counted(batch: BatchContext) -> None:
+        count = 0
+
+        def statement(*_: object) -> None:
+            nonlocal count
+            count += 1
+
+        sa.event.listen(batch.connection, "before_cursor_execute", statement)
+        move(batch)
+        sa.event.remove(batch.connection, "before_cursor_execute", statement)
+        asked.append((batch.n_alert_events, count))
+
+    monkeypatch.setattr(alert_stage, "move", counted)
+    world.activate("classifier", classifier)
+    world.store([f"n{nr}" for nr in range(1, N_NEIGHBOURS)], STANDING)
+    world.store(["p", "n0"], GREEN_THEN_LOST)
+    world.poll(150)
+    assert len(losses(world)) == 2
+    assert sum(n for n, _ in asked) >= 4
+    assert max(n for _, n in asked) <= 5  # open and closed alerts; new alerts; first and second events
 
 
 @pytest.mark.parametrize("seed", range(3))

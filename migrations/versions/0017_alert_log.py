@@ -1,0 +1,14 @@
+"""The log of alerts is append-only, and knows the states of an inspection."""
+
+from migrations.script import run
+
+revision = "0017"
+down_revision = "0015"
+
+
+def upgrade() -> None:
+    run("0017_alert_log.up")
+
+
+def downgrade() -> None:
+    run("0017_alert_log.down")
