@@ -84,11 +84,8 @@ def test_one_step_at_a_time(empty_dsn: str) -> None:
         "0011",
         "0014",
         "0015",
-<<<<<<< HEAD
         "0016",
-=======
         "0017",
->>>>>>> alerts
     ]
     seen = {}
     for revision in revisions:
