@@ -123,7 +123,7 @@ def request(
 def answer(
     alert: Keys,
     why: Reason,
-    photo: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="a photo that answers")] = None,
+    photo: Annotated[Path | None, typer.Option(help="a photo that answers")] = None,
     taken_at: Annotated[
         datetime | None,
         typer.Option(parser=moment, metavar="TIME", help="when the photo was taken or the note written"),
@@ -137,11 +137,11 @@ def answer(
     """Record the answer to a request: what it says, and of a photo its time, position and SHA-256 (the file stays where it is)."""
     details: dict[str, Any] = {"answer": "photo" if photo else "note"}
     if photo:
-        with photo.open("rb") as file:
-            details |= {
-                "file": arguments.storable(photo.name),
-                "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-            }
+        try:
+            digest = hashlib.sha256(photo.read_bytes()).hexdigest()
+        except OSError as error:
+            raise NotFound(f"the photo {arguments.storable(str(photo))} cannot be read: {error.strerror}") from error
+        details |= {"file": arguments.storable(photo.name), "sha256": digest}
     if taken_at:
         details["taken_at"] = taken_at.isoformat()
     if position:
