@@ -18,7 +18,7 @@ from db.status import Group, live_processes, waiting_for
 from devstack.addresses import resolve_dsn
 from monitor.alerts import evidence
 from monitor.alerts.decisions import decide
-from monitor.alerts.lifecycle import Event, named
+from monitor.alerts.lifecycle import Event, named, named_decision
 from monitor.errors import NotFound
 from monitor.inspection import arguments
 from monitor.inspection.arguments import AsJson, CollectionOption, RuleOption, SeasonOption, TimeOption
@@ -219,11 +219,10 @@ def _entry(rule: str, entry: LogRow) -> str:
         because = entry.evidence.get("because")
         said = evidence.why(rule, entry.evidence)
         return f"{entry.event} by the monitor ({entry.colour}): {f'{because}; ' if because else ''}{said}"
-    what = "confirmed" if entry.event == "verified" else entry.event
     details = [f"{name.replace('_', ' ')} {value}" for name, value in decision.items() if name not in ("by", "reason")]
     reason = f": {decision['reason']}" if decision.get("reason") else ""
     more = f" ({', '.join(details)})" if details else ""
-    return f"{what} by {decision['by']}{reason}{more}"
+    return f"{named_decision(entry.event)} by {decision['by']}{reason}{more}"
 
 
 def _decide(
@@ -235,7 +234,7 @@ def _decide(
     details: Mapping[str, Any] | None = None,
 ) -> None:
     """Record one decision on several alerts, each in its own transaction: two locks at once could meet the monitor's."""
-    who, done, what = by or arguments.operator(), list[int](), "confirmed" if event == "verified" else event
+    who, done, what = by or arguments.operator(), list[int](), named_decision(event)
     for key in sorted(set(keys)):
         try:
             with engine(resolve_dsn()).begin() as connection:

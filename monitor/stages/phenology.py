@@ -39,7 +39,8 @@ def date_seasons(batch: BatchContext) -> None:
     last = int(np.flatnonzero(np.isfinite(curves.ndvi).any(axis=0))[-1])
     n_days = 1 + min(last, (season.ends_on - season.starts_on).days)  # a curve goes on after the season's end
     is_grass = np.array([(code or "").startswith(HCAT_GRASS) for code in batch.parcels.hcat_code])
-    configs = [GRASS if one else CROP for one in is_grass[np.searchsorted(batch.claim.parcel_keys, keys)].tolist()]
+    is_grass = is_grass[np.searchsorted(batch.claim.parcel_keys, keys)]
+    configs = [GRASS if one else CROP for one in is_grass.tolist()]
     is_complete = batch.now.date() > season.ends_on
     ndvi, sd = (of[rows, :n_days].astype(np.float64) for of in (curves.ndvi, curves.ndvi_sd))
     found = phenologies(np.arange(n_days), ndvi, sd, curves.is_observed[rows, :n_days], configs, is_complete)
@@ -49,10 +50,11 @@ def date_seasons(batch: BatchContext) -> None:
     is_other = (now != known.dates).any(axis=1) | (known.is_complete != is_complete)
     is_old = known.recorded_at <= np.datetime64((batch.now - timedelta(days=MEASURED_DAYS)).replace(tzinfo=None))
     due = np.flatnonzero(is_other | is_complete | is_old & (found.reason == OK))
-    up, down = (np.array([getattr(configs[nr], name) for nr in due.tolist()]) for name in ("share_up", "share_down"))
+    up = np.where(is_grass[due], GRASS.share_up, CROP.share_up)
+    down = np.where(is_grass[due], GRASS.share_down, CROP.share_down)
     measured = season_metrics(ndvi[due], sd[due], found.some(due), up, down, is_complete)
     is_new = is_other[due] | _moved(measured, known.measures[due], known.measures_sd[due])
-    changed = due[is_new]
+    changed, measured = due[is_new], SeasonMetrics(measured.value[is_new], measured.sd[is_new])
     first, never = np.datetime64(season.starts_on), np.datetime64("NaT")
     sos, pos, eos = (np.where(days == NONE, never, first + days) for days in now[changed].T[1:])
     batch.season_dates = SeasonDates(
@@ -62,9 +64,9 @@ def date_seasons(batch: BatchContext) -> None:
         pos,
         eos,
         is_complete,
-        measured.value[is_new],
-        measured.sd[is_new],
-        *_fitted(ndvi[changed], sd[changed], SeasonMetrics(measured.value[is_new], measured.sd[is_new]), is_complete),
+        measured.value,
+        measured.sd,
+        *_fitted(ndvi[changed], sd[changed], measured, is_complete),
     )
 
 

@@ -29,10 +29,10 @@ from models.classifier.crop_model import CropModel
 from models.classifier.network import ClassifierConfig, ModalityConfig, PseLtae
 from models.classifier.normalisation import Normaliser, Observations
 from monitor.alerts.decisions import decide
-from monitor.alerts.lifecycle import Alert, Logged, fold
 from monitor.errors import NotFound
 from monitor.inspection.posterior_course import posterior_course
 from terminal.errors import UserError
+from tests.alert_log import Alert, Logged, fold
 from training.library import registered
 
 ROOT = Path(__file__).parents[2]

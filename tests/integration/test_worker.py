@@ -25,7 +25,7 @@ from models.ndvi.network import GapConfig
 from models.ndvi.training import GapTrainingConfig, fit_gaps
 from monitor import schedule
 from monitor.alerts.decisions import decide
-from monitor.alerts.lifecycle import Event, Logged, fold
+from monitor.alerts.lifecycle import Event
 from monitor.alerts.rules import RULES, VERDICTS
 from monitor.batch import ActiveModels, BatchContext
 from monitor.crop_progress import KnownStands
@@ -34,6 +34,7 @@ from monitor.settings import MonitorSettings
 from monitor.stages import alerts as alert_stage
 from monitor.stages import markers
 from monitor.worker import Worker
+from tests.alert_log import Logged, fold
 from training import season_models
 
 START = date(2025, 1, 1)

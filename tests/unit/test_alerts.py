@@ -8,21 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor.alerts.evidence import LACKS_OBSERVATIONS
-from monitor.alerts.lifecycle import (
-    ALIVE,
-    Actor,
-    Alert,
-    Episode,
-    Event,
-    Logged,
-    OpenAlert,
-    Refused,
-    State,
-    after,
-    events,
-    fold,
-)
+from monitor.alerts.lifecycle import ALIVE, Actor, Episode, Event, OpenAlert, Refused, State, after, events
 from monitor.alerts.rules import Colour, Finding
+from tests.alert_log import Alert, Logged, fold
 
 
 def finding(colour: Colour | None) -> Finding:
