@@ -1,11 +1,26 @@
 drop index s2_observations_observed;
 drop index alerts_parcel;
-alter function s2_known(bigint, timestamptz, timestamptz, timestamptz)
-    set plan_cache_mode = force_custom_plan reset enable_seqscan;
-alter function s1_known(bigint, timestamptz, timestamptz, timestamptz)
-    set plan_cache_mode = force_custom_plan reset enable_seqscan;
-alter function ndvi_known(bigint, date, date, timestamptz)
-    set plan_cache_mode = force_custom_plan reset enable_seqscan;
+create or replace function s2_known(parcel bigint, from_ timestamptz, to_ timestamptz, as_known_at timestamptz)
+returns setof s2_observations language plpgsql volatile rows 80 set plan_cache_mode = force_custom_plan as $$
+begin
+    perform settled(as_known_at);
+    return query select * from s2_recorded_by(parcel, from_, to_, as_known_at);
+end
+$$;
+create or replace function s1_known(parcel bigint, from_ timestamptz, to_ timestamptz, as_known_at timestamptz)
+returns setof s1_observations language plpgsql volatile rows 80 set plan_cache_mode = force_custom_plan as $$
+begin
+    perform settled(as_known_at);
+    return query select * from s1_recorded_by(parcel, from_, to_, as_known_at);
+end
+$$;
+create or replace function ndvi_known(parcel bigint, from_ date, to_ date, as_known_at timestamptz)
+returns setof ndvi_daily language plpgsql volatile rows 300 set plan_cache_mode = force_custom_plan as $$
+begin
+    perform settled(as_known_at);
+    return query select * from ndvi_recorded_by(parcel, from_, to_, as_known_at);
+end
+$$;
 
 create or replace function ndvi_recorded_by(parcel bigint, from_ date, to_ date, at timestamptz)
 returns setof ndvi_daily language sql stable parallel safe rows 300 as $$

@@ -25,12 +25,38 @@ $$;
 
 -- Planned once for a connection, because a plan takes longer than the rows. The key serves whatever is asked, and chunks beyond a span
 -- of time are left out as the plan begins. A plan made while a chunk was small must not read it whole once it is large: no sequential scan.
-alter function s2_known(bigint, timestamptz, timestamptz, timestamptz)
-    set plan_cache_mode = force_generic_plan set enable_seqscan = off;
-alter function s1_known(bigint, timestamptz, timestamptz, timestamptz)
-    set plan_cache_mode = force_generic_plan set enable_seqscan = off;
-alter function ndvi_known(bigint, date, date, timestamptz)
-    set plan_cache_mode = force_generic_plan set enable_seqscan = off;
+--
+-- `planned_on` names the tables that the plan rests on. A function inlined into a plan hides them while the plan is being made: a chunk
+-- that is committed in those milliseconds would be missing from it, and from every answer of the connection, until the next chunk comes.
+-- Named in the statement, the table's change is noticed and the next call plans anew. Nothing reads it: a `with` that nobody asks is left out.
+
+create or replace function s2_known(parcel bigint, from_ timestamptz, to_ timestamptz, as_known_at timestamptz)
+returns setof s2_observations language plpgsql volatile rows 80
+set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+begin
+    perform settled(as_known_at);
+    return query with planned_on as (select from s2_observations)
+    select * from s2_recorded_by(parcel, from_, to_, as_known_at);
+end
+$$;
+create or replace function s1_known(parcel bigint, from_ timestamptz, to_ timestamptz, as_known_at timestamptz)
+returns setof s1_observations language plpgsql volatile rows 80
+set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+begin
+    perform settled(as_known_at);
+    return query with planned_on as (select from s1_observations)
+    select * from s1_recorded_by(parcel, from_, to_, as_known_at);
+end
+$$;
+create or replace function ndvi_known(parcel bigint, from_ date, to_ date, as_known_at timestamptz)
+returns setof ndvi_daily language plpgsql volatile rows 300
+set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+begin
+    perform settled(as_known_at);
+    return query with planned_on as (select from ndvi_months)
+    select * from ndvi_recorded_by(parcel, from_, to_, as_known_at);
+end
+$$;
 
 create or replace function parcel_history(
     parcel bigint, from_ timestamptz default '-infinity', to_ timestamptz default 'infinity',
@@ -46,6 +72,7 @@ declare
 begin
     perform settled(as_known_at);
     return query
+    with planned_on as (select from s2_observations, s1_observations, ndvi_months)
     select observed_at, 's2', o.recorded_at, o.relative_orbit, o.ndvi, o.ndvi_sd, 'observed',
            null::real, null::real, null::text, null::real,
            jsonb_build_object('revision', revision, 'n_clear', n_clear, 'clear_fraction', clear_fraction, 'scene_key', scene_key)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import numpy as np
 import psycopg
@@ -389,6 +389,50 @@ def test_a_store_that_takes_seconds_to_commit_is_waited_for(dsn: str) -> None:
         reader.execute("select settled(clock_timestamp() - interval '1 minute')")  # nothing can be recorded so long ago
         with pytest.raises(psycopg.errors.QueryCanceled):
             reader.execute("select settled(clock_timestamp())")
+
+
+def test_an_answer_as_known_at_a_time_has_every_chunk(dsn: str) -> None:
+    """Answers asked while chunks are being made, on plans that their connection keeps, are answered again."""
+    with engine(dsn).begin() as connection:
+        recording.take_the_databases_clock(connection)
+    stop, asked = threading.Event(), []
+    stored = """
+        insert into s1_observations (parcel_key, observed_at, relative_orbit, revision, is_withdrawn, n_pixels, available_at,
+                                     recorded_at, scene_key, direction, radiometry)
+        values (1, timestamptz '2000-01-01Z' + %s * interval '60 days', 15, 0, false, 10, %s, %s, 1, 'ascending', 'sigma0')"""
+
+    def write() -> None:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            for nr in range(1000):
+                with connection.transaction():
+                    at = connection.execute("select recording_begins(now())").fetchone()
+                    assert at is not None
+                    connection.execute(stored, (nr, *at, *at))
+                if stop.wait(0.005):
+                    break
+
+    def ask(query: LiteralString) -> None:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            while not stop.is_set():
+                at = connection.execute("select clock_timestamp()").fetchone()
+                assert at is not None
+                asked.append((query, at, connection.execute(query, at).fetchone()))
+
+    queries: tuple[LiteralString, ...] = (
+        "select count(*) from parcel_history(1, as_known_at => %s)",
+        "select count(*) from s1_known(1, '-infinity', 'infinity', %s)",
+    )
+    threads = [threading.Thread(target=write), *(threading.Thread(target=ask, args=(query,)) for query in queries)]
+    for thread in threads:
+        thread.start()
+    time.sleep(15)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        wrong = [(query, at) for query, at, answer in asked if connection.execute(query, at).fetchone() != answer]
+    assert len(asked) > 50
+    assert not wrong, f"{len(wrong)} of {len(asked)}, as {wrong[:2]}"
 
 
 def test_times_of_recording_only_rise(dsn: str) -> None:
