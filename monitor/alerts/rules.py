@@ -106,7 +106,7 @@ class Posteriors:
 class Finding:
     """The outcome of a rule for a parcel."""
 
-    rule: Rule
+    rule: str
     outcome: Outcome
     colour: Colour | None
     confidence: float | None
@@ -155,7 +155,8 @@ class Case:
 class Decisions:
     """What a rule decides of P parcels."""
 
-    rule: Rule
+    rule: str
+    """One of `RULES`, or the name of a policy's obligation."""
     cases: Sequence[Case]
     """The first that applies decides; the last applies to all."""
     departed_on: Days
