@@ -42,6 +42,9 @@ COMMANDS: Final = {
     ),
     "models": Place("training.commands", "app", "Train, list and activate models."),
     "monitor": Place("monitor.commands", "app", "Fold new observations into posteriors, curves and alerts."),
+    "policy": Place(
+        "monitor.policies.commands", "app", "What an agency asks of parcels: check, explain, try, put in force."
+    ),
     "alerts": Place("monitor.inspection.alert_commands", "app", "What departs, and what people decide on it."),
     "history": Place(
         "monitor.inspection.history_command", "history", "All that is known of a parcel, or was known at a time."

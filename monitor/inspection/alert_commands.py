@@ -68,6 +68,7 @@ def alerts(
         return
     with engine(resolve_dsn()).connect() as connection:
         groups = arguments.groups(connection, season, collection)
+        arguments.require_rule(connection, rule)
         wanted = AlertFilter(season, collection, rule, with_closed)
         rows = store.known_alerts(connection, wanted, as_known_at, limit + 1, order.value)
         live = live_processes(connection)

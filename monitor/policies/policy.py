@@ -145,7 +145,8 @@ def read_policy(file: Path) -> Policy:
         plain = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise PolicyError(f"{file}: not TOML: {error}") from error
-    for nr, obligation in enumerate(plain.get("obligation", [])):
+    asked = plain.get("obligation")
+    for nr, obligation in enumerate(asked if isinstance(asked, list) else []):
         _list_parcels(file, text, nr, obligation)
     try:
         return Policy.model_validate(plain)
