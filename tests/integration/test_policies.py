@@ -51,8 +51,8 @@ def run(dsn: str, monkeypatch: pytest.MonkeyPatch) -> Run:
     return lambda *words: CliRunner().invoke(parcelwatch.app, list(words), catch_exceptions=False)
 
 
-@pytest.fixture
-def season(dsn: str) -> int:
+@pytest.fixture(autouse=True)
+def season(dsn: str) -> None:
     now = datetime(2025, 1, 1, tzinfo=UTC)
     with engine(dsn).begin() as connection:
         recording.take_the_callers_clock(connection)
@@ -62,7 +62,6 @@ def season(dsn: str) -> int:
             for name, crop in (("ploughed", "265"), ("mown", "265"), ("wheat", "1"))
         ]
         upsert_parcels(connection, "test", stored, rows, now, now)
-    return stored.season_key
 
 
 def on(day: int) -> datetime:
@@ -109,7 +108,7 @@ def lights(dsn: str, rule: str) -> dict[str, str]:
 VIEWS = ((60, 0.6), (80, 0.7), (120, 0.2), (135, 0.2))
 
 
-def test_a_policy_is_asked_without_any_model(dsn: str, season: int, run: Run, tmp_path: Path) -> None:
+def test_a_policy_is_asked_without_any_model(dsn: str, run: Run, tmp_path: Path) -> None:
     file = tmp_path / "p.toml"
     file.write_text(POLICY)
     assert "2 obligations" in run("policy", "check", str(file)).output
@@ -139,7 +138,7 @@ def test_a_policy_is_asked_without_any_model(dsn: str, season: int, run: Run, tm
     assert lights(dsn, "cover")["wheat"] == "NOT_VALID"
 
 
-def test_a_trial_says_what_was_known_on_each_day(dsn: str, season: int, run: Run, tmp_path: Path) -> None:
+def test_a_trial_says_what_was_known_on_each_day(dsn: str, run: Run, tmp_path: Path) -> None:
     file, out = tmp_path / "p.toml", tmp_path / "alerts.csv"
     file.write_text(POLICY)
     for day, ndvi in VIEWS:
@@ -159,7 +158,7 @@ def test_a_trial_says_what_was_known_on_each_day(dsn: str, season: int, run: Run
     assert "tried" in run("policy", "try", str(file), "--season", "2025").output
 
 
-def test_a_trial_finds_what_the_monitor_finds(dsn: str, season: int, run: Run, tmp_path: Path) -> None:
+def test_a_trial_finds_what_the_monitor_finds(dsn: str, run: Run, tmp_path: Path) -> None:
     file = tmp_path / "p.toml"
     file.write_text(POLICY)
     run("policy", "activate", str(file), "--season", "2025", "--why", "spring")
@@ -177,7 +176,7 @@ def test_a_trial_finds_what_the_monitor_finds(dsn: str, season: int, run: Run, t
     assert said["tried"]["2025-05-16"]["red"] == 1
 
 
-def test_what_was_in_force_is_never_changed(dsn: str, season: int, run: Run, tmp_path: Path) -> None:
+def test_what_was_in_force_is_never_changed(dsn: str, run: Run, tmp_path: Path) -> None:
     file = tmp_path / "p.toml"
     file.write_text(POLICY)
     activate = ("policy", "activate", str(file), "--season", "2025", "--why", "spring", "--by", "ann")

@@ -70,7 +70,7 @@ def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, old: str, new: str,
 def test_what_is_no_policy_is_said_in_a_line(tmp_path: Path, content: bytes, said: str) -> None:
     file = tmp_path / "p.toml"
     file.write_bytes(content)
-    with pytest.raises(PolicyError, match="p.toml") as caught:
+    with pytest.raises(PolicyError, match=r"p\.toml") as caught:
         read_policy(file)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
