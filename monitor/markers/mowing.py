@@ -45,15 +45,18 @@ COHERENCE_RISE: Final = 0.05
 """Least rise of coherence (Sen4CAP L4C)."""
 STEP_Z: Final = (1.0, 3.5)
 """Steps in sd at which radar begins to count and says all that it can: at 3.5 noise alone gives 2 in 10,000."""
-COHERENCE_DAYS: Final = (24, 18)
-"""Before and after, over which coherence is compared: it stays higher for 24 to 36 days, most in the first pairs (Tamm et al. 2016)."""
-BACKSCATTER_DAYS: Final = (18, 12)
+RADAR_BIN: Final = 3
+"""Days in which radar is taken together: half of the time between two passes of an orbit."""
+COHERENCE_SPANS: Final = ((0, 6), (-8, 0), (8, 16))
+"""Bins from the first pair on, and those before and after with which they are compared: coherence stays higher for 24 to 36 days, most in
+the first pairs (Tamm et al. 2016), then falls as grass grows back. What stays high is autumn, or soil."""
+BACKSCATTER_SPANS: Final = ((0, 4), (-6, 0))
 COHERENCE_NOISE, BACKSCATTER_NOISE_DB = 0.03, 0.3
 """Least sd of a parcel's mean coherence, and of VH - VV in dB: speckle of a field of about a hectare."""
 GAP_DAYS: Final = (10, 25)
 """Gaps between clear views at which radar alone begins to count and counts in full: a cut is seen for about 20 days (Sinergise)."""
-RADAR_SEASON: Final = (105, 288)
-"""Days of the year on which radar alone may find a cut, mid April to mid October: in winter short grass, frost and rain move coherence."""
+RADAR_SEASON: Final = (105, 273)
+"""Days of the year on which radar alone may find a cut, mid April to September: from then to spring coherence rises over all short grass."""
 APART_DAYS: Final = 15
 """Two events are at least so far apart (the clear width of Schwieder et al. 2022)."""
 MOST_EVENTS: Final = 9
@@ -175,16 +178,27 @@ def _grid(views: OrderedViews, radar: RadarViews | None, first: int, n_days: int
     fall = falls(views, noise(views))
     optical, which = _by_day(fall, first, shape)
     nothing: Floats = np.zeros(shape)
-    coherence = rise = backscatter = is_radar = nothing
+    rise = backscatter = is_radar = nothing
     if radar is not None:
-        day = radar.days.astype("M8[D]").astype(np.int64) - first
-        rise, is_radar = _rise(radar, day, shape)
-        coherence = RADAR_MOST * _counts(rise)
-        ratio = radar.vh_db.astype(np.float64) - radar.vv_db
-        step = steps(series(radar.parcel, day, radar.orbit, ratio), shape, *BACKSCATTER_DAYS, BACKSCATTER_NOISE_DB)
-        backscatter = BACKSCATTER_MOST * _counts(-step.z)
+        day = radar.days.astype("M8[D]").astype(np.int64)
+        bins = day // RADAR_BIN - first // RADAR_BIN  # by the calendar, so that no bin depends on the batch
+        binned = (shape[0], (first + n_days - 1) // RADAR_BIN - first // RADAR_BIN + 1)
+        offset = first % RADAR_BIN
+        rise, is_radar, backscatter = (
+            np.repeat(one, RADAR_BIN, axis=1)[:, offset : offset + n_days]
+            for one in (*_rise(radar, bins, binned), _ratio(radar, bins, binned))
+        )
     before, after, may_stand = _between(views, first, shape)
+    coherence = RADAR_MOST * _counts(rise)
     return _Grid(optical, which, before, after, coherence, rise, backscatter, is_radar > 0, may_stand), fall
+
+
+def _ratio(radar: RadarViews, bins: Ints, shape: tuple[int, int]) -> Floats:
+    """Return (P, D) the confidence of a cut by the fall of VH against VV."""
+    of = series(radar.parcel, bins, radar.orbit, radar.vh_db - radar.vv_db)
+    one, before = BACKSCATTER_SPANS
+    (step,) = steps(of, shape, one, [before], BACKSCATTER_NOISE_DB)
+    return BACKSCATTER_MOST * _counts(-step.z)
 
 
 def _by_day(fall: Falls, first: int, shape: tuple[int, int]) -> tuple[Floats, Ints]:
@@ -224,36 +238,35 @@ def _of_year(first: int, n_days: int) -> Ints:
     return np.asarray((day - day.astype("M8[Y]")).astype(np.int64) + 1)
 
 
-def _rise(radar: RadarViews, day: Ints, shape: tuple[int, int]) -> tuple[Floats, Floats]:
+def _rise(radar: RadarViews, bins: Ints, shape: tuple[int, int]) -> tuple[Floats, Floats]:
     """Return (P, D) the rise of coherence that a cut on a day would cause, in sd, and 1 where coherence watches the day."""
-    parcel, day = (np.concatenate([one, one]) for one in (radar.parcel, day))
+    parcel, bins = (np.concatenate([one, one]) for one in (radar.parcel, bins))
     orbit = np.concatenate([2 * radar.orbit, 2 * radar.orbit + 1])
-    of = series(parcel, day, orbit, np.concatenate([radar.coherence_vv, radar.coherence_vh]))
-    step = steps(of, shape, *COHERENCE_DAYS, COHERENCE_NOISE)
+    of = series(parcel, bins, orbit, np.concatenate([radar.coherence_vv, radar.coherence_vh]))
+    one, before, after = COHERENCE_SPANS
+    step, fall = steps(of, shape, one, [before, after], COHERENCE_NOISE)
     # Both polarisations see the same scatterers: two count as one.
     channels = np.zeros((shape[0], 2))
     for nr, values in enumerate((radar.coherence_vv, radar.coherence_vh)):
         channels[radar.parcel[np.isfinite(values)], nr] = 1
-    z = step.z / np.sqrt(np.maximum(channels.sum(axis=1), 1))[:, None]
-    days = _pair_days(of, shape[0])
+    z = np.where(fall.size < 0, 0, step.z) / np.sqrt(np.maximum(channels.sum(axis=1), 1))[:, None]
+    days = _pair_bins(of, shape[0])
     return _earlier(z * (step.size >= COHERENCE_RISE), days), _earlier(np.isfinite(step.size) * 1.0, days)
 
 
-def _pair_days(of: Series, n_parcels: int) -> Ints:
-    """Return (P,) days between the passes of a pair: 12 where no orbit is seen more often, else 6."""
+def _pair_bins(of: Series, n_parcels: int) -> Ints:
+    """Return (P,) bins between the passes of a pair: of 12 days where no orbit is seen more often, else of 6."""
     same = (of.parcel[1:] == of.parcel[:-1]) & (of.slot[1:] == of.slot[:-1]) & (of.day[1:] > of.day[:-1])
-    least = np.full(n_parcels, 6)
     spacing = np.full(n_parcels, 10**6)
     np.minimum.at(spacing, of.parcel[1:][same], np.diff(of.day)[same])
-    least[(spacing >= 11) & (spacing <= 13)] = 12
-    return least
+    return np.where(spacing == 12 // RADAR_BIN, 12, 6) // RADAR_BIN
 
 
-def _earlier(of: Floats, days: Ints) -> Floats:
-    """Return (P, D) moved to earlier days: the first pair whose two passes follow a cut is dated so many days after it."""
+def _earlier(of: Floats, bins: Ints) -> Floats:
+    """Return (P, D) moved to earlier bins: the first pair whose two passes follow a cut is dated so many after it."""
     moved = np.zeros_like(of)
-    for n in np.unique(days):
-        moved[days == n, :-n] = of[days == n, n:]
+    for n in np.unique(bins):
+        moved[bins == n, :-n] = of[bins == n, n:]
     return moved
 
 

@@ -16,7 +16,6 @@ from typing import Final
 import numpy as np
 
 from monitor.alerts.neighbours import VEGETATION_NDVI, Bools, Ints
-from monitor.alerts.rules import LOSS_NDVI
 from monitor.markers.clear_views import OrderedViews, noise
 from monitor.markers.form import Floats
 
@@ -38,15 +37,21 @@ BESIDE_DAYS: Final = (12, 25)
 """Days over which the decline before and after is taken: less than the 3 weeks between two cuts at their closest, and about as long."""
 LEAST_SPAN: Final = 8
 """Days between two views that a decline needs: over fewer, noise is steeper than senescence."""
+MOST_SPAN: Final = 40
+"""And at most: over more, a decline is an average of seasons."""
 CONFIRM_DAYS: Final = 12
 """A fall is confirmed by the next clear view of so many days (Sen4CAP L4B: the next clear image; two revisits)."""
-BACK: Final = (0.5, 0.8)
+BACK: Final = (0.7, 0.95)
 """Share of a fall that is back on that view: below the first it was a cut, above the second hidden cloud."""
+REGROWN_A_DAY: Final = 0.025
+"""Share of a fall by which these grow with each day from the sixth on: half of a sward that takes 20 days to grow back (Sinergise)."""
 UNCONFIRMED: Final = 0.75
 """Factor on the confidence of a fall whose low is a single view: on about one view in a hundred the mask missed a cloud, one in five to ten
 falls between cuts."""
+BARE_NDVI: Final = 0.25
+"""Stubble of grass stays above it, bare soil below (chosen between soil, 0.1 to 0.2, and the lowest stubble of hay meadows, 0.4)."""
 LOST_DAYS: Final = 30
-"""Stubble of grass is green again by then."""
+"""Stubble of grass is green again by then: what has no vegetation from 8 days on was harvested or ploughed."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +103,19 @@ def _pairs(views: OrderedViews) -> tuple[Ints, Ints]:
 
 
 def _decline(views: OrderedViews, at: Ints, side: int) -> Floats:
-    """Return (F,) the NDVI a day lost before (-1) or after (1) some views, the least of the spans; 0 where none is seen or it grows."""
+    """Return (F,) the NDVI a day lost before (-1) or after (1) some views, the least of the spans; 0 where none is seen or it grows.
+
+    A span ends at the view nearest to it that is at least 8 days away; where none is within it, at the next one further off.
+    """
     found = np.full(len(at), np.inf)
     for days in BESIDE_DAYS:
         other = views.at_or_after(at, days) if side < 0 else views.at_or_before(at, days)
+        further = np.clip(other + side, 0, len(views.day) - 1)
+        is_near = np.abs(views.day[other] - views.day[at]) < LEAST_SPAN
+        other = np.where(is_near & (views.parcel[further] == views.parcel[at]), further, other)
         span = np.abs(views.day[other] - views.day[at])
         lost = side * (views.ndvi[at] - views.ndvi[other]) / np.maximum(span, 1)
-        found = np.where(span >= LEAST_SPAN, np.minimum(found, lost), found)
+        found = np.where((span >= LEAST_SPAN) & (span <= MOST_SPAN), np.minimum(found, lost), found)
     return np.where(np.isfinite(found), np.maximum(found, 0), 0.0)
 
 
@@ -115,13 +126,14 @@ def _confirmed(views: OrderedViews, first: Ints, last: Ints) -> Floats:
     is_seen = (views.parcel[following] == views.parcel[last]) & (following > last)
     days = np.where(is_seen, views.day[following] - views.day[last], CONFIRM_DAYS + 1)
     back = (views.ndvi[following] - views.ndvi[last]) / fall
-    lenient = np.maximum(0, days - 6) * 0.05  # a sward is half grown back in ten days more
+    lenient = np.maximum(0, days - 6) * REGROWN_A_DAY
     factor = np.clip((BACK[1] + lenient - back) / (BACK[1] - BACK[0]), 0, 1)
     return np.where(days <= CONFIRM_DAYS, factor, UNCONFIRMED)
 
 
 def _is_lost(views: OrderedViews, last: Ints) -> Bools:
-    """Return (F,) whether nothing green is left after a fall, nor comes back."""
-    is_bare = views.ndvi[last] < LOSS_NDVI
+    """Return (F,) whether a fall ends on bare soil, or nothing is green 8 to 30 days later."""
     later = [views.at_or_before(last, days) for days in (*BESIDE_DAYS, LOST_DAYS)]
-    return np.asarray(is_bare & (np.max([views.ndvi[one] for one in later], axis=0) < VEGETATION_NDVI))
+    seen = [np.where(views.day[one] - views.day[last] >= LEAST_SPAN, views.ndvi[one], -1.0) for one in later]
+    greenest = np.max(seen, axis=0)
+    return np.asarray((views.ndvi[last] < BARE_NDVI) | ((greenest >= 0) & (greenest < VEGETATION_NDVI)))

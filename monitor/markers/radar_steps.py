@@ -1,19 +1,23 @@
-"""Steps in a radar series: the mean of the days after against the days before, orbit by orbit.
+"""Steps in a radar series: the mean over some days against that over others, orbit by orbit.
 
-    step_o(d) = mean x_o in [d, d + after) - mean x_o in [d - before, d)
-    step = sum_o w_o step_o / sum_o w_o        w_o = n_after n_before / (n_after + n_before)
+    step_o(d) = mean x_o in the days of one span from d - mean x_o in those of another
+    step = sum_o w_o step_o / sum_o w_o        w_o = n_one n_other / (n_one + n_other)
     z    = step sqrt(sum_o w_o) / s            s: noise, from differences of neighbouring passes of an orbit
 
 An orbit is compared with itself alone: levels of two orbits differ by their incidence angle, steps do not.
-Shapes: (P, D) days from a first one.
+Shapes: (P, D) bins of some days from a first one; what is a day here is a bin.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from monitor.alerts.neighbours import Ints
 from monitor.markers.form import Floats
+
+Span = tuple[int, int]
+"""First day from d on, and the one behind the last."""
 
 
 @dataclass(frozen=True)
@@ -51,32 +55,49 @@ def series(parcel: Ints, day: Ints, orbit: Ints, value: Floats) -> Series:
     return Series(parcel, day, slot, value)
 
 
-def steps(of: Series, shape: tuple[int, int], before: int, after: int, floor: float) -> Steps:
-    """Return the steps of P parcels on D days; noise is at least `floor`."""
-    n_parcels, n_days = shape
-    total, weight = np.zeros(shape), np.zeros(shape)
+def steps(of: Series, shape: tuple[int, int], one: Span, others: Sequence[Span], floor: float) -> list[Steps]:
+    """Return the steps of P parcels on D days from each of other spans to one; noise is at least `floor`."""
+    total, weight = np.zeros((2, len(others), *shape))
+    cell = of.parcel * shape[1] + of.day
     for slot in range(int(of.slot.max(initial=-1)) + 1):
         mine = of.slot == slot
-        cell = of.parcel[mine] * n_days + of.day[mine]
-        n = np.bincount(cell, minlength=n_parcels * n_days).reshape(shape)
-        x = np.bincount(cell, weights=of.value[mine], minlength=n_parcels * n_days).reshape(shape)
-        n_before, n_after = _window(n, -before, 0), _window(n, 0, after)
-        w = n_before * n_after / np.maximum(n_before + n_after, 1)
-        step = _window(x, 0, after) / np.maximum(n_after, 1) - _window(x, -before, 0) / np.maximum(n_before, 1)
-        total += w * step
-        weight += w
+        n = _sums(np.bincount(cell[mine], minlength=shape[0] * shape[1]).reshape(shape))
+        x = _sums(np.bincount(cell[mine], weights=of.value[mine], minlength=shape[0] * shape[1]).reshape(shape))
+        n_one = _over(n, one)
+        mean_one = _over(x, one) / np.maximum(n_one, 1)
+        for nr, other in enumerate(others):
+            n_other = _over(n, other)
+            w = n_other * n_one / np.maximum(n_other + n_one, 1)
+            total[nr] += w * (mean_one - _over(x, other) / np.maximum(n_other, 1))
+            weight[nr] += w
+    sd = np.maximum(_noise(of, shape[0]), floor)[:, None]
     size = np.where(weight > 0, total / np.where(weight > 0, weight, 1), np.nan)
-    sd = np.maximum(_noise(of, n_parcels), floor)
-    return Steps(size, np.nan_to_num(size) * np.sqrt(weight) / sd[:, None])
+    z = total / np.sqrt(np.where(weight > 0, weight, 1)) / sd
+    return [Steps(*both) for both in zip(size, z, strict=True)]
 
 
-def _window(of: Floats | Ints, first: int, end: int) -> Floats:
-    """Return (P, D) the sums of the columns d + first to d + end - 1."""
-    n_days = of.shape[1]
-    sums = np.zeros((len(of), n_days + 1))
+def _sums(of: Floats | Ints) -> Floats:
+    """Return (P, D + 1) the sums of all columns before each."""
+    sums = np.zeros((len(of), of.shape[1] + 1))
     np.cumsum(of, axis=1, out=sums[:, 1:])
-    low, high = (np.clip(np.arange(n_days) + edge, 0, n_days) for edge in (first, end))
-    return sums[:, high] - sums[:, low]
+    return sums
+
+
+def _over(sums: Floats, span: Span) -> Floats:
+    """Return (P, D) the sums of the columns d + first to d + end - 1 of a span."""
+    return _moved(sums, span[1]) - _moved(sums, span[0])
+
+
+def _moved(sums: Floats, by: int) -> Floats:
+    """Return (P, D) the sums up to each column moved by some, the first or last one beyond the edge."""
+    n_days = sums.shape[1] - 1
+    out = np.empty((len(sums), n_days))
+    by = max(-n_days, min(by, n_days))
+    if by >= 0:
+        out[:, : n_days - by], out[:, n_days - by :] = sums[:, by:n_days], sums[:, -1:]
+    else:
+        out[:, -by:], out[:, :-by] = sums[:, : n_days + by], sums[:, :1]
+    return out
 
 
 def _noise(of: Series, n_parcels: int) -> Floats:
