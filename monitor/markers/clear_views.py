@@ -54,13 +54,14 @@ class OrderedViews:
 
 
 def ordered(parcel: Ints, days: Days, ndvi: Floats, n_parcels: int) -> OrderedViews:
-    """Return views in order, the greener one of two on a day, without what is NaN."""
-    seen = np.isfinite(ndvi) & ~np.isnat(days)
-    parcel, day, ndvi = parcel[seen], days[seen].astype("M8[D]").astype(np.int64), ndvi[seen].astype(np.float64)
-    order = np.lexsort((ndvi, day, parcel))
-    parcel, day, ndvi = parcel[order], day[order], ndvi[order]
-    is_last = np.append((parcel[1:] != parcel[:-1]) | (day[1:] != day[:-1]), True)[: len(parcel)]
-    return OrderedViews(parcel[is_last], day[is_last], ndvi[is_last], n_parcels)
+    """Return views in order, the greener one of two on a day, without what is NaN; NDVI in whole ten-thousandths."""
+    seen = np.isfinite(ndvi) & (np.abs(ndvi) <= 1) & ~np.isnat(days)
+    value = np.rint(ndvi[seen] * 1e4).astype(np.int64) + 10_000
+    key = np.sort(parcel[seen] * _APART + days[seen].astype("M8[D]").astype(np.int64) << 15 | value)
+    axis = key >> 15
+    is_last = np.append(axis[1:] != axis[:-1], True)[: len(axis)]
+    axis, value = axis[is_last], (key[is_last] & (1 << 15) - 1) - 10_000
+    return OrderedViews(axis // _APART, axis % _APART, value / 1e4, n_parcels)
 
 
 def without_leaks(views: OrderedViews) -> OrderedViews:
@@ -82,14 +83,16 @@ def noise(views: OrderedViews) -> Floats:
     share = (t[1:-1] - t[:-2]) / span
     off = v[1:-1] - (1 - share) * v[:-2] - share * v[2:]
     scale = np.sqrt(1 + share**2 + (1 - share) ** 2)
-    return _median(np.abs(off / scale)[near], parcel[1:-1][near], views.n_parcels)
+    found = 1.4826 * medians(np.abs(off / scale)[near], parcel[1:-1][near], views.n_parcels, least=5)
+    return np.asarray(np.clip(np.nan_to_num(found, nan=NOISE[0]), *NOISE))
 
 
-def _median(values: Floats, parcel: Ints, n_parcels: int) -> Floats:
-    """Return (P,) the sd of normal values whose absolute values are given, from their median, within `NOISE`."""
-    order = np.lexsort((values, parcel))
+def medians(values: Floats, parcel: Ints, n_parcels: int, least: int) -> Floats:
+    """Return (P,) the medians of values of 0 to 100, NaN of fewer than `least`.
+
+    Sorted as whole millionths behind the parcel's number: ten times as fast as by two keys.
+    """
+    key = np.sort(parcel << 27 | np.rint(values * 1e6).astype(np.int64))
     n = np.bincount(parcel, minlength=n_parcels)
-    first = np.cumsum(n) - n
-    middle = np.where(n > 0, first + n // 2, 0)
-    found = np.append(values[order], 0.0)[np.minimum(middle, len(values))]
-    return np.clip(np.where(n >= 5, 1.4826 * found, NOISE[0]), *NOISE)
+    middle = np.append(key, 0)[np.minimum(np.cumsum(n) - n + n // 2, len(key))]
+    return np.where(n >= least, (middle & (1 << 27) - 1) / 1e6, np.nan)

@@ -56,7 +56,7 @@ COHERENCE_NOISE, BACKSCATTER_NOISE_DB = 0.03, 0.3
 GAP_DAYS: Final = (10, 25)
 """Gaps between clear views at which radar alone begins to count and counts in full: a cut is seen for about 20 days (Sinergise)."""
 RADAR_SEASON: Final = (105, 273)
-"""Days of the year on which radar alone may find a cut, mid April to September: from then to spring coherence rises over all short grass."""
+"""Days of the year on which radar alone may find a cut, mid April to September: then coherence rises over all short grass."""
 APART_DAYS: Final = 15
 """Two events are at least so far apart (the clear width of Schwieder et al. 2022)."""
 MOST_EVENTS: Final = 9
@@ -69,7 +69,7 @@ SUPPORT: Final = 0.02
 """Confidence above which a sensor is said to have seen an event."""
 RADAR_DAYS: Final = 6
 """Days around an event of radar alone between which it lies: passes of an orbit are 6 or 12 days apart."""
-_BLOCK: Final = 512
+_BLOCK: Final = 256
 """Parcels at once, so that their days stay in the processor's cache."""
 _EPOCH: Final = np.datetime64(0, "D")
 
@@ -148,7 +148,8 @@ def mowing(views: ClearViews, radar: RadarViews | None = None, applies: Bools | 
 def _sorted(radar: RadarViews | None) -> RadarViews | None:
     if radar is None or not len(radar.parcel):
         return None
-    return radar.only(np.argsort(radar.parcel, kind="stable"))
+    is_sorted = (radar.parcel[1:] >= radar.parcel[:-1]).all()
+    return radar if is_sorted else radar.only(np.argsort(radar.parcel, kind="stable"))
 
 
 def _span(views: OrderedViews, radar: RadarViews | None) -> tuple[int, int]:
@@ -240,16 +241,14 @@ def _of_year(first: int, n_days: int) -> Ints:
 
 def _rise(radar: RadarViews, bins: Ints, shape: tuple[int, int]) -> tuple[Floats, Floats]:
     """Return (P, D) the rise of coherence that a cut on a day would cause, in sd, and 1 where coherence watches the day."""
-    parcel, bins = (np.concatenate([one, one]) for one in (radar.parcel, bins))
-    orbit = np.concatenate([2 * radar.orbit, 2 * radar.orbit + 1])
-    of = series(parcel, bins, orbit, np.concatenate([radar.coherence_vv, radar.coherence_vh]))
+    channels = np.stack([radar.coherence_vv, radar.coherence_vh])
+    seen = np.isfinite(channels)
+    mean = np.where(seen, channels, 0).sum(axis=0) / np.where(seen.any(axis=0), seen.sum(axis=0), np.nan)
+    # Both polarisations see the same scatterers, at levels of their own: a mean of two is not compared with one alone.
+    of = series(radar.parcel, bins, 4 * radar.orbit + 2 * seen[0] + seen[1], mean)
     one, before, after = COHERENCE_SPANS
     step, fall = steps(of, shape, one, [before, after], COHERENCE_NOISE)
-    # Both polarisations see the same scatterers: two count as one.
-    channels = np.zeros((shape[0], 2))
-    for nr, values in enumerate((radar.coherence_vv, radar.coherence_vh)):
-        channels[radar.parcel[np.isfinite(values)], nr] = 1
-    z = np.where(fall.size < 0, 0, step.z) / np.sqrt(np.maximum(channels.sum(axis=1), 1))[:, None]
+    z = np.where(fall.size < 0, 0, step.z)
     days = _pair_bins(of, shape[0])
     return _earlier(z * (step.size >= COHERENCE_RISE), days), _earlier(np.isfinite(step.size) * 1.0, days)
 
