@@ -21,8 +21,9 @@ import numpy as np
 
 from db.parcels import DeclaredParcels
 from monitor.alerts.evidence import LACKS_OBSERVATIONS
-from monitor.alerts.neighbours import VEGETATION_NDVI, Bools, Days, Ints
+from monitor.alerts.neighbours import VEGETATION_NDVI, Bools, Days
 from monitor.alerts.rules import GREEN, LOSS_NDVI, NOT_EXECUTED, NOT_VALID, RED, YELLOW, Case, ClearViews, Decisions
+from monitor.alerts.runs import Runs, longest_runs
 from monitor.policies.policy import Kind, Obligation, Selection
 
 LEVEL: Final[Mapping[Kind, float]] = {
@@ -89,41 +90,9 @@ def decide(obligation: Obligation, asked: Asked, views: ClearViews, today: Days)
     return Decisions(obligation.name, [not_asked, too_early, *decided.cases], decided.departed_on)
 
 
-@dataclass(frozen=True)
-class _Runs:
-    """Each parcel's longest run of views under a mask, arrays (P,): first and last day (NaT where there is none), views."""
-
-    first: Days
-    last: Days
-    n: Ints
-
-    @property
-    def days(self) -> Ints:
-        """Return from the first to the last view, both counted; 0 where there is none."""
-        return np.where(self.n > 0, (self.last - self.first).astype(np.int64) + 1, 0)
-
-
-def longest_runs(views: ClearViews, which: Bools, inside: Bools, longest_gap: int | None = None) -> _Runs:
-    """Return each parcel's longest run of consecutive views `inside` (N,) that are under a mask (N,); of equal ones the first."""
-    some = np.flatnonzero(inside)
-    (first, last), n = np.full((2, views.n_parcels), NEVER), np.zeros(views.n_parcels, np.int64)
-    if not len(some):
-        return _Runs(first, last, n)
-    parcel, day, on = views.parcel[some], views.days[some], which[some]
-    is_new = np.r_[True, (np.diff(parcel) != 0) | (np.diff(on.astype(np.int8)) != 0)]
-    if longest_gap is not None:
-        is_new[1:] |= np.diff(day) > np.timedelta64(longest_gap, "D")
-    begin = np.flatnonzero(is_new)
-    end = np.r_[begin[1:], len(some)] - 1
-    kept = on[begin]
-    begin, end = begin[kept], end[kept]
-    length = (day[end] - day[begin]).astype(np.int64)
-    # The longest is assigned last; of equal ones the first.
-    order = np.lexsort((-begin, length))
-    begin, end = begin[order], end[order]
-    of = parcel[begin]
-    first[of], last[of], n[of] = day[begin], day[end], end - begin + 1
-    return _Runs(first, last, n)
+def _runs(views: ClearViews, which: Bools, inside: Bools, longest_gap: int | None = None) -> Runs:
+    """Return each parcel's longest run of consecutive views `inside` (N,) that are under a mask (N,)."""
+    return longest_runs(views.parcel[inside], views.days[inside], which[inside], views.n_parcels, longest_gap)
 
 
 def _window(obligation: Obligation, views: ClearViews) -> Bools:
@@ -157,7 +126,7 @@ def _not_ploughed(obligation: Obligation, views: ClearViews, _today: Days) -> De
 
 
 def _of_bare_runs(obligation: Obligation, views: ClearViews, inside: Bools, bare: Bools) -> Decisions:
-    runs = longest_runs(views, bare, inside)
+    runs = _runs(views, bare, inside)
     newest = np.full(views.n_parcels, False)
     newest[views.parcel[inside]] = bare[inside]  # of equal indices the last assignment stays
     evidence = _evidence(obligation, views, inside)
@@ -179,7 +148,7 @@ def _cover_days(obligation: Obligation, views: ClearViews, today: Days) -> Decis
     inside, needed = _window(obligation, views), obligation.days
     begin, until = np.datetime64(obligation.begin), np.datetime64(obligation.until)
     vegetated = inside & (views.ndvi >= _level(obligation))
-    seen = longest_runs(views, vegetated, inside, LONGEST_GAP_DAYS)
+    seen = _runs(views, vegetated, inside, LONGEST_GAP_DAYS)
     bare = np.flatnonzero(inside & ~vegetated)
     # Days without a bare view: from one bare view to the next, from the window's begin, and to its end.
     parcel = np.r_[np.arange(views.n_parcels), views.parcel[bare], np.arange(views.n_parcels)]
@@ -192,7 +161,7 @@ def _cover_days(obligation: Obligation, views: ClearViews, today: Days) -> Decis
     cannot, is_over = possible < needed, today > until
     # What makes it impossible: the first and the last bare view since a whole stretch would have had to begin.
     after = inside & ~vegetated & (views.days >= until - np.timedelta64(needed - 1, "D"))
-    late = longest_runs(views, after, inside)
+    late = _runs(views, after, inside)
     departed_on = np.where(np.isnat(late.first), views.day(views.last(inside & ~vegetated)), late.first)
     evidence = _evidence(obligation, views, inside)
 
@@ -231,7 +200,7 @@ def _established_by(obligation: Obligation, views: ClearViews, today: Days) -> D
     since = np.asarray(views.days >= np.datetime64(obligation.begin))
     vegetated = views.ndvi >= _level(obligation)
     in_time = since & vegetated & (views.days <= deadline)
-    late = longest_runs(views, ~vegetated, np.asarray(views.days > deadline))
+    late = _runs(views, ~vegetated, np.asarray(views.days > deadline))
     evidence = _evidence(obligation, views, since)
     bare_later = views.count((views.days > deadline) & ~vegetated)
     return Decisions(
@@ -259,7 +228,7 @@ def _has(views: ClearViews, inside: Bools) -> Bools:
     return np.asarray(views.count(inside) > 0)
 
 
-def _agreeing(runs: _Runs) -> Callable[[int], float]:
+def _agreeing(runs: Runs) -> Callable[[int], float]:
     """Return the confidence of a run of n views: 1 - 0.5^n, as of the rules' departures."""
     return lambda parcel: float(1 - 0.5 ** int(runs.n[parcel]))
 

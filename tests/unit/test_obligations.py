@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from db.parcels import DeclaredParcels
 from monitor.alerts.rules import GREEN, NOT_EXECUTED, NOT_VALID, RED, YELLOW, ClearViews
-from monitor.policies.obligations import Asked, decide, longest_runs
+from monitor.alerts.runs import longest_runs
+from monitor.policies.obligations import Asked, decide
 from monitor.policies.policy import Obligation, Selection
 
 Views = list[tuple[str, float]]
@@ -158,8 +159,8 @@ def test_the_longest_run_is_found() -> None:
     views = views_of(
         [("2025-01-01", 1), ("2025-01-11", 1), ("2025-01-12", 0), ("2025-01-20", 1), ("2025-02-10", 1)], []
     )
-    everything = np.ones(5, bool)
-    runs = longest_runs(views, views.ndvi > 0.5, everything)
+    high = views.ndvi > 0.5
+    runs = longest_runs(views.parcel, views.days, high, 2)
     assert (runs.first[0], runs.last[0], runs.n[0]) == (np.datetime64("2025-01-20"), np.datetime64("2025-02-10"), 2)
     assert runs.days.tolist() == [22, 0]
-    assert longest_runs(views, views.ndvi > 0.5, everything, 15).days.tolist() == [11, 0]
+    assert longest_runs(views.parcel, views.days, high, 2, 15).days.tolist() == [11, 0]
