@@ -71,6 +71,13 @@ def _early_loss(evidence: Mapping[str, Any]) -> str:
     )
 
 
+def _flooding(evidence: Mapping[str, Any]) -> str:
+    if "low_passes" not in evidence:
+        return ""
+    passes = "; ".join(f"{day} VV {vv} dB, VH {vh} dB (orbit {orbit})" for day, orbit, vv, vh in evidence["low_passes"])
+    return f"water in clear views: {_views(evidence)}; and the radar fell to that of water: {passes}"
+
+
 def _bare(evidence: Mapping[str, Any]) -> str:
     return (
         f"bare soil (NDVI below {evidence['threshold_ndvi']}) between {evidence['from']} and {evidence['until']} departs; "
@@ -97,6 +104,7 @@ SENTENCES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "crop_mismatch": _mismatch,
     "no_emergence": _no_emergence,
     "early_loss": _early_loss,
+    "flooding": _flooding,
 }
 """Each rule's evidence in words; "" where nothing departs."""
 OBLIGATIONS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {

@@ -20,9 +20,20 @@ from typing import Any, Final
 import numpy as np
 
 from db.parcels import DeclaredParcels
-from monitor.alerts.evidence import LACKS_OBSERVATIONS
 from monitor.alerts.neighbours import VEGETATION_NDVI, Bools, Days
-from monitor.alerts.rules import GREEN, LOSS_NDVI, NOT_EXECUTED, NOT_VALID, RED, YELLOW, Case, ClearViews, Decisions
+from monitor.alerts.rules import (
+    GREEN,
+    LOSS_NDVI,
+    NOT_EXECUTED,
+    NOT_VALID,
+    RED,
+    YELLOW,
+    Case,
+    ClearViews,
+    Decisions,
+    because,
+    unseen,
+)
 from monitor.alerts.runs import Runs, longest_runs
 from monitor.policies.policy import Kind, Obligation, Selection
 
@@ -84,9 +95,9 @@ def decide(obligation: Obligation, asked: Asked, views: ClearViews, today: Days)
     """
     decided = _KINDS[obligation.kind](obligation, views, today)
     applies = asked.applies(obligation.parcels)
-    not_asked = Case(~applies, NOT_EXECUTED, _because("the obligation does not ask this of the parcel"))
+    not_asked = Case(~applies, NOT_EXECUTED, because("the obligation does not ask this of the parcel"))
     begins = np.datetime64(obligation.begin)
-    too_early = Case(~(today >= begins), NOT_EXECUTED, _because(f"asked from {begins} on"))
+    too_early = Case(~(today >= begins), NOT_EXECUTED, because(f"asked from {begins} on"))
     return Decisions(obligation.name, [not_asked, too_early, *decided.cases], decided.departed_on)
 
 
@@ -121,8 +132,8 @@ def _not_ploughed(obligation: Obligation, views: ClearViews, _today: Days) -> De
     bare = inside & (views.ndvi < _level(obligation)) & (green - before >= 2)
     decided = _of_bare_runs(obligation, views, inside, bare)
     was_green = np.bincount(views.parcel[views.ndvi >= GREEN_STAND_NDVI], minlength=views.n_parcels) >= 2
-    unseen = Case(~was_green, NOT_VALID, _unseen(f"not yet seen green (NDVI {GREEN_STAND_NDVI} on two days)"))
-    return Decisions(obligation.name, [unseen, *decided.cases], decided.departed_on)
+    not_green = Case(~was_green, NOT_VALID, unseen(f"not yet seen green (NDVI {GREEN_STAND_NDVI} on two days)"))
+    return Decisions(obligation.name, [not_green, *decided.cases], decided.departed_on)
 
 
 def _of_bare_runs(obligation: Obligation, views: ClearViews, inside: Bools, bare: Bools) -> Decisions:
@@ -134,7 +145,7 @@ def _of_bare_runs(obligation: Obligation, views: ClearViews, inside: Bools, bare
     return Decisions(
         obligation.name,
         [
-            Case(~_has(views, inside), NOT_VALID, _unseen(f"no clear view since {obligation.begin}")),
+            Case(~_has(views, inside), NOT_VALID, unseen(f"no clear view since {obligation.begin}")),
             Case(runs.days > obligation.confirm_days, RED, evidence, _agreeing(runs)),
             Case((runs.n > 0) & newest, YELLOW, evidence, _agreeing(runs)),
             Case(runs.n >= 0, GREEN, evidence),
@@ -178,7 +189,7 @@ def _cover_days(obligation: Obligation, views: ClearViews, today: Days) -> Decis
 
     def between(parcel: int) -> Mapping[str, Any]:
         said = f"{seen.days[parcel]} days of cover seen, up to {possible[parcel]} possible, {needed} asked"
-        return {**of_days(parcel), **_unseen(said)(parcel)}
+        return {**of_days(parcel), **unseen(said)(parcel)}
 
     confirmed = cannot & (late.days > obligation.confirm_days)
     return Decisions(
@@ -208,7 +219,7 @@ def _established_by(obligation: Obligation, views: ClearViews, today: Days) -> D
         [
             Case(views.count(in_time) > 0, GREEN, evidence),
             Case(~(today > deadline), NOT_VALID, _open(obligation)),
-            Case(bare_later == 0, NOT_VALID, _unseen(f"no clear view of bare soil or of a crop around {deadline}")),
+            Case(bare_later == 0, NOT_VALID, unseen(f"no clear view of bare soil or of a crop around {deadline}")),
             Case(late.days > obligation.confirm_days, RED, evidence, _agreeing(late)),
             Case(late.n >= 0, YELLOW, evidence, _agreeing(late)),
         ],
@@ -250,11 +261,3 @@ def _evidence(obligation: Obligation, views: ClearViews, inside: Bools) -> Calla
 def _open(obligation: Obligation) -> Callable[[int], Mapping[str, Any]]:
     """Return the evidence of what may still be met: the deadline, from which whoever shows it counts the days left."""
     return lambda _: {"reason": f"not seen yet; may be met until {obligation.until}", "deadline": str(obligation.until)}
-
-
-def _unseen(reason: str) -> Callable[[int], Mapping[str, Any]]:
-    return lambda _: {"reason": reason, "lacks": LACKS_OBSERVATIONS}
-
-
-def _because(reason: str) -> Callable[[int], Mapping[str, Any]]:
-    return lambda _: {"reason": reason}

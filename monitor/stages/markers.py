@@ -3,6 +3,7 @@
     crop_mismatch               along each new course of posteriors
     no_emergence, early_loss    where what they rest on may have changed: a Sentinel-2 observation is pending, the neighbours
                                 or the declaration changed (a task), or nothing was found yet
+    flooding                    of every claimed parcel: both sensors say it
     the policy's obligations    of every claimed parcel: also time that passes moves them
 
 Reads the batch's series, `classified`, earlier findings and the progress of the crops. Adds `findings` to the batch.
@@ -19,6 +20,7 @@ from db import alerts as store
 from db.alerts import FindingRow
 from db.crop_progress import with_another_crop_before
 from db.parcels import source_ids
+from monitor.alerts.flooding import flooding
 from monitor.alerts.neighbours import Bools, Days, Ints
 from monitor.alerts.rules import (
     RULES,
@@ -38,6 +40,7 @@ from monitor.alerts.rules import (
 )
 from monitor.batch import BatchContext
 from monitor.crop_progress import KnownStands
+from monitor.markers.form import RadarViews
 from monitor.policies.obligations import Asked, decide
 from monitor.policies.paid_alike import summed, taken_together
 from monitor.season_series import NEVER
@@ -51,7 +54,13 @@ def evaluate(batch: BatchContext, known: KnownStands) -> None:
     """Run the rules on the claimed parcels and store the findings that changed."""
     rules = [*RULES, *(() if batch.policy is None else [one.name for one in batch.policy.obligation])]
     before = _before(batch, rules)
-    decided = chain(_mismatches(batch, before["crop_mismatch"]), _of_views(batch, known, before), _obligations(batch))
+    views = clear_views(batch, np.arange(len(batch.claim.parcel_keys)), np.full(len(batch.claim.parcel_keys), _LATEST))
+    decided = chain(
+        _mismatches(batch, before["crop_mismatch"]),
+        _of_views(batch, known, before),
+        _floods(batch, views),
+        _obligations(batch, views),
+    )
     changed = [one for what in decided for one in _changed(batch, what, before)]
     changed.sort(key=lambda one: (one[0].parcel_key, rules.index(one[1].rule)))
     batch.findings += changed
@@ -141,7 +150,16 @@ def _of_views(batch: BatchContext, known: KnownStands, before: Mapping[str, Foun
         yield places, decisions, np.ones(len(places), bool)
 
 
-def _obligations(batch: BatchContext) -> Iterator[Decided]:
+def _floods(batch: BatchContext, views: ClearViews) -> Iterator[Decided]:
+    """Yield the rule on both sensors, of all claimed parcels."""
+    series, passes = batch.series, batch.series.passes
+    days = np.datetime64(batch.season.starts_on) + np.floor(passes["day"]).astype("m8[D]")
+    none = np.full(len(passes), np.nan)
+    radar = RadarViews(series.pass_parcel, days, passes["orbit"], passes["vv_db"], passes["vh_db"], none, none)
+    yield np.arange(views.n_parcels), flooding(views, radar), np.ones(views.n_parcels, bool)
+
+
+def _obligations(batch: BatchContext, views: ClearViews) -> Iterator[Decided]:
     """Yield each obligation of the policy in force."""
     policy, keys = batch.policy, batch.claim.parcel_keys
     if policy is None or not policy.obligation:
@@ -149,7 +167,6 @@ def _obligations(batch: BatchContext) -> Iterator[Decided]:
     places = np.arange(len(keys))
     is_listed = any(one.parcels.source_ids is not None for one in policy.obligation)
     asked = Asked(batch.parcels, source_ids(batch.connection, keys) if is_listed else [""] * len(keys))
-    views = clear_views(batch, places, np.full(len(keys), _LATEST))
     newest = batch.series.newest
     today = np.where(newest > NEVER, newest.astype("M8[D]"), np.datetime64("NaT"))
     for obligation in policy.obligation:
