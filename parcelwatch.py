@@ -43,6 +43,12 @@ COMMANDS: Final = {
     "models": Place("training.commands", "app", "Train, list and activate models."),
     "monitor": Place("monitor.commands", "app", "Fold new observations into posteriors, curves and alerts."),
     "alerts": Place("monitor.inspection.alert_commands", "app", "What departs, and what people decide on it."),
+    "subscriptions": Place("monitor.subscriptions.commands", "app", "Who receives which alerts, when and how."),
+    "deliveries": Place(
+        "monitor.subscriptions.delivery_commands",
+        "app",
+        "Send what subscriptions are to receive, and see what became of it.",
+    ),
     "history": Place(
         "monitor.inspection.history_command", "history", "All that is known of a parcel, or was known at a time."
     ),
@@ -66,6 +72,7 @@ SETTINGS: Final = (
     "ingest.stream.connection",
     "ingest.stream.settings",
     "monitor.settings",
+    "monitor.subscriptions.settings",
 )
 """Modules of the settings classes."""
 
