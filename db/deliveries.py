@@ -124,20 +124,22 @@ def lock_subscription(connection: sa.Connection, key: int, wait: bool = False) -
 
 def waiting_of(connection: sa.Connection, key: int, limit: int) -> list[WaitingEvent]:
     """Return the oldest events that wait for a subscription."""
-    rows = connection.execute(
-        sa.text("""select event_nr, alert_key, recorded_at from outbox
-                   where subscription_key = :key and delivery_key is null order by event_nr limit :limit"""),
-        {"key": key, "limit": limit},
-    )
+    rows = connection.execute(sa.text(_WAITING_OF), {"key": key, "limit": limit})
     return [WaitingEvent(*row) for row in rows]
+
+
+_WAITING_OF: Final = """
+    select event_nr, alert_key, recorded_at from outbox
+    where subscription_key = :key and delivery_key is null order by event_nr limit :limit"""
 
 
 def last_formed(connection: sa.Connection, key: int) -> datetime | None:
     """Return when the last message of a subscription was formed."""
-    last: datetime | None = connection.execute(
-        sa.text("select max(formed_at) from deliveries where subscription_key = :key"), {"key": key}
-    ).scalar_one()
+    last: datetime | None = connection.execute(sa.text(_LAST_FORMED), {"key": key}).scalar_one()
     return last
+
+
+_LAST_FORMED: Final = "select max(formed_at) from deliveries where subscription_key = :key"
 
 
 def form(connection: sa.Connection, key: int, groups: Sequence[Sequence[WaitingEvent]], now: datetime) -> None:
@@ -221,11 +223,11 @@ _EVENTS: Final = """
 
 def events_of(connection: sa.Connection, delivery_key: int) -> list[SentEvent]:
     """Return the events of a delivery in their order, as they were recorded: the same whenever they are read."""
-    rows = connection.execute(
-        sa.text(f"with chosen as (select alert_key, event_nr from outbox where delivery_key = :key) {_EVENTS}"),
-        {"key": delivery_key},
-    )
+    rows = connection.execute(sa.text(_EVENTS_OF), {"key": delivery_key})
     return [SentEvent(**row._mapping) for row in rows]
+
+
+_EVENTS_OF: Final = f"with chosen as (select alert_key, event_nr from outbox where delivery_key = :key) {_EVENTS}"
 
 
 def newest_events(connection: sa.Connection, key: int, limit: int, with_waiting: bool = False) -> list[SentEvent]:

@@ -85,10 +85,12 @@ def area(text: str) -> str:
     Raises:
         InvalidSubscription: it is no polygon, crosses itself or lies outside of the Earth.
     """
+    import numpy as np
     import shapely
 
     try:
-        drawn = shapely.from_geojson(text) if text.lstrip().startswith("{") else shapely.from_wkt(text)
+        with np.errstate(invalid="ignore"):  # a NaN among the coordinates: not valid, as is said below
+            drawn = shapely.from_geojson(text) if text.lstrip().startswith("{") else shapely.from_wkt(text)
         if isinstance(drawn, shapely.GeometryCollection):  # a GeoJSON FeatureCollection
             drawn = shapely.union_all(list(drawn.geoms))
     except (shapely.errors.ShapelyError, json.JSONDecodeError) as error:
@@ -102,7 +104,7 @@ def area(text: str) -> str:
     if not drawn.is_valid:
         raise InvalidSubscription(f"the area is no valid polygon: {shapely.is_valid_reason(drawn)}")
     west, south, east, north = drawn.bounds
-    if max(abs(west), abs(east)) > 180 or max(abs(south), abs(north)) > 90:
+    if not (max(abs(west), abs(east)) <= 180 and max(abs(south), abs(north)) <= 90):
         raise InvalidSubscription("the area has to be in degrees (longitude, latitude; WGS 84)")
     return str(shapely.to_wkt(shapely.force_2d(drawn), rounding_precision=7))
 
