@@ -22,7 +22,7 @@ from db.connect import engine
 from db.deliveries import DeliveryRow
 from db.subscriptions import Secrets
 from monitor.alerts.decisions import decide
-from monitor.subscriptions import sender
+from monitor.subscriptions import sender, services
 from monitor.subscriptions.settings import DeliverySettings
 from monitor.subscriptions.webhook import new_secret
 from terminal.errors import UserError
@@ -281,7 +281,7 @@ def test_what_nobody_foresaw_stops_no_other_message(
         subscribe(connection, channel="apprise", name="broken")
         subscribe(connection)
         open_alerts(connection, with_alerts[:1])
-    monkeypatch.setattr(sender.services, "send", lambda *_: 1 / 0)
+    monkeypatch.setattr(services, "send", lambda *_: 1 / 0)
     assert send(dsn, asked, NOW) == sender.Sent(2, 1, 1)
     assert {row.last_error for row in rows(dsn)} == {None, "ZeroDivisionError: division by zero"}
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -165,6 +166,29 @@ def test_what_people_decide_is_sent_to_who_asked_for_it(connection: sa.Connectio
         ]
 
 
+def test_the_monitor_waits_for_no_sender_and_begins_anew_where_a_subscription_changed(dsn: str) -> None:
+    with engine(dsn).begin() as connection:
+        parcels = add_parcels(connection, 3)
+        key = subscribe(connection)
+        open_alerts(connection, parcels[:1])
+    with engine(dsn).connect().execution_options(isolation_level="REPEATABLE READ") as monitor:
+        assert len(outbox(monitor)) == 1  # its snapshot
+        with engine(dsn).begin() as other:
+            assert deliveries.lock_subscription(other, key)
+            open_alerts(monitor, parcels[1:2])  # while a sender forms messages
+        sender.form(dsn, DeliverySettings(), NOW)
+        open_alerts(monitor, parcels[2:])  # and after it did
+        monitor.commit()
+        assert len(outbox(monitor)) == 3
+        with engine(dsn).begin() as other:
+            subscriptions.suspend(other, key, "410", NOW)
+            (found,) = subscriptions.stored(other)
+            subscriptions.change(other, key, replace(found.asked, name="new"), subscriptions.Secrets())
+        open_alerts(monitor, parcels[:1], rule="early_loss")
+        monitor.commit()
+        assert len(outbox(monitor)) == 4
+
+
 def test_what_ended_receives_nothing_and_what_is_suspended_later(connection: sa.Connection) -> None:
     with connection.begin():
         parcels = add_parcels(connection, 2)
@@ -310,7 +334,7 @@ def plan_of(connection: sa.Connection, statement: str, parameters: dict[str, Any
 def test_what_was_delivered_costs_a_sender_nothing(large: sa.Connection) -> None:
     assert large.execute(sa.text("select count(*) from outbox")).scalar_one() == LARGE + 20
     key = deliveries.waiting(large)[0][0]
-    hot = {
+    hot: dict[str, dict[str, Any]] = {
         deliveries._WAITING: {},
         deliveries._CLAIM: {"now": NOW, "lease_until": NOW},
         deliveries._WAITING_OF: {"key": key, "limit": 5000},

@@ -3,6 +3,7 @@
 import contextlib
 import socket
 from datetime import time
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ PUBLIC = "93.184.216.34"
 
 
 def settings(*hosts: str, private: tuple[str, ...] = (), **given: Any) -> DeliverySettings:
-    return DeliverySettings(webhook_hosts=list(hosts), private_networks=list(private), **given)
+    return DeliverySettings(webhook_hosts=list(hosts), private_networks=[ip_network(one) for one in private], **given)
 
 
 def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from db.deliveries import Deadline, SentEvent
 from monitor.subscriptions import feeds, mail, rendering, webhook
+from monitor.subscriptions.errors import InvalidSubscription
 from monitor.subscriptions.rendering import Message
 
 NOW = datetime(2025, 6, 1, 12, tzinfo=UTC)
@@ -181,7 +182,7 @@ def test_a_message_without_events_is_one() -> None:
     ],
 )
 def test_what_is_no_address_is_refused(address: str) -> None:
-    with pytest.raises(mail.InvalidSubscription):
+    with pytest.raises(InvalidSubscription):
         mail.checked_address(address)
 
 
@@ -189,7 +190,7 @@ def test_what_is_no_address_is_refused(address: str) -> None:
 def test_any_text_is_an_address_or_refused(text: str) -> None:
     try:
         assert "@" in mail.checked_address(text)
-    except mail.InvalidSubscription:
+    except InvalidSubscription:
         pass
     else:
         mail.email(text, named("x"), "pw@example.org").as_bytes()
