@@ -46,6 +46,12 @@ COMMANDS: Final = {
         "monitor.policies.commands", "app", "What an agency asks of parcels: check, explain, try, put in force."
     ),
     "alerts": Place("monitor.inspection.alert_commands", "app", "What departs, and what people decide on it."),
+    "subscriptions": Place("monitor.subscriptions.commands", "app", "Who receives which alerts, when and how."),
+    "deliveries": Place(
+        "monitor.subscriptions.delivery_commands",
+        "app",
+        "Send what subscriptions are to receive, and see what became of it.",
+    ),
     "history": Place(
         "monitor.inspection.history_command", "history", "All that is known of a parcel, or was known at a time."
     ),
@@ -70,6 +76,7 @@ SETTINGS: Final = (
     "ingest.stream.connection",
     "ingest.stream.settings",
     "monitor.settings",
+    "monitor.subscriptions.settings",
 )
 """Modules of the settings classes."""
 

@@ -347,3 +347,57 @@ alert_events: Final = _table(
     departed_on=sa.Date,
     event_nr=sa.BigInteger,
 )
+subscriptions: Final = _table(
+    "subscriptions",
+    subscription_key=sa.BigInteger,
+    name=sa.Text,
+    channel=sa.Text,
+    address=sa.Text,
+    events=ARRAY(sa.Text),
+    regions=ARRAY(sa.Text),
+    crops=ARRAY(sa.Text),
+    schemes=ARRAY(sa.Text),
+    rules=ARRAY(sa.Text),
+    colours=ARRAY(colour),
+    min_confidence=REAL,
+    except_regions=ARRAY(sa.Text),
+    except_crops=ARRAY(sa.Text),
+    except_schemes=ARRAY(sa.Text),
+    except_rules=ARRAY(sa.Text),
+    mode=sa.Text,
+    within_s=sa.Integer,
+    at=sa.Time,
+    weekday=sa.SmallInteger,
+    zone=sa.Text,
+    quiet_from=sa.Time,
+    quiet_to=sa.Time,
+    min_interval_s=sa.Integer,
+    created_at=_time,
+    created_by=sa.Text,
+    suspended_at=_time,
+    suspended_because=sa.Text,
+    ended_at=_time,
+)
+subscription_secrets: Final = _table(
+    "subscription_secrets", subscription_key=sa.BigInteger, address=sa.Text, signing=sa.Text
+)
+deliveries: Final = _table(
+    "deliveries",
+    delivery_key=sa.BigInteger,
+    idempotency_key=sa.UUID,
+    subscription_key=sa.BigInteger,
+    state=sa.Text,
+    formed_at=_time,
+    attempts=sa.SmallInteger,
+    next_try_at=_time,
+    ended_at=_time,
+    last_error=sa.Text,
+)
+outbox: Final = _table(
+    "outbox",
+    subscription_key=sa.BigInteger,
+    event_nr=sa.BigInteger,
+    alert_key=sa.BigInteger,
+    recorded_at=_time,
+    delivery_key=sa.BigInteger,
+)

@@ -87,6 +87,7 @@ def test_one_step_at_a_time(empty_dsn: str) -> None:
         "0016",
         "0017",
         "0022",
+        "0018",
     ]
     seen = {}
     for revision in revisions:
