@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final, Literal
 
 import sqlalchemy as sa
@@ -15,6 +15,12 @@ CutFor = Literal["alert", "sample", "request"]
 Role = Literal["before", "after", "newest"]
 _CLEAR: Final = 0.5
 """Share of a parcel that must be clear for a picture before or after, where there is such a one (chosen: the larger half)."""
+
+
+EARLIER: Final = timedelta(days=60)
+"""Before a departure, in which the picture from before is sought (chosen: twelve passes of Sentinel-2, one clear at least)."""
+NO_RASTER: Final = "its observations came as messages: no raster of this scene is known here"
+"""Why there is no picture, where the ledger does not hold the scene."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,16 +129,41 @@ def unsample(connection: sa.Connection, parcel_keys: Sequence[int]) -> None:
     connection.execute(sa.text("delete from chip_parcels where parcel_key = any(:keys)"), {"keys": list(parcel_keys)})
 
 
-def alerts_without_pair(connection: sa.Connection, limit: int) -> list[tuple[int, int, date]]:
-    """Return open alerts of which pictures from before and after were not tried yet: alert, parcel, and when it departed."""
-    rows = connection.execute(
-        sa.text("""select alert_key, parcel_key, departed_on from alerts a
-                   where closed_at is null and state <> 'dismissed'
-                     and not exists (select from chip_pairs t where t.alert_key = a.alert_key)
-                   order by alert_key limit :limit"""),
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """What an alert's pictures are chosen by."""
+
+    alert_key: int
+    parcel_key: int
+    departed_on: date
+    last_event_at: datetime
+    """When the last event of its log was recorded: the time as of which its evidence is shown."""
+
+
+def alerts_without_pair(connection: sa.Connection, limit: int) -> list[Departure]:
+    """Return open alerts of which pictures from before and after the departure were not tried yet."""
+    return _departures(
+        connection,
+        """closed_at is null and state <> 'dismissed'
+           and not exists (select from chip_pairs t where t.alert_key = a.alert_key)""",
         {"limit": limit},
     )
-    return [(row.alert_key, row.parcel_key, row.departed_on) for row in rows]
+
+
+def departure(connection: sa.Connection, alert_key: int) -> Departure | None:
+    """Return what an alert's pictures are chosen by; None where there is none with that key."""
+    return next(iter(_departures(connection, "alert_key = :key", {"key": alert_key, "limit": 1})), None)
+
+
+def _departures(connection: sa.Connection, condition: str, values: Mapping[str, Any]) -> list[Departure]:
+    rows = connection.execute(
+        sa.text(f"""select alert_key, parcel_key, departed_on,
+                           coalesce((select max(recorded_at) from alert_events e where e.alert_key = a.alert_key),
+                                    opened_at) as last_event_at
+                    from alerts a where {condition} order by alert_key limit :limit"""),
+        dict(values),
+    )
+    return [Departure(**row._mapping) for row in rows]
 
 
 def tried_pair(connection: sa.Connection, alert_key: int, now: datetime) -> None:
@@ -163,6 +194,21 @@ def sources(
         {"parcel": parcel_key, "first": first, "last": last, "at": as_known_at},
     )
     return [Source(**row._mapping) for row in rows]
+
+
+def around(
+    connection: sa.Connection, parcel_key: int, departed_on: date, last: datetime, as_known_at: datetime | None = None
+) -> list[Wanted]:
+    """Return the observations of a parcel that show it before and after a departure, of those before `last`, as known at a time."""
+    first = datetime.combine(departed_on, time(), UTC) - EARLIER
+    return before_and_after(sources(connection, parcel_key, first, last, as_known_at), departed_on)
+
+
+def to_show(connection: sa.Connection, of: Departure, now: datetime) -> list[Source]:
+    """Return the observations that show an alert's parcel before and after, as known now and at its last event; each once."""
+    found = around(connection, of.parcel_key, of.departed_on, now)
+    found += around(connection, of.parcel_key, of.departed_on, of.last_event_at, of.last_event_at)
+    return list({one.source.scene_key: one.source for one in found if one.source is not None}.values())
 
 
 def before_and_after(found: Sequence[Source], departed_on: date) -> list[Wanted]:
@@ -228,6 +274,21 @@ def chips_of(
         {"parcel": parcel_key, "first": first, "last": last, "limit": limit},
     )
     return [_row(row) for row in rows][::-1]
+
+
+def shown_by(found: Sequence[ChipRow], source: Source, composite: str, at: datetime) -> ChipRow | None:
+    """Return the picture of an observation that counts at a time, or else the row that says why there is none; None: not cut.
+
+    The newest that was cut by then, else the first one cut since: what was once shown is never replaced by a later cut.
+    """
+    own = [
+        one
+        for one in found
+        if (one.scene_key, one.revision, one.composite) == (source.scene_key, source.revision, composite)
+    ]
+    pictures = [one for one in own if one.missing is None]
+    by_then = [one for one in pictures if one.recorded_at <= at]
+    return next(iter(by_then[-1:] or pictures[:1] or own[-1:]), None)
 
 
 def newest(connection: sa.Connection, limit: int) -> list[ChipRow]:

@@ -12,9 +12,8 @@ import typer
 
 from db import chips as store
 from db import history
-from db.chips import ChipRow, Source
+from db.chips import ChipRow, Departure, Source
 from db.connect import Connection, engine
-from db.history import AlertFilter
 from devstack.addresses import resolve_dsn
 from ingest.errors import IngestError
 from ingest.imagery.settings import ImagerySettings
@@ -149,18 +148,17 @@ def _storable(text: str | None) -> str | None:
     return None if text is None else text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _alert(connection: Connection, key: int) -> history.KnownAlertRow:
-    found = history.known_alerts(connection, AlertFilter(with_closed=True, alert_key=key))
-    if not found:
+def _alert(connection: Connection, key: int) -> Departure:
+    found = store.departure(connection, key)
+    if found is None:
         raise IngestError(f"alert {key} is not stored; `parcelwatch alerts --all` lists those that are")
-    return found[0]
+    return found
 
 
 def _parcel_key(connection: Connection, asked: _Asked) -> int:
     """Return the parcel that is meant. Raises IngestError."""
     if asked.alert is not None:
-        row = _alert(connection, asked.alert)
-        return history.find_parcel(connection, row.source_id, row.collection, row.season)[0][0]
+        return _alert(connection, asked.alert).parcel_key
     found = history.find_parcel(connection, str(asked.parcel), asked.collection, asked.season)
     if not found:
         raise IngestError(f"no parcel {asked.parcel!r} is stored in that collection and season")
@@ -173,10 +171,10 @@ def _wanted(
     connection: Connection, asked: _Asked, first: datetime | None, last: datetime | None, at: datetime
 ) -> tuple[int, Sequence[Source]]:
     """Return the parcel and the observations to show: of an alert before and after, else all of the time."""
-    key = _parcel_key(connection, asked)
     if asked.alert is not None and first is None and last is None:
-        return key, chip_cutting.pair(connection, key, _alert(connection, asked.alert).departed_on, at)
-    begin = first or datetime(1970, 1, 1, tzinfo=UTC)
+        alert = _alert(connection, asked.alert)
+        return alert.parcel_key, store.to_show(connection, alert, at)
+    key, begin = _parcel_key(connection, asked), first or datetime(1970, 1, 1, tzinfo=UTC)
     return key, store.sources(connection, key, begin, last or at)
 
 

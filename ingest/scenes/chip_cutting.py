@@ -5,15 +5,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time, timedelta
-from typing import Final
+from datetime import datetime
 
 import numpy as np
 from shapely.geometry.base import BaseGeometry
 
 from db import chips, parcels
-from db.chips import CutFor, NewChip, Source
-from db.connect import Connection, Engine
+from db.chips import NO_RASTER, CutFor, NewChip, Source
+from db.connect import Engine
 from db.keys import Scene as StoredScene
 from ingest.errors import IngestError
 from ingest.imagery.chips import BANDS, OF_SENSOR, NoChip, draw, frame
@@ -28,11 +27,6 @@ from ingest.scenes.opening import Opened, Opener
 from ingest.scenes.record import FoundScene
 
 log = logging.getLogger(__name__)
-
-EARLIER: Final = timedelta(days=60)
-"""Before a departure, in which the picture from before is sought (chosen: twelve passes of Sentinel-2, one clear at least)."""
-NO_RASTER: Final = "its observations came as messages: no raster of this scene is known here"
-"""Why there is no picture, where the ledger does not hold the scene."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,26 +184,19 @@ def _from_ledger(
             yield NewChip(one.parcel_key, one.revision, composite, one.cut_for, missing=why)
 
 
-def pair(connection: Connection, parcel_key: int, departed_on: date, now: datetime) -> list[Source]:
-    """Return the observations that show a parcel before and after a departure, each once."""
-    first = datetime.combine(departed_on, time(), UTC) - EARLIER
-    found = chips.before_and_after(chips.sources(connection, parcel_key, first, now), departed_on)
-    return list({one.source.scene_key: one.source for one in found if one.source is not None}.values())
-
-
 def catch_up(engine: Engine, opener: Opener, settings: ImagerySettings, now: datetime, limit: int) -> int:
     """Cut pictures from before and after of alerts that have none yet; return of how many alerts that was tried."""
     wanted: dict[int, list[Source]] = defaultdict(list)
     with engine.begin() as connection:
         due = chips.alerts_without_pair(connection, limit)
-        for _, parcel_key, departed_on in due:
-            known = {one.scene_key for one in wanted[parcel_key]}
-            found = pair(connection, parcel_key, departed_on, now)
-            wanted[parcel_key] += [one for one in found if one.scene_key not in known and one.record is not None]
+        for alert in due:
+            known = {one.scene_key for one in wanted[alert.parcel_key]}
+            found = chips.to_show(connection, alert, now)
+            wanted[alert.parcel_key] += [one for one in found if one.scene_key not in known and one.record is not None]
     for cut in cut_again(engine, opener, wanted, "alert", settings, now):
         n_missing = sum(one.missing is not None for one in cut.chips)
         log.info("scene %s: %d pictures from before or after, %d missing", cut.scene_id, len(cut.chips), n_missing)
     with engine.begin() as connection:
-        for alert_key, _, _ in due:
-            chips.tried_pair(connection, alert_key, now)
+        for alert in due:
+            chips.tried_pair(connection, alert.alert_key, now)
     return len(due)
