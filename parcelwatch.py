@@ -40,6 +40,7 @@ COMMANDS: Final = {
     "scenes": Place(
         "ingest.scenes.commands", "app", "Scenes from catalogues and folders, cut into observations of parcels."
     ),
+    "chips": Place("ingest.scenes.chip_commands", "app", "Pictures of parcels, before and after a departure."),
     "models": Place("training.commands", "app", "Train, list and activate models."),
     "monitor": Place("monitor.commands", "app", "Fold new observations into posteriors, curves and alerts."),
     "policy": Place(

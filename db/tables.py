@@ -401,3 +401,26 @@ outbox: Final = _table(
     recorded_at=_time,
     delivery_key=sa.BigInteger,
 )
+chips: Final = _table(
+    "chips",
+    chip_key=sa.BigInteger,
+    parcel_key=sa.BigInteger,
+    scene_key=sa.BigInteger,
+    revision=sa.SmallInteger,
+    composite=sa.Text,
+    observed_at=_time,
+    cut_for=sa.Text,
+    image=BYTEA,
+    sha256=BYTEA,
+    missing=sa.Text,
+    removed_at=_time,
+    crs=sa.Text,
+    left_m=sa.Double,
+    top_m=sa.Double,
+    pixel_m=REAL,
+    width=sa.SmallInteger,
+    height=sa.SmallInteger,
+    bar_m=sa.Integer,
+    stretch=sa.Text,
+chip_parcels: Final = _table("chip_parcels", parcel_key=sa.BigInteger, recorded_at=_time)
+chip_pairs: Final = _table("chip_pairs", alert_key=sa.BigInteger, recorded_at=_time)

@@ -88,6 +88,7 @@ def test_one_step_at_a_time(empty_dsn: str) -> None:
         "0017",
         "0022",
         "0018",
+        "0019",
     ]
     seen = {}
     for revision in revisions:
