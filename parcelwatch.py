@@ -43,6 +43,8 @@ COMMANDS: Final = {
     "models": Place("training.commands", "app", "Train, list and activate models."),
     "monitor": Place("monitor.commands", "app", "Fold new observations into posteriors, curves and alerts."),
     "alerts": Place("monitor.inspection.alert_commands", "app", "What departs, and what people decide on it."),
+    "rounds": Place("monitor.rounds.commands", "app", "Lights published at dates, and what changed between them."),
+    "quality": Place("monitor.quality.commands", "app", "Random samples, blind reviews, and what lights are worth."),
     "history": Place(
         "monitor.inspection.history_command", "history", "All that is known of a parcel, or was known at a time."
     ),

@@ -86,6 +86,7 @@ def test_one_step_at_a_time(empty_dsn: str) -> None:
         "0015",
         "0016",
         "0017",
+        "0020",
     ]
     seen = {}
     for revision in revisions:
