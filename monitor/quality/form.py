@@ -87,7 +87,7 @@ def _sheet(sheet: Sheet) -> str:
     row = sheet.row
     place = "" if row.longitude is None else f", at {row.latitude:.5f} N {row.longitude:.5f} E"
     area = "" if row.area_ha is None else f", {row.area_ha:.2f} ha"
-    claim = escape(printable(row.declared_crop or "nothing"))
+    declared = escape(printable(row.declared_crop or "nothing"))
     chips = "".join(
         f'<figure><img src="{_data(png)}" alt=""><figcaption>{escape(caption)}</figcaption></figure>'
         for caption, png in sheet.chips
@@ -97,7 +97,7 @@ def _sheet(sheet: Sheet) -> str:
         for name in CHOICES
     )
     return (
-        f'<section data-item="{row.item}"><h2>{row.item}: claimed {claim}</h2>'
+        f'<section data-item="{row.item}"><h2>{row.item}: declared {declared}</h2>'
         f"<p>parcel {escape(printable(row.source_id))}{area}{place}</p>"
         f'<img src="{_data(sheet.figure)}" alt="NDVI and backscatter of the season">{chips}'
         f'<p>{radios}</p><p><input class=why placeholder="why" size=80></p></section>'

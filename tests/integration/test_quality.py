@@ -264,6 +264,11 @@ def test_forms_of_other_spreadsheets_are_read(run: Run, dsn: str, tmp_path: Path
     with engine(dsn).connect() as other:
         found = [(row.item, row.verdict, row.reviewer, row.reason) for row in quality.verdicts(other, 1)]
     assert found == [(1, "other_crop", "anna", "a; b\nc"), (3, "as_declared", "ben", None)]
+    quoted = '"sample","item","verdict","why","by"\r\n"1","4","lost","a ""b"", c","anna"'  # as the page saves it
+    (tmp_path / "g.csv").write_text(quoted, encoding="utf-8", newline="")
+    assert run("review", "import", "1", "g.csv").exit_code == 0
+    with engine(dsn).connect() as other:
+        assert quality.verdicts(other, 1)[-1].reason == 'a "b", c'
 
 
 CHANGES = [
