@@ -53,6 +53,8 @@ COMMANDS: Final = {
         "app",
         "Send what subscriptions are to receive, and see what became of it.",
     ),
+    "rounds": Place("monitor.rounds.commands", "app", "Lights published at dates, and what changed between them."),
+    "quality": Place("monitor.quality.commands", "app", "Random samples, blind reviews, and what lights are worth."),
     "history": Place(
         "monitor.inspection.history_command", "history", "All that is known of a parcel, or was known at a time."
     ),

@@ -20,6 +20,7 @@ colour: Final = ENUM("green", "yellow", "red", name="colour", create_type=False)
 scene_state: Final = ENUM(
     "found", "cutting", "cut", "failed", "superseded", "empty", name="scene_state", create_type=False
 )
+light: Final = ENUM("not_executed", "green", "not_valid", "yellow", "red", name="light", create_type=False)
 alert_state: Final = ENUM(
     "open",
     "acknowledged",
@@ -424,3 +425,70 @@ chips: Final = _table(
     stretch=sa.Text,
 chip_parcels: Final = _table("chip_parcels", parcel_key=sa.BigInteger, recorded_at=_time)
 chip_pairs: Final = _table("chip_pairs", alert_key=sa.BigInteger, recorded_at=_time)
+rounds: Final = _table(
+    "rounds",
+    round_key=sa.BigInteger,
+    season_key=sa.SmallInteger,
+    collection=sa.Text,
+    as_known_at=_time,
+    published_by=sa.Text,
+    reason=sa.Text,
+    rule_version=sa.Text,
+    settings=JSONB,
+    settings_sha256=sa.Text,
+    policy_sha256=sa.Text,
+    n_parcels=sa.BigInteger,
+    content_sha256=sa.Text,
+    previous_sha256=sa.Text,
+    sha256=sa.Text,
+round_lights: Final = _table(
+    "round_lights",
+    round_key=sa.BigInteger,
+    light=light,
+    lights=ARRAY(light),
+    rule_versions=ARRAY(sa.Text),
+    found_at=ARRAY(_time),
+    alert_states=ARRAY(sa.Text),
+quality_samples: Final = _table(
+    "quality_samples",
+    sample_key=sa.BigInteger,
+    season_key=sa.SmallInteger,
+    collection=sa.Text,
+    as_known_at=_time,
+    drawn_by=sa.Text,
+    reason=sa.Text,
+    seed=sa.Text,
+    allocation=sa.Text,
+    minimum=sa.Integer,
+    expected_wrong=JSONB,
+    confidence=REAL,
+    half_width=REAL,
+    second_share=REAL,
+quality_strata: Final = _table(
+    "quality_strata",
+    sample_key=sa.BigInteger,
+    stratum_nr=sa.SmallInteger,
+    light=light,
+    crop=sa.Text,
+    n_parcels=sa.Integer,
+    n_sampled=sa.Integer,
+    area_ha=sa.Double,
+    inclusion_probability=sa.Double,
+quality_items: Final = _table(
+    "quality_items",
+    sample_key=sa.BigInteger,
+    item=sa.Integer,
+    stratum_nr=sa.SmallInteger,
+    declared_crop=sa.Text,
+    light=light,
+    lights=JSONB,
+    inbox_rank=sa.Integer,
+    n_reviewers=sa.SmallInteger,
+quality_verdicts: Final = _table(
+    "quality_verdicts",
+    verdict_nr=sa.BigInteger,
+    sample_key=sa.BigInteger,
+    item=sa.Integer,
+    verdict=sa.Text,
+    reviewer=sa.Text,
+    reason=sa.Text,

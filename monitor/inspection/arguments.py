@@ -90,6 +90,14 @@ def groups(connection: Connection, season: str | None, collection: str | None) -
     return asked
 
 
+def the_collection(connection: Connection, season: str, collection: str | None) -> str:
+    """Return the one collection that is meant in a season; raises UnknownSeason and NotFound."""
+    found = [one.collection for one in groups(connection, season, collection)]
+    if len(found) > 1:
+        raise NotFound(f"season {season} has collections {', '.join(found)}: name one with --collection")
+    return found[0]
+
+
 SeasonOption = Annotated[str | None, typer.Option(help="only this season", callback=storable)]
 CollectionOption = Annotated[str | None, typer.Option(help="only this collection", callback=storable)]
 RuleOption = Annotated[

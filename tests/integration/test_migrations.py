@@ -89,6 +89,7 @@ def test_one_step_at_a_time(empty_dsn: str) -> None:
         "0022",
         "0018",
         "0019",
+        "0020",
     ]
     seen = {}
     for revision in revisions:
