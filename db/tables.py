@@ -410,6 +410,7 @@ chips: Final = _table(
     revision=sa.SmallInteger,
     composite=sa.Text,
     observed_at=_time,
+    recorded_at=_time,
     cut_for=sa.Text,
     image=BYTEA,
     sha256=BYTEA,
@@ -423,6 +424,7 @@ chips: Final = _table(
     height=sa.SmallInteger,
     bar_m=sa.Integer,
     stretch=sa.Text,
+)
 chip_parcels: Final = _table("chip_parcels", parcel_key=sa.BigInteger, recorded_at=_time)
 chip_pairs: Final = _table("chip_pairs", alert_key=sa.BigInteger, recorded_at=_time)
 rounds: Final = _table(
@@ -430,9 +432,12 @@ rounds: Final = _table(
     round_key=sa.BigInteger,
     season_key=sa.SmallInteger,
     collection=sa.Text,
+    name=sa.Text,
     as_known_at=_time,
+    recorded_at=_time,
     published_by=sa.Text,
     reason=sa.Text,
+    rules=ARRAY(sa.Text),
     rule_version=sa.Text,
     settings=JSONB,
     settings_sha256=sa.Text,
@@ -441,20 +446,24 @@ rounds: Final = _table(
     content_sha256=sa.Text,
     previous_sha256=sa.Text,
     sha256=sa.Text,
+)
 round_lights: Final = _table(
     "round_lights",
     round_key=sa.BigInteger,
+    parcel_key=sa.BigInteger,
     light=light,
     lights=ARRAY(light),
     rule_versions=ARRAY(sa.Text),
     found_at=ARRAY(_time),
     alert_states=ARRAY(sa.Text),
+)
 quality_samples: Final = _table(
     "quality_samples",
     sample_key=sa.BigInteger,
     season_key=sa.SmallInteger,
     collection=sa.Text,
     as_known_at=_time,
+    recorded_at=_time,
     drawn_by=sa.Text,
     reason=sa.Text,
     seed=sa.Text,
@@ -464,6 +473,7 @@ quality_samples: Final = _table(
     confidence=REAL,
     half_width=REAL,
     second_share=REAL,
+)
 quality_strata: Final = _table(
     "quality_strata",
     sample_key=sa.BigInteger,
@@ -474,21 +484,26 @@ quality_strata: Final = _table(
     n_sampled=sa.Integer,
     area_ha=sa.Double,
     inclusion_probability=sa.Double,
+)
 quality_items: Final = _table(
     "quality_items",
     sample_key=sa.BigInteger,
     item=sa.Integer,
+    parcel_key=sa.BigInteger,
     stratum_nr=sa.SmallInteger,
     declared_crop=sa.Text,
     light=light,
     lights=JSONB,
     inbox_rank=sa.Integer,
     n_reviewers=sa.SmallInteger,
+)
 quality_verdicts: Final = _table(
     "quality_verdicts",
     verdict_nr=sa.BigInteger,
     sample_key=sa.BigInteger,
     item=sa.Integer,
+    recorded_at=_time,
     verdict=sa.Text,
     reviewer=sa.Text,
     reason=sa.Text,
+)

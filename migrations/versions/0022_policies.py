@@ -3,7 +3,7 @@
 from migrations.script import run
 
 revision = "0022"
-down_revision = "0017"
+down_revision = "0020"
 
 
 def upgrade() -> None:
