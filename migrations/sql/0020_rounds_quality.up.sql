@@ -205,3 +205,9 @@ select 'alert', null, null, v.alert_key, v.parcel_key, p.collection, s.name, p.s
 from alert_verdicts_recorded_by('infinity') v join parcels p using (parcel_key) join seasons s using (season_key);
 comment on view verdicts is
     'Every verdict: of random samples, and on alerts. Those on alerts are of selected parcels: a rate over both is of no population.';
+
+-- Escalation -----------------------------------------------------------------------------------
+
+alter table alert_events drop constraint alert_events_event_check, add constraint alert_events_event_check check (event in (
+    'opened', 'changed', 'confirmed', 'flagged', 'acknowledged', 'reviewed', 'requested', 'answered', 'dismissed', 'verified',
+    'closed', 'reopened', 'assigned', 'commented', 'escalated'));

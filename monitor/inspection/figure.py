@@ -98,7 +98,10 @@ def _alerts(axes: Sequence[Axes], rows: Sequence[HistoryRow], *, is_bounded: boo
     events: dict[float, list[HistoryRow]] = {}
     for row in rows:
         if (
-            row.kind == "alert" and "decision" not in row.detail and ("monitor", row.detail["event"]) in TRANSITIONS
+            row.kind == "alert"
+            and "decision" not in row.detail
+            and ("monitor", row.detail["event"]) in TRANSITIONS
+            and row.detail["event"] != "escalated"
         ):  # those follow from no observation
             day = as_of(row.detail)
             at = _number(row.at if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC))

@@ -76,7 +76,7 @@ def page(sample_key: int, title: str, sheets: Iterable[Sheet], by: str) -> Itera
     yield (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style></head>'
         f'<body data-sample="{sample_key}"><h1>{escape(title)}</h1><p>Say of each parcel what you see. A reason is needed wherever '
-        f'the parcel is not as it was claimed. Reviewer: <input id=by value="{escape(printable(by))}"></p><ul>{choices}</ul>'
+        f'the parcel is not as it was declared. Reviewer: <input id=by value="{escape(printable(by))}"></p><ul>{choices}</ul>'
     )
     for one in sheets:
         yield _sheet(one)

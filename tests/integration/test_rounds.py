@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,19 @@ def test_what_cannot_be_published_says_why(store: sa.Connection) -> None:
             published(store, name, days)
         store.rollback()
     assert [one.name for one in rounds.rounds(store)] == ["r"]
+
+
+def test_rounds_published_at_once_are_one_chain(store: sa.Connection, dsn: str) -> None:
+    def one(nr: int) -> None:
+        with engine(dsn).connect() as own:
+            published(own, f"round {'abcd'[nr]}", 3)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(one, range(4)))
+    rows = rounds.rounds(store)
+    assert len(rows) == 4
+    assert [why_unproven(store, row) for row in rows] == [None] * 4
+    assert [row.previous_sha256 for row in rows] == [None, *(row.sha256 for row in rows[:-1])]
 
 
 def test_what_moved_each_light_is_said_and_green_that_turned_comes_first(store: sa.Connection) -> None:

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db.quality import AlertVerdictRow, DrawnRow, StoredSampleRow, StratumRow, VerdictRow
-from monitor.quality import estimates, report, sampling
+from monitor.quality import estimates, filled, report, sampling
 from monitor.quality.estimates import FEWEST, clopper_pearson, design, kappa, share
-from monitor.quality.verdicts import departs, newest_of_each, settled
+from monitor.quality.verdicts import CHOICES, departs, newest_of_each, settled
 
 AT = datetime(2025, 7, 1, tzinfo=UTC)
 WRONG: Final = {"red": 0.25, "yellow": 0.5, "green": 0.04, "not_valid": 0.1}
@@ -306,3 +306,46 @@ def test_decided_alerts_are_counted_by_region_and_month_and_said_to_be_selected(
     assert cells[None, None]["false_reds"]["value"] == pytest.approx(4 / 16)
     assert cells["north", "2025-06"]["false_reds"]["n"] == 12
     assert cells["south", "2025-06"]["false_reds"] == {"n": 4, "too_few": True}
+
+
+WORDS = [
+    "sample",
+    "item",
+    "verdict",
+    "why",
+    "by",
+    "1",
+    "2",
+    "lost",
+    "as declared",
+    "=x",
+    '"',
+    "",
+    "é",
+    "\0",
+    "\x1b[2J",
+    "9" * 400,
+]
+CELLS = st.sampled_from(WORDS)
+
+
+@given(
+    st.lists(st.lists(CELLS, max_size=7), max_size=6),
+    st.sampled_from([",", ";", "\t"]),
+    st.booleans(),
+    st.binary(max_size=4),
+)
+def test_whatever_a_form_holds_each_fault_is_one_line(
+    rows: list[list[str]], delimiter: str, has_header: bool, noise: bytes
+) -> None:
+    lines = [["sample", "item", "verdict", "why", "by"], *rows] if has_header else rows
+    content = "\n".join(delimiter.join(row) for row in lines).encode() + noise
+    for one in filled.read(content, 1, range(1, 3), None):
+        if isinstance(one, filled.Wrong):
+            assert one.line >= 1
+            assert one.why.isprintable()
+        else:
+            assert one.item in (1, 2)
+            assert one.verdict in CHOICES
+            assert one.reviewer
+            assert "\0" not in f"{one.reviewer}{one.reason}"
