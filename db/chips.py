@@ -206,9 +206,12 @@ def around(
 
 def to_show(connection: sa.Connection, of: Departure, now: datetime) -> list[Source]:
     """Return the observations that show an alert's parcel before and after, as known now and at its last event; each once."""
-    found = around(connection, of.parcel_key, of.departed_on, now)
-    found += around(connection, of.parcel_key, of.departed_on, of.last_event_at, of.last_event_at)
-    return list({one.source.scene_key: one.source for one in found if one.source is not None}.values())
+    # Now last: a scene that the ledger learnt of since can be read.
+    found = around(connection, of.parcel_key, of.departed_on, of.last_event_at, of.last_event_at)
+    found += around(connection, of.parcel_key, of.departed_on, now)
+    return list(
+        {(one.source.scene_key, one.source.revision): one.source for one in found if one.source is not None}.values()
+    )
 
 
 def before_and_after(found: Sequence[Source], departed_on: date) -> list[Wanted]:
