@@ -191,7 +191,7 @@ def catch_up(engine: Engine, opener: Opener, settings: ImagerySettings, now: dat
         due = chips.alerts_without_pair(connection, limit)
         for alert in due:
             known = {(one.scene_key, one.revision) for one in wanted[alert.parcel_key]}
-            found = [one for one in chips.to_show(connection, alert, now) if one.record is not None]
+            found = [one for one in chips.to_show(connection, alert) if one.record is not None]
             wanted[alert.parcel_key] += [one for one in found if (one.scene_key, one.revision) not in known]
     for cut in cut_again(engine, opener, wanted, "alert", settings, now):
         n_missing = sum(one.missing is not None for one in cut.chips)

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Any, Final
 
 from db import bundle as store
@@ -79,7 +79,7 @@ def gather(connection: Connection, alert_key: int, as_known_at: datetime | None)
     at = as_known_at or log[-1].recorded_at
     (alert,) = history.known_alerts(connection, AlertFilter(with_closed=True, alert_key=alert_key), at)
     rows = history.parcel_history(connection, its.parcel_key, None, None, at)
-    wanted = chips.around(connection, its.parcel_key, alert.departed_on, at + timedelta(microseconds=1), at)
+    wanted = chips.around(connection, its.parcel_key, alert.departed_on, at)
     document = {
         "form": FORM,
         "as_known_at": time(at),
@@ -126,7 +126,7 @@ def in_plain_words(row: KnownAlertRow) -> str:
     """Return what the alert means and how far it is settled, for who has never seen one."""
     meaning = RULE_WORDS.get(row.rule, f"The rule {row.rule} found that the parcel departs from its declaration.")
     if row.closed_at is not None:
-        return f"{meaning} That no longer holds, or was settled: the alert was closed on {time(row.closed_at)[:10]}."
+        return f"{meaning} The alert was closed on {time(row.closed_at)[:10]}; the log below says why."
     if row.colour == "red":
         return f"{meaning} A later acquisition says the same."
     return f"{meaning} This was seen once so far; a later acquisition has yet to confirm it."

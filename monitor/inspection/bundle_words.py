@@ -37,7 +37,11 @@ LIMITS: Final = (
     "been cut later, and the document says when. The area is the parcel's as registered today. A satellite's picture alone proves nothing: "
     "a person decides."
 )
-SHAPES: Final = {"green": "● green", "yellow": "▲ yellow", "red": "■ red"}
+SHAPES: Final = {
+    "green": "● green: nothing departs any more",
+    "yellow": "▲ yellow: a departure was seen once",
+    "red": "■ red: a later acquisition says the same",
+}
 """Colours in words, and in forms that are seen without them."""
 
 

@@ -35,7 +35,7 @@ def write_bundles(dsn: str, season: Season, folder: Path) -> list[Path]:
         known = history.known_alerts(connection, AlertFilter(season=season.name, with_closed=True))
         chosen = _different(known)
         departures = [one for row in chosen if (one := chips.departure(connection, row.alert_key)) is not None]
-        shown = {one.alert_key: chips.to_show(connection, one, now) for one in departures}
+        shown = {one.alert_key: chips.to_show(connection, one) for one in departures}
     scenes = folder.resolve() / "scenes"
     names = [row.source_id for row in chosen]
     items = write_scenes(season, names, scenes, {one.scene_id for found in shown.values() for one in found})
@@ -43,7 +43,7 @@ def write_bundles(dsn: str, season: Season, folder: Path) -> list[Path]:
     opener = Opener({}, _http, lambda: now, lambda: Places.of((), (scenes,), ()))
     for one in departures:
         with database.begin() as connection:
-            wanted = {one.parcel_key: chips.to_show(connection, one, now)}
+            wanted = {one.parcel_key: chips.to_show(connection, one)}
         for _ in chip_cutting.cut_again(database, opener, wanted, "request", ImagerySettings(), now):
             pass
     written = []
