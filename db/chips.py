@@ -175,9 +175,18 @@ def tried_pair(connection: sa.Connection, alert_key: int, now: datetime) -> None
 
 
 def sources(
-    connection: sa.Connection, parcel_key: int, first: datetime, last: datetime, as_known_at: datetime | None = None
+    connection: sa.Connection,
+    parcel_key: int,
+    first: datetime,
+    last: datetime,
+    as_known_at: datetime | None = None,
+    *,
+    any_scene: bool = False,
 ) -> list[Source]:
-    """Return observations of a parcel from `first` on and before `last`, as known at a time, in order of time."""
+    """Return observations of a parcel from `first` on and before `last`, as known at a time, in order of time.
+
+    With `any_scene` also scenes that the ledger learnt of later count: they can be read now.
+    """
     found = " union all ".join(
         f"""select '{name}' as sensor, scene_key, observed_at, revision, relative_orbit,
                    {"clear_fraction" if name == "S2" else "null::real"} as clear_fraction
@@ -189,26 +198,34 @@ def sources(
                            o.clear_fraction, f.record
                     from ({found}) o join scenes s using (scene_key)
                     left join found_scenes f on f.scene_id = s.scene_id
-                        and f.recorded_at <= coalesce(:at, timestamptz 'infinity')
+                        and (:any_scene or f.recorded_at <= coalesce(:at, timestamptz 'infinity'))
                     order by o.observed_at, o.sensor, scene_key""").bindparams(_at()),
-        {"parcel": parcel_key, "first": first, "last": last, "at": as_known_at},
+        {"parcel": parcel_key, "first": first, "last": last, "at": as_known_at, "any_scene": any_scene},
     )
     return [Source(**row._mapping) for row in rows]
 
 
 def around(
-    connection: sa.Connection, parcel_key: int, departed_on: date, last: datetime, as_known_at: datetime | None = None
+    connection: sa.Connection,
+    parcel_key: int,
+    departed_on: date,
+    as_known_at: datetime | None = None,
+    *,
+    any_scene: bool = False,
 ) -> list[Wanted]:
-    """Return the observations of a parcel that show it before and after a departure, of those before `last`, as known at a time."""
+    """Return the observations of a parcel that show it before and after a departure, as known at a time (None: now)."""
     first = datetime.combine(departed_on, time(), UTC) - EARLIER
-    return before_and_after(sources(connection, parcel_key, first, last, as_known_at), departed_on)
+    last = as_known_at or datetime.max.replace(tzinfo=UTC)
+    return before_and_after(sources(connection, parcel_key, first, last, as_known_at, any_scene=any_scene), departed_on)
 
 
-def to_show(connection: sa.Connection, of: Departure, now: datetime) -> list[Source]:
-    """Return the observations that show an alert's parcel before and after, as known now and at its last event; each once."""
-    found = around(connection, of.parcel_key, of.departed_on, now)
-    found += around(connection, of.parcel_key, of.departed_on, of.last_event_at, of.last_event_at)
-    return list({one.source.scene_key: one.source for one in found if one.source is not None}.values())
+def to_show(connection: sa.Connection, of: Departure) -> list[Source]:
+    """Return the observations that show an alert's parcel before and after, as known at its last event and now; each once."""
+    found = around(connection, of.parcel_key, of.departed_on, of.last_event_at, any_scene=True)
+    found += around(connection, of.parcel_key, of.departed_on)
+    return list(
+        {(one.source.scene_key, one.source.revision): one.source for one in found if one.source is not None}.values()
+    )
 
 
 def before_and_after(found: Sequence[Source], departed_on: date) -> list[Wanted]:

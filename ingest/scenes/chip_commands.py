@@ -173,7 +173,7 @@ def _wanted(
     """Return the parcel and the observations to show: of an alert before and after, else all of the time."""
     if asked.alert is not None and first is None and last is None:
         alert = _alert(connection, asked.alert)
-        return alert.parcel_key, store.to_show(connection, alert, at)
+        return alert.parcel_key, store.to_show(connection, alert)
     key, begin = _parcel_key(connection, asked), first or datetime(1970, 1, 1, tzinfo=UTC)
     return key, store.sources(connection, key, begin, last or at)
 

@@ -190,9 +190,9 @@ def catch_up(engine: Engine, opener: Opener, settings: ImagerySettings, now: dat
     with engine.begin() as connection:
         due = chips.alerts_without_pair(connection, limit)
         for alert in due:
-            known = {one.scene_key for one in wanted[alert.parcel_key]}
-            found = chips.to_show(connection, alert, now)
-            wanted[alert.parcel_key] += [one for one in found if one.scene_key not in known and one.record is not None]
+            known = {(one.scene_key, one.revision) for one in wanted[alert.parcel_key]}
+            found = [one for one in chips.to_show(connection, alert) if one.record is not None]
+            wanted[alert.parcel_key] += [one for one in found if (one.scene_key, one.revision) not in known]
     for cut in cut_again(engine, opener, wanted, "alert", settings, now):
         n_missing = sum(one.missing is not None for one in cut.chips)
         log.info("scene %s: %d pictures from before or after, %d missing", cut.scene_id, len(cut.chips), n_missing)

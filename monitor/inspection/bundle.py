@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Any, Final
 
 from db import bundle as store
@@ -56,7 +56,7 @@ class Bundle:
     document: Mapping[str, Any]
     """What the JSON says; pictures in base64."""
     rows: Sequence[HistoryRow] = field(repr=False)
-    """The parcel's history in the season."""
+    """What is drawn: the parcel's history, and of this alert when it began and ended."""
     season: tuple[date, date]
 
     @property
@@ -79,13 +79,13 @@ def gather(connection: Connection, alert_key: int, as_known_at: datetime | None)
     at = as_known_at or log[-1].recorded_at
     (alert,) = history.known_alerts(connection, AlertFilter(with_closed=True, alert_key=alert_key), at)
     rows = history.parcel_history(connection, its.parcel_key, None, None, at)
-    wanted = chips.around(connection, its.parcel_key, alert.departed_on, at + timedelta(microseconds=1), at)
+    wanted = chips.around(connection, its.parcel_key, alert.departed_on, at)
     document = {
         "form": FORM,
         "as_known_at": time(at),
         "alert": _alert(alert, alert_key),
         "why": evidence.why(alert.rule, alert.evidence),
-        "in_plain_words": RULE_WORDS.get(alert.rule, f"The rule {alert.rule} found a departure."),
+        "in_plain_words": in_plain_words(alert),
         "log": [_entry(alert.rule, one) for one in log],
         "evidence": alert.evidence,
         "thresholds": thresholds(alert.rule, alert.evidence),
@@ -94,7 +94,12 @@ def gather(connection: Connection, alert_key: int, as_known_at: datetime | None)
         **_series(connection, rows),
     }
     digest = hashlib.sha256(json.dumps(document, sort_keys=True, allow_nan=False).encode()).hexdigest()
-    return Bundle(document | {"sha256": digest}, rows, (its.starts_on, its.ends_on))
+    drawn = [row for row in rows if row.kind != "alert" or _is_drawn(row, alert_key)]
+    return Bundle(document | {"sha256": digest}, drawn, (its.starts_on, its.ends_on))
+
+
+def _is_drawn(row: HistoryRow, alert_key: int) -> bool:
+    return row.detail["alert_key"] == alert_key and row.detail["event"] in ("opened", "confirmed", "closed", "reopened")
 
 
 def time(at: datetime) -> str:
@@ -115,6 +120,16 @@ def thresholds(rule: str, found: Mapping[str, Any]) -> dict[str, Any]:
     names = THRESHOLDS_OF.get(rule, ())
     values = {name: value for name, value in asdict(RuleSettings()).items() if name.startswith(names) and names}
     return {"values": values, "source": "as the program comes with them; the evidence does not state others"}
+
+
+def in_plain_words(row: KnownAlertRow) -> str:
+    """Return what the alert means and how far it is settled, for who has never seen one."""
+    meaning = RULE_WORDS.get(row.rule, f"The rule {row.rule} found that the parcel departs from its declaration.")
+    if row.closed_at is not None:
+        return f"{meaning} The alert was closed on {time(row.closed_at)[:10]}; the log below says why."
+    if row.colour == "red":
+        return f"{meaning} A later acquisition says the same."
+    return f"{meaning} This was seen once so far; a later acquisition has yet to confirm it."
 
 
 def _alert(row: KnownAlertRow, key: int) -> dict[str, Any]:

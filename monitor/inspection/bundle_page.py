@@ -22,6 +22,8 @@ from monitor.inspection.bundle_words import COMPOSITE_TITLES, COMPOSITE_WORDS, T
 from monitor.inspection.figure import STYLE, Setting, season_figure
 
 _CSS: Final = Path(__file__).with_name("bundle.css").read_text(encoding="utf-8")
+_LONG: Final = 24
+"""Letters of the longest word that is never broken."""
 _OPEN: Final = 1
 """Tables that stand open: the log; the others unfold."""
 
@@ -121,7 +123,12 @@ def _wide(label: str, inner: str) -> str:
 
 
 def _cells(row: Sequence[str]) -> str:
-    return "".join(f"<td>{_text(one)}</td>" for one in row)
+    return "".join(f'<td class="long">{_text(one)}</td>' if _is_long(one) else f"<td>{_text(one)}</td>" for one in row)
+
+
+def _is_long(cell: str) -> bool:
+    """Return whether a cell has a word that must be broken: a digest, a scene's name."""
+    return max((len(word) for word in cell.split()), default=0) > _LONG
 
 
 def _colour(document: Mapping[str, Any]) -> str:

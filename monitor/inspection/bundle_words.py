@@ -1,6 +1,7 @@
 """What an evidence bundle says in words, the same in HTML and PDF: captions, tables, and how to read the pictures."""
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any, Final, NamedTuple
 
 from monitor.alerts.evidence import percent
@@ -36,7 +37,11 @@ LIMITS: Final = (
     "been cut later, and the document says when. The area is the parcel's as registered today. A satellite's picture alone proves nothing: "
     "a person decides."
 )
-SHAPES: Final = {"green": "● green", "yellow": "▲ yellow", "red": "■ red"}
+SHAPES: Final = {
+    "green": "● green: nothing departs any more",
+    "yellow": "▲ yellow: a departure was seen once",
+    "red": "■ red: a later acquisition says the same",
+}
 """Colours in words, and in forms that are seen without them."""
 
 
@@ -115,11 +120,16 @@ def tables(document: Mapping[str, Any]) -> list[Table]:
 
 
 def _log(document: Mapping[str, Any]) -> Table:
+    """Return the log; of several changes in a row of one colour the last, with their number: the JSON has each."""
     rows = []
-    for entry in document["log"]:
-        details = "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in sorted(entry["details"].items()))
-        why = " ".join(part for part in (entry["why"], f"({details})" if details else "") if part)
-        rows.append([minute(entry["recorded_at"]), text(entry["event"]), text(entry["by"]), entry["colour"], text(why)])
+    numbered = enumerate(document["log"])
+    for _, run in groupby(numbered, key=lambda one: one[1]["colour"] if one[1]["event"] == "changed" else one[0]):
+        entries = [entry for _, entry in run]
+        last, n = entries[-1], len(entries)
+        details = "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in sorted(last["details"].items()))
+        why = " ".join(part for part in (last["why"], f"({details})" if details else "") if part)
+        event = f"{last['event']}, {n} times since {entries[0]['recorded_at'][:10]}" if n > 1 else last["event"]
+        rows.append([minute(last["recorded_at"]), text(event), text(last["by"]), last["colour"], text(why)])
     return Table("What happened to the alert", ("when", "what", "by", "colour", "why"), rows)
 
 

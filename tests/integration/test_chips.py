@@ -154,6 +154,18 @@ def test_on_demand_a_scene_is_cut_again_and_what_is_missing_has_its_reason(chain
     assert len(list((tmp_path / "pictures").glob("*.png"))) == 2
 
 
+def test_an_alerts_pictures_are_cut_from_a_scene_that_was_found_after_it(chain: World, tmp_path: Path) -> None:
+    item = s2_item(tmp_path, optical(1), start=DAYS[0])
+    chain.add(item)
+    chain.work()
+    with chain.engine.begin() as connection:
+        connection.exec_driver_sql("delete from found_scenes")
+    key = alert(chain, "red", (DAYS[0] + timedelta(days=1)).date())
+    chain.now.put_forward(timedelta(days=1))
+    chain.add(item)
+    assert "2 pictures cut, 0 missing" in run("cut", str(key))
+
+
 def test_where_observations_came_as_messages_the_picture_is_missing(chain: World, tmp_path: Path) -> None:
     chain.add(s2_item(tmp_path, optical(1), start=DAYS[0]))
     chain.work()

@@ -76,7 +76,7 @@ def test_the_stretch_is_the_same_whatever_else_the_picture_shows() -> None:
     numbers["B04"][:5] = 9000
     bright = draw("true_colour", numbers, BANDS, FIELD, at, GRID)
     centre = pixels(dark).shape[0] // 2
-    expected = round(255 * (0.05 / 0.30) ** (1 / 1.5))
+    expected = round(255 * (0.05 / 0.30) ** (1 / 1.8))
     for chip in (dark, bright):
         assert pixels(chip)[centre, centre].tolist() == [expected] * 3
         assert "0 to 0.30" in chip.stretch
@@ -86,7 +86,7 @@ def test_the_stretch_is_the_same_whatever_else_the_picture_shows() -> None:
 def test_false_colour_shows_vegetation_red() -> None:
     at = frame(FIELD, GRID, SETTINGS)
     red, green, blue = pixels(draw("false_colour", values(at), BANDS, FIELD, at, GRID))[125, 125].tolist()
-    assert red == round(255 * (0.45 / 0.60) ** (1 / 1.5)) > green == blue
+    assert red == round(255 * (0.45 / 0.60) ** (1 / 1.8)) > green == blue
 
 
 def test_cloud_is_striped_and_no_data_dotted_grey() -> None:
@@ -136,6 +136,18 @@ def test_radar_is_shown_in_decibels_whatever_it_is_stored_in(unit: Any, number: 
     bands = {name: (Band("", unit), 0.0) for name in numbers}
     shown = pixels(draw("radar", numbers, bands, FIELD, at, GRID))[125, 125].tolist()
     assert shown == [round(255 * 8 / 16), round(255 * 14 / 16), 0]
+
+
+def test_speckle_is_averaged_and_nothing_stays_nothing() -> None:
+    at = frame(FIELD, GRID, SETTINGS)
+    chance = np.random.default_rng(1)
+    numbers = {name: chance.exponential(mean, (at.side, at.side)) for name, mean in (("VV", 0.06), ("VH", 0.012))}
+    for one in numbers.values():
+        one[:5] = 0
+    bands = {name: (Band("", "linear"), 0.0) for name in numbers}
+    shown = pixels(draw("radar", numbers, bands, FIELD, at, GRID)).astype(float)
+    assert set(np.unique(shown[: 5 * at.zoom])) == {128, 255}
+    assert shown[30:90, 100:150, 0].std() < 50, "single looks spread over 5.6 dB, nine over 1.9"
 
 
 def test_the_same_window_gives_the_same_bytes() -> None:
