@@ -15,7 +15,7 @@ import numpy as np
 
 from monitor.alerts.neighbours import Bools, Ints
 from monitor.alerts.rules import ClearViews
-from monitor.markers.clear_views import OrderedViews, noise, ordered, without_leaks
+from monitor.markers.clear_views import OrderedViews, noise, ordered, thinned, without_leaks
 from monitor.markers.form import NOT_EXECUTED, NOT_VALID, OK, OPTICAL, Events, Floats, Marked, RadarViews
 from monitor.markers.mowing import mowing
 
@@ -54,7 +54,7 @@ def grazing(
         cuts: what `mowing` found on the same views; None lets it be found.
     """
     cuts = mowing(views, radar, applies) if cuts is None else cuts
-    seen = without_leaks(ordered(views.parcel, views.days, views.ndvi, views.n_parcels))
+    seen = without_leaks(thinned(ordered(views.parcel, views.days, views.ndvi, views.n_parcels)))
     n_views = np.bincount(seen.parcel, minlength=views.n_parcels)
     status = np.where(n_views >= 2 * LEAST_VIEWS, OK, NOT_VALID)
     if applies is not None:
@@ -150,7 +150,7 @@ def grassland_use(views: ClearViews, mown: Marked, grazed: Marked) -> Ints:
     Unmanaged is what grew up and died back once, watched by both markers; a sward that stays short, or was hardly seen, is unknown: animals
     that keep it short leave nothing to see.
     """
-    seen = without_leaks(ordered(views.parcel, views.days, views.ndvi, views.n_parcels))
+    seen = without_leaks(thinned(ordered(views.parcel, views.days, views.ndvi, views.n_parcels)))
     is_mown, is_grazed = mown.value > 0, grazed.value > 0  # NaN is neither
     use = np.where(is_mown, np.where(is_grazed, 4, 3), np.where(is_grazed, 2, 0))
     is_watched = (mown.status == OK) & (grazed.status == OK)
