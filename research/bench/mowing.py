@@ -2,7 +2,7 @@
 
     python -m research.bench.mowing [--json] [--parcels 600] [--seeds 11,12,13] [--timed 4096]
 
-Scored are swards that grow what was declared (permanent and temporary grassland, alfalfa); `other_crops_per_parcel` counts events elsewhere,
+Scored are swards that grow what was declared (permanent and temporary grassland, alfalfa); `other_crops_per_parcel` is of the others,
 where a policy would not ask. Times are seconds of the processor for parcels of 60 clear views and 120 passes of radar with coherence.
 The simulator has no coherence, and its cuts fall on dry days and grow back faster than real ones.
 """
