@@ -78,22 +78,27 @@ def events(
 def evaluate(known: EventSeries, truth: DatedEvents, kind: Kind, tolerance_days: int) -> Evaluated:
     """Return what the marker of a kind finds beside the truth; a parcel without a true event had none."""
     marked = (mowing if kind == Kind.mowing else grazing)(known.views, known.radar)
-    place = {one: nr for nr, one in enumerate(known.parcel_ids)}
+    n_parcels, place = len(known.parcel_ids), {one: nr for nr, one in enumerate(known.parcel_ids)}
     parcel = np.array([place.get(one, -1) for one in truth.parcel_ids], np.int64)
-    begin, end = (one.astype(np.int64) for one in (truth.begin, truth.end))
-    views = ordered(known.views.parcel, known.views.days, known.views.ndvi, known.views.n_parcels)
-    plain_parcel, plain_day = plain_falls(views)
-    best = marked.events.best.astype(np.int64)
-    by_marker, by_rule, pairs = [], [], []
-    for nr in range(len(known.parcel_ids)):
-        is_true = parcel == nr
-        true = begin[is_true], end[is_true]
-        found, plain = best[marked.events.parcel == nr], plain_day[plain_parcel == nr]
-        pairs.append(matches(*true, found, tolerance_days))
-        by_marker.append((len(true[0]), len(found), pairs[-1]))
-        by_rule.append((len(true[0]), len(plain), matches(*true, plain, tolerance_days)))
-    truths = [np.sort(begin[parcel == nr]) for nr in range(len(known.parcel_ids))]
-    return Evaluated(total(by_marker), total(by_rule), truths, marked, pairs, int((parcel < 0).sum()))
+    views = ordered(known.views.parcel, known.views.days, known.views.ndvi, n_parcels)
+    begins, ends = (_split(parcel, one.astype(np.int64), n_parcels) for one in (truth.begin, truth.end))
+    found = _split(marked.events.parcel, marked.events.best.astype(np.int64), n_parcels)
+    plain = _split(*plain_falls(views), n_parcels)
+    pairs, plain_pairs = (
+        [matches(*one, tolerance_days) for one in zip(begins, ends, of, strict=True)] for of in (found, plain)
+    )
+    scores, baseline = (
+        total([(len(true), len(ours), one) for true, ours, one in zip(begins, of, matched, strict=True)])
+        for of, matched in ((found, pairs), (plain, plain_pairs))
+    )
+    return Evaluated(scores, baseline, begins, marked, pairs, int((parcel < 0).sum()))
+
+
+def _split(parcel: NDArray[np.int64], values: NDArray[np.int64], n_parcels: int) -> list[NDArray[np.int64]]:
+    """Return the values of each parcel in their order; parcel -1 is none."""
+    order = np.argsort(parcel, kind="stable")
+    edges = np.searchsorted(parcel[order], np.arange(n_parcels + 1))
+    return np.split(values[order], edges)[1:-1]
 
 
 def plain_falls(views: OrderedViews) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -120,18 +125,19 @@ def _summary(known: EventSeries, result: Evaluated, kind: Kind, tolerance_days: 
 def _rows(known: EventSeries, result: Evaluated) -> list[tuple[str, ...]]:
     """Return a row for each parcel."""
     rows, found = list[tuple[str, ...]](), result.found.events
+    edges = np.searchsorted(found.parcel, np.arange(len(known.parcel_ids) + 1))
     for nr, name in enumerate(known.parcel_ids):
-        mine = found.parcel == nr
+        mine = slice(*edges[nr : nr + 2])
         errors = {one.found: f"{one.error:+d}" for one in result.pairs[nr]}
         rows.append(
             (
                 str(name),
                 "seen" if result.found.status[nr] == OK else "too little seen",
-                _lines(result.truth[nr].astype("M8[D]")),
+                _lines(np.sort(result.truth[nr]).astype("M8[D]")),
                 _lines(found.best[mine]),
                 _lines("+".join(sensors(int(one))) for one in found.seen_by[mine]),
                 _lines(f"{one:.2f}" for one in found.confidence[mine]),
-                _lines(errors.get(one, "-") for one in range(int(mine.sum()))),
+                _lines(errors.get(one, "-") for one in range(mine.stop - mine.start)),
             )
         )
     return rows

@@ -44,6 +44,8 @@ NIR: Final = 0.15
 """Near infrared below which it is in shadow: vegetated land reflects 0.2 and more."""
 MOST_DAYS: Final = 3660
 """Days between the first and the last date: about ten years."""
+ODD_SHARE: Final = 0.01
+"""Share of values out of range up to which they are single bad observations, which count as not seen; with more the unit is another."""
 RANGES: Final = {
     "ndvi": (-1.0, 1.0, "an index of -1 to 1"),
     "b04": (-0.1, 2.0, "reflectance of 0 to 1 (divide integers by 10,000)"),
@@ -94,6 +96,10 @@ def read_series(path: Path) -> EventSeries:
     if not has_ndvi and not set(RANGES) & set(frame):
         raise EventTableError(f"{path}: no column ndvi (or B04 and B08), vv, vh, coherence_vv or coherence_vh")
     values = {name: _numbers(frame, name, path) for name in RANGES}
+    if pd.api.types.is_float_dtype(frame["parcel_id"]) and (frame["parcel_id"] % 1 == 0).all():
+        frame["parcel_id"] = frame["parcel_id"].astype(
+            "int64"
+        )  # whole numbers that a missing one made floats somewhere
     ids, parcel = np.unique(frame["parcel_id"].astype(str).to_numpy(object), return_inverse=True)
     days = _days(frame["date"], f"{path}, column date")
     if (days.max() - days.min()).astype(int) > MOST_DAYS:
@@ -116,8 +122,11 @@ def read_events(path: Path, kind: str) -> DatedEvents:
         raise EventTableError(f"{path}: no such file") from error
     except (ValueError, OSError) as error:  # pandas' parser and decoding errors are ValueErrors
         raise EventTableError(f"{path}: not a CSV file ({str(error).splitlines()[0]})") from error
-    has_interval = {"begin", "end"} <= {str(name).strip().lower() for name in frame}
+    names = {str(name).strip().lower() for name in frame}
+    has_interval = {"begin", "end"} <= names
     frame = _named(frame, path, ("begin", "end", "kind") if has_interval else ("date", "kind"))
+    if has_interval and "date" in names:  # a row may have either
+        frame = frame.assign(**{name: frame[name].where(frame[name] != "", frame["date"]) for name in ("begin", "end")})
     for nr, one in enumerate(frame["kind"]):
         _check_kind(one.strip().lower(), f"{path}, row {nr + 2}")
     of_kind = frame["kind"].str.strip().str.lower() == kind
@@ -168,8 +177,10 @@ def _numbers(frame: pd.DataFrame, name: str, path: Path) -> NDArray[np.float64]:
         raise EventTableError(f"{path}: column {name} holds what is no number") from error
     found = np.where(np.isfinite(found), found, np.nan)
     low, high, unit = RANGES[name]
-    if (odd := (found < low) | (found > high)).any():
+    odd = (found < low) | (found > high)
+    if odd.sum() > ODD_SHARE * np.isfinite(found).sum():
         raise EventTableError(f"{path}: {name} {found[odd][0]:g} in row {int(odd.argmax()) + 1} is not {unit}")
+    found = np.where(odd, np.nan, found)
     if name in ("vv", "vh") and np.isfinite(found).any() and np.nanmedian(found) > 0:
         raise EventTableError(f"{path}: {name} is above 0 on most rows, so it is linear power; give dB (10 log10)")
     return found
@@ -192,5 +203,5 @@ def _radar(
         return None
     orbit = np.zeros(len(frame), np.int64)
     if "relative_orbit" in frame:
-        orbit = pd.factorize(frame["relative_orbit"], sort=True, use_na_sentinel=False)[0]
+        orbit = pd.factorize(frame["relative_orbit"].astype("string"), sort=True, use_na_sentinel=False)[0]
     return RadarViews(parcel[seen], days[seen], orbit[seen], *(one[seen] for one in channels))

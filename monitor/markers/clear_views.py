@@ -21,6 +21,8 @@ LEAK: Final = 0.06
 """NDVI below the bound: twice the noise of a clear view (0.02 to 0.03)."""
 NOISE: Final = (0.02, 0.06)
 """Least and largest sd of a clear view: residual geometry and atmosphere of Sentinel-2 NDVI; above it the series is broken, not noisy."""
+THIN_DAYS, THIN_VIEWS = 5, 3
+"""Days and views from which on views are taken together: Sentinel-2 passes every 5 days, every 2 or 3 where orbits overlap."""
 _APART: Final = 1 << 20
 """Days between two parcels on the common axis: more than any series lasts."""
 
@@ -62,6 +64,30 @@ def ordered(parcel: Ints, days: Days, ndvi: Floats, n_parcels: int) -> OrderedVi
     is_last = np.append(axis[1:] != axis[:-1], True)[: len(axis)]
     axis, value = axis[is_last], (key[is_last] & (1 << 15) - 1) - 10_000
     return OrderedViews(axis // _APART, axis % _APART, value / 1e4, n_parcels)
+
+
+def thinned(views: OrderedViews) -> OrderedViews:
+    """Return views of which three or more within five days of the calendar are one: their median, on the middle one's day.
+
+    Daily views of a small satellite are noisier than a cut is quick: of many pairs some fall by chance.
+    """
+    group = views.parcel * _APART + views.day // THIN_DAYS
+    is_first = np.append(True, group[1:] != group[:-1])[: len(group)]
+    first = np.flatnonzero(is_first)
+    n = np.diff(np.append(first, len(group)))
+    dense = first[n >= THIN_VIEWS]
+    if not len(dense):
+        return views
+    size = n[n >= THIN_VIEWS]
+    within = np.arange(THIN_DAYS)
+    values = np.where(within < size[:, None], views.ndvi[np.minimum(dense[:, None] + within, len(group) - 1)], np.inf)
+    values.sort(axis=1)
+    row = np.arange(len(dense))
+    ndvi = views.ndvi.copy()
+    ndvi[dense + size // 2] = (values[row, (size - 1) // 2] + values[row, size // 2]) / 2
+    kept = np.repeat(n < THIN_VIEWS, n)
+    kept[dense + size // 2] = True
+    return OrderedViews(views.parcel, views.day, ndvi, views.n_parcels).only(kept)
 
 
 def without_leaks(views: OrderedViews) -> OrderedViews:

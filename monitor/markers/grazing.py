@@ -15,7 +15,7 @@ import numpy as np
 
 from monitor.alerts.neighbours import Bools, Ints
 from monitor.alerts.rules import ClearViews
-from monitor.markers.clear_views import OrderedViews, noise, ordered, without_leaks
+from monitor.markers.clear_views import OrderedViews, noise, ordered, thinned, without_leaks
 from monitor.markers.form import NOT_EXECUTED, NOT_VALID, OK, OPTICAL, Events, Floats, Marked, RadarViews
 from monitor.markers.mowing import mowing
 
@@ -34,6 +34,10 @@ GREEN_NDVI: Final = 0.4
 """A grazed sward stays above it: animals do not eat it bare (between vegetation at 0.35 and a stand at 0.5)."""
 REGROWN: Final = (45, 0.04)
 """Days within which a grazed sward grows back by so much NDVI, twice the noise of a view."""
+USES: Final = ("unknown", "unmanaged", "grazed", "mown", "mown and grazed")
+"""How grass is used, as `grassland_use` returns it."""
+GROWN_NDVI: Final = 0.75
+"""A sward that nobody takes grows above what stubble shows (Sen4CAP L4B), and then dies back by `FALL_NDVI` without growing again."""
 _WIDEST: Final = 30
 """Views between the ends of an episode that are compared, at most: one every second day."""
 
@@ -50,7 +54,7 @@ def grazing(
         cuts: what `mowing` found on the same views; None lets it be found.
     """
     cuts = mowing(views, radar, applies) if cuts is None else cuts
-    seen = without_leaks(ordered(views.parcel, views.days, views.ndvi, views.n_parcels))
+    seen = without_leaks(thinned(ordered(views.parcel, views.days, views.ndvi, views.n_parcels)))
     n_views = np.bincount(seen.parcel, minlength=views.n_parcels)
     status = np.where(n_views >= 2 * LEAST_VIEWS, OK, NOT_VALID)
     if applies is not None:
@@ -123,7 +127,8 @@ def _has_cut(views: OrderedViews, first: Ints, last: Ints, cuts: Events) -> Bool
 def _apart(views: OrderedViews, first: Ints, last: Ints, confidence: Floats) -> Events:
     """Return the episodes of at least 0.5, the most confident first and none that overlaps one before it; then in order of time."""
     likely = np.flatnonzero(confidence >= 0.5)
-    order = likely[np.lexsort((views.day[first[likely]], -confidence[likely], views.parcel[first[likely]]))]
+    rank = confidence * (1 - 1e-3 * (views.day[last] - views.day[first]))  # of two that show the same loss the shorter
+    order = likely[np.lexsort((views.day[first[likely]], -rank[likely], views.parcel[first[likely]]))]
     kept, taken = list[int](), dict[int, list[tuple[int, int]]]()
     for nr in order:
         since, until = int(views.day[first[nr]]), int(views.day[last[nr]])
@@ -137,3 +142,30 @@ def _apart(views: OrderedViews, first: Ints, last: Ints, confidence: Floats) -> 
     optical = np.full(len(found), OPTICAL)
     every = Events(views.parcel[first[found]], days[0], days[1], days[2], confidence[found], optical)
     return every.only(np.lexsort((begin, every.parcel)))
+
+
+def grassland_use(views: ClearViews, mown: Marked, grazed: Marked) -> Ints:
+    """Return (P,) the use of grass as places in `USES`.
+
+    Unmanaged is what grew up and died back once, watched by both markers; a sward that stays short, or was hardly seen, is unknown: animals
+    that keep it short leave nothing to see.
+    """
+    seen = without_leaks(thinned(ordered(views.parcel, views.days, views.ndvi, views.n_parcels)))
+    is_mown, is_grazed = mown.value > 0, grazed.value > 0  # NaN is neither
+    use = np.where(is_mown, np.where(is_grazed, 4, 3), np.where(is_grazed, 2, 0))
+    is_watched = (mown.status == OK) & (grazed.status == OK)
+    return np.where((use == 0) & is_watched & _dies_back_once(seen), 1, use)
+
+
+def _dies_back_once(views: OrderedViews) -> Bools:
+    """Return (P,) whether NDVI rises to a grown sward and then falls for good: it never rises again by more than noise."""
+    n = np.bincount(views.parcel, minlength=views.n_parcels)
+    column = np.arange(len(views.parcel)) - (np.cumsum(n) - n)[views.parcel]
+    ndvi = np.full((views.n_parcels, int(n.max(initial=0)) + 1), np.nan)
+    ndvi[views.parcel, column] = views.ndvi
+    peak = np.nan_to_num(ndvi, nan=-1).argmax(axis=1)
+    behind = np.where(np.arange(ndvi.shape[1]) >= peak[:, None], ndvi, np.nan)
+    top, lowest = behind[np.arange(len(n)), peak], np.fmin.accumulate(behind, axis=1)
+    rise = np.nan_to_num(behind - lowest).max(axis=1, initial=0)
+    fallen = np.nan_to_num(top - lowest[:, -1])
+    return np.asarray((top >= GROWN_NDVI) & (fallen >= FALL_NDVI) & (rise <= 2 * REGROWN[1]))

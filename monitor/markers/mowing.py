@@ -17,7 +17,7 @@ import numpy as np
 
 from monitor.alerts.neighbours import Bools, Ints
 from monitor.alerts.rules import ClearViews
-from monitor.markers.clear_views import OrderedViews, noise, ordered, without_leaks
+from monitor.markers.clear_views import OrderedViews, noise, ordered, thinned, without_leaks
 from monitor.markers.form import (
     BACKSCATTER,
     COHERENCE,
@@ -112,7 +112,7 @@ def mowing(views: ClearViews, radar: RadarViews | None = None, applies: Bools | 
         applies: (P,) which parcels are grass; None for all.
     """
     n_parcels = views.n_parcels
-    seen = without_leaks(ordered(views.parcel, views.days, views.ndvi, n_parcels))
+    seen = without_leaks(thinned(ordered(views.parcel, views.days, views.ndvi, n_parcels)))
     radar = _sorted(radar)
     first, n_days = _span(seen, radar)
     status, watched, best = np.full(n_parcels, NOT_VALID), np.zeros(n_parcels), np.zeros(n_parcels)

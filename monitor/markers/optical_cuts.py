@@ -28,9 +28,9 @@ FALL_NDVI: Final = 0.10
 10,000 events fell by 0.15 in the mean (Sinergise's mowing marker)."""
 INTERVAL_DAYS: Final = 30
 """Days between two views over which a fall is dated (Sen4CAP L4B); longer gaps count in proportion less."""
-SEASON: Final = (60, 320)
-"""Days of the year in which meadows are mown, March to mid November: Schwieder et al. 2022 take 73 to 305; before and after,
-snow and a low sun make falls."""
+SEASON: Final = (73, 305)
+"""Days of the year from whose views a fall counts, mid March to October (Schwieder et al. 2022): before and after, snow, cold and a low sun
+make falls."""
 SPANS: Final = (0, 3, 6, 10)
 """Days over which falls are taken; 0 stands for the next view, however late."""
 BESIDE_DAYS: Final = (12, 25)
@@ -82,7 +82,7 @@ def falls(views: OrderedViews, sd: Floats | None = None) -> Falls:
     z = (fall - gap * decline - FALL_NDVI) / (np.sqrt(2) * sd[parcel])
     confidence = 1 / (1 + np.exp(-1.7 * np.clip(z, -20, 20)))
     confidence *= np.minimum(1, INTERVAL_DAYS / gap) * _confirmed(views, first, last)
-    day = (t[last] - np.datetime64(0, "Y").astype("M8[D]").astype(np.int64)).astype("M8[D]")
+    day = t[first].astype("M8[D]")
     of_year = (day - day.astype("M8[Y]")).astype(np.int64) + 1
     possible = (of_year >= SEASON[0]) & (of_year <= SEASON[1]) & ~_is_lost(views, last)
     return Falls(parcel, t[first], t[last], fall, np.where(possible, confidence, 0.0))
@@ -132,8 +132,11 @@ def _confirmed(views: OrderedViews, first: Ints, last: Ints) -> Floats:
 
 
 def _is_lost(views: OrderedViews, last: Ints) -> Bools:
-    """Return (F,) whether a fall ends on bare soil, or nothing is green 8 to 30 days later."""
+    """Return (F,) whether a fall ends on bare soil, or nothing is green on the views 8 to 30 days later, or on the first behind them."""
     later = [views.at_or_before(last, days) for days in (*BESIDE_DAYS, LOST_DAYS)]
+    behind = np.minimum(later[-1] + 1, len(views.day) - 1)
+    is_none = views.day[later[-1]] - views.day[last] < LEAST_SPAN
+    later.append(np.where(is_none & (views.parcel[behind] == views.parcel[last]), behind, last))
     seen = [np.where(views.day[one] - views.day[last] >= LEAST_SPAN, views.ndvi[one], -1.0) for one in later]
     greenest = np.max(seen, axis=0)
     return np.asarray((views.ndvi[last] < BARE_NDVI) | ((greenest >= 0) & (greenest < VEGETATION_NDVI)))

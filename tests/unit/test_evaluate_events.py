@@ -87,6 +87,48 @@ def test_radar_alone_is_read_and_empty_values_are_not(tmp_path: Path) -> None:
     assert set(known.radar.orbit) == {0, 1} - {1}
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda frame: frame.assign(date=frame["date"].dt.date),
+        lambda frame: frame.assign(date=frame["date"].dt.tz_localize("UTC")),
+        lambda frame: frame.assign(date=frame["date"].dt.strftime("%Y-%m-%d")),
+        lambda frame: frame.assign(parcel_id=frame["parcel_id"].astype("float64")),
+        lambda frame: frame.assign(parcel_id=frame["parcel_id"].astype("category")),
+        lambda frame: frame.assign(parcel_id=frame["parcel_id"].astype(str), relative_orbit=["A15", None] * 49),
+        lambda frame: frame.sample(frac=1, random_state=1).rename(columns={"parcel_id": "Parcel", "ndvi": "NDVI"}),
+        lambda frame: frame.assign(ndvi=frame["ndvi"].astype("Float32")),
+        lambda frame: frame[["parcel_id", "date", "ndvi"]],
+    ],
+)
+def test_other_writers_of_the_same_table_give_the_same_scores(
+    files: tuple[Path, Path], change: Callable[[pd.DataFrame], pd.DataFrame]
+) -> None:
+    path, events = files
+    before = run("events", path, events, "--json")
+    change(series()).to_parquet(path)
+    assert run("events", path, events, "--json") == before
+
+
+def test_a_single_bad_value_is_not_seen_and_many_are_another_unit(tmp_path: Path) -> None:
+    path, frame = tmp_path / "series.parquet", pd.concat([series()] * 2, ignore_index=True)
+    frame.loc[3, "ndvi"] = 1.4
+    frame.to_parquet(path)
+    assert len(read_series(path).views.parcel) == len(frame) - 1
+    frame.loc[:5, "ndvi"] = 1.4
+    frame.to_parquet(path)
+    with pytest.raises(EventTableError, match="not an index"):
+        read_series(path)
+
+
+def test_a_row_of_events_may_have_a_date_or_an_interval(tmp_path: Path) -> None:
+    path = tmp_path / "events.csv"
+    path.write_text("parcel_id,date,begin,end,kind\n7,2023-06-11,,,mowing\n7,,2023-08-01,2023-08-09,Mowing\n")
+    found = read_events(path, "mowing")
+    assert found.begin.astype(str).tolist() == ["2023-06-11", "2023-08-01"]
+    assert found.end.astype(str).tolist() == ["2023-06-11", "2023-08-09"]
+
+
 Change = Callable[[pd.DataFrame], pd.DataFrame]
 
 

@@ -48,7 +48,8 @@ def day(of: int) -> np.datetime64:
 
 
 UNTOUCHED = line((60, 0.45), (130, 0.85), (200, 0.80), (300, 0.55))
-CUT = line((60, 0.45), (130, 0.85), (160, 0.85), (164, 0.50), (190, 0.80), (300, 0.65))
+CORNERS = (60, 0.45), (130, 0.85), (160, 0.85), (164, 0.50), (190, 0.80), (300, 0.65)
+CUT = line(*CORNERS)
 
 
 def only(marked: Marked, parcel: int = 0) -> Events:
@@ -84,12 +85,18 @@ def test_daily_views_show_a_cut_that_no_two_neighbours_show() -> None:
     assert day(150) <= event.best[0] <= day(158)
 
 
-@pytest.mark.parametrize("depth", [0.15, 0.3, 0.6])
-@pytest.mark.parametrize("n_views", [1, 2])
+def test_noisy_daily_views_show_the_cut_and_nothing_else() -> None:
+    random = np.random.default_rng(1)
+    curves = [[(at, v + random.normal(0, 0.03)) for at, v in line(*CORNERS, every=1)] for _ in range(40)]
+    found = mowing(views(*curves))
+    assert (found.value == 1).mean() > 0.9
+    assert np.median(np.abs((found.events.best - day(162)).astype(int))) <= 3
+
+
+@pytest.mark.parametrize(("depth", "n_views"), [(0.15, 1), (0.3, 1), (0.6, 1), (0.3, 2), (0.6, 2)])
 def test_hidden_cloud_is_no_cut(depth: float, n_views: int) -> None:
+    """Not 0.15 on two views: so much a sward may grow in ten days."""
     curve = [(at, v - depth * (150 <= at < 150 + 5 * n_views)) for at, v in UNTOUCHED]
-    if depth == 0.15 and n_views == 2:
-        pytest.skip("a sward may have grown 0.15 in ten days: radar or the picture must tell")
     assert mowing(views(curve)).value.tolist() == [0]
 
 
