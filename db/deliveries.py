@@ -165,19 +165,35 @@ def form(connection: sa.Connection, key: int, groups: Sequence[Sequence[WaitingE
     )
 
 
-def claim(connection: sa.Connection, lease_until: datetime, now: datetime) -> Held | None:
-    """Take the delivery that is due longest, until a lease ends; None where none is due."""
-    row = connection.execute(sa.text(_CLAIM), {"now": now, "lease_until": lease_until}).one_or_none()
+def due(connection: sa.Connection, now: datetime) -> list[int]:
+    """Return the subscriptions of which a message is due and that are neither suspended nor held back, longest due first."""
+    return list(connection.execute(sa.text(_DUE), {"now": now}).scalars())
+
+
+# A subscription at a time, from the index of what is pending: neither what was delivered nor what is held back is read.
+_DUE: Final = """
+    select s.subscription_key
+    from subscriptions s cross join lateral (
+        select next_try_at from deliveries d
+        where d.subscription_key = s.subscription_key and d.state = 'pending' and d.next_try_at <= :now
+        order by d.next_try_at limit 1) oldest
+    where s.ended_at is null and s.suspended_at is null and (s.not_before is null or s.not_before <= :now)
+    order by oldest.next_try_at, s.subscription_key"""
+
+
+def claim(connection: sa.Connection, key: int, lease_until: datetime, now: datetime) -> Held | None:
+    """Take the message of a subscription that is due longest, until a lease ends; None where none is due, or another took it."""
+    row = connection.execute(sa.text(_CLAIM), {"key": key, "now": now, "lease_until": lease_until}).one_or_none()
     return None if row is None else Held(**row._mapping)
 
 
-# skip locked: senders that claim at the same moment take different deliveries instead of waiting for each other.
+# skip locked: senders that claim at the same moment take different messages instead of waiting for each other.
 _CLAIM: Final = """
     update deliveries set attempts = least(attempts + 1, 32767), next_try_at = :lease_until
     where delivery_key = (
-        select delivery_key from deliveries d where state = 'pending' and next_try_at <= :now
-            and exists (select from subscriptions s where s.subscription_key = d.subscription_key and s.suspended_at is null)
-        order by next_try_at, delivery_key limit 1 for no key update skip locked)
+        select delivery_key from deliveries d
+        where d.subscription_key = :key and d.state = 'pending' and d.next_try_at <= :now
+        order by d.next_try_at, d.delivery_key limit 1 for no key update skip locked)
     returning delivery_key, idempotency_key, subscription_key, formed_at, attempts"""
 
 

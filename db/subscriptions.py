@@ -1,8 +1,8 @@
 """Subscriptions: who receives which events of alerts, when and how. Their secrets lie in a table of their own."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import datetime, time
+from datetime import datetime, time, timedelta
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -124,7 +124,8 @@ def change(connection: sa.Connection, key: int, asked: Subscription, secrets: Se
     if taken.first() is not None:
         raise NameTaken(asked.name)
     connection.execute(
-        sa.text(f"""update subscriptions set ({", ".join(_FIELDS)}, suspended_at, suspended_because) = ({_VALUES}, null, null)
+        sa.text(f"""update subscriptions set ({", ".join(_FIELDS)}, suspended_at, suspended_because, failures, not_before)
+                        = ({_VALUES}, null, null, 0, null)
                     where subscription_key = :key"""),
         _parameters(asked) | {"key": key},
     )
@@ -147,6 +148,28 @@ def suspend(connection: sa.Connection, key: int, because: str, now: datetime) ->
         sa.text("""update subscriptions set suspended_at = :now, suspended_because = :because
                    where subscription_key = :key and suspended_at is null"""),
         {"key": key, "because": because[:500], "now": now},
+    )
+
+
+def hold_back(connection: sa.Connection, key: int, wait_of: Callable[[int], timedelta], now: datetime) -> None:
+    """Try nothing of a subscription for a while, which `wait_of` gives for so many failures in a row."""
+    failures: int = connection.execute(
+        sa.text("""update subscriptions set failures = least(failures + 1, 32767) where subscription_key = :key
+                   returning failures"""),
+        {"key": key},
+    ).scalar_one()
+    connection.execute(
+        sa.text("update subscriptions set not_before = :until where subscription_key = :key"),
+        {"key": key, "until": now + wait_of(failures)},
+    )
+
+
+def goes_on(connection: sa.Connection, key: int) -> None:
+    """Hold a subscription back no longer: a message of it arrived."""
+    connection.execute(
+        sa.text("""update subscriptions set failures = 0, not_before = null
+                   where subscription_key = :key and not_before is not null"""),
+        {"key": key},
     )
 
 

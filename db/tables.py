@@ -378,6 +378,8 @@ subscriptions: Final = _table(
     suspended_at=_time,
     suspended_because=sa.Text,
     ended_at=_time,
+    failures=sa.SmallInteger,
+    not_before=_time,
 )
 subscription_secrets: Final = _table(
     "subscription_secrets", subscription_key=sa.BigInteger, address=sa.Text, signing=sa.Text

@@ -21,6 +21,8 @@ create table subscriptions (
     created_by text not null,
     suspended_at timestamptz, suspended_because text,
     ended_at timestamptz,
+    failures smallint not null default 0,
+    not_before timestamptz,
     check ((quiet_from is null) = (quiet_to is null) and quiet_from <> quiet_to),
     check ((suspended_at is null) = (suspended_because is null))
 );
@@ -30,6 +32,9 @@ comment on table subscriptions is
 comment on column subscriptions.crops is 'Names or codes of declared crops, in lower case.';
 comment on column subscriptions.schemes is 'Names of policies, as the evidence of an event says.';
 comment on column subscriptions.weekday is '1 Monday to 7 Sunday (ISO 8601).';
+
+comment on column subscriptions.not_before is
+    'After failures in a row: nothing is tried before, so that a receiver that is away does not hold up those of others.';
 
 create table subscription_secrets (
     subscription_key bigint primary key references subscriptions,
@@ -52,7 +57,7 @@ create table deliveries (
 comment on table deliveries is 'One message of one subscription: sent at least once, under one key however often it is tried.';
 comment on column deliveries.next_try_at is 'While a sender is at it: when its lease ends and any other may take it.';
 -- What a sender asks every few seconds, however much was delivered.
-create index deliveries_due on deliveries (next_try_at, delivery_key) where state = 'pending';
+create index deliveries_due on deliveries (subscription_key, next_try_at, delivery_key) where state = 'pending';
 create index deliveries_formed on deliveries (subscription_key, formed_at);
 
 create table outbox (

@@ -1,6 +1,9 @@
 """A sender: forms messages of what is due, and sends those whose turn it is. Any number may run, on any number of machines.
 
-    pass_once   form: of each subscription that events wait for ── then send, one after the other, until none is due
+    pass_once   form: of each subscription that events wait for ── then send a message of each in turn, until none is due
+
+A subscription whose message did not arrive is held back for a while, longer after each failure in a row: the time-outs of a
+receiver that is away would else take the time of all others.
 
 Forming and claiming are transactions of their own, and sending is in none. A sender that dies between sending and recording
 has sent a message that is sent again under the same key: at least once, and once for who looks at the key.
@@ -12,6 +15,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
+from typing import Final
 
 from db import deliveries as store
 from db import subscriptions
@@ -27,8 +32,12 @@ from monitor.subscriptions.timing import Timing, due, in_parts
 
 log = logging.getLogger(__name__)
 
-_MESSAGES_AT_ONCE = 10
+MESSAGES_AT_ONCE: Final = 10
 """Full messages formed of one subscription in one transaction; more come with the next pass."""
+LEAST_SHARE: Final = 0.75
+"""Of a wait, where chance makes it shorter; chosen because a quarter spreads what failed together over minutes."""
+LONGEST_HOLD_S: Final = 900.0
+"""A receiver that is back has its first message after a quarter of an hour at most, and then the others."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +72,21 @@ def pass_once(
 ) -> Sent:
     """Form what is due and send until nothing is, or until `stop` after the message in hand."""
     total = Sent(formed=form(dsn, settings, clock()))
-    while stop is None or not stop.is_set():
-        arrived = send_next(dsn, settings, clock)
-        if arrived is None:
+    while keys := _due(dsn, clock()):
+        outcomes = []
+        for key in keys:  # a message of each in turn: a thousand of one do not hold up the one of another
+            if stop is not None and stop.is_set():
+                return total
+            outcomes.append(send_next(dsn, key, settings, clock))
+            total += Sent(sent=int(outcomes[-1] is True), failed=int(outcomes[-1] is False))
+        if outcomes == [None] * len(keys):  # other senders are at them
             break
-        total += Sent(sent=int(arrived), failed=int(not arrived))
     return total
+
+
+def _due(dsn: str, now: datetime) -> list[int]:
+    with engine(dsn).begin() as connection:
+        return store.due(connection, now)
 
 
 def form(dsn: str, settings: DeliverySettings, now: datetime) -> int:
@@ -86,7 +104,7 @@ def form(dsn: str, settings: DeliverySettings, now: datetime) -> int:
                 continue  # another sender is at it
             timing = Timing.of(subscriptions.stored(connection, key=key)[0].asked)  # it may have been changed just now
             last = store.last_formed(connection, key)
-            waiting = store.waiting_of(connection, key, _MESSAGES_AT_ONCE * settings.message_events)
+            waiting = store.waiting_of(connection, key, MESSAGES_AT_ONCE * settings.message_events)
             groups = in_parts(due(timing, waiting, last, now), settings.message_events)
             if groups:
                 store.form(connection, key, groups, now)
@@ -94,11 +112,11 @@ def form(dsn: str, settings: DeliverySettings, now: datetime) -> int:
     return n_formed
 
 
-def send_next(dsn: str, settings: DeliverySettings, clock: Callable[[], datetime]) -> bool | None:
-    """Send the message whose turn it is; return whether it arrived, None where none is due."""
+def send_next(dsn: str, key: int, settings: DeliverySettings, clock: Callable[[], datetime]) -> bool | None:
+    """Send the message of a subscription whose turn it is; return whether it arrived, None where none is due."""
     now = clock()
     with engine(dsn).begin() as connection:
-        held = store.claim(connection, now + timedelta(seconds=settings.lease_s), now)
+        held = store.claim(connection, key, now + timedelta(seconds=settings.lease_s), now)
     if held is None:
         return None
     try:
@@ -115,6 +133,7 @@ def send_next(dsn: str, settings: DeliverySettings, clock: Callable[[], datetime
         return False
     with engine(dsn).begin() as connection:
         store.sent(connection, held, clock())
+        subscriptions.goes_on(connection, key)
     return True
 
 
@@ -182,6 +201,8 @@ def _record_failure(dsn: str, held: Held, error: NotDelivered, settings: Deliver
             # The message stays: it goes to the new address, once somebody gives one.
             subscriptions.suspend(connection, held.subscription_key, str(error), now)
             next_try = now
+        elif not isinstance(error, Unsendable):
+            subscriptions.hold_back(connection, held.subscription_key, partial(_held_back, settings), now)
         store.failed(connection, held, str(error), next_try, now)
 
 
@@ -189,13 +210,21 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0][:300]}"
 
 
+def _held_back(settings: DeliverySettings, failures: int) -> timedelta:
+    """Return how long a subscription is held back after failures in a row; never longer than the message that failed."""
+    return timedelta(seconds=min(_doubled(settings, failures), LONGEST_HOLD_S) * LEAST_SHARE)
+
+
+def _doubled(settings: DeliverySettings, times: int) -> float:
+    return min(settings.retry_s * 2 ** min(times - 1, 40), settings.longest_wait_s)
+
+
 def wait_after(held: Held, settings: DeliverySettings, asked: timedelta | None = None) -> timedelta:
     """Return how long to wait after an attempt: doubled each time up to a limit, less up to a quarter by chance.
 
     The chance keeps a thousand messages that failed together from coming back together; it hangs on key and attempt alone.
     """
-    doubled = settings.retry_s * 2 ** min(held.attempts - 1, 40)
-    share = random.Random(f"{held.idempotency_key} {held.attempts}").uniform(0.75, 1.0)
-    wait = timedelta(seconds=min(doubled, settings.longest_wait_s) * share)
+    share = random.Random(f"{held.idempotency_key} {held.attempts}").uniform(LEAST_SHARE, 1.0)
+    wait = timedelta(seconds=_doubled(settings, held.attempts) * share)
     longest = timedelta(seconds=settings.longest_wait_s)
     return wait if asked is None else min(max(wait, asked), longest)

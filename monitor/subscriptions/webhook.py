@@ -133,7 +133,10 @@ def _post(
             target = (url.path or "/") + (f"?{url.query}" if url.query else "")
             connection.request("POST", target, content, dict(headers))
             answer = connection.getresponse()
-            answer.read(settings.response_bytes)
+            with contextlib.suppress(
+                OSError, http.client.HTTPException
+            ):  # the answer is known: what follows changes nothing
+                answer.read(settings.response_bytes)
             answer.close()
             return answer.status, answer.msg
     finally:

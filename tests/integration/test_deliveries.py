@@ -206,6 +206,37 @@ def test_a_mail_server_that_refuses_us_or_is_busy_suspends_nobody(
     assert [row.state for row in rows(dsn)] == ["pending"]
 
 
+def test_a_receiver_that_is_away_does_not_hold_up_the_others(
+    dsn: str, asked: DeliverySettings, received: tuple[int, int, Path], with_alerts: list[int]
+) -> None:
+    with engine(dsn).begin() as connection:
+        away = subscribe(connection, hook(received, "503"), channel="webhook", name="away")
+        open_alerts(connection, with_alerts)
+        sender.form(dsn, asked, NOW)
+        subscribe(connection, hook(received), channel="webhook", name="there")
+        open_alerts(connection, with_alerts[:2], rule="early_loss")
+    now, tries = NOW, []
+    for _ in range(240):  # an hour
+        done = send(dsn, asked, now)
+        tries.append((done.sent, done.failed))
+        now += timedelta(seconds=15)
+    assert tries[0] == (2, 1)  # those of the other at once, of this one a single attempt
+    assert 5 <= sum(failed for _, failed in tries) <= 10  # not six times as many as for one message
+    assert {row.attempts for row in rows(dsn) if row.subscription == "away"} <= {1, 2, 3}
+    with engine(dsn).begin() as connection:
+        connection.execute(
+            sa.text("update subscription_secrets set address = :url where subscription_key = :key"),
+            {"url": hook(received).address, "key": away},
+        )
+    for _ in range(60):
+        send(dsn, asked, now)
+        now += timedelta(seconds=15)
+    assert {row.state for row in rows(dsn)} <= {"sent", "dead"}
+    assert [row.attempts for row in rows(dsn) if row.state == "dead"] == [3] * sum(
+        row.state == "dead" for row in rows(dsn)
+    )
+
+
 class Dripping(socketserver.BaseRequestHandler):
     """Answers a byte at a time, without end; or with more than anyone wants."""
 

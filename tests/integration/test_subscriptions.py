@@ -219,10 +219,11 @@ def test_senders_at_once_form_each_event_once_and_claim_each_message_once(dsn: s
             sender.form(dsn, asked, NOW)
         while True:
             with engine(dsn).begin() as connection:
-                held = deliveries.claim(connection, NOW + timedelta(seconds=90), NOW)
-            if held is None:
+                keys = deliveries.due(connection, NOW)
+                held = [deliveries.claim(connection, key, NOW + timedelta(seconds=90), NOW) for key in keys]
+            claimed.extend(one.delivery_key for one in held if one is not None)
+            if not keys:
                 return
-            claimed.append(held.delivery_key)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
@@ -238,15 +239,15 @@ def test_senders_at_once_form_each_event_once_and_claim_each_message_once(dsn: s
 
 def test_a_dead_senders_message_is_anyones_when_its_lease_ends(connection: sa.Connection, dsn: str) -> None:
     with connection.begin():
-        subscribe(connection)
+        key = subscribe(connection)
         open_alerts(connection, add_parcels(connection, 1))
     sender.form(dsn, DeliverySettings(), NOW)
     lease = NOW + timedelta(seconds=90)
     with connection.begin():
-        first = deliveries.claim(connection, lease, NOW)
+        first = deliveries.claim(connection, key, lease, NOW)
         assert first is not None
-        assert deliveries.claim(connection, lease, lease - timedelta(seconds=1)) is None
-        second = deliveries.claim(connection, lease + timedelta(seconds=90), lease)
+        assert deliveries.claim(connection, key, lease, lease - timedelta(seconds=1)) is None
+        second = deliveries.claim(connection, key, lease + timedelta(seconds=90), lease)
         assert second is not None
         assert (second.idempotency_key, second.attempts) == (first.idempotency_key, 2)
         deliveries.failed(connection, first, "too late", NOW, NOW)  # says nothing of what is another's by now
@@ -336,7 +337,8 @@ def test_what_was_delivered_costs_a_sender_nothing(large: sa.Connection) -> None
     key = deliveries.waiting(large)[0][0]
     hot: dict[str, dict[str, Any]] = {
         deliveries._WAITING: {},
-        deliveries._CLAIM: {"now": NOW, "lease_until": NOW},
+        deliveries._DUE: {"now": NOW},
+        deliveries._CLAIM: {"key": key, "now": NOW, "lease_until": NOW},
         deliveries._WAITING_OF: {"key": key, "limit": 5000},
         deliveries._LAST_FORMED: {"key": key},
         deliveries._EVENTS_OF: {"key": 1},
