@@ -509,3 +509,16 @@ quality_verdicts: Final = _table(
     reviewer=sa.Text,
     reason=sa.Text,
 )
+policies: Final = _table(
+    "policies",
+    policy_key=sa.BigInteger,
+    season_key=sa.SmallInteger,
+    collection=sa.Text,
+    name=sa.Text,
+    version=sa.Integer,
+    hash=sa.Text,
+    content=sa.Text,
+    decided_by=sa.Text,
+    reason=sa.Text,
+    recorded_at=_time,
+)

@@ -13,8 +13,8 @@ Source: Sen4CAP L4C (vegetation above NDVI 0.35, loss below 0.30, catch crop: 56
 Shapes: P parcels with N clear views (`monitor.alerts.rules.ClearViews`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -35,7 +35,7 @@ from monitor.alerts.rules import (
     unseen,
 )
 from monitor.alerts.runs import Runs, longest_runs
-from monitor.policies.policy import Kind, Obligation, Selection
+from monitor.policies.policy import Kind, Obligation, Policy, Selection
 
 LEVEL: Final[Mapping[Kind, float]] = {
     "covered": LOSS_NDVI,
@@ -84,21 +84,28 @@ def _is_among(crop: tuple[str | None, str | None], codes: Sequence[str]) -> bool
     )
 
 
-def decide(obligation: Obligation, asked: Asked, views: ClearViews, today: Days) -> Decisions:
-    """Decide of P parcels whether they meet an obligation.
+def decide(policy: Policy, asked: Asked, views: ClearViews, today: Days) -> Iterator[Decisions]:
+    """Yield of each obligation of a policy whether P parcels meet it; the evidence names the policy.
 
     Args:
-        obligation: what is asked.
+        policy: what is asked.
         asked: the parcels.
         views: their clear views, of any days.
         today: (P,) the day of the newest observation of each, by either sensor; NaT where there is none.
     """
-    decided = _KINDS[obligation.kind](obligation, views, today)
-    applies = asked.applies(obligation.parcels)
-    not_asked = Case(~applies, NOT_EXECUTED, because("the obligation does not ask this of the parcel"))
-    begins = np.datetime64(obligation.begin)
-    too_early = Case(~(today >= begins), NOT_EXECUTED, because(f"asked from {begins} on"))
-    return Decisions(obligation.name, [not_asked, too_early, *decided.cases], decided.departed_on)
+    under = {"policy": policy.name, "policy_version": policy.version, "policy_sha256": policy.hash}
+    for obligation in policy.obligation:
+        decided = _KINDS[obligation.kind](obligation, views, today)
+        applies = asked.applies(obligation.parcels)
+        not_asked = Case(~applies, NOT_EXECUTED, because("the obligation does not ask this of the parcel"))
+        begins = np.datetime64(obligation.begin)
+        too_early = Case(~(today >= begins), NOT_EXECUTED, because(f"asked from {begins} on"))
+        cases = [not_asked, too_early, *(_named(case, under) for case in decided.cases)]
+        yield Decisions(obligation.name, cases, decided.departed_on)
+
+
+def _named(case: Case, under: Mapping[str, Any]) -> Case:
+    return replace(case, evidence=lambda parcel: {**case.evidence(parcel), **under})
 
 
 def _runs(views: ClearViews, which: Bools, inside: Bools, longest_gap: int | None = None) -> Runs:

@@ -16,6 +16,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -127,7 +128,7 @@ class Policy(_Section):
         """Return it as JSON with sorted keys: what is stored and hashed."""
         return json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, ensure_ascii=False)
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Return the SHA-256 of the content, in hexadecimal."""
         return hashlib.sha256(self.content().encode()).hexdigest()

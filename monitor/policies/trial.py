@@ -83,13 +83,13 @@ def _of_parcels(
         until = np.datetime64(day + timedelta(days=1), "us")
         optical, radar = _current(s2, s2[clock] < until), _current(s1, s1[clock] < until)
         views, today = _views(optical, keys), _newest(keys, optical, radar)
-        for obligation in policy.obligation:
-            found = decide(obligation, asked, views, today).found
-            turned = np.flatnonzero((found.verdict >= YELLOW) & (found.verdict > before[obligation.name]))
-            before[obligation.name] = found.verdict
+        for decisions in decide(policy, asked, views, today):
+            rule, found = decisions.rule, decisions.found
+            turned = np.flatnonzero((found.verdict >= YELLOW) & (found.verdict > before[rule]))
+            before[rule] = found.verdict
             yield DayOfTrial(
                 day,
-                obligation.name,
+                rule,
                 {light: int((found.verdict == nr).sum()) for light, nr in LIGHTS.items()},
                 [
                     Turned(int(keys[nr]), ids[nr], str(VERDICTS[found.verdict[nr]][1]), found.departed_on[nr].item())

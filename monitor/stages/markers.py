@@ -169,8 +169,8 @@ def _obligations(batch: BatchContext, views: ClearViews) -> Iterator[Decided]:
     asked = Asked(batch.parcels, source_ids(batch.connection, keys) if is_listed else [""] * len(keys))
     newest = batch.series.newest
     today = np.where(newest > NEVER, newest.astype("M8[D]"), np.datetime64("NaT"))
-    for obligation in policy.obligation:
-        yield places, decide(obligation, asked, views, today), np.ones(len(keys), bool)
+    for decisions in decide(policy, asked, views, today):
+        yield places, decisions, np.ones(len(keys), bool)
 
 
 def _may_differ(batch: BatchContext, before: Mapping[str, Found]) -> Bools:

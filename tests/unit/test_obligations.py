@@ -1,6 +1,7 @@
 """Obligations on curves worked out by hand."""
 
 from datetime import date, timedelta
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db.parcels import DeclaredParcels
-from monitor.alerts.rules import GREEN, NOT_EXECUTED, NOT_VALID, RED, YELLOW, ClearViews
+from monitor.alerts.rules import GREEN, NOT_EXECUTED, NOT_VALID, RED, YELLOW, ClearViews, Decisions
 from monitor.alerts.runs import longest_runs
 from monitor.policies.obligations import Asked, decide
-from monitor.policies.policy import Obligation, Selection
+from monitor.policies.policy import Obligation, Policy, Selection
 
 Views = list[tuple[str, float]]
 
@@ -32,8 +33,11 @@ def asked(n: int) -> Asked:
 
 
 def verdict(obligation: Obligation, views: Views, today: str) -> int:
-    found = decide(obligation, asked(1), views_of(views), np.array([today], "M8[D]")).found
-    return int(found.verdict[0])
+    return int(decided(obligation, 1, views_of(views), np.array([today], "M8[D]")).found.verdict[0])
+
+
+def decided(asks: Obligation, n: int, views: ClearViews, today: Any) -> Decisions:
+    return next(decide(Policy(name="p", version=1, obligation=(asks,)), asked(n), views, today))
 
 
 def obligation(kind: str, begin: str, until: str, **more: object) -> Obligation:
@@ -146,9 +150,9 @@ def test_a_parcel_is_decided_as_if_alone(
         [(str(begin + timedelta(day)), ndvi) for day, ndvi in zip(days, ndvi, strict=False)] for days, ndvi in parcels
     ]
     today = np.array([begin + timedelta(max([*days, seen_to])) for days, _ in parcels], "M8[D]")
-    found = decide(asks, asked(len(each)), views_of(*each), today)
+    found = decided(asks, len(each), views_of(*each), today)
     for nr, views in enumerate(each):
-        alone = decide(asks, asked(1), views_of(views), today[nr : nr + 1])
+        alone = decided(asks, 1, views_of(views), today[nr : nr + 1])
         assert alone.found.verdict[0] == found.found.verdict[nr]
         assert dict(alone.finding(0).evidence) == dict(found.finding(nr).evidence)
         if found.found.verdict[nr] in (YELLOW, RED):
