@@ -216,7 +216,7 @@ def _held_back(settings: DeliverySettings, failures: int) -> timedelta:
 
 
 def _doubled(settings: DeliverySettings, times: int) -> float:
-    return min(settings.retry_s * 2 ** min(times - 1, 40), settings.longest_wait_s)
+    return min(settings.retry_s * 2.0 ** min(times - 1, 40), settings.longest_wait_s)
 
 
 def wait_after(held: Held, settings: DeliverySettings, asked: timedelta | None = None) -> timedelta:
