@@ -1,6 +1,7 @@
 """What a person asks for in a subscription, checked: areas, times, zones, names; what belongs together."""
 
 import json
+from collections.abc import Sequence
 from datetime import time, timedelta
 from typing import Any, Final, get_args
 from zoneinfo import ZoneInfo
@@ -17,23 +18,26 @@ COLOURS: Final = ("green", "yellow", "red")
 CHANNELS: Final = ("email", "webhook", "atom", "icalendar", "apprise")
 MODES: Final = ("immediate", "grouped", "daily", "weekly")
 WEEKDAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-OF_DEPARTURES: Final = ("opened", "confirmed", "flagged", "reopened")
-"""Events that bring something new to inspect: the default."""
+OF_DEPARTURES: Final = ("opened", "confirmed", "flagged", "reopened", "escalated")
+"""Events that bring something to do: the default."""
 OF_DEADLINES: Final = ("requested", "answered", "dismissed", "verified", "closed", "reopened")
 """Events that begin or end a wait for an answer: the default of calendars."""
 LONGEST_NAME: Final = 80
-_CHOICES: Final = {"events": EVENTS, "colours": COLOURS, "rules": RULES, "except_rules": RULES}
 
 
-def check(asked: Subscription) -> None:
+def check(asked: Subscription, obligations: Sequence[str] = ()) -> None:
     """Check what does not depend on the channel.
+
+    Args:
+        obligations: of policies; their names are rules, too.
 
     Raises:
         InvalidSubscription: it cannot be.
     """
     if not 0 < len(asked.name.strip()) <= LONGEST_NAME or not asked.name.isprintable():
         raise InvalidSubscription(f"a subscription's name has 1 to {LONGEST_NAME} printable characters")
-    for field, known in _CHOICES.items():
+    rules = (*RULES, *obligations)
+    for field, known in {"events": EVENTS, "colours": COLOURS, "rules": rules, "except_rules": rules}.items():
         for value in getattr(asked, field) or ():
             if value not in known:
                 raise InvalidSubscription(f"{value!r} is none of {field.removeprefix('except_')}: {', '.join(known)}")

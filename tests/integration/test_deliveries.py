@@ -405,6 +405,9 @@ def test_feeds_hold_what_was_delivered_and_calendars_what_is_due(
         subscribe(connection, name="feed", channel="atom", address="all.atom")
         subscribe(connection, name="due", channel="icalendar", address="due.ics", events=["requested", "answered"])
         first, second = open_alerts(connection, with_alerts[:2])
+        decide(
+            connection, first, "requested", "soon", "anna", NOW, details={"deadline": "tomorrow"}
+        )  # no time: left out
         for alert in (first, second):
             decide(
                 connection,
@@ -538,3 +541,29 @@ def test_a_lease_outlasts_an_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARCELWATCH_DELIVERIES_LEASE_S", "5")
     with pytest.raises(UserError, match="at least three times"):
         called("deliveries", "run", "--once")
+
+
+@pytest.mark.usefixtures("asked", "with_alerts")
+def test_obligations_of_policies_are_rules(dsn: str) -> None:
+    add = [
+        "subscriptions",
+        "add",
+        "a",
+        "--channel",
+        "email",
+        "--to",
+        "a@b",
+        "--rule",
+        "mown_by_july",
+        "--scheme",
+        "grassland",
+    ]
+    with pytest.raises(UserError, match="is none of rules"):
+        called(*add)
+    with engine(dsn).begin() as connection:
+        connection.execute(
+            sa.text("""insert into policies (season_key, collection, name, version, hash, content, decided_by, reason, recorded_at)
+                       select season_key, 'nl', 'grassland', 1, repeat('0', 64), '{"obligation": [{"name": "mown_by_july"}]}',
+                              'anna', 'in force', now() from seasons""")
+        )
+    called(*add)
