@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from datetime import time, timedelta
+from datetime import time
 from typing import Any, Final, get_args
 from zoneinfo import ZoneInfo
 
@@ -23,6 +23,8 @@ OF_DEPARTURES: Final = ("opened", "confirmed", "flagged", "reopened", "escalated
 OF_DEADLINES: Final = ("requested", "answered", "dismissed", "verified", "closed", "reopened")
 """Events that begin or end a wait for an answer: the default of calendars."""
 LONGEST_NAME: Final = 80
+_UNITS: Final = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+"""Of durations, in seconds."""
 
 
 def check(asked: Subscription, obligations: Sequence[str] = ()) -> None:
@@ -73,14 +75,19 @@ def quiet_hours(text: str) -> tuple[time, time]:
 
 def duration(text: str) -> int:
     """Return seconds of a duration, written as 30s, 15m, 2h or 1d. Raises InvalidSubscription."""
-    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
     number, unit = text.strip()[:-1], text.strip()[-1:]
-    if unit not in units or not (number.isascii() and number.isdigit()) or len(number) > 6:
+    if unit not in _UNITS or not (number.isascii() and number.isdigit()) or len(number) > 6:
         raise InvalidSubscription(f"{text!r} is no duration: write 30s, 15m, 2h or 1d")
-    seconds = int(timedelta(**{units[unit]: int(number)}).total_seconds())
+    seconds = int(number) * _UNITS[unit]
     if seconds > 366 * 86400:
         raise InvalidSubscription(f"{text!r} is longer than a year")
     return seconds
+
+
+def in_words(seconds: int) -> str:
+    """Return a duration as `duration` reads it, in the largest unit that leaves no rest."""
+    unit, length = next((unit, length) for unit, length in _UNITS.items() if seconds % length == 0)
+    return f"{seconds // length}{unit}"
 
 
 def area(text: str) -> str:

@@ -301,13 +301,13 @@ def _when(asked: Subscription) -> str:
     at = f"at {asked.at:%H:%M} {asked.zone}"
     said = {
         "immediate": "immediately",
-        "grouped": f"grouped within {asked.within_s} s",
+        "grouped": f"grouped within {reading.in_words(asked.within_s)}",
         "daily": f"daily {at}",
         "weekly": f"weekly on {reading.WEEKDAYS[asked.weekday - 1]} {at}",
     }[asked.mode]
     if asked.quiet_from is not None and asked.quiet_to is not None:
         said += f", quiet {asked.quiet_from:%H:%M}-{asked.quiet_to:%H:%M} {asked.zone}"
-    return said + (f", at least {asked.min_interval_s} s apart" if asked.min_interval_s else "")
+    return said + (f", at least {reading.in_words(asked.min_interval_s)} apart" if asked.min_interval_s else "")
 
 
 def _filter(asked: Subscription) -> str:

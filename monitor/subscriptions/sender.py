@@ -120,6 +120,8 @@ def send_next(dsn: str, key: int, settings: DeliverySettings, clock: Callable[[]
     if held is None:
         return None
     try:
+        if held.attempts > settings.give_up_after:  # nobody recorded a failure: it may be what they die of
+            raise Unsendable("its senders ended before they could say whether it arrived")
         _deliver(dsn, held, settings, now)
     except NotDelivered as error:
         _record_failure(dsn, held, error, settings, clock())

@@ -242,6 +242,21 @@ def test_a_receiver_that_is_away_does_not_hold_up_the_others(
     )
 
 
+def test_a_message_that_senders_die_of_is_given_up(
+    dsn: str, asked: DeliverySettings, received: tuple[int, int, Path], with_alerts: list[int]
+) -> None:
+    with engine(dsn).begin() as connection:
+        key = subscribe(connection)
+        open_alerts(connection, with_alerts[:1])
+    sender.form(dsn, asked, NOW)
+    for _ in range(3):  # as often as it may be tried
+        with engine(dsn).begin() as connection:
+            assert deliveries.claim(connection, key, NOW, NOW) is not None
+    assert send(dsn, asked, NOW).failed == 1
+    assert [row.state for row in rows(dsn)] == ["dead"]
+    assert kept(received[2]) == []
+
+
 class Dripping(socketserver.BaseRequestHandler):
     """Answers a byte at a time, without end; or with more than anyone wants."""
 
@@ -325,7 +340,7 @@ def test_a_mail_server_is_spoken_to_over_tls_with_a_login(
         connection.commit()
         login = {"smtp_user": "parcelwatch", "smtp_password": SecretStr("secret")}
         server = {"smtp_host": "localhost", "smtp_port": port, "smtp_security": "starttls"}
-        secured = asked.model_copy(update=server | login | {"ca_file": certificate[0]})
+        secured = asked.model_copy(update=server | login | {"ca_file": certificate[0], "give_up_after": 99})
         for wrong, error in (
             ({"ca_file": None}, "CERTIFICATE_VERIFY_FAILED"),
             ({"smtp_host": "127.0.0.1"}, "IP address mismatch"),
@@ -335,7 +350,7 @@ def test_a_mail_server_is_spoken_to_over_tls_with_a_login(
             connection.execute(sa.text("update deliveries set next_try_at = :now"), {"now": NOW})
             connection.execute(sa.text("update subscriptions set not_before = null"))
             connection.commit()
-            send(dsn, secured.model_copy(update={"give_up_after": 99} | wrong), NOW)
+            send(dsn, secured.model_copy(update=wrong), NOW)
             assert error in str(rows(dsn)[0].last_error)
             assert rows(dsn)[0].state == "pending"
         assert send(dsn, secured, rows(dsn)[0].next_try_at).sent == 1
