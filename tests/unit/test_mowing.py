@@ -67,6 +67,12 @@ def test_a_cut_that_grows_back_is_one_event_between_the_views_around_it() -> Non
     assert event.seen_by.tolist() == [OPTICAL]
 
 
+def test_hay_that_ripens_before_its_cut_is_cut_and_what_only_ripens_is_not() -> None:
+    ripening = (60, 0.45), (130, 0.95), (140, 0.95), (179, 0.70)
+    hay, ripe = (*ripening, (180, 0.62), (205, 0.82), (300, 0.65)), (*ripening, (204, 0.50), (300, 0.45))
+    assert mowing(views(*(line(*one, every=10) for one in (hay, ripe)))).value.tolist() == [1, 0]
+
+
 def test_two_cuts_three_weeks_apart_are_two_events() -> None:
     curve = line((60, 0.45), (130, 0.85), (150, 0.85), (153, 0.50), (171, 0.75), (174, 0.45), (200, 0.80), (300, 0.65))
     found = only(mowing(views(curve)))
@@ -129,6 +135,23 @@ def test_a_cut_in_a_gap_of_40_days_is_seen_by_coherence_alone() -> None:
     assert event.confidence[0] == pytest.approx(0.5)  # radar alone says no more (Sen4CAP L4B)
     assert abs(event.best[0] - day(157)) <= np.timedelta64(6, "D")  # the pair of day 163 is the first behind the cut
     assert event.begin[0] < event.best[0] < event.end[0]
+
+
+def test_a_pair_of_twelve_days_dates_a_cut_twelve_days_back() -> None:
+    hidden = [(at, v) for at, v in UNTOUCHED if not 140 < at < 180]
+    rise = [(at, 0.65 if 169 <= at < 200 else 0.30 + 0.02 * (at // 12 % 2)) for at in range(61, 300, 12)]
+    event = only(mowing(views(hidden), coherence(rise)))
+    assert event.seen_by.tolist() == [COHERENCE]
+    assert abs(event.best[0] - day(157)) <= np.timedelta64(6, "D")
+
+
+def test_coherence_that_stays_high_is_autumn_or_soil() -> None:
+    hidden = [(at, v) for at, v in UNTOUCHED if not 140 < at < 180]
+    stays = [
+        (at, 0.30 + 0.02 * (at // 6 % 2) if at < 163 else min(0.45 + 0.004 * (at - 163), 0.8))
+        for at in range(61, 300, 6)
+    ]
+    assert mowing(views(hidden), coherence(stays)).value.tolist() == [0]
 
 
 def test_clear_views_outweigh_a_rise_of_coherence() -> None:
