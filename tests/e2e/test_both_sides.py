@@ -395,7 +395,8 @@ def test_an_answer_as_known_at_a_time_has_every_chunk(dsn: str) -> None:
     """Answers asked while chunks are being made, on plans that their connection keeps, are answered again."""
     with engine(dsn).begin() as connection:
         recording.take_the_databases_clock(connection)
-    stop, asked = threading.Event(), []
+    stop = threading.Event()
+    asked: list[tuple[LiteralString, tuple[Any, ...], tuple[Any, ...] | None]] = []
     stored = """
         insert into s1_observations (parcel_key, observed_at, relative_orbit, revision, is_withdrawn, n_pixels, available_at,
                                      recorded_at, scene_key, direction, radiometry)
@@ -429,8 +430,8 @@ def test_an_answer_as_known_at_a_time_has_every_chunk(dsn: str) -> None:
     stop.set()
     for thread in threads:
         thread.join()
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        wrong = [(query, at) for query, at, answer in asked if connection.execute(query, at).fetchone() != answer]
+    with psycopg.connect(dsn, autocommit=True) as later:
+        wrong = [(query, at) for query, at, answer in asked if later.execute(query, at).fetchone() != answer]
     assert len(asked) > 50
     assert not wrong, f"{len(wrong)} of {len(asked)}, as {wrong[:2]}"
 
