@@ -229,6 +229,39 @@ def test_a_parcel_does_not_depend_on_the_others_of_its_batch(curves: list[Curve]
         assert alone.evidence(0) == together.evidence(nr)
 
 
+PASSES = st.lists(
+    st.tuples(
+        st.integers(0, 2),
+        st.integers(40, 330),
+        st.sampled_from([15, 88, 110]),
+        *[st.sampled_from([0.2, 0.3, 0.45, 0.7, float("nan")])] * 2,
+        *[st.sampled_from([-20.0, -18.5, -12.0, float("nan")])] * 2,
+    ),
+    max_size=60,
+)
+
+
+def passes(rows: Sequence[tuple[float, ...]]) -> RadarViews:
+    parcel, days, orbit, *channels = np.array(rows, np.float64).reshape(-1, 7).T
+    return RadarViews(parcel.astype(np.int64), _days(days), orbit.astype(np.int64), *channels[2:], *channels[:2])
+
+
+@given(
+    st.lists(CURVES.map(lambda curves: curves[0]), min_size=3, max_size=3), PASSES, st.randoms(use_true_random=False)
+)
+def test_neither_the_order_of_passes_nor_other_parcels_matter(
+    curves: list[Curve], rows: list[tuple[float, ...]], random: object
+) -> None:
+    together = mowing(views(*curves), passes(rows))
+    mixed = list(rows)
+    random.shuffle(mixed)  # type: ignore[attr-defined]
+    same(together, mowing(views(*curves), passes(mixed)))
+    for nr, curve in enumerate(curves):
+        alone = mowing(views(curve), passes([(0, *row[1:]) for row in rows if row[0] == nr]))
+        assert (alone.status[0], alone.evidence(0)) == (together.status[nr], together.evidence(nr))
+        np.testing.assert_array_equal(alone.confidence[0], together.confidence[nr])
+
+
 @given(CURVES)
 def test_what_is_nan_changes_nothing(curves: list[Curve]) -> None:
     seen = [[(at, v) for at, v in curve if v == v] for curve in curves]
