@@ -31,7 +31,7 @@ from monitor.markers.form import (
     RadarViews,
 )
 from monitor.markers.optical_cuts import SEASON, STAND_NDVI, Falls, falls
-from monitor.markers.radar_cuts import RADAR_MOST, RadarCuts, nothing, radar_cuts
+from monitor.markers.radar_cuts import PAIR_DAYS, RADAR_MOST, RadarCuts, nothing, radar_cuts
 
 VERSION: Final = "1"
 """Stored with the events; raised when the marker decides otherwise on the same views."""
@@ -131,9 +131,12 @@ def _sorted(radar: RadarViews | None) -> RadarViews | None:
 
 
 def _span(views: OrderedViews, radar: RadarViews | None) -> tuple[int, int]:
-    """Return the first day of the grid, since 1970, and the number of its days."""
+    """Return the first day of the grid, since 1970, and the number of its days: a pair of passes tells of the days between them, too."""
     days = views.day if radar is None else np.concatenate([views.day, radar.days.astype("M8[D]").astype(np.int64)])
-    return (int(days.min()), int(days.max() - days.min()) + 1) if len(days) else (0, 1)
+    if not len(days):
+        return 0, 1
+    first = int(days.min()) - PAIR_DAYS
+    return first, int(days.max()) - first + 1
 
 
 def _views_of(views: OrderedViews, block: slice) -> OrderedViews:

@@ -22,6 +22,8 @@ COHERENCE_RISE: Final = 0.05
 """Least rise of coherence (Sen4CAP L4C)."""
 STEP_Z: Final = (1.0, 3.5)
 """Steps in sd at which radar begins to count and says all that it can: at 3.5 noise alone gives 2 in 10,000."""
+PAIR_DAYS: Final = 12
+"""Days between the passes of a pair, at most."""
 RADAR_BIN: Final = 3
 """Days in which radar is taken together: half of the time between two passes of an orbit."""
 COHERENCE_SPANS: Final = ((0, 6), (-8, 0), (8, 16))
@@ -82,7 +84,7 @@ def _pair_bins(of: Series, n_parcels: int) -> Ints:
     same = (of.parcel[1:] == of.parcel[:-1]) & (of.slot[1:] == of.slot[:-1]) & (of.day[1:] > of.day[:-1])
     spacing = np.full(n_parcels, 10**6)
     np.minimum.at(spacing, of.parcel[1:][same], np.diff(of.day)[same])
-    return np.where(spacing == 12 // RADAR_BIN, 12, 6) // RADAR_BIN
+    return np.where(spacing == PAIR_DAYS // RADAR_BIN, PAIR_DAYS, 6) // RADAR_BIN
 
 
 def _earlier(of: Floats, bins: Ints) -> Floats:

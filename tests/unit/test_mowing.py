@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import date, timedelta
+from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -248,6 +249,11 @@ def passes(rows: Sequence[tuple[float, ...]]) -> RadarViews:
 
 @given(
     st.lists(CURVES.map(lambda curves: curves[0]), min_size=3, max_size=3), PASSES, st.randoms(use_true_random=False)
+)
+@example(
+    [[], [], []],
+    [(0, 73, 15, 0.2, 0.2, -20.0, -20.0), (0, 77, 15, 0.2, 0.2, -20.0, -20.0), (1, 40, 15, 0.2, 0.2, -20.0, -20.0)],
+    Random(0),
 )
 def test_neither_the_order_of_passes_nor_other_parcels_matter(
     curves: list[Curve], rows: list[tuple[float, ...]], random: object
