@@ -126,12 +126,14 @@ def mowing(views: ClearViews, radar: RadarViews | None = None, applies: Bools | 
 def _sorted(radar: RadarViews | None) -> RadarViews | None:
     if radar is None or not len(radar.parcel):
         return None
+    if np.isnat(radar.days).any():
+        return _sorted(radar.only(~np.isnat(radar.days)))
     is_sorted = (radar.parcel[1:] >= radar.parcel[:-1]).all()
     return radar if is_sorted else radar.only(np.argsort(radar.parcel, kind="stable"))
 
 
 def _span(views: OrderedViews, radar: RadarViews | None) -> tuple[int, int]:
-    """Return the first day of the grid, since 1970, and the number of its days: a pair of passes tells of the days between them, too."""
+    """Return the first day of the grid, since 1970, and the number of its days: a pair of passes also covers the days between."""
     days = views.day if radar is None else np.concatenate([views.day, radar.days.astype("M8[D]").astype(np.int64)])
     if not len(days):
         return 0, 1

@@ -277,7 +277,9 @@ def test_what_is_nan_changes_nothing(curves: list[Curve]) -> None:
 @given(st.lists(st.integers(40, 330), max_size=60))
 def test_nothing_but_nan_never_gives_an_event(days: list[int]) -> None:
     nan = np.full(len(days), np.nan)
-    radar = RadarViews(np.zeros(len(days), np.int64), _days(days), np.zeros(len(days), np.int64), nan, nan, nan, nan)
+    when = np.append(_days(days), np.datetime64("NaT"))[: len(days)]
+    when[::7] = np.datetime64("NaT")
+    radar = RadarViews(np.zeros(len(days), np.int64), when, np.zeros(len(days), np.int64), nan, nan, nan, nan)
     found = mowing(views([(at, float("nan")) for at in days]), radar)
     assert found.status.tolist() == [NOT_VALID]
     assert not len(found.events.parcel)
