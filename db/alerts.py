@@ -105,6 +105,23 @@ def latest_findings(
     return rows
 
 
+def counted_findings(
+    connection: sa.Connection, season_key: int, collection: str, until: datetime
+) -> dict[str, dict[tuple[str, str | None], int]]:
+    """Return by rule how many parcels have each outcome and colour as recorded before a time that is settled."""
+    rows = connection.execute(
+        sa.text("""select rule, outcome, colour, count(*) from (
+                       select distinct on (parcel_key, rule) rule, outcome, colour from findings join parcels using (parcel_key)
+                       where (season_key, collection) = (:season_key, :collection) and findings.recorded_at < :until
+                       order by parcel_key, rule, findings.recorded_at desc) newest group by 1, 2, 3 order by 1"""),
+        {"season_key": season_key, "collection": collection, "until": until},
+    )
+    found: dict[str, dict[tuple[str, str | None], int]] = {}
+    for rule, outcome, colour, n in rows:
+        found.setdefault(rule, {})[outcome, colour] = n
+    return found
+
+
 def latest_evidence(connection: sa.Connection, parcels: Sequence[int], rule: str) -> dict[int, Mapping[str, Any]]:
     """Return the evidence of the newest finding of a rule on parcels, by parcel key."""
     rows = connection.execute(
@@ -216,6 +233,64 @@ def record_events(connection: sa.Connection, rows: Sequence[EventRow], now: date
                    from happened e where alerts.alert_key = e.alert_key"""),
         {**parameters, "evidence": [json.dumps(dict(row.evidence)) for row in rows], "now": now},
     )
+
+
+@dataclass(frozen=True)
+class WaitingRow:
+    """An alert on which something is left to decide, and that was not escalated since its state last changed."""
+
+    alert_key: int
+    state: str
+    since: datetime
+    """When its state last changed."""
+    deadline: str | None
+    """When an answer is due, as a person wrote it."""
+    colour: str
+    confidence: float
+    departed_on: date | None
+    evidence: Mapping[str, Any]
+    """Of its last event."""
+
+
+def waiting_alerts(
+    connection: sa.Connection, states: Sequence[str], unmoved_since: datetime | None
+) -> list[WaitingRow]:
+    """Return alerts whose holder was asked, and those that nobody moved on since a time (None: not those), locked.
+
+    Alerts that somebody else holds are left out: they are being moved on, or come again.
+    """
+    asked = {"states": list(states), "unmoved_since": unmoved_since}
+    # Locked first and read second: a decision that was waited for counts.
+    locked = connection.execute(
+        sa.text("""select alert_key from alerts a where state::text = any(:states) and closed_at is null
+                     and (state = 'information_requested' or opened_at <= :unmoved_since)
+                     and not exists (select from alert_events e where e.alert_key = a.alert_key and e.event = 'escalated'
+                         and e.event_nr > (select max(m.event_nr) from alert_events m
+                                           where m.alert_key = a.alert_key and state_after(m.event) is not null))
+                   order by alert_key for no key update skip locked""").bindparams(
+            sa.bindparam("unmoved_since", type_=sa.TIMESTAMP(timezone=True))
+        ),
+        asked,
+    ).scalars()
+    rows = connection.execute(
+        sa.text("""select a.alert_key, a.state::text, moved.recorded_at as since,
+                          case when moved.event = 'requested' then moved.evidence -> 'decision' ->> 'deadline' end as deadline,
+                          last.colour, last.confidence, last.departed_on, last.evidence
+                   from alerts a
+                   cross join lateral (select * from alert_events e where e.alert_key = a.alert_key
+                                       order by event_nr desc limit 1) last
+                   cross join lateral (select * from alert_events e where e.alert_key = a.alert_key and state_after(event) is not null
+                                       order by event_nr desc limit 1) moved
+                   where a.alert_key = any(:keys) and a.state::text = any(:states)
+                     and (a.state = 'information_requested' or moved.recorded_at <= :unmoved_since)
+                     and not exists (select from alert_events e where e.alert_key = a.alert_key and e.event = 'escalated'
+                                       and e.event_nr > moved.event_nr)
+                   order by a.alert_key""").bindparams(
+            sa.bindparam("unmoved_since", type_=sa.TIMESTAMP(timezone=True))
+        ),
+        asked | {"keys": list(locked)},
+    )
+    return [WaitingRow(**row._mapping) for row in rows]
 
 
 class NoOpenAlert(Exception):

@@ -46,3 +46,15 @@ def take_the_callers_clock(connection: sa.Connection) -> None:
 def take_the_databases_clock(connection: sa.Connection) -> None:
     """Let the database's clock give the times again, as it does where nothing is replayed."""
     connection.execute(sa.text("update recording set clock = 'database'"))
+
+
+def present(connection: sa.Connection, now: datetime) -> datetime:
+    """Return the time now by the clock that gives the times of this database.
+
+    Args:
+        now: the caller's clock; it counts only in a replay.
+    """
+    at: datetime = connection.execute(
+        sa.text("select case clock when 'caller' then :now else clock_timestamp() end from recording"), {"now": now}
+    ).scalar_one()
+    return at

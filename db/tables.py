@@ -20,6 +20,7 @@ colour: Final = ENUM("green", "yellow", "red", name="colour", create_type=False)
 scene_state: Final = ENUM(
     "found", "cutting", "cut", "failed", "superseded", "empty", name="scene_state", create_type=False
 )
+light: Final = ENUM("not_executed", "green", "not_valid", "yellow", "red", name="light", create_type=False)
 alert_state: Final = ENUM(
     "open",
     "acknowledged",
@@ -347,6 +348,62 @@ alert_events: Final = _table(
     departed_on=sa.Date,
     event_nr=sa.BigInteger,
 )
+subscriptions: Final = _table(
+    "subscriptions",
+    subscription_key=sa.BigInteger,
+    name=sa.Text,
+    channel=sa.Text,
+    address=sa.Text,
+    events=ARRAY(sa.Text),
+    regions=ARRAY(sa.Text),
+    crops=ARRAY(sa.Text),
+    schemes=ARRAY(sa.Text),
+    rules=ARRAY(sa.Text),
+    colours=ARRAY(colour),
+    min_confidence=REAL,
+    except_regions=ARRAY(sa.Text),
+    except_crops=ARRAY(sa.Text),
+    except_schemes=ARRAY(sa.Text),
+    except_rules=ARRAY(sa.Text),
+    mode=sa.Text,
+    within_s=sa.Integer,
+    at=sa.Time,
+    weekday=sa.SmallInteger,
+    zone=sa.Text,
+    quiet_from=sa.Time,
+    quiet_to=sa.Time,
+    min_interval_s=sa.Integer,
+    created_at=_time,
+    created_by=sa.Text,
+    suspended_at=_time,
+    suspended_because=sa.Text,
+    ended_at=_time,
+    failures=sa.SmallInteger,
+    not_before=_time,
+)
+subscription_secrets: Final = _table(
+    "subscription_secrets", subscription_key=sa.BigInteger, address=sa.Text, signing=sa.Text
+)
+deliveries: Final = _table(
+    "deliveries",
+    delivery_key=sa.BigInteger,
+    idempotency_key=sa.UUID,
+    subscription_key=sa.BigInteger,
+    state=sa.Text,
+    formed_at=_time,
+    attempts=sa.SmallInteger,
+    next_try_at=_time,
+    ended_at=_time,
+    last_error=sa.Text,
+)
+outbox: Final = _table(
+    "outbox",
+    subscription_key=sa.BigInteger,
+    event_nr=sa.BigInteger,
+    alert_key=sa.BigInteger,
+    recorded_at=_time,
+    delivery_key=sa.BigInteger,
+)
 chips: Final = _table(
     "chips",
     chip_key=sa.BigInteger,
@@ -372,3 +429,96 @@ chips: Final = _table(
 )
 chip_parcels: Final = _table("chip_parcels", parcel_key=sa.BigInteger, recorded_at=_time)
 chip_pairs: Final = _table("chip_pairs", alert_key=sa.BigInteger, recorded_at=_time)
+rounds: Final = _table(
+    "rounds",
+    round_key=sa.BigInteger,
+    season_key=sa.SmallInteger,
+    collection=sa.Text,
+    name=sa.Text,
+    as_known_at=_time,
+    recorded_at=_time,
+    published_by=sa.Text,
+    reason=sa.Text,
+    rules=ARRAY(sa.Text),
+    rule_version=sa.Text,
+    settings=JSONB,
+    settings_sha256=sa.Text,
+    policy_sha256=sa.Text,
+    n_parcels=sa.BigInteger,
+    content_sha256=sa.Text,
+    previous_sha256=sa.Text,
+    sha256=sa.Text,
+)
+round_lights: Final = _table(
+    "round_lights",
+    round_key=sa.BigInteger,
+    parcel_key=sa.BigInteger,
+    light=light,
+    lights=ARRAY(light),
+    rule_versions=ARRAY(sa.Text),
+    found_at=ARRAY(_time),
+    alert_states=ARRAY(sa.Text),
+)
+quality_samples: Final = _table(
+    "quality_samples",
+    sample_key=sa.BigInteger,
+    season_key=sa.SmallInteger,
+    collection=sa.Text,
+    as_known_at=_time,
+    recorded_at=_time,
+    drawn_by=sa.Text,
+    reason=sa.Text,
+    seed=sa.Text,
+    allocation=sa.Text,
+    minimum=sa.Integer,
+    expected_wrong=JSONB,
+    confidence=REAL,
+    half_width=REAL,
+    second_share=REAL,
+)
+quality_strata: Final = _table(
+    "quality_strata",
+    sample_key=sa.BigInteger,
+    stratum_nr=sa.SmallInteger,
+    light=light,
+    crop=sa.Text,
+    n_parcels=sa.Integer,
+    n_sampled=sa.Integer,
+    area_ha=sa.Double,
+    inclusion_probability=sa.Double,
+)
+quality_items: Final = _table(
+    "quality_items",
+    sample_key=sa.BigInteger,
+    item=sa.Integer,
+    parcel_key=sa.BigInteger,
+    stratum_nr=sa.SmallInteger,
+    declared_crop=sa.Text,
+    light=light,
+    lights=JSONB,
+    inbox_rank=sa.Integer,
+    n_reviewers=sa.SmallInteger,
+)
+quality_verdicts: Final = _table(
+    "quality_verdicts",
+    verdict_nr=sa.BigInteger,
+    sample_key=sa.BigInteger,
+    item=sa.Integer,
+    recorded_at=_time,
+    verdict=sa.Text,
+    reviewer=sa.Text,
+    reason=sa.Text,
+)
+policies: Final = _table(
+    "policies",
+    policy_key=sa.BigInteger,
+    season_key=sa.SmallInteger,
+    collection=sa.Text,
+    name=sa.Text,
+    version=sa.Integer,
+    hash=sa.Text,
+    content=sa.Text,
+    decided_by=sa.Text,
+    reason=sa.Text,
+    recorded_at=_time,
+)

@@ -20,6 +20,7 @@ from db.errors import DATABASE_ERRORS, DatabaseUnavailable, first_line, is_away
 from db.leader import Leadership
 from db.seasons import previous_season, season_by_name
 from monitor import crop_progress
+from monitor.alerts.escalation import escalate
 from monitor.batch import Counts
 from monitor.errors import NothingWorks
 from monitor.season_views import LeaderMemory
@@ -35,7 +36,7 @@ _SHARE_OF_LEADING: Final = 0.05
 
 
 def lead(dsn: str, settings: MonitorSettings, now: datetime, memory: LeaderMemory | None = None) -> int:
-    """Bring the progress of every season that is watched up to date; return the groups stored.
+    """Bring the progress of every season that is watched up to date, and escalate overdue alerts; return the groups stored.
 
     `memory` is what this process keeps from one time to the next.
     """
@@ -47,7 +48,9 @@ def lead(dsn: str, settings: MonitorSettings, now: datetime, memory: LeaderMemor
             if earlier is not None:  # once: its harvest says what is early in this season
                 groups += crop_progress.finish_season(connection, earlier, collection, settings.rules, now)
             groups += crop_progress.refresh(connection, season, collection, settings.rules, now, memory)
-        return groups
+    with engine(dsn).begin() as connection:  # its own: it holds alerts, which people decide on meanwhile
+        escalate(connection, settings.escalate_after_days, now)
+    return groups
 
 
 def once(worker: Worker, now: datetime) -> Counts:

@@ -32,4 +32,7 @@ class MonitorSettings(BaseSettings):
     """Where the networks run: cpu, cuda, cuda:1 ..."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the classifier's products over pixels; bfloat16 is for GPUs, states and attention stay float32."""
+    escalate_after_days: Annotated[int, Field(ge=1)] | None = None
+    """Days after which an alert is escalated that nobody moved on, once each time; none: never, because an agency has to say how long is
+    too long. A deadline that passed is escalated always."""
     rules: RuleSettings = RuleSettings()

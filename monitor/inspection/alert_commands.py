@@ -14,10 +14,12 @@ from db import history as store
 from db.alerts import LogRow, NoOpenAlert, alert_log
 from db.connect import engine
 from db.history import AlertFilter, KnownAlertRow
+from db.incidents import incidents
 from db.status import Group, live_processes, waiting_for
 from devstack.addresses import resolve_dsn
 from monitor.alerts import evidence
 from monitor.alerts.decisions import decide
+from monitor.alerts.incidents import INCIDENT
 from monitor.alerts.lifecycle import Event, named, named_decision
 from monitor.errors import NotFound
 from monitor.inspection import arguments, bundle_files
@@ -69,6 +71,7 @@ def alerts(
         return
     with engine(resolve_dsn()).connect() as connection:
         groups = arguments.groups(connection, season, collection)
+        arguments.require_rule(connection, rule)
         wanted = AlertFilter(season, collection, rule, with_closed)
         rows = store.known_alerts(connection, wanted, as_known_at, limit + 1, order.value)
         live = live_processes(connection)
@@ -209,6 +212,9 @@ def show(
     with engine(resolve_dsn()).connect() as connection:
         log = alert_log(connection, alert, as_known_at)
         rows = store.known_alerts(connection, AlertFilter(with_closed=True, alert_key=alert), as_known_at)
+        around = []
+        if rows and not as_json:
+            around = incidents(connection, INCIDENT, rows[0].season, rows[0].collection, as_known_at)
     if not rows:
         by_then = f" by {shown(as_known_at)}" if as_known_at else ""
         raise NotFound(f"alert {alert} is not stored{by_then}; `parcelwatch alerts --all` lists those that are")
@@ -216,6 +222,9 @@ def show(
         typer.echo(json.dumps(rows[0].__dict__ | {"log": [entry.__dict__ for entry in log]}, default=str))
         return
     console.print(records(_columns(rows)))
+    if within := [one for one in around if alert in one.alert_keys]:
+        others = f"with {within[0].n_alerts - 1} other alerts of {within[0].n_parcels} parcels around"
+        console.print(f"part of the regional incident {within[0].alert_keys[0]}, {others}: `alerts incidents`")
     for entry in log:
         console.print(plain(f"{entry.recorded_at:%Y-%m-%d %H:%M} UTC  {_entry(rows[0].rule, entry)}"), soft_wrap=True)
 
@@ -229,6 +238,33 @@ def _write_bundle(alert: int, as_known_at: datetime | None, path: Path) -> None:
         if one["missing"] is not None:
             where = f"{one['composite'].replace('_', ' ')} {one['role']}"
             console.print(plain(f"no picture ({where}): {one['missing']}"), soft_wrap=True)
+
+
+@app.command("incidents")
+def list_incidents(
+    season: SeasonOption = None,
+    collection: CollectionOption = None,
+    as_known_at: TimeOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """List regional incidents: losses that lie close together in one week, each with its alerts."""
+    with engine(resolve_dsn()).connect() as connection:
+        rows = incidents(connection, INCIDENT, season, collection, as_known_at)
+    if as_json:
+        for row in rows:
+            typer.echo(json.dumps(row.__dict__, default=str))
+        return
+    columns = {
+        "incident": [str(row.alert_keys[0]) for row in rows],
+        "collection, season": [plain(f"{row.collection}, {row.season}") for row in rows],
+        "rule": [plain(row.rule) for row in rows],
+        "departed": [f"{row.departed_from} to {row.departed_to}" for row in rows],
+        "alerts": [f"{row.n_alerts} of {row.n_parcels} parcels" for row in rows],
+        "hectares": [f"{row.area_ha:.0f}" for row in rows],
+        "around": [f"{row.latitude:.3f} N {row.longitude:.3f} E" for row in rows],
+        "declared": [plain(", ".join(row.crops)) for row in rows],
+    }
+    console.print(records(columns) if rows else "no regional incident")
 
 
 def _entry(rule: str, entry: LogRow) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import matplotlib as mpl
 import numpy as np
@@ -49,19 +49,18 @@ class Setting:
     """What stands below the title."""
     empty: Mapping[str, str] = field(default_factory=dict)
     """Why a frame (ndvi, backscatter, posterior) is empty, where more can be said than that it is."""
+    is_blind: bool = False
+    """Show observations and the daily curve alone: a reviewer must not see what was found of the parcel."""
 
 
 def season_figure(rows: Sequence[HistoryRow], title: str, setting: Setting | None = None) -> Figure:
     """Return the figure of a parcel's history; a frame without data says so."""
     setting = setting or Setting()
+    frames = {"ndvi": _ndvi, "backscatter": _backscatter} | ({} if setting.is_blind else {"posterior": _posteriors})
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(11, 8.5), layout="constrained")
-        axes = figure.subplots(3, 1, sharex=True, height_ratios=(3, 2, 2))
-        has_data = {
-            "ndvi": _ndvi(axes[0], rows),
-            "backscatter": _backscatter(axes[1], rows),
-            "posterior": _posteriors(axes[2], rows),
-        }
+        figure = Figure(figsize=(11, 2.5 + 2 * len(frames)), layout="constrained")
+        axes = figure.subplots(len(frames), 1, sharex=True, height_ratios=(3, 2, 2)[: len(frames)])
+        has_data = {name: draw(axis, rows) for axis, (name, draw) in zip(axes, frames.items(), strict=True)}
         for axis, (name, is_filled) in zip(axes, has_data.items(), strict=True):
             if not is_filled:
                 why = short(setting.empty.get(name, EMPTY[name]), 120)
@@ -70,15 +69,16 @@ def season_figure(rows: Sequence[HistoryRow], title: str, setting: Setting | Non
                 )
         if setting.season:
             axes[0].set_xlim(*(_number(datetime(d.year, d.month, d.day, tzinfo=UTC)) for d in setting.season))
-        _alerts(axes, rows, is_bounded=setting.season is not None)
+        if not setting.is_blind:
+            _alerts(axes, rows, is_bounded=setting.season is not None)
         locator = AutoDateLocator()  # type: ignore[no-untyped-call]
-        axes[2].xaxis.set_major_locator(locator)
-        axes[2].xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+        axes[-1].xaxis.set_major_locator(locator)
+        axes[-1].xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
         figure.suptitle("\n".join(short(line, 120) for line in (title, setting.subtitle) if line), fontsize=12)
     return figure
 
 
-def save(rows: Sequence[HistoryRow], title: str, path: Path, setting: Setting | None = None) -> None:
+def save(rows: Sequence[HistoryRow], title: str, path: Path | BinaryIO, setting: Setting | None = None) -> None:
     """Write the figure as PNG."""
     figure = season_figure(rows, title, setting)
     with mpl.rc_context(STYLE), warnings.catch_warnings():
@@ -98,7 +98,10 @@ def _alerts(axes: Sequence[Axes], rows: Sequence[HistoryRow], *, is_bounded: boo
     events: dict[float, list[HistoryRow]] = {}
     for row in rows:
         if (
-            row.kind == "alert" and "decision" not in row.detail and ("monitor", row.detail["event"]) in TRANSITIONS
+            row.kind == "alert"
+            and "decision" not in row.detail
+            and ("monitor", row.detail["event"]) in TRANSITIONS
+            and row.detail["event"] != "escalated"
         ):  # those follow from no observation
             day = as_of(row.detail)
             at = _number(row.at if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC))

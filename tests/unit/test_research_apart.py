@@ -72,7 +72,7 @@ def _missing() -> str:
     extra = _distributions(project["optional-dependencies"]["research"])
     assert not extra & _distributions(project["dependencies"])
     found = {name for name, of in packages_distributions().items() if {one.lower() for one in of} & extra}
-    assert {"geopandas", "sklearn", "scipy", "jinja2", "gpytorch"} <= found
+    assert {"geopandas", "sklearn", "jinja2", "gpytorch"} <= found
     return ",".join(sorted(found | {"research"}))
 
 

@@ -1,0 +1,92 @@
+"""Regional incidents: alerts of one rule that lie close together and departed in the same week, found anew whenever they are asked for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+import sqlalchemy as sa
+
+from db import recording
+
+
+@dataclass(frozen=True)
+class IncidentRow:
+    """Alerts that one event of weather explains better than as many holders."""
+
+    collection: str
+    season: str
+    rule: str
+    week: date
+    """Its Monday."""
+    departed_from: date
+    departed_to: date
+    n_alerts: int
+    n_parcels: int
+    """Parcels that touch the hull of the alerted ones."""
+    area_ha: float
+    longitude: float
+    latitude: float
+    crops: Sequence[str]
+    """Declared crops of the alerted parcels, the most frequent first."""
+    alert_keys: Sequence[int]
+    """The lowest names the incident."""
+
+
+# Degrees become metres at the mean latitude of the alerts that are compared: clustering knows no sphere.
+_INCIDENTS = """
+with open as (
+    select alert_key, parcel_key, collection, season, rule, departed_on, declared_crop, area_ha, geom,
+           date_trunc('week', departed_on)::date as week, ST_PointOnSurface(geom) as point
+    from alerts_recorded_by(coalesce(:at, timestamptz 'infinity'))
+    where rule = any(:rules) and closed_at is null and state <> 'dismissed' and geom is not null
+      and (cast(:season as text) is null or season = :season) and (cast(:collection as text) is null or collection = :collection)),
+placed as (
+    select open.*, ST_MakePoint(ST_X(point) * 111320 * cos(radians(avg(ST_Y(point)) over same_week)), ST_Y(point) * 110574) as metres
+    from open window same_week as (partition by collection, season, rule, week)),
+clustered as (
+    select placed.*, ST_ClusterDBSCAN(metres, :distance_m, :n_near) over (partition by collection, season, rule, week) as cluster
+    from placed),
+grouped as (
+    select collection, season, rule, week, min(departed_on) as departed_from, max(departed_on) as departed_to, count(*) as n_alerts,
+           sum(coalesce(area_ha, 0)) as area_ha, ST_ConcaveHull(ST_Collect(geom), 0.3) as hull, ST_Centroid(ST_Collect(point)) as centre,
+           array_agg(coalesce(declared_crop, 'nothing')) as declared, array_agg(alert_key order by alert_key) as alert_keys
+    from clustered where cluster is not null group by collection, season, rule, week, cluster
+    having count(*) >= :n_alerts)
+select g.collection, g.season, g.rule, g.week, departed_from, departed_to, n_alerts, around.n_parcels, g.area_ha,
+       ST_X(centre) as longitude, ST_Y(centre) as latitude,
+       (select array_agg(crop order by n desc, crop)
+        from (select crop, count(*) as n from unnest(declared) crop group by crop) counted) as crops, alert_keys
+from grouped g join seasons s on s.name = g.season
+cross join lateral (
+    select count(*) as n_parcels from parcels p
+    where p.season_key = s.season_key and p.collection = g.collection and ST_Intersects(p.geom, g.hull)) around
+where n_alerts >= :share * around.n_parcels
+order by week, rule, alert_keys"""
+
+
+@dataclass(frozen=True)
+class Closeness:
+    """What makes alerts an incident (monitor.alerts.incidents)."""
+
+    rules: Sequence[str]
+    distance_m: float
+    n_near: int
+    n_alerts: int
+    share: float
+
+
+def incidents(
+    connection: sa.Connection,
+    closeness: Closeness,
+    season: str | None = None,
+    collection: str | None = None,
+    as_known_at: datetime | None = None,
+) -> list[IncidentRow]:
+    """Return the incidents of alerts that are open, as known at a time (None: now), by week."""
+    recording.settle(connection, as_known_at)
+    rows = connection.execute(
+        sa.text(_INCIDENTS).bindparams(sa.bindparam("at", type_=sa.TIMESTAMP(timezone=True))),
+        closeness.__dict__
+        | {"rules": list(closeness.rules), "season": season, "collection": collection, "at": as_known_at},
+    )
+    return [IncidentRow(**row._mapping) for row in rows]

@@ -1,0 +1,1 @@
+"""Quality: random samples, blind reviews, and what lights are worth with that."""

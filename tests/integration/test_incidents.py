@@ -1,0 +1,135 @@
+"""Many losses in one place and week are one incident; the same number scattered, in other weeks or of other rules is none."""
+
+import json
+from collections.abc import Callable
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from typer.testing import CliRunner
+
+import parcelwatch
+from db.connect import engine
+from db.incidents import incidents
+from monitor.alerts.incidents import INCIDENT
+from tests.lights import DAY, START, add_parcels
+
+SIDE = 60
+"""Fields in a row and in a column, 100 m apart."""
+MONDAY = date(2025, 6, 2)
+
+
+def at(x: int, y: int) -> str:
+    return f"{x}/{y}"
+
+
+@pytest.fixture
+def connection(dsn: str, monkeypatch: pytest.MonkeyPatch) -> sa.Connection:
+    """Six by six kilometres of fields at 52 degrees north, of three crops."""
+    monkeypatch.setenv("PARCELWATCH_DSN", dsn)
+    fields = [(x, y) for x in range(SIDE) for y in range(SIDE)]
+    opened = engine(dsn).connect()
+    add_parcels(opened, {at(x, y): ("maize", "wheat", "beet")[(x + y) % 3] for x, y in fields})
+    opened.execute(
+        sa.text("""update parcels set geom = ST_Multi(ST_MakeEnvelope(5 + x * 0.00146, 52 + y * 0.0009, 5.0014 + x * 0.00146,
+                                                               52.00088 + y * 0.0009, 4326))
+                   from (select parcel_key as key, split_part(source_id, '/', 1)::int as x, split_part(source_id, '/', 2)::int as y
+                         from parcels) place where key = parcel_key""")
+    )
+    opened.commit()
+    return opened
+
+
+def lose(connection: sa.Connection, ids: list[str], rule: str = "early_loss", days: int = 1) -> None:
+    """Open alerts of parcels, departed in the first days after a Monday."""
+    connection.execute(
+        sa.text("""with made as (
+                       insert into alerts (parcel_key, rule, state, colour, confidence, departed_on, opened_at)
+                       select parcel_key, :rule, 'open', 'red', 0.9, :departed, :at from parcels where source_id = any(:ids)
+                       returning alert_key, departed_on)
+                   insert into alert_events (alert_key, recorded_at, event, colour, confidence, departed_on, evidence)
+                   select alert_key, :at, 'opened', 'red', 0.9, departed_on, '{}' from made"""),
+        {"rule": rule, "ids": ids, "departed": MONDAY + timedelta(days), "at": START + 60 * DAY},
+    )
+    connection.commit()
+
+
+def scattered(rng: np.random.Generator, share: float) -> list[str]:
+    return [at(x, y) for x in range(SIDE) for y in range(SIDE) if rng.random() < share]
+
+
+def test_hail_is_one_incident_among_losses_by_chance(connection: sa.Connection) -> None:
+    """A swath of 1 by 4 km in which half of the fields are lost, where one in two hundred is lost anywhere."""
+    rng = np.random.default_rng(3)
+    hail = {at(x, y) for x in range(25, 35) for y in range(10, 50) if rng.random() < 0.5}
+    lose(connection, sorted(hail | set(scattered(rng, 0.005))))
+    (found,) = incidents(connection, INCIDENT)
+    hit = set(
+        connection.execute(
+            sa.text("select source_id from alerts join parcels using (parcel_key) where alert_key = any(:keys)"),
+            {"keys": list(found.alert_keys)},
+        ).scalars()
+    )
+    assert len(hail & hit) > 0.95 * len(hail)
+    assert len(hit - hail) < 0.05 * len(hit)
+    assert found.n_alerts == len(hit)
+    assert 400 <= found.n_parcels < 650
+    assert (found.rule, found.week, sorted(found.crops)) == ("early_loss", MONDAY, ["beet", "maize", "wheat"])
+    assert (found.longitude, found.latitude) == pytest.approx((5 + 30 * 0.00146, 52 + 30 * 0.0009), abs=0.002)
+    assert incidents(connection, INCIDENT, as_known_at=START) == []
+    assert incidents(connection, INCIDENT, season="2024") == []
+
+
+@pytest.mark.parametrize("share", [0.005, 0.02, 0.1])
+def test_losses_by_chance_are_no_incident(share: float, connection: sa.Connection) -> None:
+    lose(connection, scattered(np.random.default_rng(5), share))
+    assert incidents(connection, INCIDENT) == []
+
+
+def test_a_flood_along_a_river_is_one_incident(connection: sa.Connection) -> None:
+    """A bend whose hull holds far more fields than were flooded: those inside of the bend do not speak against it."""
+    lose(connection, [at(x, y) for x in range(SIDE) for y in range(SIDE) if 24 <= np.hypot(x - 30, y - 10) < 28])
+    (found,) = incidents(connection, INCIDENT)
+    assert found.n_alerts > 300
+
+
+CLOSE = [at(x, y) for x in range(5) for y in range(4)]
+
+
+def test_other_weeks_and_rules_are_no_incident(connection: sa.Connection) -> None:
+    lose(connection, CLOSE[:9])
+    lose(connection, CLOSE[9:], days=8)
+    assert [found.n_alerts for found in incidents(connection, INCIDENT)] == [11]
+    lose(connection, CLOSE, "crop_mismatch")
+    assert len(incidents(connection, INCIDENT)) == 1
+
+
+def test_what_was_dismissed_or_closed_does_not_count(connection: sa.Connection) -> None:
+    lose(connection, CLOSE)
+    (found,) = incidents(connection, INCIDENT)
+    for event, keys in (("dismissed", found.alert_keys[:6]), ("closed", found.alert_keys[6:11])):
+        connection.execute(
+            sa.text("""insert into alert_events (alert_key, recorded_at, event, colour, confidence, evidence)
+                       select key, :at, :event, 'red', 0.9, '{}' from unnest(cast(:keys as bigint[])) key"""),
+            {"at": START + 61 * DAY, "event": event, "keys": list(keys)},
+        )
+    connection.commit()
+    assert incidents(connection, INCIDENT) == []
+    assert len(incidents(connection, INCIDENT, as_known_at=START + 60 * DAY)) == 1
+
+
+Run = Callable[..., Any]
+
+
+def test_from_the_command_line(connection: sa.Connection) -> None:
+    def run(*words: str) -> Any:
+        return CliRunner().invoke(parcelwatch.app, ["alerts", *words], catch_exceptions=False)
+
+    assert "no regional incident" in run("incidents").output
+    lose(connection, CLOSE)
+    (said,) = [json.loads(line) for line in run("incidents", "--json").output.splitlines()]
+    assert said["n_alerts"] == len(said["alert_keys"]) == 20
+    assert "20 of 20 parcels" in run("incidents").output
+    assert "part of the regional incident" in run("show", str(said["alert_keys"][3])).output
