@@ -116,6 +116,21 @@ def _light(figure: str) -> str:
     return {"false_reds": "red", "false_yellows": "yellow", "false_greens": "green"}.get(figure, "not_valid")
 
 
+@pytest.mark.parametrize("allocation", ["proportional", "neyman"])
+def test_a_sample_of_a_wanted_half_width_has_it(allocation: sampling.Allocation) -> None:
+    """Of the share of wrong lights: within a fifth, by which intervals are wider that hold at small numbers."""
+    of = Population()
+    counts = Counter(of.strata)
+    sizes, wrong = np.array(list(counts.values())), np.array([WRONG[light] for light, _ in counts])
+    n = sampling.size(sizes, wrong, 0.02, 0.95, allocation)
+    truth = float((of.departs != np.isin(of.light, ["red", "yellow"])).mean())
+    found = [
+        of.reviewed(f"width {run}", n, allocation)["figures"][0]["wrong_lights"]["of_parcels"] for run in range(100)
+    ]
+    assert 0.02 * 0.9 < np.mean([(one["high"] - one["low"]) / 2 for one in found]) < 0.02 * 1.2
+    assert sum(one["low"] <= truth <= one["high"] for one in found) >= 90  # of 95: two standard deviations
+
+
 def test_weights_undo_what_the_allocation_did() -> None:
     """A share over all strata of a sample that drew red parcels far more often: unweighted it would be far off."""
     of = Population()
