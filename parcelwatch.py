@@ -40,9 +40,19 @@ COMMANDS: Final = {
     "scenes": Place(
         "ingest.scenes.commands", "app", "Scenes from catalogues and folders, cut into observations of parcels."
     ),
+    "chips": Place("ingest.scenes.chip_commands", "app", "Pictures of parcels, before and after a departure."),
     "models": Place("training.commands", "app", "Train, list and activate models."),
     "monitor": Place("monitor.commands", "app", "Fold new observations into posteriors, curves and alerts."),
+    "policy": Place(
+        "monitor.policies.commands", "app", "What an agency asks of parcels: check, explain, try, put in force."
+    ),
     "alerts": Place("monitor.inspection.alert_commands", "app", "What departs, and what people decide on it."),
+    "subscriptions": Place("monitor.subscriptions.commands", "app", "Who receives which alerts, when and how."),
+    "deliveries": Place(
+        "monitor.subscriptions.delivery_commands",
+        "app",
+        "Send what subscriptions are to receive, and see what became of it.",
+    ),
     "rounds": Place("monitor.rounds.commands", "app", "Lights published at dates, and what changed between them."),
     "quality": Place("monitor.quality.commands", "app", "Random samples, blind reviews, and what lights are worth."),
     "history": Place(
@@ -58,6 +68,7 @@ COMMANDS: Final = {
     "simulate": Place(
         "research.seasons.replay_commands", "simulate", "A simulated season as files, or onto the stream."
     ),
+    "evaluate": Place("training.evaluate_commands", "app", "Score what is found against what people recorded."),
     "experiments": Place("research.experiments.experiment_commands", "app", "The published experiments on any source."),
 }
 RESEARCH: Final = "research"
@@ -68,6 +79,7 @@ SETTINGS: Final = (
     "ingest.stream.connection",
     "ingest.stream.settings",
     "monitor.settings",
+    "monitor.subscriptions.settings",
 )
 """Modules of the settings classes."""
 

@@ -105,6 +105,23 @@ def latest_findings(
     return rows
 
 
+def counted_findings(
+    connection: sa.Connection, season_key: int, collection: str, until: datetime
+) -> dict[str, dict[tuple[str, str | None], int]]:
+    """Return by rule how many parcels have each outcome and colour as recorded before a time that is settled."""
+    rows = connection.execute(
+        sa.text("""select rule, outcome, colour, count(*) from (
+                       select distinct on (parcel_key, rule) rule, outcome, colour from findings join parcels using (parcel_key)
+                       where (season_key, collection) = (:season_key, :collection) and findings.recorded_at < :until
+                       order by parcel_key, rule, findings.recorded_at desc) newest group by 1, 2, 3 order by 1"""),
+        {"season_key": season_key, "collection": collection, "until": until},
+    )
+    found: dict[str, dict[tuple[str, str | None], int]] = {}
+    for rule, outcome, colour, n in rows:
+        found.setdefault(rule, {})[outcome, colour] = n
+    return found
+
+
 def latest_evidence(connection: sa.Connection, parcels: Sequence[int], rule: str) -> dict[int, Mapping[str, Any]]:
     """Return the evidence of the newest finding of a rule on parcels, by parcel key."""
     rows = connection.execute(

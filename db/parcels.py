@@ -127,6 +127,25 @@ def declared_parcels(connection: sa.Connection, parcels: Keys) -> DeclaredParcel
     return DeclaredParcels(region, crop, hcat, *(np.array(column, np.float64) for column in shape))
 
 
+def monitorable_keys(connection: sa.Connection, season_key: int, collection: str) -> Keys:
+    """Return the keys of a collection's parcels in a season that can be observed, ascending."""
+    rows = connection.execute(
+        sa.text("""select parcel_key from parcels where (season_key, collection) = (:season_key, :collection)
+                   and not_monitorable_reason is null order by 1"""),
+        {"season_key": season_key, "collection": collection},
+    )
+    return np.array(rows.scalars().all(), np.int64)
+
+
+def source_ids(connection: sa.Connection, parcels: Keys) -> list[str]:
+    """Return the agency's own ids of parcels, in the order of their keys (P,), which must be stored."""
+    rows = connection.exec_driver_sql(
+        "select source_id from unnest(%s) with ordinality wanted (parcel_key, nr) join parcels using (parcel_key) order by nr",
+        (parcels,),
+    )
+    return list(rows.scalars())
+
+
 def geometry(connection: sa.Connection, keys: Sequence[int]) -> dict[int, bytes]:
     """Return WKB in EPSG:4326 of the parcels that have a geometry, by key."""
     rows = connection.execute(

@@ -1,5 +1,6 @@
 """Season-long series of parcels as numpy columns, newest revision first, withdrawn ones left out."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
@@ -7,7 +8,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from db.columns import fetch_columns, no_rows
+from db.columns import Kind, fetch_columns, no_rows
 from db.sensors import SENSORS, Sensor
 
 Keys = NDArray[np.int64]
@@ -97,3 +98,13 @@ def available_series(
     """Return the S2 and S1 observations of parcels whose products could be had by a time, whenever they were stored."""
     s2 = _newest(connection, "S2", parcels, "available_at", as_available_at)
     return s2, _newest(connection, "S1", parcels, "available_at", as_available_at)
+
+
+def every_revision(connection: sa.Connection, sensor: Sensor, parcels: Keys) -> NDArray[np.void]:
+    """Return all revisions of a sensor's observations of parcels with `available_at`, sorted as a series and by revision."""
+    stored = SENSORS[sensor]
+    query = f"""select {stored.selected} from {stored.table} o where parcel_key = any(%s)
+                order by parcel_key, observed_at, relative_orbit, revision"""
+    fields: Mapping[str, Kind] = {**stored.series, "available_at": "time"}
+    some = [parcels[first : first + _AT_ONCE] for first in range(0, len(parcels), _AT_ONCE)]
+    return np.concatenate([no_rows(fields), *(fetch_columns(connection, query, [keys], fields) for keys in some)])

@@ -25,6 +25,7 @@ class Group:
     """Anything was observed between the season's dates."""
     has_classifier: bool
     has_ndvi_model: bool
+    has_policy: bool
     pending_parcels: int
     pending_since: datetime | None
 
@@ -68,6 +69,7 @@ def season_groups(connection: sa.Connection) -> list[Group]:
                            = (g.season_key, g.collection, 'classifier')) as has_classifier,
                    exists (select from model_activations a where (a.season_key, a.collection, a.task)
                            = (g.season_key, g.collection, 'ndvi')) as has_ndvi_model,
+                   exists (select from policies p where (p.season_key, p.collection) = (g.season_key, g.collection)) as has_policy,
                    coalesce(pending_parcels, 0) as pending_parcels, pending_since
             from g join seasons using (season_key)
             left join (select season_key, collection, count(distinct parcel_key) as pending_parcels,
@@ -87,10 +89,11 @@ def waiting_for(group: Group, live: Mapping[str, Sequence[str]]) -> list[str]:
         return []
     if not group.has_scenes:
         return ["no observation between the season's dates is stored: `parcelwatch scenes poll`, or send messages"]
-    if not (group.has_classifier or group.has_ndvi_model):
+    if not (group.has_classifier or group.has_ndvi_model or group.has_policy):
         pending = f" ({n} pending since {since})" if group.pending_parcels else ""
         return [
-            f"waits: no model is active for it{pending}, so no rule is checked: `parcelwatch models activate MODEL {where}`"
+            f"waits: no model is active for it{pending}, so no rule is checked: `parcelwatch models activate MODEL {where}`, "
+            f"or without a model `parcelwatch policy activate FILE {where}`"
         ]
     sentences = []
     if not group.has_classifier:
@@ -128,6 +131,10 @@ _STORED = """
         from (select distinct on (season_key, collection, task) * from model_activations
               order by season_key, collection, task, recorded_at desc) a
         join models using (model_key, task) join seasons using (season_key)
+    union all select 'policies', 'in force in ' || s.name || ' / ' || collection,
+            p.name || ' version ' || version || ' since ' || to_char(p.recorded_at, 'YYYY-MM-DD HH24:MI') || ' UTC'
+        from (select distinct on (season_key, collection) * from policies
+              order by season_key, collection, recorded_at desc) p join seasons s using (season_key)
     union all select 'monitor', 'pending in ' || name || ' / ' || collection,
             count(distinct parcel_key) || ' parcels, oldest since ' || to_char(min(w.recorded_at), 'YYYY-MM-DD HH24:MI') || ' UTC'
         from pending_work w join seasons using (season_key) group by name, collection

@@ -69,7 +69,7 @@ class Claim:
 def claim(connection: sa.Connection, limit: int, now: datetime, after: tuple[int, str] | None = None) -> Claim | None:
     """Lock up to `limit` parcels of one collection and season that have pending work, oldest first; None when there are none.
 
-    Only seasons with an active model are asked: work of others waits, and `status` says so.
+    Only seasons with an active model or a policy in force are asked: work of others waits, and `status` says so.
 
     Args:
         connection: in repeatable read; a serialisation failure means that another worker was faster: begin again.
@@ -145,9 +145,14 @@ def _skip_locked(connection: sa.Connection, parcels: Keys, at_once: int, n: int)
     return np.array(taken, np.intp)
 
 
+_WATCHED: Final = (
+    """select season_key, collection from model_activations union select season_key, collection from policies"""
+)
+
+
 def _in_turn(connection: sa.Connection, after: tuple[int, str] | None) -> Iterator[tuple[int, str]]:
     """Yield watched seasons and collections, beginning with the one that follows `after`."""
-    rows = connection.execute(sa.text("select distinct season_key, collection from model_activations order by 1, 2"))
+    rows = connection.execute(sa.text(f"{_WATCHED} order by 1, 2"))
     watched = [(row.season_key, row.collection) for row in rows]
     first = sum(one <= after for one in watched) if after else 0
     yield from watched[first:]
@@ -202,10 +207,10 @@ def postpone(connection: sa.Connection, work: Claim, not_before: datetime, error
 
 
 def watched_seasons(connection: sa.Connection, now: datetime) -> list[tuple[str, str]]:
-    """Return names of seasons that have begun, and collections, that a model watches; one that is over may get late products."""
+    """Return names of seasons that have begun, and collections, that are watched; one that is over may get late products."""
     rows = connection.execute(
-        sa.text("""select distinct s.name, a.collection from model_activations a join seasons s using (season_key)
-                   where s.starts_on <= :today order by 1, 2"""),
+        sa.text(f"""select s.name, watched.collection from ({_WATCHED}) watched join seasons s using (season_key)
+                    where s.starts_on <= :today order by 1, 2"""),
         {"today": now.date()},
     )
     return [(row.name, row.collection) for row in rows]

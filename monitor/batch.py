@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from db import registry, states
+from db import policies, registry, states
 from db.alerts import FindingRow
 from db.connect import Connection
 from db.parcels import DeclaredParcels, declared_parcels
@@ -23,6 +23,7 @@ from models.checkpoint import Checkpoint
 from models.classifier.crop_model import CropModel
 from models.ndvi.gap_filler import GapModel
 from monitor.alerts.rules import Finding
+from monitor.policies.policy import Policy
 from monitor.season_series import SeasonSeries
 from monitor.settings import MonitorSettings
 
@@ -46,6 +47,8 @@ class ActiveModels:
     settings: MonitorSettings
     _classifiers: dict[int, CropModel] = field(default_factory=dict)
     _curve_models: dict[int, GapModel] = field(default_factory=dict)
+    _policies: dict[str, Policy] = field(default_factory=dict)
+    """By hash."""
 
     def classifier(self, connection: Connection, claim: Claim) -> Active[CropModel] | None:
         """Return the classifier of the claim's season, None where there is none."""
@@ -67,6 +70,13 @@ class ActiveModels:
             self._curve_models,
             lambda checkpoint: GapModel.from_checkpoint(checkpoint).to(self.settings.device),
         )
+
+    def policy(self, connection: Connection, claim: Claim) -> Policy | None:
+        """Return the policy in force, None where there is none."""
+        row = policies.in_force(connection, claim.season_key, claim.collection)
+        if row is not None and row.hash not in self._policies:
+            self._policies[row.hash] = Policy.stored(row.content)
+        return None if row is None else self._policies[row.hash]
 
 
 def _active(
@@ -121,6 +131,8 @@ class BatchContext:
     """Those stored, by model key and sequence."""
     classifier: Active[CropModel] | None
     curve_model: Active[GapModel] | None
+    policy: Policy | None
+    """In force."""
     new_states: list[States] = field(default_factory=list)
     """States that are to be stored."""
     recorded_at: datetime | None = None
@@ -170,6 +182,7 @@ class BatchContext:
             cached,
             classifier,
             curve_model,
+            models.policy(connection, claim),
         )
 
     def carry(self) -> None:

@@ -2,6 +2,7 @@
 
 NotFound     what was asked for is not stored, or not one thing: the caller shows the line and stops
 NothingWorks every parcel of a batch fails: the worker's loop waits, an operator mends
+PolicyError  a policy cannot be read or put in force: the caller shows the line and stops
 CannotWatch  a model needs a whole season at once: the caller shows the line and stops
 """
 
@@ -10,6 +11,10 @@ from terminal.errors import UserError
 
 class NotFound(UserError):
     """Nothing, or more than one thing, answers to what was asked for."""
+
+
+class PolicyError(UserError):
+    """A policy's file is wrong, or what is asked of a policy cannot be done."""
 
 
 class CannotWatch(UserError):

@@ -128,6 +128,15 @@ class Raster:
             block[there[0] - top : there[2] - top, there[1] - left : there[3] - left] = self._read(*there)
         return block
 
+    def window(self, row: int, column: int, side: int, step: int = 1) -> NDArray[Any]:
+        """Return (side / step, side / step) the band at every `step`th pixel of a square window of the grid, as stored."""
+        block, factor = self.read(row, column, side, side), self._placement.factor
+        line = np.arange(step // 2, side, step)
+        rows = ((row + self._placement.row) % factor + line) // factor
+        columns = ((column + self._placement.column) % factor + line) // factor
+        picked: NDArray[Any] = block[rows[:, None], columns]
+        return picked
+
     def close(self) -> None:
         """Close the file."""
         with self._lock:

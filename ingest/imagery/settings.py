@@ -28,3 +28,13 @@ class ImagerySettings(BaseSettings):
     """Share of a parcel's pixels that must be clear for an observation (chosen as the simulator's)."""
     threads: Annotated[int, Field(ge=1)] = 2
     """Bands read at the same time."""
+
+    chips: bool = True
+    """Whether workers cut pictures of the parcels that stand yellow or red, or are sampled."""
+    chip_margin_m: Annotated[float, Field(ge=0, le=2000)] = 100.0
+    """Ground around a parcel that its picture shows (chosen: the next field on each side)."""
+    chip_pixels: Annotated[int, Field(ge=32, le=256)] = 96
+    """Largest side of a picture in pixels of the scene; of a larger window every second, third ... is shown (chosen: 960 m, and
+    25 kB as PNG)."""
+    chip_days: Annotated[int, Field(ge=1)] = 730
+    """Days after which a picture is removed, once no alert of its parcel is open (chosen: this season and the appeals of the next)."""

@@ -60,6 +60,8 @@ class CutScene:
     """What a person should know."""
     sent: Sent | None = None
     """What is sent with the table, to be kept before it is sent."""
+    parcel_keys: Sequence[int] = field(default=(), repr=False)
+    """Whose each row of the table is."""
 
     @property
     def is_empty(self) -> bool:
@@ -157,7 +159,8 @@ class _Cut:
         tables.append(self._withdrawals(np.flatnonzero(is_withdrawn)))
         rows.append(np.flatnonzero(is_withdrawn))
         table = self._table(tables, np.concatenate(rows), np.maximum(revision, sent.emitted_as), outcome, own)
-        return CutScene(table, self._counts(outcome), self._note, sent)
+        keys = [self._found[row].parcel_key for row in np.sort(np.concatenate(rows)).tolist()]
+        return CutScene(table, self._counts(outcome), self._note, sent, keys)
 
     def _pass(self) -> ScenePass:
         of = self._scene

@@ -11,14 +11,15 @@ the next attempt sends the same observations under the same keys, and the store 
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, Literal
 
-from db import scenes
+from db import chips, scenes
+from db.chips import NewChip
 from db.connect import Engine
 from db.errors import CONNECTION_ERRORS
 from db.keys import Scene as StoredScene
@@ -27,7 +28,7 @@ from ingest.errors import BrokerRefuses, BrokerUnavailable, DeliveryFailed, Inge
 from ingest.imagery.errors import SceneError
 from ingest.imagery.scene import Scene
 from ingest.imagery.settings import ImagerySettings
-from ingest.scenes import cutting
+from ingest.scenes import chip_cutting, cutting
 from ingest.scenes.access import unsigned
 from ingest.scenes.begin import Begun, InTheWay, Superseded, begin
 from ingest.scenes.cutting import CutScene, StoreBehind
@@ -48,6 +49,10 @@ _POLL_S: Final = 0.25
 _SOON: Final = timedelta(seconds=2)
 """Before a scene that another one stands in the way of is tried again (chosen as a few percent of a scene's time)."""
 _LONGEST_WAIT_S: Final = 30.0
+_ALERTS_AT_ONCE: Final = 50
+"""Alerts that are given pictures from before them between two scenes (chosen: some seconds of work)."""
+_CATCH_UP_EVERY: Final = timedelta(seconds=30)
+_PRUNED_EVERY: Final = timedelta(days=1)
 _ROWS_AT_ONCE: Final = 10_000
 """Observations sent before the broker is waited for: 14 MB with their pixel sets, less than the client queues."""
 
@@ -85,6 +90,7 @@ class Worker:
         self._name, self._now = name, now
         self._topic: ScenesTopic | None = None
         self._producer: ObservationProducer | None = None
+        self._prune_at = self._catch_up_at = now()
         self.ends: Ends = Counter()
 
     def run(self, stop: threading.Event, until_idle: bool = False) -> Ends:
@@ -134,7 +140,20 @@ class Worker:
                 enter(self._engine, [record.scene], self._now())
                 self._work(record.scene.scene_id)
             topic.done(record)
-        return bool(records) or self._work(None)
+        return bool(records) or self._work(None) or self._catch_up()
+
+    def _catch_up(self) -> bool:
+        """Between scenes, now and then: cut the pictures that alerts lack, remove old ones. Return whether more may be lacking."""
+        settings, now = self._settings.imagery, self._now()
+        if not settings.chips or now < self._catch_up_at:
+            return False
+        if now >= self._prune_at:
+            self._prune_at = now + _PRUNED_EVERY
+            with self._engine.begin() as connection:
+                chips.prune(connection, now - timedelta(days=settings.chip_days), now)
+        tried = chip_cutting.catch_up(self._engine, self._opener, settings, now, _ALERTS_AT_ONCE)
+        self._catch_up_at = now + (_CATCH_UP_EVERY if tried < _ALERTS_AT_ONCE else timedelta())
+        return tried == _ALERTS_AT_ONCE
 
     def _is_idle(self) -> bool:
         """Return whether nothing is left but what others are at, or what waits for a later attempt or a person."""
@@ -195,10 +214,11 @@ class Worker:
                 self._settings.index_folder,
                 self._settings.ingest.season_margin_days,
             )
+            pictures = chip_cutting.of_cut_scene(self._engine, opened, result, self._settings.imagery)
         check()
         self._keep(held, result)
         self._send(result)
-        return self._end(held, opened.scene, begun, result)
+        return self._end(held, opened.scene, begun, result, pictures)
 
     def _keep(self, held: Claim, result: CutScene) -> None:
         """Keep what is about to be sent, so that a later attempt knows it. Raises LeaseLost."""
@@ -218,7 +238,7 @@ class Worker:
             producer.send(result.table.slice(start, _ROWS_AT_ONCE))
             producer.flush()
 
-    def _end(self, held: Claim, scene: Scene, begun: Begun, result: CutScene) -> End:
+    def _end(self, held: Claim, scene: Scene, begun: Begun, result: CutScene, pictures: Sequence[NewChip]) -> End:
         at = begun.place.observed_at
         stored = StoredScene(
             held.scene_id, scene.sensor, scene.platform, scene.relative_orbit, at, max(scene.available_at, at)
@@ -235,6 +255,8 @@ class Worker:
                 result.note,
                 self._now(),
             )
+            if is_ours:
+                chips.store(connection, stored, pictures, self._now())
         if not is_ours:
             raise LeaseLost(f"scene {held.scene_id}: another worker has it by now")
         counts = result.counts

@@ -18,6 +18,7 @@ Units:  backscatter standardised per relative orbit; NDVI dimensionless; time in
 Errors: ValueError for a shape that is none; inputs are made by `models.ndvi.queries`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -190,11 +191,29 @@ class GapNetwork(nn.Module):
             n_before: (Q,) views of the series before the day that may be used.
             first_after: (Q,) the first view after the day that may be used, M where there is none.
         """
-        parts = [features, encoded.forward[parcel, step], between[0][series, n_before]]
+        states = [(encoded.forward, (parcel, step)), (between[0], (series, n_before))]
         if encoded.backward is not None and between[1] is not None:
-            parts += [encoded.backward[parcel, step], between[1][series, first_after]]
-        out = self.head(torch.cat(parts, dim=1))
+            states += [(encoded.backward, (parcel, step)), (between[1], (series, first_after))]
+        out = self._head_of(features, states)
         return out[:, 0], out[:, 1].clamp(-5.0, 0.0)
+
+    def _head_of(self, features: Tensor, states: Sequence[tuple[Tensor, tuple[Tensor, Tensor]]]) -> Tensor:
+        """Return the head's answer (Q, 2) to features and the states (A, B, H) that queries index."""
+        if self.training:  # dropout draws for each query
+            drawn: Tensor = self.head(torch.cat([features, *(state[at] for state, at in states)], dim=1))
+            return drawn
+        # The days of a step share its state, those between two views theirs: its part of the first layer is computed once.
+        first, *rest = (layer for layer in self.head.children() if not isinstance(layer, nn.Dropout))
+        assert isinstance(first, nn.Linear)
+        sizes = [features.shape[1], *(state.shape[2] for state, _ in states)]
+        of_features, *of_states = torch.split(first.weight, sizes, dim=1)
+        x = nn.functional.linear(features, of_features, first.bias)
+        for (state, at), weight in zip(states, of_states, strict=True):
+            is_shared = state.shape[0] * state.shape[1] < len(features)
+            x += (state @ weight.T)[at] if is_shared else state[at] @ weight.T
+        for layer in rest:
+            x = layer(x)
+        return x
 
 
 def _before(layer: nn.Module, x: Tensor, start: Tensor | None) -> Tensor:

@@ -36,6 +36,8 @@ def percent(probability: float) -> str:
 def _said(rule: str, evidence: Mapping[str, Any]) -> str:
     if sentence := SENTENCES.get(rule):
         return sentence(evidence)
+    if sentence := OBLIGATIONS.get(str(evidence.get("kind"))):
+        return sentence(evidence)
     # A rule without a sentence here: its evidence as it is, never "nothing departs".
     return "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in evidence.items())
 
@@ -69,6 +71,31 @@ def _early_loss(evidence: Mapping[str, Any]) -> str:
     )
 
 
+def _flooding(evidence: Mapping[str, Any]) -> str:
+    if "low_passes" not in evidence:
+        return ""
+    passes = "; ".join(f"{day} VV {vv} dB, VH {vh} dB (orbit {orbit})" for day, orbit, vv, vh in evidence["low_passes"])
+    return f"water in clear views: {_views(evidence)}; and the radar fell to that of water: {passes}"
+
+
+def _bare(evidence: Mapping[str, Any]) -> str:
+    return (
+        f"bare soil (NDVI below {evidence['threshold_ndvi']}) between {evidence['from']} and {evidence['until']} departs; "
+        f"clear views: {_views(evidence)}"
+    )
+
+
+def _days_of_cover(evidence: Mapping[str, Any]) -> str:
+    return (
+        f"{evidence['days_seen']} days of cover seen between {evidence['from']} and {evidence['until']}, "
+        f"{evidence['days_possible']} possible, {evidence['days_needed']} asked; clear views: {_views(evidence)}"
+    )
+
+
+def _established(evidence: Mapping[str, Any]) -> str:
+    return f"a crop was to be established by {evidence['until']}; clear views: {_views(evidence)}"
+
+
 def _views(evidence: Mapping[str, Any]) -> str:
     return "; ".join(f"{day} NDVI {ndvi:.2f}" for day, ndvi in evidence.get("clear_views", [])) or "none"
 
@@ -77,5 +104,13 @@ SENTENCES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "crop_mismatch": _mismatch,
     "no_emergence": _no_emergence,
     "early_loss": _early_loss,
+    "flooding": _flooding,
 }
 """Each rule's evidence in words; "" where nothing departs."""
+OBLIGATIONS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
+    "covered": _bare,
+    "not_ploughed": _bare,
+    "cover_days": _days_of_cover,
+    "established_by": _established,
+}
+"""The evidence of each kind of obligation in words."""

@@ -23,10 +23,10 @@ from monitor.alerts.evidence import LACKS_OBSERVATIONS
 from monitor.alerts.neighbours import VEGETATION_NDVI, Bools, CropStands, Days, Floats, Ints
 from monitor.alerts.settings import RuleSettings
 
-Rule = Literal["crop_mismatch", "no_emergence", "early_loss"]
+Rule = Literal["crop_mismatch", "no_emergence", "early_loss", "flooding"]
 Outcome = Literal["NOT_EXECUTED", "NOT_VALID", "OK"]
 Colour = Literal["green", "yellow", "red"]
-RULES: Final[tuple[Rule, ...]] = ("crop_mismatch", "no_emergence", "early_loss")
+RULES: Final[tuple[Rule, ...]] = ("crop_mismatch", "no_emergence", "early_loss", "flooding")
 VERSION: Final = "1"
 """Stored with every finding; raised when a rule decides otherwise than before on the same evidence."""
 VERDICTS: Final[tuple[tuple[Outcome, Colour | None], ...]] = (
@@ -106,7 +106,7 @@ class Posteriors:
 class Finding:
     """The outcome of a rule for a parcel."""
 
-    rule: Rule
+    rule: str
     outcome: Outcome
     colour: Colour | None
     confidence: float | None
@@ -155,7 +155,8 @@ class Case:
 class Decisions:
     """What a rule decides of P parcels."""
 
-    rule: Rule
+    rule: str
+    """One of `RULES`, or the name of a policy's obligation."""
     cases: Sequence[Case]
     """The first that applies decides; the last applies to all."""
     departed_on: Days
@@ -191,7 +192,7 @@ def crop_mismatch(
     """
     rows = np.arange(len(declared))
     if posterior is None:
-        unwatched = Case(rows >= 0, NOT_EXECUTED, _because("no classifier watches this season"))
+        unwatched = Case(rows >= 0, NOT_EXECUTED, because("no classifier watches this season"))
         return Decisions("crop_mismatch", [_undeclared(declared), unwatched], previous.departed_on)
     place = {name: nr for nr, name in enumerate(posterior.classes)}
     nr = np.array([-1 if one is None else place.get(one, -1) for one in declared], np.int64)
@@ -249,7 +250,7 @@ def nothing_observed(declared: Sequence[str | None], settings: RuleSettings) -> 
 
 def _undeclared(declared: Sequence[str | None]) -> Case:
     applies = np.array([one is None for one in declared], bool)
-    return Case(applies, NOT_EXECUTED, _because("nothing is declared"))
+    return Case(applies, NOT_EXECUTED, because("nothing is declared"))
 
 
 def _too_few(n_observations: Ints, settings: RuleSettings) -> Case:
@@ -257,7 +258,7 @@ def _too_few(n_observations: Ints, settings: RuleSettings) -> Case:
     return Case(
         n_observations < needed,
         NOT_VALID,
-        lambda parcel: _unseen(f"{n_observations[parcel]} observations, {needed} needed"),
+        lambda parcel: _lacking(f"{n_observations[parcel]} observations, {needed} needed"),
     )
 
 
@@ -304,12 +305,14 @@ def no_emergence(views: ClearViews, stands: CropStands, group: Ints, settings: R
     cases = [
         _too_few_neighbours(stands, group, settings),
         Case(
-            np.isnat(due), NOT_EXECUTED, _because("the crop has not come up on the neighbours, or they were never bare")
+            np.isnat(due), NOT_EXECUTED, because("the crop has not come up on the neighbours, or they were never bare")
         ),
         Case(due >= harvest, NOT_EXECUTED, catch_crop),
         Case(views.count(of_crop & (views.ndvi > level)) > 0, GREEN, evidence),
         Case(
-            n_bare == 0, NOT_VALID, lambda parcel: _unseen(f"no clear view since {due[parcel]}, when emergence was due")
+            n_bare == 0,
+            NOT_VALID,
+            lambda parcel: _lacking(f"no clear view since {due[parcel]}, when emergence was due"),
         ),
         *_departures(departed_on, seen_on, n_bare, evidence, settings),
     ]
@@ -368,9 +371,9 @@ def early_loss(
         Case(
             is_new_stand & ~stands.is_ever_bare[group],
             NOT_EXECUTED,
-            _because("sown anew among standing neighbours: last season's crop was another"),
+            because("sown anew among standing neighbours: last season's crop was another"),
         ),
-        Case(n_views < 3, NOT_VALID, lambda parcel: _unseen(f"{n_views[parcel]} clear views, 3 needed")),
+        Case(n_views < 3, NOT_VALID, lambda parcel: _lacking(f"{n_views[parcel]} clear views, 3 needed")),
         Case(n_bare < 2, GREEN, standing),  # one low view alone is a cloud that the mask missed as often as a loss
         Case(
             lost_on >= harvest - np.timedelta64(settings.harvest_margin_days, "D"),
@@ -390,7 +393,7 @@ def early_loss(
 
 def _too_few_neighbours(stands: CropStands, group: Ints, settings: RuleSettings) -> Case:
     reason = f"fewer than {settings.neighbours_min} neighbours of the same declared crop"
-    return Case(stands.n[group] < settings.neighbours_min, NOT_EXECUTED, _because(reason))
+    return Case(stands.n[group] < settings.neighbours_min, NOT_EXECUTED, because(reason))
 
 
 def _departures(
@@ -417,11 +420,16 @@ def _thresholds(settings: RuleSettings, *names: str) -> dict[str, float]:
     return {name: getattr(settings, name) for name in names}
 
 
-def _unseen(reason: str) -> Mapping[str, Any]:
+def _lacking(reason: str) -> Mapping[str, Any]:
     """Return the evidence of a case that applies where too little is observed of the parcel itself."""
     return {"reason": reason, "lacks": LACKS_OBSERVATIONS}
 
 
-def _because(reason: str) -> Callable[[int], Mapping[str, Any]]:
+def unseen(reason: str) -> Callable[[int], Mapping[str, Any]]:
+    """Return the evidence of a case that has one such reason for all parcels."""
+    return lambda _: _lacking(reason)
+
+
+def because(reason: str) -> Callable[[int], Mapping[str, Any]]:
     """Return the evidence of a case that has one reason for all parcels."""
     return lambda _: {"reason": reason}

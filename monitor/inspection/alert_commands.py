@@ -22,8 +22,9 @@ from monitor.alerts.decisions import decide
 from monitor.alerts.incidents import INCIDENT
 from monitor.alerts.lifecycle import Event, named, named_decision
 from monitor.errors import NotFound
-from monitor.inspection import arguments
+from monitor.inspection import arguments, bundle_files
 from monitor.inspection.arguments import AsJson, CollectionOption, RuleOption, SeasonOption, TimeOption
+from monitor.inspection.bundle import gather
 from monitor.inspection.listing import records
 from terminal.output import console, plain
 from terminal.times import moment, shown
@@ -70,6 +71,7 @@ def alerts(
         return
     with engine(resolve_dsn()).connect() as connection:
         groups = arguments.groups(connection, season, collection)
+        arguments.require_rule(connection, rule)
         wanted = AlertFilter(season, collection, rule, with_closed)
         rows = store.known_alerts(connection, wanted, as_known_at, limit + 1, order.value)
         live = live_processes(connection)
@@ -197,9 +199,16 @@ def comment(alert: Keys, why: Reason, by: By = None, expect: Expect = None) -> N
 def show(
     alert: Annotated[int, typer.Argument(metavar="ALERT", min=1, max=2**63 - 1, help="as `alerts` lists them")],
     as_known_at: TimeOption = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="write the evidence, as known at the last event: .json, .html, .pdf, .zip or a folder"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the whole log of an alert: what happened, by whom, why, and what it rests on."""
+    if bundle is not None:
+        _write_bundle(alert, as_known_at, bundle)
+        return
     with engine(resolve_dsn()).connect() as connection:
         log = alert_log(connection, alert, as_known_at)
         rows = store.known_alerts(connection, AlertFilter(with_closed=True, alert_key=alert), as_known_at)
@@ -218,6 +227,17 @@ def show(
         console.print(f"part of the regional incident {within[0].alert_keys[0]}, {others}: `alerts incidents`")
     for entry in log:
         console.print(plain(f"{entry.recorded_at:%Y-%m-%d %H:%M} UTC  {_entry(rows[0].rule, entry)}"), soft_wrap=True)
+
+
+def _write_bundle(alert: int, as_known_at: datetime | None, path: Path) -> None:
+    with engine(resolve_dsn()).connect() as connection:
+        made = gather(connection, alert, as_known_at)
+    for file in bundle_files.write(made, path):
+        console.print(plain(f"bundle: {file}"), soft_wrap=True)
+    for one in made.document["pictures"]:
+        if one["missing"] is not None:
+            where = f"{one['composite'].replace('_', ' ')} {one['role']}"
+            console.print(plain(f"no picture ({where}): {one['missing']}"), soft_wrap=True)
 
 
 @app.command("incidents")

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from db.connect import Connection
+from db.policies import stored_rules
 from db.seasons import season_by_name
 from db.status import Group, season_groups
 from monitor.alerts.lifecycle import ALIVE
@@ -26,11 +27,10 @@ def storable(text: str | None) -> str | None:
     return None if text is None else text.encode("utf-8", "replace").decode("utf-8")
 
 
-def rule(name: str | None) -> str | None:
-    """Return the name of a rule; raises BadParameter for one that there is not."""
-    if name is not None and name not in RULES:
-        raise typer.BadParameter(f"{storable(name)!r} is no rule; known: {', '.join(RULES)}")
-    return name
+def require_rule(connection: Connection, name: str | None) -> None:
+    """Raise BadParameter for the name of no rule and of no obligation that was ever in force."""
+    if name is not None and name not in RULES and name not in (asked := stored_rules(connection)):
+        raise typer.BadParameter(f"{name!r} is no rule; known: {', '.join([*RULES, *asked])}")
 
 
 def note(text: str | None) -> str | None:
@@ -100,7 +100,9 @@ def the_collection(connection: Connection, season: str, collection: str | None) 
 
 SeasonOption = Annotated[str | None, typer.Option(help="only this season", callback=storable)]
 CollectionOption = Annotated[str | None, typer.Option(help="only this collection", callback=storable)]
-RuleOption = Annotated[str | None, typer.Option(help=", ".join(RULES), callback=rule)]
+RuleOption = Annotated[
+    str | None, typer.Option(help=f"{', '.join(RULES)}, or an obligation of a policy", callback=storable)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="one JSON object a line")]
 TimeOption = Annotated[
     datetime | None,

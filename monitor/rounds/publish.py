@@ -9,11 +9,13 @@ from datetime import datetime
 from db import recording
 from db import rounds as store
 from db.connect import Connection
+from db.policies import in_force
 from db.rounds import RoundRow
 from db.seasons import Season
 from monitor.alerts.rules import RULES, VERSION
 from monitor.alerts.settings import RuleSettings
 from monitor.errors import NotFound
+from monitor.policies.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,6 @@ class Order:
     why: str
     as_known_at: datetime | None = None
     """None: as known now."""
-    policy_sha256: str | None = None
 
 
 def publish(connection: Connection, order: Order, settings: RuleSettings, now: datetime) -> RoundRow:
@@ -50,7 +51,9 @@ def publish(connection: Connection, order: Order, settings: RuleSettings, now: d
     if at > present:
         raise NotFound(f"{at:%Y-%m-%d %H:%M} UTC lies ahead: what is known then cannot be published yet")
     recording.settle(connection, at)
-    key, rules, n = store.freeze(connection, order.season.season_key, order.collection, at, RULES)
+    policy = in_force(connection, order.season.season_key, order.collection, at)
+    asked = [] if policy is None else [one.name for one in Policy.stored(policy.content).obligation]
+    key, rules, n = store.freeze(connection, order.season.season_key, order.collection, at, [*RULES, *asked])
     if n == 0:
         raise NotFound(f"no parcel of {order.collection} in {order.season.name} was stored by {at:%Y-%m-%d %H:%M} UTC")
     thresholds = dataclasses.asdict(settings)
@@ -67,7 +70,7 @@ def publish(connection: Connection, order: Order, settings: RuleSettings, now: d
         rule_version=VERSION,
         settings=thresholds,
         settings_sha256=hashlib.sha256(json.dumps(thresholds, sort_keys=True).encode()).hexdigest(),
-        policy_sha256=order.policy_sha256,
+        policy_sha256=None if policy is None else policy.hash,
         n_parcels=n,
         content_sha256=store.content_sha256(connection, key, rules),
         previous_sha256=store.newest_sha256(connection),

@@ -3,19 +3,24 @@
     crop_mismatch               along each new course of posteriors
     no_emergence, early_loss    where what they rest on may have changed: a Sentinel-2 observation is pending, the neighbours
                                 or the declaration changed (a task), or nothing was found yet
+    flooding                    of every claimed parcel: both sensors say it
+    the policy's obligations    of every claimed parcel: also time that passes moves them
 
 Reads the batch's series, `classified`, earlier findings and the progress of the crops. Adds `findings` to the batch.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
+from typing import Final
 
 import numpy as np
 
 from db import alerts as store
 from db.alerts import FindingRow
 from db.crop_progress import with_another_crop_before
+from db.parcels import source_ids
+from monitor.alerts.flooding import flooding
 from monitor.alerts.neighbours import Bools, Days, Ints
 from monitor.alerts.rules import (
     RULES,
@@ -28,7 +33,6 @@ from monitor.alerts.rules import (
     Finding,
     Found,
     Posteriors,
-    Rule,
     crop_mismatch,
     early_loss,
     no_emergence,
@@ -36,27 +40,39 @@ from monitor.alerts.rules import (
 )
 from monitor.batch import BatchContext
 from monitor.crop_progress import KnownStands
+from monitor.markers.form import RadarViews
+from monitor.policies.obligations import Asked, decide
+from monitor.policies.paid_alike import summed, taken_together
+from monitor.season_series import NEVER
 
+_LATEST: Final = np.datetime64("9999-12-31")
 Decided = tuple[Ints, Decisions, Bools]
 """Places (N,) of parcels in the claim, what a rule decides of them, and of which of them that is the last word (N,)."""
 
 
 def evaluate(batch: BatchContext, known: KnownStands) -> None:
     """Run the rules on the claimed parcels and store the findings that changed."""
-    before = _before(batch)
-    decided = chain(_mismatches(batch, before["crop_mismatch"]), _of_views(batch, known, before))
+    rules = [*RULES, *(() if batch.policy is None else [one.name for one in batch.policy.obligation])]
+    before = _before(batch, rules)
+    views = clear_views(batch, np.arange(len(batch.claim.parcel_keys)), np.full(len(batch.claim.parcel_keys), _LATEST))
+    decided = chain(
+        _mismatches(batch, before["crop_mismatch"]),
+        _of_views(batch, known, before),
+        _floods(batch, views),
+        _obligations(batch, views),
+    )
     changed = [one for what in decided for one in _changed(batch, what, before)]
-    changed.sort(key=lambda one: (one[0].parcel_key, RULES.index(one[1].rule)))
+    changed.sort(key=lambda one: (one[0].parcel_key, rules.index(one[1].rule)))
     batch.findings += changed
     if batch.recorded_at is not None:
         store.save_findings(batch.connection, [row for row, _ in changed], VERSION, batch.recorded_at)
 
 
-def _before(batch: BatchContext) -> Mapping[Rule, Found]:
+def _before(batch: BatchContext, rules: Sequence[str]) -> Mapping[str, Found]:
     """Return what each rule found of the claimed parcels before."""
     keys = batch.claim.parcel_keys
-    rows = store.latest_findings(batch.connection, keys, RULES, VERDICTS)
-    before = {rule: Found.nothing(len(keys)) for rule in RULES}
+    rows = store.latest_findings(batch.connection, keys, rules, VERDICTS)
+    before = {rule: Found.nothing(len(keys)) for rule in rules}
     for nr, found in enumerate(before.values()):
         of_rule = rows[rows["rule_nr"] == nr]
         places = np.searchsorted(keys, of_rule["parcel_key"])
@@ -65,7 +81,7 @@ def _before(batch: BatchContext) -> Mapping[Rule, Found]:
 
 
 def _changed(
-    batch: BatchContext, decided: Decided, before: Mapping[Rule, Found]
+    batch: BatchContext, decided: Decided, before: Mapping[str, Found]
 ) -> Iterator[tuple[FindingRow, Finding]]:
     """Yield findings that differ from the stored ones.
 
@@ -90,7 +106,11 @@ def _mismatches(batch: BatchContext, before: Found) -> Iterator[Decided]:
         yield np.arange(len(keys)), decisions, np.ones(len(keys), bool)
         return
     class_of = batch.classifier.model.about.get("class_of", {})
-    declared = [class_of.get(code) for code in batch.parcels.crop_code]
+    classes, declared = taken_together(
+        batch.classifier.model.config.classes,
+        [class_of.get(code) for code in batch.parcels.crop_code],
+        () if batch.policy is None else batch.policy.paid_alike,
+    )
     course = classified.posteriors
     begins, ends = (np.searchsorted(course.parcel_key, keys, side=side) for side in ("left", "right"))
     is_rebuilt, lengths = np.isin(keys, classified.rebuilt), ends - begins
@@ -106,13 +126,13 @@ def _mismatches(batch: BatchContext, before: Found) -> Iterator[Decided]:
     found = Found(np.where(is_rebuilt, UNKNOWN, before.verdict), before.departed_on.copy())
     for step in range(lengths.max(initial=0)):
         places = np.flatnonzero(lengths > step)
-        posterior = posteriors.of(begins[places] + step)
+        posterior = summed(posteriors.of(begins[places] + step), classes)
         decisions = crop_mismatch([declared[place] for place in places], posterior, found.of(places), rules)
         found.verdict[places], found.departed_on[places] = decisions.found.verdict, decisions.found.departed_on
         yield places, decisions, lengths[places] == step + 1
 
 
-def _of_views(batch: BatchContext, known: KnownStands, before: Mapping[Rule, Found]) -> Iterator[Decided]:
+def _of_views(batch: BatchContext, known: KnownStands, before: Mapping[str, Found]) -> Iterator[Decided]:
     """Yield the rules on clear views, of parcels of which they may find something else than before."""
     rules, claim, connection = batch.settings.rules, batch.claim, batch.connection
     places = np.flatnonzero(_may_differ(batch, before))
@@ -130,7 +150,30 @@ def _of_views(batch: BatchContext, known: KnownStands, before: Mapping[Rule, Fou
         yield places, decisions, np.ones(len(places), bool)
 
 
-def _may_differ(batch: BatchContext, before: Mapping[Rule, Found]) -> Bools:
+def _floods(batch: BatchContext, views: ClearViews) -> Iterator[Decided]:
+    """Yield the rule on both sensors, of all claimed parcels."""
+    series, passes = batch.series, batch.series.passes
+    days = np.datetime64(batch.season.starts_on) + np.floor(passes["day"]).astype("m8[D]")
+    none = np.full(len(passes), np.nan)
+    radar = RadarViews(series.pass_parcel, days, passes["orbit"], passes["vv_db"], passes["vh_db"], none, none)
+    yield np.arange(views.n_parcels), flooding(views, radar), np.ones(views.n_parcels, bool)
+
+
+def _obligations(batch: BatchContext, views: ClearViews) -> Iterator[Decided]:
+    """Yield each obligation of the policy in force."""
+    policy, keys = batch.policy, batch.claim.parcel_keys
+    if policy is None or not policy.obligation:
+        return
+    places = np.arange(len(keys))
+    is_listed = any(one.parcels.source_ids is not None for one in policy.obligation)
+    asked = Asked(batch.parcels, source_ids(batch.connection, keys) if is_listed else [""] * len(keys))
+    newest = batch.series.newest
+    today = np.where(newest > NEVER, newest.astype("M8[D]"), np.datetime64("NaT"))
+    for decisions in decide(policy, asked, views, today):
+        yield places, decisions, np.ones(len(keys), bool)
+
+
+def _may_differ(batch: BatchContext, before: Mapping[str, Found]) -> Bools:
     """Return (P,) parcels whose views, neighbours or declaration may be others than when their views were last judged.
 
     A view that is later than what is known of the neighbours needs no mark here: the leader asks for the rules when it

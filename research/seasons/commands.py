@@ -9,6 +9,7 @@ import typer
 
 from research.seasons import report
 from research.seasons.demo import demonstrate, servers
+from research.seasons.demo_evidence import write_bundles
 from research.seasons.outcome import DemoSettings, peak_memory_mb, versions
 from terminal.output import console, plain
 from terminal.stages import Stages
@@ -28,10 +29,14 @@ def demo(
     stages = Stages(console)
     with servers(os.environ, stages) as where:
         outcome = demonstrate(where, settings, stages, out.parent / "models")
+        with stages.stage("evidence"):
+            bundles = write_bundles(where.dsn, outcome.run.season, out.parent / "evidence")
     with stages.stage("report"):
         report.write(outcome, versions(), peak_memory_mb(), out)
     console.print(report.summary(outcome))
     console.print(f"report: {plain(out.resolve())}")
+    for path in bundles:
+        console.print(f"evidence of an alert, with pictures: {plain(path.resolve())}")
     if not outcome.run.counted.is_complete:
         console.print("[red]not every observation that was sent is stored or accounted for[/]")
         raise typer.Exit(1)

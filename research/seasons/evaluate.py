@@ -35,6 +35,7 @@ ANSWERS: Final[Mapping[str, tuple[str, ...]]] = {
     "crop_mismatch": ("wrong_declaration",),
     "no_emergence": ("no_emergence",),
     "early_loss": ("early_loss", "flood", "grassland_ploughed"),
+    "flooding": ("flood",),
 }
 """Which kinds of event each rule is meant to find. Mowing is management: no rule may answer it."""
 LIGHTS: Final = ("green", "yellow", "red", "not assessed", "not monitorable")

@@ -5,6 +5,7 @@ drawn from a U-shaped beta distribution about the day's expectation: most passes
 The mask misses the thin rim just below the cut. Border pixels take part of the neighbouring field's light.
 """
 
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
@@ -44,12 +45,10 @@ def observe_s2(
     """Return the Sentinel-2 table of a pass on column `t`, and how many parcels were left out and why."""
     product = heading.product
     rng = stream(seed, "s2", product.region, int(heading.season), product.number)
-    is_clear, hidden = _clouds(fields, t, rng, missed if product.revision == 0 else 0.0)
-    in_swath = (fields.west_share >= orbit.west) & (fields.west_share <= orbit.east)
-    is_good = fields.is_monitorable & in_swath
-    used = fields.s2.is_used
-    clear_share = (is_clear & used).sum(axis=1) / np.maximum(used.sum(axis=1), 1)
-    seen = np.flatnonzero(is_good & (clear_share >= LEAST_CLEAR))
+    clouds = draw_clouds(fields, t, rng, missed if product.revision == 0 else 0.0)
+    is_clear, hidden = clouds.over(slice(None), fields.s2.offset)
+    has_any, in_swath, clear_share = is_seen(fields, orbit, is_clear)
+    is_good, used, seen = fields.is_monitorable & in_swath, fields.s2.is_used, np.flatnonzero(has_any)
     skipped = {
         "not_monitorable": int((~fields.is_monitorable).sum()),
         "outside_swath": int((fields.is_monitorable & ~in_swath).sum()),
@@ -136,23 +135,50 @@ def _withdrawn(fields: Fields, seen: IntArray, count_name: str) -> dict[str, obj
     return {"parcel_id": fields.parcel_id[seen].tolist(), **zero, **extra}
 
 
-def _clouds(fields: Fields, t: int, rng: np.random.Generator, missed: float) -> tuple[BoolArray, Float32]:
-    """Return which pixels the mask calls clear (P, S), and how much cloud (positive) or shadow (negative) it missed there."""
+@dataclass(frozen=True)
+class Clouds:
+    """The clouds of a pass over P fields: a smooth field, cloud where it is above a cut."""
+
+    here: FloatArray
+    """At each field's centre, (P,)."""
+    slope: FloatArray
+    """A metre to the east and to the north, (P, 2); fields are small beside clouds: linear within a field."""
+    cut: float
+    """What the mask calls cloud is above it."""
+    rim: float
+    """Between this and the cut lies what the mask misses."""
+    depth: FloatArray
+    """Of what is missed: how much cloud (positive) or shadow (negative), (P,)."""
+
+    def over(self, rows: IntArray | slice, offset: Float32) -> tuple[BoolArray, Float32]:
+        """Return of places (p, S, 2) in some fields whether the mask calls them clear, and how much cloud or shadow it missed."""
+        level = self.here[rows, None] + np.einsum("psk,pk->ps", offset, self.slope[rows])
+        is_missed = (level > self.rim) & (level <= self.cut)
+        return level <= self.cut, (self.depth[rows, None] * is_missed).astype(np.float32)
+
+
+def draw_clouds(fields: Fields, t: int, rng: np.random.Generator, missed: float) -> Clouds:
+    """Return the clouds of a pass on column `t`, of which the mask misses a share."""
     expected = float(np.clip(fields.cloud[t], 0.02, 0.98))
     fraction = float(np.clip(rng.beta(expected * CLOUD_SHAPE, (1 - expected) * CLOUD_SHAPE), 1e-4, 1 - 1e-4))
     step = 100.0
     probes = fields.centre[:, None, :] + np.array([[0, 0], [step, 0], [0, step]])
     field = (smooth_field(probes, 6000.0, rng) + 0.7 * smooth_field(probes, 1200.0, rng)) / np.sqrt(1.49)  # (P, 3)
     slope = (field[:, 1:] - field[:, :1]) / step  # (P, 2)
-    # Fields are small beside clouds: linear within a field.
-    here = field[:, 0, None] + np.einsum("psk,pk->ps", fields.s2.offset, slope)
     normal = NormalDist()
     cut = normal.inv_cdf(1 - fraction)
     rim = normal.inv_cdf(max((1 - fraction) * (1 - missed), 1e-5))
-    is_shadow = rng.random(len(here)) < 0.35
-    depth = np.where(is_shadow, -rng.uniform(0.25, 0.55, len(here)), rng.uniform(0.15, 0.7, len(here)))
-    is_missed = (here > rim) & (here <= cut)
-    return here <= cut, (depth[:, None] * is_missed).astype(np.float32)
+    is_shadow = rng.random(len(field)) < 0.35
+    depth = np.where(is_shadow, -rng.uniform(0.25, 0.55, len(field)), rng.uniform(0.15, 0.7, len(field)))
+    return Clouds(field[:, 0], slope, cut, rim, depth)
+
+
+def is_seen(fields: Fields, orbit: S2Orbit, is_clear: BoolArray) -> tuple[BoolArray, BoolArray, FloatArray]:
+    """Return (P,) which parcels have an observation, which lie in the swath, and the clear share of each."""
+    in_swath = (fields.west_share >= orbit.west) & (fields.west_share <= orbit.east)
+    used = fields.s2.is_used
+    clear_share = (is_clear & used).sum(axis=1) / np.maximum(used.sum(axis=1), 1)
+    return fields.is_monitorable & in_swath & (clear_share >= LEAST_CLEAR), in_swath, clear_share
 
 
 def _s2_pixels(

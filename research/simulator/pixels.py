@@ -19,6 +19,7 @@ BoolArray = NDArray[np.bool_]
 
 GRID_M = 10.0
 LEAST_PIXELS = 8
+FINE = 0.05  # sd of plant area from one pixel to the next
 
 
 @dataclass(frozen=True)
@@ -63,20 +64,44 @@ def sample_pixels(fields: list[Polygon], buffer_m: float, n_pixels: int, seed: i
     return PixelSample(count, is_used, offset, border)
 
 
+@dataclass(frozen=True)
+class Patches:
+    """How plant area varies over P fields: a smooth wave each, from which any place in a field has its share."""
+
+    spread: NDArray[np.float64]
+    """(P, 1)"""
+    wave: NDArray[np.float64]
+    """(P, 2, 3)"""
+    phase: NDArray[np.float64]
+    """(P, 1, 3)"""
+
+    def at(
+        self, rows: IntArray | slice, offset: Float32, border_m: Float32, fine: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return plant area (p, S) of places of some fields: offset (p, S, 2), distance to the outline and fine noise (p, S)."""
+        patches = np.cos(np.einsum("psk,pkw->psw", offset, self.wave[rows]) + self.phase[rows]).sum(axis=2) * np.sqrt(
+            2 / 3
+        )
+        thin_border = 1 - 0.25 * np.exp(-border_m / 6.0)
+        area: NDArray[np.float64] = np.clip(1 + self.spread[rows] * patches + fine, 0.25, 2.0) * thin_border
+        return area
+
+
+def draw_patches(n: int, rng: np.random.Generator) -> Patches:
+    """Return the patches of n fields: a gradient and patches of about 60 m."""
+    spread = rng.gamma(4.0, 0.03, n)[:, None]
+    return Patches(spread, rng.normal(0, 1 / 60.0, (n, 2, 3)), rng.uniform(0, 2 * np.pi, (n, 1, 3)))
+
+
 def growth_pattern(sample: PixelSample, seed: int) -> Float32:
     """Return plant area of each pixel over the field's mean, (P, S): a gradient, patches and a thin border.
 
     Sizes are chosen so that NDVI varies by 0.02 to 0.05 within a Dutch field of 2023.
     """
     rng = stream(seed, "pattern")
-    n = len(sample.count)
-    spread = rng.gamma(4.0, 0.03, n)[:, None]
-    wave = rng.normal(0, 1 / 60.0, (n, 2, 3))  # patches of about 60 m
-    phase = rng.uniform(0, 2 * np.pi, (n, 1, 3))
-    patches = np.cos(np.einsum("psk,pkw->psw", sample.offset, wave) + phase).sum(axis=2) * np.sqrt(2 / 3)
-    thin_border = 1 - 0.25 * np.exp(-sample.border_m / 6.0)
-    fine = rng.normal(0, 0.05, patches.shape)
-    pattern = np.clip(1 + spread * patches + fine, 0.25, 2.0) * thin_border
+    patches = draw_patches(len(sample.count), rng)
+    fine = rng.normal(0, FINE, sample.is_used.shape)
+    pattern = patches.at(slice(None), sample.offset, sample.border_m, fine)
     mean = (pattern * sample.is_used).sum(axis=1) / np.maximum(sample.is_used.sum(axis=1), 1)
     relative: Float32 = (pattern / np.maximum(mean, 0.2)[:, None]).astype(np.float32)
     return relative

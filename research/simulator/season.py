@@ -109,7 +109,7 @@ class Season:
         if not product.is_lost:
             t = (product.observed_at.date() - self.starts_on).days
             heading = Heading(config.collection, self.name, product)
-            orbit = _orbit(REGIONS[product.region], product)
+            orbit = orbit_of(REGIONS[product.region], product)
             if isinstance(orbit, S2Orbit):
                 observed, skipped = observe_s2(fields, orbit, t, heading, config.seed, config.missed_cloud)
             else:
@@ -130,7 +130,8 @@ class Season:
         return observed
 
 
-def _orbit(region: Region, product: Product) -> S2Orbit | S1Orbit:
+def orbit_of(region: Region, product: Product) -> S2Orbit | S1Orbit:
+    """Return the orbit that a product of a region was seen from."""
     orbits = region.s2_orbits if product.sensor == "s2" else region.s1_orbits
     return next(orbit for orbit in orbits if orbit.relative_orbit == product.relative_orbit)
 

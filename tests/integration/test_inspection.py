@@ -419,7 +419,8 @@ def test_a_position_is_a_place_on_earth(position: str, run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "statement", ["update alert_events set colour = 'green'", "delete from alert_events", "truncate alert_events"]
+    "statement",
+    ["update alert_events set colour = 'green'", "delete from alert_events", "truncate alert_events cascade"],
 )
 @pytest.mark.usefixtures("alert")
 def test_nothing_leaves_the_log(statement: str, connection: sa.Connection) -> None:

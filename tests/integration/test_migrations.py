@@ -86,7 +86,10 @@ def test_one_step_at_a_time(empty_dsn: str) -> None:
         "0015",
         "0016",
         "0017",
+        "0018",
+        "0019",
         "0020",
+        "0022",
     ]
     seen = {}
     for revision in revisions:

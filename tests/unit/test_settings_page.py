@@ -14,6 +14,7 @@ from ingest.scenes.settings import SceneSettings
 from ingest.stream.settings import IngestSettings, KafkaSettings
 from monitor.alerts.settings import RuleSettings
 from monitor.settings import MonitorSettings
+from monitor.subscriptions.settings import DeliverySettings
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 CLASSES: dict[type, str] = {
@@ -24,6 +25,7 @@ CLASSES: dict[type, str] = {
     ImagerySettings: "PARCELWATCH_IMAGERY_",
     MonitorSettings: "PARCELWATCH_MONITOR_",
     RuleSettings: "PARCELWATCH_MONITOR_RULES__",
+    DeliverySettings: "PARCELWATCH_DELIVERIES_",
 }
 HEAD = """# Settings
 

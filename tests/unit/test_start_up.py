@@ -12,6 +12,26 @@ _HEAVY: Final = ("torch", "scipy", "sklearn", "matplotlib", "pandas", "geopandas
 """Libraries of training, of research and of the monitor's work."""
 _ARRAYS: Final = ("rasterio", "shapely", "pyproj", "pyarrow", "numpy", "kafka")
 """Libraries of files, arrays and messages."""
+_OF_CHANNELS: Final = (
+    *_HEAVY,
+    "rasterio",
+    "shapely",
+    "pyproj",
+    "pyarrow",
+    "kafka",
+    "apprise",
+    "requests",
+    "feedgen",
+    "lxml",
+    "icalendar",
+    "cloudevents",
+    "standardwebhooks",
+    "alembic",
+    "ingest",
+    "models",
+    "research",
+    "training",
+)
 _FORBIDDEN: Final = {
     # Polls the broker and writes rows: Arrow, the broker's client and the driver are its whole need.
     "ingest": (*_HEAVY, "rasterio", "shapely", "pyproj", "alembic", "research", "training", "monitor", "models"),
@@ -36,6 +56,9 @@ _FORBIDDEN: Final = {
         "research",
         "training",
     ),
+    # Asks the database; each channel's library is imported when a message goes over it.
+    "subscriptions": _OF_CHANNELS,
+    "deliveries": _OF_CHANNELS,
 }
 _PROGRAM: Final = (
     "import sys, parcelwatch; parcelwatch.load(sys.argv[1]); print(*{name.split('.')[0] for name in sys.modules})"

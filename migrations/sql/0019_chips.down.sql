@@ -1,0 +1,1 @@
+drop table chips, chip_parcels, chip_pairs;

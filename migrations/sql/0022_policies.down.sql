@@ -1,0 +1,3 @@
+drop function policies_known;
+drop table policies;
+drop function policies_are_append_only;

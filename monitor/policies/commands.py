@@ -1,0 +1,267 @@
+"""`parcelwatch policy`: check a policy, read it in words, try it on a stored season, put it in force."""
+
+import json
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from db import policies, work
+from db.connect import Connection, engine
+from db.seasons import Season, season_by_name
+from db.status import season_groups
+from devstack.addresses import resolve_dsn
+from monitor.errors import NotFound, PolicyError
+from monitor.inspection import arguments
+from monitor.policies.obligations import LEVEL
+from monitor.policies.policy import Obligation, Policy, Selection, read_policy
+from monitor.policies.trial import LIGHTS, in_force, try_policy
+from terminal.output import console, plain
+from terminal.times import shown
+
+app = typer.Typer(no_args_is_help=True, help="What an agency asks of which parcels: check, explain, try, put in force.")
+
+PolicyFile = Annotated[Path, typer.Argument(metavar="FILE", help="a policy in TOML (docs/policies.md)")]
+SeasonName = Annotated[str, typer.Option("--season", help="a stored season", callback=arguments.storable)]
+
+
+class Clock(StrEnum):
+    """Which clock says what was known on a day."""
+
+    RECORDED = "recorded"
+    AVAILABLE = "available"
+
+
+@app.command()
+def check(file: PolicyFile) -> None:
+    """Check a policy; what is wrong is said with its line."""
+    policy = read_policy(file)
+    n = len(policy.obligation)
+    console.print(
+        f"{plain(policy.name)} version {policy.version} is valid: {n} obligations, {len(policy.paid_alike)} groups paid alike"
+    )
+    console.print(f"SHA-256 {policy.hash}")
+
+
+@app.command()
+def example() -> None:
+    """Print an example to begin with."""
+    typer.echo((files("monitor.policies") / "examples" / "winter-2025.toml").read_text(encoding="utf-8"), nl=False)
+
+
+@app.command()
+def explain(file: PolicyFile) -> None:
+    """Say in words what a policy asks, and how it is seen."""
+    policy = read_policy(file)
+    typer.echo(f"{policy.title or policy.name} ({policy.name}, version {policy.version})")
+    for one in policy.obligation:
+        typer.echo(f"\n{one.title or one.name} [{one.name}]")
+        typer.echo(f"  asked of   {_of(one.parcels)}")
+        for name, text in zip(("asked", "red", "yellow"), _words(one), strict=True):
+            typer.echo(f"  {name:10} {text}")
+        if one.source:
+            typer.echo(f"  source     {one.source}")
+    for group in policy.paid_alike:
+        typer.echo(f"\n{group.name} are paid alike: no alert between {', '.join(group.classes)}")
+
+
+def _of(parcels: Selection) -> str:
+    parts = []
+    if parcels.crops:
+        parts.append(f"declared as {', '.join(parcels.crops)}")
+    if parcels.except_crops:
+        parts.append(f"not declared as {', '.join(parcels.except_crops)}")
+    if parcels.regions:
+        parts.append(f"in {', '.join(parcels.regions)}")
+    if parcels.except_regions:
+        parts.append(f"not in {', '.join(parcels.except_regions)}")
+    if parcels.min_area_ha:
+        parts.append(f"of at least {parcels.min_area_ha} ha")
+    if parcels.source_ids is not None:
+        parts.append(f"among the {len(parcels.source_ids)} listed in {parcels.listed_in}")
+    return f"parcels {', '.join(parts)}" if parts else "all parcels"
+
+
+def _words(one: Obligation) -> tuple[str, str, str]:
+    """Return what is asked, what makes a parcel red and what yellow."""
+    level = LEVEL[one.kind] if one.ndvi is None else one.ndvi
+    window = f"from {one.begin} to {one.until}"
+    again = f"again at least {one.confirm_days} days later, with nothing else between"
+    if one.kind == "cover_days":
+        return (
+            f"{one.days} days of vegetation (NDVI from {level}) in one stretch {window}",
+            f"bare views leave no stretch of {one.days} days, seen {again}",
+            f"bare views leave no stretch of {one.days} days",
+        )
+    if one.kind == "established_by":
+        by = one.until + timedelta(days=one.grace_days)
+        return (
+            f"vegetation (NDVI from {level}) seen {window}, with {one.grace_days} days of grace",
+            f"none was seen by {by}, and bare soil after it and {again}",
+            f"none was seen by {by}, and bare soil after it",
+        )
+    before = " on a parcel that was green on two days before (NDVI from 0.5)" if one.kind == "not_ploughed" else ""
+    return (
+        f"no bare soil (NDVI below {level}) {window}{before}",
+        f"bare soil is seen, {again}",
+        "the newest clear view shows bare soil",
+    )
+
+
+# More than six: the options of the command line.
+@app.command("try")
+def try_(
+    file: PolicyFile,
+    season: SeasonName,
+    collection: arguments.CollectionOption = None,
+    every: Annotated[int, typer.Option(min=1, max=366, help="days between the dates that are tried")] = 10,
+    clock: Annotated[
+        Clock,
+        typer.Option(
+            help="recorded: as it was known here; available: as it could have been, for a season imported later"
+        ),
+    ] = Clock.RECORDED,
+    alerts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="write parcels that turn yellow or red as CSV")
+    ] = None,
+    as_json: arguments.AsJson = False,
+) -> None:
+    """Say what a policy would have said of a stored season day by day, beside what was said; nothing is stored."""
+    policy = read_policy(file)
+    with engine(resolve_dsn()).connect() as connection:
+        stored, of = _season(connection, season, collection)
+        last = min(stored.ends_on, datetime.now(UTC).date())
+        days = [
+            day
+            for nr in range(0, (last - stored.starts_on).days + 1, every)
+            if (day := stored.starts_on + timedelta(nr))
+        ]
+        if not days:
+            raise NotFound(f"season {season} begins on {stored.starts_on}: nothing is known of it yet")
+        days = days if days[-1] == last else [*days, last]
+        tried = list(try_policy(connection, policy, stored, of, days, f"{clock.value}_at"))  # type: ignore[arg-type]
+        said = list(in_force(connection, stored, of, days))
+    if alerts is not None:
+        _write(alerts, tried)
+    if as_json:
+        for one in tried:
+            typer.echo(
+                json.dumps(
+                    {
+                        "policy": "tried",
+                        "day": str(one.day),
+                        "rule": one.rule,
+                        "lights": one.lights,
+                        "turned": [turned.__dict__ for turned in one.turned],
+                    },
+                    default=str,
+                )
+            )
+        for day, rule, lights in said:
+            typer.echo(json.dumps({"policy": "in force", "day": str(day), "rule": rule, "lights": lights}))
+        return
+    title = f"{policy.name} version {policy.version}, tried"
+    _print(
+        title,
+        [(one.day, one.rule, one.lights) for one in tried],
+        {(one.day, one.rule): len(one.turned) for one in tried},
+    )
+    if said:
+        _print("in force", said, {})
+
+
+def _season(connection: Connection, name: str, collection: str | None) -> tuple[Season, str]:
+    """Return the season and its collection; raises NotFound where there is none or several."""
+    season = season_by_name(connection, name)
+    found = [
+        one.collection
+        for one in season_groups(connection)
+        if one.season == name and collection in (None, one.collection)
+    ]
+    if len(found) != 1:
+        there = (
+            f"several collections ({', '.join(found)}); name one by --collection"
+            if found
+            else "no parcels of that collection"
+        )
+        raise NotFound(f"season {name} has {there}")
+    return season, found[0]
+
+
+def _print(title: str, rows: list[tuple[date, str, dict[str, int]]], turned: dict[tuple[date, str], int]) -> None:
+    """Print parcels by light, of each rule the days on which anything changed."""
+    table = Table("rule", "as known on", *LIGHTS, *(["newly yellow or red"] if turned else []), title=plain(title))
+    before: dict[str, Any] = {}
+    for day, rule, lights in sorted(rows, key=lambda row: (row[1], row[0])):
+        if before.get(rule) == lights and not turned.get((day, rule)):
+            continue
+        before[rule] = lights
+        more = [str(turned[day, rule])] if turned else []
+        table.add_row(plain(rule), str(day), *(f"{lights[light]:,}" for light in LIGHTS), *more)
+    console.print(table)
+
+
+def _write(file: Path, tried: list[Any]) -> None:
+    import csv
+
+    try:
+        with file.open("w", encoding="utf-8", newline="") as out:
+            rows = csv.writer(out)
+            rows.writerow(["as_known_on", "rule", "source_id", "colour", "departed_on"])
+            for one in tried:
+                rows.writerows(
+                    [one.day, one.rule, turned.source_id, turned.colour, turned.departed_on] for turned in one.turned
+                )
+    except OSError as error:
+        raise PolicyError(f"{file}: {error.strerror or error}") from error
+
+
+@app.command()
+def activate(
+    file: PolicyFile,
+    season: SeasonName,
+    why: Annotated[str, typer.Option("--why", help="why, in a sentence", callback=arguments.note)],
+    collection: arguments.CollectionOption = None,
+    by: Annotated[
+        str | None, typer.Option(help="who decides, else the user of this machine", callback=arguments.note)
+    ] = None,
+) -> None:
+    """Put a policy in force: from now on the monitor asks it of every parcel of the season."""
+    policy, now = read_policy(file), datetime.now(UTC)
+    with engine(resolve_dsn()).begin() as connection:
+        stored, of = _season(connection, season, collection)
+        content = policy.name, policy.version, policy.hash, policy.content()
+        policies.put_in_force(connection, stored.season_key, of, content, by or arguments.operator(), why, now)
+        n = work.mark_season(connection, stored.season_key, of, "rules", now)
+    console.print(
+        f"{plain(policy.name)} version {policy.version} is in force for {plain(of)} in {plain(season)}; {n:,} parcels are asked anew"
+    )
+
+
+@app.command("show")
+def show(
+    season: SeasonName,
+    collection: arguments.CollectionOption = None,
+    as_known_at: arguments.TimeOption = None,
+    as_json: arguments.AsJson = False,
+) -> None:
+    """Say which policy is in force, or was as known at a time."""
+    with engine(resolve_dsn()).connect() as connection:
+        stored, of = _season(connection, season, collection)
+        row = policies.in_force(connection, stored.season_key, of, as_known_at)
+    if as_json:
+        typer.echo(json.dumps(None if row is None else row.__dict__, default=str))
+        return
+    if row is None:
+        console.print(f"no policy is in force for {plain(of)} in {plain(season)}")
+        return
+    names = ", ".join(one.name for one in Policy.stored(row.content).obligation)
+    console.print(
+        f"{plain(row.name)} version {row.version} since {shown(row.recorded_at)}, by {plain(row.decided_by)}: {plain(row.reason)}"
+    )
+    console.print(f"asks {names or 'nothing beside the rules'}")
+    console.print(f"SHA-256 {row.hash}")

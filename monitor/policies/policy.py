@@ -1,0 +1,234 @@
+"""A policy: what is asked of which parcels, when, and how it is seen; a TOML file read into checked, frozen values.
+
+    name, version, title     what it is called; a version that was in force is never changed
+    [[obligation]]           one thing that is asked: its kind (see `monitor.policies.obligations`), dates, thresholds
+    [obligation.parcels]     of which parcels: crops, regions, area, a list of parcels
+    [[paid_alike]]           crops between which payment does not differ: no alert where one is taken for another
+
+Its hash is that of its content as JSON with sorted keys, the listed parcels included: a stored policy needs no file.
+Errors: PolicyError, one line with the file, the line, what is wrong there and what is allowed.
+"""
+
+import csv
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from monitor.errors import PolicyError
+
+Kind = Literal["covered", "cover_days", "established_by", "not_ploughed"]
+LONGEST_FILE: Final = 50_000_000
+"""Bytes of a policy or of a list of parcels; chosen because ten million source ids are 100 MB and no scheme has as many."""
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Selection(_Section):
+    """Of which parcels something is asked; what is left out selects all."""
+
+    crops: tuple[str, ...] = ()
+    """Declared crops: HCAT codes or the beginning of some ("hcat:3302"), or the agency's own codes ("code:265")."""
+    except_crops: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
+    except_regions: tuple[str, ...] = ()
+    min_area_ha: Annotated[float, Field(ge=0)] = 0.0
+    listed_in: str | None = None
+    """A CSV file beside the policy with a column source_id: the parcels that are in the scheme."""
+    source_ids: tuple[str, ...] | None = None
+    """What `listed_in` lists; read from it."""
+
+    @field_validator("crops", "except_crops")
+    @classmethod
+    def _are_codes(cls, codes: tuple[str, ...]) -> tuple[str, ...]:
+        for code in codes:
+            if not re.fullmatch(r"hcat:\d{2,10}|code:.+", code):
+                raise ValueError(f'{code!r} is no crop: write "hcat:3302" (and all codes that begin so) or "code:265"')
+        return codes
+
+
+class Obligation(_Section):
+    """One thing that is asked of parcels; findings and alerts carry its name as their rule."""
+
+    name: str
+    kind: Kind
+    title: str = ""
+    """In words, for who reads the alert."""
+    source: str = ""
+    """Where it is laid down."""
+    begin: date = Field(alias="from")
+    until: date
+    """The last day of the window, or the deadline."""
+    days: Annotated[int, Field(ge=1, le=366)] = 56
+    """Of `cover_days`: days of cover in one stretch (56: eight weeks of a catch crop, Sen4CAP L4C)."""
+    grace_days: Annotated[int, Field(ge=0, le=120)] = 0
+    """Days after a deadline before anything departs."""
+    ndvi: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Level that counts as vegetation, or below which soil counts as bare; None: that of the kind."""
+    confirm_days: Annotated[int, Field(ge=1, le=120)] = 10
+    """A departure is red once an observation so much later shows the same."""
+    parcels: Selection = Selection()
+
+    @field_validator("name")
+    @classmethod
+    def _is_name(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ValueError("a name is 1 to 40 of a-z, 0-9 and _, and begins with a letter")
+        return name
+
+    @model_validator(mode="after")
+    def _is_in_order(self) -> "Obligation":
+        if self.until < self.begin:
+            raise ValueError(f"ends on {self.until}, before it begins on {self.begin}")
+        if self.kind == "cover_days" and (self.until - self.begin).days + 1 < self.days:
+            raise ValueError(f"{self.days} days of cover do not fit between {self.begin} and {self.until}")
+        return self
+
+
+class PaidAlike(_Section):
+    """Crops between which payment does not differ."""
+
+    name: str
+    classes: Annotated[tuple[str, ...], Field(min_length=2)]
+    """Classes of the classifier."""
+
+
+class Policy(_Section):
+    """What an agency asks in a season."""
+
+    name: str
+    version: Annotated[int, Field(ge=1)]
+    title: str = ""
+    paid_alike: tuple[PaidAlike, ...] = ()
+    obligation: tuple[Obligation, ...] = ()
+
+    @model_validator(mode="after")
+    def _is_unambiguous(self) -> "Policy":
+        names = [one.name for one in self.obligation]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"two obligations are called {sorted(twice)[0]}")
+        classes = [name for group in self.paid_alike for name in group.classes]
+        if twice := {name for name in classes if classes.count(name) > 1}:
+            raise ValueError(f"{sorted(twice)[0]!r} is in two groups that are paid alike")
+        if not self.obligation and not self.paid_alike:
+            raise ValueError("asks nothing: an [[obligation]] or [[paid_alike]] is needed")
+        return self
+
+    def content(self) -> str:
+        """Return it as JSON with sorted keys: what is stored and hashed."""
+        return json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, ensure_ascii=False)
+
+    @cached_property
+    def hash(self) -> str:
+        """Return the SHA-256 of the content, in hexadecimal."""
+        return hashlib.sha256(self.content().encode()).hexdigest()
+
+    @classmethod
+    def stored(cls, content: str) -> "Policy":
+        """Return the policy that `content` returned."""
+        return cls.model_validate_json(content)
+
+
+def read_policy(file: Path) -> Policy:
+    """Read and check a policy; raises PolicyError."""
+    text = _text(file)
+    try:
+        plain = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise PolicyError(f"{file}: not TOML: {error}") from error
+    asked = plain.get("obligation")
+    for nr, obligation in enumerate(asked if isinstance(asked, list) else []):
+        _list_parcels(file, text, nr, obligation)
+    try:
+        return Policy.model_validate(plain)
+    except ValidationError as error:
+        first = error.errors()[0]
+        line, where = _line_of(text, first["loc"]), ".".join(str(part) for part in first["loc"])
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise PolicyError(f"{file}, line {line}: {_said(where, first)}{more}") from error
+
+
+def _text(file: Path) -> str:
+    try:
+        if file.stat().st_size > LONGEST_FILE:
+            raise PolicyError(f"{file}: more than {LONGEST_FILE // 1_000_000} MB; is it the right file?")
+        return file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise PolicyError(f"{file}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise PolicyError(f"{file}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
+
+
+def _list_parcels(file: Path, text: str, nr: int, obligation: Any) -> None:
+    """Put the listed parcels of an obligation in the place of the file's name."""
+    parcels = obligation.get("parcels") if isinstance(obligation, dict) else None
+    if not isinstance(parcels, dict) or not isinstance(parcels.get("listed_in"), str):
+        return
+    line, listed = _line_of(text, ("obligation", nr, "parcels", "listed_in")), file.parent / parcels["listed_in"]
+    try:
+        rows = csv.DictReader(_text(listed).splitlines())
+        if "source_id" not in (rows.fieldnames or ()):
+            raise PolicyError(f"{listed} has no column source_id; its columns: {', '.join(rows.fieldnames or ())}")
+        parcels["source_ids"] = sorted({row["source_id"] for row in rows if row["source_id"]})
+    except (PolicyError, csv.Error) as error:
+        raise PolicyError(f"{file}, line {line}: {error}") from error
+
+
+def _said(where: str, error: Mapping[str, Any]) -> str:
+    if error["type"] == "missing":
+        return f"{where} is missing"
+    if error["type"] == "extra_forbidden":
+        return f"{where}: there is no such key"
+    said = str(error["msg"]).removeprefix("Value error, ")
+    given = error.get("input")
+    shown = (
+        f", not {given!r}" if isinstance(given, str | int | float) and "Value error" not in str(error["msg"]) else ""
+    )
+    return f"{where}: {said}{shown}" if where else f"the policy {said}"
+
+
+def _line_of(text: str, place: tuple[str | int, ...]) -> int:
+    """Return the line of a key, else of the table that it should be in, else 1; counted from 1."""
+    best, wanted = 1, [str(part) for part in place]
+    for path, line in _keys(text):
+        # The longest path that the wanted one begins with, or is in.
+        if path == wanted[: len(path)]:
+            best = line
+    return best
+
+
+def _keys(text: str) -> Iterator[tuple[list[str], int]]:
+    """Yield the path of each table and key with its line; tables of an array are counted from 0."""
+    seen: dict[tuple[str, ...], int] = {}
+    table: list[str] = []
+    for line, content in enumerate(text.splitlines(), 1):
+        if found := re.match(r"\s*\[\[\s*([^\]]+?)\s*\]\]", content):
+            name = _parts(found[1], seen)
+            seen[tuple(name)] = seen.get(tuple(name), -1) + 1
+            table = [*name, str(seen[tuple(name)])]
+            yield table, line
+        elif found := re.match(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(#|$)", content):
+            table = _parts(found[1], seen)
+            yield table, line
+        elif found := re.match(r"""\s*([A-Za-z0-9_.-]+|"[^"]+")\s*=""", content):
+            yield [*table, *_parts(found[1], {})], line
+
+
+def _parts(dotted: str, arrays: Mapping[tuple[str, ...], int]) -> list[str]:
+    """Return the parts of a dotted key, with the number of the newest table after each array of tables."""
+    parts: list[str] = []
+    for name in dotted.split("."):
+        if tuple(parts) in arrays:
+            parts.append(str(arrays[tuple(parts)]))
+        parts.append(name.strip().strip('"'))
+    return parts

@@ -1,0 +1,125 @@
+"""Senders and receivers are killed at random moments, on a real clock: each alert arrives, under one key, and no key twice."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from os import environ
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from db.connect import engine
+from db.subscriptions import Secrets
+from devstack.process import free_port
+from monitor.subscriptions.webhook import new_secret
+from tests.receivers import kept, start
+from tests.subscribed import add_parcels, open_alerts, subscribe
+
+N_BATCHES, N_PER_BATCH, N_SENDERS = 12, 12, 3
+KILL_SENDER_EVERY_S, KILL_RECEIVER_EVERY_S = 1.0, 2.5
+PATIENCE_S = 90.0
+ROOT = Path(__file__).parents[2]
+# The command by itself, as in the tests of the consumer: the start is the most of each life.
+COMMAND = [sys.executable, "-c", "from monitor.subscriptions.delivery_commands import app; app()", "run"]
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("kind", ["http", "smtp"])
+def test_each_alert_arrives_once_by_its_key_through_kills(dsn: str, tmp_path: Path, kind: str) -> None:
+    path, port, chance = tmp_path / "received", free_port(None), random.Random(20260101)
+    settings = {
+        **environ,
+        "PYTHONPATH": str(ROOT),
+        "PARCELWATCH_DSN": dsn,
+        "PARCELWATCH_DELIVERIES_SMTP_HOST": "127.0.0.1",
+        "PARCELWATCH_DELIVERIES_SMTP_PORT": str(port),
+        "PARCELWATCH_DELIVERIES_SMTP_SECURITY": "none",
+        "PARCELWATCH_DELIVERIES_WEBHOOK_HOSTS": '["127.0.0.1"]',
+        "PARCELWATCH_DELIVERIES_PRIVATE_NETWORKS": '["127.0.0.0/8"]',
+        "PARCELWATCH_DELIVERIES_INTERVAL_S": "0.1",
+        "PARCELWATCH_DELIVERIES_TIMEOUT_S": "1",
+        "PARCELWATCH_DELIVERIES_LEASE_S": "3",
+        "PARCELWATCH_DELIVERIES_RETRY_S": "0.2",
+        "PARCELWATCH_DELIVERIES_LONGEST_WAIT_S": "1",
+        "PARCELWATCH_DELIVERIES_GIVE_UP_AFTER": "1000",
+    }
+    with engine(dsn).begin() as connection:
+        parcels = add_parcels(connection, N_BATCHES * N_PER_BATCH)
+        channel = {"channel": "webhook"} if kind == "http" else {"channel": "email", "address": "anna@example.org"}
+        secrets = Secrets(f"http://127.0.0.1:{port}/hook", new_secret()) if kind == "http" else Secrets()
+        subscribe(connection, secrets, **channel)
+        subscribe(connection, secrets, name="grouped", mode="grouped", within_s=1, **channel)
+
+    def sender() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(COMMAND, env=settings, stderr=subprocess.DEVNULL)
+
+    senders, receiver = [sender() for _ in range(N_SENDERS)], start(kind, port, path)
+    kills = {"sender": 0, "receiver": 0}
+    begun = last_sender = last_receiver = time.monotonic()
+    try:
+        written = 0
+        while time.monotonic() - begun < PATIENCE_S:
+            now = time.monotonic()
+            if written < N_BATCHES and now - begun > 0.6 * written:
+                with engine(dsn).begin() as connection:
+                    open_alerts(connection, parcels[written * N_PER_BATCH :][:N_PER_BATCH], datetime.now(UTC))
+                written += 1
+            if written < N_BATCHES and now - last_sender > KILL_SENDER_EVERY_S * chance.uniform(0.5, 1.5):
+                victim = chance.randrange(N_SENDERS)
+                senders[victim].send_signal(signal.SIGKILL)
+                senders[victim].wait()
+                senders[victim], last_sender = sender(), now
+                kills["sender"] += 1
+            if written < N_BATCHES and now - last_receiver > KILL_RECEIVER_EVERY_S * chance.uniform(0.5, 1.5):
+                receiver.send_signal(signal.SIGKILL)
+                receiver.wait()
+                time.sleep(0.3)
+                receiver, last_receiver = start(kind, port, path), time.monotonic()
+                kills["receiver"] += 1
+            if written == N_BATCHES and unsent(dsn) == 0:
+                break
+            time.sleep(0.05)
+    finally:
+        for process in (*senders, receiver):
+            process.kill()
+            process.wait()
+    assert unsent(dsn) == 0
+    assert kills["sender"] >= 3
+    assert kills["receiver"] >= 2
+    expected = messages(dsn)
+    received: dict[str, str] = {}
+    for one in kept(path):  # by its key: what comes again is the same message, and counts once
+        key = one["key"].strip("<>").partition("@")[0]
+        content = one["text"] if kind == "smtp" else one["body"]
+        assert received.setdefault(key, content) == content
+    assert received.keys() == {key for _, key, _ in expected}
+    for _, key, alerts in expected:
+        assert all(str(alert) in received[key] for alert in alerts)
+    for subscription in {key for key, _, _ in expected}:
+        alerts = [alert for one, _, found in expected if one == subscription for alert in found]
+        assert sorted(alerts) == list(range(1, N_BATCHES * N_PER_BATCH + 1))
+
+
+def unsent(dsn: str) -> int:
+    """Return the events that are not delivered yet."""
+    with engine(dsn).begin() as connection:
+        return int(
+            connection.execute(
+                sa.text("""select count(*) from outbox left join deliveries using (delivery_key)
+                           where state is distinct from 'sent'""")
+            ).scalar_one()
+        )
+
+
+def messages(dsn: str) -> list[tuple[int, str, list[int]]]:
+    """Return the messages: subscription, key, alerts."""
+    with engine(dsn).begin() as connection:
+        rows = connection.execute(
+            sa.text("""select d.subscription_key, idempotency_key::text as key, array_agg(alert_key) as alerts
+                       from outbox join deliveries d using (delivery_key) group by 1, 2""")
+        )
+        return [(row.subscription_key, row.key, row.alerts) for row in rows]
