@@ -13,8 +13,8 @@ from training.metrics import Event
 SHOWN_BY: Final[Mapping[str, Verdict]] = {
     "wrong_declaration": "other_crop",
     "no_emergence": "not_emerged",
+    "flood": "flooded",
     "early_loss": "lost",
-    "flood": "lost",
     "grassland_ploughed": "lost",
 }
 """The verdict that each kind of event is; of several on a parcel the first named here. Others, as mowing, depart from nothing."""

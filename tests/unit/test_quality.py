@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db.quality import AlertVerdictRow, DrawnRow, StoredSampleRow, StratumRow, VerdictRow
+from monitor.alerts.rules import RULES
 from monitor.quality import estimates, filled, report, sampling
 from monitor.quality.estimates import FEWEST, clopper_pearson, design, kappa, share
-from monitor.quality.verdicts import CHOICES, departs, newest_of_each, settled
+from monitor.quality.verdicts import ANSWERS, CHOICES, departs, newest_of_each, settled
 
 AT = datetime(2025, 7, 1, tzinfo=UTC)
 WRONG: Final = {"red": 0.25, "yellow": 0.5, "green": 0.04, "not_valid": 0.1}
@@ -270,6 +271,9 @@ def test_a_rule_is_judged_by_what_it_claims() -> None:
     assert departs("other_crop", "crop_mismatch")
     assert not departs("lost", "crop_mismatch")
     assert departs("lost", None)
+    assert departs("flooded", "early_loss")
+    assert not departs("lost", "flooding")
+    assert tuple(ANSWERS) == RULES, "a new rule claims something that a reviewer can say"
     assert departs("other_departure", "a_rule_to_come")
     assert not departs("as_declared", "a_rule_to_come")
 

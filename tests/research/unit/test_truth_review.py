@@ -27,7 +27,7 @@ def test_what_happened_by_the_day_counts_and_a_wrong_declaration_always() -> Non
         Event("p4", "mowing", date(2025, 6, 1)),
     ]
     found = [one.verdict for one in verdicts(rows(5), events, DAY, "truth")]
-    assert found == ["lost", "as_declared", "other_crop", "as_declared", "lost"]
+    assert found == ["flooded", "as_declared", "other_crop", "as_declared", "lost"]
 
 
 def test_mistakes_are_as_frequent_as_wanted_and_never_the_truth() -> None:
@@ -36,5 +36,6 @@ def test_mistakes_are_as_frequent_as_wanted_and_never_the_truth() -> None:
     assert found == [one.verdict for one in verdicts(rows(4000), [], DAY, "truth", mistakes=0.1, seed=1)]
 
 
-def test_each_event_is_the_verdict_that_the_rule_which_answers_it_claims() -> None:
-    assert {kind: CLAIMS[rule] for rule, kinds in ANSWERS.items() for kind in kinds} == SHOWN_BY
+def test_each_event_is_a_verdict_that_the_rules_which_answer_it_claim() -> None:
+    assert {kind for kinds in ANSWERS.values() for kind in kinds} == SHOWN_BY.keys()
+    assert all(SHOWN_BY[kind] in CLAIMS[rule] for rule, kinds in ANSWERS.items() for kind in kinds)
