@@ -9,6 +9,7 @@ import typer
 
 from research.seasons import report
 from research.seasons.demo import demonstrate, servers
+from research.seasons.demo_deliveries import Receiver
 from research.seasons.demo_evidence import write_bundles
 from research.seasons.outcome import DemoSettings, peak_memory_mb, versions
 from terminal.output import console, plain
@@ -27,14 +28,21 @@ def demo(
     settings = replace(DemoSettings(), parcels=parcels, seed=seed)
     settings = settings.quick() if quick else settings
     stages = Stages(console)
-    with servers(os.environ, stages) as where:
-        outcome = demonstrate(where, settings, stages, out.parent / "models")
+    with servers(os.environ, stages) as where, Receiver() as receiver:
+        outcome = demonstrate(where, settings, stages, out.parent / "models", receiver.subscribe)
+        with stages.stage("deliveries"):
+            sent = receiver.deliver(where.dsn)
         with stages.stage("evidence"):
             bundles = write_bundles(where.dsn, outcome.run.season, out.parent / "evidence")
     with stages.stage("report"):
         report.write(outcome, versions(), peak_memory_mb(), out)
     console.print(report.summary(outcome))
     console.print(f"report: {plain(out.resolve())}")
+    twice = sum(n > 1 for n in receiver.messages.values())
+    console.print(
+        f"a subscription to red alerts: {sent.sent} messages sent, {len(receiver.messages)} received, {twice} twice, "
+        f"{receiver.refused + sent.failed} refused or failed"
+    )
     for path in bundles:
         console.print(f"evidence of an alert, with pictures: {plain(path.resolve())}")
     if not outcome.run.counted.is_complete:

@@ -8,7 +8,7 @@ Season B begins before season A has ended, so its autumn is only stored; the mod
 """
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -98,8 +98,14 @@ def servers(environ: Mapping[str, str], stages: Stages) -> Iterator[Servers]:
     stages.console.print("embedded servers stopped and removed")
 
 
-def demonstrate(where: Servers, settings: DemoSettings, stages: Stages, models_folder: Path) -> Outcome:
-    """Run the whole chain and measure it."""
+def demonstrate(
+    where: Servers,
+    settings: DemoSettings,
+    stages: Stages,
+    models_folder: Path,
+    subscribe: Callable[[str, datetime], None] = lambda _dsn, _now: None,
+) -> Outcome:
+    """Run the whole chain and measure it; `subscribe` is called with the database's address before anything is watched."""
     # The networks are small: a second thread gains a third on an idle machine, and waits ten times as long on a busy one
     # (measured: 16 s and 180 s of training). The database and the broker take the other core.
     torch.set_num_threads(1)
@@ -112,6 +118,7 @@ def demonstrate(where: Servers, settings: DemoSettings, stages: Stages, models_f
     with stages.stage("parcels"):
         past, _ = import_season(chain, history, COLLECTION, _midnight(history.starts_on))
         now, imported = import_season(chain, season, COLLECTION, _midnight(season.starts_on))
+    subscribe(where.dsn, _midnight(season.starts_on))
     handover = _midnight(history.ends_on + HANDOVER)
     flows = [
         _stream(chain, _part(history, None, None), stages, f"season {history.name}, history", is_watched=False),
