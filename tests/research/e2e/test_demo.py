@@ -7,6 +7,7 @@ from rich.console import Console
 
 from research.seasons import report
 from research.seasons.demo import Servers, demonstrate
+from research.seasons.demo_quality import reviewed
 from research.seasons.outcome import DemoSettings, versions
 from terminal.stages import Stages
 
@@ -56,3 +57,9 @@ def test_a_small_demonstration(dsn: str, bootstrap: str, topic_prefix: str, tmp_
         assert f'id="{section}"' in text
     assert text.count("<svg") >= 8
     assert f"{counted.stored:,}" in text
+
+    (sample,) = reviewed(dsn, outcome)["samples"]
+    assert 20 <= sample["n_decided"] <= sample["n_sampled"] <= 60
+    whole = sample["figures"][0]
+    assert (whole["rule"], whole["region"]) == ("any rule", None)
+    assert not whole["wrong_lights"]["of_parcels"]["too_few"]
