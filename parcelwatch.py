@@ -56,6 +56,7 @@ COMMANDS: Final = {
     "simulate": Place(
         "research.seasons.replay_commands", "simulate", "A simulated season as files, or onto the stream."
     ),
+    "evaluate": Place("training.evaluate_commands", "app", "Score what is found against what people recorded."),
     "experiments": Place("research.experiments.experiment_commands", "app", "The published experiments on any source."),
 }
 RESEARCH: Final = "research"

@@ -1,0 +1,8 @@
+"""`parcelwatch evaluate`: scores against truth that people recorded."""
+
+import typer
+
+from training.declaration_commands import declarations
+
+app = typer.Typer(no_args_is_help=True, help="Score what is found against what people recorded.")
+app.command()(declarations)
