@@ -46,6 +46,8 @@ class Inputs:
     """(P, 4) perimeter m, area m2, perimeter / area, fill."""
     labels: NDArray[np.int64]
     """(P,) index into the classes; ignored outside the masks of a training."""
+    normaliser: Normaliser | None = None
+    """The standardisation to take; None: that of the training parcels."""
 
 
 # More than six: the arrays of a training set as a caller has them; `train_calibrated` takes them as `inputs`.
@@ -168,7 +170,7 @@ def standardised(config: ClassifierConfig, inputs: Inputs, is_training: Mask) ->
     wanted = {one.name: inputs.observations[one.name] for one in config.modalities}
     per_orbit = [one.name for one in config.modalities if one.is_per_orbit]
     anomalies = [one.name for one in config.modalities if one.has_anomalies]
-    normaliser = Normaliser.fit(wanted, inputs.geometry, is_training, per_orbit, anomalies)
+    normaliser = inputs.normaliser or Normaliser.fit(wanted, inputs.geometry, is_training, per_orbit, anomalies)
     return normaliser, PackedParcels.of(normaliser, wanted, inputs.geometry)
 
 
