@@ -39,10 +39,7 @@ def run(once: Annotated[bool, typer.Option(help="send what is due now, then stop
             "else a message that is still being sent is sent again"
         )
     if once:
-        total = done = sender.pass_once(resolve_dsn(), settings, clock)
-        while done != sender.Sent():
-            done = sender.pass_once(resolve_dsn(), settings, clock)
-            total += done
+        total = sender.send_all(resolve_dsn(), settings, clock)
         console.print(f"{total.formed} formed, {total.sent} sent, {total.failed} failed")
         return
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")

@@ -70,6 +70,15 @@ def run(dsn: str, settings: DeliverySettings, clock: Callable[[], datetime], sto
         stop.wait(settings.interval_s)
 
 
+def send_all(dsn: str, settings: DeliverySettings, clock: Callable[[], datetime]) -> Sent:
+    """Send until nothing is due any more."""
+    total = done = pass_once(dsn, settings, clock)
+    while done != Sent():
+        done = pass_once(dsn, settings, clock)
+        total += done
+    return total
+
+
 def pass_once(
     dsn: str, settings: DeliverySettings, clock: Callable[[], datetime], stop: threading.Event | None = None
 ) -> Sent:

@@ -13,7 +13,7 @@ from db import subscriptions
 from db.connect import engine
 from db.subscriptions import Subscription
 from monitor.subscriptions import asked
-from monitor.subscriptions.sender import Sent, pass_once
+from monitor.subscriptions.sender import Sent, send_all
 from monitor.subscriptions.settings import DeliverySettings
 
 NAME: Final = "demonstration"
@@ -57,7 +57,7 @@ class Receiver:
 
     def deliver(self, dsn: str) -> Sent:
         """Send what waits in the outbox, as `deliveries run` does."""
-        return pass_once(dsn, self._settings, lambda: datetime.now(UTC))
+        return send_all(dsn, self._settings, lambda: datetime.now(UTC))
 
     def receive(self, headers: dict[str, str], body: bytes) -> bool:
         """Count a message; return whether its signature holds."""

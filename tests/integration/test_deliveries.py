@@ -383,6 +383,18 @@ def test_a_digest_is_one_message_in_parts_that_a_mailbox_takes(
     assert min(mail["subject"] for mail in kept(received[2])) == "Parcelwatch, all: 3 alerts (3 yellow)"
 
 
+def test_all_is_sent_however_much_it_is(
+    dsn: str, asked: DeliverySettings, received: tuple[int, int, Path], with_alerts: list[int]
+) -> None:
+    with engine(dsn).begin() as connection:
+        subscribe(connection, hook(received), channel="webhook")
+        for nr in range(sender.ROUNDS // 2):
+            open_alerts(connection, with_alerts, rule=f"rule {nr}")
+    assert send(dsn, asked, NOW).sent == sender.ROUNDS
+    assert sender.send_all(dsn, asked, lambda: NOW).sent == sender.ROUNDS
+    assert len({one["key"] for one in kept(received[2])}) == 2 * sender.ROUNDS
+
+
 def test_what_nobody_foresaw_stops_no_other_message(
     dsn: str, asked: DeliverySettings, with_alerts: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
