@@ -268,10 +268,12 @@ def waiting_events(connection: sa.Connection, key: int, limit: int) -> list[Sent
 
 
 def deadlines(connection: sa.Connection, key: int, limit: int) -> list[Deadline]:
-    """Return the newest requests for information of alerts that a subscription received events of, in order."""
+    """Return the newest requests for information of alerts that a subscription received events of, in order.
+
+    What was recorded as a deadline and is no time is left out.
+    """
     rows = connection.execute(
-        sa.text("""select e.alert_key, e.event_nr, e.recorded_at,
-                          cast(e.evidence -> 'decision' ->> 'deadline' as timestamptz) as deadline,
+        sa.text("""select e.alert_key, e.event_nr, e.recorded_at, e.evidence -> 'decision' ->> 'deadline' as deadline,
                           exists (select from alert_events later where later.alert_key = e.alert_key
                                       and later.event_nr > e.event_nr and state_after(later.event) is not null) as is_over,
                           p.source_id, p.collection, s.name as season, a.rule, e.evidence -> 'decision' ->> 'reason' as reason
@@ -282,7 +284,15 @@ def deadlines(connection: sa.Connection, key: int, limit: int) -> list[Deadline]
                    order by e.event_nr desc limit :limit"""),
         {"key": key, "limit": limit},
     )
-    return [Deadline(**row._mapping) for row in rows][::-1]
+    found = []
+    for row in reversed(rows.all()):
+        try:
+            deadline = datetime.fromisoformat(row.deadline)
+        except ValueError:
+            continue
+        if deadline.tzinfo is not None:
+            found.append(Deadline(**{**row._mapping, "deadline": deadline}))
+    return found
 
 
 def listed(connection: sa.Connection, state: str | None, subscription: str | None, limit: int) -> list[DeliveryRow]:

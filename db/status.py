@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from db.connect import APPLICATION_NAME
 
-SERVICES = ("ingest run", "monitor run", "scenes work")
+SERVICES = ("ingest run", "monitor run", "scenes work", "deliveries run")
 """Commands that go on until they are stopped, and without which nothing goes on."""
 
 
@@ -140,5 +140,12 @@ _STORED = """
         from pending_work w join seasons using (season_key) group by name, collection
     union all select 'monitor', 'postponed', count(distinct parcel_key) || ' parcels: ' || max(last_error)
         from pending_work where attempts > 0 having count(*) > 0
+    union all select 'deliveries', 'suspended: ' || name, suspended_because from subscriptions
+        where ended_at is null and suspended_at is not null
+    union all select 'deliveries', 'dead: ' || name, count(*) || ': `parcelwatch deliveries retry`, last: ' || max(d.last_error)
+        from deliveries d join subscriptions s using (subscription_key) where state = 'dead' and s.ended_at is null group by name
+    union all select 'deliveries', 'pending: ' || name, count(*) || ' messages, oldest since '
+            || to_char(min(formed_at), 'YYYY-MM-DD HH24:MI') || ' UTC' || coalesce(': ' || max(d.last_error), '')
+        from deliveries d join subscriptions s using (subscription_key) where state = 'pending' group by name
     union all select 'alerts', 'open, ' || rule || ', ' || colour, count(*)::text from alerts
         where closed_at is null group by rule, colour"""

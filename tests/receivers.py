@@ -1,13 +1,17 @@
 """A mail server and a receiver of webhooks for the tests, as processes of their own that can be killed.
 
-    python -m tests.receivers smtp|http PORT FILE [ANSWER]
+    python -m tests.receivers smtp|http PORT FILE [CERTIFICATE KEY]
 
 Each appends a JSON line to FILE for what it accepted, flushed to the disk before it answers: what is in the file was received.
+With a certificate they speak TLS: HTTPS, and SMTP after STARTTLS, which also asks for a login.
 """
 
 import asyncio
 import json
 import os
+import random
+import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -19,11 +23,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import SMTP, Envelope, Session
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
 from devstack.process import free_port
 
 ROOT: Final = Path(__file__).parents[1]
+PAUSE_S: Final = float(os.environ.get("RECEIVER_PAUSE_S", "0"))
+"""At most so long between accepting and answering: where a kill, or a sender's death, leaves a message that is sent again."""
+LOGIN: Final = (b"parcelwatch", b"secret")
 
 
 def keep(path: Path, record: dict[str, Any]) -> None:
@@ -78,6 +85,7 @@ class Mailbox:
             "html": html.get_content(),
         }
         keep(self.path, record)
+        await asyncio.sleep(random.random() * PAUSE_S)
         return "250 kept"
 
 
@@ -99,6 +107,7 @@ class Receiver(BaseHTTPRequestHandler):
         }
         if status < 300:
             keep(self.path_of_records, record)
+            time.sleep(random.random() * PAUSE_S)
         self.send_response(status)
         if 300 <= status < 400:
             self.send_header("location", "/elsewhere")
@@ -111,21 +120,37 @@ class Receiver(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def serve(kind: str, port: int, path: Path) -> None:
+def may_log_in(_server: SMTP, _session: Session, _envelope: Envelope, _mechanism: str, given: Any) -> AuthResult:
+    """Return whether a login is right."""
+    return AuthResult(success=(given.login, given.password) == LOGIN, handled=False)
+
+
+def serve(kind: str, port: int, path: Path, *certificate: str) -> None:
     """Serve until killed."""
+    context = None
+    if certificate:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*certificate)
     if kind == "http":
         Receiver.path_of_records = path
-        ThreadingHTTPServer(("127.0.0.1", port), Receiver).serve_forever()
-    Controller(Mailbox(path), hostname="127.0.0.1", port=port).start()
+        server = ThreadingHTTPServer(("127.0.0.1", port), Receiver)
+        if context:
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        server.serve_forever()
+    more: dict[str, Any] = {
+        "tls_context": context,
+        "require_starttls": True,
+        "auth_required": True,
+        "authenticator": may_log_in,
+    }
+    Controller(Mailbox(path), hostname="127.0.0.1", port=port, **(more if context else {})).start()
     asyncio.new_event_loop().run_forever()
 
 
-def start(kind: str, port: int, path: Path) -> subprocess.Popen[bytes]:
+def start(kind: str, port: int, path: Path, *certificate: Path) -> subprocess.Popen[bytes]:
     """Start a server and wait until it answers."""
-    command = [sys.executable, "-m", "tests.receivers", kind, str(port), str(path)]
+    command = [sys.executable, "-m", "tests.receivers", kind, str(port), str(path), *map(str, certificate)]
     process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    import socket
-
     for _ in range(300):
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
@@ -137,10 +162,10 @@ def start(kind: str, port: int, path: Path) -> subprocess.Popen[bytes]:
 
 
 @contextmanager
-def running(kind: str, path: Path) -> Iterator[int]:
-    """Run a server within the context; yields its port."""
+def running(kind: str, path: Path, *certificate: Path) -> Iterator[int]:
+    """Run a server within the context, with a certificate and its key in TLS; yields its port."""
     port = free_port(None)
-    process = start(kind, port, path)
+    process = start(kind, port, path, *certificate)
     try:
         yield port
     finally:
@@ -149,4 +174,4 @@ def running(kind: str, path: Path) -> Iterator[int]:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
+    serve(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:])

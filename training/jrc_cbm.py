@@ -6,7 +6,7 @@
     tsdir/N_s1_coh6_ts.csv    date (YYYYMMDDTHHMMSS), band (s1_coh6_VV, s1_coh6_VH), MEAN
 
 Optical rows are not masked: B04 and B08 are written beside NDVI, so that the reader masks cloud and shadow. The place of the parcels is not
-known, so relative_orbit holds the pass's time of day in steps of 5 minutes, which tells their three orbits apart. Backscatter is there only
+known, so relative_orbit holds the pass's time of day in steps of 5 minutes, which separates their three orbits. Backscatter is there only
 as the ratio of both directions, and is left out.
 Errors: EventTableError, one line.
 """

@@ -58,6 +58,7 @@ comment on table deliveries is 'One message of one subscription: sent at least o
 comment on column deliveries.next_try_at is 'While a sender is at it: when its lease ends and any other may take it.';
 -- What a sender asks every few seconds, however much was delivered.
 create index deliveries_due on deliveries (subscription_key, next_try_at, delivery_key) where state = 'pending';
+create index deliveries_dead on deliveries (subscription_key) where state = 'dead';
 create index deliveries_formed on deliveries (subscription_key, formed_at);
 
 create table outbox (

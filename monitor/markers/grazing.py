@@ -27,7 +27,7 @@ FALL_NDVI: Final = 0.08
 STEP_SHARE: Final = 0.5
 """Share of the fall that one step between two views may make: with more it is a cut."""
 LEAST_VIEWS: Final = 4
-"""Views of an episode, its ends included: with fewer nobody can tell a slope from a step."""
+"""Views of an episode, its ends included: with fewer a slope is not distinguished from a step."""
 SEASON: Final = (100, 290)
 """Days of the year on which animals are out: mid April to mid October."""
 GREEN_NDVI: Final = 0.4

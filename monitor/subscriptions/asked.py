@@ -1,7 +1,8 @@
 """What a person asks for in a subscription, checked: areas, times, zones, names; what belongs together."""
 
 import json
-from datetime import time, timedelta
+from collections.abc import Sequence
+from datetime import time
 from typing import Any, Final, get_args
 from zoneinfo import ZoneInfo
 
@@ -17,23 +18,28 @@ COLOURS: Final = ("green", "yellow", "red")
 CHANNELS: Final = ("email", "webhook", "atom", "icalendar", "apprise")
 MODES: Final = ("immediate", "grouped", "daily", "weekly")
 WEEKDAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-OF_DEPARTURES: Final = ("opened", "confirmed", "flagged", "reopened")
-"""Events that bring something new to inspect: the default."""
+OF_DEPARTURES: Final = ("opened", "confirmed", "flagged", "reopened", "escalated")
+"""Events that bring something to do: the default."""
 OF_DEADLINES: Final = ("requested", "answered", "dismissed", "verified", "closed", "reopened")
 """Events that begin or end a wait for an answer: the default of calendars."""
 LONGEST_NAME: Final = 80
-_CHOICES: Final = {"events": EVENTS, "colours": COLOURS, "rules": RULES, "except_rules": RULES}
+_UNITS: Final = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+"""Of durations, in seconds."""
 
 
-def check(asked: Subscription) -> None:
+def check(asked: Subscription, obligations: Sequence[str] = ()) -> None:
     """Check what does not depend on the channel.
+
+    Args:
+        obligations: of policies; their names are rules, too.
 
     Raises:
         InvalidSubscription: it cannot be.
     """
     if not 0 < len(asked.name.strip()) <= LONGEST_NAME or not asked.name.isprintable():
         raise InvalidSubscription(f"a subscription's name has 1 to {LONGEST_NAME} printable characters")
-    for field, known in _CHOICES.items():
+    rules = (*RULES, *obligations)
+    for field, known in {"events": EVENTS, "colours": COLOURS, "rules": rules, "except_rules": rules}.items():
         for value in getattr(asked, field) or ():
             if value not in known:
                 raise InvalidSubscription(f"{value!r} is none of {field.removeprefix('except_')}: {', '.join(known)}")
@@ -69,14 +75,19 @@ def quiet_hours(text: str) -> tuple[time, time]:
 
 def duration(text: str) -> int:
     """Return seconds of a duration, written as 30s, 15m, 2h or 1d. Raises InvalidSubscription."""
-    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
     number, unit = text.strip()[:-1], text.strip()[-1:]
-    if unit not in units or not (number.isascii() and number.isdigit()) or len(number) > 6:
+    if unit not in _UNITS or not (number.isascii() and number.isdigit()) or len(number) > 6:
         raise InvalidSubscription(f"{text!r} is no duration: write 30s, 15m, 2h or 1d")
-    seconds = int(timedelta(**{units[unit]: int(number)}).total_seconds())
+    seconds = int(number) * _UNITS[unit]
     if seconds > 366 * 86400:
         raise InvalidSubscription(f"{text!r} is longer than a year")
     return seconds
+
+
+def in_words(seconds: int) -> str:
+    """Return a duration as `duration` reads it, in the largest unit that leaves no rest."""
+    unit, length = next((unit, length) for unit, length in _UNITS.items() if seconds % length == 0)
+    return f"{seconds // length}{unit}"
 
 
 def area(text: str) -> str:

@@ -13,6 +13,7 @@ import typer
 from db import deliveries
 from db import subscriptions as store
 from db.connect import Connection, engine
+from db.policies import stored_rules
 from db.subscriptions import Secrets, StoredSubscription, Subscription
 from devstack.addresses import resolve_dsn
 from monitor.errors import NotFound
@@ -60,7 +61,7 @@ To = Annotated[
 Regions = Annotated[list[str] | None, _many("--region", "only this region")]
 Crops = Annotated[list[str] | None, _many("--crop", "only this declared crop, by name or code")]
 Schemes = Annotated[list[str] | None, _many("--scheme", "only this scheme: the name of a policy")]
-Rules = Annotated[list[str] | None, _many("--rule", "only this rule")]
+Rules = Annotated[list[str] | None, _many("--rule", "only this rule, or obligation of a policy")]
 Colours = Annotated[list[str] | None, _many("--colour", "only this colour")]
 Events = Annotated[list[str] | None, _many("--event", f"only this event, of {', '.join(reading.EVENTS)}")]
 Confidence = Annotated[float | None, typer.Option("--min-confidence", help="only alerts at least so sure, 0 to 1")]
@@ -131,9 +132,9 @@ def add(
     address, secrets = reading.reached(channel, to, DeliverySettings())
     events = reading.OF_DEADLINES if channel == "icalendar" else reading.OF_DEPARTURES
     asked = Subscription(**{"name": name, "channel": channel, "address": address, "events": events} | given)
-    reading.check(asked)
     try:
         with engine(resolve_dsn()).begin() as connection:
+            reading.check(asked, stored_rules(connection))
             store.add(connection, asked, secrets, by or arguments.operator(), datetime.now(UTC))
     except store.NameTaken as error:
         raise InvalidSubscription(
@@ -187,7 +188,7 @@ def change(
             secrets = secrets if new_secret else replace(secrets, signing=before.signing)
         elif new_secret and asked.channel == "webhook":
             secrets = replace(before, signing=webhook.new_secret())
-        reading.check(asked)
+        reading.check(asked, stored_rules(connection))
         try:
             store.change(connection, found.subscription_key, asked, secrets)
         except store.NameTaken as error:
@@ -300,13 +301,13 @@ def _when(asked: Subscription) -> str:
     at = f"at {asked.at:%H:%M} {asked.zone}"
     said = {
         "immediate": "immediately",
-        "grouped": f"grouped within {asked.within_s} s",
+        "grouped": f"grouped within {reading.in_words(asked.within_s)}",
         "daily": f"daily {at}",
         "weekly": f"weekly on {reading.WEEKDAYS[asked.weekday - 1]} {at}",
     }[asked.mode]
     if asked.quiet_from is not None and asked.quiet_to is not None:
         said += f", quiet {asked.quiet_from:%H:%M}-{asked.quiet_to:%H:%M} {asked.zone}"
-    return said + (f", at least {asked.min_interval_s} s apart" if asked.min_interval_s else "")
+    return said + (f", at least {reading.in_words(asked.min_interval_s)} apart" if asked.min_interval_s else "")
 
 
 def _filter(asked: Subscription) -> str:

@@ -16,7 +16,7 @@ from monitor.errors import NotFound
 from monitor.inspection import arguments
 from monitor.inspection.arguments import AsJson
 from monitor.inspection.listing import records
-from monitor.subscriptions import feeds, mail, rendering, sender, webhook
+from monitor.subscriptions import feeds, rendering, sender, webhook
 from monitor.subscriptions.errors import InvalidSubscription
 from monitor.subscriptions.settings import DeliverySettings
 from terminal.output import console, plain
@@ -39,7 +39,10 @@ def run(once: Annotated[bool, typer.Option(help="send what is due now, then stop
             "else a message that is still being sent is sent again"
         )
     if once:
-        total = sender.pass_once(resolve_dsn(), settings, clock)
+        total = done = sender.pass_once(resolve_dsn(), settings, clock)
+        while done != sender.Sent():
+            done = sender.pass_once(resolve_dsn(), settings, clock)
+            total += done
         console.print(f"{total.formed} formed, {total.sent} sent, {total.failed} failed")
         return
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -113,9 +116,9 @@ def preview(
         events = store.waiting_events(connection, found[0].subscription_key, settings.message_events)
     message = feeds.as_message(name, events, now)
     match found[0].asked.channel:
-        case "email":
-            typer.echo(mail.email(found[0].asked.address, message, settings.sender).as_string())
         case "webhook":
             typer.echo(webhook.body(message)[0].decode())
         case _:
-            typer.echo(rendering.text(message))
+            typer.echo(
+                f"To: {found[0].asked.address}\nSubject: {rendering.subject(message)}\n\n{rendering.text(message)}"
+            )

@@ -1,6 +1,6 @@
 """A sender: forms messages of what is due, and sends those whose turn it is. Any number may run, on any number of machines.
 
-    pass_once   form: of each subscription that events wait for ── then send a message of each in turn, until none is due
+    pass_once   form: of each subscription that events wait for ── then send a message of each in turn, for some rounds
 
 A subscription whose message did not arrive is held back for a while, longer after each failure in a row: the time-outs of a
 receiver that is away would else take the time of all others.
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 MESSAGES_AT_ONCE: Final = 10
 """Full messages formed of one subscription in one transaction; more come with the next pass."""
+ROUNDS: Final = 20
+"""Messages of a subscription that are sent before what became due meanwhile is formed: a minute or less of work."""
 LEAST_SHARE: Final = 0.75
 """Of a wait, where chance makes it shorter; chosen because a quarter spreads what failed together over minutes."""
 LONGEST_HOLD_S: Final = 900.0
@@ -59,6 +61,7 @@ def run(dsn: str, settings: DeliverySettings, clock: Callable[[], datetime], sto
             total = pass_once(dsn, settings, clock, stop)
             if total != Sent():
                 log.info("%d messages formed, %d sent, %d failed", total.formed, total.sent, total.failed)
+                continue
         except (*DATABASE_ERRORS, DatabaseUnavailable) as error:
             if not is_away(error):
                 raise
@@ -70,16 +73,16 @@ def run(dsn: str, settings: DeliverySettings, clock: Callable[[], datetime], sto
 def pass_once(
     dsn: str, settings: DeliverySettings, clock: Callable[[], datetime], stop: threading.Event | None = None
 ) -> Sent:
-    """Form what is due and send until nothing is, or until `stop` after the message in hand."""
+    """Form what is due and send, up to `ROUNDS` messages of each subscription, or until `stop` after the message in hand."""
     total = Sent(formed=form(dsn, settings, clock()))
-    while keys := _due(dsn, clock()):
-        outcomes = []
+    for _ in range(ROUNDS):
+        keys, outcomes = _due(dsn, clock()), list[bool | None]()
         for key in keys:  # a message of each in turn: a thousand of one do not hold up the one of another
             if stop is not None and stop.is_set():
                 return total
             outcomes.append(send_next(dsn, key, settings, clock))
             total += Sent(sent=int(outcomes[-1] is True), failed=int(outcomes[-1] is False))
-        if outcomes == [None] * len(keys):  # other senders are at them
+        if all(outcome is None for outcome in outcomes):  # none is due, or other senders are at them
             break
     return total
 
@@ -120,6 +123,8 @@ def send_next(dsn: str, key: int, settings: DeliverySettings, clock: Callable[[]
     if held is None:
         return None
     try:
+        if held.attempts > settings.give_up_after:  # nobody recorded a failure: it may be what they die of
+            raise Unsendable("its senders ended before they could say whether it arrived")
         _deliver(dsn, held, settings, now)
     except NotDelivered as error:
         _record_failure(dsn, held, error, settings, clock())
@@ -216,7 +221,7 @@ def _held_back(settings: DeliverySettings, failures: int) -> timedelta:
 
 
 def _doubled(settings: DeliverySettings, times: int) -> float:
-    return min(settings.retry_s * 2 ** min(times - 1, 40), settings.longest_wait_s)
+    return min(settings.retry_s * 2.0 ** min(times - 1, 40), settings.longest_wait_s)
 
 
 def wait_after(held: Held, settings: DeliverySettings, asked: timedelta | None = None) -> timedelta:

@@ -1,7 +1,9 @@
 """Messages to real receivers: what arrives, what is tried again, what ends; and the commands that show it."""
 
 import json
+import shutil
 import socketserver
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from xml.etree import ElementTree
 import icalendar
 import pytest
 import sqlalchemy as sa
+from pydantic import SecretStr
 from standardwebhooks import Webhook
 from typer.testing import CliRunner, Result
 
@@ -137,6 +140,7 @@ def test_a_receiver_that_is_away_is_tried_until_it_is_dead_and_then_by_hand(
             sa.text("update subscription_secrets set address = :url where subscription_key = :key"),
             {"url": hook(received).address, "key": key},
         )
+    assert "dead: all" in called("status").output
     assert "1 are tried again" in called("deliveries", "retry", "--all").output
     assert send(dsn, asked, datetime.now(UTC)).sent == 1
     (one,) = kept(received[2])
@@ -185,6 +189,7 @@ def test_an_address_that_is_refused_for_good_suspends_its_subscription_until_it_
     assert [row.state for row in rows(dsn)] == ["suspended", "suspended"]
     said = called("subscriptions", "list").output
     assert "suspended 2025-06-01" in said
+    assert "suspended: all" in called("status").output
     assert ("410" if is_hook else "550 5.1.1 no such user") in " ".join(said.split())
     with engine(dsn).begin() as connection:
         open_alerts(connection, with_alerts[2:3])
@@ -237,6 +242,21 @@ def test_a_receiver_that_is_away_does_not_hold_up_the_others(
     )
 
 
+def test_a_message_that_senders_die_of_is_given_up(
+    dsn: str, asked: DeliverySettings, received: tuple[int, int, Path], with_alerts: list[int]
+) -> None:
+    with engine(dsn).begin() as connection:
+        key = subscribe(connection)
+        open_alerts(connection, with_alerts[:1])
+    sender.form(dsn, asked, NOW)
+    for _ in range(3):  # as often as it may be tried
+        with engine(dsn).begin() as connection:
+            assert deliveries.claim(connection, key, NOW, NOW) is not None
+    assert send(dsn, asked, NOW).failed == 1
+    assert [row.state for row in rows(dsn)] == ["dead"]
+    assert kept(received[2]) == []
+
+
 class Dripping(socketserver.BaseRequestHandler):
     """Answers a byte at a time, without end; or with more than anyone wants."""
 
@@ -277,6 +297,64 @@ def test_an_answer_is_read_for_so_long_and_so_far(
     assert (row.state, row.last_error) == (
         ("sent", None) if is_large else ("pending", "TimeoutError: no complete answer within 2 s")
     )
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for localhost that signs itself, and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is missing: TLS is not tested")
+    folder = tmp_path_factory.mktemp("certificate")
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    )
+    made = [*command.split(), "-keyout", str(folder / "key.pem"), "-out", str(folder / "certificate.pem")]
+    subprocess.run(made, check=True, capture_output=True)
+    return folder / "certificate.pem", folder / "key.pem"
+
+
+def test_a_webhook_over_tls_is_for_the_name_though_the_connection_goes_to_an_address(
+    dsn: str, asked: DeliverySettings, with_alerts: list[int], certificate: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with running("http", tmp_path / "records", *certificate) as port, engine(dsn).connect() as connection:
+        for host in ("localhost", "127.0.0.1"):  # the certificate is not for the address
+            subscribe(connection, Secrets(f"https://{host}:{port}/hook", new_secret()), channel="webhook", name=host)
+        open_alerts(connection, with_alerts[:1])
+        connection.commit()
+        assert send(dsn, asked.model_copy(update={"ca_file": certificate[0]}), NOW) == sender.Sent(2, 1, 1)
+        assert len(kept(tmp_path / "records")) == 1
+        open_alerts(connection, with_alerts[1:2])
+        connection.commit()
+        send(dsn, asked, NOW)  # nobody vouches for the certificate
+    errors = {row.subscription: row.last_error for row in rows(dsn) if row.state == "pending"}
+    assert "CERTIFICATE_VERIFY_FAILED" in str(errors["localhost"])
+    assert "IP address mismatch" in str(errors["127.0.0.1"])
+
+
+def test_a_mail_server_is_spoken_to_over_tls_with_a_login(
+    dsn: str, asked: DeliverySettings, with_alerts: list[int], certificate: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with running("smtp", tmp_path / "records", *certificate) as port, engine(dsn).connect() as connection:
+        subscribe(connection)
+        open_alerts(connection, with_alerts[:1])
+        connection.commit()
+        login = {"smtp_user": "parcelwatch", "smtp_password": SecretStr("secret")}
+        server = {"smtp_host": "localhost", "smtp_port": port, "smtp_security": "starttls"}
+        secured = asked.model_copy(update=server | login | {"ca_file": certificate[0], "give_up_after": 99})
+        for wrong, error in (
+            ({"ca_file": None}, "CERTIFICATE_VERIFY_FAILED"),
+            ({"smtp_host": "127.0.0.1"}, "IP address mismatch"),
+            ({"smtp_password": SecretStr("wrong")}, "535"),
+            ({"smtp_security": "none", "smtp_user": None}, "530"),
+        ):
+            connection.execute(sa.text("update deliveries set next_try_at = :now"), {"now": NOW})
+            connection.execute(sa.text("update subscriptions set not_before = null"))
+            connection.commit()
+            send(dsn, secured.model_copy(update=wrong), NOW)
+            assert error in str(rows(dsn)[0].last_error)
+            assert rows(dsn)[0].state == "pending"
+        assert send(dsn, secured, rows(dsn)[0].next_try_at).sent == 1
+    assert len(kept(tmp_path / "records")) == 1
 
 
 def test_a_name_that_leads_to_this_machine_is_not_followed(
@@ -342,6 +420,9 @@ def test_feeds_hold_what_was_delivered_and_calendars_what_is_due(
         subscribe(connection, name="feed", channel="atom", address="all.atom")
         subscribe(connection, name="due", channel="icalendar", address="due.ics", events=["requested", "answered"])
         first, second = open_alerts(connection, with_alerts[:2])
+        decide(
+            connection, first, "requested", "soon", "anna", NOW, details={"deadline": "tomorrow"}
+        )  # no time: left out
         for alert in (first, second):
             decide(
                 connection,
@@ -475,3 +556,29 @@ def test_a_lease_outlasts_an_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARCELWATCH_DELIVERIES_LEASE_S", "5")
     with pytest.raises(UserError, match="at least three times"):
         called("deliveries", "run", "--once")
+
+
+@pytest.mark.usefixtures("asked", "with_alerts")
+def test_obligations_of_policies_are_rules(dsn: str) -> None:
+    add = [
+        "subscriptions",
+        "add",
+        "a",
+        "--channel",
+        "email",
+        "--to",
+        "a@b",
+        "--rule",
+        "mown_by_july",
+        "--scheme",
+        "grassland",
+    ]
+    with pytest.raises(UserError, match="is none of rules"):
+        called(*add)
+    with engine(dsn).begin() as connection:
+        connection.execute(
+            sa.text("""insert into policies (season_key, collection, name, version, hash, content, decided_by, reason, recorded_at)
+                       select season_key, 'nl', 'grassland', 1, repeat('0', 64), '{"obligation": [{"name": "mown_by_july"}]}',
+                              'anna', 'in force', now() from seasons""")
+        )
+    called(*add)

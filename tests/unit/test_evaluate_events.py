@@ -197,6 +197,16 @@ def test_files_that_are_none_are_refused_in_one_line(tmp_path: Path, files: tupl
         read_events(events, "mown")
 
 
+def test_a_kind_that_no_marker_finds_is_refused(files: tuple[Path, Path]) -> None:
+    with pytest.raises(UserError, match="--kind harvest: no marker finds it; one of mowing, grazing"):
+        run("events", *files, "--kind", "harvest")
+
+
+def test_grazing_is_scored(files: tuple[Path, Path]) -> None:
+    found = json.loads(run("events", *files, "--kind", "grazing", "--json"))
+    assert (found["kind"], found["events"], found["recall"]) == ("grazing", 1, 0.0)
+
+
 def test_events_of_other_parcels_are_refused(files: tuple[Path, Path]) -> None:
     path, events = files
     events.write_text("parcel_id,date,kind\nA,2023-06-11,mowing\n")

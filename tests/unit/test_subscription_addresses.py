@@ -225,6 +225,7 @@ def test_any_text_is_an_area_a_time_or_refused(text: str) -> None:
 def test_times_and_durations() -> None:
     assert asked.quiet_hours("22:00-6:30") == (time(22), time(6, 30))
     assert [asked.duration(one) for one in ("30s", "15m", "2h", "1d")] == [30, 900, 7200, 86400]
+    assert [asked.in_words(one) for one in (0, 30, 900, 7200, 86400, 5400)] == ["0d", "30s", "15m", "2h", "1d", "90m"]
     for bad in ("1w", "m", "-1h", "1.5h", "400d", "٣h"):
         with pytest.raises(InvalidSubscription):
             asked.duration(bad)
