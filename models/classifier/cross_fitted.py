@@ -132,7 +132,8 @@ class CrossFitted(CropModel):
 
     def for_inference(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> CrossFitted:
         """Return the same models folded, on a device."""
-        return replace(self, members=tuple(one.for_inference(device, dtype) for one in self.members))
+        members = tuple(one.for_inference(device, dtype) for one in self.members)
+        return replace(self, network=members[0].network, members=members)
 
     def to_checkpoint(self) -> Checkpoint:
         """Return all models at rest, as one; CheckpointError where they are folded for inference."""
