@@ -60,6 +60,8 @@ def classifier(
     season may still run, and be the first (docs/first-season.md). With --config: any source, cross-validated, in a folder that
     a run which was stopped goes on in; see docs/training.md.
     """
+    if activate_if is not None and cross_fit is None:
+        raise RunConfigError("--activate-if goes with --cross-fit; `models activate` lets any other model watch")
     if config is None:
         if season is None or collection is None:
             raise RunConfigError("name a stored season with --season and --collection, or a file with --config")
@@ -70,6 +72,8 @@ def classifier(
             return
         stored_training.train_classifier(stored, min_parcels, epochs)
         return
+    if cross_fit is not None:
+        raise RunConfigError("--cross-fit is of a stored season: give --season and --collection, and no --config")
     if season is not None or collection is not None:
         raise RunConfigError(f"give --season and --collection, or --config {config}, not both")
     given: dict[str, dict[str, Any]] = {

@@ -98,6 +98,11 @@ def cut_chips(opened: Opened, asked: Sequence[Asked], settings: ImagerySettings)
                     made.append(_row(one, draw(composite, values, bands, outline, at, grid)))
             except NoChip as error:
                 made += _without([one], opened, str(error))
+            except SceneError:
+                raise
+            except Exception as error:  # a shape that nobody foresaw: the other parcels and the observations count
+                log.warning("parcel %d, scene %s: no picture", one.parcel_key, scene.scene_id, exc_info=error)
+                made += _without([one], opened, f"it could not be drawn ({type(error).__name__})")
     return made
 
 

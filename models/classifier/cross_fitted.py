@@ -114,7 +114,8 @@ class CrossFitted(CropModel):
             return member.posteriors(of_rows, np.asarray(newest_day)[rows.cpu().numpy()])
 
         parts, order = self._parts(fold, part)
-        return np.concatenate(parts)[order.numpy()]
+        together: NDArray[np.float32] = np.concatenate(parts)[order.numpy()]
+        return together
 
     def _parts(
         self, fold: NDArray[np.int64] | None, part: Callable[[CropModel, Tensor], Part]
@@ -132,7 +133,8 @@ class CrossFitted(CropModel):
 
     def for_inference(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> CrossFitted:
         """Return the same models folded, on a device."""
-        return replace(self, members=tuple(one.for_inference(device, dtype) for one in self.members))
+        members = tuple(one.for_inference(device, dtype) for one in self.members)
+        return replace(self, network=members[0].network, members=members)
 
     def to_checkpoint(self) -> Checkpoint:
         """Return all models at rest, as one; CheckpointError where they are folded for inference."""

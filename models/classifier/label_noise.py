@@ -12,14 +12,14 @@ Errors: ValueError for a share that is not in [0, 1).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-LEAST: float = 1e-12
+LEAST: Final = 1e-12
 """Probability below which a logarithm is not taken."""
 
 
@@ -34,7 +34,7 @@ def confusion_of(labels: NDArray[Any], classes: int, share: float) -> NDArray[np
     wrong = np.divide(others, total, out=np.zeros_like(others), where=total > 0)
     # Where there is no other class nothing can be wrong.
     shares = np.where(total[:, 0] > 0, share, 0.0)
-    return (np.diag(1 - shares) + shares[:, None] * wrong).astype(np.float32)
+    return np.asarray(np.diag(1 - shares) + shares[:, None] * wrong, np.float32)
 
 
 def as_labelled(logits: Tensor, confusion: Tensor | None) -> Tensor:

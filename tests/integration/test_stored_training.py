@@ -141,7 +141,7 @@ def test_a_running_season_is_learnt_and_each_parcel_watched_by_the_model_that_di
         return train(config, training, inputs, usable, held, **rest)
 
     monkeypatch.setattr(cross_fitting, "train_calibrated", stopped_once)
-    asked = {"season": stored.name, "collection": "simulated", "out": tmp_path, "min_parcels": 4, "epochs": 1}
+    asked: dict[str, Any] = {"season": stored.name, "collection": "simulated", "out": tmp_path, "min_parcels": 4, "epochs": 1}
     with pytest.raises(KeyboardInterrupt):
         classifier(**asked, cross_fit=3, activate_if="accuracy>=0")
     classifier(**asked, cross_fit=3, activate_if="accuracy>=0")
@@ -174,4 +174,4 @@ def test_a_running_season_is_learnt_and_each_parcel_watched_by_the_model_that_di
             said = predict(model.members[one - 1].network, packed, torch.tensor([nr]), (1e3,))
             expected = model.members[one - 1].temperature.probabilities(said.logits[0], said.newest[0])[0]
             np.testing.assert_allclose(got[keys[nr]].probabilities, expected, atol=1e-4)
-    np.testing.assert_allclose(course[-1].detail["probabilities"], got[parcel.parcel_key].probabilities, atol=1e-4)  # type: ignore[index]
+    np.testing.assert_allclose(course[-1].detail["probabilities"], got[parcel.parcel_key].probabilities, atol=1e-4)

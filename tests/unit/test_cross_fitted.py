@@ -17,6 +17,7 @@ from models.classifier.cross_fitted import CrossFitted, FoldRule, cells, classif
 from models.classifier.network import ClassifierConfig, ModalityConfig, PseLtae
 from models.classifier.normalisation import ChannelStatistics, ModalityStatistics, Normaliser, Observations
 from terminal.errors import UserError
+from training.classifier_command import classifier
 from training.cross_fitting import CrossFit, is_allowed
 
 PARCELS = 7
@@ -83,6 +84,18 @@ def test_a_checkpoint_of_several_carries_its_id_and_is_no_single_one() -> None:
     with pytest.raises(CheckpointError, match="is of kind 'pse-ltae', not"):
         CrossFitted.from_checkpoint(member(0).to_checkpoint())
     assert type(classifier_of(member(0).to_checkpoint())) is CropModel
+
+
+def test_what_goes_with_a_running_season_alone_is_refused_elsewhere(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--activate-if goes with --cross-fit"):
+        classifier(season="2025", collection="c", activate_if="accuracy>=0.8")
+    with pytest.raises(UserError, match="--cross-fit is of a stored season"):
+        classifier(config=tmp_path / "run.toml", cross_fit=5)
+
+
+def test_the_network_for_inference_is_one_of_the_folded() -> None:
+    folded = cross_fitted().for_inference()
+    assert folded.network is folded.members[0].network
 
 
 def test_nobody_is_answered_without_a_fold() -> None:

@@ -27,7 +27,8 @@ def fitted(points: torch.Tensor, labels: np.ndarray, confusion: torch.Tensor | N
     optimiser = torch.optim.Adam(model.parameters(), 0.05)
     for _ in range(300):
         optimiser.zero_grad()
-        functional.cross_entropy(as_labelled(model(points), confusion), target).backward()
+        loss = functional.cross_entropy(as_labelled(model(points), confusion), target)
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     return model
 
