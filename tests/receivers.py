@@ -137,7 +137,12 @@ def serve(kind: str, port: int, path: Path, *certificate: str) -> None:
         if context:
             server.socket = context.wrap_socket(server.socket, server_side=True)
         server.serve_forever()
-    more: dict[str, Any] = {"tls_context": context, "require_starttls": True, "auth_required": True, "authenticator": may_log_in}
+    more: dict[str, Any] = {
+        "tls_context": context,
+        "require_starttls": True,
+        "auth_required": True,
+        "authenticator": may_log_in,
+    }
     Controller(Mailbox(path), hostname="127.0.0.1", port=port, **(more if context else {})).start()
     asyncio.new_event_loop().run_forever()
 
