@@ -131,7 +131,7 @@ def test_a_running_season_is_learnt_and_each_parcel_watched_by_the_model_that_di
     stored: Season, tmp_path: Path, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learnt = list[frozenset[int]]()
-    train = cross_fitting.train_calibrated
+    train = cross_fitting.train_calibrated  # type: ignore[attr-defined]
 
     def stopped_once(config: Any, training: Any, inputs: Any, usable: Any, held: Any, **rest: Any) -> Any:
         if len(learnt) == 1 and not (tmp_path / "stopped").exists():
@@ -141,7 +141,13 @@ def test_a_running_season_is_learnt_and_each_parcel_watched_by_the_model_that_di
         return train(config, training, inputs, usable, held, **rest)
 
     monkeypatch.setattr(cross_fitting, "train_calibrated", stopped_once)
-    asked: dict[str, Any] = {"season": stored.name, "collection": "simulated", "out": tmp_path, "min_parcels": 4, "epochs": 1}
+    asked: dict[str, Any] = {
+        "season": stored.name,
+        "collection": "simulated",
+        "out": tmp_path,
+        "min_parcels": 4,
+        "epochs": 1,
+    }
     with pytest.raises(KeyboardInterrupt):
         classifier(**asked, cross_fit=3, activate_if="accuracy>=0")
     classifier(**asked, cross_fit=3, activate_if="accuracy>=0")

@@ -125,7 +125,8 @@ def test_nothing_later_than_the_date_is_known(data: LabelledParcels) -> None:
 def test_no_block_of_a_parcel_is_in_what_its_model_learnt_from(
     data: LabelledParcels, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    learnt, answered, train, answer = [], [], cross_validation.train_calibrated, declaration_commands.course
+    learnt, answered = [], []
+    train, answer = cross_validation.train_calibrated, declaration_commands.course  # type: ignore[attr-defined]
 
     def spied(config: Any, training: Any, inputs: Any, usable: Any, held: Any, **rest: Any) -> Any:
         learnt.append(set(data.block[usable].tolist()))
