@@ -15,6 +15,8 @@ class AlertParcel:
     """Whose alert it is, and the season."""
 
     parcel_key: int
+    collection: str
+    season_key: int
     starts_on: date
     ends_on: date
 
@@ -50,7 +52,7 @@ class NamedModel:
 def alert_parcel(connection: sa.Connection, alert_key: int) -> AlertParcel | None:
     """Return whose alert it is; None where there is none with that key."""
     row = connection.execute(
-        sa.text("""select parcel_key, starts_on, ends_on from alerts join parcels using (parcel_key)
+        sa.text("""select parcel_key, collection, season_key, starts_on, ends_on from alerts join parcels using (parcel_key)
                    join seasons using (season_key) where alert_key = :key"""),
         {"key": alert_key},
     ).one_or_none()

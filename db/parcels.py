@@ -146,6 +146,25 @@ def source_ids(connection: sa.Connection, parcels: Keys) -> list[str]:
     return list(rows.scalars())
 
 
+def centroids(connection: sa.Connection, parcels: Keys) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return longitude and latitude (P,) of parcels in the order of their keys, as `load_parcels` has them; 0 where unknown."""
+    row = (
+        driver(connection)
+        .execute(
+            """select array_agg(coalesce(ST_X(ST_Centroid(geom)), 0) order by nr),
+                      array_agg(coalesce(ST_Y(ST_Centroid(geom)), 0) order by nr)
+               from unnest(%s) with ordinality wanted (parcel_key, nr) join parcels using (parcel_key)""",
+            [parcels],
+            prepare=False,
+            binary=True,
+        )
+        .fetchone()
+    )
+    assert row is not None
+    lon, lat = (np.array(column or (), np.float64) for column in row)
+    return lon, lat
+
+
 def geometry(connection: sa.Connection, keys: Sequence[int]) -> dict[int, bytes]:
     """Return WKB in EPSG:4326 of the parcels that have a geometry, by key."""
     rows = connection.execute(

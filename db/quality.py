@@ -237,6 +237,16 @@ def form_rows(connection: sa.Connection, sample_key: int) -> list[FormRow]:
     return [FormRow(**row._mapping) for row in rows]
 
 
+def pictured_since(connection: sa.Connection, sample_key: int) -> datetime | None:
+    """Return since when every parcel of a sample is to have pictures, whatever its light; None where not all are."""
+    since: datetime | None = connection.execute(
+        sa.text("""select case when count(*) = count(c.parcel_key) then max(c.recorded_at) end
+                   from quality_items left join chip_parcels c using (parcel_key) where sample_key = :key"""),
+        {"key": sample_key},
+    ).scalar_one()
+    return since
+
+
 def verdicts(connection: sa.Connection, sample_key: int, as_known_at: datetime | None = None) -> list[VerdictRow]:
     """Return the verdicts on a sample as known at a time (None: now), in the order in which they were recorded."""
     recording.settle(connection, as_known_at)

@@ -208,7 +208,8 @@ def _encoded(
         shape = geometry(shapes.perimeter_m, shapes.area_ha, shapes.bbox_fill)[parcel]
         encoder_input = model.batch(observations, shape).to(model.device)
         mine_begun = {name: state.take(slice(begin - some.start, end - some.start)) for name, state in begun.items()}
-        states.append(model.encode(encoder_input, model.network.initial_states(end - begin, model.device, mine_begun)))
+        empty = model.network.initial_states(end - begin, model.device, mine_begun)
+        states.append(model.encode(encoder_input, empty, batch.fold_of(parcel)))
     return {name: attention_state.concatenate([one[name] for one in states]) for name in states[0]}
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from db import policies, registry, states
 from db.alerts import FindingRow
 from db.connect import Connection
-from db.parcels import DeclaredParcels, declared_parcels
+from db.parcels import DeclaredParcels, centroids, declared_parcels
 from db.phenology import SeasonDates
 from db.predictions import DailyCurves, NdviRows, Posteriors
 from db.seasons import Season, season_by_key
@@ -21,6 +21,7 @@ from db.states import OF_NO_MODEL, States
 from db.work import Claim
 from models.checkpoint import Checkpoint
 from models.classifier.crop_model import CropModel
+from models.classifier.cross_fitted import CrossFitted, classifier_of
 from models.ndvi.gap_filler import GapModel
 from monitor.alerts.rules import Finding
 from monitor.policies.policy import Policy
@@ -58,7 +59,7 @@ class ActiveModels:
             claim,
             "classifier",
             self._classifiers,
-            lambda checkpoint: CropModel.from_checkpoint(checkpoint).for_inference(self.settings.device, dtype),
+            lambda checkpoint: classifier_of(checkpoint).for_inference(self.settings.device, dtype),
         )
 
     def curve_model(self, connection: Connection, claim: Claim) -> Active[GapModel] | None:
@@ -133,6 +134,8 @@ class BatchContext:
     curve_model: Active[GapModel] | None
     policy: Policy | None
     """In force."""
+    fold: NDArray[np.int64] | None = None
+    """(P,) which of several models answers each, None where one answers all."""
     new_states: list[States] = field(default_factory=list)
     """States that are to be stored."""
     recorded_at: datetime | None = None
@@ -183,7 +186,12 @@ class BatchContext:
             classifier,
             curve_model,
             models.policy(connection, claim),
+            None if classifier is None else _folds(connection, classifier.model, keys),
         )
+
+    def fold_of(self, places: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Return which of several classifiers answers the parcels at places of the claim, None where one answers all."""
+        return None if self.fold is None else self.fold[places]
 
     def carry(self) -> None:
         """Add the season's series of parcels that were observed to the states that are to be stored."""
@@ -200,6 +208,11 @@ class BatchContext:
             return 1
         changed = self.classified.posteriors.parcel_key[self.classified.is_changed]
         return int(np.unique(changed, return_counts=True)[1].max(initial=1))
+
+
+def _folds(connection: Connection, model: CropModel, keys: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """Return the folds of parcels (P,); nothing is read of them where one model answers all."""
+    return model.fold_of(*centroids(connection, keys)) if isinstance(model, CrossFitted) else None
 
 
 def _is_in_order(claim: Claim, carried: SeasonSeries) -> NDArray[np.bool_]:

@@ -25,6 +25,7 @@ from models.classifier.fitting import Epoch, Session
 from terminal.output import console
 from training import season_models, stored_training
 from training.config import RunConfig, RunConfigError, read
+from training.cross_fitting import CrossFit
 from training.cross_validation import OnEpoch
 from training.run import run
 from training.scores import RunScores
@@ -42,18 +43,37 @@ def classifier(
     epochs: Annotated[int | None, typer.Option(help="passes over the season")] = None,
     seed: int | None = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda")] = None,
+    cross_fit: Annotated[
+        int | None,
+        typer.Option(min=2, max=20, help="of a running season: folds, each answered by a model of the others"),
+    ] = None,
+    wrong_labels: Annotated[
+        float, typer.Option(min=0, max=0.5, help="with --cross-fit: share of wrong declarations to allow for")
+    ] = 0.05,
+    activate_if: Annotated[
+        str | None, typer.Option(help="with --cross-fit: scores that let it watch at once, as accuracy>=0.8")
+    ] = None,
 ) -> None:
     """Train the crop classifier with the declared crops as labels.
 
-    Of a stored season: spatial blocks are held out for scores and calibration, the model is registered. With --config: any
-    source, cross-validated, in a folder that a run which was stopped goes on in; see docs/training.md.
+    Of a stored season: spatial blocks are held out for scores and calibration, the model is registered; with --cross-fit the
+    season may still run, and be the first (docs/first-season.md). With --config: any source, cross-validated, in a folder that
+    a run which was stopped goes on in; see docs/training.md.
     """
+    if activate_if is not None and cross_fit is None:
+        raise RunConfigError("--activate-if goes with --cross-fit; `models activate` lets any other model watch")
     if config is None:
         if season is None or collection is None:
             raise RunConfigError("name a stored season with --season and --collection, or a file with --config")
         stored = stored_training.Asked(season, collection, out, min_area_ha, seed or 0, device or "cpu")
+        if cross_fit is not None:
+            how = CrossFit(cross_fit, wrong_labels, epochs, seed or 0, device or "cpu")
+            stored_training.train_cross_fitted(stored, min_parcels, how, activate_if)
+            return
         stored_training.train_classifier(stored, min_parcels, epochs)
         return
+    if cross_fit is not None:
+        raise RunConfigError("--cross-fit is of a stored season: give --season and --collection, and no --config")
     if season is not None or collection is not None:
         raise RunConfigError(f"give --season and --collection, or --config {config}, not both")
     given: dict[str, dict[str, Any]] = {

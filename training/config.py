@@ -48,6 +48,10 @@ class ModelConfig(Section):
     pixels: Annotated[int, Field(ge=1)] = 32
     """Pixels of a set drawn in training, at most (published)."""
     pixel_widths: tuple[int, ...] = (32, 64)
+    embedding: Annotated[int, Field(ge=1)] = 128
+    """Numbers that an observation becomes, and a season (published)."""
+    attention: Annotated[int, Field(ge=32, multiple_of=32)] = 256
+    """Channels of the 16 heads together (published)."""
     decoder: tuple[int, ...] = (64, 32)
 
 
@@ -60,6 +64,8 @@ class TrainingSection(Section):
     schedule: Literal["one-cycle", "constant"] = "one-cycle"
     balance: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Class weights are count^-balance."""
+    wrong_labels: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the labels that are expected to be wrong: loss and temperature allow for so many (docs/first-season.md)."""
     modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     whole_season: Annotated[float, Field(ge=0, le=1)] = 0.3
     """Share of training seasons that are not cut at a random day; 1: none is cut (published)."""

@@ -160,7 +160,7 @@ def train_final(
     trained = train_calibrated(
         network_config(seen, model), days, inputs, data.is_labelled, [], is_refitted=True, session=session
     )
-    temperature, scores = calibrated(known.answers, known.truth, known.days)
+    temperature, scores = calibrated(known.answers, known.truth, known.days, training.wrong_labels)
     return replace(trained, temperature=temperature, scores=scores)
 
 
@@ -253,7 +253,9 @@ def network_config(seen: LabelledParcels, model: ModelConfig) -> ClassifierConfi
         tuple(one if model.temporal_dropout else replace(one, temporal_dropout=0.0) for one in modalities),
         seen.classes,
         pixel_widths=model.pixel_widths,
-        ltae=LtaeConfig(norm=NORMS[model.normalisation]),
+        ltae=LtaeConfig(
+            inputs=model.embedding, width=model.attention, outputs=model.embedding, norm=NORMS[model.normalisation]
+        ),
         decoder=model.decoder,
         fusion=model.fusion,
     )
@@ -273,6 +275,7 @@ def training_config(data: LabelledParcels, model: ModelConfig, training: Trainin
         training.select_by,
         training.validate_every,
         training.seed,
+        training.wrong_labels,
     )
 
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -29,11 +28,8 @@ BASELINE_FALL: Final = 0.15
 convert = typer.Typer(no_args_is_help=True, help="Write recorded data in the form that `evaluate events` reads.")
 
 
-class Kind(StrEnum):
-    """Kinds that a marker finds."""
-
-    mowing = "mowing"
-    grazing = "grazing"
+MARKERS: Final = {"mowing": mowing, "grazing": grazing}
+"""By the kind of event that a marker finds."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +51,15 @@ def events(
         Path, typer.Argument(help="Parquet of observations, a row for a parcel and a date (docs/events.md)")
     ],
     events: Annotated[Path, typer.Argument(help="CSV of dated events: parcel_id, date (or begin and end), kind")],
-    kind: Annotated[Kind, typer.Option(help="of the events that are scored")] = Kind.mowing,
+    kind: Annotated[str, typer.Option(help="of the events that are scored: mowing or grazing")] = "mowing",
     tolerance_days: Annotated[
         int, typer.Option(min=0, max=60, help="days at which two events are the same")
     ] = TOLERANCE_DAYS,
     as_json: Annotated[bool, typer.Option("--json", help="print the scores as JSON")] = False,
 ) -> None:
     """Find dated events in a series and score them against recorded ones: precision, recall, F1, error in days."""
+    if kind not in MARKERS:
+        raise EventTableError(f"--kind {kind}: no marker finds it; one of {', '.join(MARKERS)}")
     known, truth = read_series(series), read_events(events, kind)
     result = evaluate(known, truth, kind, tolerance_days)
     if not sum(map(len, result.truth)) and result.elsewhere:
@@ -75,9 +73,9 @@ def events(
         console.print(f"{name}: {_sentence(scores)}", markup=False)
 
 
-def evaluate(known: EventSeries, truth: DatedEvents, kind: Kind, tolerance_days: int) -> Evaluated:
+def evaluate(known: EventSeries, truth: DatedEvents, kind: str, tolerance_days: int) -> Evaluated:
     """Return what the marker of a kind finds beside the truth; a parcel without a true event had none."""
-    marked = (mowing if kind == Kind.mowing else grazing)(known.views, known.radar)
+    marked = MARKERS[kind](known.views, known.radar)
     n_parcels, place = len(known.parcel_ids), {one: nr for nr, one in enumerate(known.parcel_ids)}
     parcel = np.array([place.get(one, -1) for one in truth.parcel_ids], np.int64)
     views = ordered(known.views.parcel, known.views.days, known.views.ndvi, n_parcels)
@@ -107,10 +105,10 @@ def plain_falls(views: OrderedViews) -> tuple[NDArray[np.int64], NDArray[np.int6
     return views.parcel[1:][falls], ((views.day[1:] + views.day[:-1]) // 2)[falls]
 
 
-def _summary(known: EventSeries, result: Evaluated, kind: Kind, tolerance_days: int) -> Mapping[str, Any]:
+def _summary(known: EventSeries, result: Evaluated, kind: str, tolerance_days: int) -> Mapping[str, Any]:
     years = (known.last - known.first).astype(np.int64) // 365 + 1
     return {
-        "kind": str(kind),
+        "kind": kind,
         "tolerance_days": tolerance_days,
         **result.scores.as_json(),
         "parcels": len(known.parcel_ids),

@@ -6,7 +6,7 @@
     tsdir/N_s1_coh6_ts.csv    date (YYYYMMDDTHHMMSS), band (s1_coh6_VV, s1_coh6_VH), MEAN
 
 Optical rows are not masked: B04 and B08 are written beside NDVI, so that the reader masks cloud and shadow. The place of the parcels is not
-known, so relative_orbit holds the pass's time of day in steps of 5 minutes, which tells their three orbits apart. Backscatter is there only
+known, so relative_orbit holds the pass's time of day in steps of 5 minutes, which separates their three orbits. Backscatter is there only
 as the ratio of both directions, and is left out.
 Errors: EventTableError, one line.
 """
@@ -43,21 +43,27 @@ def convert_jrc_cbm(folder: Path, out: Path) -> tuple[int, int]:
 
 
 def _parcel(folder: Path, parcel: str) -> pd.DataFrame:
-    """Return the rows of one parcel."""
-    wide = {kind: _wide(folder / f"{parcel}_{kind}_ts.csv", names) for kind, names in BANDS.items()}
+    """Return the rows of one parcel; a kind of file may be missing, not all."""
+    paths = {kind: folder / f"{parcel}_{kind}_ts.csv" for kind in BANDS}
+    if not any(path.exists() for path in paths.values()):
+        raise EventTableError(
+            f"{folder}: no series of parcel {parcel} ({', '.join(one.name for one in paths.values())})"
+        )
+    wide = {kind: _wide(path, BANDS[kind]) for kind, path in paths.items()}
     optical = wide["s2"].join(wide["s2_idx"], how="outer").reset_index()
     radar = wide["s1_coh6"].reset_index()
     optical = optical.assign(date=pd.to_datetime(optical["date"]), sensor="S2", relative_orbit=None)
     passed = pd.to_datetime(radar["date"], format="%Y%m%dT%H%M%S")
-    orbit = (passed.dt.hour * 60 + passed.dt.minute) // 5
-    radar = radar.assign(date=passed, sensor="S1", relative_orbit=orbit)
-    rows = pd.concat([optical, radar], ignore_index=True).assign(parcel_id=parcel)
+    radar = radar.assign(date=passed, sensor="S1", relative_orbit=(passed.dt.hour * 60 + passed.dt.minute) // 5)
+    rows = pd.concat([one for one in (optical, radar) if len(one)], ignore_index=True).assign(parcel_id=parcel)
     rows["relative_orbit"] = rows["relative_orbit"].astype("Int64")
     return rows.assign(date=rows["date"].dt.normalize(), vv=float("nan"), vh=float("nan"))
 
 
 def _wide(path: Path, names: dict[str, str]) -> pd.DataFrame:
-    """Return a column for each band, a row for each date."""
+    """Return a column for each band, a row for each date; no rows where there is no file."""
+    if not path.exists():
+        return pd.DataFrame(columns=list(names.values()), index=pd.Index([], name="date"), dtype="float64")
     long = _read(path, ("date", "band", "MEAN"))
     long = long[long["band"].isin(list(names))]
     return long.pivot_table(index="date", columns="band", values="MEAN").rename(columns=names)

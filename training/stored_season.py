@@ -16,6 +16,7 @@ from db.pixel_sets import has_pixel_sets
 from db.seasons import Season
 from db.sensors import S2_BANDS
 from db.series import s1_series, s2_series
+from models.classifier.cross_fitted import cells
 from models.classifier.network import ModalityConfig
 from models.classifier.normalisation import Observations
 from monitor.features import geometry, means, observations, sensor_of, split_modalities
@@ -25,7 +26,6 @@ S2_INDICES: Final = ("NDVI", "NDVI_SD", "NBR2", "BSI", "S2WI")
 RADAR: Final = ("s1a", "s1d", "s1")
 BLOCK_M: Final = 1500.0
 """Side of a spatial block: neighbouring fields share soil, weather and cloud, so they must not be split."""
-METRES_PER_DEGREE: Final = 111_320.0
 
 
 class NothingToLearn(UserError):
@@ -149,11 +149,7 @@ def modality(name: str, rows: NDArray[np.void], pixels: int, has_sets: bool) -> 
 
 def blocks(lon: ArrayLike, lat: ArrayLike, side_m: float = BLOCK_M) -> NDArray[np.int64]:
     """Return (P,) numbers of square blocks of `side_m` around centroids in degrees (equirectangular: exact enough for a split)."""
-    x, y = np.asarray(lon, np.float64), np.asarray(lat, np.float64)
-    row = np.floor(y * METRES_PER_DEGREE / side_m).astype(np.int64)
-    # One scale for each degree of latitude, so that blocks of a row line up and regions far apart are square too.
-    column = np.floor(x * METRES_PER_DEGREE * np.cos(np.radians(np.round(y))) / side_m).astype(np.int64)
-    return np.unique(np.stack([row, column], 1), axis=0, return_inverse=True)[1].ravel()
+    return np.unique(cells(lon, lat, side_m), axis=0, return_inverse=True)[1].ravel()
 
 
 def hold_out(block_of: NDArray[np.int64], labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:

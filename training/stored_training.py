@@ -1,5 +1,6 @@
 """Training on a stored season, with progress for a person; the model is registered."""
 
+import shutil
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,12 +8,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from db import registry
+from db import registry, work
 from db.connect import Connection, engine
 from db.parcels import Parcel
 from db.seasons import Season, season_by_name
 from devstack.addresses import resolve_dsn
 from models.checkpoint import Checkpoint
+from models.classifier.fitting import Epoch
 from models.ndvi.gap_filler import GapModel
 from models.ndvi.inputs import TrainingDataError
 from models.ndvi.published.reconstruction import NdviTrainingConfig, SarToNdvi
@@ -20,6 +22,7 @@ from models.ndvi.training import GAPS_DAYS, GapTrainingConfig
 from models.ndvi.views import MODES
 from terminal.output import console, plain, progress, table
 from training import season_models, stored_season
+from training.cross_fitting import CrossFit, cross_fitted, is_allowed
 from training.stored_season import TrainingData
 
 
@@ -38,14 +41,21 @@ class Asked:
     device: str
     """cpu or cuda."""
 
-    def load(self, connection: Connection, label_of: Callable[[Parcel], str | None], **choices: int) -> TrainingData:
-        """Return the parcels of at least the asked area, as known now; `choices` are those of `stored_season.load`."""
+    def load(
+        self,
+        connection: Connection,
+        label_of: Callable[[Parcel], str | None],
+        as_known_at: datetime | None = None,
+        **choices: int,
+    ) -> TrainingData:
+        """Return the parcels of at least the asked area, as known then (None: now); `choices` are those of `stored_season.load`."""
 
         def label(parcel: Parcel) -> str | None:
             return label_of(parcel) if (parcel.area_ha or 0) >= self.min_area_ha else None
 
         season = season_by_name(connection, self.season)
-        return stored_season.load(connection, season, self.collection, datetime.now(UTC), label_of=label, **choices)
+        then = as_known_at or datetime.now(UTC)
+        return stored_season.load(connection, season, self.collection, then, label_of=label, **choices)
 
 
 def train_classifier(asked: Asked, min_parcels: int, epochs: int | None) -> None:
@@ -66,6 +76,41 @@ def train_classifier(asked: Asked, min_parcels: int, epochs: int | None) -> None
         checkpoint = model.to_checkpoint()
         _registered(connection, "classifier", checkpoint, model.scores, asked.out)
     _print_scores(model.scores, data.season)
+
+
+def train_cross_fitted(asked: Asked, min_parcels: int, how: CrossFit, activate_if: str | None) -> None:
+    """Train a classifier of the running season's own declarations, of which no parcel is answered by what it taught.
+
+    Args:
+        activate_if: scores that let it watch the season at once, such as "accuracy>=0.8"; None: activated by hand.
+    """
+    is_allowed(activate_if, {})  # a rule that cannot be read is refused before hours of training
+    root = asked.out / f"cross-fitting-{asked.collection}-{asked.season}"
+    of_season = {"season": asked.season, "collection": asked.collection, "min_area_ha": asked.min_area_ha}
+    with engine(resolve_dsn()).begin() as connection:
+        then = how.as_known_at(root, datetime.now(UTC), min_parcels=min_parcels, **of_season)
+        data = asked.load(connection, lambda parcel: parcel.crop_name, then, min_parcels=min_parcels)
+        console.print(f"{len(data.labels)} parcels of {len(data.classes)} crops, as known at {then:%Y-%m-%d %H:%M} UTC")
+        with progress("training") as steps:
+
+            def report(fold: str, epoch: Epoch) -> None:
+                done = (int(fold.removeprefix("fold-")) - 1) * epoch.rounds + epoch.round - 1
+                total = how.folds * epoch.rounds * epoch.of
+                steps.to(done * epoch.of + epoch.number, total, f"epochs, {fold}, loss {epoch.loss:.3f}")
+
+            model = cross_fitted(data, how, root, report)
+        key = _registered(connection, "classifier", model.to_checkpoint(), model.scores, asked.out)
+        shutil.rmtree(root)
+        _print_scores(model.scores, data.season)
+        if is_allowed(activate_if, model.scores):
+            now = datetime.now(UTC)
+            registry.activate(connection, data.season.season_key, asked.collection, key, now)
+            n = work.mark_season(connection, data.season.season_key, asked.collection, "classifier", now)
+            console.print(
+                plain(f"{activate_if} holds: it watches {asked.collection} in {asked.season}; {n} parcels rebuilt")
+            )
+        else:
+            console.print("`parcelwatch models activate` lets it watch")
 
 
 def train_ndvi(asked: Asked, model_name: str, config_file: Path | None) -> None:
@@ -102,10 +147,11 @@ def _ndvi_choices(model: str, file: Path | None, seed: int) -> GapTrainingConfig
 
 def _registered(
     connection: Connection, task: registry.Task, checkpoint: Checkpoint, scores: Mapping[str, Any], out: Path
-) -> None:
+) -> int:
     folder = out / checkpoint.model[:12]
     key = season_models.save(connection, task, checkpoint, folder, datetime.now(UTC))
     console.print(f"model {key} ({checkpoint.model[:12]}) on held-out blocks: {scores_in_short(scores)}; in {folder}")
+    return key
 
 
 def _left_out(parcels_of: Mapping[str, int], min_parcels: int) -> str:

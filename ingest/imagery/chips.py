@@ -218,7 +218,10 @@ def _patterned(
         return plane.repeat(zoom, axis=0).repeat(zoom, axis=1)
 
     picture: NDArray[np.uint8] = zoomed(colours)
-    down, right = np.indices(picture.shape[:2])
+    has_cloud = is_cloudy is not None and is_cloudy.any()
+    if is_there.all() and not has_cloud:
+        return picture
+    down, right = np.ogrid[: picture.shape[0], : picture.shape[1]]
     if is_cloudy is not None:
         cloud = zoomed(is_cloudy)
         picture[cloud & ((down + right) % 8 == 0)] = 0
@@ -256,5 +259,5 @@ def _bar(picture: Image.Image, metres: float) -> int:
 def _png(picture: Image.Image) -> bytes:
     """Return the picture as PNG without any text or time in it."""
     file = io.BytesIO()
-    picture.save(file, "PNG", optimize=True)
+    picture.save(file, "PNG", compress_level=6)  # 9 takes ten times as long for 3 % (measured)
     return file.getvalue()

@@ -15,7 +15,7 @@ from db.chips import NO_RASTER, CutFor, NewChip, Source
 from db.connect import Engine
 from db.keys import Scene as StoredScene
 from ingest.errors import IngestError
-from ingest.imagery.chips import BANDS, OF_SENSOR, NoChip, draw, frame
+from ingest.imagery.chips import BANDS, OF_SENSOR, Chip, NoChip, draw, frame
 from ingest.imagery.errors import SceneError
 from ingest.imagery.index import CHUNK
 from ingest.imagery.parcels import Parcels
@@ -95,27 +95,33 @@ def cut_chips(opened: Opened, asked: Sequence[Asked], settings: ImagerySettings)
                 assert outline is not None
                 values = {name: raster.window(at.row, at.column, at.side, at.step) for name, raster in rasters.items()}
                 for composite in OF_SENSOR[scene.sensor]:
-                    chip = draw(composite, values, bands, outline, at, grid)
-                    made.append(
-                        NewChip(
-                            one.parcel_key,
-                            one.revision,
-                            composite,
-                            one.cut_for,
-                            image=chip.image,
-                            sha256=chip.sha256,
-                            crs=chip.crs,
-                            left_m=chip.left_m,
-                            top_m=chip.top_m,
-                            pixel_m=chip.pixel_m,
-                            width=chip.width,
-                            bar_m=chip.bar_m,
-                            stretch=chip.stretch,
-                        )
-                    )
+                    made.append(_row(one, draw(composite, values, bands, outline, at, grid)))
             except NoChip as error:
                 made += _without([one], opened, str(error))
+            except SceneError:
+                raise
+            except Exception as error:  # a shape that nobody foresaw: the other parcels and the observations count
+                log.warning("parcel %d, scene %s: no picture", one.parcel_key, scene.scene_id, exc_info=error)
+                made += _without([one], opened, f"it could not be drawn ({type(error).__name__})")
     return made
+
+
+def _row(asked: Asked, chip: Chip) -> NewChip:
+    return NewChip(
+        asked.parcel_key,
+        asked.revision,
+        chip.composite,
+        asked.cut_for,
+        image=chip.image,
+        sha256=chip.sha256,
+        crs=chip.crs,
+        left_m=chip.left_m,
+        top_m=chip.top_m,
+        pixel_m=chip.pixel_m,
+        width=chip.width,
+        bar_m=chip.bar_m,
+        stretch=chip.stretch,
+    )
 
 
 def _in_order(outlines: Sequence[BaseGeometry | None]) -> list[int]:

@@ -20,6 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from models.classifier.label_noise import as_labelled
+
 # The temperature is kept within these: outside, the held-out set is too small to mean anything.
 BOUNDS = (0.25, 8.0)
 # Weight of (log T)^2 and of its squared change from knot to knot, in samples' cross entropy; chosen because one block of
@@ -55,12 +57,18 @@ class Temperature:
 
 
 def fit_temperature(
-    logits: NDArray[Any], day: NDArray[Any], labels: NDArray[Any], knots: Sequence[float]
+    logits: NDArray[Any],
+    day: NDArray[Any],
+    labels: NDArray[Any],
+    knots: Sequence[float],
+    confusion: NDArray[np.float32] | None = None,
 ) -> Temperature:
     """Return the temperature that minimises the held-out cross entropy, shrunk a little to 1.
 
     Args:
         knots: days, ascending, at which T is free.
+        confusion: (K, K) of labels of which some are wrong (models.classifier.label_noise): without it T would grow until
+            the classifier is as unsure of the crop as of its label.
 
     Raises:
         ValueError: no sample or no knot.
@@ -69,6 +77,7 @@ def fit_temperature(
         raise ValueError("a temperature needs held-out samples and at least one knot")
     inside = torch.from_numpy(_interpolation(np.asarray(day, np.float64), np.asarray(knots, np.float64)))
     plain, target = torch.from_numpy(np.asarray(logits, np.float64)), torch.from_numpy(np.asarray(labels, np.int64))
+    wrong = None if confusion is None else torch.from_numpy(np.asarray(confusion, np.float64))
     log_t = torch.zeros(len(knots), dtype=torch.float64, requires_grad=True)
     rigidity = RIGIDITY / len(labels)
     optimiser = torch.optim.LBFGS([log_t], max_iter=100, line_search_fn="strong_wolfe")
@@ -76,7 +85,8 @@ def fit_temperature(
     def closure() -> torch.Tensor:
         optimiser.zero_grad()
         stiff = log_t.square().mean() + log_t.diff().square().sum()
-        loss = functional.cross_entropy(plain / (inside @ log_t.exp())[:, None], target) + rigidity * stiff
+        scaled = plain / (inside @ log_t.exp())[:, None]
+        loss = functional.cross_entropy(as_labelled(scaled, wrong), target) + rigidity * stiff
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 

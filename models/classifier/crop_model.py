@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from models.checkpoint import Checkpoint, CheckpointError, pack, unpack
 from models.classifier.attention_state import State
@@ -55,9 +55,21 @@ class CropModel:
         """Parcels in physical units as the network takes them."""
         return self.normaliser.batch(observations, geometry)
 
+    def fold_of(self, lon: ArrayLike, lat: ArrayLike) -> NDArray[np.int64] | None:  # noqa: ARG002 (all are answered alike)
+        """Return (P,) which of several models answers parcels with these centroids, None where there is one."""
+        return None
+
     @torch.no_grad()
-    def encode(self, batch: Batch, states: Mapping[str, State] | None = None) -> dict[str, State]:
+    def encode(
+        self,
+        batch: Batch,
+        states: Mapping[str, State] | None = None,
+        fold: NDArray[np.int64] | None = None,  # noqa: ARG002
+    ) -> dict[str, State]:
         """Return the parcels' states with the batch's observations folded in.
+
+        Args:
+            fold: (P,) that of each parcel, which counts where there are several models (`fold_of`).
 
         Raises:
             ConfigError: states are given to a network that cannot stream (`config.is_streaming`).
@@ -65,8 +77,13 @@ class CropModel:
         return self.network.encode(batch, states)
 
     @torch.no_grad()
-    def posteriors(self, states: Mapping[str, State], newest_day: NDArray[Any]) -> NDArray[np.float32]:
-        """Calibrated class probabilities (P, K); newest_day (P,): that of each parcel's newest observation."""
+    def posteriors(
+        self,
+        states: Mapping[str, State],
+        newest_day: NDArray[Any],
+        fold: NDArray[np.int64] | None = None,  # noqa: ARG002
+    ) -> NDArray[np.float32]:
+        """Calibrated class probabilities (P, K); newest_day (P,): that of each parcel's newest observation, fold as `encode`."""
         return self.temperature.probabilities(self.network.decode(states).cpu().numpy(), newest_day)
 
     @property

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
+from models.classifier.label_noise import as_labelled, confusion_of
 from models.classifier.network import Output, PseLtae
 from models.classifier.packed_series import Batch
 from models.classifier.sampling import PackedParcels, Thinning, ahead, moved, sample
@@ -57,6 +58,8 @@ class TrainingConfig:
     validate_every: int = 5
     """Epochs from one validation to the next."""
     seed: int = 0
+    wrong_labels: float = 0.0
+    """Share of the labels that are expected to be wrong; loss and temperature allow for them (models.classifier.label_noise)."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,10 @@ class Fitting:
         self.network, self.training, self.session = network, training, session
         self.parcels, self.members, self.target = parcels, members, target.to(session.device)
         learnt = self.target[members.to(session.device)]
-        self.weight = class_weight(learnt, len(network.config.classes), training.balance)
+        classes, share = len(network.config.classes), training.wrong_labels
+        self.weight = class_weight(learnt, classes, training.balance)
+        wrong = confusion_of(learnt.cpu().numpy(), classes, share) if share > 0 else None
+        self.confusion = None if wrong is None else torch.from_numpy(wrong).to(session.device)
         self.steps = -(-len(members) // training.batch)
         self.optimiser = torch.optim.Adam(network.parameters(), training.learning_rate, fused=True)
         self.schedule = _schedule(self.optimiser, training, self.steps)
@@ -182,7 +188,7 @@ class Fitting:
         batches = self._batches()
         is_far = self.parcels.device.type != self.session.device.type
         for batch, target in ahead(batches) if is_far else batches:
-            loss = loss_of(self.shared(batch), target, self.weight, self.training.auxiliary_weight)
+            loss = loss_of(self.shared(batch), target, self.weight, self.training.auxiliary_weight, self.confusion)
             self.optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimiser.step()
@@ -210,14 +216,20 @@ class Fitting:
         return int(np.random.SeedSequence([self.training.seed, self.epoch, rank, what]).generate_state(1)[0])
 
 
-def loss_of(output: Output, target: Tensor, weight: Tensor, auxiliary_weight: float) -> Tensor:
-    """Cross entropy of the fused logits and, over parcels that have the modality, of each modality's."""
-    loss = functional.cross_entropy(output.logits, target, weight)
+def loss_of(
+    output: Output, target: Tensor, weight: Tensor, auxiliary_weight: float, confusion: Tensor | None = None
+) -> Tensor:
+    """Cross entropy of the fused logits and, over parcels that have the modality, of each modality's.
+
+    Args:
+        confusion: (K, K) of labels of which some are wrong; None: all are right.
+    """
+    loss = functional.cross_entropy(as_labelled(output.logits, confusion), target, weight)
     if auxiliary_weight == 0:
         return loss
     for name, logits in output.auxiliary.items():
         seen = output.is_seen[name]
-        each = functional.cross_entropy(logits, target, weight, reduction="none") * seen
+        each = functional.cross_entropy(as_labelled(logits, confusion), target, weight, reduction="none") * seen
         loss = loss + auxiliary_weight * each.sum() / (weight[target] * seen).sum().clamp(min=1e-6)
     return loss
 

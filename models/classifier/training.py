@@ -24,6 +24,7 @@ from models.classifier.calibration import Temperature, expected_calibration_erro
 from models.classifier.crop_model import CropModel
 from models.classifier.fitting import Epoch, Fitting, Session, State
 from models.classifier.fitting import TrainingConfig as TrainingConfig
+from models.classifier.label_noise import confusion_of
 from models.classifier.network import ClassifierConfig, PseLtae
 from models.classifier.normalisation import Normaliser, Observations
 from models.classifier.sampling import PackedParcels
@@ -45,6 +46,8 @@ class Inputs:
     """(P, 4) perimeter m, area m2, perimeter / area, fill."""
     labels: NDArray[np.int64]
     """(P,) index into the classes; ignored outside the masks of a training."""
+    normaliser: Normaliser | None = None
+    """The standardisation to take; None: that of the training parcels."""
 
 
 # More than six: the arrays of a training set as a caller has them; `train_calibrated` takes them as `inputs`.
@@ -130,19 +133,24 @@ def train_calibrated(
             answers.append(said)
     labels = np.concatenate([inputs.labels[one] for one in held_out]) if held_out else np.zeros(0, np.int64)
     joined = Predictions.joined(answers) if answers and session.is_first else None
-    temperature, scores = calibrated(joined, labels, training.evaluation_days)
+    temperature, scores = calibrated(joined, labels, training.evaluation_days, training.wrong_labels)
     return CropModel(network, normaliser, temperature, scores)
 
 
 def calibrated(
-    answers: Predictions | None, labels: NDArray[np.int64], days: tuple[float, ...]
+    answers: Predictions | None, labels: NDArray[np.int64], days: tuple[float, ...], wrong_labels: float = 0.0
 ) -> tuple[Temperature, dict[str, Any]]:
-    """Return the temperature, and scores at each of the days, of answers for parcels that the networks did not see."""
+    """Return the temperature, and scores at each of the days, of answers for parcels that the networks did not see.
+
+    Args:
+        wrong_labels: share of the labels that are expected to be wrong.
+    """
     if answers is None or not len(labels):
         return Temperature(), {}
     k = answers.logits.shape[-1]
+    confusion = confusion_of(labels, k, wrong_labels) if wrong_labels > 0 else None
     temperature = fit_temperature(
-        answers.logits.reshape(-1, k), answers.newest.ravel(), np.tile(labels, len(days)), sorted(set(days))
+        answers.logits.reshape(-1, k), answers.newest.ravel(), np.tile(labels, len(days)), sorted(set(days)), confusion
     )
     return temperature, {
         "parcels": len(labels),
@@ -162,7 +170,7 @@ def standardised(config: ClassifierConfig, inputs: Inputs, is_training: Mask) ->
     wanted = {one.name: inputs.observations[one.name] for one in config.modalities}
     per_orbit = [one.name for one in config.modalities if one.is_per_orbit]
     anomalies = [one.name for one in config.modalities if one.has_anomalies]
-    normaliser = Normaliser.fit(wanted, inputs.geometry, is_training, per_orbit, anomalies)
+    normaliser = inputs.normaliser or Normaliser.fit(wanted, inputs.geometry, is_training, per_orbit, anomalies)
     return normaliser, PackedParcels.of(normaliser, wanted, inputs.geometry)
 
 

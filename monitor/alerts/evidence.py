@@ -96,6 +96,13 @@ def _established(evidence: Mapping[str, Any]) -> str:
     return f"a crop was to be established by {evidence['until']}; clear views: {_views(evidence)}"
 
 
+def _cuts(evidence: Mapping[str, Any]) -> str:
+    cuts = "; ".join(
+        f"between {one['begin']} and {one['end']}, confidence {percent(one['confidence'])}" for one in evidence["cuts"]
+    )
+    return f"cuts from {evidence['from']} to {evidence['until']}: {cuts or 'none'}; clear views: {_views(evidence)}"
+
+
 def _views(evidence: Mapping[str, Any]) -> str:
     return "; ".join(f"{day} NDVI {ndvi:.2f}" for day, ndvi in evidence.get("clear_views", [])) or "none"
 
@@ -112,5 +119,7 @@ OBLIGATIONS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "not_ploughed": _bare,
     "cover_days": _days_of_cover,
     "established_by": _established,
+    "mown": _cuts,
+    "not_mown": _cuts,
 }
 """The evidence of each kind of obligation in words."""

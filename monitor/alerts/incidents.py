@@ -5,7 +5,7 @@ from typing import Final
 from db.incidents import Closeness
 
 INCIDENT: Final = Closeness(
-    rules=("early_loss", "no_emergence"),  # losses; another crop than declared is never the weather's
+    rules=("early_loss", "no_emergence", "flooding"),  # losses; another crop than declared is never the weather's
     distance_m=1000.0,  # chosen because about a hundred fields lie that near, and a swath of hail is wider
     n_near=5,  # alerts within that distance, its own counted: one in a hundred by chance gives one or two
     n_alerts=10,  # chosen because fewer are inspected one by one as quickly

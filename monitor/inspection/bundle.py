@@ -15,9 +15,11 @@ from typing import Any, Final
 from db import bundle as store
 from db import chips, history
 from db.alerts import LogRow, alert_log
+from db.bundle import AlertParcel
 from db.chips import ChipRow, Wanted
 from db.connect import Connection
 from db.history import AlertFilter, HistoryRow, KnownAlertRow
+from db.policies import in_force
 from monitor.alerts import evidence
 from monitor.alerts.lifecycle import named, named_decision
 from monitor.alerts.settings import RuleSettings
@@ -28,12 +30,22 @@ RULE_TITLES: Final[Mapping[str, str]] = {
     "crop_mismatch": "another crop than declared",
     "no_emergence": "no crop came up",
     "early_loss": "the crop was lost early",
+    "flooding": "water stood on the parcel",
+    "covered": "no plants where they were to be",
+    "not_ploughed": "grassland that was ploughed",
+    "cover_days": "too few days of plant cover",
+    "established_by": "no crop by the deadline",
 }
-"""Rules as a stranger would call them."""
+"""Rules, and kinds of a policy's obligations, as a stranger would call them."""
 RULE_WORDS: Final[Mapping[str, str]] = {
     "crop_mismatch": "From what satellites saw of this parcel in the season, the declared crop is unlikely and another one likely.",
     "no_emergence": "The declared crop has come up on the parcels around; on this one the satellites still see bare ground.",
     "early_loss": "The plants on this parcel disappeared while the same crop still stood on the parcels around.",
+    "flooding": "Satellites saw water on this parcel.",
+    "covered": "Plants were to cover this parcel; satellites saw bare soil.",
+    "not_ploughed": "This grassland was not to be ploughed; satellites saw bare soil.",
+    "cover_days": "Plants were to cover this parcel for a number of days; satellites saw them on too few.",
+    "established_by": "A crop was to stand on this parcel by a date; satellites did not see one.",
 }
 THRESHOLDS_OF: Final[Mapping[str, tuple[str, ...]]] = {
     "crop_mismatch": ("mismatch_",),
@@ -89,7 +101,7 @@ def gather(connection: Connection, alert_key: int, as_known_at: datetime | None)
         "log": [_entry(alert.rule, one) for one in log],
         "evidence": alert.evidence,
         "thresholds": thresholds(alert.rule, alert.evidence),
-        "versions": _versions(connection, its.parcel_key, alert.rule, rows, at),
+        "versions": _versions(connection, its, alert.rule, rows, at),
         "pictures": _pictures(connection, its.parcel_key, alert_key, wanted, at),
         **_series(connection, rows),
     }
@@ -110,21 +122,31 @@ def time(at: datetime) -> str:
 def title(document: Mapping[str, Any]) -> str:
     """Return what the page is called."""
     alert = document["alert"]
-    return f"Alert {alert['alert']}: {RULE_TITLES.get(alert['rule'], alert['rule'].replace('_', ' '))}, parcel {alert['parcel']}"
+    rule = RULE_TITLES.get(_kind(alert["rule"], document["evidence"]), alert["rule"].replace("_", " "))
+    return f"Alert {alert['alert']}: {rule}, parcel {alert['parcel']}"
+
+
+def _kind(rule: str, found: Mapping[str, Any]) -> str:
+    """Return the rule, or the kind of a policy's obligation, by which sentences are found."""
+    return rule if rule in RULE_TITLES else str(found.get("kind"))
 
 
 def thresholds(rule: str, found: Mapping[str, Any]) -> dict[str, Any]:
     """Return the thresholds of a rule: those that its evidence states, else those that this version comes with."""
     if stated := found.get("thresholds"):
         return {"values": stated, "source": "stated by the evidence"}
-    names = THRESHOLDS_OF.get(rule, ())
-    values = {name: value for name, value in asdict(RuleSettings()).items() if name.startswith(names) and names}
+    names = THRESHOLDS_OF.get(rule)
+    if names is None:
+        return {"values": {}, "source": "what was asked stands in the evidence"}
+    values = {name: value for name, value in asdict(RuleSettings()).items() if name.startswith(names)}
     return {"values": values, "source": "as the program comes with them; the evidence does not state others"}
 
 
 def in_plain_words(row: KnownAlertRow) -> str:
     """Return what the alert means and how far it is settled, for who has never seen one."""
-    meaning = RULE_WORDS.get(row.rule, f"The rule {row.rule} found that the parcel departs from its declaration.")
+    meaning = RULE_WORDS.get(
+        _kind(row.rule, row.evidence), f"The rule {row.rule} found that the parcel departs from its declaration."
+    )
     if row.closed_at is not None:
         return f"{meaning} The alert was closed on {time(row.closed_at)[:10]}; the log below says why."
     if row.colour == "red":
@@ -170,13 +192,15 @@ def _entry(rule: str, row: LogRow) -> dict[str, Any]:
 
 
 def _versions(
-    connection: Connection, parcel_key: int, rule: str, rows: Sequence[HistoryRow], at: datetime
+    connection: Connection, its: AlertParcel, rule: str, rows: Sequence[HistoryRow], at: datetime
 ) -> dict[str, Any]:
-    finding = store.finding_known(connection, parcel_key, rule, at)
+    finding = store.finding_known(connection, its.parcel_key, rule, at)
+    policy = in_force(connection, its.season_key, its.collection, at)
     keys = {key for row in rows if (key := row.detail.get("model_key")) is not None}
     return {
         "rule": rule,
         "rule_version": finding.rule_version if finding else None,
+        "policy": {"name": policy.name, "version": policy.version, "sha256": policy.hash} if policy else None,
         "models": [{"task": one.task, "sha256": one.model_id} for one in store.named_models(connection, sorted(keys))],
     }
 

@@ -185,6 +185,8 @@ def _cut(document: Mapping[str, Any]) -> Table:
 def _versions(document: Mapping[str, Any]) -> Table:
     versions = document["versions"]
     rows = [["rule", text(f"{versions['rule']}, version {versions['rule_version'] or 'not recorded'}")]]
+    if policy := versions["policy"]:
+        rows.append([text(f"policy {policy['name']}, version {policy['version']}"), policy["sha256"]])
     rows += [[f"model: {one['task']}", one["sha256"]] for one in versions["models"]]
     rows.append(["this document, as JSON without this line", document["sha256"]])
     return Table("Versions and hashes", ("of", "version or SHA-256"), rows)

@@ -18,6 +18,7 @@ from models.checkpoint import Checkpoint
 from models.classifier import attention_state
 from models.classifier.attention_state import State
 from models.classifier.crop_model import CropModel
+from models.classifier.cross_fitted import classifier_of
 from monitor.features import geometry, packed, season_days, sensor_of, split_modalities
 
 
@@ -34,7 +35,7 @@ def posterior_course(
     Raises:
         CheckpointError: the model is no crop classifier that can be read.
     """
-    model = CropModel.from_checkpoint(Checkpoint(*registry.checkpoint(connection, model_key)))
+    model = classifier_of(Checkpoint(*registry.checkpoint(connection, model_key)))
     series = split_modalities(s2, s1)
     passes = np.unique(np.concatenate([series[one.name]["observed_at"] for one in model.config.modalities]))
     if len(passes) == 0:
@@ -45,8 +46,10 @@ def posterior_course(
         sets = pixel_sets(connection, sensor_of(one.name), rows) if one.pixels > 1 else None
         observed[one.name] = packed(one, rows, np.searchsorted(passes, rows["observed_at"]), starts_on, sets)
     shape = np.repeat(geometry([parcel.perimeter_m], [parcel.area_ha], [parcel.bbox_fill]), len(passes), axis=0)
-    states = {name: _running(state) for name, state in model.encode(model.batch(observed, shape)).items()}
-    probabilities = model.posteriors(states, season_days(passes, starts_on))
+    fold = model.fold_of(np.full(len(passes), parcel.lon or 0.0), np.full(len(passes), parcel.lat or 0.0))
+    each = model.encode(model.batch(observed, shape), fold=fold)
+    states = {name: _running(state) for name, state in each.items()}
+    probabilities = model.posteriors(states, season_days(passes, starts_on), fold)
     return [_row(to_utc(at), model, of_pass) for at, of_pass in zip(passes, probabilities, strict=True)]
 
 

@@ -27,7 +27,7 @@ FALL_NDVI: Final = 0.08
 STEP_SHARE: Final = 0.5
 """Share of the fall that one step between two views may make: with more it is a cut."""
 LEAST_VIEWS: Final = 4
-"""Views of an episode, its ends included: with fewer nobody can tell a slope from a step."""
+"""Views of an episode, its ends included: with fewer a slope is not distinguished from a step."""
 SEASON: Final = (100, 290)
 """Days of the year on which animals are out: mid April to mid October."""
 GREEN_NDVI: Final = 0.4
@@ -38,6 +38,8 @@ USES: Final = ("unknown", "unmanaged", "grazed", "mown", "mown and grazed")
 """How grass is used, as `grassland_use` returns it."""
 GROWN_NDVI: Final = 0.75
 """A sward that nobody takes grows above what stubble shows (Sen4CAP L4B), and then dies back by `FALL_NDVI` without growing again."""
+SURE: Final = 0.8
+"""Confidence that nothing was cut from which a sward is unmanaged: watched for four fifths of the season, at least."""
 _WIDEST: Final = 30
 """Views between the ends of an episode that are compared, at most: one every second day."""
 
@@ -153,7 +155,7 @@ def grassland_use(views: ClearViews, mown: Marked, grazed: Marked) -> Ints:
     seen = without_leaks(thinned(ordered(views.parcel, views.days, views.ndvi, views.n_parcels)))
     is_mown, is_grazed = mown.value > 0, grazed.value > 0  # NaN is neither
     use = np.where(is_mown, np.where(is_grazed, 4, 3), np.where(is_grazed, 2, 0))
-    is_watched = (mown.status == OK) & (grazed.status == OK)
+    is_watched = (mown.confidence >= SURE) & (grazed.status == OK)
     return np.where((use == 0) & is_watched & _dies_back_once(seen), 1, use)
 
 

@@ -31,28 +31,12 @@ from monitor.markers.form import (
     RadarViews,
 )
 from monitor.markers.optical_cuts import SEASON, STAND_NDVI, Falls, falls
-from monitor.markers.radar_steps import Series, series, steps
+from monitor.markers.radar_cuts import PAIR_DAYS, RADAR_MOST, RadarCuts, nothing, radar_cuts
 
 VERSION: Final = "1"
 """Stored with the events; raised when the marker decides otherwise on the same views."""
 CONFIDENCE: Final = 0.5
 """An event is at least as likely as not."""
-RADAR_MOST: Final = 0.5
-"""Confidence of radar alone, at most (Sen4CAP L4B)."""
-BACKSCATTER_MOST: Final = 0.2
-"""Of backscatter: rain changes it as much as a cut does (De Vroey et al. 2021); it supports and is never enough."""
-COHERENCE_RISE: Final = 0.05
-"""Least rise of coherence (Sen4CAP L4C)."""
-STEP_Z: Final = (1.0, 3.5)
-"""Steps in sd at which radar begins to count and says all that it can: at 3.5 noise alone gives 2 in 10,000."""
-RADAR_BIN: Final = 3
-"""Days in which radar is taken together: half of the time between two passes of an orbit."""
-COHERENCE_SPANS: Final = ((0, 6), (-8, 0), (8, 16))
-"""Bins from the first pair on, and those before and after with which they are compared: coherence stays higher for 24 to 36 days, most in
-the first pairs (Tamm et al. 2016), then falls as grass grows back. What stays high is autumn, or soil."""
-BACKSCATTER_SPANS: Final = ((0, 4), (-6, 0))
-COHERENCE_NOISE, BACKSCATTER_NOISE_DB = 0.03, 0.3
-"""Least sd of a parcel's mean coherence, and of VH - VV in dB: speckle of a field of about a hectare."""
 GAP_DAYS: Final = (10, 25)
 """Gaps between clear views at which radar alone begins to count and counts in full: a cut is seen for about 20 days (Sinergise)."""
 RADAR_SEASON: Final = (105, 273)
@@ -71,7 +55,6 @@ RADAR_DAYS: Final = 6
 """Days around an event of radar alone between which it lies: passes of an orbit are 6 or 12 days apart."""
 _BLOCK: Final = 256
 """Parcels at once, so that their days stay in the processor's cache."""
-_EPOCH: Final = np.datetime64(0, "D")
 
 
 @dataclass(frozen=True)
@@ -84,12 +67,7 @@ class _Grid:
     before: Ints
     """(P, D) column of the last clear view before a day, and of the first from it on; far outside where there is none."""
     after: Ints
-    coherence: Floats
-    rise: Floats
-    """(P, D) the rise of coherence in sd: of days on which it says all that it can, the highest is the event's."""
-    backscatter: Floats
-    is_radar: Bools
-    """(P, D) whether coherence watches the day."""
+    radar: RadarCuts
     may_stand: Bools
     """(P, D) whether the last clear view, if any, shows a stand, and the day is one on which radar alone may find a cut."""
 
@@ -97,7 +75,7 @@ class _Grid:
     def fused(self) -> Floats:
         """Return (P, D) the confidence that grass was cut on a day."""
         gap = self.after - self.before
-        radar = np.minimum(1 - (1 - self.coherence) * (1 - self.backscatter), RADAR_MOST)
+        radar = np.minimum(1 - (1 - self.radar.coherence) * (1 - self.radar.backscatter), RADAR_MOST)
         low, full = GAP_DAYS
         weight = np.clip(np.maximum((gap - low) / (full - low) * self.may_stand, self.optical / 0.1), 0, 1)
         return np.asarray(1 - (1 - self.optical) * (1 - weight * radar))
@@ -148,14 +126,19 @@ def mowing(views: ClearViews, radar: RadarViews | None = None, applies: Bools | 
 def _sorted(radar: RadarViews | None) -> RadarViews | None:
     if radar is None or not len(radar.parcel):
         return None
+    if np.isnat(radar.days).any():
+        return _sorted(radar.only(~np.isnat(radar.days)))
     is_sorted = (radar.parcel[1:] >= radar.parcel[:-1]).all()
     return radar if is_sorted else radar.only(np.argsort(radar.parcel, kind="stable"))
 
 
 def _span(views: OrderedViews, radar: RadarViews | None) -> tuple[int, int]:
-    """Return the first day of the grid, since 1970, and the number of its days."""
+    """Return the first day of the grid, since 1970, and the number of its days: a pair of passes also covers the days between."""
     days = views.day if radar is None else np.concatenate([views.day, radar.days.astype("M8[D]").astype(np.int64)])
-    return (int(days.min()), int(days.max() - days.min()) + 1) if len(days) else (0, 1)
+    if not len(days):
+        return 0, 1
+    first = int(days.min()) - PAIR_DAYS
+    return first, int(days.max()) - first + 1
 
 
 def _views_of(views: OrderedViews, block: slice) -> OrderedViews:
@@ -178,28 +161,9 @@ def _grid(views: OrderedViews, radar: RadarViews | None, first: int, n_days: int
     shape = (views.n_parcels, n_days)
     fall = falls(views, noise(views))
     optical, which = _by_day(fall, first, shape)
-    nothing: Floats = np.zeros(shape)
-    rise = backscatter = is_radar = nothing
-    if radar is not None:
-        day = radar.days.astype("M8[D]").astype(np.int64)
-        bins = day // RADAR_BIN - first // RADAR_BIN  # by the calendar, so that no bin depends on the batch
-        binned = (shape[0], (first + n_days - 1) // RADAR_BIN - first // RADAR_BIN + 1)
-        offset = first % RADAR_BIN
-        rise, is_radar, backscatter = (
-            np.repeat(one, RADAR_BIN, axis=1)[:, offset : offset + n_days]
-            for one in (*_rise(radar, bins, binned), _ratio(radar, bins, binned))
-        )
+    seen = nothing(shape) if radar is None else radar_cuts(radar, first, shape)
     before, after, may_stand = _between(views, first, shape)
-    coherence = RADAR_MOST * _counts(rise)
-    return _Grid(optical, which, before, after, coherence, rise, backscatter, is_radar > 0, may_stand), fall
-
-
-def _ratio(radar: RadarViews, bins: Ints, shape: tuple[int, int]) -> Floats:
-    """Return (P, D) the confidence of a cut by the fall of VH against VV."""
-    of = series(radar.parcel, bins, radar.orbit, radar.vh_db - radar.vv_db)
-    one, before = BACKSCATTER_SPANS
-    (step,) = steps(of, shape, one, [before], BACKSCATTER_NOISE_DB)
-    return BACKSCATTER_MOST * _counts(-step.z)
+    return _Grid(optical, which, before, after, seen, may_stand), fall
 
 
 def _by_day(fall: Falls, first: int, shape: tuple[int, int]) -> tuple[Floats, Ints]:
@@ -239,45 +203,10 @@ def _of_year(first: int, n_days: int) -> Ints:
     return np.asarray((day - day.astype("M8[Y]")).astype(np.int64) + 1)
 
 
-def _rise(radar: RadarViews, bins: Ints, shape: tuple[int, int]) -> tuple[Floats, Floats]:
-    """Return (P, D) the rise of coherence that a cut on a day would cause, in sd, and 1 where coherence watches the day."""
-    channels = np.stack([radar.coherence_vv, radar.coherence_vh])
-    seen = np.isfinite(channels)
-    mean = np.where(seen, channels, 0).sum(axis=0) / np.where(seen.any(axis=0), seen.sum(axis=0), np.nan)
-    # Both polarisations see the same scatterers, at levels of their own: a mean of two is not compared with one alone.
-    of = series(radar.parcel, bins, 4 * radar.orbit + 2 * seen[0] + seen[1], mean)
-    one, before, after = COHERENCE_SPANS
-    step, fall = steps(of, shape, one, [before, after], COHERENCE_NOISE)
-    z = np.where(fall.size < 0, 0, step.z)
-    days = _pair_bins(of, shape[0])
-    return _earlier(z * (step.size >= COHERENCE_RISE), days), _earlier(np.isfinite(step.size) * 1.0, days)
-
-
-def _pair_bins(of: Series, n_parcels: int) -> Ints:
-    """Return (P,) bins between the passes of a pair: of 12 days where no orbit is seen more often, else of 6."""
-    same = (of.parcel[1:] == of.parcel[:-1]) & (of.slot[1:] == of.slot[:-1]) & (of.day[1:] > of.day[:-1])
-    spacing = np.full(n_parcels, 10**6)
-    np.minimum.at(spacing, of.parcel[1:][same], np.diff(of.day)[same])
-    return np.where(spacing == 12 // RADAR_BIN, 12, 6) // RADAR_BIN
-
-
-def _earlier(of: Floats, bins: Ints) -> Floats:
-    """Return (P, D) moved to earlier bins: the first pair whose two passes follow a cut is dated so many after it."""
-    moved = np.zeros_like(of)
-    for n in np.unique(bins):
-        moved[bins == n, :-n] = of[bins == n, n:]
-    return moved
-
-
-def _counts(z: Floats) -> Floats:
-    low, full = STEP_Z
-    return np.asarray(np.clip((z - low) / (full - low), 0, 1))
-
-
 def _watched(grid: _Grid, first: int) -> Floats:
     """Return (P,) the share of the season's days that views or coherence watch, from a parcel's first such day to its last."""
     of_year = _of_year(first, grid.after.shape[1])
-    sees = (grid.after - grid.before <= 2 * GAP_DAYS[1]) | grid.is_radar
+    sees = (grid.after - grid.before <= 2 * GAP_DAYS[1]) | grid.radar.is_watched
     in_season = (of_year >= SEASON[0]) & (of_year <= SEASON[1])
     since, until = (np.logical_or.accumulate(one, axis=1) for one in (sees, sees[:, ::-1]))
     of = in_season & since & until[:, ::-1]
@@ -286,7 +215,7 @@ def _watched(grid: _Grid, first: int) -> Floats:
 
 def _events(grid: _Grid, fused: Floats, fall: Falls, first: int, offset: int) -> Events:
     """Return the peaks of the fused confidence, the highest first, each clearing the days around it."""
-    left, day = fused + 1e-9 * np.clip(grid.rise, 0, 100), np.arange(fused.shape[1])
+    left, day = fused + 1e-9 * np.clip(grid.radar.rise, 0, 100), np.arange(fused.shape[1])
     rows, found, confidence = np.arange(len(left)), list[tuple[Ints, ...]](), list[Floats]()
     for _ in range(MOST_EVENTS * (1 + len(day) // 365)):
         at = left[rows].argmax(axis=1)
@@ -296,7 +225,7 @@ def _events(grid: _Grid, fused: Floats, fall: Falls, first: int, offset: int) ->
         if not len(rows):
             break
         begin, end, by_fall = _interval(grid, fall, rows, at, first)
-        by_coherence, by_backscatter = (of[rows, at] > SUPPORT for of in (grid.coherence, grid.backscatter))
+        by_coherence, by_backscatter = (of[rows, at] > SUPPORT for of in (grid.radar.coherence, grid.radar.backscatter))
         seen_by = OPTICAL * by_fall + COHERENCE * by_coherence + BACKSCATTER * by_backscatter
         found.append((rows + offset, begin + first, end + first, at + first, seen_by))
         confidence.append(best)

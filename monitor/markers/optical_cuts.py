@@ -1,11 +1,13 @@
 """Cuts as clear views show them: a fall between two views that neither the decline before nor after explains.
 
-    excess = (v_i - v_j) - (t_j - t_i) max(d_before, d_after)        d: NDVI a day lost over the 12 or 25 days beside, the lesser
+    excess = (v_i - v_j) - (t_j - t_i) max(0, d_before, d_after)     d: NDVI a day lost over the 12 or 25 days beside, the lesser;
+                                                                     0 where the sward grows back at once
     c      = 1 / (1 + exp(-1.7 (excess - 0.10) / (sqrt(2) s)))       s: noise of the parcel's views
 
-A cut falls from a stand to stubble within days and stays low: senescence, drought and grazing decline before and after, too; hidden
-cloud is gone on the next view; after a harvest or the plough nothing green is left. Falls are taken between neighbouring views and
-over 3, 6 and 10 days, because a field is mown in parts, swaths dry, and where views are dense no two neighbours show the whole.
+A cut falls from a stand to stubble within days and stays low. Senescence, drought and grazing decline before and after, too; hay ripens
+before its cut, but what only ripens does not grow back. Hidden cloud is gone on the next view; after a harvest or the plough nothing
+green is left. Falls are taken between neighbouring views and over 3, 6 and 10 days, because a field is mown in parts, swaths dry, and
+where views are dense no two neighbours show the whole.
 Source: fall, levels and interval of Sen4CAP L4B; residual from an undisturbed course as Schwieder et al. 2022 and Watzig et al. 2023.
 Shapes: (F,) falls of all parcels.
 """
@@ -35,6 +37,8 @@ SPANS: Final = (0, 3, 6, 10)
 """Days over which falls are taken; 0 stands for the next view, however late."""
 BESIDE_DAYS: Final = (12, 25)
 """Days over which the decline before and after is taken: less than the 3 weeks between two cuts at their closest, and about as long."""
+GROWS_BACK: Final = 0.005
+"""NDVI a day of a sward that grows back: 0.06 in 12 days, twice the noise of a view, and a third of what Sinergise's meadows do."""
 LEAST_SPAN: Final = 8
 """Days between two views that a decline needs: over fewer, noise is steeper than senescence."""
 MOST_SPAN: Final = 40
@@ -78,7 +82,8 @@ def falls(views: OrderedViews, sd: Floats | None = None) -> Falls:
     first, last = _pairs(views)
     v, t, parcel = views.ndvi, views.day, views.parcel[first]
     fall, gap = v[first] - v[last], t[last] - t[first]
-    decline = np.maximum(_decline(views, first, -1), _decline(views, last, 1))
+    before, after = _decline(views, first, -1), _decline(views, last, 1)
+    decline = np.where(after <= -GROWS_BACK, 0, np.maximum(0, np.maximum(before, after)))
     z = (fall - gap * decline - FALL_NDVI) / (np.sqrt(2) * sd[parcel])
     confidence = 1 / (1 + np.exp(-1.7 * np.clip(z, -20, 20)))
     confidence *= np.minimum(1, INTERVAL_DAYS / gap) * _confirmed(views, first, last)
@@ -103,7 +108,7 @@ def _pairs(views: OrderedViews) -> tuple[Ints, Ints]:
 
 
 def _decline(views: OrderedViews, at: Ints, side: int) -> Floats:
-    """Return (F,) the NDVI a day lost before (-1) or after (1) some views, the least of the spans; 0 where none is seen or it grows.
+    """Return (F,) the NDVI a day lost before (-1) or after (1) some views, the least of the spans; 0 where none is seen.
 
     A span ends at the view nearest to it that is at least 8 days away; where none is within it, at the next one further off.
     """
@@ -116,7 +121,7 @@ def _decline(views: OrderedViews, at: Ints, side: int) -> Floats:
         span = np.abs(views.day[other] - views.day[at])
         lost = side * (views.ndvi[at] - views.ndvi[other]) / np.maximum(span, 1)
         found = np.where((span >= LEAST_SPAN) & (span <= MOST_SPAN), np.minimum(found, lost), found)
-    return np.where(np.isfinite(found), np.maximum(found, 0), 0.0)
+    return np.where(np.isfinite(found), found, 0.0)
 
 
 def _confirmed(views: OrderedViews, first: Ints, last: Ints) -> Floats:

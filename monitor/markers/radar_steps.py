@@ -66,13 +66,12 @@ def steps(of: Series, shape: tuple[int, int], one: Span, others: Sequence[Span],
         for weights in (None, of.value)
     )
     total, weight = np.zeros((2, len(others), *shape))
-    n_one = _over(n, one)
-    mean_one = _over(x, one) / np.maximum(n_one, 1)
+    n_one, x_one = _over(n, one), _over(x, one)
     for nr, other in enumerate(others):
-        n_other = _over(n, other)
-        w = n_other * n_one / np.maximum(n_other + n_one, 1)
-        total[nr] = (w * (mean_one - _over(x, other) / np.maximum(n_other, 1))).sum(axis=0)
-        weight[nr] = w.sum(axis=0)
+        n_other, x_other = _over(n, other), _over(x, other)
+        share = 1 / np.maximum(n_one + n_other, 1)
+        total[nr] = ((x_one * n_other - x_other * n_one) * share).sum(axis=0)  # w_o step_o
+        weight[nr] = (n_one * n_other * share).sum(axis=0)
     sd = np.maximum(_noise(of, shape[0]), floor)[:, None]
     total /= 1e4
     size = np.where(weight > 0, total / np.where(weight > 0, weight, 1), np.nan)

@@ -50,7 +50,7 @@ def check(file: PolicyFile) -> None:
 @app.command()
 def example() -> None:
     """Print an example to begin with."""
-    typer.echo((files("monitor.policies") / "examples" / "winter-2025.toml").read_text(encoding="utf-8"), nl=False)
+    typer.echo((files("monitor.policies") / "examples" / "2025.toml").read_text(encoding="utf-8"), nl=False)
 
 
 @app.command()
@@ -88,9 +88,17 @@ def _of(parcels: Selection) -> str:
 
 def _words(one: Obligation) -> tuple[str, str, str]:
     """Return what is asked, what makes a parcel red and what yellow."""
-    level = LEVEL[one.kind] if one.ndvi is None else one.ndvi
     window = f"from {one.begin} to {one.until}"
     again = f"again at least {one.confirm_days} days later, with nothing else between"
+    if one.kind == "mown":
+        return (
+            f"a cut or grazing {window}, with {one.grace_days} days of grace",
+            "never: cuts are missed too",
+            "the sward grew up and died back once, and neither was seen",
+        )
+    if one.kind == "not_mown":
+        return f"no cut {window}", "a cut of confidence 0.9 or more lies within it", "a cut lies within it"
+    level = LEVEL[one.kind] if one.ndvi is None else one.ndvi
     if one.kind == "cover_days":
         return (
             f"{one.days} days of vegetation (NDVI from {level}) in one stretch {window}",

@@ -4,6 +4,8 @@
     cover_days      vegetation in one stretch of so many days in the window (catch crop)
     established_by  vegetation seen by the last day of the window (establishment deadline)
     not_ploughed    a green stand is not lost in the window (permanent grassland)
+    mown            a cut or grazing is seen in the window; what was not is yellow at most: cuts are missed too
+    not_mown        no cut is seen in the window (nesting, hay meadows)
 
 A run is a stretch of consecutive clear views that show the same. A departure is yellow at its first view and red once a view
 `confirm_days` later is of the same run; one contrary view between them ends the run, so that a single leaked cloud makes none red.
@@ -15,12 +17,13 @@ Shapes: P parcels with N clear views (`monitor.alerts.rules.ClearViews`).
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 
 from db.parcels import DeclaredParcels
-from monitor.alerts.neighbours import VEGETATION_NDVI, Bools, Days
+from monitor.alerts.neighbours import VEGETATION_NDVI, Bools, Days, Ints
 from monitor.alerts.rules import (
     GREEN,
     LOSS_NDVI,
@@ -35,6 +38,9 @@ from monitor.alerts.rules import (
     unseen,
 )
 from monitor.alerts.runs import Runs, longest_runs
+from monitor.markers.form import OK, Events, Marked, RadarViews
+from monitor.markers.grazing import USES, grassland_use, grazing
+from monitor.markers.mowing import mowing
 from monitor.policies.policy import Kind, Obligation, Policy, Selection
 
 LEVEL: Final[Mapping[Kind, float]] = {
@@ -46,6 +52,8 @@ LEVEL: Final[Mapping[Kind, float]] = {
 """NDVI that an obligation goes by where it names none (Sen4CAP L4C)."""
 GREEN_STAND_NDVI: Final = 0.50
 """A stand must have been this green before it can be lost: above half cover (as `RuleSettings.loss_from_ndvi`)."""
+SURE_CUT: Final = 0.9
+"""Confidence at which a cut is red: no single sensor's fall alone, or one that the next views confirm (chosen)."""
 LONGEST_GAP_DAYS: Final = 40
 """Views farther apart are no one stretch of cover: a crop can be sown and lost between (chosen as a fast catch crop's time)."""
 _DAY: Final = np.timedelta64(1, "D")
@@ -84,22 +92,40 @@ def _is_among(crop: tuple[str | None, str | None], codes: Sequence[str]) -> bool
     )
 
 
-def decide(policy: Policy, asked: Asked, views: ClearViews, today: Days) -> Iterator[Decisions]:
-    """Yield of each obligation of a policy whether P parcels meet it; the evidence names the policy.
+@dataclass(frozen=True)
+class Known:
+    """What is known of P parcels."""
 
-    Args:
-        policy: what is asked.
-        asked: the parcels.
-        views: their clear views, of any days.
-        today: (P,) the day of the newest observation of each, by either sensor; NaT where there is none.
-    """
+    views: ClearViews
+    """Of any days."""
+    radar: RadarViews
+    today: Days
+    """(P,) the day of the newest observation of each, by either sensor; NaT where there is none."""
+    is_grass: Bools | None = None
+    """(P,) of which cuts are looked for; None: of all."""
+
+    @cached_property
+    def cuts(self) -> Marked:
+        """Return what mowing is found, once for all obligations."""
+        views, radar, of = self.views, self.radar, self.is_grass
+        if of is None:
+            return mowing(views, radar)
+        some = of[views.parcel]
+        views = ClearViews(views.parcel[some], views.days[some], views.ndvi[some], views.n_parcels)
+        return mowing(views, radar.only(of[radar.parcel]), of)
+
+
+def decide(policy: Policy, asked: Asked, known: Known) -> Iterator[Decisions]:
+    """Yield of each obligation of a policy whether P parcels meet it; the evidence names the policy."""
     under = {"policy": policy.name, "policy_version": policy.version, "policy_sha256": policy.hash}
-    for obligation in policy.obligation:
-        decided = _KINDS[obligation.kind](obligation, views, today)
-        applies = asked.applies(obligation.parcels)
+    selected = [asked.applies(obligation.parcels) for obligation in policy.obligation]
+    of_grass = [of for of, one in zip(selected, policy.obligation, strict=True) if one.kind in ("mown", "not_mown")]
+    known = replace(known, is_grass=np.any(of_grass, axis=0)) if of_grass else known
+    for obligation, applies in zip(policy.obligation, selected, strict=True):
+        decided = _KINDS[obligation.kind](obligation, known, applies)
         not_asked = Case(~applies, NOT_EXECUTED, because("the obligation does not ask this of the parcel"))
         begins = np.datetime64(obligation.begin)
-        too_early = Case(~(today >= begins), NOT_EXECUTED, because(f"asked from {begins} on"))
+        too_early = Case(~(known.today >= begins), NOT_EXECUTED, because(f"asked from {begins} on"))
         cases = [not_asked, too_early, *(_named(case, under) for case in decided.cases)]
         yield Decisions(obligation.name, cases, decided.departed_on)
 
@@ -122,15 +148,17 @@ def _level(obligation: Obligation) -> float:
     return LEVEL[obligation.kind] if obligation.ndvi is None else obligation.ndvi
 
 
-def _covered(obligation: Obligation, views: ClearViews, _today: Days) -> Decisions:
+def _covered(obligation: Obligation, known: Known, _applies: Bools) -> Decisions:
     """Decide whether the soil was left bare in the window."""
+    views = known.views
     inside = _window(obligation, views)
     bare = inside & (views.ndvi < _level(obligation))
     return _of_bare_runs(obligation, views, inside, bare)
 
 
-def _not_ploughed(obligation: Obligation, views: ClearViews, _today: Days) -> Decisions:
+def _not_ploughed(obligation: Obligation, known: Known, _applies: Bools) -> Decisions:
     """Decide whether a stand that was green before was lost in the window."""
+    views = known.views
     inside = _window(obligation, views)
     green = np.cumsum(views.ndvi >= GREEN_STAND_NDVI)
     begins = np.searchsorted(views.parcel, np.arange(views.n_parcels))
@@ -161,8 +189,9 @@ def _of_bare_runs(obligation: Obligation, views: ClearViews, inside: Bools, bare
     )
 
 
-def _cover_days(obligation: Obligation, views: ClearViews, today: Days) -> Decisions:
+def _cover_days(obligation: Obligation, known: Known, _applies: Bools) -> Decisions:
     """Decide whether a stretch of cover was seen, can still come, or cannot be any more."""
+    views, today = known.views, known.today
     inside, needed = _window(obligation, views), obligation.days
     begin, until = np.datetime64(obligation.begin), np.datetime64(obligation.until)
     vegetated = inside & (views.ndvi >= _level(obligation))
@@ -212,8 +241,9 @@ def _cover_days(obligation: Obligation, views: ClearViews, today: Days) -> Decis
     )
 
 
-def _established_by(obligation: Obligation, views: ClearViews, today: Days) -> Decisions:
+def _established_by(obligation: Obligation, known: Known, _applies: Bools) -> Decisions:
     """Decide whether vegetation came up by the deadline with its grace."""
+    views, today = known.views, known.today
     deadline = np.datetime64(obligation.until) + np.timedelta64(obligation.grace_days, "D")
     since = np.asarray(views.days >= np.datetime64(obligation.begin))
     vegetated = views.ndvi >= _level(obligation)
@@ -234,11 +264,79 @@ def _established_by(obligation: Obligation, views: ClearViews, today: Days) -> D
     )
 
 
-_KINDS: Final[Mapping[Kind, Callable[[Obligation, ClearViews, Days], Decisions]]] = {
+def _mown(obligation: Obligation, known: Known, applies: Bools) -> Decisions:
+    """Decide whether grass was used in the window."""
+    views, until = known.views, np.datetime64(obligation.until) + np.timedelta64(obligation.grace_days, "D")
+    cuts = known.cuts
+    grazed = grazing(views, cuts=cuts, applies=applies)
+    n_cuts, n_grazed = (_within(obligation, one.events, views.n_parcels) for one in (cuts, grazed))
+    window, is_unused = _window(obligation, views), grassland_use(views, cuts, grazed) == USES.index("unmanaged")
+
+    def evidence(parcel: int) -> Mapping[str, Any]:
+        return {
+            **_base(obligation),
+            "cuts": cuts.events.of(parcel),
+            "grazing": grazed.events.of(parcel),
+            "clear_views": views.shown(parcel, window),
+        }
+
+    cases = [
+        Case(n_cuts + n_grazed > 0, GREEN, evidence, lambda parcel: float(np.nan_to_num(cuts.confidence[parcel]))),
+        Case(~(known.today > until), NOT_VALID, _open(obligation)),
+        Case(is_unused, YELLOW, evidence, lambda parcel: float(np.nan_to_num(cuts.confidence[parcel]))),
+        Case(is_unused | True, NOT_VALID, unseen("neither use nor the lack of it was seen for certain")),
+    ]
+    return Decisions(obligation.name, cases, np.full(views.n_parcels, np.datetime64(obligation.until)))
+
+
+def _not_mown(obligation: Obligation, known: Known, _applies: Bools) -> Decisions:
+    """Decide whether grass was cut in the window."""
+    views, cuts = known.views, known.cuts
+    events, confidence = cuts.events, np.zeros(views.n_parcels)
+    window, inside = _window(obligation, views), _inside(obligation, events)
+    first = np.full(views.n_parcels, NEVER)
+    first[events.parcel[inside][::-1]] = events.end[inside][::-1]  # of equal indices the last assignment stays
+    np.maximum.at(confidence, events.parcel[inside], events.confidence[inside])
+
+    def evidence(parcel: int) -> Mapping[str, Any]:
+        return {**_base(obligation), "cuts": events.of(parcel), "clear_views": views.shown(parcel, window)}
+
+    def certainty(parcel: int) -> float:
+        return float(confidence[parcel])
+
+    cases = [
+        Case(confidence >= SURE_CUT, RED, evidence, certainty),
+        Case(confidence > 0, YELLOW, evidence, certainty),
+        Case(cuts.status != OK, NOT_VALID, unseen("too few views to say whether it was cut")),
+        Case(confidence == 0, GREEN, evidence),
+    ]
+    return Decisions(obligation.name, cases, first)
+
+
+def _within(obligation: Obligation, events: Events, n_parcels: int) -> Ints:
+    """Return (P,) events that may lie in the window."""
+    may = (events.end >= np.datetime64(obligation.begin)) & (events.begin <= np.datetime64(obligation.until))
+    return np.bincount(events.parcel[may], minlength=n_parcels)
+
+
+def _inside(obligation: Obligation, events: Events) -> Bools:
+    """Return (E,) which events lie in the window for certain."""
+    return np.asarray(
+        (events.begin >= np.datetime64(obligation.begin)) & (events.end <= np.datetime64(obligation.until))
+    )
+
+
+def _base(obligation: Obligation) -> dict[str, Any]:
+    return {"kind": obligation.kind, "from": str(obligation.begin), "until": str(obligation.until)}
+
+
+_KINDS: Final[Mapping[Kind, Callable[[Obligation, Known, Bools], Decisions]]] = {
     "covered": _covered,
     "cover_days": _cover_days,
     "established_by": _established_by,
     "not_ploughed": _not_ploughed,
+    "mown": _mown,
+    "not_mown": _not_mown,
 }
 
 
@@ -254,9 +352,7 @@ def _agreeing(runs: Runs) -> Callable[[int], float]:
 def _evidence(obligation: Obligation, views: ClearViews, inside: Bools) -> Callable[[int], Mapping[str, Any]]:
     def evidence(parcel: int) -> Mapping[str, Any]:
         return {
-            "kind": obligation.kind,
-            "from": str(obligation.begin),
-            "until": str(obligation.until),
+            **_base(obligation),
             "clear_views": views.shown(parcel, inside),
             "threshold_ndvi": _level(obligation),
             "thresholds": {"confirm_days": obligation.confirm_days, "grace_days": obligation.grace_days},

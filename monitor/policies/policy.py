@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from monitor.errors import PolicyError
 
-Kind = Literal["covered", "cover_days", "established_by", "not_ploughed"]
+Kind = Literal["covered", "cover_days", "established_by", "not_ploughed", "mown", "not_mown"]
 LONGEST_FILE: Final = 50_000_000
 """Bytes of a policy or of a list of parcels; chosen because ten million source ids are 100 MB and no scheme has as many."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -90,6 +90,8 @@ class Obligation(_Section):
     def _is_in_order(self) -> "Obligation":
         if self.until < self.begin:
             raise ValueError(f"ends on {self.until}, before it begins on {self.begin}")
+        if self.ndvi is not None and self.kind in ("mown", "not_mown"):
+            raise ValueError("ndvi is no threshold of mowing; leave it out")
         if self.kind == "cover_days" and (self.until - self.begin).days + 1 < self.days:
             raise ValueError(f"{self.days} days of cover do not fit between {self.begin} and {self.until}")
         return self

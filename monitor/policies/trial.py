@@ -17,7 +17,9 @@ from db.connect import Connection
 from db.parcels import declared_parcels, monitorable_keys, source_ids
 from db.seasons import Season
 from monitor.alerts.rules import GREEN, NOT_EXECUTED, NOT_VALID, RED, VERDICTS, YELLOW, ClearViews
-from monitor.policies.obligations import NEVER, Asked, decide
+from monitor.features import means
+from monitor.markers.form import RadarViews
+from monitor.policies.obligations import NEVER, Asked, Known, decide
 from monitor.policies.policy import Policy
 
 Clock = Literal["recorded_at", "available_at"]
@@ -82,8 +84,8 @@ def _of_parcels(
     for day in days:
         until = np.datetime64(day + timedelta(days=1), "us")
         optical, radar = _current(s2, s2[clock] < until), _current(s1, s1[clock] < until)
-        views, today = _views(optical, keys), _newest(keys, optical, radar)
-        for decisions in decide(policy, asked, views, today):
+        known = Known(_views(optical, keys), _radar(radar, keys), _newest(keys, optical, radar))
+        for decisions in decide(policy, asked, known):
             rule, found = decisions.rule, decisions.found
             turned = np.flatnonzero((found.verdict >= YELLOW) & (found.verdict > before[rule]))
             before[rule] = found.verdict
@@ -128,6 +130,14 @@ def _views(s2: NDArray[np.void], keys: Ints) -> ClearViews:
     begins = np.flatnonzero(np.r_[True, (np.diff(parcel) > 0) | (np.diff(day) > np.timedelta64(0, "D"))][: len(parcel)])
     greenest = np.maximum.reduceat(ndvi, begins) if len(begins) else ndvi
     return ClearViews(parcel[begins], day[begins], greenest, len(keys))
+
+
+def _radar(s1: NDArray[np.void], keys: Ints) -> RadarViews:
+    """Return the passes."""
+    vv, vh = means(s1, ("VV", "VH")).T
+    parcel, days = np.searchsorted(keys, s1["parcel_key"]), s1["observed_at"].astype("M8[D]")
+    none = np.full(len(s1), np.nan)
+    return RadarViews(parcel, days, s1["relative_orbit"], vv, vh, none, none)
 
 
 def _newest(keys: Ints, *sensors: NDArray[np.void]) -> NDArray[np.datetime64]:

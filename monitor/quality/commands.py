@@ -9,6 +9,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from db import chips
 from db import quality as store
 from db.connect import Connection, engine
 from db.quality import StoredSampleRow, VerdictRow
@@ -145,6 +146,24 @@ def list_samples(season: SeasonOption = None, collection: CollectionOption = Non
     console.print(records(columns))
 
 
+@app.command()
+def pictures(
+    sample: SampleArgument,
+    stop: Annotated[
+        bool, typer.Option("--stop", help="let later scenes be, and retention remove what was cut")
+    ] = False,
+) -> None:
+    """Let every later scene be cut to pictures of the sampled parcels, all alike, for the form of their review."""
+    with engine(resolve_dsn()).begin() as connection:
+        review.the_sample(connection, sample)
+        keys = [one.parcel_key for one in store.form_rows(connection, sample)]
+        if stop:
+            chips.unsample(connection, keys)
+        else:
+            chips.sample(connection, keys, datetime.now(UTC))
+    console.print(f"{len(keys)} parcels {'have no further pictures' if stop else 'have pictures of every later scene'}")
+
+
 @reviews.command()
 def export(
     sample: SampleArgument,
@@ -179,7 +198,7 @@ def _write_page(
     season = season_by_name(connection, its.season)
     title = f"Review of sample {its.sample_key}: {its.collection}, season {its.season}"
     with file.open("w", encoding="utf-8") as out, progress("form") as steps:
-        sheets = review.sheets(connection, rows, season, as_known_at)
+        sheets = review.sheets(connection, its, rows, season, as_known_at)
         for nr, part in enumerate(form.page(its.sample_key, title, sheets, who)):
             out.write(part)
             steps.to(min(nr, len(rows)), len(rows), "parcels")

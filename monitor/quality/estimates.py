@@ -3,7 +3,7 @@
     weight       w_i = N_h / n_h of the parcels of stratum h that have a verdict
     share        R = sum w_i y_i / sum w_i x_i           y: counted and hit, x: counted
     variance     V = sum_h (1 - f_h) n_h / (n_h - 1) sum (u_i - mean u)^2,    u_i = w_i (y_i - R x_i) / sum w x
-    interval     Clopper and Pearson's of the effective number n = R (1 - R) / V, never more than what was counted
+    interval     Clopper and Pearson's of the effective number n = R (1 - R) / V; never more than were counted where few are hit or missed
 
 Source: Cochran 1977, eq. 5A.50 (domains, linearised ratio); Korn and Graubard 1998, Survey Methodology 24 (the interval, with the factor
 of their eq. for degrees of freedom); Kish 1965 (the effective number where nothing, or everything, is hit); Clopper and Pearson 1934;
@@ -120,7 +120,11 @@ def share(of: Design, hit: Floats, counted: Floats, confidence: float) -> Share:
     if 0 < value < 1 and variance > 0:
         z = NormalDist().inv_cdf((1 + confidence) / 2)
         t = float(stdtrit(max(freedom, 1), (1 + confidence) / 2))
-        effective = min(value * (1 - value) / variance * (z / t) ** 2, n)
+        effective = value * (1 - value) / variance * (z / t) ** 2
+        # What strata gain counts only where the variance rests on enough hits and misses: of few it may be small by chance.
+        n_hit = int((hit[counted > 0] >= counted[counted > 0] / 2).sum())
+        if min(n_hit, n - n_hit) < FEWEST:
+            effective = min(effective, n)
     return Share(n, value, *clopper_pearson(value * effective, effective, confidence))
 
 

@@ -6,7 +6,7 @@ Rows of a history pass through `observed` first, so that whatever is added to hi
 import base64
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Final
@@ -35,13 +35,6 @@ class Sheet:
 def observed(rows: Iterable[HistoryRow]) -> list[HistoryRow]:
     """Return what was observed, of all that is known of a parcel."""
     return [one for one in rows if one.kind in SHOWN]
-
-
-def equal_chips(
-    chips: Mapping[int, Sequence[tuple[str, bytes]]], parcels: Sequence[int]
-) -> Mapping[int, Sequence[tuple[str, bytes]]]:
-    """Return the chips of parcels where each has some, else none: those that only some have would tell those apart."""
-    return chips if all(chips.get(key) for key in parcels) else {}
 
 
 def table(sample_key: int, rows: Iterable[FormRow], by: str) -> str:

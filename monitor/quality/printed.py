@@ -38,7 +38,8 @@ def _sample(sample: Mapping[str, Any]) -> None:
         "region": [plain(cell["region"] or "all") for cell in cells],
     }
     columns |= {
-        name.replace("_", " "): [shown(cell[name]["of_parcels"]) for cell in cells] for name in (*FIGURES, *FOUND)
+        name.replace("_", " "): [shown(cell[name]["of_parcels"]) for cell in cells]
+        for name in (*FIGURES, *FOUND, "wrong_lights")
     }
     console.print(records(columns))
     of_area = {"rule": [plain(cell["rule"]) for cell in cells if cell["region"] is None]}

@@ -6,6 +6,7 @@ Of the sample, weighted by its inclusion probabilities, per rule and region, eac
     false greens                 of the green parcels, those that depart
     missed undecided             of the parcels that a rule could not decide or did not apply to, those that depart
     found red, found             of the parcels that depart, those that are red; red or yellow
+    wrong lights                 of all parcels, those that any of the first four counts: what the sample's size was chosen for
 
 An alert that somebody decided on was selected, by its confidence or by who complained: shares of such verdicts speak of those alerts alone
 and are never added to the sample's.
@@ -32,7 +33,8 @@ FIGURES: Final[Mapping[str, tuple[tuple[str, ...], bool]]] = {
     "missed_undecided": (("not_valid", "not_executed"), True),
 }
 """Of which lights each figure is, and whether its hits are the parcels that depart."""
-FOUND: Final[Mapping[str, tuple[str, ...]]] = {"found_red": ("red",), "found": ("red", "yellow")}
+DEPARTING: Final = ("red", "yellow")
+FOUND: Final[Mapping[str, tuple[str, ...]]] = {"found_red": ("red",), "found": DEPARTING}
 BUDGETS: Final = (0.01, 0.02, 0.04, 0.1)
 """Inspections as shares of all parcels, where no numbers are given; 4 % is what the benchmark of alerts uses."""
 
@@ -132,6 +134,9 @@ def _figures(reviewed: Reviewed, confidence: float) -> Iterable[dict[str, Any]]:
                 counted = here * np.isin(light, lights)
                 hit = counted * (departing if is_departing else 1 - departing)
                 cell[name] = _shares(reviewed, hit, counted, here, confidence)
+            is_said = np.isin(light, DEPARTING)
+            wrong = here * np.where(is_said, 1 - departing, departing)
+            cell["wrong_lights"] = _shares(reviewed, wrong, here, here, confidence)
             for name, lights in FOUND.items():
                 counted = here * departing
                 cell[name] = _shares(reviewed, counted * np.isin(light, lights), counted, None, confidence)

@@ -3,14 +3,18 @@
 import io
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Final
 
-from db import history, quality
+from db import chips, history, quality
 from db.connect import Connection
 from db.quality import FormRow, StoredSampleRow, VerdictRow
 from db.seasons import Season
 from monitor.errors import NotFound
 from monitor.quality.form import Sheet, observed
 from monitor.quality.verdicts import newest_of_each, settled
+
+MOST_PICTURES: Final = 6
+"""Pictures of a parcel on its sheet; chosen because two composites of three days fit beside the curves."""
 
 
 def the_sample(connection: Connection, sample_key: int) -> StoredSampleRow:
@@ -36,13 +40,31 @@ def left_to_review(connection: Connection, sample_key: int, by: str) -> list[For
     return [row for row in quality.form_rows(connection, sample_key) if is_wanted(row)]
 
 
-def sheets(connection: Connection, rows: Iterable[FormRow], season: Season, at: datetime | None) -> Iterable[Sheet]:
-    """Yield what the form shows of parcels, as known at a time (None: now)."""
+def sheets(
+    connection: Connection, sample: StoredSampleRow, rows: Iterable[FormRow], season: Season, at: datetime | None
+) -> Iterable[Sheet]:
+    """Yield what the form shows of parcels, as known at a time (None: now).
+
+    Pictures are shown only where all parcels of the sample are to have them, and only of the time since: those that yellow and red
+    parcels have besides would say which these are.
+    """
     from monitor.inspection import figure  # loads matplotlib, which only the page needs
 
     setting = figure.Setting((season.starts_on, season.ends_on), is_blind=True)
+    since = quality.pictured_since(connection, sample.sample_key)
     for row in rows:
         png = io.BytesIO()
         known = observed(history.parcel_history(connection, row.parcel_key, None, None, at))
         figure.save(known, "", png, setting)
-        yield Sheet(row, png.getvalue())
+        yield Sheet(row, png.getvalue(), _pictures(connection, row.parcel_key, since, at) if since else ())
+
+
+def _pictures(connection: Connection, parcel_key: int, since: datetime, at: datetime | None) -> list[tuple[str, bytes]]:
+    """Return the newest pictures of a parcel with what they show and when, in order of time."""
+    stored = chips.chips_of(connection, parcel_key, first=since)
+    shown = [one for one in stored if one.image is not None and (at is None or one.recorded_at <= at)]
+    return [
+        (f"{one.composite.replace('_', ' ')}, {one.observed_at:%Y-%m-%d}", one.image)
+        for one in shown[-MOST_PICTURES:]
+        if one.image
+    ]

@@ -4,23 +4,25 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal, Protocol
 
-Verdict = Literal["as_declared", "other_crop", "not_emerged", "lost", "other_departure", "cannot_tell"]
+Verdict = Literal["as_declared", "other_crop", "not_emerged", "lost", "flooded", "other_departure", "cannot_tell"]
 CHOICES: Final[Mapping[Verdict, str]] = {
     "as_declared": "the declared crop stands or stood there until its harvest",
     "other_crop": "another crop than the declared one",
     "not_emerged": "nothing was sown, or nothing came up",
     "lost": "the crop came up and was lost before its harvest",
+    "flooded": "water stood on it while its crop grew",
     "other_departure": "another departure: ploughed, built on, not mown, no catch crop ...",
     "cannot_tell": "this cannot be told from what is shown",
 }
 UNDECIDED: Final = ("cannot_tell", "disputed")
 
-ANSWERS: Final[Mapping[str, Verdict]] = {
-    "crop_mismatch": "other_crop",
-    "no_emergence": "not_emerged",
-    "early_loss": "lost",
+ANSWERS: Final[Mapping[str, tuple[Verdict, ...]]] = {
+    "crop_mismatch": ("other_crop",),
+    "no_emergence": ("not_emerged",),
+    "early_loss": ("lost", "flooded"),
+    "flooding": ("flooded",),
 }
-"""The verdict that each rule claims. A rule that is not named here claims a departure of any kind."""
+"""The verdicts of which each rule claims one. What is not named here, as a policy's obligation, claims a departure of any kind."""
 
 
 class Given(Protocol):
@@ -34,8 +36,8 @@ class Given(Protocol):
 
 def departs(verdict: str, rule: str | None) -> bool:
     """Return whether a decided verdict says what a rule claims; None: that the parcel departs at all."""
-    claimed = None if rule is None else ANSWERS.get(rule)
-    return verdict == claimed if claimed else verdict != "as_declared"
+    claimed = () if rule is None else ANSWERS.get(rule, ())
+    return verdict in claimed if claimed else verdict != "as_declared"
 
 
 def newest_of_each(given: Iterable[Given]) -> dict[str, str]:

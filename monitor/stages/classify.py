@@ -70,7 +70,8 @@ def fold(batch: BatchContext, classifier: Active[CropModel]) -> Classified:
     probabilities = [np.zeros((0, len(model.config.classes)), np.float32)]
     ends = [{name: state.take(slice(0, 0)) for name, state in start.items()}]
     for some, after in folded(batch, model, acquired, new, start):
-        probabilities.append(model.posteriors(after, season_days(acquired.time[some], batch.season.starts_on)))
+        days, fold = season_days(acquired.time[some], batch.season.starts_on), batch.fold_of(acquired.parcel[some])
+        probabilities.append(model.posteriors(after, days, fold))
         ends.append(_last_of(after, acquired.parcel[some]))
     is_anew = is_rebuilt | ~batch.is_in_order
     batch.new_states += _state_rows(batch, classifier, is_anew, start, _joined(ends), acquired)

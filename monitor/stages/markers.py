@@ -41,7 +41,7 @@ from monitor.alerts.rules import (
 from monitor.batch import BatchContext
 from monitor.crop_progress import KnownStands
 from monitor.markers.form import RadarViews
-from monitor.policies.obligations import Asked, decide
+from monitor.policies.obligations import Asked, Known, decide
 from monitor.policies.paid_alike import summed, taken_together
 from monitor.season_series import NEVER
 
@@ -54,12 +54,13 @@ def evaluate(batch: BatchContext, known: KnownStands) -> None:
     """Run the rules on the claimed parcels and store the findings that changed."""
     rules = [*RULES, *(() if batch.policy is None else [one.name for one in batch.policy.obligation])]
     before = _before(batch, rules)
-    views = clear_views(batch, np.arange(len(batch.claim.parcel_keys)), np.full(len(batch.claim.parcel_keys), _LATEST))
+    places = np.arange(len(batch.claim.parcel_keys))
+    views, radar = clear_views(batch, places, np.full(len(places), _LATEST)), _radar(batch)
     decided = chain(
         _mismatches(batch, before["crop_mismatch"]),
         _of_views(batch, known, before),
-        _floods(batch, views),
-        _obligations(batch, views),
+        iter([(places, flooding(views, radar), np.ones(len(places), bool))]),
+        _obligations(batch, views, radar),
     )
     changed = [one for what in decided for one in _changed(batch, what, before)]
     changed.sort(key=lambda one: (one[0].parcel_key, rules.index(one[1].rule)))
@@ -150,16 +151,15 @@ def _of_views(batch: BatchContext, known: KnownStands, before: Mapping[str, Foun
         yield places, decisions, np.ones(len(places), bool)
 
 
-def _floods(batch: BatchContext, views: ClearViews) -> Iterator[Decided]:
-    """Yield the rule on both sensors, of all claimed parcels."""
+def _radar(batch: BatchContext) -> RadarViews:
+    """Return the season's passes of the claimed parcels."""
     series, passes = batch.series, batch.series.passes
     days = np.datetime64(batch.season.starts_on) + np.floor(passes["day"]).astype("m8[D]")
     none = np.full(len(passes), np.nan)
-    radar = RadarViews(series.pass_parcel, days, passes["orbit"], passes["vv_db"], passes["vh_db"], none, none)
-    yield np.arange(views.n_parcels), flooding(views, radar), np.ones(views.n_parcels, bool)
+    return RadarViews(series.pass_parcel, days, passes["orbit"], passes["vv_db"], passes["vh_db"], none, none)
 
 
-def _obligations(batch: BatchContext, views: ClearViews) -> Iterator[Decided]:
+def _obligations(batch: BatchContext, views: ClearViews, radar: RadarViews) -> Iterator[Decided]:
     """Yield each obligation of the policy in force."""
     policy, keys = batch.policy, batch.claim.parcel_keys
     if policy is None or not policy.obligation:
@@ -169,7 +169,7 @@ def _obligations(batch: BatchContext, views: ClearViews) -> Iterator[Decided]:
     asked = Asked(batch.parcels, source_ids(batch.connection, keys) if is_listed else [""] * len(keys))
     newest = batch.series.newest
     today = np.where(newest > NEVER, newest.astype("M8[D]"), np.datetime64("NaT"))
-    for decisions in decide(policy, asked, views, today):
+    for decisions in decide(policy, asked, Known(views, radar, today)):
         yield places, decisions, np.ones(len(keys), bool)
 
 

@@ -23,7 +23,7 @@ from monitor.markers.grazing import grazing
 from monitor.markers.mowing import mowing
 from research.simulator.config import SimulatorConfig
 from research.simulator.season import Season, simulate_season
-from training.event_commands import Evaluated, Kind, evaluate
+from training.event_commands import Evaluated, evaluate
 from training.event_tables import DatedEvents, read_series
 
 SWARDS: Final = ("permanent grassland", "temporary grassland", "alfalfa")
@@ -60,7 +60,7 @@ def score(season: Season) -> dict[str, Any]:
             events = mown[mown["parcel_id"].isin(ids)]
             day = events["day"].to_numpy("M8[D]")
             truths = DatedEvents(events["parcel_id"].to_numpy(object), day, day)
-            found[name] = evaluate(read_series(path), truths, Kind.mowing, TOLERANCE_DAYS)
+            found[name] = evaluate(read_series(path), truths, "mowing", TOLERANCE_DAYS)
     return {**_scores(found["swards"]), "other_crops_per_parcel": _per_parcel(found["others"])}
 
 

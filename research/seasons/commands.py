@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from monitor.quality.printed import print_report
 from research.seasons import report
 from research.seasons.demo import demonstrate, servers
 from research.seasons.demo_deliveries import Receiver
 from research.seasons.demo_evidence import write_bundles
+from research.seasons.demo_quality import reviewed
 from research.seasons.outcome import DemoSettings, peak_memory_mb, versions
 from terminal.output import console, plain
 from terminal.stages import Stages
@@ -32,11 +34,14 @@ def demo(
         outcome = demonstrate(where, settings, stages, out.parent / "models", receiver.subscribe)
         with stages.stage("deliveries"):
             sent = receiver.deliver(where.dsn)
+        with stages.stage("quality"):
+            quality = reviewed(where.dsn, outcome)
         with stages.stage("evidence"):
             bundles = write_bundles(where.dsn, outcome.run.season, out.parent / "evidence")
     with stages.stage("report"):
         report.write(outcome, versions(), peak_memory_mb(), out)
     console.print(report.summary(outcome))
+    print_report(quality)
     console.print(f"report: {plain(out.resolve())}")
     twice = sum(n > 1 for n in receiver.messages.values())
     console.print(

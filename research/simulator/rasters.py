@@ -15,6 +15,7 @@ import numpy as np
 import rasterio
 import shapely
 from numpy.typing import NDArray
+from rasterio.windows import Window
 
 from research.simulator import optics, radar
 from research.simulator.fields import TEXTURE, Fields
@@ -45,6 +46,13 @@ HEDGE: Final[Float32] = np.array((0.03, 0.05, 0.04, 0.08, 0.18, 0.22, 0.24, 0.25
 """Reflectance between fields (chosen: darker than any crop, so that fields are seen as such)."""
 HEDGE_DB: Final = (-9.0, -15.0)
 """VV and VH between fields: trees (Sentinel-1 of Dutch woods, within 2 dB)."""
+_TILED: Final[dict[str, Any]] = {
+    "tiled": True,
+    "blockxsize": 128,
+    "blockysize": 128,
+    "compress": "deflate",
+    "sparse_ok": True,
+}
 _OFFSET: Final = 1000
 """Digital numbers of baseline 04.00 and later: reflectance times 10,000, and this."""
 _COARSE: Final = frozenset({"B05", "B06", "B07", "B8A", "B11", "B12"})
@@ -241,18 +249,10 @@ class SceneWriter:
                 width=round((right - left) / size),
                 height=round((top - bottom) / size),
                 nodata=0,
-                tiled=True,
-                blockxsize=128,
-                blockysize=128,
-                compress="deflate",
-                sparse_ok=True,
+                **_TILED,
             ) as file:
                 for place, values in shown:
-                    block = values[name].reshape(place.height, place.width)[::step, ::step]
-                    row, column = round((top - place.top) / size), round((place.left - left) / size)
-                    window = rasterio.windows.Window(column, row, block.shape[1], block.shape[0])
-                    before = file.read(1, window=window) if len(shown) > 1 else 0
-                    file.write(np.where(block == 0, before, block).astype(sample.dtype), 1, window=window)
+                    _paste(file, place, values[name].reshape(place.height, place.width)[::step, ::step], size)
             assets[name if name not in ("VV", "VH") else name.lower()] = {"href": f"./{path.name}"}
         if product.sensor == "s1":
             for asset in assets.values():
@@ -261,6 +261,13 @@ class SceneWriter:
         path = folder / "item.json"
         path.write_text(json.dumps(item), encoding="utf-8")
         return path
+
+
+def _paste(file: Any, place: Place, block: NDArray[Any], size: float) -> None:
+    """Write the pixels of a place that have values over what another one wrote."""
+    row, column = round((file.transform.f - place.top) / size), round((place.left - file.transform.c) / size)
+    window = Window(column, row, block.shape[1], block.shape[0])
+    file.write(np.where(block == 0, file.read(1, window=window), block).astype(block.dtype), 1, window=window)
 
 
 def _mean_area(patches: Patches, fields: Fields) -> NDArray[np.float64]:

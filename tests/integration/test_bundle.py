@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 import parcelwatch
 from db.connect import close_engines, engine
+from db.policies import put_in_force
 
 HOSTILE = "</title><script>alert(1)</script><img src=x onerror=alert(2)> \" ' & #panic() $x$ \\ *b* \u202e 小麦"
 EVIDENCE = {
@@ -175,6 +176,8 @@ def test_the_same_time_gives_the_same_bytes_on_another_day_with_more_data(
     Image.new("RGB", (64, 64), (200, 20, 20)).save(other, "PNG")
     for scene in ("S2A_20250609", "S2A_20250611"):
         cut(connection, scene, "true_colour", "2025-08-01", other.getvalue())
+    put_in_force(connection, 1, "c", ("late", 1, "0" * 64, "{}"), "anna", "why", datetime(2025, 8, 1, tzinfo=UTC))
+    connection.commit()
     monkeypatch.setenv("TZ", "Pacific/Auckland")
     monkeypatch.setenv("PGTZ", "Pacific/Auckland")
     monkeypatch.setenv("PARCELWATCH_MONITOR_RULES__LOSS_FROM_NDVI", "0.9")
@@ -187,6 +190,9 @@ def test_the_same_time_gives_the_same_bytes_on_another_day_with_more_data(
     bundle(tmp_path / "now.json")
     now = json.loads((tmp_path / "now.json").read_text())
     assert (now["as_known_at"], len(now["sentinel_2"])) == ("2025-07-15T00:00:00Z", 11)
+    bundle(tmp_path / "later.json", "--as-known-at", "2025-09-01")
+    later = json.loads((tmp_path / "later.json").read_text())
+    assert later["versions"]["policy"] == {"name": "late", "version": 1, "sha256": "0" * 64}
 
 
 class Seen(HTMLParser):

@@ -22,7 +22,6 @@ from monitor.alerts.decisions import decide
 from monitor.alerts.rules import RULES
 from monitor.errors import NotFound
 from monitor.inspection.figure import COLOUR
-from monitor.quality import form
 from tests.lights import DAY, START, add_alert, add_findings, add_parcels, add_view
 
 N = 400
@@ -201,10 +200,42 @@ def test_a_form_says_nothing_of_what_was_found(
     assert path.read_bytes() == first
 
 
-def test_chips_that_only_some_parcels_have_are_shown_of_none() -> None:
-    chip = [("2025-05-01", b"png")]
-    assert form.equal_chips({1: chip, 2: chip}, [1, 2]) == {1: chip, 2: chip}
-    assert form.equal_chips({1: chip}, [1, 2]) == {}
+def add_chip(connection: sa.Connection, ids: list[str], observed: datetime) -> None:
+    """Store a picture of parcels, as a worker cuts it."""
+    connection.execute(
+        sa.text("""insert into scenes (scene_id, sensor, platform, relative_orbit, observed_at, available_at, recorded_at)
+                   values (:name, 'S2', 'S2A', 8, :at, :at, :at)"""),
+        {"name": f"s {observed}", "at": observed},
+    )
+    connection.execute(
+        sa.text("""insert into chips (parcel_key, scene_key, revision, composite, observed_at, recorded_at, cut_for, image, sha256)
+                   select parcel_key, scene_key, 0, 'true_colour', :at, :at, 'alert', 'png', sha256('png')
+                   from parcels, scenes where source_id = any(:ids) and scene_id = :name"""),
+        {"name": f"s {observed}", "at": observed, "ids": ids},
+    )
+    connection.commit()
+
+
+def test_pictures_are_shown_only_where_they_say_nothing_of_the_light(
+    connection: sa.Connection, run: Run, tmp_path: Path
+) -> None:
+    """Those of alerts are left out; those that all sampled parcels are to have are shown."""
+    page = tmp_path / "form.html"
+
+    def shown() -> tuple[int, int]:
+        run("review", "export", "1", "form.html", "--by", "anna")
+        text = page.read_text()
+        return text.count("<figcaption>true colour, "), text.count("<section ")
+
+    draw(run, "--size", "8", "--minimum", "1", "--crops", "0")
+    add_chip(connection, IDS[:80], START + DAY)
+    assert shown()[0] == 0
+    run("pictures", "1")
+    assert shown()[0] == 0, "what was cut before says who was alerted"
+    add_chip(connection, IDS, datetime.now(UTC) + DAY)
+    assert shown()[0] == shown()[1]
+    run("pictures", "1", "--stop")
+    assert shown()[0] == 0
 
 
 @pytest.mark.usefixtures("connection")

@@ -3,22 +3,32 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from db import observations, registry
 from db.connect import engine
 from db.parcels import load_parcels
+from db.predictions import latest_posteriors
 from db.seasons import season_by_name
+from db.series import s1_series, s2_series
 from ingest.stream.settings import IngestSettings
+from models.checkpoint import Checkpoint
+from models.classifier.cross_fitted import CrossFitted, classifier_of
+from models.classifier.sampling import PackedParcels
+from models.classifier.scoring import predict
+from monitor.inspection.posterior_course import posterior_course
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker
 from research.experiments.season_source import labelled
 from research.seasons.season_stream import Chain, import_season
 from research.simulator import Season, SimulatorConfig, simulate_season
+from training import cross_fitting, stored_season
 from training.classifier_command import classifier
 from training.database_source import DatabaseData
 from training.labelled import LabelledParcels
@@ -115,3 +125,59 @@ def test_a_run_on_a_stored_season_registers_its_final_model(stored: Season, tmp_
         model.metrics["parcels"] == model.trained_on["n_training"]
     )  # every parcel was answered by a model of another fold
     assert (tmp_path / "run" / "final" / "model.json").exists()
+
+
+def test_a_running_season_is_learnt_and_each_parcel_watched_by_the_model_that_did_not_see_it(
+    stored: Season, tmp_path: Path, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learnt = list[frozenset[int]]()
+    train = cross_fitting.train_calibrated  # type: ignore[attr-defined]
+
+    def stopped_once(config: Any, training: Any, inputs: Any, usable: Any, held: Any, **rest: Any) -> Any:
+        if len(learnt) == 1 and not (tmp_path / "stopped").exists():
+            (tmp_path / "stopped").touch()
+            raise KeyboardInterrupt
+        learnt.append(frozenset(np.flatnonzero(usable).tolist()))
+        return train(config, training, inputs, usable, held, **rest)
+
+    monkeypatch.setattr(cross_fitting, "train_calibrated", stopped_once)
+    asked: dict[str, Any] = {
+        "season": stored.name,
+        "collection": "simulated",
+        "out": tmp_path,
+        "min_parcels": 4,
+        "epochs": 1,
+    }
+    with pytest.raises(KeyboardInterrupt):
+        classifier(**asked, cross_fit=3, activate_if="accuracy>=0")
+    classifier(**asked, cross_fit=3, activate_if="accuracy>=0")
+    assert len(learnt) == 3  # the fold that was finished is not learnt again
+    worker = Worker(dsn, MonitorSettings())
+    while worker.poll(NOW).parcels:
+        pass
+    with engine(dsn).connect() as connection:
+        (row,) = registry.all_models(connection)
+        season = season_by_name(connection, stored.name)
+        assert [one[2] for one in registry.active_models(connection)] == [row.model_key]
+        model = classifier_of(Checkpoint(*registry.checkpoint(connection, row.model_key)))
+        data = stored_season.load(
+            connection, season, "simulated", datetime.now(UTC), label_of=lambda one: one.crop_name, min_parcels=4
+        )
+        keys = np.array([one.parcel_key for one in data.parcels], np.int64)
+        got = {one.parcel_key: one for one in latest_posteriors(connection, keys, row.model_key, datetime.now(UTC))}
+        parcel = next(one for one in data.parcels if one.parcel_key in got)
+        s2, s1 = (read(connection, np.array([parcel.parcel_key]), None) for read in (s2_series, s1_series))
+        course = posterior_course(connection, parcel, row.model_key, season.starts_on, s2, s1)
+    assert isinstance(model, CrossFitted)
+    fold = model.fold_of([one.lon or 0.0 for one in data.parcels], [one.lat or 0.0 for one in data.parcels])
+    assert set(fold.tolist()) == {1, 2, 3}
+    for one in (1, 2, 3):
+        assert not learnt[one - 1] & set(np.flatnonzero(fold == one).tolist())
+    assert len(got) > 20
+    packed = PackedParcels.of(model.normaliser, data.observations, data.geometry)
+    for nr, one in enumerate(fold.tolist()):
+        if keys[nr] in got:
+            said = predict(model.members[one - 1].network, packed, torch.tensor([nr]), (1e3,))
+            expected = model.members[one - 1].temperature.probabilities(said.logits[0], said.newest[0])[0]
+            np.testing.assert_allclose(got[keys[nr]].probabilities, expected, atol=1e-4)
+    np.testing.assert_allclose(course[-1].detail["probabilities"], got[parcel.parcel_key].probabilities, atol=1e-4)

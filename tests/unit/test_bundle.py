@@ -53,10 +53,11 @@ def document(name: str = "p", **changes: Any) -> dict[str, Any]:
         "as_known_at": AT,
         "alert": alert,
         "why": name,
+        "evidence": {},
         "in_plain_words": "plain",
         "log": [entry("opened"), {**entry("commented", why=name), "by": name, "details": {"answer": name}}],
         "thresholds": {"values": {"a": 1}, "source": "made"},
-        "versions": {"rule": "early_loss", "rule_version": "1", "models": []},
+        "versions": {"rule": "early_loss", "rule_version": "1", "policy": None, "models": []},
         "pictures": [missing],
         "sentinel_1": [],
         "sentinel_2": [],
@@ -158,3 +159,4 @@ def test_a_rule_of_tomorrow_has_a_title_and_a_sentence() -> None:
     made = document()
     made["alert"] |= {"rule": "grass_cut"}
     assert title(made) == "Alert 1: grass cut, parcel p"
+    assert title(made | {"evidence": {"kind": "not_ploughed"}}) == "Alert 1: grassland that was ploughed, parcel p"

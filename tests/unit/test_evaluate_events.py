@@ -197,6 +197,16 @@ def test_files_that_are_none_are_refused_in_one_line(tmp_path: Path, files: tupl
         read_events(events, "mown")
 
 
+def test_a_kind_that_no_marker_finds_is_refused(files: tuple[Path, Path]) -> None:
+    with pytest.raises(UserError, match="--kind harvest: no marker finds it; one of mowing, grazing"):
+        run("events", *files, "--kind", "harvest")
+
+
+def test_grazing_is_scored(files: tuple[Path, Path]) -> None:
+    found = json.loads(run("events", *files, "--kind", "grazing", "--json"))
+    assert (found["kind"], found["events"], found["recall"]) == ("grazing", 1, 0.0)
+
+
 def test_events_of_other_parcels_are_refused(files: tuple[Path, Path]) -> None:
     path, events = files
     events.write_text("parcel_id,date,kind\nA,2023-06-11,mowing\n")
@@ -221,5 +231,12 @@ def test_the_jrc_form_is_converted(tmp_path: Path) -> None:
     assert known.radar is not None
     assert (known.radar.coherence_vv[0], known.radar.coherence_vh[0]) == (0.3, 0.4)
     assert read_events(tmp_path / "out" / "events.csv", "mowing").begin.tolist() == [pd.Timestamp("2020-07-10").date()]
+    (tmp_path / "tsdir" / "1_s1_coh6_ts.csv").unlink()
+    run("convert", "jrc-cbm", tmp_path, tmp_path / "out")
+    assert read_series(tmp_path / "out" / "series.parquet").radar is None
+    (tmp_path / "tsdir" / "1_s2_ts.csv").unlink()
+    (tmp_path / "tsdir" / "1_s2_idx_ts.csv").unlink()
+    with pytest.raises(UserError, match="no series of parcel 1"):
+        run("convert", "jrc-cbm", tmp_path, tmp_path / "out")
     with pytest.raises(UserError, match="FOIinfo"):
         run("convert", "jrc-cbm", tmp_path / "none", tmp_path / "out")

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import date, timedelta
+from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -65,6 +66,12 @@ def test_a_cut_that_grows_back_is_one_event_between_the_views_around_it() -> Non
     assert event.begin[0] < event.best[0] <= event.end[0]
     assert event.confidence[0] > 0.9
     assert event.seen_by.tolist() == [OPTICAL]
+
+
+def test_hay_that_ripens_before_its_cut_is_cut_and_what_only_ripens_is_not() -> None:
+    ripening = (60, 0.45), (130, 0.95), (140, 0.95), (179, 0.70)
+    hay, ripe = (*ripening, (180, 0.62), (205, 0.82), (300, 0.65)), (*ripening, (204, 0.50), (300, 0.45))
+    assert mowing(views(*(line(*one, every=10) for one in (hay, ripe)))).value.tolist() == [1, 0]
 
 
 def test_two_cuts_three_weeks_apart_are_two_events() -> None:
@@ -129,6 +136,23 @@ def test_a_cut_in_a_gap_of_40_days_is_seen_by_coherence_alone() -> None:
     assert event.confidence[0] == pytest.approx(0.5)  # radar alone says no more (Sen4CAP L4B)
     assert abs(event.best[0] - day(157)) <= np.timedelta64(6, "D")  # the pair of day 163 is the first behind the cut
     assert event.begin[0] < event.best[0] < event.end[0]
+
+
+def test_a_pair_of_twelve_days_dates_a_cut_twelve_days_back() -> None:
+    hidden = [(at, v) for at, v in UNTOUCHED if not 140 < at < 180]
+    rise = [(at, 0.65 if 169 <= at < 200 else 0.30 + 0.02 * (at // 12 % 2)) for at in range(61, 300, 12)]
+    event = only(mowing(views(hidden), coherence(rise)))
+    assert event.seen_by.tolist() == [COHERENCE]
+    assert abs(event.best[0] - day(157)) <= np.timedelta64(6, "D")
+
+
+def test_coherence_that_stays_high_is_autumn_or_soil() -> None:
+    hidden = [(at, v) for at, v in UNTOUCHED if not 140 < at < 180]
+    stays = [
+        (at, 0.30 + 0.02 * (at // 6 % 2) if at < 163 else min(0.45 + 0.004 * (at - 163), 0.8))
+        for at in range(61, 300, 6)
+    ]
+    assert mowing(views(hidden), coherence(stays)).value.tolist() == [0]
 
 
 def test_clear_views_outweigh_a_rise_of_coherence() -> None:
@@ -206,6 +230,44 @@ def test_a_parcel_does_not_depend_on_the_others_of_its_batch(curves: list[Curve]
         assert alone.evidence(0) == together.evidence(nr)
 
 
+PASSES = st.lists(
+    st.tuples(
+        st.integers(0, 2),
+        st.integers(40, 330),
+        st.sampled_from([15, 88, 110]),
+        *[st.sampled_from([0.2, 0.3, 0.45, 0.7, float("nan")])] * 2,
+        *[st.sampled_from([-20.0, -18.5, -12.0, float("nan")])] * 2,
+    ),
+    max_size=60,
+)
+
+
+def passes(rows: Sequence[tuple[float, ...]]) -> RadarViews:
+    parcel, days, orbit, *channels = np.array(rows, np.float64).reshape(-1, 7).T
+    return RadarViews(parcel.astype(np.int64), _days(days), orbit.astype(np.int64), *channels[2:], *channels[:2])
+
+
+@given(
+    st.lists(CURVES.map(lambda curves: curves[0]), min_size=3, max_size=3), PASSES, st.randoms(use_true_random=False)
+)
+@example(
+    [[], [], []],
+    [(0, 73, 15, 0.2, 0.2, -20.0, -20.0), (0, 77, 15, 0.2, 0.2, -20.0, -20.0), (1, 40, 15, 0.2, 0.2, -20.0, -20.0)],
+    Random(0),
+)
+def test_neither_the_order_of_passes_nor_other_parcels_matter(
+    curves: list[Curve], rows: list[tuple[float, ...]], random: object
+) -> None:
+    together = mowing(views(*curves), passes(rows))
+    mixed = list(rows)
+    random.shuffle(mixed)  # type: ignore[attr-defined]
+    same(together, mowing(views(*curves), passes(mixed)))
+    for nr, curve in enumerate(curves):
+        alone = mowing(views(curve), passes([(0, *row[1:]) for row in rows if row[0] == nr]))
+        assert (alone.status[0], alone.evidence(0)) == (together.status[nr], together.evidence(nr))
+        np.testing.assert_array_equal(alone.confidence[0], together.confidence[nr])
+
+
 @given(CURVES)
 def test_what_is_nan_changes_nothing(curves: list[Curve]) -> None:
     seen = [[(at, v) for at, v in curve if v == v] for curve in curves]
@@ -215,7 +277,9 @@ def test_what_is_nan_changes_nothing(curves: list[Curve]) -> None:
 @given(st.lists(st.integers(40, 330), max_size=60))
 def test_nothing_but_nan_never_gives_an_event(days: list[int]) -> None:
     nan = np.full(len(days), np.nan)
-    radar = RadarViews(np.zeros(len(days), np.int64), _days(days), np.zeros(len(days), np.int64), nan, nan, nan, nan)
+    when = np.append(_days(days), np.datetime64("NaT"))[: len(days)]
+    when[::7] = np.datetime64("NaT")
+    radar = RadarViews(np.zeros(len(days), np.int64), when, np.zeros(len(days), np.int64), nan, nan, nan, nan)
     found = mowing(views([(at, float("nan")) for at in days]), radar)
     assert found.status.tolist() == [NOT_VALID]
     assert not len(found.events.parcel)

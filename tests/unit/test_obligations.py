@@ -11,10 +11,15 @@ from hypothesis import strategies as st
 from db.parcels import DeclaredParcels
 from monitor.alerts.rules import GREEN, NOT_EXECUTED, NOT_VALID, RED, YELLOW, ClearViews, Decisions
 from monitor.alerts.runs import longest_runs
-from monitor.policies.obligations import Asked, decide
+from monitor.markers.form import RadarViews
+from monitor.policies.obligations import Asked, Known, decide
 from monitor.policies.policy import Obligation, Policy, Selection
 
 Views = list[tuple[str, float]]
+
+
+_NONE = np.zeros(0)
+NO_RADAR = RadarViews(_NONE.astype(np.int64), _NONE.astype("M8[D]"), _NONE.astype(np.int64), _NONE, _NONE, _NONE, _NONE)
 
 
 def views_of(*parcels: Views) -> ClearViews:
@@ -37,7 +42,7 @@ def verdict(obligation: Obligation, views: Views, today: str) -> int:
 
 
 def decided(asks: Obligation, n: int, views: ClearViews, today: Any) -> Decisions:
-    return next(decide(Policy(name="p", version=1, obligation=(asks,)), asked(n), views, today))
+    return next(decide(Policy(name="p", version=1, obligation=(asks,)), asked(n), Known(views, NO_RADAR, today)))
 
 
 def obligation(kind: str, begin: str, until: str, **more: object) -> Obligation:
@@ -115,6 +120,42 @@ def test_establishment(views: Views, today: str, expected: int) -> None:
     assert verdict(SOWN, views, today) == expected
 
 
+def meadow(cuts: list[int], until: int = 300) -> Views:
+    """A sward that grows back within four weeks of each cut, seen every fifth day."""
+    begin = date(2025, 1, 1)
+    days = range(70, until, 5)
+    since = [min((day - cut for cut in cuts if cut <= day), default=99) for day in days]
+    return [(str(begin + timedelta(day)), 0.4 + 0.45 * min(one / 28, 1)) for day, one in zip(days, since, strict=True)]
+
+
+def unused(until: int = 300) -> Views:
+    """A sward that grows up and dies back once."""
+    begin = date(2025, 1, 1)
+    shape = {day: 0.35 + 0.5 * np.exp(-(((day - 160) / 45) ** 2)) for day in range(70, until, 5)}
+    return [(str(begin + timedelta(day)), float(ndvi)) for day, ndvi in shape.items()]
+
+
+MOWN = obligation("mown", "2025-05-15", "2025-09-15")
+NESTING = obligation("not_mown", "2025-04-01", "2025-06-15")
+
+
+@pytest.mark.parametrize(
+    ("asks", "views", "today", "expected"),
+    [
+        (MOWN, meadow([170]), "2025-10-01", GREEN),
+        (MOWN, meadow([], 200), "2025-07-20", NOT_VALID),  # there is time left
+        (MOWN, unused(), "2025-10-20", YELLOW),
+        (MOWN, meadow([]), "2025-10-20", NOT_VALID),  # always short or always long: animals leave nothing to see
+        (MOWN, [], "2025-10-20", NOT_VALID),
+        (NESTING, meadow([140]), "2025-08-01", RED),
+        (NESTING, meadow([185]), "2025-08-01", GREEN),
+        (NESTING, [], "2025-08-01", NOT_VALID),
+    ],
+)
+def test_use_of_grass(asks: Obligation, views: Views, today: str, expected: int) -> None:
+    assert verdict(asks, views, today) == expected
+
+
 @pytest.mark.parametrize(
     ("selection", "expected"),
     [
@@ -139,7 +180,7 @@ DAYS = st.lists(st.integers(0, 400), max_size=12, unique=True).map(sorted)
 
 @given(
     st.lists(st.tuples(DAYS, st.lists(st.floats(-0.1, 0.9), min_size=12, max_size=12)), min_size=1, max_size=4),
-    st.sampled_from([CATCH, PLOUGH, WINTER, SOWN]),
+    st.sampled_from([CATCH, PLOUGH, WINTER, SOWN, MOWN, NESTING]),
     st.integers(0, 420),
 )
 def test_a_parcel_is_decided_as_if_alone(

@@ -8,7 +8,7 @@ from monitor.errors import PolicyError
 from monitor.policies import policy as module
 from monitor.policies.policy import Policy, read_policy
 
-EXAMPLE = Path(module.__file__).parent / "examples" / "winter-2025.toml"
+EXAMPLE = Path(module.__file__).parent / "examples" / "2025.toml"
 GOOD = """name = "p"
 version = 1
 
@@ -93,6 +93,8 @@ def test_a_policy_is_what_its_content_says(tmp_path: Path) -> None:
 def test_the_example_is_valid() -> None:
     assert [one.kind for one in read_policy(EXAMPLE).obligation] == [
         "not_ploughed",
+        "mown",
+        "not_mown",
         "cover_days",
         "covered",
         "established_by",

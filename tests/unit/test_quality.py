@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db.quality import AlertVerdictRow, DrawnRow, StoredSampleRow, StratumRow, VerdictRow
+from monitor.alerts.rules import RULES
 from monitor.quality import estimates, filled, report, sampling
 from monitor.quality.estimates import FEWEST, clopper_pearson, design, kappa, share
-from monitor.quality.verdicts import CHOICES, departs, newest_of_each, settled
+from monitor.quality.verdicts import ANSWERS, CHOICES, departs, newest_of_each, settled
 
 AT = datetime(2025, 7, 1, tzinfo=UTC)
 WRONG: Final = {"red": 0.25, "yellow": 0.5, "green": 0.04, "not_valid": 0.1}
@@ -114,6 +115,21 @@ def test_intervals_hold_the_truth_as_often_as_they_say(allocation: sampling.Allo
 
 def _light(figure: str) -> str:
     return {"false_reds": "red", "false_yellows": "yellow", "false_greens": "green"}.get(figure, "not_valid")
+
+
+@pytest.mark.parametrize("allocation", ["proportional", "neyman"])
+def test_a_sample_of_a_wanted_half_width_has_it(allocation: sampling.Allocation) -> None:
+    """Of the share of wrong lights: within a fifth, by which intervals are wider that hold at small numbers."""
+    of = Population()
+    counts = Counter(of.strata)
+    sizes, wrong = np.array(list(counts.values())), np.array([WRONG[light] for light, _ in counts])
+    n = sampling.size(sizes, wrong, 0.02, 0.95, allocation)
+    truth = float((of.departs != np.isin(of.light, ["red", "yellow"])).mean())
+    found = [
+        of.reviewed(f"width {run}", n, allocation)["figures"][0]["wrong_lights"]["of_parcels"] for run in range(100)
+    ]
+    assert 0.02 * 0.9 < np.mean([(one["high"] - one["low"]) / 2 for one in found]) < 0.02 * 1.2
+    assert sum(one["low"] <= truth <= one["high"] for one in found) >= 90  # of 95: two standard deviations
 
 
 def test_weights_undo_what_the_allocation_did() -> None:
@@ -255,6 +271,9 @@ def test_a_rule_is_judged_by_what_it_claims() -> None:
     assert departs("other_crop", "crop_mismatch")
     assert not departs("lost", "crop_mismatch")
     assert departs("lost", None)
+    assert departs("flooded", "early_loss")
+    assert not departs("lost", "flooding")
+    assert tuple(ANSWERS) == RULES, "a new rule claims something that a reviewer can say"
     assert departs("other_departure", "a_rule_to_come")
     assert not departs("as_declared", "a_rule_to_come")
 

@@ -7,6 +7,8 @@ from rich.console import Console
 
 from research.seasons import report
 from research.seasons.demo import Servers, demonstrate
+from research.seasons.demo_evidence import MOST, write_bundles
+from research.seasons.demo_quality import reviewed
 from research.seasons.outcome import DemoSettings, versions
 from terminal.stages import Stages
 
@@ -56,3 +58,15 @@ def test_a_small_demonstration(dsn: str, bootstrap: str, topic_prefix: str, tmp_
         assert f'id="{section}"' in text
     assert text.count("<svg") >= 8
     assert f"{counted.stored:,}" in text
+
+    bundles = write_bundles(dsn, outcome.run.season, tmp_path / "evidence")
+    assert len(bundles) == min(outcome.alerts.opened.alerts, MOST)
+    for one in bundles:
+        assert "data:image/png" in one.read_text(encoding="utf-8")
+        assert one.with_suffix(".pdf").read_bytes().startswith(b"%PDF-")
+
+    (sample,) = reviewed(dsn, outcome)["samples"]
+    assert 20 <= sample["n_decided"] <= sample["n_sampled"] <= 60
+    whole = sample["figures"][0]
+    assert (whole["rule"], whole["region"]) == ("any rule", None)
+    assert not whole["wrong_lights"]["of_parcels"]["too_few"]
