@@ -1,6 +1,5 @@
 """What a person asks for in a subscription, checked: areas, times, zones, names; what belongs together."""
 
-import json
 from collections.abc import Sequence
 from datetime import time
 from typing import Any, Final, get_args
@@ -104,9 +103,9 @@ def area(text: str) -> str:
             drawn = shapely.from_geojson(text) if text.lstrip().startswith("{") else shapely.from_wkt(text)
         if isinstance(drawn, shapely.GeometryCollection):  # a GeoJSON FeatureCollection
             drawn = shapely.union_all(list(drawn.geoms))
-    except (shapely.errors.ShapelyError, json.JSONDecodeError) as error:
+    except (shapely.errors.ShapelyError, ValueError) as error:  # GEOS may cut its message within a letter: no Unicode
         raise InvalidSubscription(
-            f"the area cannot be read as GeoJSON or WKT: {str(error).splitlines()[0][:100]}"
+            f"the area cannot be read as GeoJSON or WKT: {' '.join(str(error).split())[:100]}"
         ) from error
     if drawn.geom_type not in ("Polygon", "MultiPolygon") or drawn.is_empty:
         raise InvalidSubscription(

@@ -192,6 +192,8 @@ def test_a_drawn_area_is_geojson_or_wkt(text: str) -> None:
         "",
         "{}",
         "{",
+        "{é",
+        "{\ud800",
         "[]",
         '{"type": "Polygon"}',
         '{"type": "Polygon", "coordinates": [[[1]]]}',
