@@ -43,6 +43,12 @@ class RadarViews:
     coherence_vv: Floats
     coherence_vh: Floats
 
+    @classmethod
+    def of_backscatter(cls, parcel: Ints, days: Days, orbit: Ints, vv_db: Floats, vh_db: Floats) -> "RadarViews":
+        """Return views without coherence."""
+        none = np.full(len(parcel), np.nan)
+        return cls(parcel, days, orbit, vv_db, vh_db, none, none)
+
     def only(self, which: Ints | Bools | slice) -> "RadarViews":
         """Return some of the views."""
         return RadarViews(

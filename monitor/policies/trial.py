@@ -124,20 +124,17 @@ def _current(rows: NDArray[np.void], is_known: NDArray[np.bool_]) -> NDArray[np.
 
 
 def _views(s2: NDArray[np.void], keys: Ints) -> ClearViews:
-    """Return the clear views, of two passes on a day the greener one, as the monitor takes them."""
+    """Return the clear views, as the monitor takes them."""
     clear = s2[np.isfinite(s2["ndvi"])]
     parcel, day, ndvi = np.searchsorted(keys, clear["parcel_key"]), clear["observed_at"].astype("M8[D]"), clear["ndvi"]
-    begins = np.flatnonzero(np.r_[True, (np.diff(parcel) > 0) | (np.diff(day) > np.timedelta64(0, "D"))][: len(parcel)])
-    greenest = np.maximum.reduceat(ndvi, begins) if len(begins) else ndvi
-    return ClearViews(parcel[begins], day[begins], greenest, len(keys))
+    return ClearViews.greenest(parcel, day, ndvi, len(keys))
 
 
 def _radar(s1: NDArray[np.void], keys: Ints) -> RadarViews:
     """Return the passes."""
     vv, vh = means(s1, ("VV", "VH")).T
     parcel, days = np.searchsorted(keys, s1["parcel_key"]), s1["observed_at"].astype("M8[D]")
-    none = np.full(len(s1), np.nan)
-    return RadarViews(parcel, days, s1["relative_orbit"], vv, vh, none, none)
+    return RadarViews.of_backscatter(parcel, days, s1["relative_orbit"], vv, vh)
 
 
 def _newest(keys: Ints, *sensors: NDArray[np.void]) -> NDArray[np.datetime64]:

@@ -155,8 +155,7 @@ def _radar(batch: BatchContext) -> RadarViews:
     """Return the season's passes of the claimed parcels."""
     series, passes = batch.series, batch.series.passes
     days = np.datetime64(batch.season.starts_on) + np.floor(passes["day"]).astype("m8[D]")
-    none = np.full(len(passes), np.nan)
-    return RadarViews(series.pass_parcel, days, passes["orbit"], passes["vv_db"], passes["vh_db"], none, none)
+    return RadarViews.of_backscatter(series.pass_parcel, days, passes["orbit"], passes["vv_db"], passes["vh_db"])
 
 
 def _obligations(batch: BatchContext, views: ClearViews, radar: RadarViews) -> Iterator[Decided]:
@@ -197,7 +196,4 @@ def clear_views(batch: BatchContext, places: Ints, until: Days) -> ClearViews:
     of, ndvi = index[series.view_parcel], series.views["ndvi"]
     days = np.datetime64(batch.season.starts_on) + np.floor(series.views["day"]).astype("m8[D]")
     keep = (of >= 0) & (days < until[of])
-    of, days, ndvi = of[keep], days[keep], ndvi[keep]
-    begins = np.flatnonzero(np.r_[True, (np.diff(of) > 0) | (np.diff(days) > np.timedelta64(0, "D"))][: len(of)])
-    greenest = np.maximum.reduceat(ndvi, begins) if len(begins) else ndvi
-    return ClearViews(of[begins], days[begins], greenest, len(places))
+    return ClearViews.greenest(of[keep], days[keep], ndvi[keep], len(places))
