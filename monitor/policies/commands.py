@@ -42,7 +42,7 @@ def check(file: PolicyFile) -> None:
     policy = read_policy(file)
     n = len(policy.obligation)
     console.print(
-        f"{plain(policy.name)} version {policy.version} is valid: {n} obligations, {len(policy.paid_alike)} groups paid alike"
+        f"{plain(policy.name)} version {policy.version} is valid; obligations: {n}, groups paid alike: {len(policy.paid_alike)}"
     )
     console.print(f"SHA-256 {policy.hash}")
 

@@ -155,7 +155,7 @@ def read_policy(file: Path) -> Policy:
         return Policy.model_validate(plain)
     except ValidationError as error:
         first = error.errors()[0]
-        line, where = _line_of(text, first["loc"]), ".".join(str(part) for part in first["loc"])
+        line, where = _line_of(text, first["loc"]), _where(plain, first["loc"])
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise PolicyError(f"{file}, line {line}: {_said(where, first)}{more}") from error
 
@@ -184,6 +184,15 @@ def _list_parcels(file: Path, text: str, nr: int, obligation: Any) -> None:
         parcels["source_ids"] = sorted({row["source_id"] for row in rows if row["source_id"]})
     except (PolicyError, csv.Error) as error:
         raise PolicyError(f"{file}, line {line}: {error}") from error
+
+
+def _where(plain: Mapping[str, Any], place: tuple[str | int, ...]) -> str:
+    """Return a place as a person calls it: an obligation by its name, else by its number from 1."""
+    if len(place) < 2 or not isinstance(place[1], int):
+        return ".".join(str(part) for part in place)
+    table = plain[str(place[0])][place[1]]
+    name = table.get("name") if isinstance(table, dict) else None
+    return " ".join([str(place[0]), str(name or place[1] + 1), ".".join(str(part) for part in place[2:])]).strip()
 
 
 def _said(where: str, error: Mapping[str, Any]) -> str:

@@ -111,7 +111,7 @@ VIEWS = ((60, 0.6), (80, 0.7), (120, 0.2), (135, 0.2))
 def test_a_policy_is_asked_without_any_model(dsn: str, run: Run, tmp_path: Path) -> None:
     file = tmp_path / "p.toml"
     file.write_text(POLICY)
-    assert "2 obligations" in run("policy", "check", str(file)).output
+    assert "obligations: 2" in run("policy", "check", str(file)).output
     for day, ndvi in VIEWS:
         store(dsn, "ploughed", day, ndvi)
         store(dsn, "mown", day, max(ndvi, 0.4))

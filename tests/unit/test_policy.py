@@ -33,11 +33,11 @@ crops = ["hcat:3301"]
 @pytest.mark.parametrize(
     ("old", "new", "line", "said"),
     [
-        ('kind = "covered"', 'kind = "flooded"', 6, "obligation.0.kind: Input should be 'covered', 'cover_days'"),
-        ("days = 56", "days = 0", 15, "obligation.1.days: Input should be greater than or equal to 1, not 0"),
+        ('kind = "covered"', 'kind = "flooded"', 6, "obligation one kind: Input should be 'covered', 'cover_days'"),
+        ("days = 56", "days = 0", 15, "obligation two days: Input should be greater than or equal to 1, not 0"),
         ("days = 56", "days = 200", 10, "200 days of cover do not fit between 2025-08-01 and 2025-11-30"),
-        ("days = 56", "dais = 56", 15, "obligation.1.dais: there is no such key"),
-        ("until = 2025-12-31", "", 4, "obligation.0.until is missing"),
+        ("days = 56", "dais = 56", 15, "obligation two dais: there is no such key"),
+        ("until = 2025-12-31", "", 4, "obligation one until is missing"),
         ("until = 2025-12-31", "until = 2025-10-31", 4, "ends on 2025-10-31, before it begins on 2025-11-01"),
         ('name = "two"', 'name = "one"', 1, "two obligations are called one"),
         ('name = "two"', 'name = "Zwei!"', 11, "a name is 1 to 40 of a-z, 0-9 and _"),
