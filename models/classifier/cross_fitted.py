@@ -114,8 +114,7 @@ class CrossFitted(CropModel):
             return member.posteriors(of_rows, np.asarray(newest_day)[rows.cpu().numpy()])
 
         parts, order = self._parts(fold, part)
-        together: NDArray[np.float32] = np.concatenate(parts)[order.numpy()]
-        return together
+        return np.asarray(np.concatenate(parts)[order.numpy()], np.float32)
 
     def _parts(
         self, fold: NDArray[np.int64] | None, part: Callable[[CropModel, Tensor], Part]
