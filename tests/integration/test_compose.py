@@ -67,8 +67,8 @@ def test_ports_are_published_on_this_machine_only(services: dict[str, Any]) -> N
 
 
 def test_the_services_call_commands_that_exist(services: dict[str, Any]) -> None:
-    assert {"migrate", "ingest", "monitor"} <= services.keys()
-    for name in ("migrate", "ingest", "monitor"):
+    assert {"migrate", "ingest", "monitor", "deliveries"} <= services.keys()
+    for name in ("migrate", "ingest", "monitor", "deliveries"):
         words = list(services[name]["command"])
         command: Any = parcelwatch.load(words.pop(0))
         while hasattr(command, "commands"):
@@ -77,7 +77,7 @@ def test_the_services_call_commands_that_exist(services: dict[str, Any]) -> None
 
 
 def test_nothing_starts_before_what_it_needs(services: dict[str, Any]) -> None:
-    for name in ("ingest", "monitor"):
+    for name in ("ingest", "monitor", "deliveries"):
         assert services[name]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
     assert services["ingest"]["depends_on"]["broker"] == {"condition": "service_healthy"}
 
