@@ -56,7 +56,7 @@ def test_no_secret_has_a_value_in_the_file(services: dict[str, Any]) -> None:
         for key, value in described.get("environment", {}).items()
         if "PASSWORD" in key
     }
-    assert len(secrets) == 4
+    assert len(secrets) == 5
     assert {value.split(":?")[0] for value in secrets.values()} == {"${PARCELWATCH_DB_PASSWORD"}
 
 
