@@ -17,7 +17,7 @@ from db.status import season_groups
 from devstack.addresses import resolve_dsn
 from monitor.errors import NotFound, PolicyError
 from monitor.inspection import arguments
-from monitor.policies.obligations import LEVEL
+from monitor.policies.cover import LEVEL
 from monitor.policies.policy import Obligation, Policy, Selection, read_policy
 from monitor.policies.trial import LIGHTS, in_force, try_policy
 from terminal.output import console, plain

@@ -19,7 +19,8 @@ from db.seasons import Season
 from monitor.alerts.rules import GREEN, NOT_EXECUTED, NOT_VALID, RED, VERDICTS, YELLOW, ClearViews
 from monitor.features import means
 from monitor.markers.form import RadarViews
-from monitor.policies.obligations import NEVER, Asked, Known, decide
+from monitor.policies.known import Asked, Known
+from monitor.policies.obligations import decide
 from monitor.policies.policy import Policy
 
 Clock = Literal["recorded_at", "available_at"]
@@ -142,4 +143,4 @@ def _newest(keys: Ints, *sensors: NDArray[np.void]) -> NDArray[np.datetime64]:
     newest = np.full(len(keys), np.datetime64("0001-01-01", "us"))
     for rows in sensors:
         np.maximum.at(newest, np.searchsorted(keys, rows["parcel_key"]), rows["observed_at"])
-    return np.where(newest > np.datetime64("0001-01-01", "us"), newest.astype("M8[D]"), NEVER)
+    return np.where(newest > np.datetime64("0001-01-01", "us"), newest.astype("M8[D]"), np.datetime64("NaT"))

@@ -41,7 +41,8 @@ from monitor.alerts.rules import (
 from monitor.batch import BatchContext
 from monitor.crop_progress import KnownStands
 from monitor.markers.form import RadarViews
-from monitor.policies.obligations import Asked, Known, decide
+from monitor.policies.known import Asked, Known
+from monitor.policies.obligations import decide
 from monitor.policies.paid_alike import summed, taken_together
 from monitor.season_series import NEVER
 

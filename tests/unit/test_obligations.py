@@ -12,7 +12,8 @@ from db.parcels import DeclaredParcels
 from monitor.alerts.rules import GREEN, NOT_EXECUTED, NOT_VALID, RED, YELLOW, ClearViews, Decisions
 from monitor.alerts.runs import longest_runs
 from monitor.markers.form import RadarViews
-from monitor.policies.obligations import Asked, Known, decide
+from monitor.policies.known import Asked, Known
+from monitor.policies.obligations import decide
 from monitor.policies.policy import Obligation, Policy, Selection
 
 Views = list[tuple[str, float]]

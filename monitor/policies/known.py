@@ -1,0 +1,85 @@
+"""What obligations are decided on: the parcels that are asked, and what is known of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from db.parcels import DeclaredParcels
+from monitor.alerts.neighbours import Bools, Days
+from monitor.alerts.rules import ClearViews
+from monitor.markers.form import Marked, RadarViews
+from monitor.markers.mowing import mowing
+from monitor.policies.policy import Obligation, Selection
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The parcels that are asked, as selections see them; arrays (P,)."""
+
+    declared: DeclaredParcels
+    source_id: Sequence[str]
+
+    def applies(self, to: Selection) -> Bools:
+        """Return (P,) which parcels are selected."""
+        crops = list(zip(self.declared.crop_code, self.declared.hcat_code, strict=True))
+        is_of = np.array([_is_among(crop, to.crops) or not to.crops for crop in crops], bool)
+        is_of &= ~np.array([_is_among(crop, to.except_crops) for crop in crops], bool)
+        region = np.array(self.declared.region, object)
+        if to.regions:
+            is_of &= np.isin(region, list(to.regions))
+        is_of &= ~np.isin(region, list(to.except_regions)) & (self.declared.area_ha >= to.min_area_ha)
+        if to.source_ids is not None:
+            listed = frozenset(to.source_ids)
+            is_of &= np.array([one in listed for one in self.source_id], bool)
+        return is_of
+
+
+def _is_among(crop: tuple[str | None, str | None], codes: Sequence[str]) -> bool:
+    own, hcat = crop
+    return any(
+        (hcat or "").startswith(code.removeprefix("hcat:"))
+        if code.startswith("hcat:")
+        else own == code.removeprefix("code:")
+        for code in codes
+    )
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of P parcels."""
+
+    views: ClearViews
+    """Of any days."""
+    radar: RadarViews
+    today: Days
+    """(P,) the day of the newest observation of each, by either sensor; NaT where there is none."""
+    is_grass: Bools | None = None
+    """(P,) of which cuts are looked for; None: of all."""
+
+    @cached_property
+    def cuts(self) -> Marked:
+        """Return what mowing is found, once for all obligations."""
+        views, radar, of = self.views, self.radar, self.is_grass
+        if of is None:
+            return mowing(views, radar)
+        some = of[views.parcel]
+        views = ClearViews(views.parcel[some], views.days[some], views.ndvi[some], views.n_parcels)
+        return mowing(views, radar.only(of[radar.parcel]), of)
+
+
+def window(obligation: Obligation, views: ClearViews) -> Bools:
+    """Return (N,) which views lie in the window."""
+    return np.asarray((views.days >= np.datetime64(obligation.begin)) & (views.days <= np.datetime64(obligation.until)))
+
+
+def named(obligation: Obligation) -> dict[str, Any]:
+    """Return what the evidence of every kind says first."""
+    return {"kind": obligation.kind, "from": str(obligation.begin), "until": str(obligation.until)}
+
+
+def still_open(obligation: Obligation) -> Callable[[int], Mapping[str, Any]]:
+    """Return the evidence of what may still be met: the deadline, from which whoever shows it counts the days left."""
+    return lambda _: {"reason": f"not seen yet; may be met until {obligation.until}", "deadline": str(obligation.until)}
