@@ -261,7 +261,8 @@ def _linearised(
         span = np.maximum(sign * (side.crossings[:, 2] - side.crossings[:, 1]), 1.0)
         d_span = sign * (moved(side, own, first, 2, sign) - moved(side, own, first, 1, sign))
         rates.append(0.6 * side.rise / span)
-        d_rates.append(rates[-1][:, None] * ((top - own) / side.rise[:, None] - d_span / span[:, None]))
+        rise = np.where(side.rise > 0, side.rise, np.nan)[:, None]  # a curve that does not rise has no rate
+        d_rates.append(rates[-1][:, None] * ((top - own) / rise - d_span / span[:, None]))
     nothing = np.zeros(n_parcels)
     values = (start, nothing, end, length, peak - base, up.base, down.base, base, mean * length, (mean - base) * length)
     gradients = (sos, 0 * both, eos, eos - sos, top - both, base_up, base_down, both, d_large, d_small)

@@ -39,9 +39,7 @@ LONGEST_DAYS: Final = 60
 
 def flooding(views: ClearViews, radar: RadarViews) -> Decisions:
     """Decide whether P parcels stood under water."""
-    n_parcels, is_water = views.n_parcels, views.ndvi < WATER_NDVI
-    # Radar is read of the few parcels of which a view shows water.
-    is_candidate = views.count(is_water) > 0
+    n_parcels, is_water, is_candidate = views.n_parcels, views.ndvi < WATER_NDVI, may_be_water(views)
     radar = radar.only(is_candidate[radar.parcel])
     low = low_passes(radar)
     parcel = np.concatenate([views.parcel[is_water], radar.parcel[low]])
@@ -75,6 +73,11 @@ def flooding(views: ClearViews, radar: RadarViews) -> Decisions:
         Case(n == 0, GREEN, lambda _: {}),
     ]
     return Decisions("flooding", cases, begun)
+
+
+def may_be_water(views: ClearViews) -> Bools:
+    """Return (P,) the few parcels of which a view shows water: radar is read of these alone."""
+    return np.asarray(views.count(views.ndvi < WATER_NDVI) > 0)
 
 
 def _flood(days: NDArray[np.datetime64], is_view: Bools) -> tuple[np.datetime64, int]:

@@ -20,7 +20,7 @@ from db import alerts as store
 from db.alerts import FindingRow
 from db.crop_progress import with_another_crop_before
 from db.parcels import source_ids
-from monitor.alerts.flooding import flooding
+from monitor.alerts.flooding import flooding, may_be_water
 from monitor.alerts.neighbours import Bools, Days, Ints
 from monitor.alerts.rules import (
     RULES,
@@ -56,12 +56,12 @@ def evaluate(batch: BatchContext, known: KnownStands) -> None:
     rules = [*RULES, *(() if batch.policy is None else [one.name for one in batch.policy.obligation])]
     before = _before(batch, rules)
     places = np.arange(len(batch.claim.parcel_keys))
-    views, radar = clear_views(batch, places, np.full(len(places), _LATEST)), _radar(batch)
+    views = clear_views(batch, places, np.full(len(places), _LATEST))
     decided = chain(
         _mismatches(batch, before["crop_mismatch"]),
         _of_views(batch, known, before),
-        iter([(places, flooding(views, radar), np.ones(len(places), bool))]),
-        _obligations(batch, views, radar),
+        iter([(places, flooding(views, _radar(batch, may_be_water(views))), np.ones(len(places), bool))]),
+        _obligations(batch, views),
     )
     changed = [one for what in decided for one in _changed(batch, what, before)]
     changed.sort(key=lambda one: (one[0].parcel_key, rules.index(one[1].rule)))
@@ -152,14 +152,15 @@ def _of_views(batch: BatchContext, known: KnownStands, before: Mapping[str, Foun
         yield places, decisions, np.ones(len(places), bool)
 
 
-def _radar(batch: BatchContext) -> RadarViews:
-    """Return the season's passes of the claimed parcels."""
-    series, passes = batch.series, batch.series.passes
+def _radar(batch: BatchContext, of: Bools) -> RadarViews:
+    """Return the season's passes of some of the claimed parcels (P,)."""
+    some = np.flatnonzero(of[batch.series.pass_parcel])
+    parcel, passes = batch.series.pass_parcel[some], batch.series.passes[some]
     days = np.datetime64(batch.season.starts_on) + np.floor(passes["day"]).astype("m8[D]")
-    return RadarViews.of_backscatter(series.pass_parcel, days, passes["orbit"], passes["vv_db"], passes["vh_db"])
+    return RadarViews.of_backscatter(parcel, days, passes["orbit"], passes["vv_db"], passes["vh_db"])
 
 
-def _obligations(batch: BatchContext, views: ClearViews, radar: RadarViews) -> Iterator[Decided]:
+def _obligations(batch: BatchContext, views: ClearViews) -> Iterator[Decided]:
     """Yield each obligation of the policy in force."""
     policy, keys = batch.policy, batch.claim.parcel_keys
     if policy is None or not policy.obligation:
@@ -169,6 +170,7 @@ def _obligations(batch: BatchContext, views: ClearViews, radar: RadarViews) -> I
     asked = Asked(batch.parcels, source_ids(batch.connection, keys) if is_listed else [""] * len(keys))
     newest = batch.series.newest
     today = np.where(newest > NEVER, newest.astype("M8[D]"), np.datetime64("NaT"))
+    radar = _radar(batch, np.ones(len(keys), bool))
     for decisions in decide(policy, asked, Known(views, radar, today)):
         yield places, decisions, np.ones(len(keys), bool)
 
