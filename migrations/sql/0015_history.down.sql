@@ -114,3 +114,5 @@ language sql stable parallel safe rows 200 as $$
     from declarations where parcel_key = parcel and declared_at <= as_available_at
     order by 1, 2
 $$;
+
+drop function s2_read, s1_read, ndvi_read, parcel_history_read;

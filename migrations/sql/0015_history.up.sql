@@ -23,56 +23,64 @@ returns setof ndvi_daily language sql stable parallel safe rows 300 as $$
     order by day
 $$;
 
--- Planned once for a connection, because a plan takes longer than the rows. The key serves whatever is asked, and chunks beyond a span
--- of time are left out as the plan begins. A plan made while a chunk was small must not read it whole once it is large: no sequential scan.
---
--- `planned_on` names the tables that the plan rests on. A function inlined into a plan hides them while the plan is being made: a chunk
--- that is committed in those milliseconds would be missing from it, and from every answer of the connection, until the next chunk comes.
--- Named in the statement, the table's change is noticed and the next call plans anew. Nothing reads it: a `with` that nobody asks is left out.
+-- `..._known` waits for what is being written and then calls `..._read`. In one function the statement would be planned on the snapshot
+-- from before the wait: a chunk that was committed meanwhile would be missing from the plan, and of a plan that is kept, from every
+-- answer of the connection until the next chunk comes. So plans are made at each call, on the snapshot that is read.
 
+create function s2_read(parcel bigint, from_ timestamptz, to_ timestamptz, at timestamptz)
+returns setof s2_observations language plpgsql stable rows 80 set plan_cache_mode = force_custom_plan as $$
+begin
+    return query select * from s2_recorded_by(parcel, from_, to_, at);
+end
+$$;
+comment on function s2_read is 's2_recorded_by, planned on the snapshot that it reads.';
 create or replace function s2_known(parcel bigint, from_ timestamptz, to_ timestamptz, as_known_at timestamptz)
-returns setof s2_observations language plpgsql volatile rows 80
-set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+returns setof s2_observations language plpgsql volatile rows 80 as $$
 begin
     perform settled(as_known_at);
-    return query with planned_on as (select from s2_observations)
-    select * from s2_recorded_by(parcel, from_, to_, as_known_at);
+    return query select * from s2_read(parcel, from_, to_, as_known_at);
 end
 $$;
+create function s1_read(parcel bigint, from_ timestamptz, to_ timestamptz, at timestamptz)
+returns setof s1_observations language plpgsql stable rows 80 set plan_cache_mode = force_custom_plan as $$
+begin
+    return query select * from s1_recorded_by(parcel, from_, to_, at);
+end
+$$;
+comment on function s1_read is 's1_recorded_by, planned on the snapshot that it reads.';
 create or replace function s1_known(parcel bigint, from_ timestamptz, to_ timestamptz, as_known_at timestamptz)
-returns setof s1_observations language plpgsql volatile rows 80
-set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+returns setof s1_observations language plpgsql volatile rows 80 as $$
 begin
     perform settled(as_known_at);
-    return query with planned_on as (select from s1_observations)
-    select * from s1_recorded_by(parcel, from_, to_, as_known_at);
+    return query select * from s1_read(parcel, from_, to_, as_known_at);
 end
 $$;
+create function ndvi_read(parcel bigint, from_ date, to_ date, at timestamptz)
+returns setof ndvi_daily language plpgsql stable rows 300 set plan_cache_mode = force_custom_plan as $$
+begin
+    return query select * from ndvi_recorded_by(parcel, from_, to_, at);
+end
+$$;
+comment on function ndvi_read is 'ndvi_recorded_by, planned on the snapshot that it reads.';
 create or replace function ndvi_known(parcel bigint, from_ date, to_ date, as_known_at timestamptz)
-returns setof ndvi_daily language plpgsql volatile rows 300
-set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+returns setof ndvi_daily language plpgsql volatile rows 300 as $$
 begin
     perform settled(as_known_at);
-    return query with planned_on as (select from ndvi_months)
-    select * from ndvi_recorded_by(parcel, from_, to_, as_known_at);
+    return query select * from ndvi_read(parcel, from_, to_, as_known_at);
 end
 $$;
 
-create or replace function parcel_history(
-    parcel bigint, from_ timestamptz default '-infinity', to_ timestamptz default 'infinity',
-    as_known_at timestamptz default 'infinity')
+create function parcel_history_read(parcel bigint, from_ timestamptz, to_ timestamptz, as_known_at timestamptz)
 returns table (
     at timestamptz, kind text, recorded_at timestamptz, relative_orbit smallint, ndvi real, ndvi_sd real, origin text,
     vv_db real, vh_db real, crop text, probability real, detail jsonb)
-language plpgsql volatile rows 500 set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+language plpgsql stable rows 500 set plan_cache_mode = force_custom_plan as $$
 #variable_conflict use_column
 declare
     from_day constant date := greatest(from_, '1900-01-01');
     to_day constant date := least(to_, '2200-01-01');
 begin
-    perform settled(as_known_at);
     return query
-    with planned_on as (select from s2_observations, s1_observations, ndvi_months)
     select observed_at, 's2', o.recorded_at, o.relative_orbit, o.ndvi, o.ndvi_sd, 'observed',
            null::real, null::real, null::text, null::real,
            jsonb_build_object('revision', revision, 'n_clear', n_clear, 'clear_fraction', clear_fraction, 'scene_key', scene_key)
@@ -107,6 +115,19 @@ begin
     from alerts join alert_events e using (alert_key)
     where parcel_key = parcel and e.recorded_at >= from_ and e.recorded_at < to_ and e.recorded_at <= as_known_at
     order by 1, 2;
+end
+$$;
+comment on function parcel_history_read is 'parcel_history as known at a time that is settled, planned on the snapshot that it reads.';
+create or replace function parcel_history(
+    parcel bigint, from_ timestamptz default '-infinity', to_ timestamptz default 'infinity',
+    as_known_at timestamptz default 'infinity')
+returns table (
+    at timestamptz, kind text, recorded_at timestamptz, relative_orbit smallint, ndvi real, ndvi_sd real, origin text,
+    vv_db real, vh_db real, crop text, probability real, detail jsonb)
+language plpgsql volatile rows 500 as $$
+begin
+    perform settled(as_known_at);
+    return query select * from parcel_history_read(parcel, from_, to_, as_known_at);
 end
 $$;
 

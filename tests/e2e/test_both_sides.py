@@ -409,7 +409,7 @@ def test_an_answer_as_known_at_a_time_has_every_chunk(dsn: str) -> None:
                     at = connection.execute("select recording_begins(now())").fetchone()
                     assert at is not None
                     connection.execute(stored, (nr, *at, *at))
-                if stop.wait(0.005):
+                if stop.wait(0.02):
                     break
 
     def ask(query: LiteralString) -> None:
@@ -426,7 +426,7 @@ def test_an_answer_as_known_at_a_time_has_every_chunk(dsn: str) -> None:
     threads = [threading.Thread(target=write), *(threading.Thread(target=ask, args=(query,)) for query in queries)]
     for thread in threads:
         thread.start()
-    time.sleep(15)
+    time.sleep(8)
     stop.set()
     for thread in threads:
         thread.join()
