@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitor.alerts.neighbours import Bools, Ints
-from monitor.alerts.rules import GREEN, NOT_VALID, RED, YELLOW, Case, ClearViews, Decisions, unseen
+from monitor.alerts.rules import GREEN, NOT_VALID, RED, YELLOW, Case, ClearViews, Decisions, agreeing, unseen
 from monitor.markers.form import RadarViews
 
 DROP_DB: Final = (3.5, 3.0)
@@ -63,13 +63,10 @@ def flooding(views: ClearViews, radar: RadarViews) -> Decisions:
             "thresholds": {"water_ndvi": WATER_NDVI, "water_db": list(WATER_DB), "drop_db": list(DROP_DB)},
         }
 
-    def confidence(nr: int) -> float:
-        return float(1 - 0.5 ** int(n[nr]))
-
     cases = [
         Case(views.count(views.ndvi < np.inf) == 0, NOT_VALID, unseen("no clear view yet")),
-        Case(n > 2, RED, evidence, confidence),
-        Case(n > 0, YELLOW, evidence, confidence),
+        Case(n > 2, RED, evidence, agreeing(n)),
+        Case(n > 0, YELLOW, evidence, agreeing(n)),
         Case(n == 0, GREEN, lambda _: {}),
     ]
     return Decisions("flooding", cases, begun)

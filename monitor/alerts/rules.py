@@ -411,16 +411,15 @@ def _departures(
     evidence: Callable[[int], Mapping[str, Any]],
     settings: RuleSettings,
 ) -> list[Case]:
-    """Return the cases of a departure: yellow at first, red once a view `confirm_days` later says the same.
-
-    The confidence of n agreeing views is 1 - 0.5^n: a clear view is wrong in about half of the doubtful cases.
-    """
+    """Return the cases of a departure: yellow at first, red once a view `confirm_days` later says the same."""
     holds = seen_on - departed_on >= np.timedelta64(settings.confirm_days, "D")
-
-    def confidence(parcel: int) -> float:
-        return float(1 - 0.5 ** int(n_views[parcel]))
-
+    confidence = agreeing(n_views)
     return [Case(holds, RED, evidence, confidence), Case(~holds, YELLOW, evidence, confidence)]
+
+
+def agreeing(n: Ints) -> Callable[[int], float]:
+    """Return the confidence of n (P,) agreeing observations, 1 - 0.5^n: one is wrong in about half of the doubtful cases."""
+    return lambda parcel: float(1 - 0.5 ** int(n[parcel]))
 
 
 def _thresholds(settings: RuleSettings, *names: str) -> dict[str, float]:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from monitor.alerts.neighbours import VEGETATION_NDVI, Bools
-from monitor.alerts.rules import GREEN, LOSS_NDVI, NOT_VALID, RED, YELLOW, Case, ClearViews, Decisions, unseen
+from monitor.alerts.rules import GREEN, LOSS_NDVI, NOT_VALID, RED, YELLOW, Case, ClearViews, Decisions, agreeing, unseen
 from monitor.alerts.runs import Runs, longest_runs
 from monitor.policies.known import Known, named, still_open, window
 from monitor.policies.policy import Kind, Obligation
@@ -59,7 +59,7 @@ def not_ploughed(obligation: Obligation, known: Known, _applies: Bools) -> Decis
     # Two green views before: one can be a neighbouring field's edge.
     bare = inside & (views.ndvi < _level(obligation)) & (green - before >= 2)
     decided = _of_bare_runs(obligation, views, inside, bare)
-    was_green = np.bincount(views.parcel[views.ndvi >= GREEN_STAND_NDVI], minlength=views.n_parcels) >= 2
+    was_green = views.count(views.ndvi >= GREEN_STAND_NDVI) >= 2
     not_green = Case(~was_green, NOT_VALID, unseen(f"not yet seen green (NDVI {GREEN_STAND_NDVI} on two days)"))
     return Decisions(obligation.name, [not_green, *decided.cases], decided.departed_on)
 
@@ -73,9 +73,9 @@ def _of_bare_runs(obligation: Obligation, views: ClearViews, inside: Bools, bare
     return Decisions(
         obligation.name,
         [
-            Case(~_has(views, inside), NOT_VALID, unseen(f"no clear view since {obligation.begin}")),
-            Case(runs.days > obligation.confirm_days, RED, evidence, _agreeing(runs)),
-            Case((runs.n > 0) & newest, YELLOW, evidence, _agreeing(runs)),
+            Case(views.count(inside) == 0, NOT_VALID, unseen(f"no clear view since {obligation.begin}")),
+            Case(runs.days > obligation.confirm_days, RED, evidence, agreeing(runs.n)),
+            Case((runs.n > 0) & newest, YELLOW, evidence, agreeing(runs.n)),
             Case(runs.n >= 0, GREEN, evidence),
         ],
         runs.first,
@@ -125,8 +125,8 @@ def cover_days(obligation: Obligation, known: Known, _applies: Bools) -> Decisio
         obligation.name,
         [
             Case(seen.days >= needed, GREEN, of_days),
-            Case(confirmed, RED, of_days, _agreeing(late)),
-            Case(cannot, YELLOW, of_days, _agreeing(late)),
+            Case(confirmed, RED, of_days, agreeing(late.n)),
+            Case(cannot, YELLOW, of_days, agreeing(late.n)),
             Case(~is_over, NOT_VALID, open_yet),
             Case(possible >= 0, NOT_VALID, between),
         ],
@@ -150,20 +150,11 @@ def established_by(obligation: Obligation, known: Known, _applies: Bools) -> Dec
             Case(views.count(in_time) > 0, GREEN, evidence),
             Case(~(today > deadline), NOT_VALID, still_open(obligation)),
             Case(bare_later == 0, NOT_VALID, unseen(f"no clear view of bare soil or of a crop around {deadline}")),
-            Case(late.days > obligation.confirm_days, RED, evidence, _agreeing(late)),
-            Case(late.n >= 0, YELLOW, evidence, _agreeing(late)),
+            Case(late.days > obligation.confirm_days, RED, evidence, agreeing(late.n)),
+            Case(late.n >= 0, YELLOW, evidence, agreeing(late.n)),
         ],
         late.first,
     )
-
-
-def _has(views: ClearViews, inside: Bools) -> Bools:
-    return np.asarray(views.count(inside) > 0)
-
-
-def _agreeing(runs: Runs) -> Callable[[int], float]:
-    """Return the confidence of a run of n views: 1 - 0.5^n, as of the rules' departures."""
-    return lambda parcel: float(1 - 0.5 ** int(runs.n[parcel]))
 
 
 def _evidence(obligation: Obligation, views: ClearViews, inside: Bools) -> Callable[[int], Mapping[str, Any]]:

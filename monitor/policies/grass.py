@@ -37,11 +37,14 @@ def mown(obligation: Obligation, known: Known, applies: Bools) -> Decisions:
             "clear_views": views.shown(parcel, inside),
         }
 
+    def certainty(parcel: int) -> float:
+        return float(np.nan_to_num(cuts.confidence[parcel]))
+
     cases = [
-        Case(n_cuts + n_grazed > 0, GREEN, evidence, lambda parcel: float(np.nan_to_num(cuts.confidence[parcel]))),
+        Case(n_cuts + n_grazed > 0, GREEN, evidence, certainty),
         Case(~(known.today > until), NOT_VALID, still_open(obligation)),
-        Case(is_unused, YELLOW, evidence, lambda parcel: float(np.nan_to_num(cuts.confidence[parcel]))),
-        Case(is_unused | True, NOT_VALID, unseen("neither use nor the lack of it was seen for certain")),
+        Case(is_unused, YELLOW, evidence, certainty),
+        Case(n_cuts >= 0, NOT_VALID, unseen("neither use nor the lack of it was seen for certain")),
     ]
     return Decisions(obligation.name, cases, np.full(views.n_parcels, np.datetime64(obligation.until)))
 

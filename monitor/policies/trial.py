@@ -66,9 +66,10 @@ def try_policy(
         clock: `recorded_at`, as it was known here; `available_at`, as it could have been known, for a season imported later.
     """
     keys = monitorable_keys(connection, season.season_key, collection)
+    some = (keys[at : at + AT_ONCE] for at in range(0, len(keys), AT_ONCE))
     parts = [
-        _of_parcels(connection, policy, keys[at : at + AT_ONCE], days, clock) for at in range(0, len(keys), AT_ONCE)
-    ]
+        list(_of_parcels(connection, policy, one, days, clock)) for one in some
+    ]  # one after the other: see AT_ONCE
     for together in zip(*parts, strict=True):
         first = together[0]
         lights = {light: sum(one.lights[light] for one in together) for light in LIGHTS}
