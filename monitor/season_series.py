@@ -61,9 +61,15 @@ class SeasonSeries:
 
     @classmethod
     def of(
-        cls, s2: NDArray[np.void], s1: NDArray[np.void], is_new: tuple[Bools, Bools], parcel_keys: Ints, starts_on: date
+        cls,
+        s2: NDArray[np.void],
+        s1: NDArray[np.void],
+        is_new: tuple[Bools, Bools] | None,
+        parcel_keys: Ints,
+        starts_on: date,
     ) -> "SeasonSeries":
-        """Return the series of stored rows of both sensors, sorted by parcel and time; `is_new` says which are pending."""
+        """Return the series of stored rows of both sensors, sorted by parcel and time; `is_new` says which are pending (None: none)."""
+        is_new = is_new or (np.zeros(len(s2), bool), np.zeros(len(s1), bool))
         clear, place = np.isfinite(s2["ndvi"]), np.searchsorted(parcel_keys, s1["parcel_key"])
         views, passes = np.empty(int(clear.sum()), _VIEW), np.empty(len(s1), _PASS)
         views["day"], views["ndvi"] = season_days(s2["observed_at"][clear], starts_on), s2["ndvi"][clear]
@@ -181,8 +187,7 @@ def curve_series(
     s2: NDArray[np.void], s1: NDArray[np.void], parcel_keys: Ints, starts_on: date
 ) -> tuple[SarSeries, ClearSeries]:
     """Return stored rows, sorted by parcel and time, as the curve's model takes them."""
-    is_new = np.zeros(len(s2), bool), np.zeros(len(s1), bool)
-    series = SeasonSeries.of(s2, s1, is_new, parcel_keys, starts_on)
+    series = SeasonSeries.of(s2, s1, None, parcel_keys, starts_on)
     return series.sar(), series.clear()
 
 

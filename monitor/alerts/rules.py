@@ -64,6 +64,18 @@ class ClearViews:
         highest = np.maximum.reduceat(ndvi, begins) if len(begins) else ndvi
         return cls(parcel[begins], days[begins], highest, n_parcels)
 
+    def until(self, end: Days) -> "ClearViews":
+        """Return the views before a day of each parcel (P,)."""
+        keep = self.days < end[self.parcel]
+        return ClearViews(self.parcel[keep], self.days[keep], self.ndvi[keep], self.n_parcels)
+
+    def of(self, parcels: Ints) -> "ClearViews":
+        """Return the views of some parcels, ascending, which become parcels 0, 1 ..."""
+        place = np.full(self.n_parcels, -1)
+        place[parcels] = np.arange(len(parcels))
+        keep = place[self.parcel] >= 0
+        return ClearViews(place[self.parcel[keep]], self.days[keep], self.ndvi[keep], len(parcels))
+
     def count(self, which: Bools) -> Ints:
         """Return (P,) how many views of each parcel are under a mask (N,)."""
         return np.bincount(self.parcel[which], minlength=self.n_parcels)

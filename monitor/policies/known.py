@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from db.parcels import DeclaredParcels
 from monitor.alerts.neighbours import Bools, Days
@@ -13,6 +15,7 @@ from monitor.alerts.rules import ClearViews
 from monitor.markers.form import Marked, RadarViews
 from monitor.markers.mowing import mowing
 from monitor.policies.policy import Obligation, Selection
+from monitor.season_series import NEVER, SeasonSeries
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,23 @@ class Known:
 
     views: ClearViews
     """Of any days."""
-    radar: RadarViews
+    passes: RadarViews | Callable[[], RadarViews]
+    """Of any days; may be made when it is first asked for, since few obligations read it."""
     today: Days
     """(P,) the day of the newest observation of each, by either sensor; NaT where there is none."""
     is_grass: Bools | None = None
     """(P,) of which cuts are looked for; None: of all."""
+
+    @classmethod
+    def of(cls, series: SeasonSeries, starts_on: date) -> "Known":
+        """Return what a season's series say."""
+        today = np.where(series.newest > NEVER, series.newest.astype("M8[D]"), np.datetime64("NaT"))
+        return cls(clear_views(series, starts_on), lambda: radar_views(series, starts_on), today)
+
+    @cached_property
+    def radar(self) -> RadarViews:
+        """Return the passes."""
+        return self.passes() if callable(self.passes) else self.passes
 
     @cached_property
     def cuts(self) -> Marked:
@@ -68,6 +83,26 @@ class Known:
         some = of[views.parcel]
         views = ClearViews(views.parcel[some], views.days[some], views.ndvi[some], views.n_parcels)
         return mowing(views, radar.only(of[radar.parcel]), of)
+
+
+def clear_views(series: SeasonSeries, starts_on: date) -> ClearViews:
+    """Return the season's clear views; two passes on a day count as one, the greener one."""
+    return ClearViews.greenest(
+        series.view_parcel, _days(series.views, starts_on), series.views["ndvi"], len(series.newest)
+    )
+
+
+def radar_views(series: SeasonSeries, starts_on: date, of: Bools | None = None) -> RadarViews:
+    """Return the season's passes, of some of the parcels (P,)."""
+    some = slice(None) if of is None else of[series.pass_parcel]
+    passes = series.passes[some]
+    return RadarViews.of_backscatter(
+        series.pass_parcel[some], _days(passes, starts_on), passes["orbit"], passes["vv_db"], passes["vh_db"]
+    )
+
+
+def _days(rows: NDArray[np.void], starts_on: date) -> Days:
+    return np.asarray(np.datetime64(starts_on) + np.floor(rows["day"]).astype("m8[D]"))
 
 
 def window(obligation: Obligation, views: ClearViews) -> Bools:

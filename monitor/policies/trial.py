@@ -16,12 +16,11 @@ from db import alerts, series
 from db.connect import Connection
 from db.parcels import declared_parcels, monitorable_keys, source_ids
 from db.seasons import Season
-from monitor.alerts.rules import GREEN, NOT_EXECUTED, NOT_VALID, RED, VERDICTS, YELLOW, ClearViews
-from monitor.features import means
-from monitor.markers.form import RadarViews
+from monitor.alerts.rules import GREEN, NOT_EXECUTED, NOT_VALID, RED, VERDICTS, YELLOW
 from monitor.policies.known import Asked, Known
 from monitor.policies.obligations import decide
 from monitor.policies.policy import Policy
+from monitor.season_series import SeasonSeries
 
 Clock = Literal["recorded_at", "available_at"]
 Ints = NDArray[np.int64]
@@ -68,7 +67,7 @@ def try_policy(
     keys = monitorable_keys(connection, season.season_key, collection)
     some = (keys[at : at + AT_ONCE] for at in range(0, len(keys), AT_ONCE))
     parts = [
-        list(_of_parcels(connection, policy, one, days, clock)) for one in some
+        list(_of_parcels(connection, policy, one, season.starts_on, days, clock)) for one in some
     ]  # one after the other: see AT_ONCE
     for together in zip(*parts, strict=True):
         first = together[0]
@@ -77,7 +76,7 @@ def try_policy(
 
 
 def _of_parcels(
-    connection: Connection, policy: Policy, keys: Ints, days: Sequence[date], clock: Clock
+    connection: Connection, policy: Policy, keys: Ints, starts_on: date, days: Sequence[date], clock: Clock
 ) -> Iterator[DayOfTrial]:
     ids = source_ids(connection, keys)
     asked = Asked(declared_parcels(connection, keys), ids)
@@ -86,8 +85,8 @@ def _of_parcels(
     for day in days:
         until = np.datetime64(day + timedelta(days=1), "us")
         optical, radar = _current(s2, s2[clock] < until), _current(s1, s1[clock] < until)
-        known = Known(_views(optical, keys), _radar(radar, keys), _newest(keys, optical, radar))
-        for decisions in decide(policy, asked, known):
+        known = SeasonSeries.of(optical, radar, None, keys, starts_on)
+        for decisions in decide(policy, asked, Known.of(known, starts_on)):
             rule, found = decisions.rule, decisions.found
             turned = np.flatnonzero((found.verdict >= YELLOW) & (found.verdict > before[rule]))
             before[rule] = found.verdict
@@ -123,25 +122,3 @@ def _current(rows: NDArray[np.void], is_known: NDArray[np.bool_]) -> NDArray[np.
     )
     current: NDArray[np.void] = known[is_last & ~known["is_withdrawn"]]
     return current
-
-
-def _views(s2: NDArray[np.void], keys: Ints) -> ClearViews:
-    """Return the clear views, as the monitor takes them."""
-    clear = s2[np.isfinite(s2["ndvi"])]
-    parcel, day, ndvi = np.searchsorted(keys, clear["parcel_key"]), clear["observed_at"].astype("M8[D]"), clear["ndvi"]
-    return ClearViews.greenest(parcel, day, ndvi, len(keys))
-
-
-def _radar(s1: NDArray[np.void], keys: Ints) -> RadarViews:
-    """Return the passes."""
-    vv, vh = means(s1, ("VV", "VH")).T
-    parcel, days = np.searchsorted(keys, s1["parcel_key"]), s1["observed_at"].astype("M8[D]")
-    return RadarViews.of_backscatter(parcel, days, s1["relative_orbit"], vv, vh)
-
-
-def _newest(keys: Ints, *sensors: NDArray[np.void]) -> NDArray[np.datetime64]:
-    """Return (P,) the day of each parcel's newest observation, NaT where there is none."""
-    newest = np.full(len(keys), np.datetime64("0001-01-01", "us"))
-    for rows in sensors:
-        np.maximum.at(newest, np.searchsorted(keys, rows["parcel_key"]), rows["observed_at"])
-    return np.where(newest > np.datetime64("0001-01-01", "us"), newest.astype("M8[D]"), np.datetime64("NaT"))

@@ -12,7 +12,6 @@ Reads the batch's series, `classified`, earlier findings and the progress of the
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Final
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from db.alerts import FindingRow
 from db.crop_progress import with_another_crop_before
 from db.parcels import source_ids
 from monitor.alerts.flooding import flooding, may_be_water
-from monitor.alerts.neighbours import Bools, Days, Ints
+from monitor.alerts.neighbours import Bools, Ints
 from monitor.alerts.rules import (
     RULES,
     UNKNOWN,
@@ -40,13 +39,10 @@ from monitor.alerts.rules import (
 )
 from monitor.batch import BatchContext
 from monitor.crop_progress import KnownStands
-from monitor.markers.form import RadarViews
-from monitor.policies.known import Asked, Known
+from monitor.policies.known import Asked, Known, radar_views
 from monitor.policies.obligations import decide
 from monitor.policies.paid_alike import summed, taken_together
-from monitor.season_series import NEVER
 
-_LATEST: Final = np.datetime64("9999-12-31")
 Decided = tuple[Ints, Decisions, Bools]
 """Places (N,) of parcels in the claim, what a rule decides of them, and of which of them that is the last word (N,)."""
 
@@ -55,13 +51,12 @@ def evaluate(batch: BatchContext, known: KnownStands) -> None:
     """Run the rules on the claimed parcels and store the findings that changed."""
     rules = [*RULES, *(() if batch.policy is None else [one.name for one in batch.policy.obligation])]
     before = _before(batch, rules)
-    places = np.arange(len(batch.claim.parcel_keys))
-    views = clear_views(batch, places, np.full(len(places), _LATEST))
+    what_is_known = Known.of(batch.series, batch.season.starts_on)
     decided = chain(
         _mismatches(batch, before["crop_mismatch"]),
-        _of_views(batch, known, before),
-        iter([(places, flooding(views, _radar(batch, may_be_water(views))), np.ones(len(places), bool))]),
-        _obligations(batch, views),
+        _of_views(batch, known, before, what_is_known.views),
+        [_flooding(batch, what_is_known.views)],
+        _obligations(batch, what_is_known),
     )
     changed = [one for what in decided for one in _changed(batch, what, before)]
     changed.sort(key=lambda one: (one[0].parcel_key, rules.index(one[1].rule)))
@@ -134,8 +129,13 @@ def _mismatches(batch: BatchContext, before: Found) -> Iterator[Decided]:
         yield places, decisions, lengths[places] == step + 1
 
 
-def _of_views(batch: BatchContext, known: KnownStands, before: Mapping[str, Found]) -> Iterator[Decided]:
-    """Yield the rules on clear views, of parcels of which they may find something else than before."""
+def _of_views(
+    batch: BatchContext, known: KnownStands, before: Mapping[str, Found], views: ClearViews
+) -> Iterator[Decided]:
+    """Yield the rules on clear views, of parcels of which they may find something else than before.
+
+    Views later than what is known of the neighbours wait until they are known (then the leader asks for the rules again).
+    """
     rules, claim, connection = batch.settings.rules, batch.claim, batch.connection
     places = np.flatnonzero(_may_differ(batch, before))
     if not len(places):
@@ -143,7 +143,7 @@ def _of_views(batch: BatchContext, known: KnownStands, before: Mapping[str, Foun
     stands, group_of = known.of(connection, batch.season, claim.collection, rules)
     grown = zip(batch.parcels.region, batch.parcels.crop_code, strict=True)
     group = np.array([group_of.get(one, -1) for one in grown])[places]
-    views = clear_views(batch, places, stands.known_until[group])
+    views = views.of(places).until(stands.known_until[group])
     # Among neighbours that were bare it makes no difference.
     matters = claim.parcel_keys[places[(stands.n[group] >= rules.neighbours_min) & ~stands.is_ever_bare[group]]]
     newly_sown = with_another_crop_before(connection, matters) if len(matters) else frozenset()
@@ -152,27 +152,22 @@ def _of_views(batch: BatchContext, known: KnownStands, before: Mapping[str, Foun
         yield places, decisions, np.ones(len(places), bool)
 
 
-def _radar(batch: BatchContext, of: Bools) -> RadarViews:
-    """Return the season's passes of some of the claimed parcels (P,)."""
-    some = np.flatnonzero(of[batch.series.pass_parcel])
-    parcel, passes = batch.series.pass_parcel[some], batch.series.passes[some]
-    days = np.datetime64(batch.season.starts_on) + np.floor(passes["day"]).astype("m8[D]")
-    return RadarViews.of_backscatter(parcel, days, passes["orbit"], passes["vv_db"], passes["vh_db"])
+def _flooding(batch: BatchContext, views: ClearViews) -> Decided:
+    """Return the rule on both sensors; radar is read of the few parcels of which a view shows water."""
+    n_parcels = len(batch.claim.parcel_keys)
+    radar = radar_views(batch.series, batch.season.starts_on, may_be_water(views))
+    return np.arange(n_parcels), flooding(views, radar), np.ones(n_parcels, bool)
 
 
-def _obligations(batch: BatchContext, views: ClearViews) -> Iterator[Decided]:
+def _obligations(batch: BatchContext, known: Known) -> Iterator[Decided]:
     """Yield each obligation of the policy in force."""
     policy, keys = batch.policy, batch.claim.parcel_keys
     if policy is None or not policy.obligation:
         return
-    places = np.arange(len(keys))
     is_listed = any(one.parcels.source_ids is not None for one in policy.obligation)
     asked = Asked(batch.parcels, source_ids(batch.connection, keys) if is_listed else [""] * len(keys))
-    newest = batch.series.newest
-    today = np.where(newest > NEVER, newest.astype("M8[D]"), np.datetime64("NaT"))
-    radar = _radar(batch, np.ones(len(keys), bool))
-    for decisions in decide(policy, asked, Known(views, radar, today)):
-        yield places, decisions, np.ones(len(keys), bool)
+    for decisions in decide(policy, asked, known):
+        yield np.arange(len(keys)), decisions, np.ones(len(keys), bool)
 
 
 def _may_differ(batch: BatchContext, before: Mapping[str, Found]) -> Bools:
@@ -186,17 +181,3 @@ def _may_differ(batch: BatchContext, before: Mapping[str, Found]) -> Bools:
     is_unknown = (before["no_emergence"].verdict == UNKNOWN) | (before["early_loss"].verdict == UNKNOWN)
     may_differ: Bools = is_viewed | is_unknown | claim.is_due("rules") | claim.is_due("classifier")
     return may_differ
-
-
-def clear_views(batch: BatchContext, places: Ints, until: Days) -> ClearViews:
-    """Return the clear views of parcels (N,), each until a day; two passes on a day count as one, the greener one: cloud only
-    lowers NDVI.
-
-    Views later than what is known of the neighbours wait until they are known (then the leader asks for the rules again).
-    """
-    series, index = batch.series, np.full(len(batch.claim.parcel_keys), -1)
-    index[places] = np.arange(len(places))
-    of, ndvi = index[series.view_parcel], series.views["ndvi"]
-    days = np.datetime64(batch.season.starts_on) + np.floor(series.views["day"]).astype("m8[D]")
-    keep = (of >= 0) & (days < until[of])
-    return ClearViews.greenest(of[keep], days[keep], ndvi[keep], len(places))
