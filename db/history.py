@@ -8,6 +8,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from db.sensors import SENSORS
+from db.tables import PENDING_STATES
 
 
 @dataclass(frozen=True)
@@ -172,8 +173,8 @@ def known_alerts(
                      and (cast(:collection as text) is null or collection = :collection)
                      and (closed_at is null or :with_closed)
                      and (cast(:alert_key as bigint) is null or alert_key = :alert_key)
-                   order by state not in ('dismissed', 'confirmed', 'closed') desc, closed_at is null desc, {ORDERS[order]}, alert_key
+                   order by state = any(cast(:pending as alert_state[])) desc, closed_at is null desc, {ORDERS[order]}, alert_key
                    limit :limit""").bindparams(sa.bindparam("as_known_at", type_=sa.TIMESTAMP(timezone=True))),
-        {**wanted.__dict__, "as_known_at": as_known_at, "limit": limit},
+        {**wanted.__dict__, "pending": list(PENDING_STATES), "as_known_at": as_known_at, "limit": limit},
     )
     return [KnownAlertRow(**row._mapping) for row in rows]

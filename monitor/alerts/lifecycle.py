@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Final, Literal
 
+from db.tables import PENDING_STATES
 from monitor.alerts.evidence import LACKS_OBSERVATIONS
 from monitor.alerts.rules import Colour, Finding
 
@@ -42,7 +43,7 @@ Event = Literal[
     "commented",
 ]
 
-PENDING: Final[tuple[State, ...]] = ("open", "acknowledged", "in_review", "information_requested")
+PENDING: Final[tuple[State, ...]] = PENDING_STATES
 """States in which there is something left to decide."""
 ALIVE: Final[tuple[State, ...]] = (*PENDING, "dismissed", "confirmed")
 
