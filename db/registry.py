@@ -58,6 +58,11 @@ def register(  # one argument per column of a model
     return key
 
 
+def key_of(connection: sa.Connection, model_id: str) -> int | None:
+    """Return the key of a model, None where it is not registered."""
+    return connection.execute(sa.select(models.c.model_key).where(models.c.model_id == model_id)).scalar_one_or_none()
+
+
 def checkpoint(connection: sa.Connection, model_key: int) -> tuple[bytes, str]:
     """Return the stored weights and description of a model."""
     row = connection.execute(

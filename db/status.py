@@ -93,14 +93,14 @@ def waiting_for(group: Group, live: Mapping[str, Sequence[str]]) -> list[str]:
         pending = f" ({n} pending since {since})" if group.pending_parcels else ""
         return [
             f"waits: no model is active for it{pending}, so no rule is checked: `parcelwatch models activate MODEL {where}`, "
-            f"or without a model `parcelwatch policy activate FILE {where}`"
+            f"or without a trained one `parcelwatch policy activate FILE {where}` or `parcelwatch models activate whittaker {where}`"
         ]
     sentences = []
     if not group.has_classifier:
         sentences.append("no classifier is active, so crop_mismatch is not checked: `parcelwatch models activate`")
     if not group.has_ndvi_model:
         sentences.append(
-            "no NDVI model is active, so there is no daily curve and no phenology: `parcelwatch models activate`"
+            "no NDVI model is active: the daily curve is of the simple smoother, whittaker (`parcelwatch models activate` another)"
         )
     if group.pending_parcels and not live.get("monitor run"):
         sentences.append(f"{n} pending since {since}, and no monitor is live: `parcelwatch monitor run`")

@@ -22,7 +22,10 @@ from db.work import Claim
 from models.checkpoint import Checkpoint
 from models.classifier.crop_model import CropModel
 from models.classifier.cross_fitted import CrossFitted, classifier_of
+from models.ndvi.curve_models import CurveModel, curve_model_of
 from models.ndvi.gap_filler import GapModel
+from models.ndvi.whittaker import Whittaker
+from monitor import simple_curve
 from monitor.alerts.rules import Finding
 from monitor.policies.policy import Policy
 from monitor.season_series import SeasonSeries
@@ -47,7 +50,7 @@ class ActiveModels:
 
     settings: MonitorSettings
     _classifiers: dict[int, CropModel] = field(default_factory=dict)
-    _curve_models: dict[int, GapModel] = field(default_factory=dict)
+    _curve_models: dict[int, CurveModel] = field(default_factory=dict)
     _policies: dict[str, Policy] = field(default_factory=dict)
     """By hash."""
 
@@ -62,15 +65,16 @@ class ActiveModels:
             lambda checkpoint: classifier_of(checkpoint).for_inference(self.settings.device, dtype),
         )
 
-    def curve_model(self, connection: Connection, claim: Claim) -> Active[GapModel] | None:
-        """Return the model of the daily curve of the claim's season, None where there is none."""
-        return _active(
-            connection,
-            claim,
-            "ndvi",
-            self._curve_models,
-            lambda checkpoint: GapModel.from_checkpoint(checkpoint).to(self.settings.device),
-        )
+    def curve_model(self, connection: Connection, claim: Claim, now: datetime) -> Active[CurveModel]:
+        """Return the model of the daily curve of the claim's season, the simple smoother where none is active."""
+
+        def load(checkpoint: Checkpoint) -> CurveModel:
+            model = curve_model_of(checkpoint)
+            return model.to(self.settings.device) if isinstance(model, GapModel) else model
+
+        if (active := _active(connection, claim, "ndvi", self._curve_models, load)) is not None:
+            return active
+        return Active(simple_curve.registered(connection, now), Whittaker())
 
     def policy(self, connection: Connection, claim: Claim) -> Policy | None:
         """Return the policy in force, None where there is none."""
@@ -131,7 +135,7 @@ class BatchContext:
     states: dict[tuple[int, str], States]
     """Those stored, by model key and sequence."""
     classifier: Active[CropModel] | None
-    curve_model: Active[GapModel] | None
+    curve_model: Active[CurveModel]
     policy: Policy | None
     """In force."""
     fold: NDArray[np.int64] | None = None
@@ -157,8 +161,8 @@ class BatchContext:
     def load(cls, connection: Connection, claim: Claim, now: datetime, models: ActiveModels) -> "BatchContext":
         """Read what the stages need to know of the claimed parcels."""
         season, keys = season_by_key(connection, claim.season_key), claim.parcel_keys
-        classifier, curve_model = models.classifier(connection, claim), models.curve_model(connection, claim)
-        active = [one.key for one in (classifier, curve_model) if one is not None]
+        classifier, curve_model = models.classifier(connection, claim), models.curve_model(connection, claim, now)
+        active = [curve_model.key, *([] if classifier is None else [classifier.key])]
         cached = states.load(connection, keys, [*active, OF_NO_MODEL])
         carried, has_series = SeasonSeries.carried(keys, cached.get((OF_NO_MODEL, SERIES)))
         is_in_order = has_series & _is_in_order(claim, carried)

@@ -11,7 +11,9 @@ from db.seasons import season_by_name
 from devstack.addresses import resolve_dsn
 from models.checkpoint import Checkpoint
 from models.classifier.network import ClassifierConfig
-from models.ndvi.gap_filler import GapModel
+from models.ndvi import whittaker
+from models.ndvi.curve_models import curve_model_of
+from monitor import simple_curve
 from monitor.errors import CannotWatch
 from monitor.inspection import arguments
 from monitor.inspection.listing import records
@@ -72,21 +74,25 @@ def _kind(row: registry.ModelRow) -> str:
 
 @app.command()
 def activate(
-    model: Annotated[str, typer.Argument(help="key or first digits of the id, as `models list` shows them")],
+    model: Annotated[
+        str,
+        typer.Argument(help="key or first digits of the id, as `models list` shows them, or whittaker (simple curve)"),
+    ],
     season: Annotated[str, typer.Option(help="name of a stored season")],
     collection: Annotated[str, typer.Option(help="collection of parcels")],
 ) -> None:
     """Let a model watch a collection in a season; its parcels are rebuilt from their observations."""
     now = datetime.now(UTC)
     with engine(resolve_dsn()).begin() as connection:
-        found = registered(connection, model)
+        is_simple = model == whittaker.KIND
+        found = registered(connection, str(simple_curve.registered(connection, now)) if is_simple else model)
         arguments.groups(connection, season, collection)
         if found.task == "classifier" and (why := ClassifierConfig.from_json(found.config).coupling):
             raise CannotWatch(
                 f"model {found.model_id[:12]} cannot watch a season: {why}; it classifies whole ones only"
             )
         if found.task == "ndvi":
-            GapModel.from_checkpoint(Checkpoint(*registry.checkpoint(connection, found.model_key)))
+            curve_model_of(Checkpoint(*registry.checkpoint(connection, found.model_key)))
         stored = season_by_name(connection, season)
         registry.activate(connection, stored.season_key, collection, found.model_key, now)
         n = work.mark_season(connection, stored.season_key, collection, found.task, now)
@@ -96,5 +102,5 @@ def activate(
         console.print("no classifier is active for it yet, so crop_mismatch is not checked: activate one, too")
     if not group.has_ndvi_model:
         console.print(
-            "no NDVI model is active for it yet, so there is no daily curve and no phenology: activate one, too"
+            "no NDVI model is active for it yet: daily curve and phenology are of the simple smoother, whittaker"
         )

@@ -31,6 +31,8 @@ from models.ndvi.views import MODES, Mode
 Origin = Literal["observed", "reconstructed", "prior"]
 ORIGINS: tuple[Origin, ...] = ("observed", "reconstructed", "prior")
 OBSERVED, RECONSTRUCTED, PRIOR = range(3)
+Z_95 = 1.96
+"""So many sd hold 95 % of a normal."""
 
 SAR_REACH_DAYS = 18
 """SAR farther from a day than this says nothing of it (chosen as 1.5 repeats of one satellite)."""
@@ -95,9 +97,7 @@ def reconstruct_curve(
     clear = clear.rows(np.floor(clear.day) <= known[np.minimum(clear.parcel, n_parcels)])
     steps, (day, ndvi) = model.steps(sar, n_parcels), clear.padded(n_parcels)
     series = _without_dips(model, steps, Series(np.arange(n_parcels), np.floor(day), ndvi), known_day)
-    n_rows = np.maximum(known_day - first_day + 1, 0)
-    parcel = np.repeat(np.arange(n_parcels), n_rows)
-    days = np.arange(len(parcel)) - np.repeat(np.cumsum(n_rows) - n_rows, n_rows) + first_day[parcel]
+    parcel, days = days_of(first_day, known_day)
     is_causal = days == known_day[parcel]
     queries = GapQueries.at(series, parcel, days)
     value, sd, nearest = np.zeros(len(days)), np.zeros(len(days)), np.zeros(len(days))
@@ -115,12 +115,23 @@ def reconstruct_curve(
     ahead = np.minimum(days + SAR_REACH_DAYS - 1, known_day[parcel])
     has_sar = steps.is_near(parcel, days - SAR_REACH_DAYS + 1, ahead)
     is_prior = ~has_sar & (nearest > VIEW_REACH_DAYS)
-    sd = np.hypot(sd, _doubt(model, steps, series, queries, known_day, kept.get("causal")) / 1.96)
+    sd = np.hypot(sd, _doubt(model, steps, series, queries, known_day, kept.get("causal")) / Z_95)
     day_of_season = days.astype(np.float64)
     value = np.where(is_prior, model.prior.at(day_of_season), value)
     sd = np.where(is_prior, model.prior.sd_at(day_of_season), sd)
-    origin = np.where(is_prior, PRIOR, np.where(nearest == 0, OBSERVED, RECONSTRUCTED)).astype(np.int8)
-    return CurveRows(parcel, days, value, sd, origin, is_causal, kept)
+    return CurveRows(parcel, days, value, sd, origins(is_prior, nearest), is_causal, kept)
+
+
+def days_of(first_day: Ints, known_day: Ints) -> tuple[Ints, Ints]:
+    """Return parcel and day (R,) of the rows from the first day (P,) to the last (P,) of each parcel."""
+    n_rows = np.maximum(known_day - first_day + 1, 0)
+    parcel = np.repeat(np.arange(len(known_day)), n_rows)
+    return parcel, np.arange(len(parcel)) - np.repeat(np.cumsum(n_rows) - n_rows, n_rows) + first_day[parcel]
+
+
+def origins(is_prior: Bools, nearest: Floats) -> NDArray[np.int8]:
+    """Return the origin of rows (R,), given the days to the nearest view."""
+    return np.where(is_prior, PRIOR, np.where(nearest == 0, OBSERVED, RECONSTRUCTED)).astype(np.int8)
 
 
 # Eight parameters: those of `GapModel.fill`, and the day that a state must not lie beyond.
@@ -146,14 +157,7 @@ def _filled(
 def _without_dips(model: GapModel, steps: Steps, series: Series, known_day: Ints) -> Series:
     """Return the series less the views that are residual cloud."""
     day, ndvi = series.day, series.ndvi
-    if day.shape[1] < 3:
-        return series
-    before, at, after = slice(None, -2), slice(1, -1), slice(2, None)
-    suspect = np.zeros(day.shape, dtype=bool)
-    suspect[:, at] = (day[:, after] - day[:, before] <= DIP_RECOVERY_DAYS) & (
-        ndvi[:, at] < np.minimum(ndvi[:, before], ndvi[:, after]) - DIP_DEPTH
-    )  # NaN compares false
-    row, column = np.nonzero(suspect)
+    row, column = np.nonzero(suspects(series))
     if len(row) == 0:
         return series
     # Each is compared with the weeks around it alone: the same work in any season, and later observations do not change the result.
@@ -165,12 +169,31 @@ def _without_dips(model: GapModel, steps: Steps, series: Series, known_day: Ints
     predicted = model.fill(steps, around, queries, "retrospective", np.minimum(until, known_day[row]), unread).ndvi
     is_dip = np.zeros(day.shape, dtype=bool)
     is_dip[row, column] = ndvi[row, column] < predicted - DIP_BELOW_FILLED
-    kept = np.where(is_dip, np.nan, day)
-    order = np.argsort(np.where(is_dip, np.inf, np.nan_to_num(day, nan=np.inf)), axis=1, kind="stable")
+    return without(series, is_dip)
+
+
+def suspects(series: Series) -> Bools:
+    """Return (S, M) which views lie far below both neighbours, with recovery within weeks."""
+    day, ndvi = series.day, series.ndvi
+    suspect = np.zeros(day.shape, dtype=bool)
+    before, at, after = slice(None, -2), slice(1, -1), slice(2, None)
+    if day.shape[1] >= 3:
+        suspect[:, at] = (day[:, after] - day[:, before] <= DIP_RECOVERY_DAYS) & (
+            ndvi[:, at] < np.minimum(ndvi[:, before], ndvi[:, after]) - DIP_DEPTH
+        )  # NaN compares false
+    return suspect
+
+
+def without(series: Series, is_out: Bools) -> Series:
+    """Return the series less some views (S, M)."""
+    if not is_out.any():
+        return series
+    kept = np.where(is_out, np.nan, series.day)
+    order = np.argsort(np.nan_to_num(kept, nan=np.inf), axis=1, kind="stable")
     return replace(
         series,
         day=np.take_along_axis(kept, order, axis=1),
-        ndvi=np.take_along_axis(np.where(is_dip, np.nan, ndvi), order, axis=1),
+        ndvi=np.take_along_axis(np.where(is_out, np.nan, series.ndvi), order, axis=1),
     )
 
 
@@ -180,13 +203,13 @@ def _kept_until(mode: Mode, series: Series, known_day: Ints) -> Ints:
     That redraws the curve from the second newest view on; what is causal begins on the newest day, or before a fall (`_doubt`).
     """
     n = series.n_views
-    behind = np.where(_fell(series), 1, 0) if mode == "causal" else np.minimum(n, 2)
+    behind = np.where(fell(series), 1, 0) if mode == "causal" else np.minimum(n, 2)
     view = np.take_along_axis(series.day, np.maximum(n - behind, 0)[:, None] % series.day.shape[1], axis=1)[:, 0]
     before = np.where(behind > 0, np.nan_to_num(view) - 1, NEVER).astype(np.int64)
     return np.clip(before, known_day - BEHIND_DAYS, known_day - SETTLED_DAYS)
 
 
-def _fell(series: Series) -> Bools:
+def fell(series: Series) -> Bools:
     """Return (S,) whether the newest view lies so far below the one before that it may be a dip."""
     row, last = np.arange(len(series.parcel)), np.maximum(series.n_views - 1, 1) % series.day.shape[1]
     return np.asarray(series.ndvi[row, last - 1] - series.ndvi[row, last] > DIP_DEPTH)  # NaN compares false
@@ -197,14 +220,18 @@ def _doubt(
 ) -> Floats:
     """Return (Q,) how far the newest view fell below what was predicted before it, where no later view has confirmed it; else 0."""
     n = series.n_views
-    row = np.flatnonzero(_fell(series))
+    row = np.flatnonzero(fell(series))
     last = n[row] - 1
     drop, since = np.zeros(len(n)), np.zeros(len(n), np.int64)
     since[row] = series.day[row, last]
     asked = GapQueries(row, since[row], last, np.full(len(row), series.day.shape[1]))
     # since - 1: a state that has read this view cannot say what was expected before it.
     predicted, *_ = _filled(model, steps, series, asked, "causal", known_day, cached, since - 1)
-    below = predicted - series.ndvi[row, last]
-    drop[row] = np.where(below > DIP_BELOW_FILLED, below, 0.0)
-    age = queries.day - since[queries.series]
-    return np.where(age >= 0, drop[queries.series] * np.exp(-np.maximum(age, 0) / DOUBT_DAYS), 0.0)
+    drop[row] = predicted - series.ndvi[row, last]
+    return fading(drop[queries.series], queries.day - since[queries.series])
+
+
+def fading(below: Floats, age: Ints | Floats) -> Floats:
+    """Return (R,) the doubt about a fall that was so far below what was expected and is so many days old."""
+    is_doubt = (below > DIP_BELOW_FILLED) & (age >= 0)
+    return np.where(is_doubt, below * np.exp(-np.maximum(age, 0) / DOUBT_DAYS), 0.0)

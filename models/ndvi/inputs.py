@@ -33,6 +33,8 @@ MAX_Z = 6.0
 """Standardised backscatter beyond which it is taken for this (chosen because rain and ice reach 4 sd, artefacts 10)."""
 NEVER = 10**6
 """A day that no acquisition has, later than any."""
+_DAYS = 2**24
+"""More days than any series spans."""
 MIN_ROWS_OF_ORBIT = 50
 """Rows an orbit needs for statistics of its own (chosen because the sd's standard error is then 10 %)."""
 
@@ -96,12 +98,14 @@ class ClearSeries:
     def cleaned(self) -> "ClearSeries":
         """Return the rows with a possible NDVI by parcel and day; of several on one day the last."""
         keep = np.isfinite(self.day) & (self.parcel >= 0) & (np.abs(np.nan_to_num(self.ndvi, nan=9.0)) <= 1.0)
-        keep[keep] = _is_last(self.parcel[keep], np.floor(self.day[keep]))
         kept = self.rows(keep)
-        order = np.lexsort((kept.day, kept.parcel))
-        return ClearSeries(kept.parcel[order], kept.day[order], kept.ndvi[order])
+        # Parcel and whole day as one number: rows that come in order are sorted in one pass.
+        whole = np.clip(np.floor(kept.day), -_DAYS // 2, _DAYS // 2 - 1).astype(np.int64)
+        key = kept.parcel * _DAYS + whole
+        order = np.argsort(key, kind="stable")
+        return kept.rows(order[np.diff(key[order], append=np.iinfo(np.int64).max) != 0])
 
-    def rows(self, keep: Bools) -> "ClearSeries":
+    def rows(self, keep: Bools | Ints) -> "ClearSeries":
         """Return the chosen rows."""
         return ClearSeries(self.parcel[keep], self.day[keep], self.ndvi[keep])
 

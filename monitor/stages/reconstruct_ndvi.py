@@ -12,7 +12,8 @@
 So the newest row of each day is a function of what is known, however the observations came and whenever a worker polled.
 Nothing else is rewritten, and what the networks have read before these days is stored with them (models.ndvi.state_updates): the
 work for an acquisition does not grow with the season. A stored state is a cache: one that is missing, of another model or
-no longer what is known is made anew, and the rows are the same.
+no longer what is known is made anew, and the rows are the same. Where no NDVI model is active the rows are those of the simple
+smoother (models/ndvi/whittaker.py), which reads the views around the days asked for and keeps no state.
 
 Reads the batch's observations and gap filler, stored states and curves. Adds `curve`, the days that changed, and `curves` with them; these
 days are stored by `save`, see db/predictions.py.
@@ -28,14 +29,15 @@ from numpy.typing import NDArray
 from db import predictions
 from db.predictions import DailyCurves, NdviRows
 from db.states import States, of_numbers
+from models.ndvi import curve_models
 from models.ndvi.cached_state import CachedState, from_array, size_of, to_array
-from models.ndvi.daily_curve import ORIGINS, reconstruct_curve
+from models.ndvi.daily_curve import ORIGINS
 from models.ndvi.gap_filler import GapModel
 from models.ndvi.inputs import ClearSeries, SarSeries
 from models.ndvi.state_updates import begin
 from models.ndvi.views import MODES, Mode
 from monitor import season_curves
-from monitor.batch import Active, BatchContext
+from monitor.batch import BatchContext
 from monitor.features import season_days
 
 Ints = NDArray[np.int64]
@@ -54,12 +56,10 @@ SAME: Final = 2e-6
 
 
 def reconstruct(batch: BatchContext) -> None:
-    """Find the days of the curves that new observations inform and that are not stored like that; without a model, nothing.
+    """Find the days of the curves that new observations inform and that are not stored like that.
 
     Adds the networks' states, which are a cache, to those that are to be stored, and leaves the days to `save`.
     """
-    if batch.curve_model is None:
-        return
     connection, claim, season = batch.connection, batch.claim, batch.season
     keys, model = claim.parcel_keys, batch.curve_model.model
     sar, clear = batch.series.sar(), batch.series.clear()
@@ -68,13 +68,13 @@ def reconstruct(batch: BatchContext) -> None:
     last_day = int(observed.all.day.max(initial=0))
     batch.curves = curves = season_curves.stored(connection, season, keys[is_asked], batch.states, last_day)
     first = _first_informed(batch, observed, curves)
-    before = _cached_states(batch, batch.curve_model)
+    before = _cached_states(batch, model) if isinstance(model, GapModel) else {}
     cached, parts = before, [_NO_ROWS]
     for step in _steps(first, observed):
         some_sar, some_clear = _of(sar, step.parcel, len(keys)), _of(clear, step.parcel, len(keys))
         states = {mode: one.rows(step.parcel) for mode, one in cached.items()}
-        rows = reconstruct_curve(model, some_sar, some_clear, step.begin, step.known, states)
-        cached = {mode: one.put(step.parcel, rows.cached[mode]) for mode, one in cached.items()}
+        rows = curve_models.reconstruct(model, some_sar, some_clear, step.begin, step.known, states)
+        cached = {mode: one.put(step.parcel, rows.cached[mode]) for mode, one in cached.items()}  # a smoother has none
         # Rows of which nothing is known but the season are no statement about the parcel: they are not stored.
         kept = np.flatnonzero((rows.origin != ORIGINS.index("prior")) & (rows.day <= step.end[rows.parcel]))
         day, is_observed = rows.day[kept], rows.origin[kept] == ORIGINS.index("observed")
@@ -99,7 +99,7 @@ def reconstruct(batch: BatchContext) -> None:
 
 def save(batch: BatchContext) -> None:
     """Store the days of the curves that changed."""
-    if batch.curve_model is None or batch.curve is None or batch.curves is None or batch.recorded_at is None:
+    if batch.curve is None or batch.curves is None or batch.recorded_at is None:
         return
     predictions.save_ndvi(batch.connection, batch.curve, batch.curves, batch.curve_model.key, batch.recorded_at)
 
@@ -124,12 +124,12 @@ def _is_changed(rows: NdviRows, stored: NdviRows) -> Bools:
     return np.asarray(~is_same)
 
 
-def _cached_states(batch: BatchContext, active: Active[GapModel]) -> dict[Mode, CachedState]:
+def _cached_states(batch: BatchContext, model: GapModel) -> dict[Mode, CachedState]:
     """Return the cached states, empty where none is stored."""
     keys, cached = batch.claim.parcel_keys, {}
     for mode in MODES:
-        cached[mode] = begin(active.model, mode, len(keys))
-        if (stored := batch.states.get((active.key, SEQUENCE[mode]))) is not None:
+        cached[mode] = begin(model, mode, len(keys))
+        if (stored := batch.states.get((batch.curve_model.key, SEQUENCE[mode]))) is not None:
             key, numbers = stored.of_size(size_of(cached[mode]))
             cached[mode] = from_array(numbers, np.searchsorted(keys, key), cached[mode])
     return cached

@@ -34,6 +34,7 @@ from research.experiments.gaps.harness import Asked, MethodResult, NothingToAsk,
 from research.experiments.gaps.interpolation import Linear, SavitzkyGolay, Whittaker
 from research.experiments.gaps.ours import Ours
 from research.experiments.gaps.series import calendar_year, dutch, simulated
+from research.experiments.gaps.simple_curve import SimpleCurve
 from research.places import data_folder
 from research.seasons.replay_source import SeasonDataError
 from terminal.output import console
@@ -42,6 +43,7 @@ METHODS: dict[str, Callable[[], Filler]] = {
     "linear": Linear,
     "savgol": SavitzkyGolay,
     "whittaker": Whittaker,
+    "simple": SimpleCurve,
     "gp": GaussianProcess,
     "mogpr": Mogpr,
     "boosting": Boosting,

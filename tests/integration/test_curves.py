@@ -26,7 +26,7 @@ from models.ndvi.inputs import ClearSeries, SarSeries
 from models.ndvi.network import GapConfig
 from models.ndvi.training import GapTrainingConfig, fit_gaps
 from models.season_metrics import METRICS
-from monitor import season_curves
+from monitor import season_curves, simple_curve
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker
 from training import season_models
@@ -435,3 +435,28 @@ def test_each_parcel_gets_its_own_numbers(season: tuple[str, Season, int]) -> No
     assert found["reason_nr"].tolist() == [-1, 1]
     assert found["sos"].tolist() == [90, -1]
     assert [row.status for row in measures(dsn, int(keys[1])).values()].count("no") == 1
+
+
+def test_the_simple_curve_is_replaced_when_a_gap_model_is_activated(season: tuple[str, Season, int]) -> None:
+    dsn, stored, parcel = season
+    with engine(dsn).begin() as connection:
+        gaps = registry.active(connection, stored.season_key, "test", "ndvi")
+        assert gaps is not None
+        simple = simple_curve.registered(connection, datetime(2025, 1, 1, tzinfo=UTC))
+        assert simple_curve.registered(connection, datetime(2025, 1, 1, tzinfo=UTC)) == simple
+        registry.activate(connection, stored.season_key, "test", simple, datetime(2025, 1, 2, tzinfo=UTC))
+    for day in (20, 40, 44):
+        arrive(dsn, parcel, "S2", day)
+    now = arrive(dsn, parcel, "S1", 50)
+    before = rows(dsn)
+    assert sorted(before) == list(range(20, 51))
+    assert {row.model_key for row in before.values()} == {simple}
+    assert before[30].ndvi_sd > 2 * before[40].ndvi_sd
+    assert (before[50].mode, before[40].origin) == ("causal", "observed")
+    with engine(dsn).begin() as connection:
+        registry.activate(connection, stored.season_key, "test", gaps.model_key, now)
+        work.mark_season(connection, stored.season_key, "test", "ndvi", now)
+    WORKERS[dsn].poll(now + timedelta(hours=1))
+    after = rows(dsn)
+    assert sorted(after) == sorted(before)
+    assert {row.model_key for row in after.values()} == {gaps.model_key}

@@ -509,7 +509,7 @@ def test_lists_say_what_waits_for_what(connection: sa.Connection, run: Run) -> N
     )
     connection.commit()
     for output in (run("alerts").output, run("status").output):
-        assert "no NDVI model is active, so there is no daily curve and no phenology" in output
+        assert "no NDVI model is active: the daily curve is of the simple smoother, whittaker" in output
         assert (
             "3 parcels pending since 2025-11-03 08:00 UTC, and no monitor is live: `parcelwatch monitor run`" in output
         )

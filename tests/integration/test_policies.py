@@ -131,6 +131,15 @@ def test_a_policy_is_asked_without_any_model(dsn: str, run: Run, tmp_path: Path)
     store(dsn, "ploughed", 135, None, revision=1, known=140)
     poll(dsn, 140)
     assert lights(dsn, "not_ploughed")["ploughed"] == "yellow"
+    # Its curve is the simple one, since no NDVI model is active.
+    with psycopg.connect(dsn) as connection:
+        curves = connection.execute(
+            """select config->>'kind', count(distinct parcel_key), bool_or(origin = 'reconstructed'), min(ndvi_sd), max(ndvi_sd)
+               from daily_ndvi join models using (model_key) group by 1"""
+        ).fetchall()
+        assert [row[:3] for row in curves] == [("whittaker", 3, True)]
+        assert curves[0][3] < 0.05 < 0.15 < curves[0][4]
+        assert connection.execute("select count(*) from phenology").fetchone() != (0,)
     # Cloud alone moves an obligation too: its window has begun.
     store(dsn, "wheat", 213, None)
     store(dsn, "wheat", 214, 0.5)
