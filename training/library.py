@@ -25,13 +25,13 @@ from db import history, registry
 from db.connect import Connection, engine
 from devstack.addresses import resolve_dsn
 from models.checkpoint import Checkpoint, CheckpointError, unpack
-from models.classifier import crop_model
+from models.classifier import crop_model, cross_fitted
 from models.classifier.crop_model import CropModel
 from models.classifier.normalisation import Observations
 from models.classifier.sampling import PackedParcels
 from models.classifier.scoring import predict
-from models.ndvi.daily_curve import ORIGINS, reconstruct_curve
-from models.ndvi.gap_filler import GapModel
+from models.ndvi.curve_models import CurveModel, curve_model_of, reconstruct
+from models.ndvi.daily_curve import ORIGINS
 from models.ndvi.inputs import ClearSeries, SarSeries
 from monitor.errors import NotFound
 from monitor.features import season_days
@@ -47,7 +47,7 @@ DIRECTION_OF = {modality: direction for direction, modality in RADAR_MODALITIES.
 class LoadedModel:
     """A trained model with what its checkpoint states."""
 
-    model: CropModel | GapModel
+    model: CropModel | CurveModel
     description: Mapping[str, Any]
 
     @property
@@ -69,7 +69,7 @@ class LoadedModel:
     @property
     def channels(self) -> dict[str, tuple[str, ...]]:
         """Return what a classifier reads of each modality: s2, s1a (ascending), s1d (descending), s1 (direction unknown)."""
-        if isinstance(self.model, GapModel):
+        if not isinstance(self.model, CropModel):
             return {}
         return {one.name: tuple(c for c in one.channels if c != "VV-VH") for one in self.model.config.modalities}
 
@@ -82,7 +82,7 @@ def load_model(source: str | int | Path, dsn: str | None = None) -> LoadedModel:
         dsn: of the database; None: the one that the commands use.
 
     Raises:
-        CheckpointError: the folder holds no model, or one that is broken or of radar alone.
+        CheckpointError: the folder holds no model, or one that is broken, of radar alone or cross-fitted.
         NotFound: no registered model, or several, answer to it.
     """
     folder = Path(str(source))
@@ -97,8 +97,14 @@ def load_model(source: str | int | Path, dsn: str | None = None) -> LoadedModel:
             row = registered(connection, str(source))
             checkpoint = Checkpoint(*registry.checkpoint(connection, row.model_key))
     _, description = unpack(checkpoint)
-    is_classifier = description.get("kind") == crop_model.KIND
-    return LoadedModel((CropModel if is_classifier else GapModel).from_checkpoint(checkpoint), description)
+    kind = description.get("kind")
+    if kind == cross_fitted.KIND:
+        raise CheckpointError(
+            f"model {checkpoint.model[:12]} is cross-fitted: which of its networks answers depends on where a parcel lies, "
+            "which a table does not say; let it watch a season (`parcelwatch models activate`) and read its posteriors there"
+        )
+    load = CropModel.from_checkpoint if kind == crop_model.KIND else curve_model_of
+    return LoadedModel(load(checkpoint), description)
 
 
 def registered(connection: Connection, name: str) -> registry.ModelRow:
@@ -167,7 +173,7 @@ def daily_curve(
     Raises:
         TableError: values or dates cannot be what they should, or nothing was observed.
     """
-    if not isinstance(model.model, GapModel):
+    if isinstance(model.model, CropModel):
         raise TableError("this is a classifier; a curve needs a model of `parcelwatch models train ndvi`")
     at, values = (ndvi.index, ndvi.to_numpy()) if isinstance(ndvi, pd.Series) else ndvi
     view_at, view = times(at, "ndvi"), index(_floats(values, "ndvi"), "ndvi")
@@ -183,7 +189,7 @@ def daily_curve(
     sar = _sar(passes, day_0)
     days = np.floor(np.concatenate([clear.day, sar.day])).astype(np.int64)
     first, last = np.array([max(days.min(), 0)]), np.array([days.max()])
-    rows = reconstruct_curve(model.model, sar, clear, first, last)
+    rows = reconstruct(model.model, sar, clear, first, last)
     origin = np.array(ORIGINS, object)[rows.origin]
     on = pd.DatetimeIndex(np.datetime64(day_0) + rows.day, name="date")
     return pd.DataFrame({"ndvi": rows.ndvi, "sd": rows.sd, "origin": origin}, index=on)

@@ -14,9 +14,11 @@ import torch
 import parcelwatch
 from models.checkpoint import CheckpointError
 from models.classifier.crop_model import CropModel
+from models.classifier.cross_fitted import CrossFitted, FoldRule
 from models.classifier.fitting import Session
 from models.ndvi.inputs import ClearSeries, SarSeries
 from models.ndvi.training import GapTrainingConfig, fit_gaps
+from models.ndvi.whittaker import Whittaker
 from terminal.errors import UserError
 from training.config import ModelConfig, TrainingSection
 from training.cross_validation import cross_validate, train_final
@@ -253,3 +255,22 @@ def test_a_folder_without_a_model_is_one_line(name: str, tmp_path: Path, monkeyp
     with pytest.raises(CheckpointError, match="no model") as caught:
         load_model(name)
     assert isinstance(caught.value, UserError)
+
+
+def test_a_cross_fitted_classifier_is_refused_in_one_line(crops: LoadedModel, tmp_path: Path) -> None:
+    assert isinstance(crops.model, CropModel)
+    write(CrossFitted.of([crops.model, crops.model], FoldRule(1500.0, {}), {}, {}).to_checkpoint(), tmp_path)
+    with pytest.raises(
+        CheckpointError, match="is cross-fitted: which of its networks answers depends on where"
+    ) as error:
+        load_model(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_the_simple_curve_is_a_model_of_curves(tmp_path: Path) -> None:
+    write(Whittaker().checkpoint(), tmp_path)
+    simple = load_model(tmp_path)
+    assert (simple.classes, simple.channels, simple.starts_on) == ((), {}, None)
+    curve = daily_curve(simple, (["2025-05-01", "2025-05-21"], [0.4, 0.8]), starts_on="2025-01-01")
+    assert curve["ndvi"].iloc[[0, 10, 20]].tolist() == [0.4, pytest.approx(0.6, abs=0.01), 0.8]
+    assert curve["sd"].iloc[10] > 2 * curve["sd"].iloc[0]
