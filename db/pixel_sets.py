@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from db.columns import EPOCH
 from db.connect import driver
-from db.series import Keys
+from db.series import Keys, numbered
 
 _SET_KEY: Final = ["parcel_key", "observed_at", "relative_orbit", "revision"]
 _LARGEST_VALUE: Final = 2**30 - 2**10
@@ -46,8 +46,8 @@ def pixel_sets_within(
     for name in ("parcel_key", "relative_orbit", "revision"):
         keys[name] = stored[name]
     keys["observed_at"] = EPOCH + stored["observed_at"].astype(np.int64).astype("m8[us]")
-    known = _numbered(keys[_SET_KEY], parcels, times)  # ascending, as they were read
-    wanted = _numbered(rows, parcels, times)
+    known = numbered(keys[_SET_KEY], parcels, times)  # ascending, as they were read
+    wanted = numbered(rows, parcels, times)
     place = np.minimum(np.searchsorted(known, wanted), max(len(known) - 1, 0))
     is_there = known[place] == wanted if len(known) else np.zeros(len(rows), bool)
     sizes = np.zeros(len(rows), np.int64)
@@ -99,13 +99,6 @@ def _read(
     assert found is not None
     heads, pixels = found
     return np.frombuffer(heads or b"", _SET_HEAD), pixels
-
-
-def _numbered(rows: NDArray[np.void], parcels: Keys, times: NDArray[np.datetime64]) -> NDArray[np.int64]:
-    """Return the keys of rows as numbers in the order of parcel, time, orbit and revision, all below 2^15 but the first two."""
-    number = np.searchsorted(parcels, rows["parcel_key"]) * len(times) + np.searchsorted(times, rows["observed_at"])
-    orbit, revision = rows["relative_orbit"].astype(np.int64), rows["revision"].astype(np.int64)
-    return np.asarray((number.astype(np.int64) << 30) + (orbit << 15) + revision)
 
 
 def has_pixel_sets(connection: sa.Connection, sensor: str, rows: NDArray[np.void]) -> bool:
