@@ -90,13 +90,13 @@ def thinned(views: OrderedViews) -> OrderedViews:
     return OrderedViews(views.parcel, views.day, ndvi, views.n_parcels).only(kept)
 
 
-def without_leaks(views: OrderedViews) -> OrderedViews:
-    """Return the views that a sward can have shown."""
+def without_leaks(views: OrderedViews, regrowth: float = REGROWTH) -> OrderedViews:
+    """Return the views that a sward can have shown, or another stand that grows by so much NDVI a day."""
     if not len(views.day):
         return views
     # In ten-thousandths, whole numbers: exact, so that a parcel's views do not depend on the others of the batch. A parcel's axis begins
     # 2^20 days behind the one before: no later parcel's view bounds an earlier one's.
-    ndvi, slope = np.rint(views.ndvi * 1e4).astype(np.int64), round(REGROWTH * 1e4)
+    ndvi, slope = np.rint(views.ndvi * 1e4).astype(np.int64), round(regrowth * 1e4)
     bound = np.maximum.accumulate((ndvi - slope * views.axis)[::-1])[::-1] + slope * views.axis
     return views.only(ndvi >= bound - round(LEAK * 1e4))
 
