@@ -22,6 +22,7 @@ from monitor.markers.form import RadarViews
 from monitor.policies.known import Asked, Known
 from monitor.policies.obligations import decide
 from monitor.policies.policy import Policy
+from monitor.policies.suppression import windows_of
 
 Clock = Literal["recorded_at", "available_at"]
 Ints = NDArray[np.int64]
@@ -32,7 +33,7 @@ AT_ONCE: Final = 20_000
 
 @dataclass(frozen=True)
 class Turned:
-    """A parcel whose light turned yellow or red on a day."""
+    """A parcel whose light turned yellow or red on a day; outside of suppression windows, where it gives an alert."""
 
     parcel_key: int
     source_id: str
@@ -89,8 +90,9 @@ def _of_parcels(
         known = Known(_views(optical, keys), _radar(radar, keys), _newest(keys, optical, radar))
         for decisions in decide(policy, asked, known):
             rule, found = decisions.rule, decisions.found
-            turned = np.flatnonzero((found.verdict >= YELLOW) & (found.verdict > before[rule]))
-            before[rule] = found.verdict
+            in_window = windows_of(policy, asked, np.arange(len(keys)), rule, found) >= 0
+            turned = np.flatnonzero((found.verdict >= YELLOW) & ~in_window & (found.verdict > before[rule]))
+            before[rule] = np.where(in_window, NOT_EXECUTED, found.verdict)
             yield DayOfTrial(
                 day,
                 rule,
