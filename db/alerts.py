@@ -133,6 +133,17 @@ def latest_evidence(connection: sa.Connection, parcels: Sequence[int], rule: str
     return {row.key: row.evidence for row in rows}
 
 
+def latest_departures(connection: sa.Connection, parcels: Sequence[int], rule: str) -> dict[int, FindingRow]:
+    """Return the newest finding of a rule on parcels that depart, by parcel key."""
+    rows = connection.execute(
+        sa.text("""select key as parcel_key, newest.* from unnest(cast(:keys as bigint[])) key cross join lateral (
+                       select rule, outcome::text, colour::text, confidence, departed_on, evidence from findings
+                       where (parcel_key, rule) = (key, :rule) order by recorded_at desc limit 1) newest"""),
+        {"keys": list(parcels), "rule": rule},
+    )
+    return {row.parcel_key: FindingRow(**row._mapping) for row in rows}
+
+
 def save_findings(connection: sa.Connection, rows: Sequence[FindingRow], version: str, now: datetime) -> None:
     """Append findings, one of each parcel and rule; one more in the same instant replaces the one before."""
     if not rows:

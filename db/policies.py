@@ -83,6 +83,16 @@ def in_force(
     return None if row is None else PolicyRow(*row)
 
 
+def earlier_obligations(connection: sa.Connection, season_key: int, collection: str) -> list[str]:
+    """Return the names of all obligations that were ever in force in a season and collection."""
+    rows = connection.execute(
+        sa.text("""select distinct asked ->> 'name' from policies, jsonb_array_elements(content::jsonb -> 'obligation') asked
+                   where (season_key, collection) = (:s, :c)"""),
+        {"s": season_key, "c": collection},
+    )
+    return list(rows.scalars())
+
+
 def stored_rules(connection: sa.Connection) -> list[str]:
     """Return the names of all obligations that were ever in force."""
     rows = connection.execute(

@@ -6,6 +6,10 @@ from typing import Any, Final
 
 LACKS_OBSERVATIONS: Final = "observations"
 """In a finding's evidence as `lacks`: NOT_VALID because of the parcel's own observations, not of its neighbours'."""
+SUPPRESSED: Final = "suppressed"
+"""In a departure's evidence: the window of the policy that its date lies in, so that it gives no alert."""
+NOT_ASKED: Final = {"asked": False}
+"""In the evidence of NOT_EXECUTED: the policy in force does not ask this of the parcel, or not yet."""
 
 
 def why(rule: str, evidence: Mapping[str, Any]) -> str:

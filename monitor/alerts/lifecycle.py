@@ -18,7 +18,7 @@ from datetime import date
 from typing import Final, Literal
 
 from db.tables import PENDING_STATES
-from monitor.alerts.evidence import LACKS_OBSERVATIONS
+from monitor.alerts.evidence import LACKS_OBSERVATIONS, NOT_ASKED, SUPPRESSED
 from monitor.alerts.rules import Colour, Finding
 
 State = Literal[
@@ -126,11 +126,11 @@ def events(alert: OpenAlert | None, finding: Finding, before: Episode | None = N
         finding: of the same parcel and rule.
         before: the newest closed alert of the parcel and rule, None where there is none.
     """
-    if alert is not None and (finding.colour == "green" or is_withdrawn(finding)):
+    if alert is not None and why_over(finding) is not None:
         if alert.is_verified:  # a person's verdict is never undone by the monitor
             return ("flagged",) if alert.state == "confirmed" else ()
         return ("closed",)
-    if finding.outcome != "OK" or finding.colour == "green":
+    if finding.outcome != "OK" or finding.colour == "green" or SUPPRESSED in finding.evidence:
         return ()
     if alert is None:
         first: Event = "opened"
@@ -142,6 +142,22 @@ def events(alert: OpenAlert | None, finding: Finding, before: Episode | None = N
     if finding.colour == "red" and not alert.is_confirmed:
         return ("confirmed",)
     return ("changed",) if finding.colour != alert.colour else ()
+
+
+def why_over(finding: Finding) -> str | None:
+    """Return why an alert is over that a finding is of; None where it is not: a lack of neighbours ends nothing."""
+    if window := finding.evidence.get(SUPPRESSED):
+        dates = f"from {window['from']} until {window['until']}"
+        return f"the departure lies in the window {window['name']} ({dates}), which gives no alerts: {window['reason']}"
+    if finding.colour == "green":
+        return "the departure is over"
+    if is_withdrawn(finding):
+        return "evidence withdrawn"
+    if NOT_ASKED.items() <= finding.evidence.items() or (
+        finding.outcome == "NOT_VALID" and "deadline" in finding.evidence
+    ):
+        return str(finding.evidence["reason"])
+    return None
 
 
 def is_withdrawn(finding: Finding) -> bool:

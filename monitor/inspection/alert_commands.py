@@ -16,6 +16,7 @@ from db.connect import engine
 from db.history import AlertFilter, KnownAlertRow
 from db.incidents import incidents
 from db.status import Group, live_processes, waiting_for
+from db.suppressed import suppressed
 from devstack.addresses import resolve_dsn
 from monitor.alerts import evidence
 from monitor.alerts.decisions import decide
@@ -265,6 +266,40 @@ def list_incidents(
         "declared": [plain(", ".join(row.crops)) for row in rows],
     }
     console.print(records(columns) if rows else "no regional incident")
+
+
+@app.command("suppressed")
+def list_suppressed(
+    season: SeasonOption = None,
+    collection: CollectionOption = None,
+    rule: RuleOption = None,
+    as_known_at: TimeOption = None,
+    limit: Annotated[int, typer.Option(min=1, help="at most so many")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List departures that give no alert because they are dated in a window of the policy, with its reason."""
+    with engine(resolve_dsn()).connect() as connection:
+        arguments.require_rule(connection, rule)
+        rows = suppressed(connection, AlertFilter(season, collection, rule), as_known_at, limit + 1)
+    more, rows = len(rows) > limit, rows[:limit]
+    if as_json:
+        for row in rows:
+            typer.echo(json.dumps(row.__dict__, default=str))
+        return
+    windows = [row.evidence[evidence.SUPPRESSED] for row in rows]
+    columns = {
+        "parcel": [plain(row.source_id) for row in rows],
+        "collection, season": [plain(f"{row.collection}, {row.season}") for row in rows],
+        "rule": [plain(row.rule) for row in rows],
+        "colour": [f"[{row.colour}]{row.colour}[/]" for row in rows],
+        "departed": [str(row.departed_on) for row in rows],
+        "window": [plain(f"{one['name']}, {one['from']} to {one['until']}") for one in windows],
+        "of policy": [plain(f"{one['policy']} version {one['policy_version']}") for one in windows],
+        "reason": [plain(one["reason"]) for one in windows],
+    }
+    console.print(records(columns) if rows else "no departure lies in a window without alerts")
+    if more:
+        console.print(f"there are more than {limit}: --limit shows them, --season, --collection and --rule choose")
 
 
 def _entry(rule: str, entry: LogRow) -> str:

@@ -40,10 +40,12 @@ class Clock(StrEnum):
 def check(file: PolicyFile) -> None:
     """Check a policy; what is wrong is said with its line."""
     policy = read_policy(file)
-    n = len(policy.obligation)
+    n, alike, windows = len(policy.obligation), len(policy.paid_alike), len(policy.suppress)
     console.print(
-        f"{plain(policy.name)} version {policy.version} is valid; obligations: {n}, groups paid alike: {len(policy.paid_alike)}"
+        f"{plain(policy.name)} version {policy.version} is valid; obligations: {n}, groups paid alike: {alike}"
     )
+    if windows:
+        console.print(f"windows without alerts: {windows}")
     console.print(f"SHA-256 {policy.hash}")
 
 
@@ -65,6 +67,12 @@ def explain(file: PolicyFile) -> None:
             typer.echo(f"  {name:10} {text}")
         if one.source:
             typer.echo(f"  source     {one.source}")
+    for window in policy.suppress:
+        of = ", ".join(window.rules) or "any rule"
+        typer.echo(f"\n{window.name}: no alert of {of} from a departure between {window.begin} and {window.until}")
+        typer.echo(f"  of         {_of(window.parcels)}")
+        typer.echo(f"  why        {window.reason}")
+        typer.echo("  recorded   the finding stays, with this reason: `parcelwatch alerts suppressed`")
     for group in policy.paid_alike:
         typer.echo(f"\n{group.name} are paid alike: no alert between {', '.join(group.classes)}")
 

@@ -1,7 +1,7 @@
 """What obligations are decided on: the parcels that are asked, and what is known of them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date
 from functools import cached_property
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from db.parcels import DeclaredParcels
-from monitor.alerts.neighbours import Bools, Days
+from monitor.alerts.neighbours import Bools, Days, Ints
 from monitor.alerts.rules import ClearViews
 from monitor.markers.form import Marked, RadarViews
 from monitor.markers.mowing import mowing
@@ -24,6 +24,14 @@ class Asked:
 
     declared: DeclaredParcels
     source_id: Sequence[str]
+
+    def of(self, parcels: Ints) -> "Asked":
+        """Return some of the parcels."""
+        some, taken = parcels.tolist(), dict[str, Any]()
+        for one in fields(self.declared):
+            values = getattr(self.declared, one.name)
+            taken[one.name] = values[parcels] if isinstance(values, np.ndarray) else [values[nr] for nr in some]
+        return Asked(DeclaredParcels(**taken), [self.source_id[nr] for nr in some])
 
     def applies(self, to: Selection) -> Bools:
         """Return (P,) which parcels are selected."""

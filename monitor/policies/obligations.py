@@ -16,8 +16,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from monitor.alerts.evidence import NOT_ASKED
 from monitor.alerts.neighbours import Bools
-from monitor.alerts.rules import NOT_EXECUTED, Case, Decisions, because
+from monitor.alerts.rules import NOT_EXECUTED, Case, Decisions
 from monitor.policies import cover, grass
 from monitor.policies.known import Asked, Known
 from monitor.policies.policy import Kind, Obligation, Policy
@@ -31,11 +32,22 @@ def decide(policy: Policy, asked: Asked, known: Known) -> Iterator[Decisions]:
     known = replace(known, is_grass=np.any(of_grass, axis=0)) if of_grass else known
     for obligation, applies in zip(policy.obligation, selected, strict=True):
         decided = _KINDS[obligation.kind](obligation, known, applies)
-        not_asked = Case(~applies, NOT_EXECUTED, because("the obligation does not ask this of the parcel"))
+        not_asked = _not_asked(~applies, "the obligation does not ask this of the parcel")
         begins = np.datetime64(obligation.begin)
-        too_early = Case(~(known.today >= begins), NOT_EXECUTED, because(f"asked from {begins} on"))
+        too_early = _not_asked(~(known.today >= begins), f"asked from {begins} on")
         cases = [not_asked, too_early, *(_named(case, under) for case in decided.cases)]
         yield Decisions(obligation.name, cases, decided.departed_on)
+
+
+def dropped(rule: str, n_parcels: int) -> Decisions:
+    """Return of N parcels that an obligation of an earlier policy is not asked any more."""
+    everything, nothing = np.ones(n_parcels, bool), np.full(n_parcels, np.datetime64("NaT", "D"))
+    case = _not_asked(everything, "the policy in force does not ask this")
+    return Decisions(rule, [case], nothing)
+
+
+def _not_asked(applies: Bools, reason: str) -> Case:
+    return Case(applies, NOT_EXECUTED, lambda _: {"reason": reason, **NOT_ASKED})
 
 
 def _named(case: Case, under: Mapping[str, Any]) -> Case:

@@ -4,6 +4,7 @@
     [[obligation]]           one thing that is asked: its kind (see `monitor.policies.obligations`), dates, thresholds
     [obligation.parcels]     of which parcels: crops, regions, area, a list of parcels
     [[paid_alike]]           crops between which payment does not differ: no alert where one is taken for another
+    [[suppress]]             windows in which a departure gives no alert: a derogation, a storm, holidays
 
 Its hash is that of its content as JSON with sorted keys, the listed parcels included: a stored policy needs no file.
 Errors: PolicyError, one line with the file, the line, what is wrong there and what is allowed.
@@ -22,6 +23,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from monitor.alerts.rules import RULES
 from monitor.errors import PolicyError
 
 Kind = Literal["covered", "cover_days", "established_by", "not_ploughed", "mown", "not_mown"]
@@ -105,6 +107,28 @@ class PaidAlike(_Section):
     """Classes of the classifier."""
 
 
+class Suppression(_Section):
+    """A window: a departure whose own date lies in it gives no alert, whenever it becomes known."""
+
+    name: str
+    reason: Annotated[str, Field(min_length=1, max_length=2000)]
+    """Why, as people read it: a derogation after a drought, a storm, holidays."""
+    rules: tuple[str, ...] = ()
+    """Rules, or obligations of this policy; all where none is named."""
+    begin: date = Field(alias="from")
+    until: date
+    """The last day."""
+    parcels: Selection = Selection()
+
+    @model_validator(mode="after")
+    def _is_in_order(self) -> "Suppression":
+        if not self.reason.strip():
+            raise ValueError("a reason is needed")
+        if self.until < self.begin:
+            raise ValueError(f"ends on {self.until}, before it begins on {self.begin}")
+        return self
+
+
 class Policy(_Section):
     """What an agency asks in a season."""
 
@@ -113,6 +137,7 @@ class Policy(_Section):
     title: str = ""
     paid_alike: tuple[PaidAlike, ...] = ()
     obligation: tuple[Obligation, ...] = ()
+    suppress: tuple[Suppression, ...] = ()
 
     @model_validator(mode="after")
     def _is_unambiguous(self) -> "Policy":
@@ -122,13 +147,19 @@ class Policy(_Section):
         classes = [name for group in self.paid_alike for name in group.classes]
         if twice := {name for name in classes if classes.count(name) > 1}:
             raise ValueError(f"{sorted(twice)[0]!r} is in two groups that are paid alike")
-        if not self.obligation and not self.paid_alike:
-            raise ValueError("asks nothing: an [[obligation]] or [[paid_alike]] is needed")
+        windows = [one.name for one in self.suppress]
+        if twice := {name for name in windows if windows.count(name) > 1}:
+            raise ValueError(f"two windows are called {sorted(twice)[0]}")
+        if not (self.obligation or self.paid_alike or self.suppress):
+            raise ValueError("asks nothing: an [[obligation]] or [[paid_alike]] is needed, or a [[suppress]]")
         return self
 
     def content(self) -> str:
         """Return it as JSON with sorted keys: what is stored and hashed."""
-        return json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, ensure_ascii=False)
+        content = self.model_dump(mode="json", by_alias=True)
+        if not self.suppress:  # policies that were in force before there were windows keep their hash
+            del content["suppress"]
+        return json.dumps(content, sort_keys=True, ensure_ascii=False)
 
     @cached_property
     def hash(self) -> str:
@@ -148,16 +179,32 @@ def read_policy(file: Path) -> Policy:
         plain = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise PolicyError(f"{file}: not TOML: {error}") from error
-    asked = plain.get("obligation")
-    for nr, obligation in enumerate(asked if isinstance(asked, list) else []):
-        _list_parcels(file, text, nr, obligation)
+    for table in ("obligation", "suppress"):
+        sections = plain.get(table)
+        for nr, section in enumerate(sections if isinstance(sections, list) else []):
+            _list_parcels(file, text, (table, nr), section)
     try:
-        return Policy.model_validate(plain)
+        policy = Policy.model_validate(plain)
     except ValidationError as error:
         first = error.errors()[0]
         line, where = _line_of(text, first["loc"]), _where(plain, first["loc"])
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise PolicyError(f"{file}, line {line}: {_said(where, first)}{more}") from error
+    _require_rules(file, text, policy)
+    return policy
+
+
+def _require_rules(file: Path, text: str, policy: Policy) -> None:
+    """Raise PolicyError where a window names a rule that there is not."""
+    known = [*RULES, *(one.name for one in policy.obligation)]
+    for nr, window in enumerate(policy.suppress):
+        for rule in window.rules:
+            if rule not in known:
+                line = _line_of(text, ("suppress", nr, "rules"))
+                raise PolicyError(
+                    f"{file}, line {line}: suppress {window.name} rules: {rule!r} is no rule and no obligation "
+                    f"of this policy; known: {', '.join(known)}"
+                )
 
 
 def _text(file: Path) -> str:
@@ -171,12 +218,12 @@ def _text(file: Path) -> str:
         raise PolicyError(f"{file}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
 
 
-def _list_parcels(file: Path, text: str, nr: int, obligation: Any) -> None:
-    """Put the listed parcels of an obligation in the place of the file's name."""
-    parcels = obligation.get("parcels") if isinstance(obligation, dict) else None
+def _list_parcels(file: Path, text: str, place: tuple[str, int], section: Any) -> None:
+    """Put the listed parcels of an obligation or a window in the place of the file's name."""
+    parcels = section.get("parcels") if isinstance(section, dict) else None
     if not isinstance(parcels, dict) or not isinstance(parcels.get("listed_in"), str):
         return
-    line, listed = _line_of(text, ("obligation", nr, "parcels", "listed_in")), file.parent / parcels["listed_in"]
+    line, listed = _line_of(text, (*place, "parcels", "listed_in")), file.parent / parcels["listed_in"]
     try:
         rows = csv.DictReader(_text(listed).splitlines())
         if "source_id" not in (rows.fieldnames or ()):

@@ -20,6 +20,7 @@ from monitor.alerts.rules import GREEN, NOT_EXECUTED, NOT_VALID, RED, VERDICTS, 
 from monitor.policies.known import Asked, Known
 from monitor.policies.obligations import decide
 from monitor.policies.policy import Policy
+from monitor.policies.suppression import windows_of
 from monitor.season_series import SeasonSeries
 
 Clock = Literal["recorded_at", "available_at"]
@@ -31,7 +32,7 @@ AT_ONCE: Final = 20_000
 
 @dataclass(frozen=True)
 class Turned:
-    """A parcel whose light turned yellow or red on a day."""
+    """A parcel whose light turned yellow or red on a day; outside of suppression windows, where it gives an alert."""
 
     parcel_key: int
     source_id: str
@@ -88,8 +89,9 @@ def _of_parcels(
         known = SeasonSeries.of(optical, radar, None, keys, starts_on)
         for decisions in decide(policy, asked, Known.of(known, starts_on)):
             rule, found = decisions.rule, decisions.found
-            turned = np.flatnonzero((found.verdict >= YELLOW) & (found.verdict > before[rule]))
-            before[rule] = found.verdict
+            in_window = windows_of(policy, asked, np.arange(len(keys)), rule, found) >= 0
+            turned = np.flatnonzero((found.verdict >= YELLOW) & ~in_window & (found.verdict > before[rule]))
+            before[rule] = np.where(in_window, NOT_EXECUTED, found.verdict)
             yield DayOfTrial(
                 day,
                 rule,

@@ -11,9 +11,10 @@ import numpy as np
 
 from db import alerts as store
 from monitor.alerts import evidence
-from monitor.alerts.lifecycle import Episode, Event, OpenAlert, State, after, events, is_withdrawn
-from monitor.alerts.rules import Finding
+from monitor.alerts.lifecycle import Episode, Event, OpenAlert, State, after, events, why_over
+from monitor.alerts.rules import RULES, Finding
 from monitor.batch import BatchContext
+from monitor.policies.policy import Policy
 
 Moved = tuple[store.FindingRow, Finding, store.AlertRow | store.ClosedRow | None, Sequence[Event]]
 """A finding, the alert that it moves (None: one that is not there yet), and what happens to it, in order."""
@@ -27,7 +28,7 @@ def move(batch: BatchContext) -> None:
     connection, now = batch.connection, batch.recorded_at
     fresh = [row for row, _, alert, _ in moved if alert is None]
     new_keys = iter(store.new_alerts(connection, fresh, now) if fresh else ())
-    logs = [_entries(next(new_keys) if one[2] is None else one[2].alert_key, one) for one in moved]
+    logs = [_entries(next(new_keys) if one[2] is None else one[2].alert_key, one, batch.policy) for one in moved]
     for entries in zip_longest(*logs):  # first events, then those that follow them: one statement for each
         store.record_events(connection, [entry for entry in entries if entry is not None], now)
     batch.n_alert_events += sum(map(len, logs))
@@ -72,13 +73,13 @@ def _episode(closed: store.ClosedRow) -> Episode:
     return Episode(max(closed.departed_on, seen or closed.departed_on), closed.is_silent)
 
 
-def _entries(alert_key: int, moved: Moved) -> list[store.EventRow]:
+def _entries(alert_key: int, moved: Moved, policy: Policy | None) -> list[store.EventRow]:
     """Return the entries of an alert's log that a finding makes."""
     row, finding, alert, happened = moved
     state: State = "candidate" if alert is None else "closed"
     if isinstance(alert, store.AlertRow):
         state = alert.state  # type: ignore[assignment]
-    rests_on = {**row.evidence, **_because(finding, happened)}
+    rests_on = {**row.evidence, **_because(finding, happened, policy)}
     entries = []
     for event in happened:
         state = after(state, "monitor", event)
@@ -87,8 +88,14 @@ def _entries(alert_key: int, moved: Moved) -> list[store.EventRow]:
     return entries
 
 
-def _because(finding: Finding, happened: Sequence[Event]) -> Mapping[str, Any]:
-    """Return why the monitor ends an alert or asks a person to review it, as its log says."""
+def _because(finding: Finding, happened: Sequence[Event], policy: Policy | None) -> Mapping[str, Any]:
+    """Return why the monitor ends an alert or asks a person to review it, as its log says: of an obligation under which policy."""
     if happened[0] not in ("closed", "flagged"):
         return {}
-    return {"because": "evidence withdrawn" if is_withdrawn(finding) else "the departure is over"}
+    because = why_over(finding)
+    if policy is None or finding.rule in RULES:
+        return {"because": because}
+    under = {"policy": policy.name, "policy_version": policy.version, "policy_sha256": policy.hash}
+    if finding.outcome == "NOT_EXECUTED":
+        because = f"{because}: {policy.name} version {policy.version}, SHA-256 {policy.hash}"
+    return {**under, "because": because}

@@ -5,12 +5,15 @@
                                 or the declaration changed (a task), or nothing was found yet
     flooding                    of every claimed parcel: both sensors say it
     the policy's obligations    of every claimed parcel: also time that passes moves them
+    what no policy asks now     of parcels of which the rules were asked for: obligations of earlier policies
 
+A departure that is dated in a suppression window of the policy says so, and gives no alert.
 Reads the batch's series, `classified`, earlier findings and the progress of the crops. Adds `findings` to the batch.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from itertools import chain
 
 import numpy as np
@@ -19,9 +22,11 @@ from db import alerts as store
 from db.alerts import FindingRow
 from db.crop_progress import with_another_crop_before
 from db.parcels import source_ids
+from db.policies import earlier_obligations
 from monitor.alerts.flooding import flooding, may_be_water
 from monitor.alerts.neighbours import Bools, Ints
 from monitor.alerts.rules import (
+    NOT_EXECUTED,
     RULES,
     UNKNOWN,
     VERDICTS,
@@ -40,8 +45,9 @@ from monitor.alerts.rules import (
 from monitor.batch import BatchContext
 from monitor.crop_progress import KnownStands
 from monitor.policies.known import Asked, Known, radar_views
-from monitor.policies.obligations import decide
+from monitor.policies.obligations import decide, dropped
 from monitor.policies.paid_alike import summed, taken_together
+from monitor.policies.suppression import suppressed, windows_of
 
 Decided = tuple[Ints, Decisions, Bools]
 """Places (N,) of parcels in the claim, what a rule decides of them, and of which of them that is the last word (N,)."""
@@ -49,16 +55,19 @@ Decided = tuple[Ints, Decisions, Bools]
 
 def evaluate(batch: BatchContext, known: KnownStands) -> None:
     """Run the rules on the claimed parcels and store the findings that changed."""
-    rules = [*RULES, *(() if batch.policy is None else [one.name for one in batch.policy.obligation])]
+    gone, asked = _no_longer_asked(batch), _asked(batch)
+    rules = [*RULES, *(() if batch.policy is None else [one.name for one in batch.policy.obligation]), *gone]
     before = _before(batch, rules)
     what_is_known = Known.of(batch.series, batch.season.starts_on)
     decided = chain(
         _mismatches(batch, before["crop_mismatch"]),
         _of_views(batch, known, before, what_is_known.views),
         [_flooding(batch, what_is_known.views)],
-        _obligations(batch, what_is_known),
+        _obligations(batch, asked, what_is_known),
+        _dropped(before, gone),
     )
-    changed = [one for what in decided for one in _changed(batch, what, before)]
+    changed = [one for what in decided for one in _changed(batch, what, before, asked)]
+    changed += _windows_moved(batch, before["crop_mismatch"], asked)
     changed.sort(key=lambda one: (one[0].parcel_key, rules.index(one[1].rule)))
     batch.findings += changed
     if batch.recorded_at is not None:
@@ -78,7 +87,7 @@ def _before(batch: BatchContext, rules: Sequence[str]) -> Mapping[str, Found]:
 
 
 def _changed(
-    batch: BatchContext, decided: Decided, before: Mapping[str, Found]
+    batch: BatchContext, decided: Decided, before: Mapping[str, Found], asked: Asked
 ) -> Iterator[tuple[FindingRow, Finding]]:
     """Yield findings that differ from the stored ones.
 
@@ -86,11 +95,14 @@ def _changed(
     """
     places, decisions, is_last = decided
     keys, found = batch.claim.parcel_keys[places].tolist(), decisions.found
+    window = windows_of(batch.policy, asked, places, decisions.rule, found)
     differs = found.differs(before[decisions.rule].of(places))
     lasting = np.flatnonzero(is_last & ~differs & (found.verdict >= YELLOW)).tolist()
     stored = store.latest_evidence(batch.connection, [keys[nr] for nr in lasting], decisions.rule) if lasting else {}
     for nr in [*np.flatnonzero(is_last & differs).tolist(), *lasting]:
         finding = decisions.finding(nr)
+        if batch.policy is not None and window[nr] >= 0:
+            finding = suppressed(finding, batch.policy, int(window[nr]))
         if differs[nr] or stored[keys[nr]] != json.loads(json.dumps(dict(finding.evidence))):
             yield FindingRow(keys[nr], **finding.__dict__), finding
 
@@ -159,13 +171,60 @@ def _flooding(batch: BatchContext, views: ClearViews) -> Decided:
     return np.arange(n_parcels), flooding(views, radar), np.ones(n_parcels, bool)
 
 
-def _obligations(batch: BatchContext, known: Known) -> Iterator[Decided]:
+def _asked(batch: BatchContext) -> Asked:
+    """Return the claimed parcels as the policy's selections see them."""
+    policy, keys = batch.policy, batch.claim.parcel_keys
+    selections = [] if policy is None else [one.parcels for one in policy.obligation]
+    selections += [] if policy is None else [one.parcels for one in policy.suppress]
+    is_listed = any(one.source_ids is not None for one in selections)
+    return Asked(batch.parcels, source_ids(batch.connection, keys) if is_listed else [""] * len(keys))
+
+
+def _windows_moved(batch: BatchContext, before: Found, asked: Asked) -> Iterator[tuple[FindingRow, Finding]]:
+    """Yield the mismatches found before that another policy's windows now hold, or hold no longer.
+
+    Only new acquisitions decide that rule anew; all others are decided of every parcel of which the rules are asked for.
+    """
+    policy, claim, classified = batch.policy, batch.claim, batch.classified
+    if policy is None or classified is None:
+        return
+    is_anew = np.isin(claim.parcel_keys, classified.posteriors.parcel_key) | np.isin(
+        claim.parcel_keys, classified.rebuilt
+    )
+    places = np.flatnonzero(claim.is_due("rules") & ~is_anew & (before.verdict >= YELLOW))
+    stored = store.latest_departures(batch.connection, claim.parcel_keys[places].tolist(), "crop_mismatch")
+    for nr, window in zip(
+        places.tolist(), windows_of(policy, asked, places, "crop_mismatch", before.of(places)), strict=True
+    ):
+        row = stored[int(claim.parcel_keys[nr])]
+        finding = suppressed(
+            Finding(**{one.name: getattr(row, one.name) for one in fields(Finding)}), policy, int(window)
+        )
+        if finding.evidence != row.evidence:
+            yield replace(row, evidence=finding.evidence), finding
+
+
+def _no_longer_asked(batch: BatchContext) -> list[str]:
+    """Return obligations of earlier policies that the one in force does not have; nothing where the rules were not asked for."""
+    claim, policy = batch.claim, batch.policy
+    if policy is None or not claim.is_due("rules").any():
+        return []
+    now = {one.name for one in policy.obligation}
+    return sorted(set(earlier_obligations(batch.connection, claim.season_key, claim.collection)) - now)
+
+
+def _dropped(before: Mapping[str, Found], gone: Iterable[str]) -> Iterator[Decided]:
+    """Yield of obligations that are not asked any more that they are not, of parcels of which something was found."""
+    for rule in gone:
+        places = np.flatnonzero(before[rule].verdict > NOT_EXECUTED)
+        yield places, dropped(rule, len(places)), np.ones(len(places), bool)
+
+
+def _obligations(batch: BatchContext, asked: Asked, known: Known) -> Iterator[Decided]:
     """Yield each obligation of the policy in force."""
     policy, keys = batch.policy, batch.claim.parcel_keys
     if policy is None or not policy.obligation:
         return
-    is_listed = any(one.parcels.source_ids is not None for one in policy.obligation)
-    asked = Asked(batch.parcels, source_ids(batch.connection, keys) if is_listed else [""] * len(keys))
     for decisions in decide(policy, asked, known):
         yield np.arange(len(keys)), decisions, np.ones(len(keys), bool)
 

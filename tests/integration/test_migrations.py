@@ -90,6 +90,7 @@ def test_one_step_at_a_time(empty_dsn: str) -> None:
         "0019",
         "0020",
         "0022",
+        "0024",
     ]
     seen = {}
     for revision in revisions:
