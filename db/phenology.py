@@ -6,9 +6,11 @@ from datetime import date, datetime
 from typing import Final
 
 import numpy as np
+import pyarrow as pa
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from db.binary_copy import copy_into
 from db.columns import fetch_columns
 from db.series import Keys
 
@@ -72,31 +74,19 @@ def latest(
 
 def save(connection: sa.Connection, found: SeasonDates, now: datetime) -> None:
     """Append phenology of seasons."""
-    if not len(found.parcel_key):
+    n = len(found.parcel_key)
+    if not n:
         return
-    dates = {name: getattr(found, name).astype("M8[D]").tolist() for name in DATES}
-    numbers = {name: getattr(found, name) for name in NUMBERS}
-    # An array for each row is a slice of one that holds those of all: unnest knows no arrays of arrays.
-    slices = ", ".join(
-        f"(cast(:{name} as real[]))[cast(:n_{name} as int) * (nr - 1) + 1 \\: cast(:n_{name} as int) * nr]"
-        for name in NUMBERS
-    )
-    connection.execute(
-        sa.text(f"""
-            insert into phenology (parcel_key, recorded_at, outcome, reason, sos, pos, eos, is_complete, {", ".join(NUMBERS)})
-            select parcel_key, :now, case when reason is null then 'OK' else 'NOT_VALID' end::outcome, reason, sos, pos, eos,
-                   :is_complete, {slices}
-            from unnest(cast(:keys as bigint[]), cast(:reasons as text[]),
-                        cast(:sos as date[]), cast(:pos as date[]), cast(:eos as date[]))
-                with ordinality as found (parcel_key, reason, sos, pos, eos, nr)
-            on conflict do nothing"""),
-        {
-            "now": now,
-            "keys": found.parcel_key,
-            "reasons": list(found.reason),
-            "is_complete": found.is_complete,
-            **dates,
-            **{name: None if one is None else one.astype(np.float64).ravel().tolist() for name, one in numbers.items()},
-            **{f"n_{name}": 0 if one is None else one.shape[1] for name, one in numbers.items()},
-        },
-    )
+    columns = {
+        "parcel_key": pa.array(found.parcel_key),
+        "recorded_at": pa.repeat(pa.scalar(now, pa.timestamp("us", "UTC")), n),
+        "outcome": pa.array(["OK" if reason is None else "NOT_VALID" for reason in found.reason]),
+        "reason": pa.array(found.reason, pa.string()),
+        "is_complete": pa.repeat(pa.scalar(found.is_complete), n),
+        **{name: pa.array(getattr(found, name).astype("M8[D]"), pa.date32()) for name in DATES},
+    }
+    for name in NUMBERS:
+        if (numbers := getattr(found, name)) is not None:
+            flat = pa.array(numbers.astype(np.float32).ravel())
+            columns[name] = pa.FixedSizeListArray.from_arrays(flat, numbers.shape[1])
+    copy_into(connection, "phenology", list(columns), pa.table(columns))
