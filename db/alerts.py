@@ -122,17 +122,6 @@ def counted_findings(
     return found
 
 
-def latest_evidence(connection: sa.Connection, parcels: Sequence[int], rule: str) -> dict[int, Mapping[str, Any]]:
-    """Return the evidence of the newest finding of a rule on parcels, by parcel key."""
-    rows = connection.execute(
-        sa.text("""select key, evidence from unnest(cast(:keys as bigint[])) key cross join lateral (
-                       select evidence from findings where (parcel_key, rule) = (key, :rule)
-                       order by recorded_at desc limit 1) newest"""),
-        {"keys": list(parcels), "rule": rule},
-    )
-    return {row.key: row.evidence for row in rows}
-
-
 def latest_departures(connection: sa.Connection, parcels: Sequence[int], rule: str) -> dict[int, FindingRow]:
     """Return the newest finding of a rule on parcels that depart, by parcel key."""
     rows = connection.execute(

@@ -83,20 +83,12 @@ def in_force(
     return None if row is None else PolicyRow(*row)
 
 
-def earlier_obligations(connection: sa.Connection, season_key: int, collection: str) -> list[str]:
-    """Return the names of all obligations that were ever in force in a season and collection."""
+def stored_rules(connection: sa.Connection, of: tuple[int, str] | None = None) -> list[str]:
+    """Return the names of all obligations that were ever in force, of a season and collection (None: of any)."""
+    season_key, collection = of or (None, None)
     rows = connection.execute(
         sa.text("""select distinct asked ->> 'name' from policies, jsonb_array_elements(content::jsonb -> 'obligation') asked
-                   where (season_key, collection) = (:s, :c)"""),
+                   where cast(:s as int) is null or (season_key, collection) = (:s, :c) order by 1"""),
         {"s": season_key, "c": collection},
-    )
-    return list(rows.scalars())
-
-
-def stored_rules(connection: sa.Connection) -> list[str]:
-    """Return the names of all obligations that were ever in force."""
-    rows = connection.execute(
-        sa.text("""select distinct asked ->> 'name' from policies, jsonb_array_elements(content::jsonb -> 'obligation') asked
-                   order by 1""")
     )
     return list(rows.scalars())

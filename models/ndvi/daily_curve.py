@@ -16,7 +16,7 @@ Errors: none for bad series (NaN, infinite, duplicates, disorder, nothing at all
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ from models.ndvi.inputs import NEVER, Bools, ClearSeries, Floats, Ints, SarSerie
 from models.ndvi.queries import STEP_DAYS, GapQueries, Series, Steps
 from models.ndvi.state_updates import advance, holding
 from models.ndvi.views import MODES, Mode
+
+_Rows = TypeVar("_Rows", SarSeries, ClearSeries)
 
 Origin = Literal["observed", "reconstructed", "prior"]
 ORIGINS: tuple[Origin, ...] = ("observed", "reconstructed", "prior")
@@ -90,13 +92,8 @@ def reconstruct_curve(
         known_day: (P,) whole days.
         cached: states of the parcels of both modes, from `begin` or an earlier curve: what they hold is not read again.
     """
-    n_parcels = len(known_day)
-    sar, clear = sar.cleaned(), clear.cleaned()
-    known = np.append(known_day, -NEVER)  # of a parcel that is not asked for nothing is known
-    sar = sar.rows(np.floor(sar.day) <= known[np.minimum(sar.parcel, n_parcels)])
-    clear = clear.rows(np.floor(clear.day) <= known[np.minimum(clear.parcel, n_parcels)])
-    steps, (day, ndvi) = model.steps(sar, n_parcels), clear.padded(n_parcels)
-    series = _without_dips(model, steps, Series(np.arange(n_parcels), np.floor(day), ndvi), known_day)
+    steps = model.steps(_known(sar, known_day), len(known_day))
+    series = _without_dips(model, steps, known_series(clear, known_day), known_day)
     parcel, days = days_of(first_day, known_day)
     is_causal = days == known_day[parcel]
     queries = GapQueries.at(series, parcel, days)
@@ -120,6 +117,19 @@ def reconstruct_curve(
     value = np.where(is_prior, model.prior.at(day_of_season), value)
     sd = np.where(is_prior, model.prior.sd_at(day_of_season), sd)
     return CurveRows(parcel, days, value, sd, origins(is_prior, nearest), is_causal, kept)
+
+
+def known_series(clear: ClearSeries, known_day: Ints) -> Series:
+    """Return the views of parcels known on a day of each (P,), on whole days, bad ones left out."""
+    day, ndvi = _known(clear, known_day).padded(len(known_day))
+    return Series(np.arange(len(known_day)), np.floor(day), ndvi)
+
+
+def _known(rows: _Rows, known_day: Ints) -> _Rows:
+    """Return the rows known on a day of each parcel (P,), bad ones left out."""
+    cleaned = rows.cleaned()
+    known = np.append(known_day, -NEVER)  # of a parcel that is not asked for nothing is known
+    return cleaned.rows(np.floor(cleaned.day) <= known[np.minimum(cleaned.parcel, len(known_day))])
 
 
 def days_of(first_day: Ints, known_day: Ints) -> tuple[Ints, Ints]:

@@ -23,8 +23,19 @@ from typing import Any, Final
 import numpy as np
 
 from models.checkpoint import Checkpoint, pack
-from models.ndvi.daily_curve import VIEW_REACH_DAYS, Z_95, CurveRows, days_of, fading, fell, origins, suspects, without
-from models.ndvi.inputs import NEVER, Bools, ClearSeries, Floats, Ints
+from models.ndvi.daily_curve import (
+    VIEW_REACH_DAYS,
+    Z_95,
+    CurveRows,
+    days_of,
+    fading,
+    fell,
+    known_series,
+    origins,
+    suspects,
+    without,
+)
+from models.ndvi.inputs import Bools, ClearSeries, Floats, Ints
 from models.ndvi.queries import Series
 
 KIND: Final = "whittaker"
@@ -49,12 +60,7 @@ class Whittaker:
 
     def reconstruct(self, clear: ClearSeries, first_day: Ints, known_day: Ints) -> CurveRows:
         """Return the rows from `first_day` to `known_day` of each parcel (P,), as known on `known_day`: see `reconstruct_curve`."""
-        n_parcels = len(known_day)
-        clear = clear.cleaned()
-        known = np.append(known_day, -NEVER)  # of a parcel that is not asked for nothing is known
-        clear = clear.rows(np.floor(clear.day) <= known[np.minimum(clear.parcel, n_parcels)])
-        day, ndvi = clear.padded(n_parcels)
-        series = Series(np.arange(n_parcels), np.floor(day), ndvi)
+        series = known_series(clear, known_day)
         series = without(series, suspects(series))
         parcel, days = days_of(first_day, known_day)
         value, sd, nearest = self.fill(series, parcel, days)

@@ -64,10 +64,13 @@ class ClearViews:
         highest = np.maximum.reduceat(ndvi, begins) if len(begins) else ndvi
         return cls(parcel[begins], days[begins], highest, n_parcels)
 
+    def only(self, which: Bools) -> "ClearViews":
+        """Return the views under a mask (N,), of the same parcels."""
+        return ClearViews(self.parcel[which], self.days[which], self.ndvi[which], self.n_parcels)
+
     def until(self, end: Days) -> "ClearViews":
         """Return the views before a day of each parcel (P,)."""
-        keep = self.days < end[self.parcel]
-        return ClearViews(self.parcel[keep], self.days[keep], self.ndvi[keep], self.n_parcels)
+        return self.only(self.days < end[self.parcel])
 
     def of(self, parcels: Ints) -> "ClearViews":
         """Return the views of some parcels, ascending, which become parcels 0, 1 ..."""

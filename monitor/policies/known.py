@@ -88,9 +88,7 @@ class Known:
         views, radar, of = self.views, self.radar, self.is_grass
         if of is None:
             return mowing(views, radar)
-        some = of[views.parcel]
-        views = ClearViews(views.parcel[some], views.days[some], views.ndvi[some], views.n_parcels)
-        return mowing(views, radar.only(of[radar.parcel]), of)
+        return mowing(views.only(of[views.parcel]), radar.only(of[radar.parcel]), of)
 
 
 def clear_views(series: SeasonSeries, starts_on: date) -> ClearViews:

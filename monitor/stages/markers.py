@@ -22,7 +22,7 @@ from db import alerts as store
 from db.alerts import FindingRow
 from db.crop_progress import with_another_crop_before
 from db.parcels import source_ids
-from db.policies import earlier_obligations
+from db.policies import stored_rules
 from monitor.alerts.flooding import flooding, may_be_water
 from monitor.alerts.neighbours import Bools, Ints
 from monitor.alerts.rules import (
@@ -98,12 +98,12 @@ def _changed(
     window = windows_of(batch.policy, asked, places, decisions.rule, found)
     differs = found.differs(before[decisions.rule].of(places))
     lasting = np.flatnonzero(is_last & ~differs & (found.verdict >= YELLOW)).tolist()
-    stored = store.latest_evidence(batch.connection, [keys[nr] for nr in lasting], decisions.rule) if lasting else {}
+    stored = store.latest_departures(batch.connection, [keys[nr] for nr in lasting], decisions.rule) if lasting else {}
     for nr in [*np.flatnonzero(is_last & differs).tolist(), *lasting]:
         finding = decisions.finding(nr)
         if batch.policy is not None and window[nr] >= 0:
             finding = suppressed(finding, batch.policy, int(window[nr]))
-        if differs[nr] or stored[keys[nr]] != json.loads(json.dumps(dict(finding.evidence))):
+        if differs[nr] or stored[keys[nr]].evidence != json.loads(json.dumps(dict(finding.evidence))):
             yield FindingRow(keys[nr], **finding.__dict__), finding
 
 
@@ -210,7 +210,7 @@ def _no_longer_asked(batch: BatchContext) -> list[str]:
     if policy is None or not claim.is_due("rules").any():
         return []
     now = {one.name for one in policy.obligation}
-    return sorted(set(earlier_obligations(batch.connection, claim.season_key, claim.collection)) - now)
+    return sorted(set(stored_rules(batch.connection, (claim.season_key, claim.collection))) - now)
 
 
 def _dropped(before: Mapping[str, Found], gone: Iterable[str]) -> Iterator[Decided]:

@@ -8,7 +8,6 @@ True tillage is each day on which the simulated soil becomes rougher by 0.2 or m
 """
 
 import json
-import time
 from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
@@ -25,7 +24,7 @@ from monitor.markers.form import Events, RadarViews
 from monitor.markers.harvest import harvest
 from monitor.markers.stand import Course, stands
 from monitor.markers.tillage import tillage
-from research.bench.mowing import observations
+from research.bench.mowing import observations, processor_seconds
 from research.simulator.config import SimulatorConfig
 from research.simulator.season import Season, simulate_season
 
@@ -131,9 +130,8 @@ def _by_date(season: Season, views: ClearViews, radar: RadarViews) -> Iterator[t
     """Yield what the markers say on dates of the season, the last day last."""
     days, codes = season.truth.days, list(season.truth.parcels["declared"])
     for today in [*days[90::EVERY], days[-1]]:
-        seen, passed = views.days <= today, radar.days <= today
-        some = ClearViews(views.parcel[seen], views.days[seen], views.ndvi[seen], views.n_parcels)
-        said = field_work(some, radar.only(passed), codes, season.config.year, np.full(views.n_parcels, today))
+        seen, passed = views.only(views.days <= today), radar.only(radar.days <= today)
+        said = field_work(seen, passed, codes, season.config.year, np.full(views.n_parcels, today))
         yield int(today.astype(np.int64)), {kind: getattr(said, kind).events for kind in TOLERANCE_DAYS}
 
 
@@ -150,13 +148,10 @@ def timed(season: Season) -> dict[str, float]:
         "harvest_us": lambda: harvest(course, of, found, today, radar),
         "tillage_us": lambda: tillage(course, of, found, left, radar),
     }
-    return {name: round(min(_seconds(run) for _ in range(5)) / views.n_parcels * 1e6, 1) for name, run in runs.items()}
-
-
-def _seconds(run: Any) -> float:
-    begun = time.process_time()
-    run()
-    return time.process_time() - begun
+    return {
+        name: round(min(processor_seconds(run) for _ in range(5)) / views.n_parcels * 1e6, 1)
+        for name, run in runs.items()
+    }
 
 
 def main(
