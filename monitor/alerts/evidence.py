@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any, Final
 
+from monitor.alerts.recovery import RECOVERING
+
 LACKS_OBSERVATIONS: Final = "observations"
 """In a finding's evidence as `lacks`: NOT_VALID because of the parcel's own observations, not of its neighbours'."""
 SUPPRESSED: Final = "suppressed"
@@ -18,7 +20,15 @@ def why(rule: str, evidence: Mapping[str, Any]) -> str:
         return str(evidence["reason"])
     day = as_of(evidence)
     said = _said(rule, evidence)
+    if since := recovering_since(evidence):
+        said = f"recovering since {since}, over with one more clear view as declared, of another acquisition; {said}"
     return f"as of {day}: {said}" if day and said else said or "nothing departs"
+
+
+def recovering_since(evidence: Mapping[str, Any]) -> str | None:
+    """Return since when a departure recovers, None where it does not."""
+    recovering = evidence.get(RECOVERING)
+    return None if recovering is None else str(recovering["since"])
 
 
 def as_of(evidence: Mapping[str, Any]) -> date | None:

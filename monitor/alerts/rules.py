@@ -4,7 +4,7 @@ A finding is NOT_EXECUTED (the rule does not apply), NOT_VALID (not enough evide
 never non-compliance, and only clear views count here: reconstructed NDVI alone never turns a parcel red.
 
     green   nothing departs
-    yellow  first departure, dated, waiting for confirmation
+    yellow  first departure, dated, waiting for confirmation; or one that recovers (`monitor.alerts.recovery`)
     red     the departure holds on a later, independent observation
 
 A rule is a list of cases, of which the first that applies to a parcel decides. It decides of all parcels at once, in arrays (P,);
@@ -21,13 +21,14 @@ import numpy as np
 
 from monitor.alerts.evidence import LACKS_OBSERVATIONS
 from monitor.alerts.neighbours import VEGETATION_NDVI, Bools, CropStands, Days, Floats, Ints
+from monitor.alerts.recovery import Departures, departures
 from monitor.alerts.settings import RuleSettings
 
 Rule = Literal["crop_mismatch", "no_emergence", "early_loss", "flooding"]
 Outcome = Literal["NOT_EXECUTED", "NOT_VALID", "OK"]
 Colour = Literal["green", "yellow", "red"]
 RULES: Final[tuple[Rule, ...]] = ("crop_mismatch", "no_emergence", "early_loss", "flooding")
-VERSION: Final = "1"
+VERSION: Final = "2"
 """Stored with every finding; raised when a rule decides otherwise than before on the same evidence."""
 VERDICTS: Final[tuple[tuple[Outcome, Colour | None], ...]] = (
     ("NOT_EXECUTED", None),
@@ -82,6 +83,12 @@ class ClearViews:
     def count(self, which: Bools) -> Ints:
         """Return (P,) how many views of each parcel are under a mask (N,)."""
         return np.bincount(self.parcel[which], minlength=self.n_parcels)
+
+    def before(self, which: Bools) -> Ints:
+        """Return (N,) how many views of the same parcel before each view are under a mask (N,)."""
+        n: Ints = np.cumsum(which) - which
+        begins = np.searchsorted(self.parcel, np.arange(self.n_parcels))
+        return np.asarray(n - np.r_[n, 0][begins][self.parcel])
 
     def first(self, which: Bools) -> Ints:
         """Return (P,) the place of each parcel's first view under a mask (N,), -1 where there is none."""
@@ -301,8 +308,12 @@ def no_emergence(views: ClearViews, stands: CropStands, group: Ints, settings: R
     since = of_crop & (views.days >= due[of])
     median = stands.median_ndvi[group[of], stands.place(group[of], views.days)]
     level = np.where(since, np.fmax(VEGETATION_NDVI, median - settings.below_neighbours), VEGETATION_NDVI)
-    departed_on, seen_on = views.day(views.first(since)), views.day(views.last(since))
-    n_bare = views.count(since)
+    stands_now = of_crop & (views.ndvi > level)
+    bare = since & ~stands_now
+    departed = departures(of, views.days, bare, stands_now, views.n_parcels)
+    first_up, first_bare = views.first(stands_now), views.first(bare)
+    # Once it has come up it has: what is lost later is of another rule.
+    has_emerged = (departed.ended >= 0) | ((first_up >= 0) & ((first_up < first_bare) | (first_bare < 0)))
 
     def evidence(parcel: int) -> Mapping[str, Any]:
         return {
@@ -331,15 +342,15 @@ def no_emergence(views: ClearViews, stands: CropStands, group: Ints, settings: R
             np.isnat(due), NOT_EXECUTED, because("the crop has not come up on the neighbours, or they were never bare")
         ),
         Case(due >= harvest, NOT_EXECUTED, catch_crop),
-        Case(views.count(of_crop & (views.ndvi > level)) > 0, GREEN, evidence),
+        Case(has_emerged, GREEN, evidence),
         Case(
-            n_bare == 0,
+            first_bare < 0,
             NOT_VALID,
             lambda parcel: _lacking(f"no clear view since {due[parcel]}, when emergence was due"),
         ),
-        *_departures(departed_on, seen_on, n_bare, evidence, settings),
+        *_departures(departed, evidence, settings),
     ]
-    return Decisions("no_emergence", cases, departed_on)
+    return Decisions("no_emergence", cases, departed.first)
 
 
 def early_loss(
@@ -357,13 +368,13 @@ def early_loss(
     """
     of, harvest, everything = views.parcel, stands.harvest_from[group], np.ones(len(views.days), bool)
     n_views = views.count(everything)
-    # Two green views: one high value can be a neighbouring field's edge.
-    was_green = views.count(views.ndvi >= settings.loss_from_ndvi) >= 2
+    # Two green views before: one high value can be a neighbouring field's edge.
+    was_green = views.before(views.ndvi >= settings.loss_from_ndvi) >= 2
     # Any vegetation since means not lost: a cloud missed in June must not join the bare soil after harvest.
-    vegetated = views.last(views.ndvi > VEGETATION_NDVI)
-    is_bare = was_green[of] & (views.ndvi < LOSS_NDVI) & (np.arange(len(of)) > vegetated[of])
-    n_bare, first_bare = views.count(is_bare), views.first(is_bare)
-    lost_on, seen_on = views.day(first_bare), views.day(views.last(is_bare))
+    is_bare = was_green & (views.ndvi < LOSS_NDVI)
+    # One low view alone is a cloud that the mask missed as often as a loss.
+    lost = departures(of, views.days, is_bare, views.ndvi > VEGETATION_NDVI, views.n_parcels, at_least=2)
+    lost_on = lost.first
     around = [lost_on, lost_on + np.timedelta64(settings.loss_watch_days, "D")]
     canopy = np.minimum(*(stands.standing_share[group, stands.place(group, days)] for days in around))
     base = {
@@ -383,7 +394,7 @@ def early_loss(
         return base | {"neighbours": int(stands.n[group[parcel]])}
 
     def loss(parcel: int) -> dict[str, Any]:
-        shown = np.arange(len(of)) >= first_bare[parcel] - 2
+        shown = np.arange(len(of)) >= lost.begin[parcel] - 2
         return standing(parcel) | {"lost_on": str(lost_on[parcel]), "clear_views": views.shown(parcel, shown)}
 
     def evidence(parcel: int) -> dict[str, Any]:
@@ -397,7 +408,7 @@ def early_loss(
             because("sown anew among standing neighbours: last season's crop was another"),
         ),
         Case(n_views < 3, NOT_VALID, lambda parcel: _lacking(f"{n_views[parcel]} clear views, 3 needed")),
-        Case(n_bare < 2, GREEN, standing),  # one low view alone is a cloud that the mask missed as often as a loss
+        Case(lost.n == 0, GREEN, standing),
         Case(
             lost_on >= harvest - np.timedelta64(settings.harvest_margin_days, "D"),
             GREEN,
@@ -409,7 +420,7 @@ def early_loss(
             lambda parcel: {"reason": f"too few neighbours were seen around {lost_on[parcel]}"},
         ),
         Case(canopy < settings.standing_share, GREEN, evidence),
-        *_departures(lost_on, seen_on, n_bare, evidence, settings),
+        *_departures(lost, evidence, settings),
     ]
     return Decisions("early_loss", cases, lost_on)
 
@@ -420,16 +431,27 @@ def _too_few_neighbours(stands: CropStands, group: Ints, settings: RuleSettings)
 
 
 def _departures(
-    departed_on: Days,
-    seen_on: Days,
-    n_views: Ints,
-    evidence: Callable[[int], Mapping[str, Any]],
-    settings: RuleSettings,
+    departed: Departures, evidence: Callable[[int], Mapping[str, Any]], settings: RuleSettings
 ) -> list[Case]:
-    """Return the cases of a departure: yellow at first, red once a view `confirm_days` later says the same."""
-    holds = seen_on - departed_on >= np.timedelta64(settings.confirm_days, "D")
-    confidence = agreeing(n_views)
-    return [Case(holds, RED, evidence, confidence), Case(~holds, YELLOW, evidence, confidence)]
+    """Return the cases of a departure: yellow at first and where it recovers, red once a view `confirm_days` later says the same."""
+    holds = departed.days > settings.confirm_days
+    confidence = agreeing(departed.n)
+    return [
+        recovering(departed, evidence),
+        Case(holds, RED, evidence, confidence),
+        Case(~holds, YELLOW, evidence, confidence),
+    ]
+
+
+def recovering(departed: Departures, evidence: Callable[[int], Mapping[str, Any]]) -> Case:
+    """Return the case of a departure that one view contradicts: right in about half of the doubtful cases, it halves the confidence."""
+    confidence = agreeing(departed.n)
+    return Case(
+        departed.is_recovering,
+        YELLOW,
+        lambda parcel: {**evidence(parcel), **departed.evidence(parcel)},
+        lambda parcel: confidence(parcel) / 2,
+    )
 
 
 def agreeing(n: Ints) -> Callable[[int], float]:

@@ -344,13 +344,18 @@ def _columns(rows: Sequence[KnownAlertRow]) -> dict[str, list[str]]:
         "collection, season": [plain(f"{row.collection}, {row.season}") for row in rows],
         "declared": [plain(row.declared_crop or "nothing") for row in rows],
         "rule": [f"[{row.colour}]{plain(row.rule)}[/]" for row in rows],
-        "colour": [f"[{row.colour}]{row.colour}[/]" for row in rows],
+        "colour": [f"[{row.colour}]{row.colour}{_recovering(row)}[/]" for row in rows],
         "state": [_state(row) for row in rows],
         "confidence": [f"{row.confidence:.2f}" for row in rows],
         "departed": [str(row.departed_on) for row in rows],
         "confirmed": [f"{row.confirmed_at:%Y-%m-%d}" if row.confirmed_at else "not yet" for row in rows],
         "why": [plain(evidence.why(row.rule, row.evidence)) for row in rows],
     }
+
+
+def _recovering(row: KnownAlertRow) -> str:
+    is_over = row.state == "closed" or evidence.recovering_since(row.evidence) is None
+    return "" if is_over else ", recovering"
 
 
 def _state(row: KnownAlertRow) -> str:

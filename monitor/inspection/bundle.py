@@ -151,6 +151,8 @@ def in_plain_words(row: KnownAlertRow) -> str:
         return f"{meaning} The alert was closed on {time(row.closed_at)[:10]}; the log below says why."
     if row.colour == "red":
         return f"{meaning} A later acquisition says the same."
+    if since := evidence.recovering_since(row.evidence):
+        return f"{meaning} A clear view of {since} shows it as declared; a second one in a row ends this."
     return f"{meaning} This was seen once so far; a later acquisition has yet to confirm it."
 
 

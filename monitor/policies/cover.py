@@ -2,6 +2,7 @@
 
 A run is a stretch of consecutive clear views that show the same. A departure is yellow at its first view and red once a view
 `confirm_days` later is of the same run; one contrary view between them ends the run, so that a single leaked cloud makes none red.
+What is yellow recovers with one contrary view and is over with a second (`monitor.alerts.recovery`).
 What was once red stays so where growing again does not undo it (ploughed, late, left bare).
 Source: Sen4CAP L4C (vegetation above NDVI 0.35, loss below 0.30, catch crop: 56 days above 0.325).
 Shapes: P parcels with N clear views (`monitor.alerts.rules.ClearViews`).
@@ -13,7 +14,20 @@ from typing import Any, Final
 import numpy as np
 
 from monitor.alerts.neighbours import VEGETATION_NDVI, Bools
-from monitor.alerts.rules import GREEN, LOSS_NDVI, NOT_VALID, RED, YELLOW, Case, ClearViews, Decisions, agreeing, unseen
+from monitor.alerts.recovery import departures
+from monitor.alerts.rules import (
+    GREEN,
+    LOSS_NDVI,
+    NOT_VALID,
+    RED,
+    YELLOW,
+    Case,
+    ClearViews,
+    Decisions,
+    agreeing,
+    recovering,
+    unseen,
+)
 from monitor.alerts.runs import Runs, longest_runs
 from monitor.policies.known import Known, named, still_open, window
 from monitor.policies.policy import Kind, Obligation
@@ -53,32 +67,29 @@ def not_ploughed(obligation: Obligation, known: Known, _applies: Bools) -> Decis
     """Decide whether a stand that was green before was lost in the window."""
     views = known.views
     inside = window(obligation, views)
-    green = np.cumsum(views.ndvi >= GREEN_STAND_NDVI)
-    begins = np.searchsorted(views.parcel, np.arange(views.n_parcels))
-    before = np.r_[0, green][begins][views.parcel]
     # Two green views before: one can be a neighbouring field's edge.
-    bare = inside & (views.ndvi < _level(obligation)) & (green - before >= 2)
+    was_green = views.before(views.ndvi >= GREEN_STAND_NDVI) >= 2
+    bare = inside & was_green & (views.ndvi < _level(obligation))
     decided = _of_bare_runs(obligation, views, inside, bare)
-    was_green = views.count(views.ndvi >= GREEN_STAND_NDVI) >= 2
-    not_green = Case(~was_green, NOT_VALID, unseen(f"not yet seen green (NDVI {GREEN_STAND_NDVI} on two days)"))
+    has_been_green = views.count(views.ndvi >= GREEN_STAND_NDVI) >= 2
+    not_green = Case(~has_been_green, NOT_VALID, unseen(f"not yet seen green (NDVI {GREEN_STAND_NDVI} on two days)"))
     return Decisions(obligation.name, [not_green, *decided.cases], decided.departed_on)
 
 
 def _of_bare_runs(obligation: Obligation, views: ClearViews, inside: Bools, bare: Bools) -> Decisions:
     runs = _runs(views, bare, inside)
-    newest = np.full(views.n_parcels, False)
-    newest[views.parcel[inside]] = bare[inside]  # of equal indices the last assignment stays
-    evidence = _evidence(obligation, views, inside)
-    # A single bare view that a later one contradicts was no bare soil.
+    departed = departures(views.parcel, views.days, bare, inside & ~bare, views.n_parcels)
+    evidence, is_red = _evidence(obligation, views, inside), runs.days > obligation.confirm_days
     return Decisions(
         obligation.name,
         [
             Case(views.count(inside) == 0, NOT_VALID, unseen(f"no clear view since {obligation.begin}")),
-            Case(runs.days > obligation.confirm_days, RED, evidence, agreeing(runs.n)),
-            Case((runs.n > 0) & newest, YELLOW, evidence, agreeing(runs.n)),
+            Case(is_red, RED, evidence, agreeing(runs.n)),
+            recovering(departed, evidence),
+            Case(departed.n > 0, YELLOW, evidence, agreeing(departed.n)),
             Case(runs.n >= 0, GREEN, evidence),
         ],
-        runs.first,
+        np.where(is_red, runs.first, departed.first),
     )
 
 

@@ -43,14 +43,19 @@ def no_emergence(views: Views, near: Neighbours | None) -> Verdict:
     harvest = (near.harvest_from - START).days if near.harvest_from else 10_000
     if due >= harvest:
         return NOT_EXECUTED
-    awaited = []
+    awaited, up = list[int](), list[int]()
+    recovers: Verdict | None = None
     for day, ndvi in views:
         if sown <= day < harvest:
             median = near.median_ndvi[min(day, len(share) - 1)] - np.float32(SETTINGS.below_neighbours)
             if ndvi > (max(VEGETATION_NDVI, median) if day >= due and not np.isnan(median) else VEGETATION_NDVI):
-                return GREEN
-            awaited += [day] if day >= due else []
-    return departure(awaited[0], awaited[-1]) if awaited else NOT_VALID
+                up.append(day)
+                if len(up) > 1 or not (awaited or recovers):  # the second in a row, or nothing departed before
+                    return GREEN
+                recovers, awaited = ("OK", "yellow", day_of(awaited[0])), []
+            elif day >= due:
+                awaited, up = [*awaited, day], []
+    return departure(awaited[0], awaited[-1]) if awaited else recovers or NOT_VALID
 
 
 def early_loss(views: Views, near: Neighbours | None, is_new_stand: bool) -> Verdict:
@@ -61,21 +66,32 @@ def early_loss(views: Views, near: Neighbours | None, is_new_stand: bool) -> Ver
         return NOT_EXECUTED
     if len(views) < 3:
         return NOT_VALID
-    bare: list[int] = []
+    runs, n_up, n_green = (
+        [list[int]()],
+        0,
+        0,
+    )  # bare views without vegetation between; those before two views of it are over
     for day, ndvi in views:
         if ndvi > VEGETATION_NDVI:
-            bare = []
-        elif ndvi < LOSS_NDVI:
-            bare.append(day)
-    if sum(ndvi >= SETTINGS.loss_from_ndvi for _, ndvi in views) < 2 or len(bare) < 2:
+            n_up += 1
+            runs = [[]] if n_up > 1 else [*runs, []]
+        elif ndvi < LOSS_NDVI and n_green > 1:
+            n_up = 0
+            runs[-1].append(day)
+        n_green += bool(ndvi >= SETTINGS.loss_from_ndvi)
+    lost = [run for run in runs if len(run) > 1]
+    if not lost:
         return GREEN
+    bare, is_contradicted = lost[-1], runs[-1] is not lost[-1]
     margin = timedelta(days=SETTINGS.harvest_margin_days)
     if near.harvest_from and day_of(bare[0]) >= near.harvest_from - margin:
         return GREEN
     around = [share[min(day, len(share) - 1)] for day in (bare[0], bare[0] + SETTINGS.loss_watch_days)]
     if np.isnan(around).any():
         return NOT_VALID
-    return departure(bare[0], bare[-1]) if min(around) >= np.float32(SETTINGS.standing_share) else GREEN
+    if min(around) < np.float32(SETTINGS.standing_share):
+        return GREEN
+    return ("OK", "yellow", day_of(bare[0])) if is_contradicted else departure(bare[0], bare[-1])
 
 
 def crop_mismatch(declared: str | None, seen: int, day: int, probabilities: list[float], before: Verdict) -> Verdict:
