@@ -341,6 +341,24 @@ def test_an_alert_whose_evidence_is_withdrawn_altogether(
     assert events[-1] == (because, "evidence withdrawn")
 
 
+def test_an_alert_recovers_before_it_is_closed(world: World, classifier: CropModel) -> None:
+    """One view as declared leaves it yellow, also where departure and view come in one poll; the second closes it."""
+    world.activate("classifier", classifier)
+    world.store([f"n{nr}" for nr in range(1, N_NEIGHBOURS)], STANDING)
+    world.store(["p"], GREEN_THEN_LOST)
+    world.poll(150)
+    assert [row[1:4] for row in losses(world)] == [("red", "2025-04-11", True)]
+    world.store(["p"], {120: 0.6})
+    world.store(["n0"], GREEN_THEN_LOST | {120: 0.6})
+    world.poll(151)
+    assert [row[:4] for row in losses(world)] == [("open", "yellow", "2025-04-11", False)] * 2
+    said = world.query("select evidence -> 'recovering' from alerts join findings using (parcel_key, rule, colour)")
+    assert said == [({"since": "2025-05-01", "views_needed": 1},)] * 2
+    world.store(["p"], {125: 0.7})
+    world.poll(152)
+    assert sorted(row[0] for row in losses(world)) == ["closed", "open"]
+
+
 @pytest.mark.parametrize(("decided", "expected"), [("dismissed", ["closed"]), ("closed", ["closed"]), (None, ["open"])])
 def test_the_same_departure_alerts_once(
     world: World, classifier: CropModel, decided: Event | None, expected: list[str]
@@ -352,10 +370,10 @@ def test_the_same_departure_alerts_once(
     world.poll(150)
     if decided:
         decide_on_the_loss(world, decided)
-    world.store(["p"], {115: 0.6}, revision=1)
+    world.store(["p"], {110: 0.6, 115: 0.6}, revision=1)
     world.poll(151)
     assert [row[0] for row in losses(world)] == ["closed"]
-    world.store(["p"], {115: 0.2}, revision=2)
+    world.store(["p"], {110: 0.2, 115: 0.2}, revision=2)
     world.poll(152)
     assert [row[0] for row in losses(world)] == expected
     with engine(world.dsn).connect() as connection:
