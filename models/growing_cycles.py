@@ -3,7 +3,7 @@
 A cycle begins where the curve has risen from its lowest since the cycle before by the least amplitude, and ends where it has
 fallen by as much from its highest. Its sd is half the difference of the counts at thresholds one sd lower and higher.
 Source: chosen; a hysteresis, so that what rises and falls by less than the threshold is no cycle.
-Shapes: P parcels on D days, NDVI and sd (P, D).
+Shapes: P parcels on D days, NDVI (P, D), its median sd (P,).
 Units:  NDVI dimensionless; cycles.
 Errors: none.
 """
@@ -20,10 +20,10 @@ CYCLE_STEP: Final = 6
 """Days between those on which cycles are counted: no crop grows and goes within a few."""
 
 
-def growing_cycles(ndvi: Floats, sd: Floats) -> tuple[Floats, Floats]:
+def growing_cycles(ndvi: Floats, median_sd: Floats) -> tuple[Floats, Floats]:
     """Return (P,) the number of cycles, and its sd: half of how much the threshold's sd changes it."""
     days = np.ascontiguousarray(ndvi[:, ::CYCLE_STEP].T, np.float32)
-    doubt = np.sqrt(2) * np.median(sd, axis=1)
+    doubt = np.sqrt(2) * median_sd
     least = CYCLE_AMPLITUDE + np.stack([0 * doubt, -np.minimum(doubt, 2 * CYCLE_AMPLITUDE / 3), doubt]).astype(
         np.float32
     )

@@ -107,16 +107,16 @@ def season_metrics(
     up = _side(ndvi, sums, top, peak, share_up[some])
     down = _mirrored(_side(ndvi[:, ::-1], sums[:, -1:] - sums[:, ::-1], last - top, peak, 1 - share_down[some]), last)
     is_rise, is_fall = found.sos.day[some] != NONE, found.eos.day[some] != NONE
-    is_certain = np.ones(len(top), bool)
+    is_certain, median_sd = np.ones(len(top), bool), np.median(sd, axis=1)
     if not is_complete:
         highest, newest = ndvi[np.arange(len(top)), top], ndvi[:, -1]
-        is_certain = highest - newest > 1.96 * np.sqrt(2) * np.median(sd, axis=1)
+        is_certain = highest - newest > 1.96 * np.sqrt(2) * median_sd
         # A fall that goes on has no end and no trough yet.
         is_fall &= is_certain & (ndvi[:, -1 - min(PEAK_DAYS, last)] - newest < STEADY_SHARE * up.rise)
     values, gradients, places = _linearised(ndvi, sums, peak, peak_places, up, down)
     errors = _deviations(sd, places, gradients)
     values[:, 1], errors[:, 1] = top, _peak_sd(ndvi, sd, top)
-    values[:, -1], errors[:, -1] = growing_cycles(ndvi, sd)
+    values[:, -1], errors[:, -1] = growing_cycles(ndvi, median_sd)
     shown = _shown(is_rise, is_fall, is_certain)
     value[some], deviation[some] = np.where(shown, values, np.nan), np.where(shown, errors, np.nan)
     return SeasonMetrics(value, deviation)

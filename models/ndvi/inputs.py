@@ -169,44 +169,56 @@ class OrbitScale:
 
 @dataclass(frozen=True)
 class DailySar:
-    """Running sums of standardised backscatter by parcel and day, from which any window is two lookups a step."""
+    """Running sums of standardised backscatter by parcel and day, from which any window is two lookups a step.
 
-    first_day: int
+    Kept of days on which any parcel was seen alone: a parcel is seen on few of a season's days, and then with its neighbours.
+    """
+
+    days: Ints
+    """(D,) ascending days with an acquisition of any parcel."""
+    before: Ints
+    """(N + 1,) how many of these lie before each day from the first to the one after the last."""
     sums: Floats
-    """(P, D + 1, S, 3) z of VV, z of VH and acquisitions over the days before day d, of S sides: both directions, or all as one."""
+    """(P, D + 1, S, 3) z of VV, z of VH and acquisitions over the first days, of S sides: both directions, or all as one."""
     checksum: Checksums
-    """(P, D + 1) of the acquisitions over the days before day d."""
+    """(P, D + 1) of the acquisitions over the first days."""
 
     @classmethod
     def build(cls, sar: SarSeries, scale: OrbitScale, n_parcels: int, by_direction: bool = False) -> "DailySar":
         """Return the sums of cleaned rows; without any row every window is empty."""
         z = scale.apply(sar)
         day = np.floor(sar.day).astype(np.int64)
-        first = int(day.min()) if len(day) else 0
-        n_days = int(day.max()) - first + 1 if len(day) else 1
+        days = np.flatnonzero(np.bincount(day - day.min())) + day.min() if len(day) else np.zeros(1, np.int64)
+        before = np.searchsorted(days, np.arange(days[0], days[-1] + 2))
+        place = before[day - days[0]] + 1
         side = np.where(sar.is_ascending | (not by_direction), 0, 1)
-        sums = np.zeros((n_parcels, n_days + 1, 1 + by_direction, 3))
+        sums = np.zeros((n_parcels, len(days) + 1, 1 + by_direction, 3))
         checksum = np.zeros(sums.shape[:2], np.uint64)
-        np.add.at(sums, (sar.parcel, day - first + 1, side), np.column_stack([z, np.ones(len(day))]))
-        np.add.at(checksum, (sar.parcel, day - first + 1), checksums(day, side, *z.T))
-        return cls(first, np.cumsum(sums, axis=1), np.cumsum(checksum, axis=1))
+        np.add.at(sums, (sar.parcel, place, side), np.column_stack([z, np.ones(len(day))]))
+        np.add.at(checksum, (sar.parcel, place), checksums(day, side, *z.T))
+        return cls(days, before, np.cumsum(sums, axis=1), np.cumsum(checksum, axis=1))
+
+    @property
+    def first_day(self) -> int:
+        """Return the first day with an acquisition of any parcel; 0 where there is none."""
+        return int(self.days[0])
 
     @property
     def last_day(self) -> int:
         """Return the last day with an acquisition of any parcel; the first where there is none."""
-        return self.first_day + int(self.checksum.shape[1]) - 2
+        return int(self.days[-1])
 
     def last_days(self) -> Ints:
         """Return the day of each parcel's last acquisition (P,), 0 where it has none."""
         count = self._counts
         place = (count == count[:, -1:]).argmax(axis=1)
-        return np.asarray(np.where(count[:, -1] > 0, self.first_day + place - 1, 0))
+        return np.asarray(np.where(count[:, -1] > 0, self.days[place - 1], 0))
 
     def first_days(self) -> Ints:
         """Return the day of each parcel's first acquisition (P,), `NEVER` where it has none."""
         count = self._counts
         place = (count > 0).argmax(axis=1)
-        return np.asarray(np.where(count[:, -1] > 0, self.first_day + place - 1, NEVER))
+        return np.asarray(np.where(count[:, -1] > 0, self.days[place - 1], NEVER))
 
     def is_near(self, parcel: Ints, first_day: Ints, last_day: Ints) -> Bools:
         """Say whether there is an acquisition from one day to another, both included (Q,)."""
@@ -236,11 +248,12 @@ class DailySar:
 
     @cached_property
     def _counts(self) -> Floats:
-        """Return (P, D + 1) acquisitions of all sides over the days before day d."""
+        """Return (P, D + 1) acquisitions of all sides over the first days."""
         return np.asarray(self.sums[..., 2].sum(axis=2))
 
     def _place(self, day: Ints) -> Ints:
-        return np.clip(day - self.first_day, 0, self.checksum.shape[1] - 1)
+        """Return how many of `days` lie before days."""
+        return np.asarray(self.before[np.clip(day - self.days[0], 0, len(self.before) - 1)])
 
 
 def checksums(*columns: NDArray[Any]) -> Checksums:

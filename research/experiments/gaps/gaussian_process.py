@@ -208,5 +208,5 @@ def _sar_season(daily: DailySar, n_parcels: int) -> Floats:
     edges = np.arange(n_days)
     low, high = np.maximum(edges - 15, 0), np.minimum(edges + 16, n_days)
     sums = daily.sums[:n_parcels, :, 0].sum(axis=0)
-    window = sums[high] - sums[low]
+    window = sums[daily.before[high]] - sums[daily.before[low]]
     return np.asarray(window[:, :2] / np.maximum(window[:, 2:], 1))
