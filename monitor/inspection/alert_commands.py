@@ -10,16 +10,16 @@ from typing import Annotated, Any
 
 import typer
 
-from db import history as store
 from db.alerts import LogRow, NoOpenAlert, alert_log
 from db.connect import engine
-from db.history import AlertFilter, KnownAlertRow
+from db.history import AlertFilter
 from db.incidents import incidents
 from db.status import Group, live_processes, waiting_for
 from db.suppressed import suppressed
 from devstack.addresses import resolve_dsn
 from monitor.alerts import evidence
 from monitor.alerts.decisions import decide
+from monitor.alerts.inbox import InboxRow, inbox_of, rows_of
 from monitor.alerts.incidents import INCIDENT
 from monitor.alerts.lifecycle import Event, named, named_decision
 from monitor.errors import NotFound
@@ -34,7 +34,7 @@ app = typer.Typer(help="List alerts, and record what people decide on them.")
 
 
 class Order(StrEnum):
-    """What comes first in the list (db.history.ORDERS)."""
+    """What comes first in the list (monitor.alerts.inbox.Order)."""
 
     YIELD = "yield"
     SURE = "sure"
@@ -62,9 +62,11 @@ def alerts(
     with_closed: Annotated[bool, typer.Option("--all", help="closed ones too")] = False,
     as_known_at: TimeOption = None,
     order: Annotated[
-        Order, typer.Option(help="yield: confidence times hectares; sure: red ones, then the surest")
+        Order,
+        typer.Option(help="yield: what an inspection settles and how soon the proof goes; sure: red, then the surest"),
     ] = Order.YIELD,
     limit: Annotated[int, typer.Option(min=1, help="at most so many")] = 50,
+    page: Annotated[int, typer.Option(min=1, help="which page of so many")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """List open alerts: those to work on first, of these those whose inspection settles most."""
@@ -74,21 +76,22 @@ def alerts(
         groups = arguments.groups(connection, season, collection)
         arguments.require_rule(connection, rule)
         wanted = AlertFilter(season, collection, rule, with_closed)
-        rows = store.known_alerts(connection, wanted, as_known_at, limit + 1, order.value)
+        listed = inbox_of(connection, wanted, as_known_at, datetime.now(UTC), order.value)
+        rows = rows_of(connection, listed, slice((page - 1) * limit, page * limit), as_known_at)
         live = live_processes(connection)
-    more, rows = len(rows) > limit, rows[:limit]
+    n = len(listed.alert_keys)
     if as_json:
         for row in rows:
             typer.echo(json.dumps(row.__dict__, default=str))
         return
     kind = ("alerts" if with_closed else "open alerts") + (f" as known at {shown(as_known_at)}" if as_known_at else "")
-    console.print(records(_columns(rows)) if rows else f"no {kind}")
+    console.print(records(_columns(rows)) if rows else f"no {kind}{f' on page {page}: there are {n}' if n else ''}")
     if rows and as_known_at:
         console.print(kind)
-    if more:
-        console.print(f"there are more than {limit}: --limit shows them, --season, --collection and --rule choose")
+    if rows and n > len(rows):
+        console.print(f"page {page} of {-(-n // limit)}, {n:,} in all: --page, --limit, --season, --collection, --rule")
     if as_known_at is None:
-        for sentence in _waits([one for one in groups if one.is_newest or season], live, is_empty=not rows):
+        for sentence in _waits([one for one in groups if one.is_newest or season], live, is_empty=not n):
             console.print(plain(sentence), soft_wrap=True)
 
 
@@ -212,7 +215,9 @@ def show(
         return
     with engine(resolve_dsn()).connect() as connection:
         log = alert_log(connection, alert, as_known_at)
-        rows = store.known_alerts(connection, AlertFilter(with_closed=True, alert_key=alert), as_known_at)
+        wanted = AlertFilter(with_closed=True, alert_key=alert)
+        listed = inbox_of(connection, wanted, as_known_at, datetime.now(UTC))
+        rows = rows_of(connection, listed, slice(1), as_known_at)
         around = []
         if rows and not as_json:
             around = incidents(connection, INCIDENT, rows[0].season, rows[0].collection, as_known_at)
@@ -336,7 +341,7 @@ def _decide(
     console.print(plain(f"{what} by {who}: alert {', '.join(map(str, done))}"), soft_wrap=True)
 
 
-def _columns(rows: Sequence[KnownAlertRow]) -> dict[str, list[str]]:
+def _columns(rows: Sequence[InboxRow]) -> dict[str, list[str]]:
     """Return the cells of the list by header."""
     return {
         "alert": [str(row.alert_key) for row in rows],
@@ -347,18 +352,27 @@ def _columns(rows: Sequence[KnownAlertRow]) -> dict[str, list[str]]:
         "colour": [f"[{row.colour}]{row.colour}{_recovering(row)}[/]" for row in rows],
         "state": [_state(row) for row in rows],
         "confidence": [f"{row.confidence:.2f}" for row in rows],
+        "expected ha": [f"{row.expected_ha:.1f}" for row in rows],
+        "days left": [_days_left(row.days_left) for row in rows],
         "departed": [str(row.departed_on) for row in rows],
         "confirmed": [f"{row.confirmed_at:%Y-%m-%d}" if row.confirmed_at else "not yet" for row in rows],
         "why": [plain(evidence.why(row.rule, row.evidence)) for row in rows],
     }
 
 
-def _recovering(row: KnownAlertRow) -> str:
+def _recovering(row: InboxRow) -> str:
     is_over = row.state == "closed" or evidence.recovering_since(row.evidence) is None
     return "" if is_over else ", recovering"
 
 
-def _state(row: KnownAlertRow) -> str:
+def _days_left(days: int | None) -> str:
+    """Return how long the proof lasts."""
+    if days is None:
+        return "unknown"
+    return "any day now" if days == 0 else str(days) if days > 0 else f"gone {-days} days"
+
+
+def _state(row: InboxRow) -> str:
     if row.state == "closed":
         return f"closed {row.closed_at:%Y-%m-%d}"
     if row.decided_by is None:
