@@ -100,3 +100,10 @@ def priority(expected: Floats, left: Floats) -> NDArray[np.int8]:
     """Return (N,) 2 first, 1 after these, 0 last, of expected hectares and days left (both (N,))."""
     is_soon = (expected >= WORTH_HA) & (left >= 0) & (left <= SOON_DAYS)
     return np.where(is_soon, 2, np.where(left < 0, 0, 1)).astype(np.int8)
+
+
+def soonest(left: Floats) -> float:
+    """Return the days left of several alerts seen together: until the first proof that is not gone yet goes."""
+    if len(ahead := left[left >= 0]):
+        return float(ahead.min())
+    return float("nan") if np.isnan(left).any() else float(left.max())

@@ -135,7 +135,7 @@ def _items(chosen: Sequence[tuple[PopulationRow, int]], rank: Mapping[int, int],
 
 def _inbox(connection: Connection, order: Order, at: datetime) -> dict[int, int]:
     """Return as which inspection each parcel comes up in the list of alerts in its usual order, as known at a time."""
-    listed = inbox_of(connection, AlertFilter(order.season.name, order.collection), at, at)
+    listed = inbox_of(connection, AlertFilter(order.season.name, order.collection), at, at, with_members=True)
     rank: dict[int, int] = {}
     for parcel_key in listed.parcel_keys.tolist():
         rank.setdefault(parcel_key, len(rank) + 1)

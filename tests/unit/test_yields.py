@@ -7,7 +7,7 @@ import pytest
 
 from monitor.alerts.neighbours import Floats
 from monitor.alerts.settings import RuleSettings
-from monitor.alerts.yields import Harvest, days_left, expected_ha, harvest, priority
+from monitor.alerts.yields import Harvest, days_left, expected_ha, harvest, priority, soonest
 
 FIRST = date(2025, 1, 1)
 EARLIEST = date(2025, 5, 25)
@@ -99,3 +99,10 @@ def test_priority() -> None:
     np.testing.assert_allclose(expected, [1.8, 1.8, 1.8, 1.8, 0.45, 0])
     left = np.array([14, 15, -1, np.nan, 3, 3], "f4")
     assert priority(expected, left).tolist() == [2, 1, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("left", "expected"), [([9, 4, -2, np.nan], 4), ([-3, np.nan], np.nan), ([-9, -3], -3), ([0, 5], 0)]
+)
+def test_alerts_seen_together_are_as_urgent_as_the_first_that_goes(left: list[float], expected: float) -> None:
+    np.testing.assert_equal(soonest(np.array(left, np.float32)), expected)
