@@ -39,7 +39,10 @@ EPOCH: Final = np.datetime64("2000-01-01T00:00:00", "us")  # PostgreSQL counts m
 
 
 def fetch_columns(
-    connection: sa.Connection, query: str, parameters: Sequence[object], columns: Mapping[str, Kind | int]
+    connection: sa.Connection,
+    query: str,
+    parameters: Sequence[object] | Mapping[str, object],
+    columns: Mapping[str, Kind | int],
 ) -> NDArray[np.void]:
     """Return rows of `query`, in its order, as a structured array with the fields `columns`; a number n is a real[] of n values.
 

@@ -161,8 +161,10 @@ def save(
     connection.execute(sa.text("insert into crop_progress select * from incoming_progress on conflict do nothing"))
 
 
-def load(connection: sa.Connection, season_key: int, collection: str) -> dict[tuple[str, str], ProgressRow]:
-    """Return the newest progress of each region and crop, by (region, crop code)."""
+def load(
+    connection: sa.Connection, season_key: int, collection: str, as_known_at: datetime | None = None
+) -> dict[tuple[str, str], ProgressRow]:
+    """Return the newest progress of each region and crop as known at a time (None: now), by (region, crop code)."""
     # Group by group along the key: every day adds a row of each, and all but the newest are passed over unread.
     rows = connection.execute(
         sa.text("""
@@ -181,8 +183,11 @@ def load(connection: sa.Connection, season_key: int, collection: str) -> dict[tu
                 select n_parcels, first_day, standing_share, median_ndvi from crop_progress of_group
                 where (of_group.season_key, of_group.collection, of_group.region_key, of_group.crop_code)
                     = (:season_key, :collection, groups.region_key, groups.crop_code)
-                order by recorded_at desc limit 1) newest"""),
-        {"season_key": season_key, "collection": collection},
+                  and recorded_at <= coalesce(:at, timestamptz 'infinity')
+                order by recorded_at desc limit 1) newest""").bindparams(
+            sa.bindparam("at", type_=sa.TIMESTAMP(timezone=True))
+        ),
+        {"season_key": season_key, "collection": collection, "at": as_known_at},
     )
     return {
         (row.code, row.crop_code): ProgressRow(

@@ -1,12 +1,13 @@
 """What people see: a parcel's history as known at a time, open alerts, the state of the whole chain."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any, Final
+from typing import Any
 
 import sqlalchemy as sa
 
+from db import recording
 from db.sensors import SENSORS
 from db.tables import PENDING_STATES
 
@@ -145,36 +146,43 @@ def first_record(connection: sa.Connection, parcel_key: int) -> FirstRecord | No
     return None if row.recorded_at is None else FirstRecord(**row._mapping)
 
 
-ORDERS: Final[Mapping[str, str]] = {
-    "yield": "confidence * coalesce(area_ha, 0) desc",
-    "sure": "colour desc, confidence desc",
-}
-"""How alerts are ordered: by the hectares that an inspection may be expected to settle, or confirmed ones first, then the surest."""
+_ALERTS = """
+    select alert_key, collection, season, source_id, region, area_ha, declared_crop, rule, state, colour, confidence, departed_on,
+           opened_at, confirmed_at, closed_at, decided_by, decided_at, decision_reason, evidence,
+           ST_AsGeoJSON(geom)::jsonb as outline
+    from alerts_recorded_by(coalesce(:as_known_at, timestamptz 'infinity'))"""
 
 
 def known_alerts(
-    connection: sa.Connection,
-    wanted: AlertFilter,
-    as_known_at: datetime | None = None,
-    limit: int = 1000,
-    order: str = "sure",
+    connection: sa.Connection, wanted: AlertFilter, as_known_at: datetime | None = None, limit: int = 1000
 ) -> list[KnownAlertRow]:
-    """Return alerts as known at a time (None: now): those with something left to decide first.
-
-    Args:
-        order: a key of `ORDERS`, of alerts of which the same is left to do.
-    """
+    """Return alerts as known at a time (None: now): those with something left to decide first, of these red ones, then the surest."""
+    recording.settle(connection, as_known_at)
     rows = connection.execute(
-        sa.text(f"""select alert_key, collection, season, source_id, region, area_ha, declared_crop, rule, state, colour,
-                          confidence, departed_on, opened_at, confirmed_at, closed_at, decided_by, decided_at,
-                          decision_reason, evidence, ST_AsGeoJSON(geom)::jsonb as outline
-                   from alerts_known(coalesce(:as_known_at, 'infinity'))
-                   where (cast(:season as text) is null or season = :season) and (cast(:rule as text) is null or rule = :rule)
-                     and (cast(:collection as text) is null or collection = :collection)
-                     and (closed_at is null or :with_closed)
-                     and (cast(:alert_key as bigint) is null or alert_key = :alert_key)
-                   order by state = any(cast(:pending as alert_state[])) desc, closed_at is null desc, {ORDERS[order]}, alert_key
-                   limit :limit""").bindparams(sa.bindparam("as_known_at", type_=sa.TIMESTAMP(timezone=True))),
+        _at(f"""{_ALERTS}
+                where (cast(:season as text) is null or season = :season) and (cast(:rule as text) is null or rule = :rule)
+                  and (cast(:collection as text) is null or collection = :collection)
+                  and (closed_at is null or :with_closed)
+                  and (cast(:alert_key as bigint) is null or alert_key = :alert_key)
+                order by state = any(cast(:pending as alert_state[])) desc, closed_at is null desc, colour desc, confidence desc,
+                         alert_key
+                limit :limit"""),
         {**wanted.__dict__, "pending": list(PENDING_STATES), "as_known_at": as_known_at, "limit": limit},
     )
     return [KnownAlertRow(**row._mapping) for row in rows]
+
+
+def alerts_of(
+    connection: sa.Connection, alert_keys: Sequence[int], as_known_at: datetime | None = None
+) -> list[KnownAlertRow]:
+    """Return the alerts of keys as known at a time that is settled (None: now), in the order of the keys."""
+    rows = connection.execute(
+        _at(f"{_ALERTS} where alert_key = any(cast(:keys as bigint[]))"),
+        {"keys": list(alert_keys), "as_known_at": as_known_at},
+    )
+    found = {row.alert_key: KnownAlertRow(**row._mapping) for row in rows}
+    return [found[key] for key in alert_keys]
+
+
+def _at(text: str) -> sa.TextClause:
+    return sa.text(text).bindparams(sa.bindparam("as_known_at", type_=sa.TIMESTAMP(timezone=True)))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -31,24 +32,41 @@ class IncidentRow:
     alert_keys: Sequence[int]
     """The lowest names the incident."""
 
+    @property
+    def name(self) -> str:
+        """Return what people call it: I and its lowest alert."""
+        return f"I{self.alert_keys[0]}"
 
-# Degrees become metres at the mean latitude of the alerts that are compared: clustering knows no sphere.
-_INCIDENTS = """
-with open as (
-    select alert_key, parcel_key, collection, season, rule, departed_on, declared_crop, area_ha, geom,
-           date_trunc('week', departed_on)::date as week, ST_PointOnSurface(geom) as point
-    from alerts_recorded_by(coalesce(:at, timestamptz 'infinity'))
-    where rule = any(:rules) and closed_at is null and state <> 'dismissed' and geom is not null
-      and (cast(:season as text) is null or season = :season) and (cast(:collection as text) is null or collection = :collection)),
+
+_NOW: Final = """
+    select alert_key, p.collection, s.name as season, rule, departed_on, declared.crop_name as declared_crop, area_ha, geom
+    from alerts join parcels p using (parcel_key) join seasons s using (season_key)
+    left join lateral (select crop_name from declarations d where d.parcel_key = p.parcel_key
+                       order by recorded_at desc limit 1) declared on true"""
+"""The rows of open alerts, by their index, and not their logs."""
+_THEN: Final = """
+    select alert_key, collection, season, rule, departed_on, declared_crop, area_ha, geom
+    from alerts_recorded_by(:at)"""
+# Degrees become metres at the mean latitude of the alerts that are compared: clustering knows no sphere. An incident is of one rule and
+# week, so that those of some alerts need no others.
+_INCIDENTS: Final = """
+with open as materialized (
+    select found.*, date_trunc('week', departed_on)::date as week from ({source}
+    where rule = any(:rules) and closed_at is null and state <> 'dismissed' and geom is not null) found
+    where (cast(:season as text) is null or season = :season) and (cast(:collection as text) is null or collection = :collection)),
+near as (
+    select open.*, ST_PointOnSurface(geom) as point from open
+    where cast(:keys as bigint[]) is null
+       or (collection, season, rule, week) in (select collection, season, rule, week from open where alert_key = any(:keys))),
 placed as (
-    select open.*, ST_MakePoint(ST_X(point) * 111320 * cos(radians(avg(ST_Y(point)) over same_week)), ST_Y(point) * 110574) as metres
-    from open window same_week as (partition by collection, season, rule, week)),
+    select near.*, ST_MakePoint(ST_X(point) * 111320 * cos(radians(avg(ST_Y(point)) over same_week)), ST_Y(point) * 110574) as metres
+    from near window same_week as (partition by collection, season, rule, week)),
 clustered as (
     select placed.*, ST_ClusterDBSCAN(metres, :distance_m, :n_near) over (partition by collection, season, rule, week) as cluster
     from placed),
 grouped as (
     select collection, season, rule, week, min(departed_on) as departed_from, max(departed_on) as departed_to, count(*) as n_alerts,
-           sum(coalesce(area_ha, 0)) as area_ha, ST_ConcaveHull(ST_Collect(geom), 0.3) as hull, ST_Centroid(ST_Collect(point)) as centre,
+           sum(coalesce(area_ha, 0)) as area_ha, ST_ConcaveHull(ST_Collect(point), 0.3) as hull, ST_Centroid(ST_Collect(point)) as centre,
            array_agg(coalesce(declared_crop, 'nothing')) as declared, array_agg(alert_key order by alert_key) as alert_keys
     from clustered where cluster is not null group by collection, season, rule, week, cluster
     having count(*) >= :n_alerts)
@@ -81,12 +99,15 @@ def incidents(
     season: str | None = None,
     collection: str | None = None,
     as_known_at: datetime | None = None,
+    alert_keys: Sequence[int] | None = None,
 ) -> list[IncidentRow]:
-    """Return the incidents of alerts that are open, as known at a time (None: now), by week."""
+    """Return the incidents of alerts that are open, as known at a time (None: now), by week; with keys, those in their weeks."""
     recording.settle(connection, as_known_at)
     rows = connection.execute(
-        sa.text(_INCIDENTS).bindparams(sa.bindparam("at", type_=sa.TIMESTAMP(timezone=True))),
+        sa.text(_INCIDENTS.format(source=_NOW if as_known_at is None else _THEN)),
         closeness.__dict__
-        | {"rules": list(closeness.rules), "season": season, "collection": collection, "at": as_known_at},
+        | {"rules": list(closeness.rules), "season": season, "collection": collection}
+        | {"keys": None if alert_keys is None else list(alert_keys)}
+        | ({} if as_known_at is None else {"at": as_known_at}),
     )
     return [IncidentRow(**row._mapping) for row in rows]

@@ -1,8 +1,10 @@
 """When many alerts are one regional incident: hail, flood or drought, and not as many holders."""
 
+from datetime import datetime
 from typing import Final
 
-from db.incidents import Closeness
+from db.connect import Connection
+from db.incidents import Closeness, IncidentRow, incidents
 
 INCIDENT: Final = Closeness(
     rules=("early_loss", "no_emergence", "flooding"),  # losses; another crop than declared is never the weather's
@@ -12,3 +14,9 @@ INCIDENT: Final = Closeness(
     share=0.2,  # of the parcels among them; where one in fifty departs anywhere, chance does not reach it
 )
 """Alerts of one rule and week that lie close together, and are a good part of all parcels there."""
+
+
+def incident_of(connection: Connection, alert_key: int, as_known_at: datetime | None = None) -> IncidentRow | None:
+    """Return the incident that an alert belongs to, as known at a time (None: now)."""
+    found = incidents(connection, INCIDENT, as_known_at=as_known_at, alert_keys=[alert_key])
+    return next((one for one in found if alert_key in one.alert_keys), None)

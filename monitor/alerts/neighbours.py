@@ -99,17 +99,33 @@ def harvest_day(standing_share: NDArray[np.float32], settings: RuleSettings) -> 
     the middle of that time, less the share that may be lost early.
     Days without data count as crop while it lasts: cloud does not end a crop.
     """
-    stands = np.concatenate([[False], ~(standing_share < 0.5), [False]])
-    begins, ends = np.flatnonzero(~stands[:-1] & stands[1:]), np.flatnonzero(stands[:-1] & ~stands[1:])
-    if len(begins) == 0:
+    if (stand := longest_stand(standing_share)) is None:
         return None
-    longest = int(np.argmax(ends - begins))
-    begin, end = int(begins[longest]), int(ends[longest])
+    begin, end = stand
     share = standing_share[begin:end]
     if end > len(standing_share) - VIEW_AGE_DAYS or not np.isfinite(share).any():
         return None
+    return begin + falls_on(share, settings)
+
+
+def longest_stand(standing_share: Floats, until: int = 0) -> tuple[int, int] | None:
+    """Return the first day of the longest time that most fields stood, and the day after it; None where they never did.
+
+    Only times that last to day `until`, or longer, count.
+    """
+    stands = np.concatenate([[False], ~(standing_share < 0.5), [False]])
+    begins, ends = np.flatnonzero(~stands[:-1] & stands[1:]), np.flatnonzero(stands[:-1] & ~stands[1:])
+    begins, ends = begins[ends > until], ends[ends > until]
+    if len(begins) == 0:
+        return None
+    longest = int(np.argmax(ends - begins))
+    return int(begins[longest]), int(ends[longest])
+
+
+def falls_on(share: Floats, settings: RuleSettings) -> int:
+    """Return the day after the last on which as many stood as in the middle of a time, less the share that may be lost early."""
     whole = float(np.nanmedian(share)) - (1 - settings.standing_share)
-    return begin + int(np.flatnonzero(share >= whole)[-1]) + 1
+    return int(np.flatnonzero(share >= whole)[-1]) + 1
 
 
 @dataclass(frozen=True)

@@ -8,24 +8,26 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
-from db import history as store
 from db.alerts import LogRow, NoOpenAlert, alert_log
 from db.connect import engine
-from db.history import AlertFilter, KnownAlertRow
+from db.history import AlertFilter
 from db.incidents import incidents
 from db.status import Group, live_processes, waiting_for
 from db.suppressed import suppressed
 from devstack.addresses import resolve_dsn
 from monitor.alerts import evidence
 from monitor.alerts.decisions import decide
-from monitor.alerts.incidents import INCIDENT
-from monitor.alerts.lifecycle import Event, named, named_decision
+from monitor.alerts.inbox import inbox_of, rows_of
+from monitor.alerts.incidents import INCIDENT, incident_of
+from monitor.alerts.lifecycle import Event, named_decision
 from monitor.errors import NotFound
 from monitor.inspection import arguments, bundle_files
 from monitor.inspection.arguments import AsJson, CollectionOption, RuleOption, SeasonOption, TimeOption
 from monitor.inspection.bundle import gather
+from monitor.inspection.inbox_lines import columns, said_of, values
 from monitor.inspection.listing import records
 from terminal.output import console, plain
 from terminal.times import moment, shown
@@ -34,7 +36,7 @@ app = typer.Typer(help="List alerts, and record what people decide on them.")
 
 
 class Order(StrEnum):
-    """What comes first in the list (db.history.ORDERS)."""
+    """What comes first in the list (monitor.alerts.inbox.Order)."""
 
     YIELD = "yield"
     SURE = "sure"
@@ -62,9 +64,12 @@ def alerts(
     with_closed: Annotated[bool, typer.Option("--all", help="closed ones too")] = False,
     as_known_at: TimeOption = None,
     order: Annotated[
-        Order, typer.Option(help="yield: confidence times hectares; sure: red ones, then the surest")
+        Order,
+        typer.Option(help="yield: what an inspection settles and how soon the proof goes; sure: red, then the surest"),
     ] = Order.YIELD,
     limit: Annotated[int, typer.Option(min=1, help="at most so many")] = 50,
+    page: Annotated[int, typer.Option(min=1, help="which page of so many")] = 1,
+    members: Annotated[bool, typer.Option("--members", help="the alerts of regional incidents one by one")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List open alerts: those to work on first, of these those whose inspection settles most."""
@@ -74,21 +79,22 @@ def alerts(
         groups = arguments.groups(connection, season, collection)
         arguments.require_rule(connection, rule)
         wanted = AlertFilter(season, collection, rule, with_closed)
-        rows = store.known_alerts(connection, wanted, as_known_at, limit + 1, order.value)
+        listed = inbox_of(connection, wanted, as_known_at, datetime.now(UTC), order.value, members)
+        n = len(listed.alert_keys)
+        rows = rows_of(connection, listed, range(n)[(page - 1) * limit : page * limit], as_known_at)
         live = live_processes(connection)
-    more, rows = len(rows) > limit, rows[:limit]
     if as_json:
         for row in rows:
-            typer.echo(json.dumps(row.__dict__, default=str))
+            typer.echo(json.dumps(values(row), default=str))
         return
     kind = ("alerts" if with_closed else "open alerts") + (f" as known at {shown(as_known_at)}" if as_known_at else "")
-    console.print(records(_columns(rows)) if rows else f"no {kind}")
+    console.print(records(columns(rows)) if rows else f"no {kind}{f' on page {page}: there are {n}' if n else ''}")
     if rows and as_known_at:
         console.print(kind)
-    if more:
-        console.print(f"there are more than {limit}: --limit shows them, --season, --collection and --rule choose")
+    if rows and n > len(rows):
+        console.print(f"page {page} of {-(-n // limit)}, {n:,} in all: --page, --limit, --season, --collection, --rule")
     if as_known_at is None:
-        for sentence in _waits([one for one in groups if one.is_newest or season], live, is_empty=not rows):
+        for sentence in _waits([one for one in groups if one.is_newest or season], live, is_empty=not n):
             console.print(plain(sentence), soft_wrap=True)
 
 
@@ -198,7 +204,7 @@ def comment(alert: Keys, why: Reason, by: By = None, expect: Expect = None) -> N
 
 @app.command()
 def show(
-    alert: Annotated[int, typer.Argument(metavar="ALERT", min=1, max=2**63 - 1, help="as `alerts` lists them")],
+    alert: Annotated[str, typer.Argument(metavar="ALERT", help="as `alerts` lists them: 12, or I12 for an incident")],
     as_known_at: TimeOption = None,
     bundle: Annotated[
         Path | None,
@@ -206,28 +212,56 @@ def show(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the whole log of an alert: what happened, by whom, why, and what it rests on."""
+    """Show the whole log of an alert: what happened, by whom, why, and what it rests on; of an incident its alerts."""
+    key, is_incident = arguments.alert_or_incident(alert)
     if bundle is not None:
-        _write_bundle(alert, as_known_at, bundle)
-        return
+        if is_incident:
+            raise typer.BadParameter("a bundle is of one alert: `alerts show I12` lists those of an incident")
+        _write_bundle(key, as_known_at, bundle)
+    elif is_incident:
+        _show_incident(key, as_known_at, as_json=as_json)
+    else:
+        _show_alert(key, as_known_at, as_json=as_json)
+
+
+def _show_alert(alert: int, as_known_at: datetime | None, *, as_json: bool) -> None:
     with engine(resolve_dsn()).connect() as connection:
         log = alert_log(connection, alert, as_known_at)
-        rows = store.known_alerts(connection, AlertFilter(with_closed=True, alert_key=alert), as_known_at)
-        around = []
-        if rows and not as_json:
-            around = incidents(connection, INCIDENT, rows[0].season, rows[0].collection, as_known_at)
+        wanted = AlertFilter(with_closed=True, alert_key=alert)
+        listed = inbox_of(connection, wanted, as_known_at, datetime.now(UTC), with_members=True)
+        rows = rows_of(connection, listed, range(len(listed.alert_keys)), as_known_at)
+        within = None if not rows or as_json else incident_of(connection, alert, as_known_at)
     if not rows:
         by_then = f" by {shown(as_known_at)}" if as_known_at else ""
         raise NotFound(f"alert {alert} is not stored{by_then}; `parcelwatch alerts --all` lists those that are")
     if as_json:
-        typer.echo(json.dumps(rows[0].__dict__ | {"log": [entry.__dict__ for entry in log]}, default=str))
+        typer.echo(json.dumps({**values(rows[0])} | {"log": [entry.__dict__ for entry in log]}, default=str))
         return
-    console.print(records(_columns(rows)))
-    if within := [one for one in around if alert in one.alert_keys]:
-        others = f"with {within[0].n_alerts - 1} other alerts of {within[0].n_parcels} parcels around"
-        console.print(f"part of the regional incident {within[0].alert_keys[0]}, {others}: `alerts incidents`")
+    console.print(records(columns(rows)))
+    if within:
+        others = f"with {within.n_alerts - 1} other alerts of {within.n_parcels} parcels around"
+        console.print(f"part of the regional incident {within.name}, {others}: `alerts show {within.name}`")
     for entry in log:
         console.print(plain(f"{entry.recorded_at:%Y-%m-%d %H:%M} UTC  {_entry(rows[0].rule, entry)}"), soft_wrap=True)
+
+
+def _show_incident(alert: int, as_known_at: datetime | None, *, as_json: bool) -> None:
+    with engine(resolve_dsn()).connect() as connection:
+        if (incident := incident_of(connection, alert, as_known_at)) is None:
+            by_then = f" as known at {shown(as_known_at)}" if as_known_at else ""
+            raise NotFound(
+                f"there is no incident I{alert}{by_then}; `parcelwatch alerts incidents` lists those there are"
+            )
+        wanted = AlertFilter(incident.season, incident.collection, incident.rule)
+        listed = inbox_of(connection, wanted, as_known_at, datetime.now(UTC), with_members=True)
+        places = np.flatnonzero(np.isin(listed.alert_keys, incident.alert_keys)).tolist()
+        rows = rows_of(connection, listed, places, as_known_at)
+    if as_json:
+        members = [values(row) for row in rows]
+        typer.echo(json.dumps({"incident": incident.name, **incident.__dict__, "alerts": members}, default=str))
+        return
+    console.print(records(columns(rows)))
+    console.print(f"{incident.name}: {said_of(incident)}", soft_wrap=True)
 
 
 def _write_bundle(alert: int, as_known_at: datetime | None, path: Path) -> None:
@@ -253,10 +287,10 @@ def list_incidents(
         rows = incidents(connection, INCIDENT, season, collection, as_known_at)
     if as_json:
         for row in rows:
-            typer.echo(json.dumps(row.__dict__, default=str))
+            typer.echo(json.dumps({"incident": row.name, **row.__dict__}, default=str))
         return
-    columns = {
-        "incident": [str(row.alert_keys[0]) for row in rows],
+    cells = {
+        "incident": [row.name for row in rows],
         "collection, season": [plain(f"{row.collection}, {row.season}") for row in rows],
         "rule": [plain(row.rule) for row in rows],
         "departed": [f"{row.departed_from} to {row.departed_to}" for row in rows],
@@ -265,7 +299,7 @@ def list_incidents(
         "around": [f"{row.latitude:.3f} N {row.longitude:.3f} E" for row in rows],
         "declared": [plain(", ".join(row.crops)) for row in rows],
     }
-    console.print(records(columns) if rows else "no regional incident")
+    console.print(records(cells) if rows else "no regional incident")
 
 
 @app.command("suppressed")
@@ -287,7 +321,7 @@ def list_suppressed(
             typer.echo(json.dumps(row.__dict__, default=str))
         return
     windows = [row.evidence[evidence.SUPPRESSED] for row in rows]
-    columns = {
+    cells = {
         "parcel": [plain(row.source_id) for row in rows],
         "collection, season": [plain(f"{row.collection}, {row.season}") for row in rows],
         "rule": [plain(row.rule) for row in rows],
@@ -297,7 +331,7 @@ def list_suppressed(
         "of policy": [plain(f"{one['policy']} version {one['policy_version']}") for one in windows],
         "reason": [plain(one["reason"]) for one in windows],
     }
-    console.print(records(columns) if rows else "no departure lies in a window without alerts")
+    console.print(records(cells) if rows else "no departure lies in a window without alerts")
     if more:
         console.print(f"there are more than {limit}: --limit shows them, --season, --collection and --rule choose")
 
@@ -334,34 +368,3 @@ def _decide(
             raise NotFound(f"{error}{before}") from error
         done.append(key)
     console.print(plain(f"{what} by {who}: alert {', '.join(map(str, done))}"), soft_wrap=True)
-
-
-def _columns(rows: Sequence[KnownAlertRow]) -> dict[str, list[str]]:
-    """Return the cells of the list by header."""
-    return {
-        "alert": [str(row.alert_key) for row in rows],
-        "parcel": [plain(row.source_id) for row in rows],
-        "collection, season": [plain(f"{row.collection}, {row.season}") for row in rows],
-        "declared": [plain(row.declared_crop or "nothing") for row in rows],
-        "rule": [f"[{row.colour}]{plain(row.rule)}[/]" for row in rows],
-        "colour": [f"[{row.colour}]{row.colour}{_recovering(row)}[/]" for row in rows],
-        "state": [_state(row) for row in rows],
-        "confidence": [f"{row.confidence:.2f}" for row in rows],
-        "departed": [str(row.departed_on) for row in rows],
-        "confirmed": [f"{row.confirmed_at:%Y-%m-%d}" if row.confirmed_at else "not yet" for row in rows],
-        "why": [plain(evidence.why(row.rule, row.evidence)) for row in rows],
-    }
-
-
-def _recovering(row: KnownAlertRow) -> str:
-    is_over = row.state == "closed" or evidence.recovering_since(row.evidence) is None
-    return "" if is_over else ", recovering"
-
-
-def _state(row: KnownAlertRow) -> str:
-    if row.state == "closed":
-        return f"closed {row.closed_at:%Y-%m-%d}"
-    if row.decided_by is None:
-        return named(row.state)
-    reason = f": {row.decision_reason}" if row.decision_reason else ""
-    return plain(f"{named(row.state)} {row.decided_at:%Y-%m-%d} by {row.decided_by}{reason}")

@@ -3,6 +3,7 @@
 import getpass
 import math
 import os
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
@@ -62,6 +63,14 @@ def position(text: str | None) -> str | None:
             f"{storable(text)!r} is no position: write longitude,latitude in degrees, as 5.12,52.08"
         )
     return f"{longitude},{latitude}"
+
+
+def alert_or_incident(text: str) -> tuple[int, bool]:
+    """Return the number of an alert, as 12, or of an incident, as I12, and which of them it is; raises BadParameter."""
+    found = re.fullmatch(r"(I?)0*([1-9]\d{0,18})", text.strip(), re.ASCII | re.IGNORECASE)
+    if found is None or int(found[2]) >= 2**63:
+        raise typer.BadParameter(f"{storable(text)!r} is no alert: a number, as 12, or I12 for an incident")
+    return int(found[2]), bool(found[1])
 
 
 def operator() -> str:

@@ -10,9 +10,10 @@ import numpy as np
 from db import quality as store
 from db import recording
 from db.connect import Connection
-from db.history import AlertFilter, known_alerts
+from db.history import AlertFilter
 from db.quality import ItemRow, PopulationRow, SampleRow, StratumRow
 from db.seasons import Season
+from monitor.alerts.inbox import inbox_of
 from monitor.errors import NotFound
 from monitor.quality import sampling
 from monitor.quality.sampling import Allocation, Stratum
@@ -114,7 +115,7 @@ def draw(connection: Connection, order: Order, now: datetime) -> Drawn:
     return Drawn(key, at, strata, sampling.half_width(sizes, wrong, drawn, order.confidence))
 
 
-def _items(chosen: Sequence[tuple[PopulationRow, int]], rank: Mapping[str, int], second_share: float) -> list[ItemRow]:
+def _items(chosen: Sequence[tuple[PopulationRow, int]], rank: Mapping[int, int], second_share: float) -> list[ItemRow]:
     """Return the parcels of a sample, numbered in their random order; the first of them have two reviewers."""
     n_second = round(second_share * len(chosen))
     return [
@@ -125,17 +126,17 @@ def _items(chosen: Sequence[tuple[PopulationRow, int]], rank: Mapping[str, int],
             declared_crop=one.declared_crop,
             light=one.light,
             lights=one.lights,
-            inbox_rank=rank.get(one.source_id),
+            inbox_rank=rank.get(one.parcel_key),
             n_reviewers=2 if item <= n_second else 1,
         )
         for item, (one, stratum_nr) in enumerate(chosen, 1)
     ]
 
 
-def _inbox(connection: Connection, order: Order, at: datetime) -> dict[str, int]:
+def _inbox(connection: Connection, order: Order, at: datetime) -> dict[int, int]:
     """Return as which inspection each parcel comes up in the list of alerts in its usual order, as known at a time."""
-    wanted = AlertFilter(order.season.name, order.collection)
-    rank: dict[str, int] = {}
-    for one in known_alerts(connection, wanted, at, limit=2**31 - 1, order="yield"):
-        rank.setdefault(one.source_id, len(rank) + 1)
+    listed = inbox_of(connection, AlertFilter(order.season.name, order.collection), at, at, with_members=True)
+    rank: dict[int, int] = {}
+    for parcel_key in listed.parcel_keys.tolist():
+        rank.setdefault(parcel_key, len(rank) + 1)
     return rank

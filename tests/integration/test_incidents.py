@@ -14,6 +14,7 @@ import parcelwatch
 from db.connect import engine
 from db.incidents import incidents
 from monitor.alerts.incidents import INCIDENT
+from monitor.errors import NotFound
 from tests.lights import DAY, START, add_parcels
 
 SIDE = 60
@@ -111,8 +112,12 @@ def test_what_was_dismissed_or_closed_does_not_count(connection: sa.Connection) 
     (found,) = incidents(connection, INCIDENT)
     for event, keys in (("dismissed", found.alert_keys[:6]), ("closed", found.alert_keys[6:11])):
         connection.execute(
-            sa.text("""insert into alert_events (alert_key, recorded_at, event, colour, confidence, evidence)
-                       select key, :at, :event, 'red', 0.9, '{}' from unnest(cast(:keys as bigint[])) key"""),
+            sa.text("""with moved as (
+                           update alerts set state = cast(:event as alert_state),
+                                             closed_at = case when :event = 'closed' then cast(:at as timestamptz) end
+                           where alert_key = any(:keys) returning alert_key)
+                       insert into alert_events (alert_key, recorded_at, event, colour, confidence, evidence)
+                       select alert_key, :at, :event, 'red', 0.9, '{}' from moved"""),
             {"at": START + 61 * DAY, "event": event, "keys": list(keys)},
         )
     connection.commit()
@@ -129,7 +134,53 @@ def test_from_the_command_line(connection: sa.Connection) -> None:
 
     assert "no regional incident" in run("incidents").output
     lose(connection, CLOSE)
+    lose(connection, ["40/40"])
     (said,) = [json.loads(line) for line in run("incidents", "--json").output.splitlines()]
-    assert said["n_alerts"] == len(said["alert_keys"]) == 20
+    name, members = said["incident"], said["alert_keys"]
+    assert said["n_alerts"] == len(members) == 20
+    assert name == f"I{min(members)}"
     assert "20 of 20 parcels" in run("incidents").output
-    assert "part of the regional incident" in run("show", str(said["alert_keys"][3])).output
+    assert f"part of the regional incident {name}" in run("show", str(members[3])).output
+    assert "part of" not in run("show", str(max(members) + 1)).output
+
+
+def test_an_incident_is_one_line_of_the_inbox(connection: sa.Connection) -> None:
+    def listed(*words: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in run("--json", *words).output.splitlines()]
+
+    def run(*words: str) -> Any:
+        return CliRunner().invoke(parcelwatch.app, ["alerts", *words], catch_exceptions=False)
+
+    lose(connection, CLOSE)
+    lose(connection, ["40/40"])
+    lose(connection, ["0/0"], "crop_mismatch")
+    first, *others = listed()
+    assert (first["n_alerts"], first["n_red"], first["rule"]) == (20, 20, "early_loss")
+    assert first["expected_ha"] == pytest.approx(20 * 2 * 0.9)
+    assert {one["rule"] for one in others} == {"early_loss", "crop_mismatch"}
+    assert len(others) == 2
+    assert [one["alert_key"] for one in listed("--rule", "crop_mismatch")] == [others[1]["alert_key"]]
+    assert len(listed("--members")) == 22
+    assert not any("incident" in one for one in listed("--members"))
+    assert (
+        f"{first['incident']}: 20 of 20 parcels, 40 ha, around 52.002 N 5.004 E"
+        in run("show", first["incident"]).output
+    )
+    members = json.loads(run("show", first["incident"], "--json").output)["alerts"]
+    assert sorted(one["alert_key"] for one in members) == first["alert_keys"]
+    assert "regional incident: 20 of 20 parcels, 40 ha" in " ".join(run().output.split())
+    assert listed("--order", "sure")[0]["incident"] == first["incident"]
+
+
+@pytest.mark.parametrize("asked", ["I0", "0", "12x", "J3", "9" * 30, ""])
+def test_what_is_no_alert_is_said(asked: str, connection: sa.Connection) -> None:
+    said = CliRunner().invoke(parcelwatch.app, ["alerts", "show", asked])
+    assert said.exit_code == 2
+    assert "is no alert" in said.output
+    assert connection is not None
+
+
+def test_an_incident_that_is_none(connection: sa.Connection) -> None:
+    lose(connection, CLOSE[:3])
+    with pytest.raises(NotFound, match="there is no incident I1; `parcelwatch alerts incidents` lists"):
+        CliRunner().invoke(parcelwatch.app, ["alerts", "show", "I1"], catch_exceptions=False)
