@@ -1,0 +1,152 @@
+"""Alerts at scale: precision, recall, delay and false reds of the rules on simulated seasons, beside `nrt` and a random forest.
+
+    python -m research.bench.alerts --json [--parcels 5000] [--years 3] [--cloudy] [--variants] [--model FOLDER]
+
+`docs/simulator.md` says what is measured and which assumptions each rule leans on.
+"""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import torch
+import typer
+from rich.table import Table
+
+from models.checkpoint import Checkpoint
+from models.classifier.crop_model import CropModel
+from monitor.alerts.settings import RuleSettings
+from research.bench.alerts import figures
+from research.bench.alerts.peers import KINDS, scored
+from research.bench.alerts.posteriors import train
+from research.bench.alerts.seasons import (
+    HAS_NRT,
+    LOST_OPTICAL,
+    SCORED,
+    TAUGHT,
+    TUNED,
+    Peers,
+    Scored,
+    Simulated,
+    config,
+    say,
+    score,
+)
+from research.simulator import simulate_season
+from terminal.output import console
+from training.season_models import write
+
+TAUGHT_PARCELS: Final = 1500
+"""A classifier of as many learns in some minutes; more parcels taught it little more (docs/LOG.md)."""
+KEYS: Final = (
+    "precision",
+    "recall",
+    "f1",
+    "peer_f1",
+    "false_reds_per_1000",
+    "median_days_to_alert",
+    "lift_at_4_percent",
+)
+
+
+# More than six: the options of the command line.
+def main(
+    parcels: Annotated[int, typer.Option(min=40, help="parcels of each season")] = 5000,
+    years: Annotated[int, typer.Option(min=1, max=len(SCORED), help="seasons scored")] = len(SCORED),
+    cloudy: Annotated[
+        bool, typer.Option("--cloudy", help="score seasons with 70 % of the optical dates lost too")
+    ] = False,
+    model: Annotated[
+        Path | None, typer.Option(help="folder of the classifier: read if it is there, else written")
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="of the classifier's training")] = 45,
+    taught: Annotated[
+        int, typer.Option(min=40, help="parcels that teach the classifier and the peers")
+    ] = TAUGHT_PARCELS,
+    workers: Annotated[int, typer.Option(min=1, help="seasons at once")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
+) -> None:
+    """Score the rules' alerts on simulated seasons."""
+    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if not HAS_NRT:
+        say("nrt is not installed: its monitors are left out (pip install -e '.[research]')")
+    classifier = _classifier(model, taught, epochs)
+    say("the peers are taught")
+    peers = Peers.tuned(Simulated.of(config(*TUNED, taught)), RuleSettings())
+    jobs = [(f"{year}, seed {seed}", config(year, seed, parcels), 0.0) for year, seed in SCORED[:years]]
+    jobs += [(f"{name}, cloudy", one, LOST_OPTICAL) for name, one, _ in jobs if cloudy]
+    context = get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        running = [pool.submit(score, one, classifier, peers, lost, name) for name, one, lost in jobs]
+        found = {name: one.result() for (name, *_), one in zip(jobs, running, strict=True)}
+    result = _figures([one for name, one in found.items() if "cloudy" not in name])
+    result |= {"parcels": parcels, "seasons": years, "f1_of_peers_where_chosen": peers.f1_where_chosen}
+    result["by_season"] = {name: _figures([one], is_long=False) for name, one in found.items()}
+    if cloudy:
+        result["cloudy"] = _figures([one for name, one in found.items() if "cloudy" in name])
+    if as_json:
+        typer.echo(json.dumps(result, default=str))
+        return
+    console.print(_table(result))
+
+
+def _figures(of: Sequence[Scored], *, is_long: bool = True) -> dict[str, Any]:
+    """Return the figures of seasons; the long form with reds alone, colours, and every false red and miss by name."""
+    judged = [one.judged for one in of]
+    whole = _with_peers(figures.scores(judged, confirmed=False), of)
+    if not is_long:
+        return {name: whole[name] for name in (*KEYS, "kinds")}
+    return whole | {
+        "red": _with_peers(figures.scores(judged, confirmed=True), of),
+        "colours": figures.colours(judged),
+        "false_reds": figures.false_reds(judged),
+        "missed": figures.missed(judged),
+    }
+
+
+def _with_peers(whole: dict[str, Any], of: Sequence[Scored]) -> dict[str, Any]:
+    """Add the peers' figures, and the highest F1 of them, to all rules together and to each."""
+    events = [event for one in of for event in one.judged.events]
+    n_parcels = sum(one.judged.n_watched for one in of)
+    for what, kinds in KINDS.items():
+        into = whole if what == "all" else whole["rules"][what]
+        into["peers"] = {}
+        for name in of[0].peers:
+            raised = [alert for one in of for alert in one.peers[name][what]]
+            own = scored(events, raised, kinds)
+            into["peers"][name] = figures.figures(own, own, n_parcels)
+        into["peer_f1"] = max((one["f1"] or 0.0 for one in into["peers"].values()), default=None)
+    return whole
+
+
+def _classifier(folder: Path | None, parcels: int, epochs: int) -> CropModel:
+    if folder is not None and (folder / "model.json").exists():
+        stored = Checkpoint((folder / "weights.pt").read_bytes(), (folder / "model.json").read_text())
+        return CropModel.from_checkpoint(stored).for_inference()
+    begun = time.monotonic()
+
+    def report(epoch: int, of: int, loss: float) -> None:
+        if epoch % 10 == 0 or epoch == of:
+            say(f"the classifier is taught: epoch {epoch} of {of}, loss {loss:.2f}, {time.monotonic() - begun:.0f} s")
+
+    checkpoint = train(simulate_season(config(*TAUGHT, parcels)), epochs, report).to_checkpoint()
+    if folder is not None:
+        write(checkpoint, folder)
+    return CropModel.from_checkpoint(checkpoint).for_inference()
+
+
+def _table(result: dict[str, Any]) -> Table:
+    table = Table("rule", *KEYS)
+    for name, one in {"all": result, **result["rules"]}.items():
+        table.add_row(name, *(str(one.get(key)) for key in KEYS))
+    return table
+
+
+if __name__ == "__main__":
+    typer.run(main)
