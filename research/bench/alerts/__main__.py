@@ -8,8 +8,9 @@
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -30,6 +31,8 @@ from research.bench.alerts.seasons import (
     SCORED,
     TAUGHT,
     TUNED,
+    VARIANTS,
+    VARIED_PARCELS,
     Peers,
     Scored,
     Simulated,
@@ -37,7 +40,7 @@ from research.bench.alerts.seasons import (
     say,
     score,
 )
-from research.simulator import simulate_season
+from research.simulator import SimulatorConfig, simulate_season
 from terminal.output import console
 from training.season_models import write
 
@@ -61,6 +64,9 @@ def main(
     cloudy: Annotated[
         bool, typer.Option("--cloudy", help="score seasons with 70 % of the optical dates lost too")
     ] = False,
+    variants: Annotated[
+        bool, typer.Option("--variants", help="vary the simulator's assumptions on the first season")
+    ] = False,
     model: Annotated[
         Path | None, typer.Option(help="folder of the classifier: read if it is there, else written")
     ] = None,
@@ -79,35 +85,52 @@ def main(
     classifier = _classifier(model, taught, epochs)
     say("the peers are taught")
     peers = Peers.tuned(Simulated.of(config(*TUNED, taught)), RuleSettings())
-    jobs = [(f"{year}, seed {seed}", config(year, seed, parcels), 0.0) for year, seed in SCORED[:years]]
-    jobs += [(f"{name}, cloudy", one, LOST_OPTICAL) for name, one, _ in jobs if cloudy]
-    context = get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        running = [pool.submit(score, one, classifier, peers, lost, name) for name, one, lost in jobs]
-        found = {name: one.result() for (name, *_), one in zip(jobs, running, strict=True)}
-    result = _figures([one for name, one in found.items() if "cloudy" not in name])
+    jobs = {f"{year}, seed {seed}": (config(year, seed, parcels), 0.0) for year, seed in SCORED[:years]}
+    overcast = {f"{name}, cloudy": (one, LOST_OPTICAL) for name, (one, _) in jobs.items() if cloudy}
+    first = config(*SCORED[0], min(parcels, VARIED_PARCELS))
+    varied = {name: (replace(first, **knobs), 0.0) for name, knobs in VARIANTS.items() if variants}  # type: ignore[arg-type]
+    found = _all(jobs | overcast | varied, classifier, peers, workers)
+    result = _figures([found[name] for name in jobs])
     result |= {"parcels": parcels, "seasons": years, "f1_of_peers_where_chosen": peers.f1_where_chosen}
-    result["by_season"] = {name: _figures([one], is_long=False) for name, one in found.items()}
+    result["by_season"] = {name: _short(_figures([found[name]])) for name in (*jobs, *overcast)}
     if cloudy:
-        result["cloudy"] = _figures([one for name, one in found.items() if "cloudy" in name])
+        result["cloudy"] = _figures([found[name] for name in overcast])
+    if variants:
+        result["variants"] = {name: _short(_figures([found[name]])) for name in varied}
     if as_json:
         typer.echo(json.dumps(result, default=str))
         return
     console.print(_table(result))
 
 
-def _figures(of: Sequence[Scored], *, is_long: bool = True) -> dict[str, Any]:
-    """Return the figures of seasons; the long form with reds alone, colours, and every false red and miss by name."""
+def _all(
+    jobs: Mapping[str, tuple[SimulatorConfig, float]], classifier: CropModel, peers: Peers, workers: int
+) -> dict[str, Scored]:
+    """Return all seasons, each scored in a process of its own."""
+    context = get_context("spawn")
+    with ProcessPoolExecutor(
+        workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,), max_tasks_per_child=1
+    ) as pool:
+        running = {name: pool.submit(score, one, classifier, peers, lost, name) for name, (one, lost) in jobs.items()}
+        return {name: one.result() for name, one in running.items()}
+
+
+def _figures(of: Sequence[Scored]) -> dict[str, Any]:
+    """Return the figures of seasons; those of reds alone, colours, and every false red and miss by name."""
     judged = [one.judged for one in of]
-    whole = _with_peers(figures.scores(judged, confirmed=False), of)
-    if not is_long:
-        return {name: whole[name] for name in (*KEYS, "kinds")}
-    return whole | {
+    return _with_peers(figures.scores(judged, confirmed=False), of) | {
         "red": _with_peers(figures.scores(judged, confirmed=True), of),
         "colours": figures.colours(judged),
         "false_reds": figures.false_reds(judged),
         "missed": figures.missed(judged),
     }
+
+
+def _short(whole: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys alone, of all rules, of each and of reds."""
+    own = {name: whole[name] for name in KEYS}
+    rules = {rule: {name: one[name] for name in KEYS} for rule, one in whole["rules"].items()}
+    return own | {"kinds": whole["kinds"], "rules": rules, "red": {name: whole["red"][name] for name in KEYS}}
 
 
 def _with_peers(whole: dict[str, Any], of: Sequence[Scored]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ false reds                     confirmed alerts that no event of the rule's kind
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Final
 
@@ -78,7 +78,7 @@ class Judged:
         """Return the alerts as opened or as confirmed."""
         ids = self.ids
         days = ((one, one.confirmed_on if confirmed else one.opened_on) for one in self.alerts)
-        return [Raised(ids[one.parcel], one.rule, day) for one, day in days if day is not None]
+        return dated([Raised(ids[one.parcel], one.rule, day) for one, day in days if day is not None], self.events)
 
 
 def ids_of(parcels: pd.DataFrame) -> list[str]:
@@ -92,6 +92,21 @@ def events_of(season: Season) -> list[Event]:
     watched = frozenset(ids_of(parcels[parcels["is_monitorable"]]))
     events = (Event(str(e.parcel_id), str(e.kind), pd.Timestamp(str(e.day)).date()) for e in rows.itertuples())
     return [one for one in events if one.kind in ANSWERABLE and one.parcel_id in watched]
+
+
+def dated(raised: Sequence[Raised], events: Sequence[Event]) -> list[Raised]:
+    """Return alerts, those on a wrong declaration not before what truly grows was sown.
+
+    A declaration is wrong from the first day, though the event is dated at that sowing: who sees in March that the declared wheat is
+    not there is right, and has waited no days.
+    """
+    sown = {one.parcel_id: one.happened_on for one in events if one.kind == "wrong_declaration"}
+    return [
+        replace(one, raised_on=max(one.raised_on, sown[one.parcel_id]))
+        if one.parcel_id in sown and "wrong_declaration" in ANSWERS.get(one.rule, ("wrong_declaration",))
+        else one
+        for one in raised
+    ]
 
 
 def scores(of: Sequence[Judged], *, confirmed: bool) -> dict[str, Any]:
@@ -182,21 +197,21 @@ def false_reds(of: Sequence[Judged]) -> list[dict[str, Any]]:
     """Return each confirmed alert that no event of its rule's kinds explains, with the true story of its parcel."""
     told = []
     for one in of:
-        ids, parcels = one.ids, one.parcels.set_index("parcel_id")
-        for alert in one.alerts:
-            if alert.confirmed_on is None or _explained(alert, one.events, ids[alert.parcel]):
+        parcels, reds = one.parcels.set_index("parcel_id"), [alert for alert in one.alerts if alert.confirmed_on]
+        for alert, raised in zip(reds, one.raised(confirmed=True), strict=True):
+            own = [event for event in one.events if event.parcel_id == raised.parcel_id]
+            if any(_answers(raised, event) for event in own):
                 continue
-            own = parcels.loc[ids[alert.parcel]]
-            happened = [f"{e.kind} {e.happened_on}" for e in one.events if e.parcel_id == ids[alert.parcel]]
+            parcel = parcels.loc[raised.parcel_id]
             told.append(
                 {
-                    "parcel": ids[alert.parcel],
+                    "parcel": raised.parcel_id,
                     "rule": alert.rule,
-                    "declared": GROWN_NAME[str(own["declared"])],
-                    "grown": GROWN_NAME[str(own["grown"])],
-                    "sown": _day(own["sowing"]),
-                    "harvested": _day(own["harvest"]),
-                    "happened": "; ".join(happened) or "nothing",
+                    "declared": GROWN_NAME[str(parcel["declared"])],
+                    "grown": GROWN_NAME[str(parcel["grown"])],
+                    "sown": _day(parcel["sowing"]),
+                    "harvested": _day(parcel["harvest"]),
+                    "happened": "; ".join(f"{event.kind} {event.happened_on}" for event in own) or "nothing",
                     "departed": str(alert.finding.departed_on),
                     "opened": str(alert.opened_on),
                     "confirmed": str(alert.confirmed_on),
@@ -207,11 +222,8 @@ def false_reds(of: Sequence[Judged]) -> list[dict[str, Any]]:
     return told
 
 
-def _explained(alert: Alert, events: Sequence[Event], parcel: str) -> bool:
-    assert alert.confirmed_on is not None
-    return any(
-        e.parcel_id == parcel and e.kind in ANSWERS[alert.rule] and e.happened_on <= alert.confirmed_on for e in events
-    )
+def _answers(raised: Raised, event: Event) -> bool:
+    return event.kind in ANSWERS[raised.rule] and event.happened_on <= raised.raised_on
 
 
 def missed(of: Sequence[Judged]) -> list[dict[str, Any]]:
@@ -224,7 +236,7 @@ def missed(of: Sequence[Judged]) -> list[dict[str, Any]]:
         place = {parcel: nr for nr, parcel in enumerate(ids)}
         for event in one.events:
             mine = by_parcel.get(event.parcel_id, [])
-            if any(event.kind in ANSWERS[a.rule] and event.happened_on <= a.raised_on for a in mine):
+            if any(_answers(alert, event) for alert in mine):
                 continue
             own = parcels.loc[event.parcel_id]
             last = {rule: VERDICTS[verdict[place[event.parcel_id]]] for rule, verdict in one.verdicts.items()}

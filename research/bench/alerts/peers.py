@@ -17,7 +17,7 @@ import pandas as pd
 
 from monitor.alerts.neighbours import Bools, Days
 from monitor.alerts.rules import RULES
-from research.bench.alerts.figures import ANSWERABLE, f1
+from research.bench.alerts.figures import ANSWERABLE, dated, f1
 from research.experiments.forest import Floats
 from research.seasons.evaluate import ANSWERS
 from training.metrics import AlertScores, Event, Raised, score_alerts
@@ -56,7 +56,7 @@ def scored(events: Sequence[Event], raised: Sequence[Raised], kinds: frozenset[s
     own = [one for one in events if one.kind in kinds]
     with_own = {one.parcel_id for one in own}
     other = {one.parcel_id for one in events} - with_own
-    return score_alerts(own, [one for one in raised if one.parcel_id not in other], {"peer": kinds})
+    return score_alerts(own, dated([one for one in raised if one.parcel_id not in other], own), {"peer": kinds})
 
 
 def threshold(

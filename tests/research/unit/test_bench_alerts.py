@@ -105,6 +105,20 @@ def test_figures_tell_right_from_false() -> None:
     assert false["parcel"] == "1"
 
 
+def test_a_wrong_declaration_seen_before_the_crop_was_sown_is_seen_and_not_false() -> None:
+    day, sown = date(2023, 3, 1), date(2023, 4, 20)
+    events = [Event("0", "wrong_declaration", sown), Event("1", "early_loss", sown)]
+    alerts = [
+        Alert(nr, rule, day, Finding(rule, "OK", "red", 0.9, day, {}), day)
+        for nr, rule in ((0, "crop_mismatch"), (0, "no_emergence"), (1, "early_loss"))
+    ]
+    found = scores([judged(alerts, events)], confirmed=False)
+    assert found["rules"]["crop_mismatch"]["recall"] == 1.0
+    assert found["rules"]["crop_mismatch"]["median_days_to_alert"] == 0.0
+    assert found["precision"] == 0.333  # a loss that is seen before it happened is none
+    assert [one["rule"] for one in false_reds([judged(alerts, events)])] == ["no_emergence", "early_loss"]
+
+
 def test_lift_compares_the_first_inspections_with_random_ones() -> None:
     day = date(2023, 5, 1)
     events = [Event(str(nr), "early_loss", day) for nr in range(4)]
