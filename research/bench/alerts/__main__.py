@@ -23,7 +23,7 @@ from models.checkpoint import Checkpoint
 from models.classifier.crop_model import CropModel
 from monitor.alerts.settings import RuleSettings
 from research.bench.alerts import figures
-from research.bench.alerts.peers import KINDS, scored
+from research.bench.alerts.peers import ALL, KINDS, first_of_each, scored
 from research.bench.alerts.posteriors import train
 from research.bench.alerts.seasons import (
     HAS_NRT,
@@ -118,8 +118,8 @@ def _all(
 def _figures(of: Sequence[Scored]) -> dict[str, Any]:
     """Return the figures of seasons; those of reds alone, colours, and every false red and miss by name."""
     judged = [one.judged for one in of]
-    return _with_peers(figures.scores(judged, confirmed=False), of) | {
-        "red": _with_peers(figures.scores(judged, confirmed=True), of),
+    return _beside_peers(of, confirmed=False) | {
+        "red": _beside_peers(of, confirmed=True),
         "colours": figures.colours(judged),
         "false_reds": figures.false_reds(judged),
         "missed": figures.missed(judged),
@@ -128,24 +128,30 @@ def _figures(of: Sequence[Scored]) -> dict[str, Any]:
 
 def _short(whole: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys alone, of all rules, of each and of reds."""
-    own = {name: whole[name] for name in KEYS}
+    own = {name: whole[name] for name in (*KEYS, "as_a_peer")}
     rules = {rule: {name: one[name] for name in KEYS} for rule, one in whole["rules"].items()}
     return own | {"kinds": whole["kinds"], "rules": rules, "red": {name: whole["red"][name] for name in KEYS}}
 
 
-def _with_peers(whole: dict[str, Any], of: Sequence[Scored]) -> dict[str, Any]:
-    """Add the peers' figures, and the highest F1 of them, to all rules together and to each."""
-    events = [event for one in of for event in one.judged.events]
-    n_parcels = sum(one.judged.n_watched for one in of)
+def _beside_peers(of: Sequence[Scored], *, confirmed: bool) -> dict[str, Any]:
+    """Return the figures of all rules together and of each, with the peers' and the highest F1 of these.
+
+    `as_a_peer` is what the rules together would score as one more peer: one alert a parcel, the first, right if anything happened.
+    """
+    judged = [one.judged for one in of]
+    whole, events = figures.scores(judged, confirmed=confirmed), [event for one in judged for event in one.events]
+    n_parcels = sum(one.n_watched for one in judged)
     for what, kinds in KINDS.items():
-        into = whole if what == "all" else whole["rules"][what]
+        into = whole if what == ALL else whole["rules"][what]
         into["peers"] = {}
         for name in of[0].peers:
-            raised = [alert for one in of for alert in one.peers[name][what]]
-            own = scored(events, raised, kinds)
+            own = scored(events, [alert for one in of for alert in one.peers[name][what]], kinds)
             into["peers"][name] = figures.figures(own, own, n_parcels)
         into["peer_f1"] = max((one["f1"] or 0.0 for one in into["peers"].values()), default=None)
-    return whole
+    first = scored(
+        events, first_of_each([one for each in judged for one in each.raised(confirmed=confirmed)]), KINDS[ALL]
+    )
+    return whole | {"as_a_peer": figures.figures(first, first, n_parcels)}
 
 
 def _classifier(folder: Path | None, parcels: int, epochs: int) -> CropModel:

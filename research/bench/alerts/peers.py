@@ -9,7 +9,7 @@ Shapes: P parcels, T days.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -57,6 +57,12 @@ def scored(events: Sequence[Event], raised: Sequence[Raised], kinds: frozenset[s
     with_own = {one.parcel_id for one in own}
     other = {one.parcel_id for one in events} - with_own
     return score_alerts(own, dated([one for one in raised if one.parcel_id not in other], own), {"peer": kinds})
+
+
+def first_of_each(raised: Sequence[Raised]) -> list[Raised]:
+    """Return the first alert of each parcel, as if a peer had raised it."""
+    later_first = sorted(raised, key=lambda one: one.raised_on, reverse=True)
+    return [replace(one, rule="peer") for one in {one.parcel_id: one for one in later_first}.values()]
 
 
 def threshold(

@@ -12,11 +12,11 @@ from monitor.alerts.settings import RuleSettings
 from research.bench.alerts import forest
 from research.bench.alerts.figures import Judged, colours, events_of, false_reds, ids_of, lift, missed, scores
 from research.bench.alerts.known import without_optical_dates
-from research.bench.alerts.peers import KINDS, Process, scored, threshold
+from research.bench.alerts.peers import KINDS, Process, first_of_each, scored, threshold
 from research.bench.alerts.seasons import Simulated
 from research.bench.alerts.watch import Alert, Inbox, watch
 from research.simulator import SimulatorConfig
-from training.metrics import Event
+from training.metrics import Event, Raised
 
 CONFIG = SimulatorConfig(
     year=2023, seed=5, n_parcels=120, regions=("lowlands",), n_pixels=4, s1_orbits=1, event_rate=4.0
@@ -141,6 +141,13 @@ def test_peers_are_not_charged_with_what_another_rule_would_find() -> None:
     events = [Event("0", "flood", date(2023, 4, 1)), Event("1", "early_loss", date(2023, 4, 1))]
     assert scored(events, raised, KINDS["flooding"]).precision == 0.5
     assert scored(events, raised, KINDS["all"]).precision == pytest.approx(2 / 3)
+
+
+def test_rules_scored_as_a_peer_have_one_alert_a_parcel() -> None:
+    raised = [Raised("0", "no_emergence", date(2023, 6, 1)), Raised("0", "early_loss", date(2023, 5, 1))]
+    (first,) = first_of_each(raised)
+    assert first == Raised("0", "peer", date(2023, 5, 1))
+    assert scored([Event("0", "flood", date(2023, 4, 1))], [first], KINDS["all"]).precision == 1.0
 
 
 def test_the_forest_sees_only_what_became_known(simulated: Simulated) -> None:
