@@ -52,6 +52,8 @@ FALL_NDVI: Final = 0.12
 APART_NDVI: Final = 0.15
 """By which two parts differ: 10,000 cuts fell by so much in the mean (Sinergise's mowing marker); five times the spread within an even
 field (0.02 to 0.05)."""
+LIKELY: Final = 0.5
+"""Confidence of a cut of a part that is said: at least as likely as not."""
 LASTING_NDVI: Final = 0.20
 """By which parts differ that last: an uneven stand of rape differed by 0.16 through a simulated winter."""
 SEPARATION: Final = 0.80
@@ -126,13 +128,15 @@ class PixelViews:
         """Return (P,) how many views of each parcel are under a mask (N,)."""
         return np.bincount(self.parcel[which], minlength=self.n_parcels)
 
-    def shown(self, parcel: int) -> list[list[object]]:
-        """Return the last views of a parcel as evidence shows them: day, share of the lower part, NDVI of both."""
-        begin, end = np.searchsorted(self.parcel, [parcel, parcel + 1])
-        last = range(max(begin, end - 6), end)
-        return [
-            [str(self.days[i]), *(int(self.split[name][i]) / 100 for name in ("share", "low", "high"))] for i in last
-        ]
+    def of(self, parcel: int) -> "PixelViews":
+        """Return the views of one parcel."""
+        own = slice(*np.searchsorted(self.parcel, [parcel, parcel + 1]))
+        return PixelViews(self.parcel[own] - parcel, self.days[own], self.split[own], 1)
+
+    def shown(self, places: Ints) -> list[list[object]]:
+        """Return some views as evidence shows them: day, share of the lower part, NDVI of both."""
+        names = ("share", "low", "high")
+        return [[str(self.days[i]), *(int(self.split[name][i]) / 100 for name in names)] for i in places]
 
 
 def splits(red: NDArray[np.int16], nir: NDArray[np.int16]) -> NDArray[np.void]:
@@ -215,7 +219,7 @@ def _partial_falls(seen: PixelViews) -> tuple[Ints, Floats, Floats]:
     )
     is_part &= seen.is_growing[first]
     confidence = separation[first + 1] * _confirmed(seen, first, low, high)
-    kept = is_part & (confidence > 0)
+    kept = is_part & (confidence >= LIKELY)
     return first[kept], fell[kept], confidence[kept]
 
 
@@ -224,10 +228,15 @@ def _confirmed(seen: PixelViews, first: Ints, low: Floats, high: Floats) -> Floa
     last, following = first + 1, np.minimum(first + 2, len(seen.parcel) - 1)
     days = (seen.days[following] - seen.days[last]).astype(np.int64)
     is_near = (seen.parcel[following] == seen.parcel[first]) & (following > last) & (days <= CONFIRM_DAYS)
-    back = (low[following] - low[last]) / np.maximum(high[first] - low[last], 0.01)
+    share = seen.split["share"] / 100
+    mean = share * low + (1 - share) * high
+    after = np.where(seen.is_split[following], low[following], mean[following])
+    stood = np.where(seen.is_split[first], high[first], mean[first])
+    back = (after - low[last]) / np.maximum(stood - low[last], 0.01)
     lasting = np.clip((BACK[1] - back) / (BACK[1] - BACK[0]), 0, 1)
     # Where all of the parcel is low by then, the rest was cut, or a crop that ripens was under a cloud before.
-    return np.where(is_near & seen.is_split[following], lasting, np.minimum(lasting, UNCONFIRMED))
+    lasting = np.where(seen.is_split[following], lasting, np.minimum(lasting, UNCONFIRMED))
+    return np.where(is_near, lasting, UNCONFIRMED)
 
 
 @dataclass(frozen=True)
