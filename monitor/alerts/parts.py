@@ -5,8 +5,8 @@ outline should leave out. Who looks at the picture sees which. A part that is cu
 Shapes: P parcels.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from monitor.markers.parts import (
     sealed,
     two_parts,
 )
+
+MOST: Final = 0.5
+"""Confidence at most: that there are parts is sure, that one departs is not (chosen: as radar alone in Sen4CAP L4B)."""
 
 
 def parts(views: PixelViews) -> Decisions:
@@ -59,7 +62,7 @@ def parts(views: PixelViews) -> Decisions:
             evidence(
                 "no_vegetation", without, {"bare_ndvi": BARE_NDVI, "days": SEALED_DAYS, "least_share": LEAST_SHARE}
             ),
-            agreeing(without.n),
+            _at_most(agreeing(without.n)),
         ),
         Case(
             is_two,
@@ -74,8 +77,12 @@ def parts(views: PixelViews) -> Decisions:
                     "least_share": LEAST_SHARE,
                 },
             ),
-            agreeing(two.n),
+            _at_most(agreeing(two.n)),
         ),
         Case(n_seen >= LEAST_VIEWS, GREEN, lambda _: {}),
     ]
     return Decisions("parts", cases, np.where(is_without, without.since, two.since))
+
+
+def _at_most(confidence: Callable[[int], float]) -> Callable[[int], float]:
+    return lambda parcel: MOST * confidence(parcel)

@@ -267,56 +267,66 @@ def two_parts(views: PixelViews) -> Parts:
     apart = views.split["high"][places].astype(np.int16) - views.split["low"][places]
     places = places[apart >= _hundredths(LASTING_NDVI)]
     day = views.days.astype("M8[D]").astype(np.int64)
-    # Few parcels show any two parts on views so far apart: only these are looked at one by one.
+    # Few parcels show any two parts on views so far apart: only these are looked at one by one (some 50 us each).
     parcel = views.parcel[places]
     axis = np.append(parcel * _APART + day[places], _FAR)
     third = np.arange(len(places))
     for _ in range(LEAST_VIEWS - 1):
         third = np.minimum(np.searchsorted(axis, axis[third] + PERSIST_DAYS), len(places))
+    nth = np.cumsum(views.is_seen)[places]
+    share = views.split["share"][places].astype(np.int64)
     for nr in np.unique(parcel[np.append(parcel, -1)[third] == parcel]).tolist():
-        begin, end = np.searchsorted(views.parcel, [nr, nr + 1])
-        own = begin + np.flatnonzero(views.is_seen[begin:end])
-        _tried(found, nr, day[own], np.isin(own, places), views.split["share"][own].astype(np.int64))
+        own = slice(*np.searchsorted(parcel, [nr, nr + 1]))
+        same = _lasting(day[places[own]], np.minimum(share[own], 100 - share[own]), nth[own])
+        if len(same):
+            found.since[nr], found.n[nr] = views.days[places[own][same[0]]], len(same)
+            found.share[nr] = np.median(np.minimum(share[own], 100 - share[own])[same]) / 100
     return found
 
 
-def _tried(found: Parts, parcel: int, day: Ints, is_split: Bools, share: Ints) -> None:
-    """Enter the first parts of one parcel that persist, of its views (V,) in order and their shares in hundredths."""
-    smaller = np.minimum(share, 100 - share)
-    for first in np.flatnonzero(is_split).tolist():
-        is_same = is_split & (np.abs(smaller - smaller[first]) <= _hundredths(SAME_SHARE))
-        is_same[:first] = False
-        same, last = np.flatnonzero(is_same), first
-        for _ in range(LEAST_VIEWS - 1):
-            later = same[day[same] >= day[last] + PERSIST_DAYS]
-            last = int(later[0]) if len(later) else -1
-            if last < 0:
-                break
-        if last >= 0 and is_same[first : last + 1].mean() >= PERSISTENT:
-            found.since[parcel] = np.datetime64(int(day[first]), "D")
-            found.share[parcel], found.n[parcel] = np.median(smaller[same]) / 100, len(same)
-            return
+def _lasting(day: Ints, smaller: Ints, nth: Ints) -> Ints:
+    """Return the views of one parcel that show the first parts that last, none where there are none.
+
+    Args:
+        day: (V,) ascending, of the views that show two parts.
+        smaller: (V,) share of the smaller one in hundredths.
+        nth: (V,) the views' places among all that are seen.
+    """
+    at = np.arange(len(day))
+    is_same = np.abs(smaller[:, None] - smaller) <= _hundredths(SAME_SHARE)  # (V, V) from each view, as the first, on
+    is_same &= at >= at[:, None]
+    last, is_there = at.copy(), np.ones(len(at), bool)
+    for _ in range(LEAST_VIEWS - 1):
+        is_later = is_same & (day >= day[last, None] + PERSIST_DAYS)
+        last, is_there = is_later.argmax(axis=1), is_there & is_later.any(axis=1)
+    n_same = np.cumsum(is_same, axis=1)[at, last]
+    first = np.flatnonzero(is_there & (n_same >= PERSISTENT * (nth[last] - nth + 1)))
+    return np.flatnonzero(is_same[first[0]]) if len(first) else first
 
 
 def sealed(views: PixelViews) -> Parts:
-    """Return parts without vegetation through the growth of the rest: built-up, sealed, water, or never sown.
+    """Return parts without vegetation through the growth of the rest, to the newest view: built-up, sealed, water, or never sown.
 
-    At least so many pixels are bare on every view of the season; which ones is not known, so that two parts which are bare in turn pass
+    At least so many pixels are bare on each of these views; which ones is not known, so that two parts which are bare in turn pass
     for one where no view shows both green.
     """
-    found, in_season = Parts.none(views.n_parcels), views.is_seen & views.is_growing
-    is_bare = views.split["bare"] >= _hundredths(LEAST_SHARE)
-    n = views.count(in_season)
-    is_candidate = (n >= SEALED_VIEWS) & (views.count(in_season & ~is_bare) == 0)
-    for nr in np.flatnonzero(is_candidate).tolist():
-        begin, end = np.searchsorted(views.parcel, [nr, nr + 1])
-        own = begin + np.flatnonzero(in_season[begin:end])
-        day = views.days[own].astype("M8[D]").astype(np.int64)
-        n_green = (views.split["high"][own] >= _hundredths(STAND_NDVI)).sum()
-        share = views.split["bare"][own].min() / 100
-        is_long = day[-1] - day[0] >= SEALED_DAYS and np.diff(day).max() <= SEALED_GAP_DAYS
-        if is_long and n_green >= LEAST_VIEWS and share <= 1 - LEAST_SHARE:
-            found.since[nr], found.share[nr], found.n[nr] = views.days[own[0]], share, n[nr]
+    found, own = Parts.none(views.n_parcels), np.flatnonzero(views.is_seen & views.is_growing)
+    if not len(own):
+        return found
+    parcel, day, bare = views.parcel[own], views.days[own].astype("M8[D]").astype(np.int64), views.split["bare"][own]
+    is_bare = bare >= _hundredths(LEAST_SHARE)
+    is_next = is_bare[1:] & is_bare[:-1] & (parcel[1:] == parcel[:-1]) & (np.diff(day) <= SEALED_GAP_DAYS)
+    begin = np.flatnonzero(np.append(True, ~is_next))
+    end = np.append(begin[1:], len(own))
+    # Only a run that the newest view belongs to: what has turned green since bore no crop yet, and that is all.
+    is_newest = np.append(parcel[1:] != parcel[:-1], True)[end - 1]
+    n, least = end - begin, np.minimum.reduceat(bare, begin) / 100
+    n_green = np.add.reduceat((views.split["high"][own] >= _hundredths(STAND_NDVI)).astype(np.int64), begin)
+    is_sealed = is_newest & (n >= SEALED_VIEWS) & (day[end - 1] - day[begin] >= SEALED_DAYS)
+    is_sealed &= (n_green >= LEAST_VIEWS) & (least <= 1 - LEAST_SHARE)
+    which = parcel[begin[is_sealed]]
+    found.since[which], found.share[which] = views.days[own[begin[is_sealed]]], least[is_sealed]
+    found.n[which] = n[is_sealed]
     return found
 
 

@@ -165,7 +165,9 @@ YARD: list[View] = [(day, two(0.2, 0.1, 0.4 + day / 300, seed=day)) for day in r
     ("views", "expected"),
     [
         (YARD, True),
+        ([(-240, even(0.7)), *YARD], True),  # the autumn before was another season
         (YARD[:9], False),  # 80 days
+        ([*YARD, (115, even(0.7))], False),  # it was bare until its crop came up
         ([*YARD[:4], (39, even(0.7)), *YARD[4:]], False),  # it was green once
         ([*YARD[:3], *YARD[8:]], False),  # nothing is known of two months
         ([(day, two(0.2, 0.1, 0.2, seed=day)) for day in range(0, 110, 10)], False),  # nothing grows on the rest either
@@ -182,6 +184,7 @@ def test_the_rule_is_never_red_and_says_why() -> None:
     assert decisions.found.verdict.tolist() == [YELLOW, YELLOW, GREEN, NOT_VALID, NOT_VALID, NOT_EXECUTED, NOT_EXECUTED]
     two_crops, yard = decisions.finding(0), decisions.finding(1)
     assert (two_crops.evidence["kind"], yard.evidence["kind"]) == ("two_parts", "no_vegetation")
+    assert (two_crops.confidence, yard.confidence) == (0.438, 0.5)
     assert why("parts", two_crops.evidence).startswith(
         "as of 2025-07-20: 30% of the pixels differ from the rest on 3 views"
     )
