@@ -132,6 +132,8 @@ class BatchContext:
     """What is pending of parcels in order, all that is known of the others, sorted by parcel and time."""
     series: SeasonSeries
     """The season's clear views and radar of all."""
+    carried: SeasonSeries
+    """What was carried of all, in order or not."""
     states: dict[tuple[int, str], States]
     """Those stored, by model key and sequence."""
     classifier: Active[CropModel] | None
@@ -147,6 +149,8 @@ class BatchContext:
 
     From then on who asks as known later waits for the commit."""
     classified: Classified | None = None
+    splits: list[tuple[NDArray[np.void], NDArray[np.void]]] = field(default_factory=list)
+    """Rows of Sentinel-2 and the splits of their pixel sets, of sets that were read for the classifier."""
     curve: NdviRows | None = None
     """Days of the curves that are to be stored."""
     curves: DailyCurves | None = None
@@ -186,6 +190,7 @@ class BatchContext:
             s2,
             s1,
             carried.where(is_in_order).joined(known),
+            carried,
             cached,
             classifier,
             curve_model,

@@ -11,7 +11,7 @@ Units:  days since the season's start; NDVI dimensionless; backscatter in dB.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Final
 
@@ -24,17 +24,18 @@ from db.series import DIRECTIONS
 from db.states import States
 from models.ndvi.inputs import ClearSeries, SarSeries
 from monitor.features import means, season_days, split_modalities
+from monitor.markers.parts import SPLIT
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 NEVER: Final = np.datetime64("0001-01-01", "us")
-_VIEW: Final = np.dtype([("day", "<f4"), ("ndvi", "<f4")])
+_VIEW: Final = np.dtype([("day", "<f4"), ("ndvi", "<f4"), ("split", SPLIT)])
 _PASS: Final = np.dtype([("day", "<f4"), ("vv_db", "<f4"), ("vh_db", "<f4"), ("orbit", "<i2"), ("direction_nr", "i1")])
 _HEAD: Final = np.dtype(
     [("version", "<u2"), ("views", "<u2"), ("passes", "<u2"), ("newest", "<i8"), ("n_observations", "<i4", (4,))]
 )
-_VERSION: Final = 1
+_VERSION: Final = 2
 """Raised when the layout changes: series of another version are made anew."""
 
 
@@ -43,7 +44,7 @@ class SeasonSeries:
     """What is known of P parcels, current revisions only."""
 
     views: NDArray[np.void]
-    """(N,) day and ndvi of the clear views."""
+    """(N,) day and ndvi of the clear views, and the split of their pixel sets (monitor/stages/parts.py; until then as of no set)."""
     view_parcel: Ints
     """(N,)"""
     is_new_view: Bools
@@ -73,6 +74,7 @@ class SeasonSeries:
         clear, place = np.isfinite(s2["ndvi"]), np.searchsorted(parcel_keys, s1["parcel_key"])
         views, passes = np.empty(int(clear.sum()), _VIEW), np.empty(len(s1), _PASS)
         views["day"], views["ndvi"] = season_days(s2["observed_at"][clear], starts_on), s2["ndvi"][clear]
+        views["split"] = np.zeros(1, SPLIT)
         passes["day"] = season_days(s1["observed_at"], starts_on)
         passes["vv_db"], passes["vh_db"] = means(s1, ("VV", "VH")).T
         passes["orbit"], passes["direction_nr"] = s1["relative_orbit"], s1["direction_nr"]
@@ -143,6 +145,12 @@ class SeasonSeries:
             np.where(keep[:, None], self.n_observations, 0),
             np.where(keep, self.newest, NEVER),
         )
+
+    def with_splits(self, places: Ints, splits: NDArray[np.void]) -> "SeasonSeries":
+        """Return the series with the splits of some views."""
+        views = self.views.copy()
+        views["split"][places] = splits
+        return replace(self, views=views)
 
     def stored(self, parcels: Ints) -> pa.BinaryArray:
         """Return the compact rows of some parcels."""

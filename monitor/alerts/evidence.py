@@ -92,6 +92,19 @@ def _flooding(evidence: Mapping[str, Any]) -> str:
     return f"water in clear views: {_views(evidence)}; and the radar fell to that of water: {passes}"
 
 
+def _parts(evidence: Mapping[str, Any]) -> str:
+    if "share" not in evidence:
+        return ""
+    share, n = percent(evidence["share"]), evidence["n_views"]
+    views = "; ".join(
+        f"{day} NDVI {low:.2f} on {percent(lower)}, {high:.2f} on the rest"
+        for day, lower, low, high in evidence["views"]
+    )
+    if evidence["kind"] == "no_vegetation":
+        return f"{share} of the pixels bore no vegetation on {n} views since {evidence['since']}; {views}"
+    return f"{share} of the pixels differ from the rest on {n} views since {evidence['since']}; {views}"
+
+
 def _bare(evidence: Mapping[str, Any]) -> str:
     return (
         f"bare soil (NDVI below {evidence['threshold_ndvi']}) between {evidence['from']} and {evidence['until']} departs; "
@@ -126,6 +139,7 @@ SENTENCES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "no_emergence": _no_emergence,
     "early_loss": _early_loss,
     "flooding": _flooding,
+    "parts": _parts,
 }
 """Each rule's evidence in words; "" where nothing departs."""
 OBLIGATIONS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {

@@ -14,6 +14,7 @@ from monitor.alerts.neighbours import Bools, Days, Ints
 from monitor.alerts.rules import ClearViews
 from monitor.markers.form import Marked, RadarViews
 from monitor.markers.mowing import mowing
+from monitor.markers.parts import PixelViews
 from monitor.policies.policy import Obligation, Selection
 from monitor.season_series import NEVER, SeasonSeries
 
@@ -105,6 +106,11 @@ def radar_views(series: SeasonSeries, starts_on: date, of: Bools | None = None) 
     return RadarViews.of_backscatter(
         series.pass_parcel[some], _days(passes, starts_on), passes["orbit"], passes["vv_db"], passes["vh_db"]
     )
+
+
+def pixel_views(series: SeasonSeries, starts_on: date) -> PixelViews:
+    """Return the season's clear views with the splits of their pixel sets."""
+    return PixelViews(series.view_parcel, _days(series.views, starts_on), series.views["split"], len(series.newest))
 
 
 def _days(rows: NDArray[np.void], starts_on: date) -> Days:

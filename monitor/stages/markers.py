@@ -4,6 +4,7 @@
     no_emergence, early_loss    where what they rest on may have changed: a Sentinel-2 observation is pending, the neighbours
                                 or the declaration changed (a task), or nothing was found yet
     flooding                    of every claimed parcel: both sensors say it
+    parts                       of every claimed parcel, from the splits of its views' pixel sets
     the policy's obligations    of every claimed parcel: also time that passes moves them
     what no policy asks now     of parcels of which the rules were asked for: obligations of earlier policies
 
@@ -25,6 +26,7 @@ from db.parcels import source_ids
 from db.policies import stored_rules
 from monitor.alerts.flooding import flooding, may_be_water
 from monitor.alerts.neighbours import Bools, Ints
+from monitor.alerts.parts import parts
 from monitor.alerts.rules import (
     NOT_EXECUTED,
     RULES,
@@ -44,7 +46,7 @@ from monitor.alerts.rules import (
 )
 from monitor.batch import BatchContext
 from monitor.crop_progress import KnownStands
-from monitor.policies.known import Asked, Known, radar_views
+from monitor.policies.known import Asked, Known, pixel_views, radar_views
 from monitor.policies.obligations import decide, dropped
 from monitor.policies.paid_alike import summed, taken_together
 from monitor.policies.suppression import suppressed, windows_of
@@ -62,7 +64,7 @@ def evaluate(batch: BatchContext, known: KnownStands) -> None:
     decided = chain(
         _mismatches(batch, before["crop_mismatch"]),
         _of_views(batch, known, before, what_is_known.views),
-        [_flooding(batch, what_is_known.views)],
+        [_flooding(batch, what_is_known.views), _parts(batch)],
         _obligations(batch, asked, what_is_known),
         _dropped(before, gone),
     )
@@ -169,6 +171,12 @@ def _flooding(batch: BatchContext, views: ClearViews) -> Decided:
     n_parcels = len(batch.claim.parcel_keys)
     radar = radar_views(batch.series, batch.season.starts_on, may_be_water(views))
     return np.arange(n_parcels), flooding(views, radar), np.ones(n_parcels, bool)
+
+
+def _parts(batch: BatchContext) -> Decided:
+    """Return the rule on pixel sets."""
+    n_parcels = len(batch.claim.parcel_keys)
+    return np.arange(n_parcels), parts(pixel_views(batch.series, batch.season.starts_on)), np.ones(n_parcels, bool)
 
 
 def _asked(batch: BatchContext) -> Asked:

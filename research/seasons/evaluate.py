@@ -36,8 +36,9 @@ ANSWERS: Final[Mapping[str, tuple[str, ...]]] = {
     "no_emergence": ("no_emergence",),
     "early_loss": ("early_loss", "flood", "grassland_ploughed"),
     "flooding": ("flood",),
+    "parts": (),
 }
-"""Which kinds of event each rule is meant to find. Mowing is management: no rule may answer it."""
+"""Which kinds of event each rule is meant to find. Mowing is management: no rule may answer it. Simulated fields have no parts."""
 LIGHTS: Final = ("green", "yellow", "red", "not assessed", "not monitorable")
 Z_95: Final = 1.96  # two-sided 95 % of a normal distribution
 
