@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 from monitor.alerts.neighbours import Ints
-from monitor.alerts.rules import RULES, VERDICTS
+from monitor.alerts.rules import VERDICTS
 from research.bench.alerts.watch import Alert, Watched
-from research.seasons.evaluate import ANSWERS, LIGHTS, light
+from research.seasons.evaluate import ANSWERING, ANSWERS, LIGHTS, light
 from research.seasons.outcome import GROWN_NAME
 from research.simulator import Season
 from training.metrics import AlertScores, Event, Raised, score_alerts
@@ -117,7 +117,7 @@ def scores(of: Sequence[Judged], *, confirmed: bool) -> dict[str, Any]:
     n_parcels = sum(one.n_watched for one in of)
     whole = figures(score_alerts(events, raised, ANSWERS), score_alerts(events, reds, ANSWERS), n_parcels)
     rules = {}
-    for rule in RULES:
+    for rule in ANSWERING:
         answers: dict[str, tuple[str, ...]] = {rule: ANSWERS[rule]}
         own = [event for event in events if event.kind in ANSWERS[rule]]
         mine, red = ([alert for alert in some if alert.rule == rule] for some in (raised, reds))
