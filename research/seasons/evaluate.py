@@ -39,6 +39,8 @@ ANSWERS: Final[Mapping[str, tuple[str, ...]]] = {
     "parts": (),
 }
 """Which kinds of event each rule is meant to find. Mowing is management: no rule may answer it. Simulated fields have no parts."""
+ANSWERING: Final = tuple(rule for rule, kinds in ANSWERS.items() if kinds)
+"""Rules that answer some event."""
 LIGHTS: Final = ("green", "yellow", "red", "not assessed", "not monitorable")
 Z_95: Final = 1.96  # two-sided 95 % of a normal distribution
 

@@ -18,7 +18,7 @@ import pandas as pd
 from monitor.alerts.neighbours import Ints
 from monitor.alerts.rules import VERDICTS
 from research.bench.alerts.watch import Alert, Watched
-from research.seasons.evaluate import ANSWERS, LIGHTS, light
+from research.seasons.evaluate import ANSWERING, ANSWERS, LIGHTS, light
 from research.seasons.outcome import GROWN_NAME
 from research.simulator import Season
 from training.metrics import AlertScores, Event, Raised, score_alerts
@@ -43,7 +43,7 @@ LEANS_ON: Final[Mapping[str, str]] = {
         "by more than 0.1 dB between products"
     ),
 }
-"""What the simulator assumes that a rule leans on; `parts` is not measured: it reads pixel sets, and no field is simulated in parts."""
+"""What the simulator assumes that a rule leans on."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def scores(of: Sequence[Judged], *, confirmed: bool) -> dict[str, Any]:
     n_parcels = sum(one.n_watched for one in of)
     whole = figures(score_alerts(events, raised, ANSWERS), score_alerts(events, reds, ANSWERS), n_parcels)
     rules = {}
-    for rule in LEANS_ON:
+    for rule in ANSWERING:
         answers: dict[str, tuple[str, ...]] = {rule: ANSWERS[rule]}
         own = [event for event in events if event.kind in ANSWERS[rule]]
         mine, red = ([alert for alert in some if alert.rule == rule] for some in (raised, reds))

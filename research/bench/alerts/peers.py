@@ -16,13 +16,13 @@ import numpy as np
 import pandas as pd
 
 from monitor.alerts.neighbours import Bools, Days
-from research.bench.alerts.figures import ANSWERABLE, LEANS_ON, dated, f1
+from research.bench.alerts.figures import ANSWERABLE, dated, f1
 from research.experiments.forest import Floats
-from research.seasons.evaluate import ANSWERS
+from research.seasons.evaluate import ANSWERING, ANSWERS
 from training.metrics import AlertScores, Event, Raised, score_alerts
 
 ALL: Final = "all"
-KINDS: Final[Mapping[str, frozenset[str]]] = {ALL: ANSWERABLE} | {rule: frozenset(ANSWERS[rule]) for rule in LEANS_ON}
+KINDS: Final[Mapping[str, frozenset[str]]] = {ALL: ANSWERABLE} | {rule: frozenset(ANSWERS[rule]) for rule in ANSWERING}
 """What is asked of a peer: everything that some rule answers, and what each rule does."""
 _TRIED: Final = 80
 """Thresholds that are tried: as many quantiles of the upper half of the last scores."""

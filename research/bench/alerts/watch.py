@@ -4,6 +4,7 @@
     no_emergence, early_loss, flooding   at the end of each day on which anything arrived
 
 A day's findings open, confirm and close alerts by `monitor.alerts.lifecycle`. Nobody decides on them.
+`parts` is left out: simulated fields have none, and what it finds of them is in docs/LOG.md.
 """
 
 from collections import defaultdict
@@ -20,22 +21,13 @@ from monitor.alerts.evidence import as_of
 from monitor.alerts.flooding import flooding, may_be_water
 from monitor.alerts.lifecycle import Episode, OpenAlert, events
 from monitor.alerts.neighbours import Bools, CropStands, Ints
-from monitor.alerts.rules import (
-    RULES,
-    YELLOW,
-    ClearViews,
-    Decisions,
-    Finding,
-    Found,
-    crop_mismatch,
-    early_loss,
-    no_emergence,
-)
+from monitor.alerts.rules import YELLOW, ClearViews, Decisions, Finding, Found, crop_mismatch, early_loss, no_emergence
 from monitor.alerts.settings import RuleSettings
 from monitor.crop_progress import stands_of
 from monitor.season_views import SAMPLE, SeasonViews
 from research.bench.alerts.known import Series, arrival_days
 from research.bench.alerts.posteriors import Course
+from research.seasons.evaluate import ANSWERING
 from research.simulator import Season, SimulatorConfig
 from research.simulator.crops import CROPS
 from research.simulator.landscape import build_landscape
@@ -172,7 +164,7 @@ def watch(
     names = courses[0].posteriors.classes if courses else ()
     declared = [name if name in names else None for name in season.parcels["crop_name"]]
     is_new_stand, inbox = _is_new_stand(season), Inbox()
-    said: dict[str, Found] = {rule: Found.nothing(series.n_parcels) for rule in RULES}
+    said: dict[str, Found] = {rule: Found.nothing(series.n_parcels) for rule in ANSWERING}
     mine = defaultdict[date, list[Course]](list)
     for one in courses:
         mine[one.known_on].append(one)
