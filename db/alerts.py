@@ -84,7 +84,9 @@ class LogRow:
 def latest_findings(
     connection: sa.Connection, parcels: Keys, rules: Sequence[str], verdicts: Sequence[tuple[str, str | None]]
 ) -> NDArray[np.void]:
-    """Return the newest finding of each parcel and rule that has one: parcel_key, rule_nr, verdict_nr, departed_on.
+    """Return what each rule last found of each parcel of which it found anything: parcel_key, rule_nr, verdict_nr, departed_on.
+
+    It is the rule's own verdict: of a departure that the policy holds at yellow, red.
 
     `rule_nr` and `verdict_nr` are places in `rules` and `verdicts`, which are outcomes with colours; `departed_on` is NaT where
     nothing departs.
@@ -96,7 +98,9 @@ def latest_findings(
                   coalesce(departed_on, '-infinity') as departed_on
            from unnest(%s::bigint[]) key cross join unnest(%s::text[]) with ordinality as r (name, nr)
            cross join lateral (
-               select parcel_key, outcome, colour, departed_on from findings
+               select parcel_key, outcome, departed_on,
+                      case when colour = 'yellow' and evidence ? 'held_at_yellow' then 'red' else colour end as colour
+               from findings
                where (findings.parcel_key, findings.rule) = (key, name) order by recorded_at desc limit 1) newest""",
         [said, parcels, list(rules)],
         {"parcel_key": "bigint", "rule_nr": "int", "verdict_nr": "int", "departed_on": "date"},

@@ -153,6 +153,8 @@ def in_plain_words(row: KnownAlertRow) -> str:
         return f"{meaning} The alert was closed on {time(row.closed_at)[:10]}; the log below says why."
     if row.colour == "red":
         return f"{meaning} A later acquisition says the same."
+    if held := evidence.why_held(row.evidence):
+        return f"{meaning} A later acquisition says the same; it is {held}."
     if since := evidence.recovering_since(row.evidence):
         return f"{meaning} A clear view of {since} shows it as declared; a second one in a row ends this."
     if row.rule == "parts":

@@ -1,6 +1,7 @@
 """`parcelwatch policy`: check a policy, read it in words, try it on a stored season, put it in force."""
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from importlib.resources import files
@@ -17,14 +18,16 @@ from db.status import season_groups
 from devstack.addresses import resolve_dsn
 from monitor.errors import NotFound, PolicyError
 from monitor.inspection import arguments
+from monitor.policies.calibrate import calibrate
 from monitor.policies.cover import LEVEL
-from monitor.policies.policy import Obligation, Policy, Selection, read_policy
+from monitor.policies.policy import Obligation, Policy, Red, Selection, read_policy
 from monitor.policies.trial import LIGHTS, in_force, try_policy
-from terminal.output import console, plain
+from terminal.output import console, plain, printable
 from terminal.times import shown
 
 app = typer.Typer(no_args_is_help=True, help="What an agency asks of which parcels: check, explain, try, put in force.")
 
+app.command()(calibrate)
 PolicyFile = Annotated[Path, typer.Argument(metavar="FILE", help="a policy in TOML (docs/policies.md)")]
 SeasonName = Annotated[str, typer.Option("--season", help="a stored season", callback=arguments.storable)]
 
@@ -44,6 +47,8 @@ def check(file: PolicyFile) -> None:
     console.print(
         f"{plain(policy.name)} version {policy.version} is valid; obligations: {n}, groups paid alike: {alike}"
     )
+    if policy.red:
+        console.print(f"rules whose red is bounded: {len(policy.red)}")
     if windows:
         console.print(f"windows without alerts: {windows}")
     console.print(f"SHA-256 {policy.hash}")
@@ -73,8 +78,26 @@ def explain(file: PolicyFile) -> None:
         typer.echo(f"  of         {_of(window.parcels)}")
         typer.echo(f"  why        {window.reason}")
         typer.echo("  recorded   the finding stays, with this reason: `parcelwatch alerts suppressed`")
+    for red in policy.red:
+        typer.echo(f"\n{red.rule}: when a departure may be red, else it is yellow")
+        for name, text in _when_red(red):
+            typer.echo(f"  {name:10} {text}")
     for group in policy.paid_alike:
         typer.echo(f"\n{group.name} are paid alike: no alert between {', '.join(group.classes)}")
+
+
+def _when_red(red: Red) -> Iterator[tuple[str, str]]:
+    """Yield in words when departures of a rule may be red, and what that rests on."""
+    if red.above is not None and red.risk is not None and red.confidence is not None:
+        yield "confidence", f"of {red.above:g} at least, as the finding states it"
+        yield (
+            "promise",
+            f"at most {1000 * red.risk:g} of 1,000 parcels are falsely red, with {red.confidence:.0%} confidence",
+        )
+        yield "rests on", f"{red.n:,} verdicts: {printable(red.source)}, chosen on {red.chosen_on}"
+        yield "SHA-256", f"{red.source_sha256} (of the verdicts)"
+    if red.not_before is not None:
+        yield "day", f"none as of an earlier day of the season than {red.not_before} (month-day)"
 
 
 def _of(parcels: Selection) -> str:

@@ -20,6 +20,7 @@ from monitor.alerts.rules import GREEN, NOT_EXECUTED, NOT_VALID, RED, VERDICTS, 
 from monitor.policies.known import Asked, Known
 from monitor.policies.obligations import decide
 from monitor.policies.policy import Policy
+from monitor.policies.red import seen_of_all
 from monitor.policies.suppression import windows_of
 from monitor.season_series import SeasonSeries
 
@@ -68,7 +69,7 @@ def try_policy(
     keys = monitorable_keys(connection, season.season_key, collection)
     some = (keys[at : at + AT_ONCE] for at in range(0, len(keys), AT_ONCE))
     parts = [
-        list(_of_parcels(connection, policy, one, season.starts_on, days, clock)) for one in some
+        list(_of_parcels(connection, policy, one, season, days, clock)) for one in some
     ]  # one after the other: see AT_ONCE
     for together in zip(*parts, strict=True):
         first = together[0]
@@ -77,7 +78,7 @@ def try_policy(
 
 
 def _of_parcels(
-    connection: Connection, policy: Policy, keys: Ints, starts_on: date, days: Sequence[date], clock: Clock
+    connection: Connection, policy: Policy, keys: Ints, season: Season, days: Sequence[date], clock: Clock
 ) -> Iterator[DayOfTrial]:
     ids = source_ids(connection, keys)
     asked = Asked(declared_parcels(connection, keys), ids)
@@ -86,9 +87,9 @@ def _of_parcels(
     for day in days:
         until = np.datetime64(day + timedelta(days=1), "us")
         optical, radar = _current(s2, s2[clock] < until), _current(s1, s1[clock] < until)
-        known = SeasonSeries.of(optical, radar, None, keys, starts_on)
-        for decisions in decide(policy, asked, Known.of(known, starts_on)):
-            rule, found = decisions.rule, decisions.found
+        known = SeasonSeries.of(optical, radar, None, keys, season.starts_on)
+        for decisions in decide(policy, asked, Known.of(known, season.starts_on)):
+            rule, found = decisions.rule, seen_of_all(decisions, policy, season)
             in_window = windows_of(policy, asked, np.arange(len(keys)), rule, found) >= 0
             turned = np.flatnonzero((found.verdict >= YELLOW) & ~in_window & (found.verdict > before[rule]))
             before[rule] = np.where(in_window, NOT_EXECUTED, found.verdict)

@@ -8,7 +8,8 @@
     the policy's obligations    of every claimed parcel: also time that passes moves them
     what no policy asks now     of parcels of which the rules were asked for: obligations of earlier policies
 
-A departure that is dated in a suppression window of the policy says so, and gives no alert.
+A departure that is dated in a suppression window of the policy says so, and gives no alert; one that the policy does not let be red
+is stored as yellow, with why. Both change the finding that is stored, never the verdict that a rule goes on from.
 Reads the batch's series, `classified`, earlier findings and the progress of the crops. Adds `findings` to the batch.
 """
 
@@ -49,6 +50,7 @@ from monitor.crop_progress import KnownStands
 from monitor.policies.known import Asked, Known, pixel_views, radar_views
 from monitor.policies.obligations import decide, dropped
 from monitor.policies.paid_alike import summed, taken_together
+from monitor.policies.red import seen
 from monitor.policies.suppression import suppressed, windows_of
 
 Decided = tuple[Ints, Decisions, Bools]
@@ -102,7 +104,7 @@ def _changed(
     lasting = np.flatnonzero(is_last & ~differs & (found.verdict >= YELLOW)).tolist()
     stored = store.latest_departures(batch.connection, [keys[nr] for nr in lasting], decisions.rule) if lasting else {}
     for nr in [*np.flatnonzero(is_last & differs).tolist(), *lasting]:
-        finding = decisions.finding(nr)
+        finding = seen(decisions.finding(nr), batch.policy, batch.season)
         if batch.policy is not None and window[nr] >= 0:
             finding = suppressed(finding, batch.policy, int(window[nr]))
         if differs[nr] or stored[keys[nr]].evidence != json.loads(json.dumps(dict(finding.evidence))):
@@ -189,7 +191,7 @@ def _asked(batch: BatchContext) -> Asked:
 
 
 def _windows_moved(batch: BatchContext, before: Found, asked: Asked) -> Iterator[tuple[FindingRow, Finding]]:
-    """Yield the mismatches found before that another policy's windows now hold, or hold no longer.
+    """Yield the mismatches found before that another policy's windows or thresholds now hold, or hold no longer.
 
     Only new acquisitions decide that rule anew; all others are decided of every parcel of which the rules are asked for.
     """
@@ -205,11 +207,10 @@ def _windows_moved(batch: BatchContext, before: Found, asked: Asked) -> Iterator
         places.tolist(), windows_of(policy, asked, places, "crop_mismatch", before.of(places)), strict=True
     ):
         row = stored[int(claim.parcel_keys[nr])]
-        finding = suppressed(
-            Finding(**{one.name: getattr(row, one.name) for one in fields(Finding)}), policy, int(window)
-        )
+        stated = Finding(**{one.name: getattr(row, one.name) for one in fields(Finding)})
+        finding = suppressed(seen(stated, policy, batch.season), policy, int(window))
         if finding.evidence != row.evidence:
-            yield replace(row, evidence=finding.evidence), finding
+            yield replace(row, colour=finding.colour, evidence=finding.evidence), finding
 
 
 def _no_longer_asked(batch: BatchContext) -> list[str]:
