@@ -12,6 +12,7 @@ from db.connect import Connection, engine
 from db.quality import StoredSampleRow, samples
 from db.seasons import Season, season_by_name
 from devstack.addresses import resolve_dsn
+from monitor.alerts.rules import RULES
 from monitor.errors import NotFound, PolicyError
 from monitor.inspection import arguments
 from monitor.policies import truth
@@ -50,8 +51,10 @@ def calibrate(
         raise typer.BadParameter("give the truth either as --truth CSV or --from-quality")
     if from_quality and as_known_at is not None:
         raise typer.BadParameter("--as-known-at belongs to --truth: a sample has its own time")
+    known = [*RULES, *(one.name for one in policy.obligation)]
+    if rule not in known:
+        raise typer.BadParameter(f"{rule!r} is no rule and no obligation of this policy; known: {', '.join(known)}")
     with engine(resolve_dsn()).connect() as connection:
-        arguments.require_rule(connection, None if rule in [one.name for one in policy.obligation] else rule)
         if verdicts is None:
             held = truth.of_sample(connection, _sample(connection, season, collection, sample), rule)
         else:

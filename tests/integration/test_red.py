@@ -13,7 +13,6 @@ from monitor.errors import PolicyError
 from monitor.policies.policy import read_policy
 from tests.integration.test_policies import POLICY, VIEWS, lights, poll, run, season, store
 
-pytest.importorskip("mapie", reason="the extra `calibrate` is not installed")
 __all__ = ["run", "season"]  # fixtures
 Run = Callable[..., Any]
 NOT_BEFORE = '\n[[red]]\nrule = "not_ploughed"\nnot_before = "06-15"\n'
@@ -84,6 +83,7 @@ def test_a_departure_is_red_where_the_policy_lets_it_be(dsn: str, run: Run, tmp_
 
 def choose(dsn: str, run: Run, file: Path) -> None:
     """Choose a threshold on the parcels of the season, from a file and from a sample; promise no more than they can bear."""
+    pytest.importorskip("mapie", reason="the extra `calibrate` is not installed")
     csv, before = file.with_name("truth.csv"), file.read_text()
     csv.write_text("source_id,verdict\nploughed,other departure\nmown,as_declared\nwheat,cannot_tell\n")
     words = ("policy", "calibrate", str(file), "--rule", "not_ploughed")
