@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from db import series
 from db.connect import Connection
 from db.sensors import Sensor
+from db.series import numbered
 from monitor.alerts.neighbours import Ints
+from monitor.stages.parts import read_splits
 
 Clock = Literal["recorded_at", "available_at"]
 """Which time of an observation says from when on it is known: once it was stored here, or once its product could be had."""
@@ -18,7 +20,7 @@ Time = np.datetime64
 NOT_YET: Final = np.datetime64("9999-01-01", "us")
 _AT_ONCE: Final = 4096
 """Parcels of which whole rows are in memory at once."""
-_FIELDS: Final = ("parcel_key", "observed_at", "relative_orbit", "is_withdrawn", "available_at")
+_FIELDS: Final = ("parcel_key", "observed_at", "relative_orbit", "revision", "is_withdrawn", "available_at")
 _VALUES: Final = {"S2": ("ndvi",), "S1": ("direction_nr", "vv", "vh")}
 """What rules and obligations read."""
 
@@ -66,3 +68,34 @@ def _narrow(rows: NDArray[np.void], names: Sequence[str]) -> NDArray[np.void]:
     for name in names:
         narrow[name] = rows[name]
     return narrow
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The splits of the pixel sets of observations that have one."""
+
+    rows: NDArray[np.void]
+    """(N,) observations, in order of parcel, pass and revision."""
+    splits: NDArray[np.void]
+    """(N,)"""
+
+    @classmethod
+    def read(cls, connection: Connection, rows: NDArray[np.void]) -> "Splits":
+        """Read the sets of observations and split them."""
+        seen = rows[np.isfinite(rows["ndvi"])]
+        splits = read_splits(connection, seen)
+        has = splits["n"] > 0
+        return cls(seen[has], splits[has])
+
+    def of(self, rows: NDArray[np.void]) -> NDArray[np.void]:
+        """Return (M,) the splits of some observations, as of no set where they have none."""
+        found = np.zeros(len(rows), self.splits.dtype)
+        if not len(self.rows):
+            return found
+        parcels, times = (np.unique(self.rows[name]) for name in ("parcel_key", "observed_at"))
+        some = np.flatnonzero(np.isin(rows["parcel_key"], parcels) & np.isin(rows["observed_at"], times))
+        known, wanted = (numbered(one, parcels, times) for one in (self.rows, rows[some]))
+        at = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+        is_same = known[at] == wanted
+        found[some[is_same]] = self.splits[at[is_same]]
+        return found

@@ -1,8 +1,8 @@
 """Try a policy and thresholds on a stored season: what they would have said day by day, from what was known on each day.
 
-    crop_mismatch              along the stored posteriors
-    no_emergence, early_loss   among neighbours that stand as they did by the views known then
-    flooding, obligations      on what was known of the parcel itself
+    crop_mismatch                    along the stored posteriors
+    no_emergence, early_loss         among neighbours that stand as they did by the views known then
+    flooding, parts, obligations     on what was known of the parcel itself
 
 Each is decided by the functions that the monitor calls, at the end of each day, from what was found at the end of the day before.
 Nothing is stored. Declarations are those of now, and no person decides on an alert.
@@ -27,6 +27,7 @@ from monitor.acquisitions import acquisition_keys
 from monitor.alerts.flooding import flooding, may_be_water
 from monitor.alerts.lifecycle import why_over
 from monitor.alerts.neighbours import Ints
+from monitor.alerts.parts import parts
 from monitor.alerts.rules import (
     GREEN,
     NOT_EXECUTED,
@@ -45,11 +46,11 @@ from monitor.alerts.rules import (
 )
 from monitor.alerts.settings import RuleSettings
 from monitor.policies.courses import Decided, KnownCourses
-from monitor.policies.known import Asked, Known, radar_views
+from monitor.policies.known import Asked, Known, pixel_views, radar_views
 from monitor.policies.known_stands import Stands, known_stands
 from monitor.policies.obligations import decide
 from monitor.policies.policy import Policy
-from monitor.policies.revisions import NOT_YET, Clock, Revisions, Time
+from monitor.policies.revisions import NOT_YET, Clock, Revisions, Splits, Time
 from monitor.policies.suppression import windows_of
 from monitor.season_series import NEVER, SeasonSeries
 
@@ -174,6 +175,7 @@ class _TriedParcels:
         connection, keys = self.connection, self.keys
         self._declared, self._ids = declared_parcels(connection, keys), source_ids(connection, keys)
         self._s2, self._s1 = (Revisions.read(connection, one, keys, self.trial.clock) for one in SENSORS)
+        self._splits = Splits.read(connection, self._s2.rows)
         self._is_new_stand = np.isin(keys, list(with_another_crop_before(connection, keys)))
         self._grown = list(zip(self._declared.region, self._declared.crop_code, strict=True))
 
@@ -216,14 +218,17 @@ class _TriedParcels:
             keys, starts_on = self.keys[places], self.trial.season.starts_on
             own_s2, own_s1 = (one[np.isin(one["parcel_key"], keys)] for one in (optical, radar))
             season = SeasonSeries.of(own_s2, own_s1, None, keys, starts_on)
+            splits = self._splits.of(own_s2[np.isfinite(own_s2["ndvi"])])
+            season = season.with_splits(np.arange(len(splits)), splits)
             for decisions in self._of_itself(season, asked.of(places)):
                 yield places, decisions, np.ones(len(places), bool)
 
     def _of_itself(self, season: SeasonSeries, asked: Asked) -> Iterator[Decisions]:
-        """Yield flooding and the obligations."""
+        """Yield flooding, parts and the obligations."""
         starts_on = self.trial.season.starts_on
         known = Known.of(season, starts_on)
         yield flooding(known.views, radar_views(season, starts_on, may_be_water(known.views)))
+        yield parts(pixel_views(season, starts_on))
         yield from decide(self.trial.policy, asked, known)
 
     def _mismatches(self, time: tuple[Time, Time], gone: NDArray[np.void], before: Found) -> Iterator[Decided]:
