@@ -20,6 +20,8 @@ from monitor.alerts.neighbours import CropStands, Neighbours, harvest_day
 from monitor.alerts.settings import RuleSettings
 from monitor.season_views import LeaderMemory
 
+Group = tuple[str, str | None]
+"""Region and declared crop, None where nothing is declared."""
 SAME_NDVI: Final = 0.01
 """Medians that differ by less change no finding that a single view's noise (0.03 to 0.05) would not change too."""
 
@@ -124,7 +126,7 @@ class KnownStands:
 
     def of(
         self, connection: Connection, season: Season, collection: str, settings: RuleSettings
-    ) -> tuple[CropStands, Mapping[tuple[str, str | None], int]]:
+    ) -> tuple[CropStands, Mapping[Group, int]]:
         """Return the newest stored progress of all groups as the rules take it, and the place of each (region, crop code)."""
         version = crop_progress.version(connection, season.season_key, collection)
         kept = self._kept.get((season.season_key, collection))
@@ -140,7 +142,7 @@ class _Kept:
 
     version: crop_progress.Version
     stands: CropStands
-    group: Mapping[tuple[str, str | None], int]
+    group: Mapping[Group, int]
 
     @classmethod
     def read(

@@ -37,8 +37,11 @@ class Asked:
     def applies(self, to: Selection) -> Bools:
         """Return (P,) which parcels are selected."""
         crops = list(zip(self.declared.crop_code, self.declared.hcat_code, strict=True))
-        is_of = np.array([_is_among(crop, to.crops) or not to.crops for crop in crops], bool)
-        is_of &= ~np.array([_is_among(crop, to.except_crops) for crop in crops], bool)
+        is_selected = {
+            crop: (_is_among(crop, to.crops) or not to.crops) and not _is_among(crop, to.except_crops)
+            for crop in set(crops)
+        }
+        is_of = np.array([is_selected[crop] for crop in crops], bool)
         region = np.array(self.declared.region, object)
         if to.regions:
             is_of &= np.isin(region, list(to.regions))

@@ -26,7 +26,7 @@ from db.crop_progress import with_another_crop_before
 from db.parcels import source_ids
 from db.policies import stored_rules
 from monitor.alerts.flooding import flooding, may_be_water
-from monitor.alerts.neighbours import Bools, Ints
+from monitor.alerts.neighbours import Bools
 from monitor.alerts.parts import parts
 from monitor.alerts.rules import (
     NOT_EXECUTED,
@@ -36,25 +36,20 @@ from monitor.alerts.rules import (
     VERSION,
     YELLOW,
     ClearViews,
-    Decisions,
     Finding,
     Found,
     Posteriors,
     crop_mismatch,
     early_loss,
     no_emergence,
-    nothing_observed,
 )
 from monitor.batch import BatchContext
 from monitor.crop_progress import KnownStands
+from monitor.policies.courses import Compared, Decided, walked
 from monitor.policies.known import Asked, Known, pixel_views, radar_views
 from monitor.policies.obligations import decide, dropped
-from monitor.policies.paid_alike import summed, taken_together
 from monitor.policies.red import seen
 from monitor.policies.suppression import suppressed, windows_of
-
-Decided = tuple[Ints, Decisions, Bools]
-"""Places (N,) of parcels in the claim, what a rule decides of them, and of which of them that is the last word (N,)."""
 
 
 def evaluate(batch: BatchContext, known: KnownStands) -> None:
@@ -118,31 +113,20 @@ def _mismatches(batch: BatchContext, before: Found) -> Iterator[Decided]:
         decisions = crop_mismatch([None] * len(keys), None, before, rules)
         yield np.arange(len(keys)), decisions, np.ones(len(keys), bool)
         return
-    class_of = batch.classifier.model.about.get("class_of", {})
-    classes, declared = taken_together(
-        batch.classifier.model.config.classes,
-        [class_of.get(code) for code in batch.parcels.crop_code],
-        () if batch.policy is None else batch.policy.paid_alike,
-    )
+    compared = Compared.of(batch.classifier.model, batch.parcels.crop_code, batch.policy)
     course = classified.posteriors
     begins, ends = (np.searchsorted(course.parcel_key, keys, side=side) for side in ("left", "right"))
-    is_rebuilt, lengths = np.isin(keys, classified.rebuilt), ends - begins
+    is_rebuilt = np.isin(keys, classified.rebuilt)
     # Rebuilt and without a course: all that was observed has been withdrawn.
-    unseen = np.flatnonzero(is_rebuilt & (lengths == 0))
-    yield unseen, nothing_observed([declared[place] for place in unseen], rules), np.ones(len(unseen), bool)
+    yield compared.unseen(np.flatnonzero(is_rebuilt & (begins == ends)), rules)
     posteriors = Posteriors(
         batch.classifier.model.config.classes,
         course.probabilities,
         course.n_observations.sum(axis=1),
         course.observed_to.astype("M8[D]"),
     )
-    found = Found(np.where(is_rebuilt, UNKNOWN, before.verdict), before.departed_on.copy())
-    for step in range(lengths.max(initial=0)):
-        places = np.flatnonzero(lengths > step)
-        posterior = summed(posteriors.of(begins[places] + step), classes)
-        decisions = crop_mismatch([declared[place] for place in places], posterior, found.of(places), rules)
-        found.verdict[places], found.departed_on[places] = decisions.found.verdict, decisions.found.departed_on
-        yield places, decisions, lengths[places] == step + 1
+    found = Found(np.where(is_rebuilt, UNKNOWN, before.verdict), before.departed_on)
+    yield from walked(compared, posteriors, (begins, ends), found, rules)
 
 
 def _of_views(

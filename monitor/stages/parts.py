@@ -28,7 +28,7 @@ def split_views(batch: BatchContext) -> None:
     found, is_found = np.zeros(len(rows), SPLIT), np.zeros(len(rows), bool)
     _take_carried(batch, rows, found, is_found)
     _take_read(batch, rows, found, is_found)
-    found[~is_found] = _read(batch.connection, rows[~is_found])
+    found[~is_found] = read_splits(batch.connection, rows[~is_found])
     # Of a parcel's views those that are carried come first, and the others in the order of the rows.
     places = np.flatnonzero(series.is_new_view | ~batch.is_in_order[series.view_parcel])
     batch.series = series.with_splits(places, found)
@@ -61,13 +61,13 @@ def _take_read(batch: BatchContext, rows: NDArray[np.void], found: NDArray[np.vo
     found[is_same], is_found[is_same] = splits[at[is_same]], True
 
 
-def _read(connection: Connection, rows: NDArray[np.void]) -> NDArray[np.void]:
+def read_splits(connection: Connection, rows: NDArray[np.void]) -> NDArray[np.void]:
     """Return the splits of rows, of as many at a time as their sizes allow."""
     _, sets = pixel_sets_within(connection, "S2", rows, BYTES_AT_ONCE)
     if sets is not None:
         return splits_of(sets)
     half = len(rows) // 2
-    return np.concatenate([_read(connection, rows[:half]), _read(connection, rows[half:])])
+    return np.concatenate([read_splits(connection, rows[:half]), read_splits(connection, rows[half:])])
 
 
 def _keys(parcel: Ints, day: NDArray[np.float32]) -> Ints:
