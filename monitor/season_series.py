@@ -176,19 +176,16 @@ class SeasonSeries:
 
     def until(self, parcels: Ints, time: NDArray[np.float64]) -> "SeasonSeries":
         """Return the clear views and passes of some parcels (Q,), ascending, up to a time of each (Q,), in days; of parcels 0, 1 ..."""
-        place = np.full(len(self.newest), len(parcels))
-        place[parcels] = np.arange(len(parcels))
-        time = np.append(time, -np.inf)
-        view, one_pass = (
-            np.flatnonzero(rows["day"] <= time[place[parcel]])
+        (view, view_parcel), (one_pass, pass_parcel) = (
+            _up_to(rows["day"], parcel, parcels, time)
             for rows, parcel in ((self.views, self.view_parcel), (self.passes, self.pass_parcel))
         )
         return SeasonSeries(
             self.views[view],
-            place[self.view_parcel[view]],
+            view_parcel,
             self.is_new_view[view],
             self.passes[one_pass],
-            place[self.pass_parcel[one_pass]],
+            pass_parcel,
             self.is_new_pass[one_pass],
             self.n_observations[parcels],
             self.newest[parcels],
@@ -246,6 +243,18 @@ def curve_series(
     """Return stored rows, sorted by parcel and time, as the curve's model takes them."""
     series = SeasonSeries.of(s2, s1, None, parcel_keys, starts_on)
     return series.sar(), series.clear()
+
+
+def _up_to(
+    days: NDArray[np.floating[Any]], parcel: Ints, parcels: Ints, time: NDArray[np.float64]
+) -> tuple[Ints, Ints]:
+    """Return the places of rows of some parcels (Q,) up to a time of each, and the place among the Q of each such row."""
+    begin, end = (np.searchsorted(parcel, parcels, side=side) for side in ("left", "right"))
+    n = end - begin
+    own = np.repeat(np.arange(len(parcels)), n)
+    place = np.arange(len(own)) + np.repeat(begin - (np.cumsum(n) - n), n)
+    kept = days[place] <= time[own]
+    return place[kept], own[kept]
 
 
 def _by_parcel(*parts: tuple[NDArray[Any], Ints, Bools]) -> tuple[NDArray[Any], Ints, Bools]:

@@ -11,7 +11,7 @@ Views may come in any order; what is NaN was not seen.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -60,13 +60,6 @@ class RadarViews:
             self.coherence_vv[which],
             self.coherence_vh[which],
         )
-
-    def of(self, parcels: Ints, n_parcels: int) -> "RadarViews":
-        """Return the views of some of the P parcels, ascending, which become parcels 0, 1 ..."""
-        place = np.full(n_parcels, -1)
-        place[parcels] = np.arange(len(parcels))
-        some = self.only(place[self.parcel] >= 0)
-        return replace(some, parcel=place[some.parcel])
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def tillage(course: Course, of: Calendars, stands: Stands, left_on: Ints, radar:
     )
     may = of.is_arable & ((until > 0) | (left_on < _FAR))
     since = np.int64(of.winter_from.astype(np.int64))
-    radar_events = _by_radar(course, radar.only(may[radar.parcel]), (since, until, left_on))
+    radar_events = _by_radar(course, may, radar, (since, until, left_on))
     optical_events = _by_views(course, of.is_arable, (since, until, left_on))
     events = _fused(radar_events, optical_events)
     watched = np.bincount(radar.parcel, minlength=n_parcels) > 0
@@ -98,20 +98,24 @@ def _is_free(day: Ints, parcel: Ints, free: _Free, margin: int = 0) -> Bools:
     return np.asarray((day >= since - margin) & (day < until[parcel] + margin) | (day >= left_on[parcel] - margin))
 
 
-def _by_radar(course: Course, radar: RadarViews, free: _Free) -> Events:
-    """Return the steps over bare soil."""
-    radar = radar.only(_is_free(_days(radar), radar.parcel, free, SIDE * BIN))
-    if not len(radar.days):
+def _by_radar(course: Course, may: Bools, radar: RadarViews, free: _Free) -> Events:
+    """Return the steps over bare soil of parcels where no crop stood at some time."""
+    day = radar.days.astype("M8[D]").astype(np.int64)
+    near = np.flatnonzero(may[radar.parcel] & _is_free(day, radar.parcel, free, SIDE * BIN))
+    if not len(near):
         return _nothing()
-    first, last = (
-        int(one(_days(radar))) // BIN for one in (np.min, np.max)
-    )  # the same bins whatever else is in the batch
-    some = np.flatnonzero(np.bincount(radar.parcel, minlength=len(course.n)))
+    parcel, bins = radar.parcel[near], day[near] // BIN  # the same bins whatever else is in the batch
+    first, last = int(bins.min()), int(bins.max())
+    some = np.flatnonzero(np.bincount(parcel, minlength=len(course.n)))
     is_bare = _is_bare(course, some, (first, last + 1), free)
     is_any = is_bare.any(axis=1)
     some, is_bare = some[is_any], is_bare[is_any]
-    radar = radar.of(some, len(course.n))
-    of = series(radar.parcel, _days(radar) // BIN - first, radar.orbit, radar.vh_db - VV_SHARE * radar.vv_db)
+    place = np.full(len(course.n), -1)
+    place[some] = np.arange(len(some))
+    kept = place[parcel] >= 0
+    near = near[kept]
+    value = radar.vh_db[near] - VV_SHARE * radar.vv_db[near]
+    of = series(place[parcel[kept]], bins[kept] - first, radar.orbit[near], value)
     size = step_sizes(of, is_bare.shape, (0, SIDE), (-SIDE, 0))
     size[~(is_bare & (size > 0))] = 0  # NaN, too
     rows, at, best = _highest(size)
@@ -119,10 +123,6 @@ def _by_radar(course: Course, radar: RadarViews, free: _Free) -> Events:
     confidence = RADAR_ALONE * np.where(best >= STEP_DB, 1, 0.5)
     seen_by = np.full(len(rows), BACKSCATTER)
     return Events(some[rows], dates(begin - BIN), dates(begin + BIN), dates(begin), confidence, seen_by)
-
-
-def _days(radar: RadarViews) -> Ints:
-    return np.asarray(radar.days.astype("M8[D]").astype(np.int64))
 
 
 def _highest(size: Floats) -> tuple[Ints, Ints, Floats]:

@@ -26,7 +26,7 @@ from monitor.dekads import dekads_of
 from monitor.markers.field_work import field_work
 from monitor.markers.form import NOT_EXECUTED, NOT_VALID, OK, STATUSES, Marked
 from monitor.policies.known import Known
-from monitor.season_series import MARKERS, NO_DAY, SAID
+from monitor.season_series import MARKERS, NO_DAY, SAID, SeasonSeries
 
 Days = NDArray[np.float64]
 """Since the season began, with the time of the day."""
@@ -69,21 +69,27 @@ def save(batch: BatchContext) -> None:
 
 def _due(batch: BatchContext) -> tuple[Ints, Days]:
     """Return places of parcels that are due, and the time up to which each is known; -inf where nothing is."""
-    series, is_new = batch.series, ~batch.is_in_order
-    is_sown = (series.said["status"] != NOT_EXECUTED + 1).any(axis=1)
-    is_new[series.view_parcel[series.is_new_view]] = is_sown[series.view_parcel[series.is_new_view]]
-    some = np.flatnonzero(is_new)  # not of parcels that are no arable land, and said to be none
+    series, is_due = batch.series, ~batch.is_in_order
+    new = series.view_parcel[np.flatnonzero(series.is_new_view)]
+    is_sown = (series.said["status"] != NOT_EXECUTED + 1).any(axis=1)  # not what was said to be no arable land
+    n_new = np.bincount(new, minlength=len(is_due))
+    some = np.flatnonzero(is_due | is_sown & (n_new > 0))
     begin, end = (np.searchsorted(series.view_parcel, some, side=side) for side in ("left", "right"))
-    n_new = np.bincount(series.view_parcel[series.is_new_view], minlength=len(is_new))[some]
-    day = np.append(series.views["day"].astype(np.float64), [np.nan, np.nan])  # also at the places -1 and -2
-    newest, before = (np.where(to > begin, day[to - 1], -np.inf) for to in (end, end - n_new))
+    newest, before = (_time(series, begin, to) for to in (end, end - n_new[some]))
     dekad = _dekads(newest, batch.season.starts_on)
-    is_due = ~batch.is_in_order[some] | (before < dekad)
-    begin, first, dekad = begin[is_due], end[is_due] - 1, dekad[is_due]
-    # Back through the few views of the dekad.
-    while (is_earlier := (first > begin) & (day[first - 1] >= dekad)).any():
-        first -= is_earlier
-    return some[is_due], np.where(first >= begin, day[first], -np.inf)
+    is_due = is_due[some] | (before < dekad)
+    some, begin, end, dekad = some[is_due], begin[is_due], end[is_due], dekad[is_due]
+    while (is_earlier := _time(series, begin, end - 1) >= dekad).any():  # back through the few views of the dekad
+        end = end - is_earlier
+    return some, _time(series, begin, end)
+
+
+def _time(series: SeasonSeries, begin: Ints, end: Ints) -> Days:
+    """Return the time of the last clear view before place `end`, -inf where that would be before `begin`."""
+    has = end > begin
+    time = np.full(len(end), -np.inf)
+    time[has] = series.views["day"][end[has] - 1]
+    return time
 
 
 def _dekads(times: Days, starts_on: date) -> Days:
@@ -149,12 +155,13 @@ def _rows(
 
 
 def _evidence(marked: Marked, parcel: int) -> str:
-    """Return on what a marker rests, as JSON."""
-    if marked.status[parcel] == OK:
-        return json.dumps(marked.evidence(parcel))
-    return _WHY[marked.marker, int(marked.status[parcel])]
+    """Return on what a marker rests, as JSON; where nothing happened, views and passes show nothing that could be named."""
+    if marked.status[parcel] != OK:
+        return _WHY[marked.marker, int(marked.status[parcel])]
+    return json.dumps(marked.evidence(parcel)) if marked.value[parcel] > 0 else _NO_EVENT
 
 
+_NO_EVENT: Final = json.dumps({"events": []})
 _WHY: Final = {
     (marker, status): json.dumps({"reason": reason if status == NOT_VALID else NOT_ARABLE})
     for marker, reason in REASONS.items()
