@@ -1,7 +1,7 @@
 -- What happened on a field: narrow rows, appended where a marker says something else than before.
 
 create table markers (
-    parcel_key bigint not null references parcels,
+    parcel_key bigint not null, -- of a claimed parcel; as of posteriors, no check a row
     marker text not null,
     recorded_at timestamptz not null,
     version text not null,
