@@ -48,7 +48,7 @@ _HEAD: Final = np.dtype(
         ("said", SAID, (len(MARKERS),)),
     ]
 )
-_VERSION: Final = 2
+_VERSION: Final = 3
 """Raised when the layout changes: series of another version are made anew."""
 
 
