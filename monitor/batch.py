@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from db import policies, registry, states
 from db.alerts import FindingRow
 from db.connect import Connection
+from db.markers import MarkerRows
 from db.parcels import DeclaredParcels, centroids, declared_parcels
 from db.phenology import SeasonDates
 from db.predictions import DailyCurves, NdviRows, Posteriors
@@ -157,6 +158,8 @@ class BatchContext:
     """The daily curves with these days, of parcels of which there is anything new."""
     season_dates: SeasonDates | None = None
     """Start, peak and end of seasons that are to be stored."""
+    marked: MarkerRows | None = None
+    """What markers of field work say that is to be stored."""
     findings: list[tuple[FindingRow, Finding]] = field(default_factory=list)
     """Findings that changed."""
     n_alert_events: int = 0

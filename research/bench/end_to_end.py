@@ -43,7 +43,7 @@ from models.checkpoint import Checkpoint
 from models.ndvi.training import GapTrainingConfig
 from monitor import batch, schedule
 from monitor.settings import MonitorSettings
-from monitor.stages import alerts, classify, markers, parts, phenology, reconstruct_ndvi
+from monitor.stages import alerts, classify, field_work, markers, parts, phenology, reconstruct_ndvi
 from monitor.worker import Worker
 from research.seasons.demo import Part
 from research.seasons.season_stream import Chain, import_season, prepare, stream_season
@@ -67,6 +67,8 @@ STEPS: tuple[tuple[Any, str, str], ...] = (
     (states, "save", "save states"),
     (phenology, "date_seasons", "phenology"),
     (phenology, "save", "save phenology"),
+    (field_work, "mark", "field work"),
+    (field_work, "save", "save field work"),
     (markers, "evaluate", "markers"),
     (alerts, "move", "alerts"),
     (work, "done", "done"),

@@ -183,7 +183,7 @@ def test_any_order_of_arrival_gives_the_posteriors_of_a_full_recomputation(
             "s1_observations, s2_observations, pixel_sets, pending_work, encoder_states, posteriors, model_activations"
         )
         # Curves too: without an NDVI model they are those of the smoother, and the next example records at the same times.
-        connection.execute(sa.text(f"truncate {tables}, findings, ndvi_months, phenology"))
+        connection.execute(sa.text(f"truncate {tables}, findings, ndvi_months, phenology, markers"))
         key = save(connection, "classifier", model.to_checkpoint(), tmp_path_factory.mktemp("model"), NOW)
         registry.activate(connection, stored.season_key, "test", key, NOW)
         rows = connection.execute(sa.text("select parcel_key from parcels order by source_id"))
