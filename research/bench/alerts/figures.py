@@ -8,7 +8,7 @@ false reds                     confirmed alerts that no event of the rule's kind
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any, Final
 
@@ -57,12 +57,14 @@ class Judged:
     alerts: Sequence[Alert]
     verdicts: Mapping[str, Ints]
     """What each rule found last, (P,)."""
+    why: Mapping[tuple[int, str], str] = field(default_factory=dict)
+    """As `Watched.why`."""
 
     @classmethod
     def of(cls, season: Season, watched: Watched) -> "Judged":
         """Return the alerts of a season that was watched."""
         verdicts = {rule: found.verdict for rule, found in watched.said.items()}
-        return cls(season.truth.parcels, events_of(season), watched.alerts, verdicts)
+        return cls(season.truth.parcels, events_of(season), watched.alerts, verdicts, watched.why)
 
     @property
     def ids(self) -> list[str]:
@@ -248,7 +250,11 @@ def missed(of: Sequence[Judged]) -> list[dict[str, Any]]:
                     "declared": GROWN_NAME[str(own["declared"])],
                     "grown": GROWN_NAME[str(own["grown"])],
                     "other_alerts": [f"{a.rule} {a.raised_on}" for a in mine],
-                    "said_last": {rule: colour or outcome for rule, (outcome, colour) in last.items()},
+                    "said_last": {
+                        rule: f"{colour or outcome}: {one.why.get((place[event.parcel_id], rule), '')}"
+                        for rule, (outcome, colour) in last.items()
+                        if event.kind in ANSWERS[rule]
+                    },
                 }
             )
     return told

@@ -17,7 +17,7 @@ import pandas as pd
 
 from db.crop_progress import VIEW, ProgressRow, SampleVersion
 from db.seasons import Season as StoredSeason
-from monitor.alerts.evidence import as_of
+from monitor.alerts.evidence import as_of, why
 from monitor.alerts.flooding import flooding, may_be_water
 from monitor.alerts.lifecycle import Episode, OpenAlert, events
 from monitor.alerts.neighbours import Bools, CropStands, Ints
@@ -99,6 +99,8 @@ class Watched:
     alerts: Sequence[Alert]
     said: Mapping[str, Found]
     """What each rule found last, (P,)."""
+    why: Mapping[tuple[int, str], str]
+    """Of parcels on which something happened, by parcel and rule on views: what its last finding rests on."""
 
 
 class Leader:
@@ -168,6 +170,7 @@ def watch(
     mine = defaultdict[date, list[Course]](list)
     for one in courses:
         mine[one.known_on].append(one)
+    last: dict[str, Decisions] = {}
     for today in arrival_days(series.optical, series.radar):
         for course in mine[today]:
             _mismatch(course, declared, said["crop_mismatch"], settings, inbox, today)
@@ -177,8 +180,17 @@ def watch(
         for decisions in _of_views(series, views, stands, group, is_new_stand, settings, np.datetime64(today)):
             everyone = np.arange(series.n_parcels)
             _moved(everyone, decisions, said[decisions.rule], inbox, today)
-            said[decisions.rule] = decisions.found
-    return Watched(inbox.every, said)
+            said[decisions.rule], last[decisions.rule] = decisions.found, decisions
+    troubled = season.truth.parcels["parcel_id"].isin(season.truth.events.query("kind != 'mowing'")["parcel_id"])
+    return Watched(
+        inbox.every,
+        said,
+        {
+            (nr, rule): why(rule, decisions.finding(nr).evidence)
+            for rule, decisions in last.items()
+            for nr in np.flatnonzero(troubled).tolist()
+        },
+    )
 
 
 def _of_views(

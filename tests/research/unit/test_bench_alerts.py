@@ -87,6 +87,7 @@ def test_rules_find_the_losses_of_a_small_season(simulated: Simulated) -> None:
     found = scores([of], confirmed=False)
     assert found["kinds"]["early_loss"]["found"] > 0
     assert found["rules"]["crop_mismatch"]["alerts"] == 0  # no classifier
+    assert all(said.partition(": ")[2] for one in missed([of]) for said in one["said_last"].values() if "green" in said)
     assert len(missed([of])) + sum(one["found"] for one in found["kinds"].values()) == len(of.events)
     assert sum(colours([of]).values()) == pytest.approx(1, abs=0.01)
     assert found["false_reds_per_1000"] == pytest.approx(1000 * len(false_reds([of])) / of.n_watched, abs=0.001)
