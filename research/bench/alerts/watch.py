@@ -47,6 +47,12 @@ class Alert:
     """The newest that departs."""
     confirmed_on: date | None = None
     closed_on: date | None = None
+    reds: list[tuple[date, float]] = field(default_factory=list)
+    """When its rule called it red with more confidence than before, and with how much."""
+
+    def red_on(self, level: float) -> date | None:
+        """Return when it is confirmed where only departures of a confidence may be red (`monitor.policies.red`)."""
+        return next((day for day, confidence in self.reds if confidence >= level), None)
 
     @property
     def episode(self) -> Episode:
@@ -90,6 +96,9 @@ class Inbox:
             self.alive[of] = alert
         if alert is not None and finding.departed_on is not None:
             alert.finding = finding
+            confidence = finding.confidence or 0.0
+            if finding.colour == "red" and (not alert.reds or confidence > alert.reds[-1][1]):
+                alert.reds.append((today, confidence))
 
 
 @dataclass(frozen=True)
