@@ -2,7 +2,8 @@
 
     alert_events ──trigger──► outbox ──form──► deliveries: pending ──► sent
                                                   ▲   │
-                                                  │   └──► dead    tried too often, or refused; `retry` makes it pending again
+                                                  │   └──► dead    tried too often, or refused; `retry` makes it pending again,
+                                                  │                `discard` discarded
                                                   └── a lease that ended: its sender died
 
 A delivery and its events are joined in one transaction and never parted, so a message is the same under its key however often
@@ -85,7 +86,7 @@ class DeliveryRow:
     subscription: str
     channel: str
     state: str
-    """pending, sent, dead; or suspended: it waits until its subscription is changed."""
+    """pending, sent, dead, discarded; or suspended: it waits until its subscription is changed."""
     events: int
     formed_at: datetime
     attempts: int
@@ -314,11 +315,52 @@ def listed(connection: sa.Connection, state: str | None, subscription: str | Non
 
 def retry(connection: sa.Connection, ids: Sequence[uuid.UUID] | None, subscription: str | None, now: datetime) -> int:
     """Make dead deliveries pending again under their keys, those of some ids or all; return how many."""
+    return _change_dead(
+        connection,
+        "state = 'pending', attempts = 0, next_try_at = :now, ended_at = null",
+        ids,
+        subscription,
+        {"now": now},
+    )
+
+
+def discard(
+    connection: sa.Connection, ids: Sequence[uuid.UUID] | None, subscription: str | None, by: str, now: datetime
+) -> int:
+    """Give up dead deliveries for good, those of some ids or all; return how many."""
+    what = "state = 'discarded', ended_at = :now, last_error = left('discarded by ' || :by || ': ' || last_error, 500)"
+    return _change_dead(connection, what, ids, subscription, {"now": now, "by": by})
+
+
+def _change_dead(
+    connection: sa.Connection,
+    what: str,
+    ids: Sequence[uuid.UUID] | None,
+    subscription: str | None,
+    values: Mapping[str, Any],
+) -> int:
     return connection.execute(
-        sa.text("""update deliveries d set state = 'pending', attempts = 0, next_try_at = :now, ended_at = null
-                   from subscriptions s
-                   where s.subscription_key = d.subscription_key and s.ended_at is null and d.state = 'dead'
-                     and (cast(:ids as uuid[]) is null or idempotency_key = any(cast(:ids as uuid[])))
-                     and (cast(:subscription as text) is null or s.name = :subscription)"""),
-        {"ids": None if ids is None else list(ids), "subscription": subscription, "now": now},
+        sa.text(f"""update deliveries d set {what}
+                    from subscriptions s
+                    where s.subscription_key = d.subscription_key and s.ended_at is null and d.state = 'dead'
+                      and (cast(:ids as uuid[]) is null or idempotency_key = any(cast(:ids as uuid[])))
+                      and (cast(:subscription as text) is null or s.name = :subscription)"""),
+        {"ids": None if ids is None else list(ids), "subscription": subscription} | dict(values),
     ).rowcount
+
+
+def remove_finished(connection: sa.Connection, before: datetime, limit: int) -> int:
+    """Remove deliveries that ended before a time, the oldest first, with their rows of the outbox; return how many.
+
+    Neither what is pending nor what is dead, of which a person decides. The log of alerts keeps what happened.
+    """
+    return connection.execute(sa.text(_REMOVE_FINISHED), {"before": before, "limit": limit}).rowcount
+
+
+# skip locked: several senders remove different ones. References are checked as the statement ends, when both are gone.
+_REMOVE_FINISHED: Final = """
+    with old as materialized (
+        select delivery_key from deliveries where state in ('sent', 'discarded') and ended_at < :before
+        order by ended_at limit :limit for update skip locked),
+    emptied as (delete from outbox where delivery_key in (select delivery_key from old))
+    delete from deliveries where delivery_key in (select delivery_key from old)"""

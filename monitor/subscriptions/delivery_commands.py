@@ -23,7 +23,9 @@ from terminal.output import console, plain
 from terminal.signals import stop_on_signals
 
 app = typer.Typer(no_args_is_help=True, help="Send what subscriptions are to receive, and see what became of it.")
-STATES = ("pending", "sent", "dead", "suspended")
+STATES = ("pending", "sent", "dead", "discarded", "suspended")
+Deliveries = Annotated[list[UUID] | None, typer.Argument(metavar="DELIVERY", help="as `deliveries list` shows them")]
+Every = Annotated[bool, typer.Option("--all", help="all that are dead")]
 Of = Annotated[
     str | None, typer.Option("--subscription", help="only of this subscription", callback=arguments.storable)
 ]
@@ -77,24 +79,41 @@ def list_(
 
 
 @app.command()
-def retry(
-    delivery: Annotated[
-        list[UUID] | None, typer.Argument(metavar="DELIVERY", help="as `deliveries list` shows them")
-    ] = None,
-    every: Annotated[bool, typer.Option("--all", help="all that are dead")] = False,
-    subscription: Of = None,
-) -> None:
+def retry(delivery: Deliveries = None, every: Every = False, subscription: Of = None) -> None:
     """Try dead deliveries again, under the keys that they had."""
-    if bool(delivery) == (every or subscription is not None):
-        raise typer.BadParameter("name deliveries, or give --all or --subscription")
+    _check(delivery, every, subscription)
     with engine(resolve_dsn()).begin() as connection:
         n = store.retry(connection, delivery or None, subscription, datetime.now(UTC))
+    _say(n, delivery, "are tried again")
+
+
+@app.command()
+def discard(
+    delivery: Deliveries = None,
+    every: Every = False,
+    subscription: Of = None,
+    by: Annotated[
+        str | None, typer.Option(help="who decides, else the user of this machine", callback=arguments.note)
+    ] = None,
+) -> None:
+    """Give up dead deliveries for good: they are not tried again, and removed as those that were sent."""
+    _check(delivery, every, subscription)
+    with engine(resolve_dsn()).begin() as connection:
+        n = store.discard(connection, delivery or None, subscription, by or arguments.operator(), datetime.now(UTC))
+    _say(n, delivery, "are discarded")
+
+
+def _check(delivery: list[UUID] | None, every: bool, subscription: str | None) -> None:
+    if bool(delivery) == (every or subscription is not None):
+        raise typer.BadParameter("name deliveries, or give --all or --subscription")
+
+
+def _say(n: int, delivery: list[UUID] | None, what: str) -> None:
+    """Say what became of how many; of deliveries that were named, also how many stay."""
     if delivery and n < len(set(delivery)):
-        console.print(
-            f"{n} of {len(set(delivery))} are tried again: the others are not dead, or their subscription was removed"
-        )
+        console.print(f"{n} of {len(set(delivery))} {what}: the others are not dead, or their subscription was removed")
     else:
-        console.print(f"{n} are tried again" if n else "none is dead")
+        console.print(f"{n} {what}" if n else "none is dead")
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """A sender: forms messages of what is due, and sends those whose turn it is. Any number may run, on any number of machines.
 
     pass_once   form: of each subscription that events wait for ── then send a message of each in turn, for some rounds
+                ── then remove what ended long ago
 
 A subscription whose message did not arrive is held back for a while, longer after each failure in a row: the time-outs of a
 receiver that is away would else take the time of all others.
@@ -36,6 +37,8 @@ MESSAGES_AT_ONCE: Final = 10
 """Full messages formed of one subscription in one transaction; more come with the next pass."""
 ROUNDS: Final = 20
 """Messages of a subscription that are sent before what became due meanwhile is formed: a minute or less of work."""
+REMOVED_AT_ONCE: Final = 1000
+"""Deliveries that a pass removes, more than it sends of any twenty subscriptions: a short transaction, and no backlog."""
 LEAST_SHARE: Final = 0.75
 """Of a wait, where chance makes it shorter; chosen because a quarter spreads what failed together over minutes."""
 LONGEST_HOLD_S: Final = 900.0
@@ -93,6 +96,8 @@ def pass_once(
             total += Sent(sent=int(outcomes[-1] is True), failed=int(outcomes[-1] is False))
         if all(outcome is None for outcome in outcomes):  # none is due, or other senders are at them
             break
+    with engine(dsn).begin() as connection:
+        store.remove_finished(connection, clock() - timedelta(days=settings.keep_days), REMOVED_AT_ONCE)
     return total
 
 
