@@ -20,7 +20,9 @@ colour: Final = ENUM("green", "yellow", "red", name="colour", create_type=False)
 scene_state: Final = ENUM(
     "found", "cutting", "cut", "failed", "superseded", "empty", name="scene_state", create_type=False
 )
-light: Final = ENUM("not_executed", "green", "not_valid", "yellow", "red", name="light", create_type=False)
+light: Final = ENUM(
+    "not_executed", "green", "not_valid", "suppressed", "yellow", "red", name="light", create_type=False
+)
 PENDING_STATES: Final = ("open", "acknowledged", "in_review", "information_requested")
 """States of an alert in which there is something left to decide."""
 alert_state: Final = ENUM(*PENDING_STATES, "dismissed", "confirmed", "closed", name="alert_state", create_type=False)
