@@ -389,6 +389,7 @@ deliveries: Final = _table(
     next_try_at=_time,
     ended_at=_time,
     last_error=sa.Text,
+    folded_into=sa.BigInteger,
 )
 outbox: Final = _table(
     "outbox",
@@ -397,6 +398,7 @@ outbox: Final = _table(
     alert_key=sa.BigInteger,
     recorded_at=_time,
     delivery_key=sa.BigInteger,
+    incident=sa.BigInteger,
 )
 chips: Final = _table(
     "chips",

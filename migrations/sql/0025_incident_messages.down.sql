@@ -62,7 +62,8 @@ join seasons s using (season_key) join parcels p using (parcel_key) join regions
 cross join lateral unnest(r.rules) with ordinality as of (rule, nr);
 comment on view published_lights is 'The lights of every round: one row for each parcel and rule, beside the light of the parcel.';
 
-drop index deliveries_finished;
-alter table deliveries drop constraint deliveries_state_check;
-update deliveries set state = 'dead' where state = 'discarded';
+drop index deliveries_finished, deliveries_folded, outbox_incidents;
+alter table outbox drop column incident;
+alter table deliveries drop constraint deliveries_state_check, drop column folded_into;
+update deliveries set state = case state when 'discarded' then 'dead' else 'sent' end where state in ('discarded', 'folded');
 alter table deliveries add constraint deliveries_state_check check (state in ('pending', 'sent', 'dead'));

@@ -3,10 +3,20 @@
 -- Deliveries -----------------------------------------------------------------------------------
 
 alter table deliveries drop constraint deliveries_state_check,
-    add constraint deliveries_state_check check (state in ('pending', 'sent', 'dead', 'discarded'));
+    add constraint deliveries_state_check check (state in ('pending', 'sent', 'dead', 'discarded', 'folded')),
+    add column folded_into bigint references deliveries on delete set null;
+
+comment on column deliveries.folded_into is
+    'Of a folded delivery, which nobody receives: the message that told of the incident; null once that was removed.';
+create index deliveries_folded on deliveries (folded_into) where folded_into is not null;
+
+alter table outbox add column incident bigint;
+comment on column outbox.incident is 'The lowest alert of the regional incident that a message told of with this event; null: of none.';
+-- Which message told of an incident is asked by its alerts: its name may be another by then.
+create index outbox_incidents on outbox (subscription_key, alert_key) where incident is not null;
 
 -- What a sender asks in each pass: the oldest of those that nobody has anything to do with any more.
-create index deliveries_finished on deliveries (ended_at) where state in ('sent', 'discarded');
+create index deliveries_finished on deliveries (ended_at) where state in ('sent', 'folded', 'discarded');
 
 -- Lights ---------------------------------------------------------------------------------------
 

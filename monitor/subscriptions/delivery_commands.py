@@ -23,7 +23,7 @@ from terminal.output import console, plain
 from terminal.signals import stop_on_signals
 
 app = typer.Typer(no_args_is_help=True, help="Send what subscriptions are to receive, and see what became of it.")
-STATES = ("pending", "sent", "dead", "discarded", "suspended")
+STATES = ("pending", "sent", "dead", "discarded", "folded", "suspended")
 Deliveries = Annotated[list[UUID] | None, typer.Argument(metavar="DELIVERY", help="as `deliveries list` shows them")]
 Every = Annotated[bool, typer.Option("--all", help="all that are dead")]
 Of = Annotated[
@@ -55,7 +55,7 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, help="at most so many")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List deliveries, newest first: which arrived, which are tried again and why, which are dead."""
+    """List deliveries, newest first: which arrived, which are tried again and why, which are dead, which told of what was folded."""
     if state is not None and state not in STATES:
         raise typer.BadParameter(f"there are {', '.join(STATES)}")
     with engine(resolve_dsn()).connect() as connection:
@@ -73,7 +73,7 @@ def list_(
         "formed": [f"{row.formed_at:%Y-%m-%d %H:%M}" for row in rows],
         "attempts": [str(row.attempts) for row in rows],
         "next or end": [f"{row.ended_at or row.next_try_at:%Y-%m-%d %H:%M}" for row in rows],
-        "error": [plain(row.last_error) for row in rows],
+        "error": [plain(f"told in {row.folded_into}" if row.folded_into else row.last_error) for row in rows],
     }
     console.print(records(columns) if rows else "no deliveries")
 
@@ -129,7 +129,7 @@ def preview(
         if found[0].asked.channel in ("atom", "icalendar"):
             typer.echo(sender.feed(connection, found[0], settings, now, with_waiting=True).decode())
             return
-        events = store.waiting_events(connection, found[0].subscription_key, settings.message_events)
+        events = sender.waiting_events(connection, found[0], settings.message_events)
     message = feeds.as_message(name, events, now)
     match found[0].asked.channel:
         case "webhook":

@@ -55,5 +55,5 @@ class DeliverySettings(BaseSettings):
     feed_entries: Annotated[int, Field(ge=1)] = 500
     """Newest entries of a feed, and deadlines of a calendar."""
     keep_days: Annotated[int, Field(ge=1)] = 400
-    """Days after which what was sent or discarded is removed from the list of deliveries, and from feeds (a year and a month, so that a
-    season can be compared with the one before). What is dead stays."""
+    """Days after which what was sent, folded or discarded is removed from the list of deliveries, and from feeds (a year and a month,
+    so that a season can be compared with the one before). What is dead stays."""
