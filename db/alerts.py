@@ -84,7 +84,9 @@ class LogRow:
 def latest_findings(
     connection: sa.Connection, parcels: Keys, rules: Sequence[str], verdicts: Sequence[tuple[str, str | None]]
 ) -> NDArray[np.void]:
-    """Return the newest finding of each parcel and rule that has one: parcel_key, rule_nr, verdict_nr, departed_on.
+    """Return what each rule last found of each parcel of which it found anything: parcel_key, rule_nr, verdict_nr, departed_on.
+
+    It is the rule's own verdict: of a departure that the policy holds at yellow, red.
 
     `rule_nr` and `verdict_nr` are places in `rules` and `verdicts`, which are outcomes with colours; `departed_on` is NaT where
     nothing departs.
@@ -96,7 +98,9 @@ def latest_findings(
                   coalesce(departed_on, '-infinity') as departed_on
            from unnest(%s::bigint[]) key cross join unnest(%s::text[]) with ordinality as r (name, nr)
            cross join lateral (
-               select parcel_key, outcome, colour, departed_on from findings
+               select parcel_key, outcome, departed_on,
+                      case when colour = 'yellow' and evidence ? 'held_at_yellow' then 'red' else colour end as colour
+               from findings
                where (findings.parcel_key, findings.rule) = (key, name) order by recorded_at desc limit 1) newest""",
         [said, parcels, list(rules)],
         {"parcel_key": "bigint", "rule_nr": "int", "verdict_nr": "int", "departed_on": "date"},
@@ -105,21 +109,42 @@ def latest_findings(
     return rows
 
 
-def counted_findings(
-    connection: sa.Connection, season_key: int, collection: str, until: datetime
-) -> dict[str, dict[tuple[str, str | None], int]]:
-    """Return by rule how many parcels have each outcome and colour as recorded before a time that is settled."""
-    rows = connection.execute(
-        sa.text("""select rule, outcome, colour, count(*) from (
-                       select distinct on (parcel_key, rule) rule, outcome, colour from findings join parcels using (parcel_key)
-                       where (season_key, collection) = (:season_key, :collection) and findings.recorded_at < :until
-                       order by parcel_key, rule, findings.recorded_at desc) newest group by 1, 2, 3 order by 1"""),
-        {"season_key": season_key, "collection": collection, "until": until},
+def every_finding(
+    connection: sa.Connection, parcels: Keys, rules: Sequence[str], verdicts: Sequence[tuple[str, str | None]]
+) -> NDArray[np.void]:
+    """Return all findings of rules on parcels in the order in which they were recorded: as `latest_findings`, with recorded_at."""
+    return fetch_columns(
+        connection,
+        """select parcel_key, array_position(%s, rule) - 1 as rule_nr, recorded_at,
+                  array_position(%s, concat(outcome, ' ', colour)) - 1 as verdict_nr
+           from findings where parcel_key = any(%s) and rule = any(%s) order by recorded_at""",
+        [list(rules), [f"{outcome} {colour or ''}" for outcome, colour in verdicts], parcels, list(rules)],
+        {"parcel_key": "bigint", "rule_nr": "int", "recorded_at": "time", "verdict_nr": "int"},
     )
-    found: dict[str, dict[tuple[str, str | None], int]] = {}
-    for rule, outcome, colour, n in rows:
-        found.setdefault(rule, {})[outcome, colour] = n
-    return found
+
+
+@dataclass(frozen=True)
+class RaisedRow:
+    """That an alert was opened, opened again or confirmed."""
+
+    recorded_at: datetime
+    parcel_key: int
+    rule: str
+    colour: str
+    departed_on: date
+
+
+def raised(connection: sa.Connection, parcels: Keys) -> list[RaisedRow]:
+    """Return when alerts of parcels were opened, opened again or confirmed by the monitor, in that order."""
+    rows = connection.execute(
+        sa.text("""select e.recorded_at, parcel_key, rule, e.colour::text, e.departed_on
+                   from alerts join alert_events e using (alert_key)
+                   where parcel_key = any(:keys) and e.departed_on is not null
+                     and event in ('opened', 'reopened', 'confirmed') and not e.evidence ? 'decision'
+                   order by event_nr"""),
+        {"keys": parcels.tolist()},
+    )
+    return [RaisedRow(*row) for row in rows]
 
 
 def latest_departures(connection: sa.Connection, parcels: Sequence[int], rule: str) -> dict[int, FindingRow]:

@@ -6,11 +6,9 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
 import numpy as np
-import pyarrow as pa
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from db.binary_copy import copy_into
 from db.columns import fetch_columns, real_array
 
 
@@ -131,6 +129,10 @@ def save(
     recorded_at: datetime,
 ) -> None:
     """Append the progress of regions and crops, with how many observations of the season were stored then."""
+    import pyarrow as pa  # only who writes needs it
+
+    from db.binary_copy import copy_into
+
     rows = list(rows)
     connection.execute(
         sa.text("""create temp table if not exists incoming_progress (like crop_progress) on commit delete rows;

@@ -11,12 +11,15 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from db.binary_copy import copy_into
-from db.columns import fetch_columns
+from db.columns import Kind, fetch_columns, no_rows
 from db.connect import driver
 from db.series import Keys
 
 MODALITIES: Final = ("s2", "s1a", "s1d", "s1")
 """What observations are counted by: Sentinel-2, and Sentinel-1 ascending, descending, mixed."""
+
+COURSES_AT_ONCE: Final = 2000
+"""Parcels of which courses are read at once: some 100 MB of a season with twelve classes."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,26 @@ def courses(
     )
     counts = np.stack([rows[f"n_{name}"] for name in MODALITIES], axis=1).astype(np.int64)
     return Posteriors(rows["parcel_key"], rows["observed_to"], counts, rows["probabilities"]), rows["is_in_force"]
+
+
+def every_posterior(connection: sa.Connection, parcels: Keys, model_key: int, n_classes: int) -> NDArray[np.void]:
+    """Return all posteriors of a model on parcels, restated ones too, sorted by parcel, acquisition and when they were recorded.
+
+    Fields: parcel_key, observed_to, recorded_at, n_observations, probabilities.
+    """
+    query = """select parcel_key, observed_to, recorded_at, n_s2 + n_s1a + n_s1d + n_s1 as n_observations, probabilities
+               from posteriors where parcel_key = any(%s) and model_key = %s order by parcel_key, observed_to, recorded_at"""
+    columns: dict[str, Kind | int] = {
+        "parcel_key": "bigint",
+        "observed_to": "time",
+        "recorded_at": "time",
+        "n_observations": "int",
+        "probabilities": n_classes,
+    }
+    some = [parcels[first : first + COURSES_AT_ONCE] for first in range(0, len(parcels), COURSES_AT_ONCE)]
+    return np.concatenate(
+        [no_rows(columns), *(fetch_columns(connection, query, [keys, model_key], columns) for keys in some)]
+    )
 
 
 _DAYS: Final = 31

@@ -284,3 +284,33 @@ def alert_verdicts(
         {"season": season, "collection": collection, "at": as_known_at},
     )
     return [AlertVerdictRow(**row._mapping) for row in rows]
+
+
+def keys_of(connection: sa.Connection, season_key: int, collection: str, ids: Sequence[str]) -> dict[str, int]:
+    """Return the keys of the parcels of a collection in a season that have these ids."""
+    rows = connection.execute(
+        sa.text("""select source_id, parcel_key from parcels
+                   where season_key = :season and collection = :collection and source_id = any(:ids)"""),
+        {"season": season_key, "collection": collection, "ids": list(ids)},
+    )
+    return {row.source_id: row.parcel_key for row in rows}
+
+
+def red_confidences(
+    connection: sa.Connection, parcels: Sequence[int], rule: str, as_known_at: datetime | None
+) -> dict[int, float]:
+    """Return with which confidence a rule calls parcels red as known at a time (None: now), by parcel key.
+
+    It is the rule's own verdict, also where the policy holds it at yellow, and the last one that it could come to: a light stays
+    as it is where a rule cannot decide any more.
+    """
+    recording.settle(connection, as_known_at)
+    rows = connection.execute(
+        sa.text("""select key, newest.confidence from unnest(cast(:keys as bigint[])) key cross join lateral (
+                       select colour, confidence, evidence from findings
+                       where (parcel_key, rule) = (key, :rule) and outcome = 'OK'
+                         and recorded_at <= coalesce(:at, timestamptz 'infinity') order by recorded_at desc limit 1) newest
+                   where colour = 'red' or evidence ? 'held_at_yellow'""").bindparams(sa.bindparam("at", type_=_TIME)),
+        {"keys": list(parcels), "rule": rule, "at": as_known_at},
+    )
+    return {row.key: round(row.confidence, 3) for row in rows}

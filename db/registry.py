@@ -102,6 +102,16 @@ def active(connection: sa.Connection, season_key: int, collection: str, task: Ta
     return None if row is None else ModelRow(**row._mapping)
 
 
+def activations(connection: sa.Connection, season_key: int, collection: str, task: Task) -> list[tuple[datetime, int]]:
+    """Return when models began to watch a collection in a season, and their keys, in that order."""
+    rows = connection.execute(
+        sa.text("""select recorded_at, model_key from model_activations
+                   where (season_key, collection, task) = (:season_key, :collection, :task) order by recorded_at"""),
+        {"season_key": season_key, "collection": collection, "task": task},
+    )
+    return [(row.recorded_at, row.model_key) for row in rows]
+
+
 def active_models(connection: sa.Connection) -> list[tuple[str, str, int]]:
     """Return (collection, season, model key) of every activation that holds."""
     rows = connection.execute(

@@ -292,6 +292,18 @@ phenology: Final = _table(
     logistic=ARRAY(REAL),
     logistic_sd=ARRAY(REAL),
 )
+markers: Final = _table(
+    "markers",
+    parcel_key=sa.BigInteger,
+    marker=sa.Text,
+    recorded_at=_time,
+    version=sa.Text,
+    status=outcome,
+    value=REAL,
+    day=sa.Date,
+    confidence=REAL,
+    evidence=JSONB,
+)
 crop_progress: Final = _table(
     "crop_progress",
     season_key=sa.SmallInteger,

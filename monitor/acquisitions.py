@@ -19,7 +19,7 @@ from models.classifier.attention_state import State
 from models.classifier.crop_model import CropModel
 from models.classifier.normalisation import Observations
 from monitor.batch import BatchContext
-from monitor.features import geometry, packed, sensor_of, split_modalities
+from monitor.features import geometry, packed, sensor_of, split_modalities, splits_of
 
 FAR: Final = np.datetime64("9999-01-01", "us")
 ACQUISITIONS_AT_ONCE: Final = 2**13
@@ -203,6 +203,8 @@ def _encoded(
                 stored = stored.take(pa.array(part))
             elif one.name in sets:
                 stored = pixel_sets(batch.connection, sensor_of(one.name), own)
+            if stored is not None and sensor_of(one.name) == "S2":
+                batch.splits.append((own, splits_of(stored)))  # while they are at hand
             observations[one.name] = packed(one, own, of[part] - begin, batch.season.starts_on, stored)
         shapes, parcel = batch.parcels, acquired.parcel[begin:end]
         shape = geometry(shapes.perimeter_m, shapes.area_ha, shapes.bbox_fill)[parcel]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from db import policies, registry, states
 from db.alerts import FindingRow
 from db.connect import Connection
+from db.markers import MarkerRows
 from db.parcels import DeclaredParcels, centroids, declared_parcels
 from db.phenology import SeasonDates
 from db.predictions import DailyCurves, NdviRows, Posteriors
@@ -132,6 +133,8 @@ class BatchContext:
     """What is pending of parcels in order, all that is known of the others, sorted by parcel and time."""
     series: SeasonSeries
     """The season's clear views and radar of all."""
+    carried: SeasonSeries
+    """What was carried of all, in order or not."""
     states: dict[tuple[int, str], States]
     """Those stored, by model key and sequence."""
     classifier: Active[CropModel] | None
@@ -147,12 +150,16 @@ class BatchContext:
 
     From then on who asks as known later waits for the commit."""
     classified: Classified | None = None
+    splits: list[tuple[NDArray[np.void], NDArray[np.void]]] = field(default_factory=list)
+    """Rows of Sentinel-2 and the splits of their pixel sets, of sets that were read for the classifier."""
     curve: NdviRows | None = None
     """Days of the curves that are to be stored."""
     curves: DailyCurves | None = None
     """The daily curves with these days, of parcels of which there is anything new."""
     season_dates: SeasonDates | None = None
     """Start, peak and end of seasons that are to be stored."""
+    marked: MarkerRows | None = None
+    """What markers of field work say that is to be stored."""
     findings: list[tuple[FindingRow, Finding]] = field(default_factory=list)
     """Findings that changed."""
     n_alert_events: int = 0
@@ -186,6 +193,7 @@ class BatchContext:
             s2,
             s1,
             carried.where(is_in_order).joined(known),
+            carried,
             cached,
             classifier,
             curve_model,

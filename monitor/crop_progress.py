@@ -6,7 +6,7 @@ marked, so that findings follow from what is known and not from whether the lead
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Final
 
 import numpy as np
@@ -20,6 +20,8 @@ from monitor.alerts.neighbours import CropStands, Neighbours, harvest_day
 from monitor.alerts.settings import RuleSettings
 from monitor.season_views import LeaderMemory
 
+Group = tuple[str, str | None]
+"""Region and declared crop, None where nothing is declared."""
 SAME_NDVI: Final = 0.01
 """Medians that differ by less change no finding that a single view's noise (0.03 to 0.05) would not change too."""
 
@@ -124,7 +126,7 @@ class KnownStands:
 
     def of(
         self, connection: Connection, season: Season, collection: str, settings: RuleSettings
-    ) -> tuple[CropStands, Mapping[tuple[str, str | None], int]]:
+    ) -> tuple[CropStands, Mapping[Group, int]]:
         """Return the newest stored progress of all groups as the rules take it, and the place of each (region, crop code)."""
         version = crop_progress.version(connection, season.season_key, collection)
         kept = self._kept.get((season.season_key, collection))
@@ -140,7 +142,7 @@ class _Kept:
 
     version: crop_progress.Version
     stands: CropStands
-    group: Mapping[tuple[str, str | None], int]
+    group: Mapping[Group, int]
 
     @classmethod
     def read(
@@ -153,15 +155,26 @@ class _Kept:
     ) -> "_Kept":
         stored, key = crop_progress.load(connection, season.season_key, collection), version.season_before
         before = {} if key is None else crop_progress.load(connection, key, collection)
-        harvest = {group: harvest_day(row.standing_share, settings) for group, row in before.items() if group in stored}
-        groups = [
-            Neighbours(
-                row.n_parcels,
-                row.first_day,
-                row.standing_share,
-                row.median_ndvi,
-                None if (day := harvest.get(group)) is None else season.starts_on + timedelta(days=day),
-            )
-            for group, row in stored.items()
-        ]
-        return cls(version, CropStands.of(groups, settings), {group: nr for nr, group in enumerate(stored)})
+        stands = stands_of(stored, before, season.starts_on, settings)
+        return cls(version, stands, {group: nr for nr, group in enumerate(stored)})
+
+
+def stands_of(
+    stored: Mapping[tuple[str, str], ProgressRow],
+    before: Mapping[tuple[str, str], ProgressRow],
+    starts_on: date,
+    settings: RuleSettings,
+) -> CropStands:
+    """Return groups as the rules take them, with the harvest of the season before (of which all is known) moved to this one."""
+    harvest = {group: harvest_day(row.standing_share, settings) for group, row in before.items() if group in stored}
+    groups = [
+        Neighbours(
+            row.n_parcels,
+            row.first_day,
+            row.standing_share,
+            row.median_ndvi,
+            None if (day := harvest.get(group)) is None else starts_on + timedelta(days=day),
+        )
+        for group, row in stored.items()
+    ]
+    return CropStands.of(groups, settings)

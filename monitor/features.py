@@ -1,6 +1,6 @@
 """Stored observations as the networks take them: channels by their names, pixel sets or means, parcels by index."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import Final
 
@@ -15,6 +15,7 @@ from db.sensors import POLARISATIONS, SENSORS, Sensor
 from db.series import INVALID_PIXEL
 from models.classifier.network import ModalityConfig
 from models.classifier.normalisation import Observations
+from monitor.markers.parts import SPLIT, splits
 
 _SENSOR_OF: Final[Mapping[str, Sensor]] = {"s2": "S2", "s1a": "S1", "s1d": "S1", "s1": "S1"}
 """The sensor of each modality; Sentinel-1's are in the order of `db.series.DIRECTIONS`."""
@@ -92,16 +93,32 @@ def _with_pixel_sets(
     """Return (N, C, S) pixel sets where stored, else the single mean pixel; NaN fills up."""
     bands, scale = SENSORS[sensor].pixel_bands, SENSORS[sensor].pixel_scale
     is_mean = stored.is_null().to_numpy(zero_copy_only=False)
-    n = pc.binary_length(stored).fill_null(0).to_numpy() // (2 * len(bands))
-    raw = np.full((len(single), len(bands), max(int(n.max(initial=1)), 1)), INVALID_PIXEL, np.int16)
-    for size in np.unique(n[n > 0]).tolist():  # sets of one size at once
-        rows = np.flatnonzero(n == size)
-        numbers = b"".join(stored.take(pa.array(rows)).to_pylist())
-        raw[rows, :, :size] = np.frombuffer(numbers, "<i2").reshape(len(rows), len(bands), size)
+    sizes = pc.binary_length(stored).fill_null(0).to_numpy() // (2 * len(bands))
+    raw = np.full((len(single), len(bands), max(int(sizes.max(initial=1)), 1)), INVALID_PIXEL, np.int16)
+    for rows, sets in _by_size(stored, len(bands)):
+        raw[rows, :, : sets.shape[2]] = sets
     physical = np.where(raw == INVALID_PIXEL, np.float32(np.nan), raw / np.float32(scale)).astype(np.float32)
     pixels = np.stack([_of_bands(physical, bands, name) for name in channels], axis=1)
     pixels[is_mean, :, :1] = single[is_mean]
     return pixels
+
+
+def splits_of(stored: pa.BinaryArray) -> NDArray[np.void]:
+    """Return (N,) the split of each pixel set of Sentinel-2, as of no set where there is none."""
+    bands, found = SENSORS["S2"].pixel_bands, np.zeros(len(stored), SPLIT)
+    red, nir = bands.index("B04"), bands.index("B08")
+    for rows, sets in _by_size(stored, len(bands)):
+        found[rows] = splits(sets[:, red], sets[:, nir])
+    return found
+
+
+def _by_size(stored: pa.BinaryArray, n_bands: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int16]]]:
+    """Yield rows whose pixel sets are of one size, and these (n, B, S) as they are stored."""
+    n = pc.binary_length(stored).fill_null(0).to_numpy() // (2 * n_bands)
+    for size in np.unique(n[n > 0]).tolist():
+        rows = np.flatnonzero(n == size)
+        numbers = b"".join(stored.take(pa.array(rows)).to_pylist())
+        yield rows, np.frombuffer(numbers, "<i2").reshape(len(rows), n_bands, size)
 
 
 def _of_bands(physical: NDArray[np.float32], bands: Sequence[str], name: str) -> NDArray[np.float32]:

@@ -4,14 +4,15 @@
     nothing                        ── joined with ── all that is known of them       all other parcels
 
 So an acquisition that comes in order costs one row read, whatever the day of the season. A carried series is a cache: one that
-is missing or of another version is made anew from the observations.
+is missing or of another version is made anew from the observations. It holds what the markers of field work last said
+(monitor/stages/field_work.py), too: to read that costs the server as much as to find it.
 
 Shapes: P parcels; N views and M passes, sorted by parcel and time.
 Units:  days since the season's start; NDVI dimensionless; backscatter in dB.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Final
 
@@ -24,17 +25,30 @@ from db.series import DIRECTIONS
 from db.states import States
 from models.ndvi.inputs import ClearSeries, SarSeries
 from monitor.features import means, season_days, split_modalities
+from monitor.markers.parts import SPLIT
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 NEVER: Final = np.datetime64("0001-01-01", "us")
-_VIEW: Final = np.dtype([("day", "<f4"), ("ndvi", "<f4")])
+_VIEW: Final = np.dtype([("day", "<f4"), ("ndvi", "<f4"), ("split", SPLIT)])
 _PASS: Final = np.dtype([("day", "<f4"), ("vv_db", "<f4"), ("vh_db", "<f4"), ("orbit", "<i2"), ("direction_nr", "i1")])
+MARKERS: Final = ("emergence", "harvest", "tillage")
+"""Markers whose last word is carried."""
+SAID: Final = np.dtype([("status", "i1"), ("day", "<i2"), ("value", "<f4"), ("confidence", "<f4")])
+"""What a marker said: 0 for nothing yet, else 1 and the place of its status; -1 for no value or confidence; `NO_DAY` for no day."""
+NO_DAY: Final = -(1 << 15)
 _HEAD: Final = np.dtype(
-    [("version", "<u2"), ("views", "<u2"), ("passes", "<u2"), ("newest", "<i8"), ("n_observations", "<i4", (4,))]
+    [
+        ("version", "<u2"),
+        ("views", "<u2"),
+        ("passes", "<u2"),
+        ("newest", "<i8"),
+        ("n_observations", "<i4", (4,)),
+        ("said", SAID, (len(MARKERS),)),
+    ]
 )
-_VERSION: Final = 1
+_VERSION: Final = 3
 """Raised when the layout changes: series of another version are made anew."""
 
 
@@ -43,7 +57,7 @@ class SeasonSeries:
     """What is known of P parcels, current revisions only."""
 
     views: NDArray[np.void]
-    """(N,) day and ndvi of the clear views."""
+    """(N,) day and ndvi of the clear views, and the split of their pixel sets (monitor/stages/parts.py; until then as of no set)."""
     view_parcel: Ints
     """(N,)"""
     is_new_view: Bools
@@ -58,6 +72,8 @@ class SeasonSeries:
     """(P, 4) observations by modality (`MODALITIES`), cloudy ones too."""
     newest: NDArray[np.datetime64]
     """(P,) the newest of them, `NEVER` where there is none."""
+    said: NDArray[np.void]
+    """(P, K) what the `MARKERS` last said."""
 
     @classmethod
     def of(
@@ -73,6 +89,7 @@ class SeasonSeries:
         clear, place = np.isfinite(s2["ndvi"]), np.searchsorted(parcel_keys, s1["parcel_key"])
         views, passes = np.empty(int(clear.sum()), _VIEW), np.empty(len(s1), _PASS)
         views["day"], views["ndvi"] = season_days(s2["observed_at"][clear], starts_on), s2["ndvi"][clear]
+        views["split"] = np.zeros(1, SPLIT)
         passes["day"] = season_days(s1["observed_at"], starts_on)
         passes["vv_db"], passes["vh_db"] = means(s1, ("VV", "VH")).T
         passes["orbit"], passes["direction_nr"] = s1["relative_orbit"], s1["direction_nr"]
@@ -82,7 +99,8 @@ class SeasonSeries:
             counts[:, nr] = np.bincount(index, minlength=len(parcel_keys))
             np.maximum.at(newest, index, rows["observed_at"])
         view_parcel = np.searchsorted(parcel_keys, s2["parcel_key"][clear])
-        return cls(views, view_parcel, is_new[0][clear], passes, place, is_new[1], counts, newest)
+        said = np.zeros((len(parcel_keys), len(MARKERS)), SAID)
+        return cls(views, view_parcel, is_new[0][clear], passes, place, is_new[1], counts, newest, said)
 
     @classmethod
     def carried(cls, parcel_keys: Ints, stored: States | None) -> tuple["SeasonSeries", Bools]:
@@ -113,6 +131,7 @@ class SeasonSeries:
             np.zeros(len(passes), bool),
             heads["n_observations"].astype(np.int64),
             np.where(has, heads["newest"].astype("M8[us]"), NEVER),
+            heads["said"].copy(),
         ), has
 
     def joined(self, later: "SeasonSeries") -> "SeasonSeries":
@@ -124,7 +143,17 @@ class SeasonSeries:
             (self.passes, self.pass_parcel, self.is_new_pass), (later.passes, later.pass_parcel, later.is_new_pass)
         )
         n_observations, newest = self.n_observations + later.n_observations, np.maximum(self.newest, later.newest)
-        return SeasonSeries(views, view_parcel, is_new_view, passes, pass_parcel, is_new_pass, n_observations, newest)
+        return replace(
+            self,
+            views=views,
+            view_parcel=view_parcel,
+            is_new_view=is_new_view,
+            passes=passes,
+            pass_parcel=pass_parcel,
+            is_new_pass=is_new_pass,
+            n_observations=n_observations,
+            newest=newest,
+        )
 
     def count(self, modalities: Iterable[str]) -> Ints:
         """Return (P,) observations of some modalities."""
@@ -142,7 +171,32 @@ class SeasonSeries:
             self.is_new_pass[one_pass],
             np.where(keep[:, None], self.n_observations, 0),
             np.where(keep, self.newest, NEVER),
+            np.where(keep[:, None], self.said, np.zeros(1, SAID)),
         )
+
+    def until(self, parcels: Ints, time: NDArray[np.float64]) -> "SeasonSeries":
+        """Return the clear views and passes of some parcels (Q,), ascending, up to a time of each (Q,), in days; of parcels 0, 1 ..."""
+        (view, view_parcel), (one_pass, pass_parcel) = (
+            _up_to(rows["day"], parcel, parcels, time)
+            for rows, parcel in ((self.views, self.view_parcel), (self.passes, self.pass_parcel))
+        )
+        return SeasonSeries(
+            self.views[view],
+            view_parcel,
+            self.is_new_view[view],
+            self.passes[one_pass],
+            pass_parcel,
+            self.is_new_pass[one_pass],
+            self.n_observations[parcels],
+            self.newest[parcels],
+            self.said[parcels],
+        )
+
+    def with_splits(self, places: Ints, splits: NDArray[np.void]) -> "SeasonSeries":
+        """Return the series with the splits of some views."""
+        views = self.views.copy()
+        views["split"][places] = splits
+        return replace(self, views=views)
 
     def stored(self, parcels: Ints) -> pa.BinaryArray:
         """Return the compact rows of some parcels."""
@@ -152,7 +206,7 @@ class SeasonSeries:
         heads["views"], heads["passes"] = (
             np.bincount(one, minlength=n) for one in (self.view_parcel, self.pass_parcel)
         )
-        heads["n_observations"] = self.n_observations
+        heads["n_observations"], heads["said"] = self.n_observations, self.said
         parts = [
             (values.tobytes(), (np.r_[0, np.cumsum(heads[name], dtype=np.int64)] * values.itemsize).tolist())
             for name, values in (("views", self.views), ("passes", self.passes))
@@ -189,6 +243,18 @@ def curve_series(
     """Return stored rows, sorted by parcel and time, as the curve's model takes them."""
     series = SeasonSeries.of(s2, s1, None, parcel_keys, starts_on)
     return series.sar(), series.clear()
+
+
+def _up_to(
+    days: NDArray[np.floating[Any]], parcel: Ints, parcels: Ints, time: NDArray[np.float64]
+) -> tuple[Ints, Ints]:
+    """Return the places of rows of some parcels (Q,) up to a time of each, and the place among the Q of each such row."""
+    begin, end = (np.searchsorted(parcel, parcels, side=side) for side in ("left", "right"))
+    n = end - begin
+    own = np.repeat(np.arange(len(parcels)), n)
+    place = np.arange(len(own)) + np.repeat(begin - (np.cumsum(n) - n), n)
+    kept = days[place] <= time[own]
+    return place[kept], own[kept]
 
 
 def _by_parcel(*parts: tuple[NDArray[Any], Ints, Bools]) -> tuple[NDArray[Any], Ints, Bools]:

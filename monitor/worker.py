@@ -1,7 +1,7 @@
 """A worker: claims pending work batch by batch and takes each batch through the stages, in one transaction.
 
     poll     batches until nothing that can be claimed is left
-    batch    claim -> load -> classify -> reconstruct NDVI -> phenology -> record -> markers -> alerts -> done
+    batch    claim -> load -> classify -> parts -> reconstruct NDVI -> phenology -> field work -> record -> markers -> alerts -> done
 
 A batch's transaction sees one snapshot of the store (repeatable read, db/work.py): the pending rows that it removes are of the
 observations that it has read. If a stage fails, the transaction leaves nothing behind, and monitor/retry.py tries again.
@@ -23,7 +23,7 @@ from monitor.batch import ActiveModels, BatchContext, Counts
 from monitor.crop_progress import KnownStands
 from monitor.season_views import LeaderMemory
 from monitor.settings import MonitorSettings
-from monitor.stages import alerts, classify, markers, phenology, reconstruct_ndvi
+from monitor.stages import alerts, classify, field_work, markers, parts, phenology, reconstruct_ndvi
 
 log = logging.getLogger(__name__)
 
@@ -109,8 +109,10 @@ class Worker:
         """Take a claim through the stages."""
         batch = BatchContext.load(connection, claim, now, self._models)
         classify.classify(batch)
+        parts.split_views(batch)
         reconstruct_ndvi.reconstruct(batch)
         phenology.date_seasons(batch)
+        field_work.mark(batch)
         batch.carry()
         # States before anything is recorded: nobody asks them as known at a time, and they roll back with the batch.
         states.save(connection, batch.new_states)
@@ -120,6 +122,7 @@ class Worker:
         classify.save(batch)
         reconstruct_ndvi.save(batch)
         phenology.save(batch)
+        field_work.save(batch)
         markers.evaluate(batch, self._stands)
         alerts.move(batch)
         work.done(connection, claim)

@@ -14,7 +14,6 @@ from typing import Annotated, Any, Final
 import numpy as np
 import typer
 
-from models.classifier.crop_model import CropModel
 from monitor.alerts.settings import RuleSettings
 from terminal.errors import UserError
 from terminal.output import console, error_console, progress, table
@@ -222,20 +221,26 @@ def _reference(
     training = asked.training(seed, 0.0)
     if past is None:
         return data.classes, cross_fitted(data, training)
+    _check_alike(data, past)
     model = train_fold(past, MODEL, training, 0)  # no parcel is in fold 0: all are learnt from
-    _check_alike(model, data, past)
     return past.classes, course(model, data, np.flatnonzero(data.is_labelled))
 
 
-def _check_alike(model: CropModel, data: LabelledParcels, past: LabelledParcels) -> None:
-    """Raise EvaluationError unless the data have all that a model of the past season reads."""
+def _check_alike(data: LabelledParcels, past: LabelledParcels) -> None:
+    """Raise EvaluationError unless the data have all that a model of the past season reads, and two crops that it tells apart."""
     known = {one.name: one.channels for one in data.modalities}
-    for one in model.config.modalities:
+    for one in past.modalities:
         if known.get(one.name) != one.channels:
             raise EvaluationError(
                 f"--train-on {past.name} has {one.name} with {', '.join(one.channels)}, {data.name} has "
                 f"{', '.join(known.get(one.name, ('none',)))}; folders observed alike are needed"
             )
+    here, before = ({one.classes[nr] for nr in one.labels[one.is_labelled]} for one in (data, past))
+    if len(here & before) < 2:
+        raise EvaluationError(
+            f"--train-on {past.name} has parcels of {', '.join(sorted(before))}, {data.name} of "
+            f"{', '.join(sorted(here))}; two crops in common are needed"
+        )
 
 
 def _summarised(on: Sequence[date], of_seeds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from migrations.script import run
 
 revision = "0025"
-down_revision = "0024"
+down_revision = "0027"
 
 
 def upgrade() -> None:

@@ -10,6 +10,8 @@ LACKS_OBSERVATIONS: Final = "observations"
 """In a finding's evidence as `lacks`: NOT_VALID because of the parcel's own observations, not of its neighbours'."""
 SUPPRESSED: Final = "suppressed"
 """In a departure's evidence: the window of the policy that its date lies in, so that it gives no alert."""
+HELD: Final = "held_at_yellow"
+"""In the evidence of a departure that its rule calls red: why the policy does not let it be red yet (`monitor.policies.red`)."""
 NOT_ASKED: Final = {"asked": False}
 """In the evidence of NOT_EXECUTED: the policy in force does not ask this of the parcel, or not yet."""
 
@@ -22,6 +24,8 @@ def why(rule: str, evidence: Mapping[str, Any]) -> str:
     said = _said(rule, evidence)
     if since := recovering_since(evidence):
         said = f"recovering since {since}, over with one more clear view as declared, of another acquisition; {said}"
+    if held := why_held(evidence):
+        said = f"{held}; {said}"
     return f"as of {day}: {said}" if day and said else said or "nothing departs"
 
 
@@ -29,6 +33,19 @@ def recovering_since(evidence: Mapping[str, Any]) -> str | None:
     """Return since when a departure recovers, None where it does not."""
     recovering = evidence.get(RECOVERING)
     return None if recovering is None else str(recovering["since"])
+
+
+def why_held(evidence: Mapping[str, Any]) -> str | None:
+    """Return why the policy holds a departure at yellow that its rule calls red, None where it does not."""
+    held = evidence.get(HELD)
+    if held is None:
+        return None
+    because = []
+    if "above" in held:
+        because.append(f"red from a confidence of {held['above']} on, this has {held['confidence']}")
+    if "not_before" in held:
+        because.append(f"nothing is red before {held['not_before']}")
+    return f"held at yellow by {held['policy']} version {held['policy_version']}: {'; '.join(because)}"
 
 
 def as_of(evidence: Mapping[str, Any]) -> date | None:
@@ -92,6 +109,19 @@ def _flooding(evidence: Mapping[str, Any]) -> str:
     return f"water in clear views: {_views(evidence)}; and the radar fell to that of water: {passes}"
 
 
+def _parts(evidence: Mapping[str, Any]) -> str:
+    if "share" not in evidence:
+        return ""
+    share, n = percent(evidence["share"]), evidence["n_views"]
+    views = "; ".join(
+        f"{day} NDVI {low:.2f} on {percent(lower)}, {high:.2f} on the rest"
+        for day, lower, low, high in evidence["views"]
+    )
+    if evidence["kind"] == "no_vegetation":
+        return f"{share} of the pixels bore no vegetation on {n} views since {evidence['since']}; {views}"
+    return f"{share} of the pixels differ from the rest on {n} views since {evidence['since']}; {views}"
+
+
 def _bare(evidence: Mapping[str, Any]) -> str:
     return (
         f"bare soil (NDVI below {evidence['threshold_ndvi']}) between {evidence['from']} and {evidence['until']} departs; "
@@ -126,6 +156,7 @@ SENTENCES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "no_emergence": _no_emergence,
     "early_loss": _early_loss,
     "flooding": _flooding,
+    "parts": _parts,
 }
 """Each rule's evidence in words; "" where nothing departs."""
 OBLIGATIONS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {

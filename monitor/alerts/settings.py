@@ -1,6 +1,12 @@
 """Settings of the rules: what an agency may turn."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+
+from pydantic import TypeAdapter, ValidationError
+
+from monitor.errors import PolicyError
 
 
 @dataclass(frozen=True)
@@ -36,3 +42,23 @@ class RuleSettings:
     """The neighbours must still stand so long after the loss: else it is the first field of the harvest."""
     harvest_margin_days: int = 10
     """A loss so long before the last season's harvest, or later, is harvest: years differ by about ten days."""
+
+
+def with_thresholds(settings: RuleSettings, given: Sequence[str]) -> RuleSettings:
+    """Return settings with some replaced, each given as NAME=VALUE.
+
+    Raises:
+        PolicyError: a name that there is not, with the nearest ones, or a value of another kind.
+    """
+    values = asdict(settings)
+    for one in given:
+        name, _, value = (part.strip() for part in one.partition("="))
+        if name not in values:
+            near = get_close_matches(name, values, n=3, cutoff=0.5) or sorted(values)
+            raise PolicyError(f"{name!r} is no threshold of the rules; the nearest: {', '.join(near)}")
+        values[name] = value
+        try:
+            TypeAdapter(RuleSettings).validate_python(values)
+        except ValidationError as error:
+            raise PolicyError(f"{name}={value}: {error.errors()[0]['msg']}") from error
+    return TypeAdapter(RuleSettings).validate_python(values)

@@ -31,6 +31,7 @@ RULE_TITLES: Final[Mapping[str, str]] = {
     "no_emergence": "no crop came up",
     "early_loss": "the crop was lost early",
     "flooding": "water stood on the parcel",
+    "parts": "two parts that differ",
     "covered": "no plants where they were to be",
     "not_ploughed": "grassland that was ploughed",
     "cover_days": "too few days of plant cover",
@@ -42,6 +43,7 @@ RULE_WORDS: Final[Mapping[str, str]] = {
     "no_emergence": "The declared crop has come up on the parcels around; on this one the satellites still see bare ground.",
     "early_loss": "The plants on this parcel disappeared while the same crop still stood on the parcels around.",
     "flooding": "Satellites saw water on this parcel.",
+    "parts": "A part of this parcel differs from the rest through weeks: it bears another crop, or no plants at all.",
     "covered": "Plants were to cover this parcel; satellites saw bare soil.",
     "not_ploughed": "This grassland was not to be ploughed; satellites saw bare soil.",
     "cover_days": "Plants were to cover this parcel for a number of days; satellites saw them on too few.",
@@ -151,8 +153,14 @@ def in_plain_words(row: KnownAlertRow) -> str:
         return f"{meaning} The alert was closed on {time(row.closed_at)[:10]}; the log below says why."
     if row.colour == "red":
         return f"{meaning} A later acquisition says the same."
+    if held := evidence.why_held(row.evidence):
+        return f"{meaning} A later acquisition says the same; it is {held}."
     if since := evidence.recovering_since(row.evidence):
         return f"{meaning} A clear view of {since} shows it as declared; a second one in a row ends this."
+    if row.rule == "parts":
+        return (
+            f"{meaning} Several acquisitions say so; which part it is, and whether it matters, the pictures may show."
+        )
     return f"{meaning} This was seen once so far; a later acquisition has yet to confirm it."
 
 

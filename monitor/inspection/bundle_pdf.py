@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import matplotlib as mpl
+from matplotlib.ft2font import FT2Font
 
 from monitor.inspection import bundle_words as words
 from monitor.inspection.bundle import Bundle, title
@@ -19,6 +20,8 @@ from monitor.inspection.bundle_words import COMPOSITE_TITLES, COMPOSITE_WORDS, T
 from monitor.inspection.figure import COLOUR
 
 _TEMPLATE: Final = Path(__file__).with_name("bundle.typ")
+# matplotlib's own fonts: the same on every machine, and letters of more scripts than typst's have.
+_FONTS: Final = Path(mpl.get_data_path()) / "fonts" / "ttf"
 
 
 def pdf(bundle: Bundle) -> bytes:
@@ -29,18 +32,31 @@ def pdf(bundle: Bundle) -> bytes:
         folder = Path(name)
         (folder / "bundle.typ").write_bytes(_TEMPLATE.read_bytes())
         (folder / "curve.svg").write_bytes(curve(bundle))
-        (folder / "document.json").write_text(json.dumps(_shown(bundle, folder)), encoding="utf-8")
-        # matplotlib's own fonts: the same on every machine, and letters of more scripts than typst's have.
-        fonts = Path(mpl.get_data_path()) / "fonts" / "ttf"
-        made: bytes = typst.compile(
-            str(folder / "bundle.typ"),
-            root=str(folder),
-            font_paths=[str(fonts)],
-            ignore_system_fonts=True,
-            format="pdf",
-            pdf_standards="ua-1",
-        )
-    return made
+        shown = json.dumps(_shown(bundle, folder), ensure_ascii=False)
+
+        def made(text: str) -> bytes:
+            (folder / "document.json").write_text(text, encoding="utf-8")
+            compiled: bytes = typst.compile(
+                str(folder / "bundle.typ"),
+                root=str(folder),
+                font_paths=[str(_FONTS)],
+                ignore_system_fonts=True,
+                format="pdf",
+                pdf_standards="ua-1",
+            )
+            return compiled
+
+        try:
+            return made(shown)
+        except typst.TypstError:
+            # A letter and the marks on it are set in one font, and PDF/UA-1 refuses those of which none has all (U+1D165 on "a").
+            return made(_displayable(shown))
+
+
+def _displayable(text: str) -> str:
+    """Return text with a replacement for each character that the template's font lacks, regular or bold."""
+    regular, bold = (FT2Font(str(_FONTS / f"DejaVuSans{cut}.ttf")).get_charmap() for cut in ("", "-Bold"))
+    return "".join(char if ord(char) in regular and ord(char) in bold else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def _shown(bundle: Bundle, folder: Path) -> dict[str, Any]:

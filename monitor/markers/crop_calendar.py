@@ -7,6 +7,7 @@ Source: JRC-MARS European crop calendars, widened by a month; codes: HCAT3 (Euro
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -75,15 +76,16 @@ class Calendars:
 
 def calendars(hcat_codes: Sequence[str | None], harvest_year: int) -> Calendars:
     """Return the calendars of declared crops in the year of their harvest."""
-    nr = {code: _place(code or "") for code in set(hcat_codes)}
-    place = np.array([nr[code] for code in hcat_codes], np.int64)
+    codes = {code: nr for nr, code in enumerate(dict.fromkeys(hcat_codes))}
+    own = np.array([codes[code] for code in hcat_codes], np.int64)
+    place = np.array([_place(code or "") for code in codes], np.int64)[own]
     every = (*CROPS, OTHER)
 
     def dates(values: Sequence[int]) -> Days:
         return np.array([_date(harvest_year, one) for one in values], "M8[D]")[place]
 
     return Calendars(
-        np.array([not (code or "").startswith(NOT_ARABLE) for code in hcat_codes], bool),
+        np.array([not (code or "").startswith(NOT_ARABLE) for code in codes], bool)[own],
         dates([one.emerges_from for one in every]),
         dates([one.peaks[0] for one in every]),
         dates([one.peaks[1] for one in every]),
@@ -94,6 +96,7 @@ def calendars(hcat_codes: Sequence[str | None], harvest_year: int) -> Calendars:
     )
 
 
+@cache
 def _place(code: str) -> int:
     for nr, one in enumerate(CROPS):
         if any(_begins(code, with_) for with_ in one.codes):

@@ -92,15 +92,18 @@ class Events:
 
     def of(self, parcel: int) -> list[dict[str, object]]:
         """Return the events of one parcel as evidence shows them."""
+        some = slice(*np.searchsorted(self.parcel, [parcel, parcel + 1]).tolist())
+        days = (one[some].astype("M8[D]").tolist() for one in (self.begin, self.end, self.best))
+        columns = zip(*days, self.confidence[some].tolist(), self.seen_by[some].tolist(), strict=True)
         return [
             {
-                "begin": str(self.begin[i]),
-                "end": str(self.end[i]),
-                "best": str(self.best[i]),
-                "confidence": round(float(self.confidence[i]), 3),
-                "seen_by": sensors(int(self.seen_by[i])),
+                "begin": str(begin),
+                "end": str(end),
+                "best": str(best),
+                "confidence": round(confidence, 3),
+                "seen_by": sensors(seen_by),
             }
-            for i in np.flatnonzero(self.parcel == parcel)
+            for begin, end, best, confidence, seen_by in columns
         ]
 
 

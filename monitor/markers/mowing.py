@@ -33,7 +33,7 @@ from monitor.markers.form import (
 from monitor.markers.optical_cuts import SEASON, STAND_NDVI, Falls, falls
 from monitor.markers.radar_cuts import PAIR_DAYS, RADAR_MOST, RadarCuts, nothing, radar_cuts
 
-VERSION: Final = "1"
+VERSION: Final = "2"
 """Stored with the events; raised when the marker decides otherwise on the same views."""
 CONFIDENCE: Final = 0.5
 """An event is at least as likely as not."""

@@ -1,13 +1,15 @@
 """Cuts as clear views show them: a fall between two views that neither the decline before nor after explains.
 
-    excess = (v_i - v_j) - (t_j - t_i) max(0, d_before, d_after)     d: NDVI a day lost over the 12 or 25 days beside, the lesser;
+    whole  = (v_i - v_j) + g (gap - 5) / 2                           g: NDVI a day that the sward grows behind it, 0.02 at most;
+                                                                     gap: days between v_j and the view before it
+    excess = whole - (t_j - t_i) max(0, d_before, d_after)           d: NDVI a day lost over the 12 or 25 days beside, the lesser;
                                                                      0 where the sward grows back at once
     c      = 1 / (1 + exp(-1.7 (excess - 0.10) / (sqrt(2) s)))       s: noise of the parcel's views
 
-A cut falls from a stand to stubble within days and stays low. Senescence, drought and grazing decline before and after, too; hay ripens
-before its cut, but what only ripens does not grow back. Hidden cloud is gone on the next view; after a harvest or the plough nothing
-green is left. Falls are taken between neighbouring views and over 3, 6 and 10 days, because a field is mown in parts, swaths dry, and
-where views are dense no two neighbours show the whole.
+A cut falls from a stand to stubble within days and stays low; what is seen late has grown back in part, for half of the gap in the mean.
+Senescence, drought and grazing decline before and after, too; hay ripens before its cut, but what only ripens does not grow back. Hidden
+cloud is gone on the next view; after a harvest or the plough nothing green is left. Falls are taken between neighbouring views and over 3,
+6 and 10 days, because a field is mown in parts, swaths dry, and where views are dense no two neighbours show the whole.
 Source: fall, levels and interval of Sen4CAP L4B; residual from an undisturbed course as Schwieder et al. 2022 and Watzig et al. 2023.
 Shapes: (F,) falls of all parcels.
 """
@@ -39,6 +41,10 @@ BESIDE_DAYS: Final = (12, 25)
 """Days over which the decline before and after is taken: less than the 3 weeks between two cuts at their closest, and about as long."""
 GROWS_BACK: Final = 0.005
 """NDVI a day of a sward that grows back: 0.06 in 12 days, twice the noise of a view, and a third of what Sinergise's meadows do."""
+GROWN_BACK_MOST: Final = 0.02
+"""NDVI a day that counts as grown back in a gap: falls of 0.15 to 0.4 are back after about 20 days (Sinergise)."""
+STUBBLE_DAYS: Final = 5
+"""Days after a cut in which nothing grows back yet: a revisit. Without it a hundredth of the events more is false (docs/LOG.md)."""
 LEAST_SPAN: Final = 8
 """Days between two views that a decline needs: over fewer, noise is steeper than senescence."""
 MOST_SPAN: Final = 40
@@ -84,9 +90,12 @@ def falls(views: OrderedViews, sd: Floats | None = None) -> Falls:
     fall, gap = v[first] - v[last], t[last] - t[first]
     before, after = _decline(views, first, -1), _decline(views, last, 1)
     decline = np.where(after <= -GROWS_BACK, 0, np.maximum(0, np.maximum(before, after)))
-    z = (fall - gap * decline - FALL_NDVI) / (np.sqrt(2) * sd[parcel])
+    # The day of the cut is not known within the gap before the low view: half of it in the mean.
+    hidden = np.maximum(0, t[last] - t[last - 1] - STUBBLE_DAYS)
+    whole = fall + np.clip(-after, 0, GROWN_BACK_MOST) * hidden / 2
+    z = (whole - gap * decline - FALL_NDVI) / (np.sqrt(2) * sd[parcel])
     confidence = 1 / (1 + np.exp(-1.7 * np.clip(z, -20, 20)))
-    confidence *= np.minimum(1, INTERVAL_DAYS / gap) * _confirmed(views, first, last)
+    confidence *= np.minimum(1, INTERVAL_DAYS / gap) * _confirmed(views, last, whole)
     day = t[first].astype("M8[D]")
     of_year = (day - day.astype("M8[Y]")).astype(np.int64) + 1
     possible = (of_year >= SEASON[0]) & (of_year <= SEASON[1]) & ~_is_lost(views, last)
@@ -124,13 +133,12 @@ def _decline(views: OrderedViews, at: Ints, side: int) -> Floats:
     return np.where(np.isfinite(found), found, 0.0)
 
 
-def _confirmed(views: OrderedViews, first: Ints, last: Ints) -> Floats:
-    """Return (F,) 1 where the next views are low, too, down to 0 where they are back: hidden cloud."""
-    fall, factor = views.ndvi[first] - views.ndvi[last], np.ones(len(first))
+def _confirmed(views: OrderedViews, last: Ints, whole: Floats) -> Floats:
+    """Return (F,) 1 where the views behind whole falls (F,) are low, too, down to 0 where they are back: hidden cloud."""
     following = np.minimum(last + 1, len(views.day) - 1)
     is_seen = (views.parcel[following] == views.parcel[last]) & (following > last)
     days = np.where(is_seen, views.day[following] - views.day[last], CONFIRM_DAYS + 1)
-    back = (views.ndvi[following] - views.ndvi[last]) / fall
+    back = (views.ndvi[following] - views.ndvi[last]) / whole
     lenient = np.maximum(0, days - 6) * REGROWN_A_DAY
     factor = np.clip((BACK[1] + lenient - back) / (BACK[1] - BACK[0]), 0, 1)
     return np.where(days <= CONFIRM_DAYS, factor, UNCONFIRMED)

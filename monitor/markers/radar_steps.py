@@ -59,6 +59,24 @@ def series(parcel: Ints, day: Ints, orbit: Ints, value: Floats) -> Series:
 
 def steps(of: Series, shape: tuple[int, int], one: Span, others: Sequence[Span], floor: float) -> list[Steps]:
     """Return the steps of P parcels on D days from each of other spans to one; noise is at least `floor`."""
+    total, weight = _weighed(of, shape, one, others)
+    sd = np.maximum(_noise(of, shape[0]), floor)[:, None]
+    z = total / np.sqrt(np.where(weight > 0, weight, 1)) / sd
+    return [Steps(*both) for both in zip(_mean(total, weight), z, strict=True)]
+
+
+def step_sizes(of: Series, shape: tuple[int, int], one: Span, other: Span) -> Floats:
+    """Return the sizes alone (P, D) of the steps from another span to one."""
+    (size,) = _mean(*_weighed(of, shape, one, [other]))
+    return size
+
+
+def _mean(total: Floats, weight: Floats) -> list[Floats]:
+    return list(np.where(weight > 0, total / np.where(weight > 0, weight, 1), np.nan))
+
+
+def _weighed(of: Series, shape: tuple[int, int], one: Span, others: Sequence[Span]) -> tuple[Floats, Floats]:
+    """Return sum_o w_o step_o and sum_o w_o from each of other spans to one, (S, P, D)."""
     n_slots = int(of.slot.max(initial=-1)) + 1
     cell = (of.slot * shape[0] + of.parcel) * shape[1] + of.day
     n, x = (
@@ -70,13 +88,9 @@ def steps(of: Series, shape: tuple[int, int], one: Span, others: Sequence[Span],
     for nr, other in enumerate(others):
         n_other, x_other = _over(n, other), _over(x, other)
         share = 1 / np.maximum(n_one + n_other, 1)
-        total[nr] = ((x_one * n_other - x_other * n_one) * share).sum(axis=0)  # w_o step_o
+        total[nr] = ((x_one * n_other - x_other * n_one) * share).sum(axis=0)
         weight[nr] = (n_one * n_other * share).sum(axis=0)
-    sd = np.maximum(_noise(of, shape[0]), floor)[:, None]
-    total /= 1e4
-    size = np.where(weight > 0, total / np.where(weight > 0, weight, 1), np.nan)
-    z = total / np.sqrt(np.where(weight > 0, weight, 1)) / sd
-    return [Steps(*both) for both in zip(size, z, strict=True)]
+    return total / 1e4, weight
 
 
 def _sums(of: Floats | Ints) -> Floats:

@@ -16,7 +16,7 @@ import numpy as np
 
 from monitor.alerts.neighbours import VEGETATION_NDVI, Bools, Days, Ints
 from monitor.alerts.rules import LOSS_NDVI, ClearViews
-from monitor.markers.clear_views import noise, ordered, thinned, without_leaks
+from monitor.markers.clear_views import ordered, thinned, without_leaks
 from monitor.markers.crop_calendar import Calendars
 from monitor.markers.form import Floats
 
@@ -42,8 +42,6 @@ class Course:
     """(P, K) NaN where there is none."""
     n: Ints
     """(P,)"""
-    noise: Floats
-    """(P,) sd of a view."""
 
     @classmethod
     def of(cls, views: ClearViews) -> "Course":
@@ -54,7 +52,7 @@ class Course:
         column = np.arange(len(seen.parcel)) - (np.cumsum(n) - n)[seen.parcel]
         day, ndvi = np.full(shape, _FAR), np.full(shape, np.nan)
         day[seen.parcel, column], ndvi[seen.parcel, column] = seen.day, seen.ndvi
-        return cls(day, ndvi, n, noise(seen))
+        return cls(day, ndvi, n)
 
     @cached_property
     def newest(self) -> Ints:
@@ -71,8 +69,9 @@ class Course:
 
     def shown(self, parcel: int, first: int, last: int) -> list[list[object]]:
         """Return a parcel's views from one column to another as evidence shows them: at most six, from the last back."""
-        columns = range(max(first, last - 5, 0), min(last + 1, int(self.n[parcel])))
-        return [[str(_date(self.day[parcel, k])), round(float(self.ndvi[parcel, k]), 3)] for k in columns]
+        some = parcel, slice(max(first, last - 5, 0), min(last + 1, int(self.n[parcel])))
+        days, ndvi = self.day[some].astype("M8[D]").tolist(), self.ndvi[some].tolist()
+        return [[str(day), round(one, 3)] for day, one in zip(days, ndvi, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -99,15 +98,14 @@ def stands(course: Course, of: Calendars) -> Stands:
     """Return the stands of P parcels' declared crops."""
     column = np.arange(course.day.shape[1])
     first, last = (np.asarray(days, "M8[D]").astype(np.int64)[:, None] for days in (of.peaks_from, of.peaks_until))
-    seen = np.where((course.day >= first) & (course.day <= last), course.ndvi, np.nan)
-    peak = np.nan_to_num(seen, nan=-1).argmax(axis=1)
-    peak = np.where(course.ndvi_at(peak) >= GREEN_NDVI, peak, NONE)
-    peak[~(np.nan_to_num(seen, nan=-1).max(axis=1, initial=-1) >= GREEN_NDVI)] = NONE
+    is_in_time = (course.day >= first) & (course.day <= last) & (course.ndvi >= GREEN_NDVI)
+    peak = np.where(is_in_time, course.ndvi, -1).argmax(axis=1)
+    peak[~is_in_time.any(axis=1)] = NONE
     # While the season runs the newest view stands for the peak.
     top = np.where((peak == NONE) & (course.newest <= last[:, 0]), course.n - 1, peak)
     since = course.day >= np.asarray(of.emerges_from, "M8[D]").astype(np.int64)[:, None]
     before = since & (column <= top[:, None])
-    base = np.nan_to_num(np.where(before, course.ndvi, np.inf), nan=np.inf).min(axis=1, initial=np.inf)
+    base = np.fmin.reduce(np.where(before, course.ndvi, np.inf), axis=1)
     is_bare = before & (course.ndvi < (base + RISE_NDVI)[:, None])
     bare = np.where(is_bare.any(axis=1), len(column) - 1 - is_bare[:, ::-1].argmax(axis=1), NONE)
     bare = np.where(base < LOSS_NDVI, bare, NONE)
@@ -144,7 +142,3 @@ def crossing(course: Course, before: Ints, level: Floats) -> Floats:
 def dates(days: Ints) -> Days:
     """Return days since 1970 as dates."""
     return np.asarray(np.asarray(days).astype(np.int64).astype("M8[D]"))
-
-
-def _date(day: int) -> np.datetime64:
-    return np.datetime64(int(day), "D")

@@ -22,7 +22,7 @@ from monitor.alerts.neighbours import VEGETATION_NDVI, Bools, Ints
 from monitor.alerts.rules import LOSS_NDVI
 from monitor.markers.crop_calendar import Calendars
 from monitor.markers.form import BACKSCATTER, NOT_EXECUTED, NOT_VALID, OK, OPTICAL, Events, Floats, Marked, RadarViews
-from monitor.markers.radar_steps import series, steps
+from monitor.markers.radar_steps import series, step_sizes
 from monitor.markers.stand import NONE, Course, Stands, dates
 
 VERSION: Final = "1"
@@ -42,7 +42,6 @@ MOST: Final = 4
 """Events of a season and parcel by radar."""
 TOGETHER_DAYS: Final = 24
 """Days between the loss of cover and the radar's step that are one event: a cover wilts, and views and passes leave gaps."""
-NOISE_DB: Final = 0.15
 
 
 def tillage(course: Course, of: Calendars, stands: Stands, left_on: Ints, radar: RadarViews) -> Marked:
@@ -61,7 +60,7 @@ def tillage(course: Course, of: Calendars, stands: Stands, left_on: Ints, radar:
     )
     may = of.is_arable & ((until > 0) | (left_on < _FAR))
     since = np.int64(of.winter_from.astype(np.int64))
-    radar_events = _by_radar(course, radar.only(may[radar.parcel]), (since, until, left_on))
+    radar_events = _by_radar(course, may, radar, (since, until, left_on))
     optical_events = _by_views(course, of.is_arable, (since, until, left_on))
     events = _fused(radar_events, optical_events)
     watched = np.bincount(radar.parcel, minlength=n_parcels) > 0
@@ -99,51 +98,63 @@ def _is_free(day: Ints, parcel: Ints, free: _Free, margin: int = 0) -> Bools:
     return np.asarray((day >= since - margin) & (day < until[parcel] + margin) | (day >= left_on[parcel] - margin))
 
 
-def _by_radar(course: Course, radar: RadarViews, free: _Free) -> Events:
-    """Return the steps over bare soil."""
+def _by_radar(course: Course, may: Bools, radar: RadarViews, free: _Free) -> Events:
+    """Return the steps over bare soil of parcels where no crop stood at some time."""
     day = radar.days.astype("M8[D]").astype(np.int64)
-    near = _is_free(day, radar.parcel, free, SIDE * BIN)
-    radar, day = radar.only(near), day[near]
-    if not len(day):
+    near = np.flatnonzero(may[radar.parcel] & _is_free(day, radar.parcel, free, SIDE * BIN))
+    if not len(near):
         return _nothing()
-    first = int(day.min()) // BIN * BIN  # the same bins whatever else is in the batch
-    shape = len(course.n), (int(day.max()) - first) // BIN + 1
-    value = radar.vh_db - VV_SHARE * radar.vv_db
-    of = series(radar.parcel, (day - first) // BIN, radar.orbit, value)
-    (step,) = steps(of, shape, (0, SIDE), [(-SIDE, 0)], NOISE_DB)
-    size = np.where(_is_bare(course, first, shape, free), np.nan_to_num(step.size), 0.0)
-    found = list[tuple[Ints, Ints, Floats]]()
-    rows, column = np.arange(shape[0]), np.arange(shape[1])
+    parcel, bins = radar.parcel[near], day[near] // BIN  # the same bins whatever else is in the batch
+    first, last = int(bins.min()), int(bins.max())
+    some = np.flatnonzero(np.bincount(parcel, minlength=len(course.n)))
+    is_bare = _is_bare(course, some, (first, last + 1), free)
+    is_any = is_bare.any(axis=1)
+    some, is_bare = some[is_any], is_bare[is_any]
+    place = np.full(len(course.n), -1)
+    place[some] = np.arange(len(some))
+    kept = place[parcel] >= 0
+    near = near[kept]
+    value = radar.vh_db[near] - VV_SHARE * radar.vv_db[near]
+    of = series(place[parcel[kept]], bins[kept] - first, radar.orbit[near], value)
+    size = step_sizes(of, is_bare.shape, (0, SIDE), (-SIDE, 0))
+    size[~(is_bare & (size > 0))] = 0  # NaN, too
+    rows, at, best = _highest(size)
+    begin = (first + at) * BIN
+    confidence = RADAR_ALONE * np.where(best >= STEP_DB, 1, 0.5)
+    seen_by = np.full(len(rows), BACKSCATTER)
+    return Events(some[rows], dates(begin - BIN), dates(begin + BIN), dates(begin), confidence, seen_by)
+
+
+def _highest(size: Floats) -> tuple[Ints, Ints, Floats]:
+    """Return parcel, bin and size of the highest steps of sizes (P, D), each apart from those before."""
+    found = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
+    rows, column = np.flatnonzero(size.max(axis=1, initial=0) >= _HALF_DB), np.arange(size.shape[1])
     for _ in range(MOST):
+        if not len(rows):
+            break
         at = size[rows].argmax(axis=1)
         best = size[rows, at]
         rows, at, best = (one[best >= _HALF_DB] for one in (rows, at, best))
-        if not len(rows):
-            break
-        found.append((rows, first + at * BIN, RADAR_ALONE * np.where(best >= STEP_DB, 1, 0.5)))
+        found.append((rows, at, best))
         size[rows] = np.where(np.abs(column - at[:, None]) < APART_BINS, 0, size[rows])
-    whole = np.zeros(0, np.int64)
-    parcel, begin = (np.concatenate([whole, *(one[nr] for one in found)]) for nr in (0, 1))
-    confidence = np.concatenate([np.zeros(0), *(one[2] for one in found)])
-    return Events(
-        parcel, dates(begin - BIN), dates(begin + BIN), dates(begin), confidence, np.full(len(parcel), BACKSCATTER)
-    )
+    parcel, at, best = (np.concatenate(one) for one in zip(*found, strict=True))
+    return parcel, at, best
 
 
 _HALF_DB: Final = 0.35
 
 
-def _is_bare(course: Course, first: int, shape: tuple[int, int], free: _Free) -> Bools:
-    """Return (P, D) where the soil lies bare from `SIDE` bins before to as many behind, and no crop stands."""
-    parcel, column = np.nonzero(np.isfinite(course.ndvi))
-    bins = (course.day[parcel, column] - first) // BIN
-    inside = (bins >= 0) & (bins < shape[1])
-    parcel, column, bins = parcel[inside], column[inside], bins[inside]
-    is_green = course.ndvi[parcel, column] >= VEGETATION_NDVI
+def _is_bare(course: Course, some: Ints, bins: tuple[int, int], free: _Free) -> Bools:
+    """Return of some parcels in which bins the soil lies bare from `SIDE` bins before to as many behind, and no crop stands."""
+    shape, ndvi, day = (len(some), bins[1] - bins[0]), course.ndvi[some], course.day[some]
+    parcel, column = np.nonzero(np.isfinite(ndvi))
+    at = day[parcel, column] // BIN - bins[0]
+    inside = (at >= 0) & (at < shape[1])
+    parcel, column, at = parcel[inside], column[inside], at[inside]
+    is_green = ndvi[parcel, column] >= VEGETATION_NDVI
     green, seen = np.zeros((2, *shape), bool)
-    green[parcel[is_green], bins[is_green]], seen[parcel, bins] = True, True
-    day = first + np.arange(shape[1]) * BIN
-    is_free = _is_free(day, np.arange(shape[0])[:, None], free)
+    green[parcel[is_green], at[is_green]], seen[parcel, at] = True, True
+    is_free = _is_free(np.arange(*bins) * BIN, some[:, None], free)
     return np.asarray(is_free & ~_widened(green) & _widened(seen))
 
 

@@ -1,11 +1,13 @@
 """`parcelwatch policy`: check a policy, read it in words, try it on a stored season, put it in force."""
 
 import json
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -15,16 +17,20 @@ from db.connect import Connection, engine
 from db.seasons import Season, season_by_name
 from db.status import season_groups
 from devstack.addresses import resolve_dsn
+from monitor.alerts.settings import with_thresholds
 from monitor.errors import NotFound, PolicyError
 from monitor.inspection import arguments
+from monitor.policies.calibrate import calibrate
 from monitor.policies.cover import LEVEL
-from monitor.policies.policy import Obligation, Policy, Selection, read_policy
-from monitor.policies.trial import LIGHTS, in_force, try_policy
-from terminal.output import console, plain
+from monitor.policies.policy import Obligation, Policy, Red, Selection, read_policy
+from monitor.policies.trial import LIGHTS, DayOfTrial, Trial, in_force
+from monitor.settings import MonitorSettings
+from terminal.output import console, plain, printable
 from terminal.times import shown
 
 app = typer.Typer(no_args_is_help=True, help="What an agency asks of which parcels: check, explain, try, put in force.")
 
+app.command()(calibrate)
 PolicyFile = Annotated[Path, typer.Argument(metavar="FILE", help="a policy in TOML (docs/policies.md)")]
 SeasonName = Annotated[str, typer.Option("--season", help="a stored season", callback=arguments.storable)]
 
@@ -44,6 +50,8 @@ def check(file: PolicyFile) -> None:
     console.print(
         f"{plain(policy.name)} version {policy.version} is valid; obligations: {n}, groups paid alike: {alike}"
     )
+    if policy.red:
+        console.print(f"rules whose red is bounded: {len(policy.red)}")
     if windows:
         console.print(f"windows without alerts: {windows}")
     console.print(f"SHA-256 {policy.hash}")
@@ -73,8 +81,26 @@ def explain(file: PolicyFile) -> None:
         typer.echo(f"  of         {_of(window.parcels)}")
         typer.echo(f"  why        {window.reason}")
         typer.echo("  recorded   the finding stays, with this reason: `parcelwatch alerts suppressed`")
+    for red in policy.red:
+        typer.echo(f"\n{red.rule}: when a departure may be red, else it is yellow")
+        for name, text in _when_red(red):
+            typer.echo(f"  {name:10} {text}")
     for group in policy.paid_alike:
         typer.echo(f"\n{group.name} are paid alike: no alert between {', '.join(group.classes)}")
+
+
+def _when_red(red: Red) -> Iterator[tuple[str, str]]:
+    """Yield in words when departures of a rule may be red, and what that rests on."""
+    if red.above is not None and red.risk is not None and red.confidence is not None:
+        yield "confidence", f"of {red.above:g} at least, as the finding states it"
+        yield (
+            "promise",
+            f"at most {1000 * red.risk:g} of 1,000 parcels are falsely red, with {red.confidence:.0%} confidence",
+        )
+        yield "rests on", f"{red.n:,} verdicts: {printable(red.source)}, chosen on {red.chosen_on}"
+        yield "SHA-256", f"{red.source_sha256} (of the verdicts)"
+    if red.not_before is not None:
+        yield "day", f"none as of an earlier day of the season than {red.not_before} (month-day)"
 
 
 def _of(parcels: Selection) -> str:
@@ -134,7 +160,9 @@ def try_(
     file: PolicyFile,
     season: SeasonName,
     collection: arguments.CollectionOption = None,
-    every: Annotated[int, typer.Option(min=1, max=366, help="days between the dates that are tried")] = 10,
+    every: Annotated[
+        int, typer.Option(min=1, max=366, help="days between the dates that are tried: more take less time")
+    ] = 1,
     clock: Annotated[
         Clock,
         typer.Option(
@@ -144,10 +172,16 @@ def try_(
     alerts: Annotated[
         Path | None, typer.Option(metavar="FILE", help="write parcels that turn yellow or red as CSV")
     ] = None,
+    changed: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="a threshold of the rules other than that in force; repeatable"
+        ),
+    ] = None,
     as_json: arguments.AsJson = False,
 ) -> None:
-    """Say what a policy would have said of a stored season day by day, beside what was said; nothing is stored."""
-    policy = read_policy(file)
+    """Say what a policy and the rules would have said of a stored season day by day, beside what was said; nothing is stored."""
+    policy, rules = read_policy(file), with_thresholds(MonitorSettings().rules, changed or [])
     with engine(resolve_dsn()).connect() as connection:
         stored, of = _season(connection, season, collection)
         last = min(stored.ends_on, datetime.now(UTC).date())
@@ -159,35 +193,16 @@ def try_(
         if not days:
             raise NotFound(f"season {season} begins on {stored.starts_on}: nothing is known of it yet")
         days = days if days[-1] == last else [*days, last]
-        tried = list(try_policy(connection, policy, stored, of, days, f"{clock.value}_at"))  # type: ignore[arg-type]
-        said = list(in_force(connection, stored, of, days))
+        trial = Trial(policy, rules, stored, of, days, f"{clock.value}_at")  # type: ignore[arg-type]
+        tried, said = list(trial.run(connection)), list(in_force(connection, stored, of, days))
     if alerts is not None:
         _write(alerts, tried)
     if as_json:
-        for one in tried:
-            typer.echo(
-                json.dumps(
-                    {
-                        "policy": "tried",
-                        "day": str(one.day),
-                        "rule": one.rule,
-                        "lights": one.lights,
-                        "turned": [turned.__dict__ for turned in one.turned],
-                    },
-                    default=str,
-                )
-            )
-        for day, rule, lights in said:
-            typer.echo(json.dumps({"policy": "in force", "day": str(day), "rule": rule, "lights": lights}))
+        for whose, rows in (("tried", tried), ("in force", said)):
+            for one in rows:
+                typer.echo(json.dumps({"policy": whose, **asdict(one)}, default=str))
         return
-    title = f"{policy.name} version {policy.version}, tried"
-    _print(
-        title,
-        [(one.day, one.rule, one.lights) for one in tried],
-        {(one.day, one.rule): len(one.turned) for one in tried},
-    )
-    if said:
-        _print("in force", said, {})
+    _print(f"{policy.name} version {policy.version}", tried, said)
 
 
 def _season(connection: Connection, name: str, collection: str | None) -> tuple[Season, str]:
@@ -208,20 +223,28 @@ def _season(connection: Connection, name: str, collection: str | None) -> tuple[
     return season, found[0]
 
 
-def _print(title: str, rows: list[tuple[date, str, dict[str, int]]], turned: dict[tuple[date, str], int]) -> None:
-    """Print parcels by light, of each rule the days on which anything changed."""
-    table = Table("rule", "as known on", *LIGHTS, *(["newly yellow or red"] if turned else []), title=plain(title))
-    before: dict[str, Any] = {}
-    for day, rule, lights in sorted(rows, key=lambda row: (row[1], row[0])):
-        if before.get(rule) == lights and not turned.get((day, rule)):
-            continue
-        before[rule] = lights
-        more = [str(turned[day, rule])] if turned else []
-        table.add_row(plain(rule), str(day), *(f"{lights[light]:,}" for light in LIGHTS), *more)
+def _print(title: str, tried: Sequence[DayOfTrial], said: Sequence[DayOfTrial]) -> None:
+    """Print lights and alerts of each rule, tried and in force, at the end of each month and where an alert came."""
+    columns = [*LIGHTS, "new alerts"]
+    table = Table(
+        "rule", "as known on", *columns, title=f"{plain(title)} tried; in brackets what is in force said, if otherwise"
+    )
+    both = [{(one.rule, one.day): _cells(one) for one in rows} for rows in (tried, said)]
+    days = sorted({day for _, day in both[0]})
+    monthly = {f"{day:%Y-%m}": day for day in days}.values()
+    for rule, day in sorted({*both[0], *both[1]}):
+        cells = [one.get((rule, day), [0] * len(columns)) for one in both]
+        if day in monthly or cells[0][-1] or cells[1][-1]:
+            shown = (f"{a:,}" if a == b else f"{a:,} ({b:,})" for a, b in zip(*cells, strict=True))
+            table.add_row(plain(rule), str(day), *shown)
     console.print(table)
 
 
-def _write(file: Path, tried: list[Any]) -> None:
+def _cells(one: DayOfTrial) -> list[int]:
+    return [*one.lights.values(), len(one.turned)]
+
+
+def _write(file: Path, tried: Sequence[DayOfTrial]) -> None:
     import csv
 
     try:

@@ -14,6 +14,7 @@ from monitor.alerts.neighbours import Bools, Days, Ints
 from monitor.alerts.rules import ClearViews
 from monitor.markers.form import Marked, RadarViews
 from monitor.markers.mowing import mowing
+from monitor.markers.parts import PixelViews
 from monitor.policies.policy import Obligation, Selection
 from monitor.season_series import NEVER, SeasonSeries
 
@@ -36,8 +37,11 @@ class Asked:
     def applies(self, to: Selection) -> Bools:
         """Return (P,) which parcels are selected."""
         crops = list(zip(self.declared.crop_code, self.declared.hcat_code, strict=True))
-        is_of = np.array([_is_among(crop, to.crops) or not to.crops for crop in crops], bool)
-        is_of &= ~np.array([_is_among(crop, to.except_crops) for crop in crops], bool)
+        is_selected = {
+            crop: (_is_among(crop, to.crops) or not to.crops) and not _is_among(crop, to.except_crops)
+            for crop in set(crops)
+        }
+        is_of = np.array([is_selected[crop] for crop in crops], bool)
         region = np.array(self.declared.region, object)
         if to.regions:
             is_of &= np.isin(region, list(to.regions))
@@ -105,6 +109,11 @@ def radar_views(series: SeasonSeries, starts_on: date, of: Bools | None = None) 
     return RadarViews.of_backscatter(
         series.pass_parcel[some], _days(passes, starts_on), passes["orbit"], passes["vv_db"], passes["vh_db"]
     )
+
+
+def pixel_views(series: SeasonSeries, starts_on: date) -> PixelViews:
+    """Return the season's clear views with the splits of their pixel sets."""
+    return PixelViews(series.view_parcel, _days(series.views, starts_on), series.views["split"], len(series.newest))
 
 
 def _days(rows: NDArray[np.void], starts_on: date) -> Days:

@@ -26,7 +26,6 @@ from monitor.policies.policy import Kind, Obligation, Policy
 
 def decide(policy: Policy, asked: Asked, known: Known) -> Iterator[Decisions]:
     """Yield of each obligation of a policy whether P parcels meet it; the evidence names the policy."""
-    under = {"policy": policy.name, "policy_version": policy.version, "policy_sha256": policy.hash}
     selected = [asked.applies(obligation.parcels) for obligation in policy.obligation]
     of_grass = [of for of, one in zip(selected, policy.obligation, strict=True) if one.kind in ("mown", "not_mown")]
     known = replace(known, is_grass=np.any(of_grass, axis=0)) if of_grass else known
@@ -35,7 +34,7 @@ def decide(policy: Policy, asked: Asked, known: Known) -> Iterator[Decisions]:
         not_asked = _not_asked(~applies, "the obligation does not ask this of the parcel")
         begins = np.datetime64(obligation.begin)
         too_early = _not_asked(~(known.today >= begins), f"asked from {begins} on")
-        cases = [not_asked, too_early, *(_named(case, under) for case in decided.cases)]
+        cases = [not_asked, too_early, *(_named(case, policy.cited) for case in decided.cases)]
         yield Decisions(obligation.name, cases, decided.departed_on)
 
 

@@ -5,6 +5,7 @@
     [obligation.parcels]     of which parcels: crops, regions, area, a list of parcels
     [[paid_alike]]           crops between which payment does not differ: no alert where one is taken for another
     [[suppress]]             windows in which a departure gives no alert: a derogation, a storm, holidays
+    [[red]]                  when departures of a rule may be red: a confidence with a bound on false reds, a day
 
 Its hash is that of its content as JSON with sorted keys, the listed parcels included: a stored policy needs no file.
 Errors: PolicyError, one line with the file, the line, what is wrong there and what is allowed.
@@ -15,7 +16,7 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from monitor.alerts.rules import RULES
 from monitor.errors import PolicyError
+from monitor.policies.lines import line_of
 
 Kind = Literal["covered", "cover_days", "established_by", "not_ploughed", "mown", "not_mown"]
 LONGEST_FILE: Final = 50_000_000
@@ -129,6 +131,50 @@ class Suppression(_Section):
         return self
 
 
+class Red(_Section):
+    """When departures of a rule may be red; below, or before, they are yellow."""
+
+    rule: str
+    """A rule, or an obligation of this policy."""
+    above: Annotated[float, Field(ge=0, le=1)] | None = None
+    """The stated confidence of a finding from which on it may be red."""
+    risk: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """At most this share of all parcels is falsely red ..."""
+    confidence: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """... with this probability over the draw of the truth."""
+    n: Annotated[int, Field(ge=1)] | None = None
+    """Verdicts that this rests on."""
+    source: str | None = None
+    """Of the verdicts."""
+    source_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    chosen_on: date | None = None
+    not_before: str | None = None
+    """No red as of an earlier day of the season, as MM-DD."""
+
+    @field_validator("not_before")
+    @classmethod
+    def _is_day(cls, day: str | None) -> str | None:
+        try:  # of a year without a 29 February: every season has the day
+            if day is not None and date.fromisoformat(f"2025-{day}").strftime("%m-%d") != day:
+                raise ValueError
+        except ValueError:
+            raise ValueError(f'{day!r} is no day of every year: write month and day as "05-15"') from None
+        return day
+
+    @model_validator(mode="after")
+    def _has_its_guarantee(self) -> "Red":
+        belongs = ("above", "risk", "confidence", "n", "source", "source_sha256", "chosen_on")
+        missing = [name for name in belongs if getattr(self, name) is None]
+        if missing and len(missing) < len(belongs):
+            raise ValueError(
+                f"{', '.join(missing)} missing: a threshold stands with its guarantee, "
+                "as `parcelwatch policy calibrate` writes both"
+            )
+        if missing and self.not_before is None:
+            raise ValueError("says nothing: not_before is needed, or what `parcelwatch policy calibrate` writes")
+        return self
+
+
 class Policy(_Section):
     """What an agency asks in a season."""
 
@@ -138,6 +184,7 @@ class Policy(_Section):
     paid_alike: tuple[PaidAlike, ...] = ()
     obligation: tuple[Obligation, ...] = ()
     suppress: tuple[Suppression, ...] = ()
+    red: tuple[Red, ...] = ()
 
     @model_validator(mode="after")
     def _is_unambiguous(self) -> "Policy":
@@ -150,21 +197,36 @@ class Policy(_Section):
         windows = [one.name for one in self.suppress]
         if twice := {name for name in windows if windows.count(name) > 1}:
             raise ValueError(f"two windows are called {sorted(twice)[0]}")
-        if not (self.obligation or self.paid_alike or self.suppress):
-            raise ValueError("asks nothing: an [[obligation]] or [[paid_alike]] is needed, or a [[suppress]]")
+        rules = [one.rule for one in self.red]
+        if twice := {name for name in rules if rules.count(name) > 1}:
+            raise ValueError(f"two tables [[red]] are of {sorted(twice)[0]}")
+        if not (self.obligation or self.paid_alike or self.suppress or self.red):
+            raise ValueError(
+                "asks nothing: an [[obligation]] or [[paid_alike]] is needed, or a [[suppress]] or [[red]]"
+            )
         return self
 
     def content(self) -> str:
         """Return it as JSON with sorted keys: what is stored and hashed."""
         content = self.model_dump(mode="json", by_alias=True)
-        if not self.suppress:  # policies that were in force before there were windows keep their hash
-            del content["suppress"]
+        for table in ("suppress", "red"):  # policies that were in force before there were these keep their hash
+            if not content[table]:
+                del content[table]
         return json.dumps(content, sort_keys=True, ensure_ascii=False)
 
     @cached_property
     def hash(self) -> str:
         """Return the SHA-256 of the content, in hexadecimal."""
         return hashlib.sha256(self.content().encode()).hexdigest()
+
+    @property
+    def cited(self) -> dict[str, Any]:
+        """Return how evidence names it."""
+        return {"policy": self.name, "policy_version": self.version, "policy_sha256": self.hash}
+
+    def red_of(self, rule: str) -> Red | None:
+        """Return when departures of a rule may be red; None where nothing is said of it."""
+        return next((one for one in self.red if one.rule == rule), None)
 
     @classmethod
     def stored(cls, content: str) -> "Policy":
@@ -174,7 +236,11 @@ class Policy(_Section):
 
 def read_policy(file: Path) -> Policy:
     """Read and check a policy; raises PolicyError."""
-    text = _text(file)
+    return checked(file, _text(file))
+
+
+def checked(file: Path, text: str) -> Policy:
+    """Return the policy that the text of a file is; raises PolicyError."""
     try:
         plain = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -187,7 +253,7 @@ def read_policy(file: Path) -> Policy:
         policy = Policy.model_validate(plain)
     except ValidationError as error:
         first = error.errors()[0]
-        line, where = _line_of(text, first["loc"]), _where(plain, first["loc"])
+        line, where = line_of(text, first["loc"]), _where(plain, first["loc"])
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise PolicyError(f"{file}, line {line}: {_said(where, first)}{more}") from error
     _require_rules(file, text, policy)
@@ -195,14 +261,15 @@ def read_policy(file: Path) -> Policy:
 
 
 def _require_rules(file: Path, text: str, policy: Policy) -> None:
-    """Raise PolicyError where a window names a rule that there is not."""
+    """Raise PolicyError where a window or a threshold names a rule that there is not."""
     known = [*RULES, *(one.name for one in policy.obligation)]
-    for nr, window in enumerate(policy.suppress):
-        for rule in window.rules:
+    named = [(("suppress", nr, "rules"), f"{one.name} rules", one.rules) for nr, one in enumerate(policy.suppress)]
+    named += [(("red", nr, "rule"), f"{nr + 1} rule", (one.rule,)) for nr, one in enumerate(policy.red)]
+    for place, where, rules in named:
+        for rule in rules:
             if rule not in known:
-                line = _line_of(text, ("suppress", nr, "rules"))
                 raise PolicyError(
-                    f"{file}, line {line}: suppress {window.name} rules: {rule!r} is no rule and no obligation "
+                    f"{file}, line {line_of(text, place)}: {place[0]} {where}: {rule!r} is no rule and no obligation "
                     f"of this policy; known: {', '.join(known)}"
                 )
 
@@ -223,7 +290,7 @@ def _list_parcels(file: Path, text: str, place: tuple[str, int], section: Any) -
     parcels = section.get("parcels") if isinstance(section, dict) else None
     if not isinstance(parcels, dict) or not isinstance(parcels.get("listed_in"), str):
         return
-    line, listed = _line_of(text, (*place, "parcels", "listed_in")), file.parent / parcels["listed_in"]
+    line, listed = line_of(text, (*place, "parcels", "listed_in")), file.parent / parcels["listed_in"]
     try:
         rows = csv.DictReader(_text(listed).splitlines())
         if "source_id" not in (rows.fieldnames or ()):
@@ -253,40 +320,3 @@ def _said(where: str, error: Mapping[str, Any]) -> str:
         f", not {given!r}" if isinstance(given, str | int | float) and "Value error" not in str(error["msg"]) else ""
     )
     return f"{where}: {said}{shown}" if where else f"the policy {said}"
-
-
-def _line_of(text: str, place: tuple[str | int, ...]) -> int:
-    """Return the line of a key, else of the table that it should be in, else 1; counted from 1."""
-    best, wanted = 1, [str(part) for part in place]
-    for path, line in _keys(text):
-        # The longest path that the wanted one begins with, or is in.
-        if path == wanted[: len(path)]:
-            best = line
-    return best
-
-
-def _keys(text: str) -> Iterator[tuple[list[str], int]]:
-    """Yield the path of each table and key with its line; tables of an array are counted from 0."""
-    seen: dict[tuple[str, ...], int] = {}
-    table: list[str] = []
-    for line, content in enumerate(text.splitlines(), 1):
-        if found := re.match(r"\s*\[\[\s*([^\]]+?)\s*\]\]", content):
-            name = _parts(found[1], seen)
-            seen[tuple(name)] = seen.get(tuple(name), -1) + 1
-            table = [*name, str(seen[tuple(name)])]
-            yield table, line
-        elif found := re.match(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(#|$)", content):
-            table = _parts(found[1], seen)
-            yield table, line
-        elif found := re.match(r"""\s*([A-Za-z0-9_.-]+|"[^"]+")\s*=""", content):
-            yield [*table, *_parts(found[1], {})], line
-
-
-def _parts(dotted: str, arrays: Mapping[tuple[str, ...], int]) -> list[str]:
-    """Return the parts of a dotted key, with the number of the newest table after each array of tables."""
-    parts: list[str] = []
-    for name in dotted.split("."):
-        if tuple(parts) in arrays:
-            parts.append(str(arrays[tuple(parts)]))
-        parts.append(name.strip().strip('"'))
-    return parts

@@ -40,6 +40,5 @@ def suppressed(finding: Finding, policy: Policy, window: int) -> Finding:
     if window >= 0:
         one = policy.suppress[window]
         dates = {"from": str(one.begin), "until": str(one.until)}
-        under = {"policy": policy.name, "policy_version": policy.version, "policy_sha256": policy.hash}
-        evidence[SUPPRESSED] = {"name": one.name, "reason": one.reason, **dates, **under}
+        evidence[SUPPRESSED] = {"name": one.name, "reason": one.reason, **dates, **policy.cited}
     return replace(finding, evidence=evidence)

@@ -11,7 +11,7 @@ CHOICES: Final[Mapping[Verdict, str]] = {
     "not_emerged": "nothing was sown, or nothing came up",
     "lost": "the crop came up and was lost before its harvest",
     "flooded": "water stood on it while its crop grew",
-    "other_departure": "another departure: ploughed, built on, not mown, no catch crop ...",
+    "other_departure": "another departure: ploughed, built on, not mown, no catch crop, another crop on a part ...",
     "cannot_tell": "this cannot be told from what is shown",
 }
 UNDECIDED: Final = ("cannot_tell", "disputed")
@@ -21,6 +21,7 @@ ANSWERS: Final[Mapping[str, tuple[Verdict, ...]]] = {
     "no_emergence": ("not_emerged",),
     "early_loss": ("lost", "flooded"),
     "flooding": ("flooded",),
+    "parts": ("other_crop", "other_departure"),
 }
 """The verdicts of which each rule claims one. What is not named here, as a policy's obligation, claims a departure of any kind."""
 

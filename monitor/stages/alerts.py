@@ -95,7 +95,6 @@ def _because(finding: Finding, happened: Sequence[Event], policy: Policy | None)
     because = why_over(finding)
     if policy is None or finding.rule in RULES:
         return {"because": because}
-    under = {"policy": policy.name, "policy_version": policy.version, "policy_sha256": policy.hash}
     if finding.outcome == "NOT_EXECUTED":
         because = f"{because}: {policy.name} version {policy.version}, SHA-256 {policy.hash}"
-    return {**under, "because": because}
+    return {**policy.cited, "because": because}

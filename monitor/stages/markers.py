@@ -4,10 +4,12 @@
     no_emergence, early_loss    where what they rest on may have changed: a Sentinel-2 observation is pending, the neighbours
                                 or the declaration changed (a task), or nothing was found yet
     flooding                    of every claimed parcel: both sensors say it
+    parts                       of every claimed parcel, from the splits of its views' pixel sets
     the policy's obligations    of every claimed parcel: also time that passes moves them
     what no policy asks now     of parcels of which the rules were asked for: obligations of earlier policies
 
-A departure that is dated in a suppression window of the policy says so, and gives no alert.
+A departure that is dated in a suppression window of the policy says so, and gives no alert; one that the policy does not let be red
+is stored as yellow, with why. Both change the finding that is stored, never the verdict that a rule goes on from.
 Reads the batch's series, `classified`, earlier findings and the progress of the crops. Adds `findings` to the batch.
 """
 
@@ -24,7 +26,8 @@ from db.crop_progress import with_another_crop_before
 from db.parcels import source_ids
 from db.policies import stored_rules
 from monitor.alerts.flooding import flooding, may_be_water
-from monitor.alerts.neighbours import Bools, Ints
+from monitor.alerts.neighbours import Bools
+from monitor.alerts.parts import parts
 from monitor.alerts.rules import (
     NOT_EXECUTED,
     RULES,
@@ -33,24 +36,20 @@ from monitor.alerts.rules import (
     VERSION,
     YELLOW,
     ClearViews,
-    Decisions,
     Finding,
     Found,
     Posteriors,
     crop_mismatch,
     early_loss,
     no_emergence,
-    nothing_observed,
 )
 from monitor.batch import BatchContext
 from monitor.crop_progress import KnownStands
-from monitor.policies.known import Asked, Known, radar_views
+from monitor.policies.courses import Compared, Decided, walked
+from monitor.policies.known import Asked, Known, pixel_views, radar_views
 from monitor.policies.obligations import decide, dropped
-from monitor.policies.paid_alike import summed, taken_together
+from monitor.policies.red import seen
 from monitor.policies.suppression import suppressed, windows_of
-
-Decided = tuple[Ints, Decisions, Bools]
-"""Places (N,) of parcels in the claim, what a rule decides of them, and of which of them that is the last word (N,)."""
 
 
 def evaluate(batch: BatchContext, known: KnownStands) -> None:
@@ -62,7 +61,7 @@ def evaluate(batch: BatchContext, known: KnownStands) -> None:
     decided = chain(
         _mismatches(batch, before["crop_mismatch"]),
         _of_views(batch, known, before, what_is_known.views),
-        [_flooding(batch, what_is_known.views)],
+        [_flooding(batch, what_is_known.views), _parts(batch)],
         _obligations(batch, asked, what_is_known),
         _dropped(before, gone),
     )
@@ -100,7 +99,7 @@ def _changed(
     lasting = np.flatnonzero(is_last & ~differs & (found.verdict >= YELLOW)).tolist()
     stored = store.latest_departures(batch.connection, [keys[nr] for nr in lasting], decisions.rule) if lasting else {}
     for nr in [*np.flatnonzero(is_last & differs).tolist(), *lasting]:
-        finding = decisions.finding(nr)
+        finding = seen(decisions.finding(nr), batch.policy, batch.season)
         if batch.policy is not None and window[nr] >= 0:
             finding = suppressed(finding, batch.policy, int(window[nr]))
         if differs[nr] or stored[keys[nr]].evidence != json.loads(json.dumps(dict(finding.evidence))):
@@ -114,31 +113,20 @@ def _mismatches(batch: BatchContext, before: Found) -> Iterator[Decided]:
         decisions = crop_mismatch([None] * len(keys), None, before, rules)
         yield np.arange(len(keys)), decisions, np.ones(len(keys), bool)
         return
-    class_of = batch.classifier.model.about.get("class_of", {})
-    classes, declared = taken_together(
-        batch.classifier.model.config.classes,
-        [class_of.get(code) for code in batch.parcels.crop_code],
-        () if batch.policy is None else batch.policy.paid_alike,
-    )
+    compared = Compared.of(batch.classifier.model, batch.parcels.crop_code, batch.policy)
     course = classified.posteriors
     begins, ends = (np.searchsorted(course.parcel_key, keys, side=side) for side in ("left", "right"))
-    is_rebuilt, lengths = np.isin(keys, classified.rebuilt), ends - begins
+    is_rebuilt = np.isin(keys, classified.rebuilt)
     # Rebuilt and without a course: all that was observed has been withdrawn.
-    unseen = np.flatnonzero(is_rebuilt & (lengths == 0))
-    yield unseen, nothing_observed([declared[place] for place in unseen], rules), np.ones(len(unseen), bool)
+    yield compared.unseen(np.flatnonzero(is_rebuilt & (begins == ends)), rules)
     posteriors = Posteriors(
         batch.classifier.model.config.classes,
         course.probabilities,
         course.n_observations.sum(axis=1),
         course.observed_to.astype("M8[D]"),
     )
-    found = Found(np.where(is_rebuilt, UNKNOWN, before.verdict), before.departed_on.copy())
-    for step in range(lengths.max(initial=0)):
-        places = np.flatnonzero(lengths > step)
-        posterior = summed(posteriors.of(begins[places] + step), classes)
-        decisions = crop_mismatch([declared[place] for place in places], posterior, found.of(places), rules)
-        found.verdict[places], found.departed_on[places] = decisions.found.verdict, decisions.found.departed_on
-        yield places, decisions, lengths[places] == step + 1
+    found = Found(np.where(is_rebuilt, UNKNOWN, before.verdict), before.departed_on)
+    yield from walked(compared, posteriors, (begins, ends), found, rules)
 
 
 def _of_views(
@@ -171,6 +159,12 @@ def _flooding(batch: BatchContext, views: ClearViews) -> Decided:
     return np.arange(n_parcels), flooding(views, radar), np.ones(n_parcels, bool)
 
 
+def _parts(batch: BatchContext) -> Decided:
+    """Return the rule on pixel sets."""
+    n_parcels = len(batch.claim.parcel_keys)
+    return np.arange(n_parcels), parts(pixel_views(batch.series, batch.season.starts_on)), np.ones(n_parcels, bool)
+
+
 def _asked(batch: BatchContext) -> Asked:
     """Return the claimed parcels as the policy's selections see them."""
     policy, keys = batch.policy, batch.claim.parcel_keys
@@ -181,7 +175,7 @@ def _asked(batch: BatchContext) -> Asked:
 
 
 def _windows_moved(batch: BatchContext, before: Found, asked: Asked) -> Iterator[tuple[FindingRow, Finding]]:
-    """Yield the mismatches found before that another policy's windows now hold, or hold no longer.
+    """Yield the mismatches found before that another policy's windows or thresholds now hold, or hold no longer.
 
     Only new acquisitions decide that rule anew; all others are decided of every parcel of which the rules are asked for.
     """
@@ -197,11 +191,10 @@ def _windows_moved(batch: BatchContext, before: Found, asked: Asked) -> Iterator
         places.tolist(), windows_of(policy, asked, places, "crop_mismatch", before.of(places)), strict=True
     ):
         row = stored[int(claim.parcel_keys[nr])]
-        finding = suppressed(
-            Finding(**{one.name: getattr(row, one.name) for one in fields(Finding)}), policy, int(window)
-        )
+        stated = Finding(**{one.name: getattr(row, one.name) for one in fields(Finding)})
+        finding = suppressed(seen(stated, policy, batch.season), policy, int(window))
         if finding.evidence != row.evidence:
-            yield replace(row, evidence=finding.evidence), finding
+            yield replace(row, colour=finding.colour, evidence=finding.evidence), finding
 
 
 def _no_longer_asked(batch: BatchContext) -> list[str]:

@@ -43,7 +43,7 @@ from models.checkpoint import Checkpoint
 from models.ndvi.training import GapTrainingConfig
 from monitor import batch, schedule
 from monitor.settings import MonitorSettings
-from monitor.stages import alerts, classify, markers, phenology, reconstruct_ndvi
+from monitor.stages import alerts, classify, field_work, markers, parts, phenology, reconstruct_ndvi
 from monitor.worker import Worker
 from research.seasons.demo import Part
 from research.seasons.season_stream import Chain, import_season, prepare, stream_season
@@ -61,11 +61,14 @@ STEPS: tuple[tuple[Any, str, str], ...] = (
     (batch.BatchContext, "load", "load"),
     (classify, "classify", "classify"),
     (classify, "save", "save posteriors"),
+    (parts, "split_views", "parts"),
     (reconstruct_ndvi, "reconstruct", "reconstruct NDVI"),
     (reconstruct_ndvi, "save", "save NDVI"),
     (states, "save", "save states"),
     (phenology, "date_seasons", "phenology"),
     (phenology, "save", "save phenology"),
+    (field_work, "mark", "field work"),
+    (field_work, "save", "save field work"),
     (markers, "evaluate", "markers"),
     (alerts, "move", "alerts"),
     (work, "done", "done"),

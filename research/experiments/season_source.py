@@ -7,7 +7,7 @@ A day of the season counts what was *observed* by its end; a product may have ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Final
 
@@ -25,7 +25,7 @@ from models.classifier.normalisation import Observations
 from monitor.features import geometry, packed, sensor_of, split_modalities
 from research.seasons.outcome import GROWN_NAME, DemoSettings
 from research.seasons.recorded import classes_of, labels_frame
-from research.seasons.replay_source import RecordedSeason, ReplaySource
+from research.seasons.replay_source import Acquisition, RecordedSeason, ReplaySource
 from research.simulator import Season as SimulatedSeason
 from training.folds import blocked_folds
 from training.labelled import LabelledParcels
@@ -81,7 +81,7 @@ def labelled(
     return LabelledParcels(
         name=name,
         observations=observations,
-        geometry=_geometry(frame),
+        geometry=shape_of(frame),
         labels=pd.Categorical(labels["label"], categories=classes).codes.astype(np.int64),  # missing: -1, NO_LABEL
         classes=classes,
         modalities=configs,
@@ -98,8 +98,8 @@ def _observations(
     season: ReplaySource, parcel_ids: pd.Series, is_labelled: NDArray[np.bool_], pixels: int
 ) -> tuple[tuple[ModalityConfig, ...], Mapping[str, Observations]]:
     index = pd.Index(parcel_ids)
-    s2, s2_sets = _rows(season, "S2", index)
-    s1, s1_sets = _rows(season, "S1", index)
+    s2, s2_sets = rows_of(season.acquisitions(), "S2", index)
+    s1, s1_sets = rows_of(season.acquisitions(), "S1", index)
     configs, found = [], {}
     for name, rows in split_modalities(s2, s1).items():
         if not len(rows):
@@ -119,13 +119,13 @@ def _observations(
     return tuple(configs), found
 
 
-def _rows(season: ReplaySource, sensor: Sensor, parcels: pd.Index) -> tuple[Rows, NDArray[np.object_]]:
+def rows_of(acquisitions: Iterable[Acquisition], sensor: Sensor, parcels: pd.Index) -> tuple[Rows, NDArray[np.object_]]:
     """Return the newest revisions of one sensor's observations, by parcel and time as the store gives them, and their pixel sets.
 
     `parcel_key` is the parcel's position, `nr` the row's own.
     """
     wanted = SENSORS[sensor].series
-    kept = [one.table for one in season.acquisitions() if one.sensor.upper() == sensor and one.table.num_rows]
+    kept = [one.table for one in acquisitions if one.sensor.upper() == sensor and one.table.num_rows]
     schema = {column: column.lower() for column in (kept[0].column_names if kept else ())}
     values = [column for column, name in schema.items() if wanted.get(name) == "real"]
     kind = [
@@ -155,7 +155,7 @@ def _rows(season: ReplaySource, sensor: Sensor, parcels: pd.Index) -> tuple[Rows
     return rows, frame["pixels"].to_numpy(object)
 
 
-def _geometry(frame: gpd.GeoDataFrame) -> NDArray[np.float64]:
+def shape_of(frame: gpd.GeoDataFrame) -> NDArray[np.float64]:
     """Return (P, 4) as the import of parcels measures them."""
     outlines = measure(frame.geometry.to_wkb().tolist(), frame.crs)
     return geometry(outlines.perimeter_m.tolist(), outlines.area_ha.tolist(), outlines.bbox_fill.tolist())

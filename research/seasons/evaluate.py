@@ -36,8 +36,11 @@ ANSWERS: Final[Mapping[str, tuple[str, ...]]] = {
     "no_emergence": ("no_emergence",),
     "early_loss": ("early_loss", "flood", "grassland_ploughed"),
     "flooding": ("flood",),
+    "parts": (),
 }
-"""Which kinds of event each rule is meant to find. Mowing is management: no rule may answer it."""
+"""Which kinds of event each rule is meant to find. Mowing is management: no rule may answer it. Simulated fields have no parts."""
+ANSWERING: Final = tuple(rule for rule, kinds in ANSWERS.items() if kinds)
+"""Rules that answer some event."""
 LIGHTS: Final = ("green", "yellow", "red", "not assessed", "not monitorable")
 Z_95: Final = 1.96  # two-sided 95 % of a normal distribution
 

@@ -32,6 +32,12 @@ class SimulatorConfig:
     """Share of acquisitions that never arrive."""
     missed_cloud: float = 0.01
     """Share of the pixels called clear that are cloud or shadow."""
+    soil_shift: float = 0.0
+    """Logarithm of the factor on the reflectance of every dry soil: 0.26 is 30 % brighter."""
+    shift_m: float = 0.0
+    """Standard deviation of the co-registration error of a Sentinel-2 pass in each direction, in observations (rasters have none)."""
+    radar_offset_db: float = 0.0
+    """By which S1C is calibrated above S1A, in observations (rasters are calibrated alike)."""
     starts_on: date | None = None
     ends_on: date | None = None
     collection: str = "simulated"
@@ -51,8 +57,9 @@ class SimulatorConfig:
         for name in ("lost", "missed_cloud"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        if self.event_rate < 0:
-            raise ValueError(f"event_rate must not be negative, got {self.event_rate}")
+        for name in ("event_rate", "shift_m"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         first, last = self.span
         if not date(self.year - 1, 7, 1) <= first < last <= date(self.year, 12, 31):
             raise ValueError(f"season {first} to {last} must lie between {self.year - 1}-07-01 and {self.year}-12-31")

@@ -86,7 +86,9 @@ def draw_appearance(
         field
     ]  # brightness, tint, backscatter, moisture, rows
     tint = np.linspace(-1, 1, 10)[None, :] * SOIL_TINT * kept[:, 1:2]
-    soil = np.array([REGIONS[r].soil_dry for r in region]) * np.exp(SOIL_SPREAD * kept[:, :1] + tint)
+    soil = np.array([REGIONS[r].soil_dry for r in region]) * np.exp(
+        SOIL_SPREAD * kept[:, :1] + tint + config.soil_shift
+    )
     pigment, structure, leaf_water = (stand.normal(0, sd, (n, 1)) for sd in LEAF_SPREAD)
     # Bands that each trait moves: absorption of chlorophyll, the near-infrared plateau, water absorption.
     absorbs = np.array([0.8, 1.0, 1.0, 1.0, 0.4, 0.0, 0.0, 0.0, 0.0, 0.0])

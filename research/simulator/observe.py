@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from research.simulator import optics, radar
+from research.simulator.config import SimulatorConfig
 from research.simulator.fields import Fields
 from research.simulator.randomness import smooth_field, stream
 from research.simulator.regions import S1Orbit, S2Orbit
@@ -40,12 +41,12 @@ Skipped = dict[str, int]
 
 
 def observe_s2(
-    fields: Fields, orbit: S2Orbit, t: int, heading: Heading, seed: int, missed: float
+    fields: Fields, orbit: S2Orbit, t: int, heading: Heading, config: SimulatorConfig
 ) -> tuple[pa.Table, Skipped]:
     """Return the Sentinel-2 table of a pass on column `t`, and how many parcels were left out and why."""
     product = heading.product
-    rng = stream(seed, "s2", product.region, int(heading.season), product.number)
-    clouds = draw_clouds(fields, t, rng, missed if product.revision == 0 else 0.0)
+    rng = stream(config.seed, "s2", product.region, int(heading.season), product.number)
+    clouds = draw_clouds(fields, t, rng, config.missed_cloud if product.revision == 0 else 0.0)
     is_clear, hidden = clouds.over(slice(None), fields.s2.offset)
     has_any, in_swath, clear_share = is_seen(fields, orbit, is_clear)
     is_good, used, seen = fields.is_monitorable & in_swath, fields.s2.is_used, np.flatnonzero(has_any)
@@ -57,7 +58,9 @@ def observe_s2(
     scene = rng.normal(0, 1, (2, 10)).astype(np.float32)
     if product.is_withdrawn:
         return table(S2_SCHEMA, heading, _withdrawn(fields, seen, "n_clear")), skipped
-    values = _s2_pixels(fields, seen, t, hidden[seen], scene, rng)
+    own = stream(config.seed, "shift", product.region, int(heading.season), product.number)
+    border = _border(fields, seen, own.normal(0, config.shift_m, 2))
+    values = _s2_pixels(fields, seen, t, hidden[seen], border, scene, rng)
     valid = (is_clear & used)[seen]
     mean, _ = means(values, valid)
     index = optics.ndvi(values[:, optics.RED], values[:, optics.NIR])
@@ -80,10 +83,12 @@ def observe_s2(
     return table(S2_SCHEMA, heading, columns), skipped
 
 
-def observe_s1(fields: Fields, orbit: S1Orbit, t: int, heading: Heading, seed: int) -> tuple[pa.Table, Skipped]:
+def observe_s1(
+    fields: Fields, orbit: S1Orbit, t: int, heading: Heading, config: SimulatorConfig
+) -> tuple[pa.Table, Skipped]:
     """Return the Sentinel-1 table of a pass on column `t`, and how many parcels were left out and why."""
     product = heading.product
-    rng = stream(seed, "s1", product.region, int(heading.season), product.number)
+    rng = stream(config.seed, "s1", product.region, int(heading.season), product.number)
     count = fields.s1.count
     seen = np.flatnonzero(fields.is_monitorable & (count > 0))
     skipped = {
@@ -105,6 +110,7 @@ def observe_s1(fields: Fields, orbit: S1Orbit, t: int, heading: Heading, seed: i
         LOOK_AZIMUTH[orbit.direction],
     )[seen]
     recalibrated_db = 0.1 * product.revision  # a new calibration auxiliary file
+    recalibrated_db += config.radar_offset_db * (product.platform == "S1C")
     mean *= np.power(10, (rng.normal(0, FIELD_DB, mean.shape) + recalibrated_db) / 10).astype(np.float32)
     used = fields.s1.is_used[seen]
     values = radar.speckled(mean, fields.s1_texture[seen], rng)
@@ -181,8 +187,17 @@ def is_seen(fields: Fields, orbit: S2Orbit, is_clear: BoolArray) -> tuple[BoolAr
     return fields.is_monitorable & in_swath & (clear_share >= LEAST_CLEAR), in_swath, clear_share
 
 
+def _border(fields: Fields, seen: IntArray, shift_m: FloatArray) -> Float32:
+    """Return how far the pixels of the parcels seen lie from the outline (P', S) if the pass is shifted; negative: in the next field."""
+    offset = fields.s2.offset[seen]
+    outwards = offset / np.maximum(np.linalg.norm(offset, axis=2, keepdims=True), 1.0)
+    border: Float32 = (fields.s2.border_m[seen] - outwards @ shift_m).astype(np.float32)
+    return border
+
+
+# More than six: what is random of a pass is drawn before.
 def _s2_pixels(
-    fields: Fields, seen: IntArray, t: int, hidden: Float32, scene: Float32, rng: np.random.Generator
+    fields: Fields, seen: IntArray, t: int, hidden: Float32, border_m: Float32, scene: Float32, rng: np.random.Generator
 ) -> Float32:
     """Return reflectance of the sampled pixels of the parcels seen, (P', 10, S)."""
     wetness = np.full(len(fields.crop), fields.wetness[t], np.float32)
@@ -192,7 +207,7 @@ def _s2_pixels(
     flooded = fields.states.flooded[:, t]
     field = optics.field_reflectance(canopy, ground, area, flooded)
     values = optics.pixel_reflectance(canopy[seen], ground[seen], area[seen], flooded[seen], fields.s2_pattern[seen])
-    weight = np.float32(ADJACENCY[0]) * np.exp(-fields.s2.border_m[seen] / np.float32(ADJACENCY[1]))
+    weight = np.minimum(np.float32(ADJACENCY[0]) * np.exp(-border_m / np.float32(ADJACENCY[1])), np.float32(1))
     values += weight[:, None, :] * (field[fields.neighbour[seen]][:, :, None] - values)
     gain = 1 + SCENE_GAIN * scene[0] + FIELD_GAIN * rng.standard_normal((len(seen), 1), dtype=np.float32)
     haze = SCENE_HAZE * scene[1, 0] * np.linspace(1.5, 0.1, 10, dtype=np.float32)

@@ -111,9 +111,9 @@ class Season:
             heading = Heading(config.collection, self.name, product)
             orbit = orbit_of(REGIONS[product.region], product)
             if isinstance(orbit, S2Orbit):
-                observed, skipped = observe_s2(fields, orbit, t, heading, config.seed, config.missed_cloud)
+                observed, skipped = observe_s2(fields, orbit, t, heading, config)
             else:
-                observed, skipped = observe_s1(fields, orbit, t, heading, config.seed)
+                observed, skipped = observe_s1(fields, orbit, t, heading, config)
         emitted = observed.num_rows if observed is not None else 0
         self.ledger.append(
             LedgerEntry(

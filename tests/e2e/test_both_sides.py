@@ -258,6 +258,8 @@ BELIEFS = {
     "phenology": """
         select source_id, outcome::text, reason, sos::text, pos::text, eos::text, array[0.0] from parcels cross join lateral (
             select * from phenology p where p.parcel_key = parcels.parcel_key order by recorded_at desc limit 1) newest""",
+    "markers": """
+        select source_id, marker, status::text, value::text, day::text, confidence::text, array[0.0] from latest_markers""",
     "findings": """
         select source_id, rule, outcome::text, colour::text, departed_on::text, array[0.0] from parcels cross join lateral (
             select distinct on (rule) * from findings f where f.parcel_key = parcels.parcel_key order by rule, recorded_at desc) newest""",

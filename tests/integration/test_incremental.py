@@ -15,18 +15,21 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from db import observations, registry, work
+from db import alerts, observations, registry, states, work
 from db.connect import engine
 from db.parcel_import import ParcelRow, upsert_parcels
+from db.pixel_sets import pixel_sets
 from db.predictions import latest_posteriors
 from db.seasons import Season, ensure_season
 from db.series import s1_series, s2_series
+from db.states import OF_NO_MODEL
 from ingest.stream.schemas import S1, S2, ObservationSchema
 from models.classifier.crop_model import CropModel
 from models.classifier.network import ClassifierConfig, ModalityConfig, PseLtae
 from models.classifier.normalisation import Normaliser, Observations
 
-from monitor.features import geometry, observations as features, season_days, split_modalities  # isort: skip
+from monitor.features import geometry, observations as features, season_days, split_modalities, splits_of  # isort: skip
+from monitor.season_series import SeasonSeries
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker
 from training.season_models import save
@@ -126,8 +129,12 @@ def season(dsn: str) -> Iterator[tuple[str, Season]]:
 
 @pytest.fixture(scope="module", params=["late", "mid", "decision"])
 def model(request: pytest.FixtureRequest) -> CropModel:
+    return taught(ClassifierConfig(MODALITIES, ("wheat", "maize", "grass"), fusion=request.param))
+
+
+def taught(config: ClassifierConfig) -> CropModel:
     torch.manual_seed(3)
-    network = PseLtae(ClassifierConfig(MODALITIES, ("wheat", "maize", "grass"), fusion=request.param))
+    network = PseLtae(config)
     random = np.random.default_rng(0)
     known = {
         one.name: Observations(
@@ -136,7 +143,7 @@ def model(request: pytest.FixtureRequest) -> CropModel:
             np.zeros(60, np.int64),
             np.full(60, 15, np.int16),
         )
-        for one in MODALITIES
+        for one in config.modalities
     }
     shape = np.tile([[400.0, 1e4, 0.04, 0.9]], (1, 1))
     normaliser = Normaliser.fit(known, shape, np.array([True]), ["s1a", "s1d"])
@@ -176,7 +183,7 @@ def test_any_order_of_arrival_gives_the_posteriors_of_a_full_recomputation(
             "s1_observations, s2_observations, pixel_sets, pending_work, encoder_states, posteriors, model_activations"
         )
         # Curves too: without an NDVI model they are those of the smoother, and the next example records at the same times.
-        connection.execute(sa.text(f"truncate {tables}, findings, ndvi_months, phenology"))
+        connection.execute(sa.text(f"truncate {tables}, findings, ndvi_months, phenology, markers"))
         key = save(connection, "classifier", model.to_checkpoint(), tmp_path_factory.mktemp("model"), NOW)
         registry.activate(connection, stored.season_key, "test", key, NOW)
         rows = connection.execute(sa.text("select parcel_key from parcels order by source_id"))
@@ -199,9 +206,48 @@ def test_any_order_of_arrival_gives_the_posteriors_of_a_full_recomputation(
         }
         observed = np.unique(np.concatenate([current[m.name] for m in MODALITIES]))
         got = {row.parcel_key: row for row in latest_posteriors(connection, keys, key, NOW)}
+        check_splits(connection, keys)
     assert set(observed.tolist()) <= set(got)
     for index in np.searchsorted(keys, observed):
         np.testing.assert_allclose(got[int(keys[index])].probabilities, expected[index], atol=1e-5)
+
+
+def check_splits(connection: sa.Connection, keys: NDArray[np.int64]) -> None:
+    """What is carried of pixel sets is what is stored says, whatever came when."""
+    s2 = s2_series(connection, keys, NOW)
+    carried, has = SeasonSeries.carried(keys, states.load(connection, keys, [OF_NO_MODEL]).get((OF_NO_MODEL, "series")))
+    assert has[np.searchsorted(keys, np.unique(s2["parcel_key"]))].all()
+    expected = splits_of(pixel_sets(connection, "S2", s2))
+    np.testing.assert_array_equal(carried.views["split"], expected[np.isfinite(s2["ndvi"])])
+
+
+@pytest.mark.parametrize("pixels", [1, 8])
+def test_two_parts_of_a_parcel_are_found_whatever_the_classifier_reads(
+    season: tuple[str, Season], pixels: int, tmp_path: object
+) -> None:
+    """A view a poll; one of 16 pixels is dark on a fifth parcel, as many as differ on the first."""
+    dsn, stored = season
+    modalities = (ModalityConfig("s2", ("B04", "B08"), pixels=pixels), *MODALITIES[1:])
+    _, keys = activated(dsn, stored, taught(ClassifierConfig(modalities, ("wheat", "maize"))), tmp_path)
+    worker = Worker(dsn, MonitorSettings())
+    for nr, day in enumerate(range(100, 150, 10)):
+        many = [Arrival(parcel, "S2", day, 15) for parcel in (0, 4)]
+        rows = table(S2, many).to_pylist()
+        for row, n_dark in zip(rows, (6, 1), strict=True):
+            sets = np.full((10, 16), 3000, "<i2")
+            sets[2], sets[2, :n_dark] = 400, 2000  # B04
+            row["pixels"] = sets.tobytes()
+        now = NOW - timedelta(days=9 - nr)
+        with engine(dsn).begin() as connection:
+            observations.insert(connection, "S2", pa.Table.from_pylist(rows, schema=S2.arrow), keys[[0, 4]], now)
+        assert worker.poll(now).postponed == 0
+    with engine(dsn).connect() as connection:
+        check_splits(connection, keys)
+        newest = alerts.latest_departures(connection, keys.tolist(), "parts")
+    finding, other = (newest[int(keys[nr])] for nr in (0, 4))
+    assert (other.outcome, other.colour) == ("OK", "green")
+    assert (finding.colour, finding.departed_on) == ("yellow", START + timedelta(days=100))
+    assert (finding.evidence["kind"], finding.evidence["share"]) == ("two_parts", 0.38)
 
 
 def activated(dsn: str, stored: Season, model: CropModel, folder: object) -> tuple[int, NDArray[np.int64]]:

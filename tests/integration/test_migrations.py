@@ -91,6 +91,7 @@ def test_one_step_at_a_time(empty_dsn: str) -> None:
         "0020",
         "0022",
         "0024",
+        "0027",
         "0025",
     ]
     seen = {}

@@ -116,13 +116,13 @@ def test_rounds_of_before_there_were_suppressed_lights_keep_their_hashes(empty_d
         with engine(empty_dsn).connect() as opened:
             assert [why_unproven(opened, one) for one in rounds.rounds(opened)] == [None]
 
-    migrate.upgrade(empty_dsn, "0024")
+    migrate.upgrade(empty_dsn, "0027")
     with engine(empty_dsn).begin() as opened:
         add_parcels(opened, CROPS)
         add_findings(opened, RULE, {"a": "red", "b": "not_valid"}, START + DAY)
     with engine(empty_dsn).connect() as opened:
         published(opened, "r", 3)
-    for move in (migrate.upgrade, lambda dsn: migrate.downgrade(dsn, "0024"), migrate.upgrade):
+    for move in (migrate.upgrade, lambda dsn: migrate.downgrade(dsn, "0027"), migrate.upgrade):
         drop_pooled(empty_dsn)
         move(empty_dsn)
         check()
@@ -130,7 +130,7 @@ def test_rounds_of_before_there_were_suppressed_lights_keep_their_hashes(empty_d
         add_findings(opened, RULE, {"a": "red"}, START + 4 * DAY, SUPPRESSED)
         assert published(opened, "s", 5).previous_sha256 == rounds.rounds(opened)[0].sha256
     with pytest.raises(Exception, match='invalid input value for enum light: "suppressed"'):
-        migrate.downgrade(empty_dsn, "0024")  # what was published is not rewritten
+        migrate.downgrade(empty_dsn, "0027")  # what was published is not rewritten
 
 
 CHANGES = [

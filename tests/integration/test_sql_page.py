@@ -52,6 +52,8 @@ def connection(dsn: str) -> Iterator[sa.Connection]:
             """insert into phenology (parcel_key, recorded_at, outcome, sos, pos, eos, is_complete, measures, measures_sd)
                select parcel_key, '2025-10-01', 'OK', '2025-04-11', '2025-06-20', '2025-08-09', true, array_fill(100.0, array[13]),
                       array_fill(2.5, array[13]) from parcels""",
+            """insert into markers (parcel_key, marker, recorded_at, version, status, value, day, confidence, evidence)
+               select parcel_key, 'harvest', '2025-10-01', '1', 'OK', 1, '2025-08-20', 0.85, '{}' from parcels""",
             """insert into models (model_id, task, config, metrics, trained_on, description, weights, recorded_at)
                values ('m', 'classifier', '{"classes": ["corn", "wheat"]}', '{}', '{"class_of": {"10984": "corn", "1": "wheat"}}', '{}',
                        '', now())""",

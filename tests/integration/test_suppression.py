@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,11 +12,13 @@ import psycopg
 import pytest
 
 from db import work
+from db.alerts import latest_findings
 from db.connect import engine
 from db.parcels import declared_parcels
+from db.seasons import Season
 from monitor.alerts.rules import VERDICTS, Found
 from monitor.policies.known import Asked
-from monitor.policies.policy import Policy, Suppression
+from monitor.policies.policy import Policy, Red, Suppression
 from monitor.stages.markers import _windows_moved
 from tests.integration.test_policies import POLICY, VIEWS, lights, poll, run, season, store
 from tests.lights import DAY, START, add_findings
@@ -155,11 +158,15 @@ def test_a_mismatch_of_before_is_held_by_a_window_that_comes_later(dsn: str) -> 
         asked = Asked(declared_parcels(connection, keys), [""])
         claim = work.Claim(of.season_key, "test", keys, pending)
 
-        def moved(*windows: Suppression) -> list[Any]:
-            policy = Policy(
-                name="p", version=1, suppress=windows or (window.model_copy(update={"rules": ("flooding",)}),)
+        def moved(*windows: Suppression, red: tuple[Red, ...] = ()) -> list[Any]:
+            others = (window.model_copy(update={"rules": ("flooding",)}),)
+            batch: Any = SimpleNamespace(
+                policy=Policy(name="p", version=1, suppress=windows or others, red=red),
+                claim=claim,
+                classified=course,
+                connection=connection,
+                season=Season(of.season_key, "2025", date(2025, 1, 1), date(2025, 12, 31)),
             )
-            batch: Any = SimpleNamespace(policy=policy, claim=claim, classified=course, connection=connection)
             return [row for row, _ in _windows_moved(batch, before, asked)]
 
         assert moved() == []
@@ -170,3 +177,13 @@ def test_a_mismatch_of_before_is_held_by_a_window_that_comes_later(dsn: str) -> 
         assert moved(window) == []
         (row,) = moved()
         assert row.evidence == {"declared": "grass"}
+        # So is the colour, by a day before which nothing is red.
+        red = (Red(rule="crop_mismatch", not_before="06-01"),)
+        (row,) = moved(red=red)
+        assert (row.colour, row.evidence["held_at_yellow"]["not_before"]) == ("yellow", "2025-06-01")
+        add_findings(connection, "crop_mismatch", {"mown": "yellow"}, START + 2 * DAY, row.evidence)
+        newest = latest_findings(connection, keys, ["crop_mismatch"], VERDICTS)
+        assert newest["verdict_nr"].tolist() == [VERDICTS.index(("OK", "red"))], "the rule goes on from its own"
+        assert moved(red=red) == []
+        (row,) = moved()
+        assert (row.colour, row.evidence) == ("red", {"declared": "grass"})

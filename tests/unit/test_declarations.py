@@ -213,6 +213,18 @@ def test_a_past_season_observed_otherwise_is_refused(data: LabelledParcels) -> N
         evaluate(data, other, asked(date(2024, 4, 30)), [1])
 
 
+def test_a_past_season_of_other_crops_is_refused_before_anything_is_trained(data: LabelledParcels) -> None:
+    other = replace(data, name="before", classes=("low", "rice"))
+    with pytest.raises(UserError, match="--train-on before has parcels of low, rice, made up of high, low; two crops"):
+        evaluate(data, other, asked(date(2024, 4, 30)), [1])
+
+
+def test_a_folder_without_labels_is_refused(data: LabelledParcels) -> None:
+    bare = labelled_only(replace(data, labels=np.full(PARCELS, NO_LABEL)))
+    with pytest.raises(UserError, match="here: its labelled parcels lie in 0 blocks, 5 are needed"):
+        declaration_commands.observed(bare, Path("here"))
+
+
 def test_dates_without_any_given_are_of_the_year_in_which_the_season_ends(data: LabelledParcels) -> None:
     assert dates(data, []) == (date(2024, 4, 30),)
     assert dates(replace(data, scored_on=(366.0,)), [])[:2] == (date(2024, 5, 1), date(2024, 6, 1))

@@ -107,6 +107,15 @@ def test_hidden_cloud_is_no_cut(depth: float, n_views: int) -> None:
     assert mowing(views(curve)).value.tolist() == [0]
 
 
+def test_a_cut_that_is_seen_late_and_grown_back_in_part_is_found() -> None:
+    grown = line((60, 0.45), (130, 0.80), (160, 0.80), (162, 0.45), (190, 0.86), (300, 0.7))
+    seen_late = [one for one in grown if not 160 < one[0] < 180]
+    fall = dict(seen_late)[160] - dict(seen_late)[180]
+    assert 0.05 < fall < 0.10, "less than what counts as a fall"
+    assert mowing(views(seen_late)).value.tolist() == [1]
+    assert mowing(views([one for one in UNTOUCHED if not 160 < one[0] < 180])).value.tolist() == [0]
+
+
 def test_an_untouched_meadow_and_its_senescence_have_no_event() -> None:
     found = mowing(views(UNTOUCHED, line((60, 0.45), (130, 0.85), (190, 0.82), (250, 0.40), (300, 0.35))))
     assert found.value.tolist() == [0, 0]

@@ -1,5 +1,6 @@
 """A simulated season as a whole: its tables, its truth, its events, and how well crops can be told apart."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import TypeAlias
 
@@ -408,3 +409,26 @@ def test_crops_can_be_told_apart_as_well_as_in_reality() -> None:
     assert 0.45 < score["April"] < 0.80, score
     assert 0.75 < score["October"] < 0.95, score
     assert score["October"] > score["April"] + 0.08, score
+
+
+def test_an_assumption_that_is_varied_moves_what_it_names_and_nothing_else() -> None:
+    plain = SimulatorConfig(n_parcels=40, n_pixels=4, regions=("lowlands",), s1_every_d=6, s1_orbits=1)
+    spring = datetime(2025, 4, 1, tzinfo=UTC), datetime(2025, 5, 15, tzinfo=UTC)
+
+    def observed(**knobs: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+        tables = list(simulate_season(replace(plain, **knobs)).acquisitions(*spring))  # type: ignore[arg-type]
+        s1, s2 = ([one.table for one in tables if one.sensor == sensor] for sensor in ("s1", "s2"))
+        return pa.concat_tables(s1).to_pandas(), pa.concat_tables(s2).to_pandas()
+
+    s1, s2 = observed()
+    brighter, shifted, louder = observed(soil_shift=0.26), observed(shift_m=7.0), observed(radar_offset_db=1.0)
+    pd.testing.assert_frame_equal(brighter[0], s1)
+    pd.testing.assert_frame_equal(shifted[0], s1)
+    pd.testing.assert_frame_equal(louder[1], s2)
+    bare = s2["NDVI"] < 0.25
+    assert np.median((brighter[1]["B04"] / s2["B04"])[bare]) == pytest.approx(np.exp(0.26), rel=0.1)
+    assert (shifted[1]["NDVI"] - s2["NDVI"]).abs().median() > 0
+    assert (shifted[1]["NDVI"] - s2["NDVI"]).abs().median() < 0.05
+    db, is_s1c = 10 * np.log10((louder[0]["VV"] / s1["VV"]).to_numpy()), (s1["platform"] == "S1C").to_numpy()
+    assert db[is_s1c] == pytest.approx(1.0, abs=0.01)
+    assert db[~is_s1c] == pytest.approx(0.0, abs=0.01)

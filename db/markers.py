@@ -1,0 +1,83 @@
+"""Markers of parcels: the newest of each read as columns, appended where one changed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from db.binary_copy import copy_into
+from db.columns import fetch_columns
+from db.series import Keys
+
+_JSONB_VERSION = b"\x01"
+"""With which a binary jsonb begins (PostgreSQL 17 manual, `jsonb_recv`)."""
+
+
+@dataclass(frozen=True)
+class MarkerRows:
+    """What markers say of parcels; arrays (N,)."""
+
+    parcel_key: Keys
+    marker: Sequence[str]
+    version: Sequence[str]
+    status: Sequence[str]
+    value: NDArray[np.floating]
+    """NaN where there is none."""
+    day: NDArray[np.datetime64]
+    """When it most likely happened, NaT where it did not."""
+    confidence: NDArray[np.floating]
+    """NaN where there is none."""
+    evidence: Sequence[str]
+    """JSON."""
+
+
+def latest(
+    connection: sa.Connection, parcels: Keys, markers: Sequence[str], statuses: Sequence[str]
+) -> NDArray[np.void]:
+    """Return the newest row of each parcel and marker that has one.
+
+    Fields: parcel_key; marker_nr and status_nr, places in `markers` and `statuses`; value and confidence, NaN for none; day, NaT for none.
+    """
+    rows = fetch_columns(
+        connection,
+        """select key as parcel_key, nr - 1 as marker_nr, array_position(%s::text[], status::text) - 1 as status_nr, value,
+                  confidence, coalesce(day, '-infinity') as day
+           from unnest(%s::bigint[]) key cross join unnest(%s::text[]) with ordinality as m (name, nr)
+           cross join lateral (
+               select status, value, confidence, day from markers
+               where (parcel_key, marker) = (key, name) order by recorded_at desc limit 1) newest""",
+        [list(statuses), parcels, list(markers)],
+        {
+            "parcel_key": "bigint",
+            "marker_nr": "int",
+            "status_nr": "int",
+            "value": "real",
+            "confidence": "real",
+            "day": "date",
+        },
+    )
+    rows["day"][rows["day"] < np.datetime64("0001-01-01")] = np.datetime64("NaT")
+    return rows
+
+
+def save(connection: sa.Connection, found: MarkerRows, now: datetime) -> None:
+    """Append what markers say."""
+    n = len(found.parcel_key)
+    if not n:
+        return
+    columns = {
+        "parcel_key": pa.array(found.parcel_key),
+        "marker": pa.array(found.marker),
+        "recorded_at": pa.repeat(pa.scalar(now, pa.timestamp("us", "UTC")), n),
+        "version": pa.array(found.version),
+        "status": pa.array(found.status),
+        "value": pa.array(found.value.astype(np.float32), from_pandas=True),
+        "day": pa.array(found.day.astype("M8[D]"), pa.date32()),
+        "confidence": pa.array(found.confidence.astype(np.float32), from_pandas=True),
+        "evidence": pa.array([_JSONB_VERSION + one.encode() for one in found.evidence], pa.binary()),
+    }
+    copy_into(connection, "markers", list(columns), pa.table(columns))

@@ -1,0 +1,3 @@
+drop view latest_markers;
+drop function markers_known, markers_recorded_by;
+drop table markers;
