@@ -125,9 +125,9 @@ def _row(asked: Asked, chip: Chip) -> NewChip:
 
 
 def _in_order(outlines: Sequence[BaseGeometry | None]) -> list[int]:
-    """Return the parcels block by block, so that none is decoded twice."""
+    """Return the parcels from left to right in one row of blocks after the other, so that none is decoded twice."""
     corner = [(0.0, 0.0) if one is None or one.is_empty else (one.bounds[1], one.bounds[0]) for one in outlines]
-    return sorted(range(len(outlines)), key=lambda place: (corner[place][0] // CHUNK, corner[place][1] // CHUNK))
+    return sorted(range(len(outlines)), key=lambda place: (corner[place][0] // CHUNK, corner[place][1]))
 
 
 def _without(asked: Iterable[Asked], opened: Opened, why: str) -> list[NewChip]:
