@@ -256,14 +256,18 @@ def _clear(found: Sequence[Source]) -> list[Source]:
 
 
 def store(connection: sa.Connection, scene: Scene, chips: Sequence[NewChip], now: datetime) -> int:
-    """Store the pictures of a scene; return how many are new. What is stored stays: another picture is another row."""
+    """Store the pictures of a scene; return how many are new. What is stored stays: another picture is another row.
+
+    A picture that retention removed is put back into its row where it is cut again pixel for pixel.
+    """
     if not chips:
         return 0
     key = scene_keys(connection, [scene], now)[scene.scene_id]
     names = [one.name for one in fields(NewChip)]
     insert = sa.text(f"""insert into chips (scene_key, observed_at, recorded_at, height, {", ".join(names)})
                          values (:scene_key, :observed_at, :recorded_at, :width, {", ".join(f":{name}" for name in names)})
-                         on conflict do nothing""")
+                         on conflict (parcel_key, scene_key, revision, composite, sha256) do update
+                             set image = excluded.image, removed_at = null where chips.removed_at is not null""")
     recorded_at = recording.begin(connection, now)
     return sum(connection.execute(insert, _values(one, key, scene, recorded_at)).rowcount for one in chips)
 
@@ -315,7 +319,7 @@ def newest(connection: sa.Connection, limit: int) -> list[ChipRow]:
 
 
 def prune(connection: sa.Connection, recorded_before: datetime, now: datetime) -> int:
-    """Remove pictures stored before a time, of parcels without an open alert that are not sampled; return how many.
+    """Remove pictures stored before a time, of parcels without an open alert that were not sampled since; return how many.
 
     Their rows stay, with the digest: what was shown to whom can still be checked.
     """
@@ -324,7 +328,8 @@ def prune(connection: sa.Connection, recorded_before: datetime, now: datetime) -
                    where image is not null and recorded_at < :before
                      and not exists (select from alerts a where a.parcel_key = c.parcel_key
                                      and (closed_at is null or closed_at >= :before))
-                     and not exists (select from chip_parcels p where p.parcel_key = c.parcel_key)"""),
+                     and not exists (select from chip_parcels p where p.parcel_key = c.parcel_key
+                                     and p.recorded_at >= :before)"""),
         {"before": recorded_before, "now": now},
     )
     return removed.rowcount

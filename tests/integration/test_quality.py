@@ -229,13 +229,14 @@ def test_pictures_are_shown_only_where_they_say_nothing_of_the_light(
 
     draw(run, "--size", "8", "--minimum", "1", "--crops", "0")
     add_chip(connection, IDS[:80], START + DAY)
-    assert shown()[0] == 0
-    run("pictures", "1")
     assert shown()[0] == 0, "what was cut before says who was alerted"
     add_chip(connection, IDS, datetime.now(UTC) + DAY)
     assert shown()[0] == shown()[1]
     run("pictures", "1", "--stop")
     assert shown()[0] == 0
+    run("pictures", "1")
+    add_chip(connection, IDS, datetime.now(UTC) + 2 * DAY)
+    assert shown()[0] == 2 * shown()[1], "both days, since they lie after the new beginning"
 
 
 @pytest.mark.usefixtures("connection")
