@@ -124,6 +124,19 @@ def sample(connection: sa.Connection, parcel_keys: Sequence[int], now: datetime)
     )
 
 
+def sampled(connection: sa.Connection) -> list[int]:
+    """Return the parcels of that list."""
+    return list(connection.execute(sa.text("select parcel_key from chip_parcels order by parcel_key")).scalars())
+
+
+def sampled_since(connection: sa.Connection, parcel_keys: Sequence[int], since: datetime) -> None:
+    """Keep that parcels of that list have pictures of every scene observed since a time, where they had them of later ones."""
+    connection.execute(
+        sa.text("update chip_parcels set recorded_at = :since where parcel_key = any(:keys) and recorded_at > :since"),
+        {"keys": list(parcel_keys), "since": since},
+    )
+
+
 def unsample(connection: sa.Connection, parcel_keys: Sequence[int]) -> None:
     """Take parcels from that list; their pictures stay until retention removes them."""
     connection.execute(sa.text("delete from chip_parcels where parcel_key = any(:keys)"), {"keys": list(parcel_keys)})

@@ -117,6 +117,31 @@ def test_a_sampled_parcel_has_pictures_whatever_its_colour(chain: World, tmp_pat
         assert chips.parcels_to_cut(connection, [row["parcel_key"]]) == {}
 
 
+def test_sampled_parcels_are_pictured_from_before_as_far_back_as_every_scene_can_be_read(
+    chain: World, tmp_path: Path
+) -> None:
+    items = [s2_item(tmp_path, optical(seed), start=day) for seed, day in enumerate(DAYS)]
+    chain.add(*items)
+    chain.work()
+    keys = [row["parcel_key"] for row in chain.rows("select parcel_key from parcels")]
+    with chain.engine.begin() as connection:
+        chips.sample(connection, keys, chain.now())
+    (items[1].parent / "B08.tif").unlink()
+    assert "18 pictures cut of 3 parcels; of every scene since 2023-05-06" in run(
+        "sampled", "--from", str(DAYS[0].date())
+    )
+    for name in BOXES:
+        found = [one for one in stored(chain, name) if one.image is not None]
+        assert {one.observed_at.date() for one in found} == {DAYS[place].date() for place in (0, 2, 3)}
+        assert {one.cut_for for one in found} == {"sample"}
+    since = {row["recorded_at"] for row in chain.rows("select recorded_at from chip_parcels")}
+    assert since == {DAYS[1] + timedelta(microseconds=1)}, (
+        "of the second scene parcels with an alert alone might have any"
+    )
+    run("sampled", "--from", str(DAYS[2].date()))
+    assert {row["recorded_at"] for row in chain.rows("select recorded_at from chip_parcels")} == since, "never later"
+
+
 def test_a_revised_scene_adds_a_picture_and_replaces_none(chain: World, tmp_path: Path) -> None:
     alert(chain, "red", DAYS[0].date())
     for seed, baseline in ((1, "05.09"), (2, "05.10")):
@@ -248,6 +273,7 @@ def test_errors_are_one_line() -> None:
         (("cut", "--parcel", "nobody"), "no parcel"),
         (("cut", "--parcel", "red"), "no observation"),
         (("show", "--parcel", "red"), "no pictures"),
+        (("sampled", "--from", "2023-05-01"), "no parcel is sampled"),
     ):
         result = CliRunner().invoke(parcelwatch.app, ["chips", *words])
         assert said in str(result.exception), words
