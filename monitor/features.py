@@ -1,8 +1,10 @@
 """Stored observations as the networks take them: channels by their names, pixel sets or means, parcels by index."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +15,11 @@ from db.connect import Connection
 from db.pixel_sets import pixel_sets
 from db.sensors import POLARISATIONS, SENSORS, Sensor
 from db.series import INVALID_PIXEL
-from models.classifier.network import ModalityConfig
-from models.classifier.normalisation import Observations
 from monitor.markers.parts import SPLIT, splits
+
+if TYPE_CHECKING:  # commands that run no network start without torch
+    from models.classifier.network import ModalityConfig
+    from models.classifier.normalisation import Observations
 
 _SENSOR_OF: Final[Mapping[str, Sensor]] = {"s2": "S2", "s1a": "S1", "s1d": "S1", "s1": "S1"}
 """The sensor of each modality; Sentinel-1's are in the order of `db.series.DIRECTIONS`."""
@@ -50,6 +54,8 @@ def packed(
     sets: pa.BinaryArray | None = None,
 ) -> Observations:
     """Rows (N,) of one modality and, if given, their pixel sets; parcel (N,) is the index of each row's, ascending."""
+    from models.classifier.normalisation import Observations
+
     pixels = means(rows, modality.channels)[:, :, None]
     if sets is not None:
         pixels = _with_pixel_sets(pixels, sets, sensor_of(modality.name), modality.channels)

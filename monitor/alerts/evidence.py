@@ -1,7 +1,7 @@
 """Findings in a sentence, for people who decide on them."""
 
 from collections.abc import Callable, Mapping
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any, Final
 
 from monitor.alerts.recovery import RECOVERING
@@ -14,6 +14,13 @@ HELD: Final = "held_at_yellow"
 """In the evidence of a departure that its rule calls red: why the policy does not let it be red yet (`monitor.policies.red`)."""
 NOT_ASKED: Final = {"asked": False}
 """In the evidence of NOT_EXECUTED: the policy in force does not ask this of the parcel, or not yet."""
+
+
+def detail(name: str, value: object) -> str:
+    """Return what belongs to a decision in words; its times, stored as ISO 8601, in UTC to the minute."""
+    if name in ("deadline", "taken_at"):
+        value = f"{datetime.fromisoformat(str(value)).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    return f"{name.replace('_', ' ')} {value}"
 
 
 def why(rule: str, evidence: Mapping[str, Any]) -> str:
@@ -130,8 +137,9 @@ def _bare(evidence: Mapping[str, Any]) -> str:
 
 
 def _days_of_cover(evidence: Mapping[str, Any]) -> str:
+    days = "day" if evidence["days_seen"] == 1 else "days"
     return (
-        f"{evidence['days_seen']} days of cover seen between {evidence['from']} and {evidence['until']}, "
+        f"{evidence['days_seen']} {days} of cover seen between {evidence['from']} and {evidence['until']}, "
         f"{evidence['days_possible']} possible, {evidence['days_needed']} asked; clear views: {_views(evidence)}"
     )
 

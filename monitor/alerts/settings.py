@@ -52,7 +52,9 @@ def with_thresholds(settings: RuleSettings, given: Sequence[str]) -> RuleSetting
     """
     values = asdict(settings)
     for one in given:
-        name, _, value = (part.strip() for part in one.partition("="))
+        name, given_as, value = (part.strip() for part in one.partition("="))
+        if not given_as:
+            raise PolicyError(f"{one!r}: a threshold is given as NAME=VALUE")
         if name not in values:
             near = get_close_matches(name, values, n=3, cutoff=0.5) or sorted(values)
             raise PolicyError(f"{name!r} is no threshold of the rules; the nearest: {', '.join(near)}")

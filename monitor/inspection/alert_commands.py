@@ -343,7 +343,7 @@ def _entry(rule: str, entry: LogRow) -> str:
         because = entry.evidence.get("because")
         said = evidence.why(rule, entry.evidence)
         return f"{entry.event} by the monitor ({entry.colour}): {f'{because}; ' if because else ''}{said}"
-    details = [f"{name.replace('_', ' ')} {value}" for name, value in decision.items() if name not in ("by", "reason")]
+    details = [evidence.detail(name, value) for name, value in decision.items() if name not in ("by", "reason")]
     reason = f": {decision['reason']}" if decision.get("reason") else ""
     more = f" ({', '.join(details)})" if details else ""
     return f"{named_decision(entry.event)} by {decision['by']}{reason}{more}"

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 
-from monitor.alerts.evidence import percent
+from monitor.alerts.evidence import detail, percent
 from monitor.inspection.bundle import ROLES
 from terminal.output import printable
 
@@ -126,7 +126,7 @@ def _log(document: Mapping[str, Any]) -> Table:
     for _, run in groupby(numbered, key=lambda one: one[1]["colour"] if one[1]["event"] == "changed" else one[0]):
         entries = [entry for _, entry in run]
         last, n = entries[-1], len(entries)
-        details = "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in sorted(last["details"].items()))
+        details = "; ".join(detail(name, value) for name, value in sorted(last["details"].items()))
         why = " ".join(part for part in (last["why"], f"({details})" if details else "") if part)
         event = f"{last['event']}, {n} times since {entries[0]['recorded_at'][:10]}" if n > 1 else last["event"]
         rows.append([minute(last["recorded_at"]), text(event), text(last["by"]), last["colour"], text(why)])

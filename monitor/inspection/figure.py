@@ -131,7 +131,6 @@ def _alerts(axes: Sequence[Axes], rows: Sequence[HistoryRow], *, is_bounded: boo
 
 def _ndvi(axis: Axes, rows: Sequence[HistoryRow]) -> bool:
     axis.set_ylabel("NDVI")
-    axis.set_ylim(-0.1, 1.0)
     curve = [row for row in rows if row.kind == "ndvi"]
     if curve:
         days = _times(curve)
@@ -141,6 +140,8 @@ def _ndvi(axis: Axes, rows: Sequence[HistoryRow]) -> bool:
         )
         axis.plot(days, ndvi, color=NDVI_COLOUR, linewidth=1.5, label="daily NDVI")
     views = [row for row in rows if row.kind == "s2" and row.ndvi is not None]
+    # Water is below the usual axis: a view that an alert rests on is never outside of it.
+    axis.set_ylim(min([-0.1, *(row.ndvi - 0.05 for row in views if row.ndvi is not None)]), 1.0)
     if views:
         axis.plot(_times(views), _array(views, "ndvi"), "o", markersize=4, color="black", label="clear view")
     if curve or views:
@@ -198,6 +199,8 @@ def _posteriors(axis: Axes, rows: Sequence[HistoryRow]) -> bool:
             markersize=3,
             label=f" {short(classes[index])}{' (declared)' if is_declared else ''}",  # a first "_" would hide it
         )
+    if declared is not None and declared not in classes:
+        axis.plot([], [], " ", label=f" {short(declared)} (declared):\n not a crop of this model")
     _legend(axis)
     return True
 

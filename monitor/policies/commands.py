@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -23,10 +23,12 @@ from monitor.inspection import arguments
 from monitor.policies.calibrate import calibrate
 from monitor.policies.cover import LEVEL
 from monitor.policies.policy import Obligation, Policy, Red, Selection, read_policy
-from monitor.policies.trial import LIGHTS, DayOfTrial, Trial, in_force
 from monitor.settings import MonitorSettings
 from terminal.output import console, plain, printable
 from terminal.times import shown
+
+if TYPE_CHECKING:  # what a trial needs takes seconds to import; the other commands start without
+    from monitor.policies.trial import DayOfTrial
 
 app = typer.Typer(no_args_is_help=True, help="What an agency asks of which parcels: check, explain, try, put in force.")
 
@@ -181,6 +183,8 @@ def try_(
     as_json: arguments.AsJson = False,
 ) -> None:
     """Say what a policy and the rules would have said of a stored season day by day, beside what was said; nothing is stored."""
+    from monitor.policies.trial import Trial, in_force
+
     policy, rules = read_policy(file), with_thresholds(MonitorSettings().rules, changed or [])
     with engine(resolve_dsn()).connect() as connection:
         stored, of = _season(connection, season, collection)
@@ -203,6 +207,12 @@ def try_(
                 typer.echo(json.dumps({"policy": whose, **asdict(one)}, default=str))
         return
     _print(f"{policy.name} version {policy.version}", tried, said)
+    if clock is Clock.RECORDED and not _is_decided(tried):
+        console.print(
+            f"nothing of {plain(of)} in {plain(season)} could be decided by what was recorded by these days; "
+            "of a season that was imported afterwards say --clock available",
+            soft_wrap=True,
+        )
 
 
 def _season(connection: Connection, name: str, collection: str | None) -> tuple[Season, str]:
@@ -223,8 +233,10 @@ def _season(connection: Connection, name: str, collection: str | None) -> tuple[
     return season, found[0]
 
 
-def _print(title: str, tried: Sequence[DayOfTrial], said: Sequence[DayOfTrial]) -> None:
+def _print(title: str, tried: Sequence["DayOfTrial"], said: Sequence["DayOfTrial"]) -> None:
     """Print lights and alerts of each rule, tried and in force, at the end of each month and where an alert came."""
+    from monitor.policies.trial import LIGHTS
+
     columns = [*LIGHTS, "new alerts"]
     table = Table(
         "rule", "as known on", *columns, title=f"{plain(title)} tried; in brackets what is in force said, if otherwise"
@@ -240,11 +252,16 @@ def _print(title: str, tried: Sequence[DayOfTrial], said: Sequence[DayOfTrial]) 
     console.print(table)
 
 
-def _cells(one: DayOfTrial) -> list[int]:
+def _is_decided(tried: Sequence["DayOfTrial"]) -> bool:
+    """Return whether any parcel had a light by which it is, or is not, as declared."""
+    return any(one.lights[light] for one in tried for light in ("green", "yellow", "red"))
+
+
+def _cells(one: "DayOfTrial") -> list[int]:
     return [*one.lights.values(), len(one.turned)]
 
 
-def _write(file: Path, tried: Sequence[DayOfTrial]) -> None:
+def _write(file: Path, tried: Sequence["DayOfTrial"]) -> None:
     import csv
 
     try:
@@ -296,7 +313,8 @@ def show(
         typer.echo(json.dumps(None if row is None else row.__dict__, default=str))
         return
     if row is None:
-        console.print(f"no policy is in force for {plain(of)} in {plain(season)}")
+        by_then = f" as known at {shown(as_known_at)}" if as_known_at else ""
+        console.print(f"no policy is in force for {plain(of)} in {plain(season)}{by_then}", soft_wrap=True)
         return
     names = ", ".join(one.name for one in Policy.stored(row.content).obligation)
     console.print(

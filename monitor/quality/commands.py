@@ -207,7 +207,7 @@ def _write_page(
 @reviews.command()
 def record(
     sample: SampleArgument,
-    item: Annotated[int, typer.Argument(min=1, max=2**31 - 1, help="the parcel's number in the form")],
+    item: Annotated[int, typer.Argument(metavar="ITEM", min=1, max=2**31 - 1, help="the parcel's number in the form")],
     verdict: Annotated[str, typer.Option(help=", ".join(CHOICES), callback=arguments.storable)],
     why: Annotated[str, typer.Option("--why", help="why, in a sentence", callback=arguments.note)],
     by: ByOption = None,
@@ -248,7 +248,7 @@ def import_form(
         for one in wrong:
             typer.echo(f"{name} line {one.line} {one.why}", err=True)
         if wrong:
-            raise NotFound(f"{name}: {len(wrong)} lines are wrong, so nothing was recorded")
+            raise NotFound(f"{name}: {len(wrong)} wrong {'line' if len(wrong) == 1 else 'lines'}: nothing was recorded")
         if not verdicts:
             raise NotFound(f"{name} has no verdict in it")
         store.record_verdicts(connection, sample, verdicts, datetime.now(UTC))

@@ -385,7 +385,7 @@ def test_a_row_is_the_fold_of_its_log_after_every_decision(
     output = " ".join(run("alerts", "show", key).output.split())
     for said in (
         "opened by the monitor",
-        "requested by anna: which crop? (deadline 2025-12-01",
+        "requested by anna: which crop? (deadline 2025-12-01 00:00 UTC)",
         "dismissed by anna: clover",
     ):
         assert said in output

@@ -164,7 +164,20 @@ def test_a_trial_says_what_was_known_on_each_day(dsn: str, run: Run, tmp_path: P
     available = [json.loads(line) for line in run(*words, "--clock", "available").output.splitlines()]
     assert [row["day"] for row in available if row["turned"]][:2] == ["2025-05-01", "2025-05-16"]
     assert lights(dsn, "not_ploughed") == {}
-    assert "tried" in run("policy", "try", str(file), "--season", "2025").output
+    assert "tried" in (shown := run("policy", "try", str(file), "--season", "2025").output)
+    assert "say --clock available" not in shown
+
+
+def test_a_trial_of_a_season_that_was_imported_afterwards_says_which_clock_helps(
+    dsn: str, run: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "p.toml"
+    file.write_text(POLICY)
+    for day, ndvi in VIEWS:
+        store(dsn, "ploughed", day, ndvi, known=400)
+    words = ("policy", "try", str(file), "--season", "2025", "--every", "30")
+    assert run(*words).output.rstrip().endswith("of a season that was imported afterwards say --clock available")
+    assert "--clock" not in run(*words, "--clock", "available").output
 
 
 def test_a_trial_finds_what_the_monitor_finds(dsn: str, run: Run, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from monitor.alerts.evidence import SENTENCES, as_of, percent, why
+from monitor.alerts.evidence import SENTENCES, as_of, detail, percent, why
 from monitor.alerts.rules import RULES
 
 MISMATCH = {
@@ -77,3 +77,9 @@ def test_as_of_is_the_day_of_the_newest_observation(evidence: dict[str, Any], da
 )
 def test_only_certainties_are_shown_as_certain(probability: float, shown: str) -> None:
     assert percent(probability) == shown
+
+
+def test_times_of_a_decision_are_said_in_utc_to_the_minute() -> None:
+    assert detail("deadline", "2025-07-01T02:00:00+02:00") == "deadline 2025-07-01 00:00 UTC"
+    assert detail("taken_at", "2025-06-20T14:05:09+00:00") == "taken at 2025-06-20 14:05 UTC"
+    assert detail("assignee", "dora") == "assignee dora"

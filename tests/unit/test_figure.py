@@ -86,6 +86,19 @@ def test_the_declared_crop_is_drawn_and_named_even_where_it_is_unlikely() -> Non
     assert [text.get_text().strip() for text in legend.get_texts()] == [*classes[:5], "crop 8 (declared)"]
 
 
+def test_a_declared_crop_that_the_model_does_not_know_is_said_to_be_one() -> None:
+    rows = [row("declaration", -30, crop="flax", detail={"crop_code": "1"}), *posteriors(["a", "b"])]
+    legend = season_figure(rows, "p", SEASON).axes[2].get_legend()
+    assert legend is not None
+    assert "flax (declared):\n not a crop of this model" in [text.get_text().strip() for text in legend.get_texts()]
+
+
+def test_views_of_water_lie_within_the_axis() -> None:
+    axis = season_figure([row("s2", 1, ndvi=0.5), row("s2", 5, ndvi=-0.31)], "p", SEASON).axes[0]
+    assert axis.get_ylim() == pytest.approx((-0.36, 1.0))
+    assert season_figure([row("s2", 5, ndvi=0.5)], "p", SEASON).axes[0].get_ylim() == pytest.approx((-0.1, 1.0))
+
+
 def test_of_posteriors_of_one_acquisition_the_newest_counts() -> None:
     (first, view), again = posteriors(["a", "b"], 1), posteriors(["a", "b"], 1)[0]
     newer = HistoryRow(

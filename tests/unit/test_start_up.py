@@ -56,6 +56,8 @@ _FORBIDDEN: Final = {
         "research",
         "training",
     ),
+    # Reads a policy and stores it; a trial imports what it needs by itself.
+    "policy": ("torch", "sklearn", "matplotlib", "pandas", "rasterio", "kafka", "ingest", "research", "training"),
     # Asks the database; each channel's library is imported when a message goes over it.
     "subscriptions": _OF_CHANNELS,
     "deliveries": _OF_CHANNELS,
