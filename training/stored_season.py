@@ -83,6 +83,11 @@ def load(  # which parcels, as known when, and four options of which three have 
         for p in load_parcels(connection, season, collection, as_known_at)
         if p.is_monitorable and (label := label_of(p)) is not None
     ]
+    if not labelled:
+        raise NothingToLearn(
+            f"no parcel of collection {collection!r} in season {season.name} can be learned from: "
+            "`parcelwatch status` lists what is stored"
+        )
     counts = Counter(label for _, label in labelled)
     classes = tuple(sorted(name for name, n in counts.items() if n >= min_parcels))
     if len(classes) < min_classes:

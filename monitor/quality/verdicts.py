@@ -7,11 +7,11 @@ from typing import Final, Literal, Protocol
 Verdict = Literal["as_declared", "other_crop", "not_emerged", "lost", "flooded", "other_departure", "cannot_tell"]
 CHOICES: Final[Mapping[Verdict, str]] = {
     "as_declared": "the declared crop stands or stood there until its harvest",
-    "other_crop": "another crop than the declared one",
+    "other_crop": "another crop than the declared one, on a part or on all",
     "not_emerged": "nothing was sown, or nothing came up",
     "lost": "the crop came up and was lost before its harvest",
     "flooded": "water stood on it while its crop grew",
-    "other_departure": "another departure: ploughed, built on, not mown, no catch crop, another crop on a part ...",
+    "other_departure": "another departure: ploughed, built on, not mown, no catch crop ...",
     "cannot_tell": "this cannot be told from what is shown",
 }
 UNDECIDED: Final = ("cannot_tell", "disputed")

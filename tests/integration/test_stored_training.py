@@ -33,6 +33,7 @@ from training.classifier_command import classifier
 from training.database_source import DatabaseData
 from training.labelled import LabelledParcels
 from training.sources import open_source
+from training.stored_season import NothingToLearn
 
 NOW = datetime(2025, 12, 1, tzinfo=UTC)
 CONFIG = """
@@ -109,6 +110,11 @@ def test_a_stored_season_and_one_in_memory_are_the_same(stored: Season) -> None:
         )
         np.testing.assert_allclose(rows(own, name), rows(data, name), rtol=1e-6)  # outlines were written and read
     assert set(data.fold.tolist()) == {1, 2, 3, 4, 5}
+
+
+def test_a_collection_that_is_not_stored_is_named(stored: Season) -> None:
+    with pytest.raises(NothingToLearn, match=f"no parcel of collection 'elsewhere' in season {stored.name} can be"):
+        open_source(DatabaseData(season=stored.name, collection="elsewhere"))
 
 
 def test_a_run_on_a_stored_season_registers_its_final_model(stored: Season, tmp_path: Path, dsn: str) -> None:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -368,3 +369,9 @@ def test_whatever_a_form_holds_each_fault_is_one_line(
             assert one.verdict in CHOICES
             assert one.reviewer
             assert "\0" not in f"{one.reviewer}{one.reason}"
+
+
+def test_the_page_says_of_each_verdict_what_the_form_says() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "quality.md").read_text()
+    for verdict, means in CHOICES.items():
+        assert f"| `{verdict}` | {means.split(':')[0]} |" in page
