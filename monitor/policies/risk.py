@@ -82,7 +82,7 @@ def _too_small(n: int, rate: float, at_most: float, confidence: float) -> str:
     """Return why no level has the guarantee, with the number of verdicts at which the strictest would have it."""
     if rate >= at_most:
         return (
-            f"even at the highest confidence {1000 * rate:.3g} of 1,000 parcels with a verdict are falsely red, more than the "
+            f"of {n:,} parcels with a verdict {1000 * rate:.3g} in 1,000 are falsely red even at the highest confidence, more than the "
             f"{1000 * at_most:.3g} that the risk allows: no threshold on this rule's confidence has the guarantee"
         )
     # Hoeffding's inequality, solved for n; exact where nothing is false: (1 - a)^n = 1 - confidence.
