@@ -18,6 +18,7 @@ from db.crop_progress import ProgressRow
 from db.seasons import Season
 from monitor.alerts.neighbours import CropStands, Neighbours, harvest_day
 from monitor.alerts.settings import RuleSettings
+from monitor.markers.crop_calendar import OTHER
 from monitor.season_views import LeaderMemory
 
 Group = tuple[str, str | None]
@@ -166,7 +167,11 @@ def stands_of(
     settings: RuleSettings,
 ) -> CropStands:
     """Return groups as the rules take them, with the harvest of the season before (of which all is known) moved to this one."""
-    harvest = {group: harvest_day(row.standing_share, settings) for group, row in before.items() if group in stored}
+    harvest = {
+        group: harvest_day(row.standing_share, settings, earliest_harvest(row))
+        for group, row in before.items()
+        if group in stored
+    }
     groups = [
         Neighbours(
             row.n_parcels,
@@ -178,3 +183,9 @@ def stands_of(
         for group, row in stored.items()
     ]
     return CropStands.of(groups, settings)
+
+
+def earliest_harvest(row: ProgressRow) -> int:
+    """Return the day of a season before which no crop is harvested; the harvest is of the year of the season's middle."""
+    year = (row.first_day + timedelta(days=len(row.standing_share) // 2)).year
+    return (OTHER.harvest_from(year) - row.first_day).days

@@ -92,14 +92,16 @@ def _sorted_within(values: Floats, group: Ints) -> Floats:
     return np.take_along_axis(np.take_along_axis(values, order, axis=0), by_group, axis=0)
 
 
-def harvest_day(standing_share: NDArray[np.float32], settings: RuleSettings) -> int | None:
+def harvest_day(standing_share: NDArray[np.float32], settings: RuleSettings, earliest: int = 0) -> int | None:
     """Return the day on which the harvest of a season that is over began; None where the crop stood to the end, or never.
+
+    A time that ended before day `earliest` was of what stood before the crop, as a cover crop of the winter.
 
     The longest time that most fields stood ends with the harvest; it begins on the last day on which as many stood as in
     the middle of that time, less the share that may be lost early.
     Days without data count as crop while it lasts: cloud does not end a crop.
     """
-    if (stand := longest_stand(standing_share)) is None:
+    if (stand := longest_stand(standing_share, earliest)) is None:
         return None
     begin, end = stand
     share = standing_share[begin:end]

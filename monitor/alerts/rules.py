@@ -233,6 +233,8 @@ def crop_mismatch(
     is_held = was_open & (best != nr) & (of_declared < settings.mismatch_closed_above)
     since = np.where(was_open, previous.departed_on, posterior.observed_to)
     is_late_enough = posterior.observed_to - since >= np.timedelta64(settings.mismatch_confirm_days, "D")
+    # In winter fields of all crops look alike, and a posterior that is sure then often stays so until they grow.
+    may_confirm = is_sure & is_late_enough & _is_growing(posterior.observed_to, settings)
     departs = is_sure | is_held
 
     def of_another(parcel: int) -> float:
@@ -255,6 +257,8 @@ def crop_mismatch(
                 "mismatch_other_above",
                 "mismatch_closed_above",
                 "mismatch_confirm_days",
+                "mismatch_confirm_from",
+                "mismatch_confirm_until",
                 "mismatch_min_observations",
             ),
         }
@@ -264,10 +268,16 @@ def crop_mismatch(
         Case(nr < 0, NOT_EXECUTED, unknown_crop),
         _too_few(posterior.n_observations, settings),
         Case(~departs, GREEN, evidence, lambda parcel: float(of_declared[parcel])),
-        Case((previous.verdict == RED) | (is_sure & is_late_enough), RED, evidence, of_another),
+        Case((previous.verdict == RED) | may_confirm, RED, evidence, of_another),
         Case(departs, YELLOW, evidence, of_another),
     ]
     return Decisions("crop_mismatch", cases, since)
+
+
+def _is_growing(days: Days, settings: RuleSettings) -> Bools:
+    """Return (N,) whether days are of the months in which crops can be told apart."""
+    in_year = np.char.partition(np.datetime_as_string(days, "D"), "-")[:, 2] if len(days) else np.array([], str)
+    return np.asarray((in_year >= settings.mismatch_confirm_from) & (in_year <= settings.mismatch_confirm_until))
 
 
 def nothing_observed(declared: Sequence[str | None], settings: RuleSettings) -> Decisions:
@@ -375,8 +385,14 @@ def early_loss(
     # One low view alone is a cloud that the mask missed as often as a loss.
     lost = departures(of, views.days, is_bare, views.ndvi > VEGETATION_NDVI, views.n_parcels, at_least=2)
     lost_on = lost.first
-    around = [lost_on, lost_on + np.timedelta64(settings.loss_watch_days, "D")]
-    canopy = np.minimum(*(stands.standing_share[group, stands.place(group, days)] for days in around))
+    # To the eye the first fields of a harvest are lost, too: near it, it is no loss before neighbours have stood for as long as
+    # a harvest takes. Measured by the parcel's own views, so that it does not matter when this is asked.
+    is_near = stands.is_ever_bare[group] & ~(lost_on < harvest - np.timedelta64(settings.harvest_near_days, "D"))
+    watched = np.where(is_near, settings.harvest_watch_days, settings.loss_watch_days).astype("m8[D]")
+    around = [stands.place(group, days) for days in (lost_on, lost_on + watched)]
+    canopy, median = (
+        np.minimum(*(one[group, place] for place in around)) for one in (stands.standing_share, stands.median_ndvi)
+    )
     base = {
         "threshold_ndvi": LOSS_NDVI,
         "thresholds": _thresholds(
@@ -384,7 +400,10 @@ def early_loss(
             "neighbours_min",
             "loss_from_ndvi",
             "standing_share",
+            "loss_neighbours_ndvi",
             "loss_watch_days",
+            "harvest_near_days",
+            "harvest_watch_days",
             "harvest_margin_days",
             "confirm_days",
         ),
@@ -398,7 +417,14 @@ def early_loss(
         return standing(parcel) | {"lost_on": str(lost_on[parcel]), "clear_views": views.shown(parcel, shown)}
 
     def evidence(parcel: int) -> dict[str, Any]:
-        return loss(parcel) | {"standing_share_of_neighbours": round(float(canopy[parcel]), 3)}
+        return loss(parcel) | {
+            "standing_share_of_neighbours": round(float(canopy[parcel]), 3),
+            "median_ndvi_of_neighbours": round(float(median[parcel]), 3),
+        }
+
+    def may_be_harvest(parcel: int) -> dict[str, Any]:
+        until = lost_on[parcel] + watched[parcel]
+        return {**loss(parcel), **_lacking(f"the harvest may have begun: a loss if neighbours still stand on {until}")}
 
     cases = [
         _too_few_neighbours(stands, group, settings),
@@ -419,7 +445,8 @@ def early_loss(
             NOT_VALID,
             lambda parcel: {"reason": f"too few neighbours were seen around {lost_on[parcel]}"},
         ),
-        Case(canopy < settings.standing_share, GREEN, evidence),
+        Case((canopy < settings.standing_share) | (median < settings.loss_neighbours_ndvi), GREEN, evidence),
+        Case(is_near & (lost.last < lost_on + watched), NOT_VALID, may_be_harvest),
         *_departures(lost, evidence, settings),
     ]
     return Decisions("early_loss", cases, lost_on)
@@ -459,7 +486,7 @@ def agreeing(n: Ints) -> Callable[[int], float]:
     return lambda parcel: float(1 - 0.5 ** int(n[parcel]))
 
 
-def _thresholds(settings: RuleSettings, *names: str) -> dict[str, float]:
+def _thresholds(settings: RuleSettings, *names: str) -> dict[str, float | str]:
     """Return the settings that a finding was decided with, under the names by which an agency sets them."""
     return {name: getattr(settings, name) for name in names}
 

@@ -18,8 +18,12 @@ class RuleSettings:
     0.05, 0.80 and 10 days gave a precision of 0.33 and these 0.83 (docs/LOG.md)."""
     mismatch_other_above: float = 0.90
     """Posterior that another class must reach."""
-    mismatch_confirm_days: int = 20
+    mismatch_confirm_days: int = 30
     """A mismatch is confirmed by an observation at least so much later."""
+    mismatch_confirm_from: str = "05-01"
+    """Day of the year (MM-DD) before which no observation confirms a mismatch: bare and wintering fields of all crops look alike."""
+    mismatch_confirm_until: str = "09-30"
+    """And after which none does: the crop has left the field."""
     mismatch_closed_above: float = 0.10
     """A mismatch ends when the declared class is likelier than that, or the likeliest: one wet week must not close it."""
     mismatch_min_observations: int = 20
@@ -38,8 +42,16 @@ class RuleSettings:
     """NDVI below the neighbours' median that counts as bare though weeds grow; the level of vegetation itself."""
     loss_from_ndvi: float = 0.50
     """A canopy must have been this green before it can be lost: above half cover, so weeds do not count."""
+    loss_neighbours_ndvi: float = 0.45
+    """Median NDVI of the neighbours below which they ripen, so that a field that ripens first is none that is lost."""
     loss_watch_days: int = 10
     """The neighbours must still stand so long after the loss: else it is the first field of the harvest."""
+    harvest_near_days: int = 45
+    """So long before last season's harvest, or where that is not known, a loss may be the first field of this one: seasons, and
+    fields of a region, differ by some weeks. With the next chosen on simulated seasons (docs/LOG.md)."""
+    harvest_watch_days: int = 30
+    """The neighbours must still stand so long after such a loss, and the parcel be bare: a region's harvest of a crop takes about
+    two weeks, and its fields are seen in as many again."""
     harvest_margin_days: int = 10
     """A loss so long before the last season's harvest, or later, is harvest: years differ by about ten days."""
 

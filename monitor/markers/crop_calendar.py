@@ -7,6 +7,7 @@ Source: JRC-MARS European crop calendars, widened by a month; codes: HCAT3 (Euro
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import cache
 from typing import Final
 
@@ -28,6 +29,10 @@ class CropTime:
     """The earliest harvest."""
     lag: tuple[int, int, int] = (0, 0, 0)
     """Days from the end of green to the harvest: least, most likely, most. 0: cut or lifted green."""
+
+    def harvest_from(self, year: int) -> date:
+        """Return the earliest day of the harvest in a year."""
+        return date.fromisoformat(_date(year, self.leaves_from))
 
 
 _RIPE: Final = (1, 8, 21)
