@@ -19,6 +19,7 @@ from monitor.alerts.incidents import INCIDENT
 from monitor.alerts.neighbours import Floats, Ints, harvest_day
 from monitor.alerts.settings import RuleSettings
 from monitor.alerts.yields import Harvest
+from monitor.crop_progress import earliest_harvest
 from monitor.markers.crop_calendar import calendars
 
 Order = Literal["yield", "sure"]
@@ -180,7 +181,8 @@ def _harvests(
             of = groups[nr].region, groups[nr].crop_code or ""
             if not is_arable or (of not in stored and of not in earlier):
                 continue
-            day = harvest_day(earlier[of].standing_share, settings) if of in earlier else None
+            row = earlier.get(of)
+            day = None if row is None else harvest_day(row.standing_share, settings, earliest_harvest(row))
             last_season = None if day is None else season.starts_on + timedelta(days=day)
             share = stored[of].standing_share if of in stored else np.zeros(0, np.float32)
             found[nr] = yields.harvest(share, season.starts_on, earliest, last_season, today, settings)

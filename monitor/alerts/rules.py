@@ -28,7 +28,7 @@ Rule = Literal["crop_mismatch", "no_emergence", "early_loss", "flooding", "parts
 Outcome = Literal["NOT_EXECUTED", "NOT_VALID", "OK"]
 Colour = Literal["green", "yellow", "red"]
 RULES: Final[tuple[Rule, ...]] = ("crop_mismatch", "no_emergence", "early_loss", "flooding", "parts")
-VERSION: Final = "2"
+VERSION: Final = "3"
 """Stored with every finding; raised when a rule decides otherwise than before on the same evidence."""
 VERDICTS: Final[tuple[tuple[Outcome, Colour | None], ...]] = (
     ("NOT_EXECUTED", None),
@@ -276,8 +276,12 @@ def crop_mismatch(
 
 def _is_growing(days: Days, settings: RuleSettings) -> Bools:
     """Return (N,) whether days are of the months in which crops can be told apart."""
-    in_year = np.char.partition(np.datetime_as_string(days, "D"), "-")[:, 2] if len(days) else np.array([], str)
-    return np.asarray((in_year >= settings.mismatch_confirm_from) & (in_year <= settings.mismatch_confirm_until))
+    month = days.astype("M8[M]")
+    day = 100 * (month.astype(np.int64) % 12 + 1) + (days - month).astype(np.int64) + 1  # 501 is 1 May
+    first, last = (
+        int(one.replace("-", "")) for one in (settings.mismatch_confirm_from, settings.mismatch_confirm_until)
+    )
+    return np.asarray((day >= first) & (day <= last))
 
 
 def nothing_observed(declared: Sequence[str | None], settings: RuleSettings) -> Decisions:

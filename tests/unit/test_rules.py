@@ -39,7 +39,11 @@ def early_loss(views: ClearViews, near: Neighbours, is_new_stand: bool, settings
     return rules.early_loss(views, stands, np.array([0]), np.array([is_new_stand]), settings).finding(0)
 
 
-def neighbours(up_on: int = 100, down_on: int = 200, n: int = 20, harvest_from: date | None = None) -> Neighbours:
+HARVEST = START + timedelta(days=300)
+"""Of last season, so late that no loss here is near it."""
+
+
+def neighbours(up_on: int = 100, down_on: int = 200, n: int = 20, harvest_from: date | None = HARVEST) -> Neighbours:
     """Neighbours that lie bare until `up_on`, stand until `down_on` and lie bare again."""
     day = np.arange(365)
     stands = (day >= up_on) & (day < down_on)
@@ -58,9 +62,19 @@ def test_mismatch_is_yellow_at_first_and_red_when_it_holds() -> None:
     assert (first.colour, first.departed_on) == ("yellow", START + timedelta(days=150))
     soon = crop_mismatch("wheat", posterior(0.005, 0.95, 165), first, SETTINGS)
     assert soon.colour == "yellow"
-    later = crop_mismatch("wheat", posterior(0.005, 0.95, 171), soon, SETTINGS)
+    later = crop_mismatch("wheat", posterior(0.005, 0.95, 180), soon, SETTINGS)
     assert (later.colour, later.departed_on) == ("red", START + timedelta(days=150))
     assert later.evidence["most_likely"] == "maize"
+
+
+def test_no_mismatch_is_confirmed_in_winter() -> None:
+    finding = crop_mismatch("wheat", posterior(0.005, 0.95, 10), None, SETTINGS)
+    for day, colour in ((60, "yellow"), (119, "yellow"), (120, "red")):  # 30 April, 1 May
+        finding = crop_mismatch("wheat", posterior(0.005, 0.95, day), finding, SETTINGS)
+        assert finding.colour == colour
+    late = crop_mismatch("wheat", posterior(0.005, 0.95, 240), None, SETTINGS)
+    assert crop_mismatch("wheat", posterior(0.005, 0.95, 273), late, SETTINGS).colour == "yellow"  # 1 October
+    assert crop_mismatch("wheat", posterior(0.005, 0.95, 272), late, SETTINGS).colour == "red"
 
 
 def test_one_wet_week_neither_confirms_nor_closes_a_mismatch() -> None:
@@ -147,6 +161,26 @@ def test_a_loss_at_last_years_harvest_is_harvest() -> None:
     assert early_loss(STANDING_THEN_BARE, far, False, SETTINGS).colour == "red"
 
 
+@pytest.mark.parametrize("harvest_from", [START + timedelta(days=175), None])
+def test_near_the_harvest_a_loss_waits_until_the_neighbours_have_stood_as_long_as_a_harvest_takes(
+    harvest_from: date | None,
+) -> None:
+    standing, harvested = (neighbours(down_on=one, harvest_from=harvest_from) for one in (200, 155))
+    waits = early_loss(STANDING_THEN_BARE, standing, False, SETTINGS)
+    assert (waits.outcome, waits.colour) == ("NOT_VALID", None)
+    assert "neighbours still stand on 2025-06-10" in waits.evidence["reason"]
+    bare = views((100, 0.7), (110, 0.8), (120, 0.8), (130, 0.2), (145, 0.18), (160, 0.18))
+    lost = early_loss(bare, standing, False, SETTINGS)
+    assert (lost.colour, lost.departed_on) == ("red", START + timedelta(days=130))
+    assert early_loss(bare, harvested, False, SETTINGS).colour == "green"
+
+
+def test_a_field_that_ripens_first_is_not_lost() -> None:
+    ripe = neighbours()
+    ripe.median_ndvi[135:] = 0.4
+    assert early_loss(STANDING_THEN_BARE, ripe, False, SETTINGS).colour == "green"
+
+
 def test_a_cloud_dip_is_not_a_loss() -> None:
     dip = views((100, 0.7), (110, 0.8), (120, 0.1), (130, 0.8))
     assert early_loss(dip, neighbours(), False, SETTINGS).colour == "green"
@@ -208,6 +242,13 @@ def test_harvest_begins_at_the_end_of_the_longest_standing() -> None:
     assert harvest_day(share, SETTINGS) == 200
     share[100:] = 1.0
     assert harvest_day(share, SETTINGS) is None
+
+
+def test_the_end_of_a_cover_crop_is_not_the_harvest() -> None:
+    share = np.zeros(365, np.float32)
+    share[0:110] = share[150:240] = 1.0
+    assert harvest_day(share, SETTINGS) == 110
+    assert harvest_day(share, SETTINGS, earliest=144) == 240
 
 
 def test_a_field_lost_in_spring_is_not_the_harvest() -> None:

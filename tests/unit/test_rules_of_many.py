@@ -86,11 +86,18 @@ def early_loss(views: Views, near: Neighbours | None, is_new_stand: bool) -> Ver
     margin = timedelta(days=SETTINGS.harvest_margin_days)
     if near.harvest_from and day_of(bare[0]) >= near.harvest_from - margin:
         return GREEN
-    around = [share[min(day, len(share) - 1)] for day in (bare[0], bare[0] + SETTINGS.loss_watch_days)]
+    is_ever_bare = any(part <= np.float32(SETTINGS.seedbed_share) for part in share)
+    near_to = timedelta(days=SETTINGS.harvest_near_days)
+    is_near = is_ever_bare and not (near.harvest_from and day_of(bare[0]) < near.harvest_from - near_to)
+    watched = bare[0] + (SETTINGS.harvest_watch_days if is_near else SETTINGS.loss_watch_days)
+    places = [min(day, len(share) - 1) for day in (bare[0], watched)]
+    around, medians = share[places], near.median_ndvi[places]
     if np.isnan(around).any():
         return NOT_VALID
-    if min(around) < np.float32(SETTINGS.standing_share):
+    if min(around) < np.float32(SETTINGS.standing_share) or min(medians) < SETTINGS.loss_neighbours_ndvi:
         return GREEN
+    if is_near and bare[-1] < watched:
+        return NOT_VALID
     return ("OK", "yellow", day_of(bare[0])) if is_contradicted else departure(bare[0], bare[-1])
 
 
@@ -105,7 +112,8 @@ def crop_mismatch(declared: str | None, seen: int, day: int, probabilities: list
     if not (is_sure or is_held):
         return GREEN
     first = before[2] or day_of(day)
-    confirms = is_sure and (day_of(day) - first).days >= SETTINGS.mismatch_confirm_days
+    grows = SETTINGS.mismatch_confirm_from <= f"{day_of(day):%m-%d}" <= SETTINGS.mismatch_confirm_until
+    confirms = is_sure and grows and (day_of(day) - first).days >= SETTINGS.mismatch_confirm_days
     return "OK", "red" if before[1] == "red" or confirms else "yellow", first
 
 
