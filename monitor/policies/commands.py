@@ -145,8 +145,8 @@ def _words(one: Obligation) -> tuple[str, str, str]:
         by = one.until + timedelta(days=one.grace_days)
         return (
             f"vegetation (NDVI from {level}) seen {window}, with {one.grace_days} days of grace",
-            f"none was seen by {by}, and bare soil after it and {again}",
-            f"none was seen by {by}, and bare soil after it",
+            f"none was seen by {by}, and then, before any, bare soil and {again}",
+            f"none was seen by {by}, and then, before any, bare soil",
         )
     before = " on a parcel that was green on two days before (NDVI from 0.5)" if one.kind == "not_ploughed" else ""
     return (
