@@ -102,11 +102,13 @@ def _no_emergence(evidence: Mapping[str, Any]) -> str:
 def _early_loss(evidence: Mapping[str, Any]) -> str:
     if "lost_on" not in evidence:
         return ""
-    share = evidence.get("standing_share_of_neighbours", 0)
-    return (
-        f"canopy lost on {evidence['lost_on']} while {percent(share)} of the {evidence['neighbours']} parcels of the same "
-        f"crop around had one; clear views: {_views(evidence)}"
-    )
+    said = f"canopy lost on {evidence['lost_on']}"
+    if "harvest_from" in evidence:  # no share was measured then
+        said += f"; the harvest of the same crop around began on {evidence['harvest_from']}, by the day of the season before"
+    elif "standing_share_of_neighbours" in evidence:
+        share = percent(evidence["standing_share_of_neighbours"])
+        said += f" while {share} of the {evidence['neighbours']} parcels of the same crop around had one"
+    return f"{said}; clear views: {_views(evidence)}"
 
 
 def _flooding(evidence: Mapping[str, Any]) -> str:

@@ -290,6 +290,14 @@ def activate(
     policy, now = read_policy(file), datetime.now(UTC)
     with engine(resolve_dsn()).begin() as connection:
         stored, of = _season(connection, season, collection)
+        before = policies.in_force(connection, stored.season_key, of)
+        if before is not None and before.hash == policy.hash:  # of its name and version too
+            console.print(
+                f"{plain(policy.name)} version {policy.version} is in force already for {plain(of)} in {plain(season)}, "
+                f"since {shown(before.recorded_at)}; nothing is changed",
+                soft_wrap=True,
+            )
+            return
         content = policy.name, policy.version, policy.hash, policy.content()
         policies.put_in_force(connection, stored.season_key, of, content, by or arguments.operator(), why, now)
         n = work.mark_season(connection, stored.season_key, of, "rules", now)
