@@ -74,17 +74,24 @@ def harvested(obligation: Obligation, known: Known, _applies: Bools) -> Decision
 
 
 def _standing_after(work: FieldWork, last: np.datetime64) -> tuple[Runs, Bools]:
-    """Return the views after a day on which the declared crop was still green, and whether no gap lies between its peak and them."""
+    """Return the views after a day of stands that were green before it, and whether views of each were close to each other throughout.
+
+    A stand lasts from the last view without vegetation before its peak to its fall, so that a crop that still grows keeps its first day.
+    """
     course, stands = work.course, work.stands
-    column, peak = np.arange(course.day.shape[1]), stands.peak[:, None]
+    column, peak, day = np.arange(course.day.shape[1]), stands.peak[:, None], course.day
+    is_low = (course.ndvi < VEGETATION_NDVI) & (column < peak)
+    begin = np.where(is_low.any(axis=1), len(column) - is_low[:, ::-1].argmax(axis=1), 0)[:, None]
     end = np.where(stands.fallen == NONE, course.n, stands.fallen)[:, None]
-    stood = (peak != NONE) & (column >= peak) & (column < end) & (work.harvest.status == OK)[:, None]
-    after = stood & (course.day > last.astype("M8[D]").astype(np.int64))
+    stood = (peak != NONE) & (column >= begin) & (column < end)
+    is_before = stood & (day <= last.astype("M8[D]").astype(np.int64))
+    after = stood & ~is_before & is_before.any(axis=1)[:, None]
     n, first, newest = after.sum(axis=1), after.argmax(axis=1), len(column) - 1 - after[:, ::-1].argmax(axis=1)
     days = (dates(np.where(n > 0, course.days_at(one), 0)) for one in (first, newest))
-    begin, until = (np.where(n > 0, one, np.datetime64("NaT", "D")) for one in days)
-    gap = np.diff(course.day, axis=1) * (stood[:, 1:] & stood[:, :-1])
-    return Runs(begin, until, n), np.asarray(gap.max(axis=1, initial=0) <= CLOSE_DAYS)
+    since, until = (np.where(n > 0, one, np.datetime64("NaT", "D")) for one in days)
+    greenest = np.where(is_before, course.ndvi, -1).argmax(axis=1)[:, None]
+    gap = np.diff(day, axis=1) * (stood[:, 1:] & stood[:, :-1] & (column >= greenest)[:, :-1])
+    return Runs(since, until, n), np.asarray(gap.max(axis=1, initial=0) <= CLOSE_DAYS)
 
 
 def tilled(obligation: Obligation, known: Known, _applies: Bools) -> Decisions:

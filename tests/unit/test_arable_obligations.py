@@ -90,6 +90,15 @@ def test_green_behind_a_gap_can_be_another_crop() -> None:
     assert verdict(BY_MID_OCTOBER, standing, "2025-11-05", gap="2025-10-02 2025-11-30") == NOT_VALID  # nothing seen
 
 
+def test_a_crop_that_still_grows_departs_since_the_same_day() -> None:
+    by_june = obligation("harvested", "2025-05-01", "2025-06-20")
+    for today, expected in (("2025-06-23", YELLOW), ("2025-07-03", RED), ("2025-08-30", RED)):
+        found = decided(by_june, [MAIZE], seen(maize("2025-09-20")), today=today).found
+        assert (int(found.verdict[0]), str(found.departed_on[0])) == (expected, "2025-06-23")
+    too_early = obligation("harvested", "2025-05-01", "2025-05-12")  # not yet up then: what rises later did not stand
+    assert verdict(too_early, maize("2025-09-20"), "2025-08-30") == NOT_VALID
+
+
 def test_a_day_of_grace_is_one_more_day() -> None:
     late = BY_MID_OCTOBER.model_copy(update={"grace_days": 5})
     assert verdict(late, maize("2025-10-19"), "2025-12-20") == GREEN  # between views of 16 and 21 October
