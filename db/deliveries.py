@@ -1,9 +1,11 @@
 """The outbox and its deliveries: events that wait, messages made of them, who sends which, what became of it.
 
     alert_events ──trigger──► outbox ──form──► deliveries: pending ──► sent
-                                                  ▲   │
-                                                  │   └──► dead    tried too often, or refused; `retry` makes it pending again
-                                                  └── a lease that ended: its sender died
+                                │                 ▲   │
+                                │                 │   └──► dead    tried too often, or refused; `retry` makes it pending again,
+                                │                 │                `discard` discarded
+                                │                 └── a lease that ended: its sender died
+                                └──────fold──► deliveries: folded  an earlier message told of the incident: nobody receives it
 
 A delivery and its events are joined in one transaction and never parted, so a message is the same under its key however often
 it is tried. A sender holds a delivery by a lease and not by a lock: sending may take longer than a transaction should.
@@ -25,6 +27,10 @@ class WaitingEvent:
     event_nr: int
     alert_key: int
     recorded_at: datetime
+    incident: int | None = None
+    """The regional incident that it is part of, by the alert that names it."""
+    told_in: int | None = None
+    """The delivery that told of that incident."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,8 @@ class SentEvent:
     region: str
     area_ha: float | None
     declared_crop: str | None
+    incident: int | None = None
+    """The regional incident as part of which it is told, by the alert that named it then."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +93,15 @@ class DeliveryRow:
     subscription: str
     channel: str
     state: str
-    """pending, sent, dead; or suspended: it waits until its subscription is changed."""
+    """pending, sent, dead, discarded, folded; or suspended: it waits until its subscription is changed."""
     events: int
     formed_at: datetime
     attempts: int
     next_try_at: datetime
     ended_at: datetime | None
     last_error: str | None
+    folded_into: uuid.UUID | None
+    """Of a folded one: the message that told of its incident."""
 
 
 def waiting(connection: sa.Connection) -> list[tuple[int, WaitingEvent]]:
@@ -139,28 +149,96 @@ def last_formed(connection: sa.Connection, key: int) -> datetime | None:
     return last
 
 
-_LAST_FORMED: Final = "select max(formed_at) from deliveries where subscription_key = :key"
+_LAST_FORMED: Final = "select max(formed_at) from deliveries where subscription_key = :key and state <> 'folded'"
+
+
+def found_by_monitor(
+    connection: sa.Connection, waiting: Sequence[WaitingEvent], rules: Sequence[str]
+) -> list[WaitingEvent]:
+    """Return those of the events by which the monitor says that something departs, of some rules."""
+    found = connection.execute(
+        sa.text("""select e.event_nr from unnest(cast(:alerts as bigint[]), cast(:events as bigint[])) as of (alert_key, event_nr)
+                   join alert_events e using (alert_key, event_nr) join alerts a using (alert_key)
+                   where a.rule = any(:rules) and e.event in ('opened', 'confirmed', 'reopened', 'changed')
+                     and not e.evidence ? 'decision'"""),
+        {
+            "rules": list(rules),
+            "alerts": [one.alert_key for one in waiting],
+            "events": [one.event_nr for one in waiting],
+        },
+    )
+    numbers = set(found.scalars())
+    return [one for one in waiting if one.event_nr in numbers]
+
+
+def told(connection: sa.Connection, key: int, alerts: Sequence[int], week: date) -> tuple[int, int] | None:
+    """Return the incident and the delivery of the first message that told of any of the alerts as part of one; None: none did.
+
+    Args:
+        week: Monday of the incident: what a message told of an alert that departed in another week was another incident.
+
+    One that is dead told nobody. Until the transaction ends this one cannot die.
+    """
+    row = connection.execute(sa.text(_TOLD), {"key": key, "alerts": list(alerts), "week": week}).one_or_none()
+    return None if row is None else (row.incident, row.delivery_key)
+
+
+_TOLD: Final = """
+    select o.incident, message.delivery_key
+    from outbox o join deliveries d using (delivery_key) join alert_events e using (alert_key, event_nr)
+    join deliveries message on message.delivery_key = coalesce(d.folded_into, d.delivery_key)
+    where o.subscription_key = :key and o.incident is not null and o.alert_key = any(:alerts)
+      and date_trunc('week', e.departed_on)::date = :week and message.state in ('pending', 'sent')
+    order by message.delivery_key, o.event_nr limit 1 for share of message"""
+
+
+def fold(connection: sa.Connection, key: int, waiting: Sequence[WaitingEvent], now: datetime) -> int:
+    """Make a folded delivery of the events for each message that told of their incident; return how many."""
+    into = sorted({one.told_in for one in waiting if one.told_in is not None})
+    connection.execute(
+        sa.text("""with made as (
+                       insert into deliveries (idempotency_key, subscription_key, state, folded_into, formed_at, next_try_at, ended_at)
+                       select idempotency_key, :key, 'folded', told_in, :now, :now, :now
+                       from unnest(cast(:ids as uuid[]), cast(:into as bigint[])) as of (idempotency_key, told_in)
+                       returning delivery_key, folded_into)
+                   update outbox set delivery_key = made.delivery_key, incident = part.incident
+                   from made join unnest(cast(:events as bigint[]), cast(:told_in as bigint[]), cast(:incidents as bigint[]))
+                       as part (event_nr, told_in, incident) on part.told_in = made.folded_into
+                   where outbox.subscription_key = :key and outbox.event_nr = part.event_nr"""),
+        {
+            "key": key,
+            "now": now,
+            "ids": [uuid.uuid4() for _ in into],
+            "into": into,
+            "events": [one.event_nr for one in waiting],
+            "told_in": [one.told_in for one in waiting],
+            "incidents": [one.incident for one in waiting],
+        },
+    )
+    return len(into)
 
 
 def form(connection: sa.Connection, key: int, groups: Sequence[Sequence[WaitingEvent]], now: datetime) -> None:
     """Make a delivery of each group of events of a subscription that is locked."""
-    numbers = [(nr, event.event_nr) for nr, group in enumerate(groups, 1) for event in group]
+    numbers = [(nr, event) for nr, group in enumerate(groups, 1) for event in group]
     connection.execute(
         sa.text("""with made as (
                        insert into deliveries (idempotency_key, subscription_key, formed_at, next_try_at)
                        select idempotency_key, :key, :now, :now from unnest(cast(:ids as uuid[])) idempotency_key
                        returning delivery_key, idempotency_key)
-                   update outbox set delivery_key = made.delivery_key
+                   update outbox set delivery_key = made.delivery_key, incident = part.incident
                    from made
                    join unnest(cast(:ids as uuid[])) with ordinality as id (idempotency_key, nr) using (idempotency_key)
-                   join unnest(cast(:groups as int[]), cast(:events as bigint[])) as part (nr, event_nr) using (nr)
+                   join unnest(cast(:groups as int[]), cast(:events as bigint[]), cast(:incidents as bigint[]))
+                       as part (nr, event_nr, incident) using (nr)
                    where outbox.subscription_key = :key and outbox.event_nr = part.event_nr"""),
         {
             "key": key,
             "now": now,
             "ids": [uuid.uuid4() for _ in groups],
             "groups": [nr for nr, _ in numbers],
-            "events": [event_nr for _, event_nr in numbers],
+            "events": [event.event_nr for _, event in numbers],
+            "incidents": [event.incident for _, event in numbers],
         },
     )
 
@@ -207,7 +285,10 @@ def sent(connection: sa.Connection, held: Held, now: datetime) -> None:
 
 
 def failed(connection: sa.Connection, held: Held, error: str, next_try_at: datetime | None, now: datetime) -> None:
-    """Record why a delivery did not arrive: it is tried again at a time, or, with None, it is dead."""
+    """Record why a delivery did not arrive: it is tried again at a time, or, with None, it is dead.
+
+    What was folded into one that is dead waits again: nobody was told of its incident.
+    """
     # An attempt is a claim: one whose lease ended says nothing of a delivery that another sender has claimed since.
     connection.execute(
         sa.text("""update deliveries set last_error = :error, next_try_at = coalesce(:next, next_try_at),
@@ -224,11 +305,22 @@ def failed(connection: sa.Connection, held: Held, error: str, next_try_at: datet
             "now": now,
         },
     )
+    if next_try_at is None:  # a statement of its own: it sees what was folded while the one above waited
+        connection.execute(sa.text(_UNFOLD), {"key": held.delivery_key})
+
+
+_UNFOLD: Final = """
+    with folded as materialized (
+        select f.delivery_key from deliveries f join deliveries message on message.delivery_key = f.folded_into
+        where f.folded_into = :key and message.state = 'dead'),
+    waiting as (
+        update outbox set delivery_key = null, incident = null where delivery_key in (select delivery_key from folded))
+    delete from deliveries where delivery_key in (select delivery_key from folded)"""
 
 
 _EVENTS: Final = """
     select e.event_nr, e.alert_key, e.recorded_at, e.event, e.colour::text, e.confidence, e.departed_on, e.evidence, a.rule,
-           p.collection, s.name as season, p.source_id, r.code as region, p.area_ha, declared.crop_name as declared_crop
+           p.collection, s.name as season, p.source_id, r.code as region, p.area_ha, declared.crop_name as declared_crop, o.incident
     from chosen o join alert_events e using (alert_key, event_nr)
     join alerts a using (alert_key) join parcels p using (parcel_key) join seasons s using (season_key)
     join regions r using (region_key)
@@ -243,13 +335,15 @@ def events_of(connection: sa.Connection, delivery_key: int) -> list[SentEvent]:
     return [SentEvent(**row._mapping) for row in rows]
 
 
-_EVENTS_OF: Final = f"with chosen as (select alert_key, event_nr from outbox where delivery_key = :key) {_EVENTS}"
+_EVENTS_OF: Final = (
+    f"with chosen as (select alert_key, event_nr, incident from outbox where delivery_key = :key) {_EVENTS}"
+)
 
 
 def newest_events(connection: sa.Connection, key: int, limit: int, with_waiting: bool = False) -> list[SentEvent]:
     """Return the newest events of a subscription that are in messages, and with `with_waiting` those that wait, in order."""
     rows = connection.execute(
-        sa.text(f"""with chosen as (select alert_key, event_nr from outbox where subscription_key = :key
+        sa.text(f"""with chosen as (select alert_key, event_nr, incident from outbox where subscription_key = :key
                                         and (delivery_key is not null or :with_waiting) order by event_nr desc limit :limit)
                     {_EVENTS}"""),
         {"key": key, "limit": limit, "with_waiting": with_waiting},
@@ -260,7 +354,7 @@ def newest_events(connection: sa.Connection, key: int, limit: int, with_waiting:
 def waiting_events(connection: sa.Connection, key: int, limit: int) -> list[SentEvent]:
     """Return the oldest events that wait for a subscription, in order, as a message shows them."""
     rows = connection.execute(
-        sa.text(f"""with chosen as (select alert_key, event_nr from outbox where subscription_key = :key
+        sa.text(f"""with chosen as (select alert_key, event_nr, incident from outbox where subscription_key = :key
                                         and delivery_key is null order by event_nr limit :limit) {_EVENTS}"""),
         {"key": key, "limit": limit},
     )
@@ -301,7 +395,8 @@ def listed(connection: sa.Connection, state: str | None, subscription: str | Non
         sa.text("""select idempotency_key, s.name as subscription, s.channel,
                           case when state = 'pending' and s.suspended_at is not null then 'suspended' else state end as state,
                           (select count(*) from outbox o where o.delivery_key = d.delivery_key) as events,
-                          formed_at, attempts, next_try_at, d.ended_at, last_error
+                          formed_at, attempts, next_try_at, d.ended_at, last_error,
+                          (select message.idempotency_key from deliveries message where message.delivery_key = d.folded_into) as folded_into
                    from deliveries d join subscriptions s using (subscription_key)
                    where (cast(:state as text) is null
                           or case when state = 'pending' and s.suspended_at is not null then 'suspended' else state end = :state)
@@ -314,11 +409,52 @@ def listed(connection: sa.Connection, state: str | None, subscription: str | Non
 
 def retry(connection: sa.Connection, ids: Sequence[uuid.UUID] | None, subscription: str | None, now: datetime) -> int:
     """Make dead deliveries pending again under their keys, those of some ids or all; return how many."""
+    return _change_dead(
+        connection,
+        "state = 'pending', attempts = 0, next_try_at = :now, ended_at = null",
+        ids,
+        subscription,
+        {"now": now},
+    )
+
+
+def discard(
+    connection: sa.Connection, ids: Sequence[uuid.UUID] | None, subscription: str | None, by: str, now: datetime
+) -> int:
+    """Give up dead deliveries for good, those of some ids or all; return how many."""
+    what = "state = 'discarded', ended_at = :now, last_error = left('discarded by ' || :by || ': ' || last_error, 500)"
+    return _change_dead(connection, what, ids, subscription, {"now": now, "by": by})
+
+
+def _change_dead(
+    connection: sa.Connection,
+    what: str,
+    ids: Sequence[uuid.UUID] | None,
+    subscription: str | None,
+    values: Mapping[str, Any],
+) -> int:
     return connection.execute(
-        sa.text("""update deliveries d set state = 'pending', attempts = 0, next_try_at = :now, ended_at = null
-                   from subscriptions s
-                   where s.subscription_key = d.subscription_key and s.ended_at is null and d.state = 'dead'
-                     and (cast(:ids as uuid[]) is null or idempotency_key = any(cast(:ids as uuid[])))
-                     and (cast(:subscription as text) is null or s.name = :subscription)"""),
-        {"ids": None if ids is None else list(ids), "subscription": subscription, "now": now},
+        sa.text(f"""update deliveries d set {what}
+                    from subscriptions s
+                    where s.subscription_key = d.subscription_key and s.ended_at is null and d.state = 'dead'
+                      and (cast(:ids as uuid[]) is null or idempotency_key = any(cast(:ids as uuid[])))
+                      and (cast(:subscription as text) is null or s.name = :subscription)"""),
+        {"ids": None if ids is None else list(ids), "subscription": subscription} | dict(values),
     ).rowcount
+
+
+def remove_finished(connection: sa.Connection, before: datetime, limit: int) -> int:
+    """Remove deliveries that ended before a time, the oldest first, with their rows of the outbox; return how many.
+
+    Neither what is pending nor what is dead, of which a person decides. The log of alerts keeps what happened.
+    """
+    return connection.execute(sa.text(_REMOVE_FINISHED), {"before": before, "limit": limit}).rowcount
+
+
+# skip locked: several senders remove different ones. References are checked as the statement ends, when both are gone.
+_REMOVE_FINISHED: Final = """
+    with old as materialized (
+        select delivery_key from deliveries where state in ('sent', 'folded', 'discarded') and ended_at < :before
+        order by ended_at limit :limit for update skip locked),
+    emptied as (delete from outbox where delivery_key in (select delivery_key from old))
+    delete from deliveries where delivery_key in (select delivery_key from old)"""

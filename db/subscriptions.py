@@ -179,8 +179,8 @@ def end(connection: sa.Connection, key: int, now: datetime) -> None:
         "update subscriptions set ended_at = :now where subscription_key = :key",
         "delete from subscription_secrets where subscription_key = :key",
         "delete from outbox where subscription_key = :key and delivery_key is null",
-        """update deliveries set state = 'dead', ended_at = :now, last_error = 'the subscription was removed'
-           where subscription_key = :key and state = 'pending'""",
+        """update deliveries set state = 'discarded', ended_at = :now, last_error = 'the subscription was removed'
+           where subscription_key = :key and state in ('pending', 'dead')""",
     ):
         connection.execute(sa.text(statement), {"key": key, "now": now})
 

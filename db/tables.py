@@ -20,7 +20,9 @@ colour: Final = ENUM("green", "yellow", "red", name="colour", create_type=False)
 scene_state: Final = ENUM(
     "found", "cutting", "cut", "failed", "superseded", "empty", name="scene_state", create_type=False
 )
-light: Final = ENUM("not_executed", "green", "not_valid", "yellow", "red", name="light", create_type=False)
+light: Final = ENUM(
+    "not_executed", "green", "not_valid", "suppressed", "yellow", "red", name="light", create_type=False
+)
 PENDING_STATES: Final = ("open", "acknowledged", "in_review", "information_requested")
 """States of an alert in which there is something left to decide."""
 alert_state: Final = ENUM(*PENDING_STATES, "dismissed", "confirmed", "closed", name="alert_state", create_type=False)
@@ -399,6 +401,7 @@ deliveries: Final = _table(
     next_try_at=_time,
     ended_at=_time,
     last_error=sa.Text,
+    folded_into=sa.BigInteger,
 )
 outbox: Final = _table(
     "outbox",
@@ -407,6 +410,7 @@ outbox: Final = _table(
     alert_key=sa.BigInteger,
     recorded_at=_time,
     delivery_key=sa.BigInteger,
+    incident=sa.BigInteger,
 )
 chips: Final = _table(
     "chips",

@@ -14,8 +14,10 @@ NOW: Final = datetime(2025, 6, 1, 12, tzinfo=UTC)
 CROPS: Final = ("Maize", "Winter wheat", "Grassland")
 
 
-def add_parcels(connection: sa.Connection, n: int, names: Mapping[int, str] | None = None) -> list[int]:
-    """Store a season with n parcels in regions r0 to r2, each 0.01 degrees east of the last, crops in turn; return their keys."""
+def add_parcels(
+    connection: sa.Connection, n: int, names: Mapping[int, str] | None = None, step: float = 0.01
+) -> list[int]:
+    """Store a season with n parcels in regions r0 to r2, each `step` degrees east of the last, crops in turn; return their keys."""
     for statement in (
         "insert into seasons (name, starts_on, ends_on) values ('2025', '2025-01-01', '2025-12-31')",
         "insert into regions (code) values ('r0'), ('r1'), ('r2')",
@@ -24,10 +26,10 @@ def add_parcels(connection: sa.Connection, n: int, names: Mapping[int, str] | No
     keys = connection.execute(
         sa.text("""insert into parcels (collection, season_key, source_id, region_key, geom, area_ha, recorded_at)
                    select 'nl', season_key, coalesce(cast(:names as jsonb) ->> nr::text, 'parcel-' || nr), region_key,
-                          ST_Multi(ST_MakeEnvelope(5 + nr * 0.01, 52, 5.005 + nr * 0.01, 52.005, 4326)), 4.5, '2025-01-01'
+                          ST_Multi(ST_MakeEnvelope(5 + nr * :step, 52, 5 + (nr + 0.5) * :step, 52.005, 4326)), 4.5, '2025-01-01'
                    from generate_series(0, :n - 1) nr cross join seasons join regions on code = 'r' || nr % 3
                    order by nr returning parcel_key"""),
-        {"n": n, "names": sa_json(names)},
+        {"n": n, "names": sa_json(names), "step": step},
     ).scalars()
     found = list(keys)
     connection.execute(

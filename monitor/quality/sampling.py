@@ -28,6 +28,7 @@ Floats = NDArray[np.floating[Any]]
 EXPECTED_WRONG: Final[Mapping[str, float]] = {
     "red": 0.3,
     "yellow": 0.5,
+    "suppressed": 0.05,  # counts as wrong in no figure; drawn as green ones are
     "green": 0.05,
     "not_valid": 0.1,
     "not_executed": 0.1,

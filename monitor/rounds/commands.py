@@ -134,7 +134,7 @@ def _print(row: RoundRow, counts: Any) -> None:
         soft_wrap=True,
     )
     named = {"": "parcels"} | {rule: rule for rule in row.rules}
-    lights = ("red", "yellow", "green", "not_valid", "not_executed")
+    lights = ("red", "yellow", "suppressed", "green", "not_valid", "not_executed")
     columns = {"lights of": [plain(named[rule]) for rule in named]}
     columns |= {
         light.replace("_", " "): [str(counts.get(rule, {}).get(light, 0)) for rule in named] for light in lights

@@ -5,7 +5,7 @@ from typing import Final
 
 from db.rounds import ChangeRow
 
-SEVERITY: Final = ("not_executed", "green", "not_valid", "yellow", "red")
+SEVERITY: Final = ("not_executed", "green", "not_valid", "suppressed", "yellow", "red")
 """Lights in the order of the type `light`."""
 
 
@@ -38,6 +38,7 @@ def causes(change: ChangeRow) -> list[str]:
         (change.n_withdrawn > 0, f"{change.n_withdrawn} observations withdrawn"),
         (change.n_revised > 0, f"{change.n_revised} observations revised"),
         (change.is_decided, "a decision on its alert"),
+        ("suppressed" in (change.before, change.after), "a window without alerts"),
         (change.is_model_new and change.rule == "crop_mismatch", "another model"),
         (change.n_new > 0, f"{change.n_new} new observations"),
     ]

@@ -23,7 +23,9 @@ from terminal.output import console, plain
 from terminal.signals import stop_on_signals
 
 app = typer.Typer(no_args_is_help=True, help="Send what subscriptions are to receive, and see what became of it.")
-STATES = ("pending", "sent", "dead", "suspended")
+STATES = ("pending", "sent", "dead", "discarded", "folded", "suspended")
+Deliveries = Annotated[list[UUID] | None, typer.Argument(metavar="DELIVERY", help="as `deliveries list` shows them")]
+Every = Annotated[bool, typer.Option("--all", help="all that are dead")]
 Of = Annotated[
     str | None, typer.Option("--subscription", help="only of this subscription", callback=arguments.storable)
 ]
@@ -53,7 +55,7 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, help="at most so many")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List deliveries, newest first: which arrived, which are tried again and why, which are dead."""
+    """List deliveries, newest first: which arrived, which are tried again and why, which are dead, which told of what was folded."""
     if state is not None and state not in STATES:
         raise typer.BadParameter(f"there are {', '.join(STATES)}")
     with engine(resolve_dsn()).connect() as connection:
@@ -71,30 +73,47 @@ def list_(
         "formed": [f"{row.formed_at:%Y-%m-%d %H:%M}" for row in rows],
         "attempts": [str(row.attempts) for row in rows],
         "next or end": [f"{row.ended_at or row.next_try_at:%Y-%m-%d %H:%M}" for row in rows],
-        "error": [plain(row.last_error) for row in rows],
+        "error": [plain(f"told in {row.folded_into}" if row.folded_into else row.last_error) for row in rows],
     }
     console.print(records(columns) if rows else "no deliveries")
 
 
 @app.command()
-def retry(
-    delivery: Annotated[
-        list[UUID] | None, typer.Argument(metavar="DELIVERY", help="as `deliveries list` shows them")
-    ] = None,
-    every: Annotated[bool, typer.Option("--all", help="all that are dead")] = False,
-    subscription: Of = None,
-) -> None:
+def retry(delivery: Deliveries = None, every: Every = False, subscription: Of = None) -> None:
     """Try dead deliveries again, under the keys that they had."""
-    if bool(delivery) == (every or subscription is not None):
-        raise typer.BadParameter("name deliveries, or give --all or --subscription")
+    _check(delivery, every, subscription)
     with engine(resolve_dsn()).begin() as connection:
         n = store.retry(connection, delivery or None, subscription, datetime.now(UTC))
+    _say(n, delivery, "are tried again")
+
+
+@app.command()
+def discard(
+    delivery: Deliveries = None,
+    every: Every = False,
+    subscription: Of = None,
+    by: Annotated[
+        str | None, typer.Option(help="who decides, else the user of this machine", callback=arguments.note)
+    ] = None,
+) -> None:
+    """Give up dead deliveries for good: they are not tried again, and removed as those that were sent."""
+    _check(delivery, every, subscription)
+    with engine(resolve_dsn()).begin() as connection:
+        n = store.discard(connection, delivery or None, subscription, by or arguments.operator(), datetime.now(UTC))
+    _say(n, delivery, "are discarded")
+
+
+def _check(delivery: list[UUID] | None, every: bool, subscription: str | None) -> None:
+    if bool(delivery) == (every or subscription is not None):
+        raise typer.BadParameter("name deliveries, or give --all or --subscription")
+
+
+def _say(n: int, delivery: list[UUID] | None, what: str) -> None:
+    """Say what became of how many; of deliveries that were named, also how many stay."""
     if delivery and n < len(set(delivery)):
-        console.print(
-            f"{n} of {len(set(delivery))} are tried again: the others are not dead, or their subscription was removed"
-        )
+        console.print(f"{n} of {len(set(delivery))} {what}: the others are not dead, or their subscription was removed")
     else:
-        console.print(f"{n} are tried again" if n else "none is dead")
+        console.print(f"{n} {what}" if n else "none is dead")
 
 
 @app.command()
@@ -110,7 +129,7 @@ def preview(
         if found[0].asked.channel in ("atom", "icalendar"):
             typer.echo(sender.feed(connection, found[0], settings, now, with_waiting=True).decode())
             return
-        events = store.waiting_events(connection, found[0].subscription_key, settings.message_events)
+        events = sender.waiting_events(connection, found[0], settings.message_events)
     message = feeds.as_message(name, events, now)
     match found[0].asked.channel:
         case "webhook":

@@ -1,6 +1,7 @@
 """A sender: forms messages of what is due, and sends those whose turn it is. Any number may run, on any number of machines.
 
     pass_once   form: of each subscription that events wait for ── then send a message of each in turn, for some rounds
+                ── then remove what ended long ago
 
 A subscription whose message did not arrive is held back for a while, longer after each failure in a row: the time-outs of a
 receiver that is away would else take the time of all others.
@@ -13,7 +14,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -21,14 +22,14 @@ from typing import Final
 from db import deliveries as store
 from db import subscriptions
 from db.connect import Connection, drop_pooled, engine
-from db.deliveries import Held
+from db.deliveries import Held, SentEvent
 from db.errors import DATABASE_ERRORS, DatabaseUnavailable, first_line, is_away
 from db.subscriptions import Secrets, StoredSubscription
-from monitor.subscriptions import feeds, mail, services, webhook
+from monitor.subscriptions import feeds, incidents, mail, services, webhook
 from monitor.subscriptions.errors import NotDelivered, RefusedForGood, Unsendable
 from monitor.subscriptions.rendering import Message
 from monitor.subscriptions.settings import DeliverySettings
-from monitor.subscriptions.timing import Timing, due, in_parts
+from monitor.subscriptions.timing import Timing, due, in_parts, once_each
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,10 @@ MESSAGES_AT_ONCE: Final = 10
 """Full messages formed of one subscription in one transaction; more come with the next pass."""
 ROUNDS: Final = 20
 """Messages of a subscription that are sent before what became due meanwhile is formed: a minute or less of work."""
+FEEDS: Final = ("atom", "icalendar")
+"""Channels that are files."""
+REMOVED_AT_ONCE: Final = 1000
+"""Deliveries that a pass removes, more than it sends of any twenty subscriptions: a short transaction, and no backlog."""
 LEAST_SHARE: Final = 0.75
 """Of a wait, where chance makes it shorter; chosen because a quarter spreads what failed together over minutes."""
 LONGEST_HOLD_S: Final = 900.0
@@ -93,6 +98,8 @@ def pass_once(
             total += Sent(sent=int(outcomes[-1] is True), failed=int(outcomes[-1] is False))
         if all(outcome is None for outcome in outcomes):  # none is due, or other senders are at them
             break
+    with engine(dsn).begin() as connection:
+        store.remove_finished(connection, clock() - timedelta(days=settings.keep_days), REMOVED_AT_ONCE)
     return total
 
 
@@ -114,14 +121,37 @@ def form(dsn: str, settings: DeliverySettings, now: datetime) -> int:
         with engine(dsn).begin() as connection:
             if not store.lock_subscription(connection, key):
                 continue  # another sender is at it
-            timing = Timing.of(subscriptions.stored(connection, key=key)[0].asked)  # it may have been changed just now
-            last = store.last_formed(connection, key)
-            waiting = store.waiting_of(connection, key, MESSAGES_AT_ONCE * settings.message_events)
-            groups = in_parts(due(timing, waiting, last, now), settings.message_events)
-            if groups:
-                store.form(connection, key, groups, now)
-                n_formed += len(groups)
+            n_formed += _form(connection, subscriptions.stored(connection, key=key)[0], settings, now)
     return n_formed
+
+
+def _form(connection: Connection, subscription: StoredSubscription, settings: DeliverySettings, now: datetime) -> int:
+    """Make the messages of a subscription that is locked, as it now is; return how many, folded ones too."""
+    key, timing = subscription.subscription_key, Timing.of(subscription.asked)
+    last, n_folded = store.last_formed(connection, key), 0
+    waiting = store.waiting_of(connection, key, MESSAGES_AT_ONCE * settings.message_events)
+    if subscription.asked.channel not in FEEDS:  # a feed's file is written anew as a whole: there is nothing to spare
+        waiting = incidents.marked(connection, key, waiting)
+    if timing.mode == "immediate":
+        told = [one for one in waiting if one.told_in is not None]
+        n_folded = store.fold(connection, key, told, now) if told else 0
+        waiting = [one for one in waiting if one.told_in is None]
+    groups = in_parts(due(timing, waiting, last, now), settings.message_events)
+    if timing.mode == "immediate":
+        groups = once_each(groups)
+    if groups:
+        store.form(connection, key, groups, now)
+    return n_folded + len(groups)
+
+
+def waiting_events(connection: Connection, subscription: StoredSubscription, limit: int) -> list[SentEvent]:
+    """Return the events that wait for a subscription and will be in a message, with their incidents."""
+    key = subscription.subscription_key
+    is_folded = subscription.asked.mode == "immediate"
+    marked = incidents.marked(connection, key, store.waiting_of(connection, key, limit))
+    incident_of = {one.event_nr: one.incident for one in marked if not (is_folded and one.told_in is not None)}
+    events = store.waiting_events(connection, key, limit)
+    return [replace(one, incident=incident_of[one.event_nr]) for one in events if one.event_nr in incident_of]
 
 
 def send_next(dsn: str, key: int, settings: DeliverySettings, clock: Callable[[], datetime]) -> bool | None:
@@ -146,8 +176,9 @@ def send_next(dsn: str, key: int, settings: DeliverySettings, clock: Callable[[]
         _record_failure(dsn, held, NotDelivered(_one_line(error)), settings, clock())
         return False
     with engine(dsn).begin() as connection:
-        store.sent(connection, held, clock())
+        # The subscription before its delivery, as whoever folds something into it locks them: else each may wait for the other.
         subscriptions.goes_on(connection, key)
+        store.sent(connection, held, clock())
     return True
 
 
@@ -159,7 +190,7 @@ def _deliver(dsn: str, held: Held, settings: DeliverySettings, now: datetime) ->
     if not found:
         raise Unsendable("the subscription was removed")
     message = Message(held.idempotency_key, found[0].asked.name, held.formed_at, events)
-    if found[0].asked.channel in ("atom", "icalendar"):
+    if found[0].asked.channel in FEEDS:
         write_feed(dsn, found[0], settings, now)
     else:
         over_channel(found[0], secrets, message, settings, now)

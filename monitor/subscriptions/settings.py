@@ -54,3 +54,6 @@ class DeliverySettings(BaseSettings):
     """Events in one message; more make several (500: about 300 kB of e-mail)."""
     feed_entries: Annotated[int, Field(ge=1)] = 500
     """Newest entries of a feed, and deadlines of a calendar."""
+    keep_days: Annotated[int, Field(ge=1)] = 400
+    """Days after which what was sent, folded or discarded is removed from the list of deliveries, and from feeds (a year and a month,
+    so that a season can be compared with the one before). What is dead stays."""

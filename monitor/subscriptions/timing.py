@@ -2,7 +2,7 @@
 
 Everything here is a function of what was asked for, the events that wait and the time; nothing reads a clock.
 
-    immediate   an event is ready as it is recorded; a message for each alert
+    immediate   an event is ready as it is recorded; a message for each alert, or for each regional incident
     grouped     the events that wait are ready as soon as the oldest has waited for so long; one message
     daily       an event is ready at the first time of day after it, in the time zone; one message
     weekly      likewise, on one day of the week
@@ -82,14 +82,29 @@ def due(
     if timing.mode != "immediate" or timing.min_interval:
         return [ready]
     # What was held back by a night comes in one message; a hundred at six in the morning is what quiet hours are to prevent.
-    held = [event for event in ready if timing.is_quiet(event.recorded_at)]
-    by_alert = dict[int, list[WaitingEvent]]()
+    by_night = {event.event_nr for event in ready if timing.is_quiet(event.recorded_at)}
+    told = {event.incident for event in ready if event.event_nr in by_night} - {None}
+    held, by_subject = list[WaitingEvent](), dict[tuple[bool, int], list[WaitingEvent]]()
     for event in ready:
-        if not timing.is_quiet(event.recorded_at):
-            by_alert.setdefault(event.alert_key, []).append(event)
-    return ([held] if held else []) + list(by_alert.values())
+        if event.event_nr in by_night or event.incident in told:
+            held.append(event)
+        else:
+            subject = (False, event.alert_key) if event.incident is None else (True, event.incident)
+            by_subject.setdefault(subject, []).append(event)
+    return ([held] if held else []) + list(by_subject.values())
 
 
 def in_parts(groups: Sequence[Sequence[WaitingEvent]], longest: int) -> list[Sequence[WaitingEvent]]:
     """Return groups of at most so many events: a mailbox or a receiver takes no message of any size."""
     return [group[start : start + longest] for group in groups for start in range(0, len(group), longest)]
+
+
+def once_each(groups: Sequence[Sequence[WaitingEvent]]) -> list[Sequence[WaitingEvent]]:
+    """Return groups without those of which an earlier one tells all incidents: their events wait, and are folded into its message."""
+    told, kept = set[int | None](), list[Sequence[WaitingEvent]]()
+    for group in groups:
+        of = {event.incident for event in group}
+        if None in of or not of <= told:
+            kept.append(group)
+        told |= of
+    return kept

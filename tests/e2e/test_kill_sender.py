@@ -51,11 +51,12 @@ def test_each_alert_arrives_once_by_its_key_through_kills(
         "PARCELWATCH_DELIVERIES_GIVE_UP_AFTER": "1000",
     }
     with engine(dsn).begin() as connection:
-        parcels = add_parcels(connection, N_BATCHES * N_PER_BATCH)
+        parcels = add_parcels(connection, N_BATCHES * N_PER_BATCH, step=0.003)  # near enough for one incident of losses
         channel = {"channel": "webhook"} if kind == "http" else {"channel": "email", "address": "anna@example.org"}
         secrets = Secrets(f"http://127.0.0.1:{port}/hook", new_secret()) if kind == "http" else Secrets()
         subscribe(connection, secrets, **channel)
         subscribe(connection, secrets, name="grouped", mode="grouped", within_s=1, **channel)
+        subscribe(connection, secrets, name="losses", rules=("early_loss",), **channel)
 
     monkeypatch.setenv("RECEIVER_PAUSE_S", str(PAUSE_S))
 
@@ -68,7 +69,9 @@ def test_each_alert_arrives_once_by_its_key_through_kills(
         while time.monotonic() - begun < PATIENCE_S and (written < N_BATCHES or unsent(dsn)):
             if written < N_BATCHES and unsent(dsn) < 3 * N_PER_BATCH:
                 with engine(dsn).begin() as connection:
-                    open_alerts(connection, parcels[written * N_PER_BATCH :][:N_PER_BATCH], datetime.now(UTC))
+                    batch, now = parcels[written * N_PER_BATCH :][:N_PER_BATCH], datetime.now(UTC)
+                    open_alerts(connection, batch, now)
+                    open_alerts(connection, batch, now, rule="early_loss")
                 written += 1
             if (
                 written < N_BATCHES and len(kept(path)) >= next_kill
@@ -103,9 +106,16 @@ def test_each_alert_arrives_once_by_its_key_through_kills(
     assert received.keys() == {key for _, key, _ in expected}
     for _, key, alerts in expected:
         assert all(str(alert) in received[key] for alert in alerts)
+    folded, all_alerts = folded_alerts(dsn), set(range(1, 2 * N_BATCHES * N_PER_BATCH + 1))
     for subscription in {key for key, _, _ in expected}:
         alerts = [alert for one, _, found in expected if one == subscription for alert in found]
-        assert sorted(alerts) == list(range(1, N_BATCHES * N_PER_BATCH + 1))
+        alerts += folded.get(subscription, [])
+        assert len(alerts) == len(set(alerts))
+        assert set(alerts) in (all_alerts, losses(dsn))
+    assert [len(alerts) > N_PER_BATCH for alerts in folded.values()] == [
+        True,
+        True,
+    ]  # the losses, where they are immediate
 
 
 def unsent(dsn: str) -> int:
@@ -114,7 +124,7 @@ def unsent(dsn: str) -> int:
         return int(
             connection.execute(
                 sa.text("""select count(*) from outbox left join deliveries using (delivery_key)
-                           where state is distinct from 'sent'""")
+                           where coalesce(state, 'pending') not in ('sent', 'folded')""")
             ).scalar_one()
         )
 
@@ -124,6 +134,23 @@ def messages(dsn: str) -> list[tuple[int, str, list[int]]]:
     with engine(dsn).begin() as connection:
         rows = connection.execute(
             sa.text("""select d.subscription_key, idempotency_key::text as key, array_agg(alert_key) as alerts
-                       from outbox join deliveries d using (delivery_key) group by 1, 2""")
+                       from outbox join deliveries d using (delivery_key) where state <> 'folded' group by 1, 2""")
         )
         return [(row.subscription_key, row.key, row.alerts) for row in rows]
+
+
+def folded_alerts(dsn: str) -> dict[int, list[int]]:
+    """Return the alerts that were folded into messages that were sent, by subscription."""
+    with engine(dsn).begin() as connection:
+        rows = connection.execute(
+            sa.text("""select d.subscription_key, array_agg(alert_key) as alerts
+                       from outbox join deliveries d using (delivery_key) join deliveries told on told.delivery_key = d.folded_into
+                       where told.state = 'sent' group by 1""")
+        )
+        return {row.subscription_key: row.alerts for row in rows}
+
+
+def losses(dsn: str) -> set[int]:
+    """Return the alerts of losses."""
+    with engine(dsn).begin() as connection:
+        return set(connection.execute(sa.text("select alert_key from alerts where rule = 'early_loss'")).scalars())

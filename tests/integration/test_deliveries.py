@@ -257,6 +257,58 @@ def test_a_message_that_senders_die_of_is_given_up(
     assert kept(received[2]) == []
 
 
+def test_what_was_sent_is_removed_after_its_days_and_what_is_dead_stays_until_somebody_decides(
+    dsn: str, asked: DeliverySettings, received: tuple[int, int, Path], with_alerts: list[int]
+) -> None:
+    with engine(dsn).begin() as connection:
+        subscribe(connection, hook(received, "503"), channel="webhook", name="away")
+        subscribe(connection, name="there")
+        open_alerts(connection, with_alerts[:1])
+    once = asked.model_copy(update={"give_up_after": 1, "keep_days": 30})
+    assert send(dsn, once, NOW) == sender.Sent(2, 1, 1)
+    send(dsn, once, NOW + timedelta(days=30))
+    assert sorted(row.state for row in rows(dsn)) == ["dead", "sent"], "a day has not passed"
+    send(dsn, once, NOW + timedelta(days=30, seconds=1))
+    assert [(row.subscription, row.state, row.events) for row in rows(dsn)] == [("away", "dead", 1)]
+    send(dsn, once, NOW + timedelta(days=3000))
+    (dead,) = rows(dsn)
+    assert "1 are discarded" in called("deliveries", "discard", str(dead.idempotency_key), "--by", "anna").output
+    assert "1 are tried again" not in called("deliveries", "retry", "--all").output
+    (discarded,) = rows(dsn)
+    assert (discarded.state, discarded.last_error) == ("discarded", "discarded by anna: the receiver answered 503")
+    send(dsn, once, datetime.now(UTC) + timedelta(days=31))
+    assert rows(dsn) == []
+    with engine(dsn).begin() as connection:
+        left = connection.execute(sa.text("select count(*) from outbox")).scalar_one()
+        logged = connection.execute(sa.text("select count(*) from alert_events")).scalar_one()
+    assert (left, logged) == (0, 1)
+
+
+def test_finished_deliveries_are_removed_by_index_in_bounded_parts(dsn: str, with_alerts: list[int]) -> None:
+    with engine(dsn).begin() as connection:
+        key = subscribe(connection)
+        open_alerts(connection, with_alerts)
+        connection.execute(
+            sa.text("""with made as (
+                           insert into deliveries (idempotency_key, subscription_key, state, formed_at, next_try_at, ended_at)
+                           select gen_random_uuid(), :key, case when nr % 50 = 0 then 'dead' else 'sent' end, at, at, at
+                           from generate_series(1, 20000) nr,
+                                lateral (select timestamptz '2025-01-01' + nr * interval '1 min') t (at)
+                           returning delivery_key)
+                       update outbox set delivery_key = (select min(delivery_key) from made)"""),
+            {"key": key},
+        )
+        connection.execute(sa.text("analyze deliveries"))
+        before = {"before": datetime(2025, 1, 2, tzinfo=UTC)}
+        plan = connection.execute(sa.text(f"explain {deliveries._REMOVE_FINISHED}"), before | {"limit": 100}).scalars()
+        assert "deliveries_finished" in "\n".join(plan)
+        removed: list[int] = []
+        while not removed or removed[-1]:
+            removed.append(deliveries.remove_finished(connection, limit=1000, **before))
+        assert removed == [1000, 411, 0]  # of 1,439 minutes every fiftieth is dead
+        assert connection.execute(sa.text("select count(*) from outbox")).scalar_one() == 0
+
+
 class Dripping(socketserver.BaseRequestHandler):
     """Answers a byte at a time, without end; or with more than anyone wants."""
 

@@ -92,6 +92,7 @@ def test_one_step_at_a_time(empty_dsn: str) -> None:
         "0022",
         "0024",
         "0027",
+        "0025",
     ]
     seen = {}
     for revision in revisions:

@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from typer.testing import CliRunner
 
 import parcelwatch
-from db import rounds
-from db.connect import connect, engine
+from db import migrate, rounds
+from db.connect import connect, drop_pooled, engine
 from db.rounds import RoundRow
 from db.seasons import season_by_name
 from monitor.alerts.decisions import decide
@@ -85,6 +85,52 @@ def test_a_dismissed_alert_does_not_hold_a_light(store: sa.Connection) -> None:
     row = published(store, "r", 4)
     assert lights(store, row.round_key)["c", RULE] == "not_executed"
     assert lights(store, row.round_key, "alert_state")["c", RULE] == "dismissed"
+
+
+SUPPRESSED = {"suppressed": {"name": "drought", "from": "2025-04-15", "until": "2025-05-31"}}
+
+
+def test_a_departure_in_a_window_without_alerts_is_a_light_of_its_own(store: sa.Connection) -> None:
+    before = published(store, "before", 3)
+    add_findings(store, RULE, {"a": "red", "d": "yellow"}, START + 4 * DAY, SUPPRESSED)
+    add_findings(store, OTHER, {"b": "red"}, START + 4 * DAY, SUPPRESSED)
+    row = published(store, "r", 5)
+    seen, of_parcels = lights(store, row.round_key), lights(store, row.round_key, "parcel_light")
+    assert (seen["a", RULE], seen["d", RULE], seen["b", OTHER]) == ("suppressed",) * 3
+    assert [of_parcels[parcel, RULE] for parcel in "abd"] == ["suppressed", "red", "suppressed"], (
+        "b is red by its alert"
+    )
+    states = lights(store, row.round_key, "alert_state")
+    assert states["a", RULE] == "red, suppressed until 2025-05-31"
+    assert states["d", RULE] == "yellow, suppressed until 2025-05-31"
+    assert rounds.counts(store, row.round_key)[""] == {"red": 1, "yellow": 1, "suppressed": 2, "not_executed": 1}
+    (turned, *_) = in_order(rounds.changes(store, before, row))
+    assert (turned.source_id, turned.before, turned.after) == ("a", "green", "suppressed")
+    assert causes(turned) == ["a window without alerts"]
+    add_findings(store, RULE, {"a": "green"}, START + 6 * DAY)
+    assert lights(store, published(store, "after", 7).round_key)["a", RULE] == "green"
+
+
+def test_rounds_of_before_there_were_suppressed_lights_keep_their_hashes(empty_dsn: str) -> None:
+    def check() -> None:
+        with engine(empty_dsn).connect() as opened:
+            assert [why_unproven(opened, one) for one in rounds.rounds(opened)] == [None]
+
+    migrate.upgrade(empty_dsn, "0027")
+    with engine(empty_dsn).begin() as opened:
+        add_parcels(opened, CROPS)
+        add_findings(opened, RULE, {"a": "red", "b": "not_valid"}, START + DAY)
+    with engine(empty_dsn).connect() as opened:
+        published(opened, "r", 3)
+    for move in (migrate.upgrade, lambda dsn: migrate.downgrade(dsn, "0027"), migrate.upgrade):
+        drop_pooled(empty_dsn)
+        move(empty_dsn)
+        check()
+    with engine(empty_dsn).connect() as opened:
+        add_findings(opened, RULE, {"a": "red"}, START + 4 * DAY, SUPPRESSED)
+        assert published(opened, "s", 5).previous_sha256 == rounds.rounds(opened)[0].sha256
+    with pytest.raises(Exception, match='invalid input value for enum light: "suppressed"'):
+        migrate.downgrade(empty_dsn, "0027")  # what was published is not rewritten
 
 
 CHANGES = [

@@ -3,6 +3,7 @@
 import json
 import re
 import uuid
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from email import message_from_bytes, policy
 from html.parser import HTMLParser
@@ -71,7 +72,7 @@ def named(name: str) -> Message:
     made = event(
         source_id=name, declared_crop=name, region=name, collection=name, season=name, rule=name, evidence=evidence
     )
-    return Message(KEY, name, NOW, [made, event(2)])
+    return Message(KEY, name, NOW, [made, event(2), replace(made, event_nr=3, alert_key=3, incident=3)])
 
 
 class Tags(HTMLParser):
@@ -115,7 +116,7 @@ def test_names_add_no_tag_to_a_page(name: str) -> None:
 def test_names_break_neither_feed_nor_calendar_nor_webhook(name: str) -> None:
     atom = "{http://www.w3.org/2005/Atom}"
     feed = ElementTree.fromstring(feeds.atom(1, named(name)))
-    assert len(feed.findall(f"{atom}entry")) == 2
+    assert len(feed.findall(f"{atom}entry")) == 3
     assert {child.tag for child in feed[-1]} <= {
         f"{atom}{one}" for one in ("id", "title", "updated", "content", "author", "link")
     }
@@ -153,6 +154,25 @@ def test_the_key_is_in_the_message_id() -> None:
 def test_a_subject_counts_alerts_and_not_events() -> None:
     events = [event(1), event(2, alert_key=1, event="confirmed"), event(3, colour="yellow")]
     assert rendering.subject(Message(KEY, "maize", NOW, events)) == "Parcelwatch, maize: 2 alerts (1 red, 1 yellow)"
+
+
+def test_an_incident_is_a_block_of_its_alerts() -> None:
+    members = [event(nr, incident=12, rule="early_loss", region=f"r{nr % 2}", area_ha=0.1 * nr) for nr in (12, 13)]
+    events = [*members, replace(members[0], event_nr=14, event="confirmed", colour="yellow")]
+    message = Message(KEY, "hail", NOW, events)
+    assert (
+        rendering.subject(message) == "Parcelwatch, hail: incident I12: early_loss, 2 alerts (1 red, 1 yellow), r0, r1"
+    )
+    text = rendering.text(message)
+    for line in ("area        2.50 ha", "declared    maize (2)", "alerts      12 (parcel 10984), 13 (parcel 10984)"):
+        assert f"{line}\n" in text
+    assert tags(rendering.page(message)).count(("table", 3)) == 1
+    digest = Message(KEY, "hail", NOW, [*events, event(20)])
+    assert rendering.subject(digest) == "Parcelwatch, hail: 3 alerts (2 red, 1 yellow), incidents I12"
+    assert tags(rendering.page(digest)).count(("table", 3)) == 2
+    assert [one["incident"] for one in rendering.data(digest)["events"]] == ["I12", "I12", "I12", None]
+    alone = rendering.subject(Message(KEY, "hail", NOW, events[:1]))
+    assert alone == "Parcelwatch, hail: incident I12: early_loss, 1 alert (1 red), r0"
 
 
 def test_a_message_without_events_is_one() -> None:

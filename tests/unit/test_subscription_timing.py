@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from db.deliveries import WaitingEvent
-from monitor.subscriptions.timing import Timing, due, in_parts
+from monitor.subscriptions.timing import Timing, due, in_parts, once_each
 
 AMSTERDAM = ZoneInfo("Europe/Amsterdam")
 # Clocks go forward and back, by an hour and by half of one; a day that is left out; none of it.
@@ -36,8 +36,8 @@ def timing(
     return Timing(mode, timedelta(minutes=15), at, weekday, AMSTERDAM, quiet, timedelta(seconds=interval))
 
 
-def event(nr: int, recorded_at: datetime, alert: int | None = None) -> WaitingEvent:
-    return WaitingEvent(nr, nr if alert is None else alert, recorded_at)
+def event(nr: int, recorded_at: datetime, alert: int | None = None, incident: int | None = None) -> WaitingEvent:
+    return WaitingEvent(nr, nr if alert is None else alert, recorded_at, incident)
 
 
 def open_minutes(first: time, last: time) -> int:
@@ -58,7 +58,10 @@ def numbers(groups: list[list[WaitingEvent]]) -> list[list[int]]:
 def test_each_event_is_sent_once_and_never_when_it_must_not_be(
     asked: Timing, begin: datetime, offsets: list[int], pauses: list[int]
 ) -> None:
-    events = [event(nr, begin + timedelta(seconds=offset)) for nr, offset in enumerate(sorted(offsets))]
+    events = [
+        event(nr, begin + timedelta(seconds=offset), incident=(None, 1, 2)[nr % 3])
+        for nr, offset in enumerate(sorted(offsets))
+    ]
     now, last, waiting, sent = begin, None, list(events), dict[int, datetime]()
     for step in range(3000):
         here = [one for one in waiting if one.recorded_at <= now]  # as a sender sees it: what is committed by then
@@ -147,6 +150,23 @@ def test_what_a_night_held_back_comes_in_one_message() -> None:
     waiting = [event(1, night), event(2, night + timedelta(hours=1)), event(3, morning)]
     assert due(asked, waiting, None, morning - timedelta(minutes=1)) == []
     assert numbers(due(asked, waiting, None, morning)) == [[1, 2], [3]]
+
+
+def test_an_incident_is_one_message_also_where_it_goes_on_after_the_night() -> None:
+    now = datetime(2025, 6, 1, 12, tzinfo=UTC)
+    waiting = [event(1, now, incident=9), event(2, now, 2), event(3, now, incident=9), event(4, now, 9)]
+    assert numbers(due(timing("immediate"), waiting, None, now)) == [[1, 3], [2], [4]], "alert 9 is not incident 9"
+    night, morning = datetime(2025, 6, 1, 22, tzinfo=UTC), datetime(2025, 6, 2, 4, 0, tzinfo=UTC)
+    waiting = [event(1, night, incident=9), event(2, morning), event(3, morning, incident=9)]
+    asked = timing("immediate", quiet=(time(22), time(6)))
+    assert numbers(due(asked, waiting, None, morning)) == [[1, 3], [2]]
+
+
+def test_what_an_earlier_message_tells_of_waits_for_it() -> None:
+    now = datetime(2025, 6, 1, 12, tzinfo=UTC)
+    of = {name: event(nr, now, incident=nr if name != "apart" else None) for nr, name in enumerate(("a", "b", "apart"))}
+    kept = once_each([[of["a"]], [of["a"]], [of["a"], of["b"]], [of["b"]], [of["apart"]], [of["a"], of["apart"]]])
+    assert kept == [[of["a"]], [of["a"], of["b"]], [of["apart"]], [of["a"], of["apart"]]]
 
 
 def test_a_group_waits_for_its_oldest() -> None:

@@ -15,6 +15,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any, Final
 
+import numpy as np
 import torch
 import typer
 from rich.table import Table
@@ -26,6 +27,7 @@ from research.bench.alerts import figures
 from research.bench.alerts.peers import ALL, KINDS, first_of_each, scored
 from research.bench.alerts.posteriors import train
 from research.bench.alerts.seasons import (
+    BOUNDED,
     HAS_NRT,
     LOST_OPTICAL,
     SCORED,
@@ -89,14 +91,17 @@ def main(
     overcast = {f"{name}, cloudy": (one, LOST_OPTICAL) for name, (one, _) in jobs.items() if cloudy}
     first = config(*SCORED[0], min(parcels, VARIED_PARCELS))
     varied = {name: (replace(first, **knobs), 0.0) for name, knobs in VARIANTS.items() if variants}  # type: ignore[arg-type]
-    found = _all(jobs | overcast | varied, classifier, peers, workers)
-    result = _figures([found[name] for name in jobs])
+    bounding = {"where red is bounded": (config(*BOUNDED, parcels), 0.0)}
+    found = _all(bounding | jobs | overcast | varied, classifier, peers, workers)
+    levels = figures.levels(found["where red is bounded"].judged)
+    result = _figures([found[name] for name in jobs], levels)
     result |= {"parcels": parcels, "seasons": years, "f1_of_peers_where_chosen": peers.f1_where_chosen}
-    result["by_season"] = {name: _short(_figures([found[name]])) for name in (*jobs, *overcast)}
+    result["red_from"] = {rule: level if np.isfinite(level) else None for rule, level in levels.items()}
+    result["by_season"] = {name: _short(_figures([found[name]], levels)) for name in (*jobs, *overcast)}
     if cloudy:
-        result["cloudy"] = _figures([found[name] for name in overcast])
+        result["cloudy"] = _figures([found[name] for name in overcast], levels)
     if variants:
-        result["variants"] = {name: _short(_figures([found[name]])) for name in varied}
+        result["variants"] = {name: _short(_figures([found[name]], levels)) for name in varied}
     if as_json:
         typer.echo(json.dumps(result, default=str))
         return
@@ -115,11 +120,12 @@ def _all(
         return {name: one.result() for name, one in running.items()}
 
 
-def _figures(of: Sequence[Scored]) -> dict[str, Any]:
-    """Return the figures of seasons; those of reds alone, colours, and every false red and miss by name."""
+def _figures(of: Sequence[Scored], levels: Mapping[str, float]) -> dict[str, Any]:
+    """Return the figures of seasons; of reds alone, of those that `levels` allow, colours, each false red and miss by name."""
     judged = [one.judged for one in of]
     return _beside_peers(of, confirmed=False) | {
         "red": _beside_peers(of, confirmed=True),
+        "red_bounded": _beside_peers(of, confirmed=True, levels=levels),
         "colours": figures.colours(judged),
         "false_reds": figures.false_reds(judged),
         "missed": figures.missed(judged),
@@ -130,16 +136,22 @@ def _short(whole: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys alone, of all rules, of each and of reds."""
     own = {name: whole[name] for name in (*KEYS, "as_a_peer")}
     rules = {rule: {name: one[name] for name in KEYS} for rule, one in whole["rules"].items()}
-    return own | {"kinds": whole["kinds"], "rules": rules, "red": {name: whole["red"][name] for name in KEYS}}
+    reds = {red: {name: whole[red][name] for name in KEYS} for red in ("red", "red_bounded")}
+    return own | {"kinds": whole["kinds"], "rules": rules} | reds
 
 
-def _beside_peers(of: Sequence[Scored], *, confirmed: bool) -> dict[str, Any]:
+def _beside_peers(
+    of: Sequence[Scored], *, confirmed: bool, levels: Mapping[str, float] | None = None
+) -> dict[str, Any]:
     """Return the figures of all rules together and of each, with the peers' and the highest F1 of these.
 
     `as_a_peer` is what the rules together would score as one more peer: one alert a parcel, the first, right if anything happened.
     """
     judged = [one.judged for one in of]
-    whole, events = figures.scores(judged, confirmed=confirmed), [event for one in judged for event in one.events]
+    whole, events = (
+        figures.scores(judged, confirmed=confirmed, levels=levels),
+        [event for one in judged for event in one.events],
+    )
     n_parcels = sum(one.n_watched for one in judged)
     for what, kinds in KINDS.items():
         into = whole if what == ALL else whole["rules"][what]
@@ -149,7 +161,9 @@ def _beside_peers(of: Sequence[Scored], *, confirmed: bool) -> dict[str, Any]:
             into["peers"][name] = figures.figures(own, own, n_parcels)
         into["peer_f1"] = max((one["f1"] or 0.0 for one in into["peers"].values()), default=None)
     first = scored(
-        events, first_of_each([one for each in judged for one in each.raised(confirmed=confirmed)]), KINDS[ALL]
+        events,
+        first_of_each([one for each in judged for one in each.raised(confirmed=confirmed, levels=levels)]),
+        KINDS[ALL],
     )
     return whole | {"as_a_peer": figures.figures(first, first, n_parcels)}
 

@@ -8,7 +8,7 @@ false reds                     confirmed alerts that no event of the rule's kind
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any, Final
 
@@ -17,6 +17,8 @@ import pandas as pd
 
 from monitor.alerts.neighbours import Ints
 from monitor.alerts.rules import VERDICTS
+from monitor.errors import PolicyError
+from monitor.policies.risk import Truth, choose
 from research.bench.alerts.watch import Alert, Watched
 from research.seasons.evaluate import ANSWERING, ANSWERS, LIGHTS, light
 from research.seasons.outcome import GROWN_NAME
@@ -24,6 +26,8 @@ from research.simulator import Season
 from training.metrics import AlertScores, Event, Raised, score_alerts
 
 BUDGET: Final = 0.04
+RISK, SURE = 0.001, 0.9
+"""Share of all parcels that a rule may call falsely red, and the confidence that it is no more: the defaults of `policy calibrate`."""
 ANSWERABLE: Final = frozenset(kind for kinds in ANSWERS.values() for kind in kinds)
 LEANS_ON: Final[Mapping[str, str]] = {
     "crop_mismatch": (
@@ -57,12 +61,14 @@ class Judged:
     alerts: Sequence[Alert]
     verdicts: Mapping[str, Ints]
     """What each rule found last, (P,)."""
+    why: Mapping[tuple[int, str], str] = field(default_factory=dict)
+    """As `Watched.why`."""
 
     @classmethod
     def of(cls, season: Season, watched: Watched) -> "Judged":
         """Return the alerts of a season that was watched."""
         verdicts = {rule: found.verdict for rule, found in watched.said.items()}
-        return cls(season.truth.parcels, events_of(season), watched.alerts, verdicts)
+        return cls(season.truth.parcels, events_of(season), watched.alerts, verdicts, watched.why)
 
     @property
     def ids(self) -> list[str]:
@@ -74,10 +80,10 @@ class Judged:
         """Return how many parcels are watched."""
         return int(self.parcels["is_monitorable"].sum())
 
-    def raised(self, *, confirmed: bool) -> list[Raised]:
-        """Return the alerts as opened or as confirmed."""
-        ids = self.ids
-        days = ((one, one.confirmed_on if confirmed else one.opened_on) for one in self.alerts)
+    def raised(self, *, confirmed: bool, levels: Mapping[str, float] | None = None) -> list[Raised]:
+        """Return the alerts as opened or as confirmed, these of each rule from a level of confidence on."""
+        ids, at_all = self.ids, levels or {}
+        days = ((one, one.red_on(at_all.get(one.rule, 0.0)) if confirmed else one.opened_on) for one in self.alerts)
         return dated([Raised(ids[one.parcel], one.rule, day) for one, day in days if day is not None], self.events)
 
 
@@ -109,20 +115,28 @@ def dated(raised: Sequence[Raised], events: Sequence[Event]) -> list[Raised]:
     ]
 
 
-def scores(of: Sequence[Judged], *, confirmed: bool) -> dict[str, Any]:
-    """Return the figures of all rules together, and of each under `rules`."""
+def scores(of: Sequence[Judged], *, confirmed: bool, levels: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """Return the figures of all rules together, and of each under `rules`; `levels` as `Judged.raised`."""
     events = [event for one in of for event in one.events]
-    raised = [alert for one in of for alert in one.raised(confirmed=confirmed)]
-    reds = [alert for one in of for alert in one.raised(confirmed=True)]
+    raised = [alert for one in of for alert in one.raised(confirmed=confirmed, levels=levels)]
+    reds = [alert for one in of for alert in one.raised(confirmed=True, levels=levels)]
     n_parcels = sum(one.n_watched for one in of)
+    troubled = {event.parcel_id for event in events}
+
+    def on_sound(some: Sequence[Raised]) -> dict[str, Any]:
+        """Return reds on parcels where nothing happened: the others may be of the wrong rule, but no inspector goes for nothing."""
+        n = sum(one.parcel_id not in troubled for one in some)
+        return {"reds_on_sound_per_1000": rounded(1000 * n / max(n_parcels, 1))}
+
     whole = figures(score_alerts(events, raised, ANSWERS), score_alerts(events, reds, ANSWERS), n_parcels)
+    whole |= on_sound(reds)
     rules = {}
     for rule in ANSWERING:
         answers: dict[str, tuple[str, ...]] = {rule: ANSWERS[rule]}
         own = [event for event in events if event.kind in ANSWERS[rule]]
         mine, red = ([alert for alert in some if alert.rule == rule] for some in (raised, reds))
         rules[rule] = figures(score_alerts(own, mine, answers), score_alerts(own, red, answers), n_parcels)
-        rules[rule] |= {"lift_at_4_percent": lift(of, rule), "leans_on": LEANS_ON[rule]}
+        rules[rule] |= on_sound(red) | {"lift_at_4_percent": lift(of, rule), "leans_on": LEANS_ON[rule]}
     return whole | {"lift_at_4_percent": lift(of), "kinds": _kinds(events, raised), "rules": rules}
 
 
@@ -180,6 +194,29 @@ def _kinds(events: Sequence[Event], raised: Sequence[Raised]) -> dict[str, Any]:
         kind: {"events": one.events, "found": one.found, "median_days": rounded(one.median_days)}
         for kind, one in found.items()
     }
+
+
+def levels(of: Judged) -> dict[str, float]:
+    """Return the confidence from which each rule may call a parcel red so that at most `RISK` of all parcels are falsely red.
+
+    Chosen as `policy calibrate` does, with `SURE` confidence, on a season of which all is true; infinite where no level has the guarantee.
+    """
+    found, ids = {}, of.ids
+    watched = np.flatnonzero(of.parcels["is_monitorable"])
+    for rule in ANSWERING:
+        surest, is_false = np.full(len(ids), np.nan), np.zeros(len(ids), bool)
+        for alert in (one for one in of.alerts if one.rule == rule and one.reds):
+            (raised,) = dated([Raised(ids[alert.parcel], rule, alert.reds[0][0])], of.events)
+            surest[alert.parcel] = np.fmax(surest[alert.parcel], alert.reds[-1][1])
+            is_false[alert.parcel] |= not any(
+                _answers(raised, one) and one.parcel_id == raised.parcel_id for one in of.events
+            )
+        truth = Truth(surest[watched], ~is_false[watched], np.ones(len(watched)), len(watched))
+        try:
+            found[rule] = choose(truth, RISK, SURE).above
+        except PolicyError:
+            found[rule] = np.inf
+    return found
 
 
 def colours(of: Sequence[Judged]) -> dict[str, float]:
@@ -248,7 +285,11 @@ def missed(of: Sequence[Judged]) -> list[dict[str, Any]]:
                     "declared": GROWN_NAME[str(own["declared"])],
                     "grown": GROWN_NAME[str(own["grown"])],
                     "other_alerts": [f"{a.rule} {a.raised_on}" for a in mine],
-                    "said_last": {rule: colour or outcome for rule, (outcome, colour) in last.items()},
+                    "said_last": {
+                        rule: f"{colour or outcome}: {one.why.get((place[event.parcel_id], rule), '')}"
+                        for rule, (outcome, colour) in last.items()
+                        if event.kind in ANSWERS[rule]
+                    },
                 }
             )
     return told

@@ -2,9 +2,10 @@
 
     taught    seed 7, 2022     the classifier learns its declarations
     tuned     seed 8, 2022     the forest learns its events, and every threshold of a peer is chosen
+    bounded   seed 9, 2022     the confidence is chosen from which each rule may be red
     scored    seeds 11 to 13, 2023 to 2025     three landscapes and three years of weather; nothing is chosen on them
 
-The rules' own thresholds are the defaults of `RuleSettings`.
+The rules' other thresholds are the defaults of `RuleSettings`.
 """
 
 import resource
@@ -30,6 +31,7 @@ from training.metrics import Raised
 
 TAUGHT: Final = (2022, 7)
 TUNED: Final = (2022, 8)
+BOUNDED: Final = (2022, 9)
 SCORED: Final = ((2023, 11), (2024, 12), (2025, 13))
 PAST_PIXELS: Final = 4
 """Of the season before, of which only mean NDVI is asked."""

@@ -17,7 +17,7 @@ import pandas as pd
 
 from db.crop_progress import VIEW, ProgressRow, SampleVersion
 from db.seasons import Season as StoredSeason
-from monitor.alerts.evidence import as_of
+from monitor.alerts.evidence import as_of, why
 from monitor.alerts.flooding import flooding, may_be_water
 from monitor.alerts.lifecycle import Episode, OpenAlert, events
 from monitor.alerts.neighbours import Bools, CropStands, Ints
@@ -47,6 +47,12 @@ class Alert:
     """The newest that departs."""
     confirmed_on: date | None = None
     closed_on: date | None = None
+    reds: list[tuple[date, float]] = field(default_factory=list)
+    """When its rule called it red with more confidence than before, and with how much."""
+
+    def red_on(self, level: float) -> date | None:
+        """Return when it is confirmed where only departures of a confidence may be red (`monitor.policies.red`)."""
+        return next((day for day, confidence in self.reds if confidence >= level), None)
 
     @property
     def episode(self) -> Episode:
@@ -90,6 +96,9 @@ class Inbox:
             self.alive[of] = alert
         if alert is not None and finding.departed_on is not None:
             alert.finding = finding
+            confidence = finding.confidence or 0.0
+            if finding.colour == "red" and (not alert.reds or confidence > alert.reds[-1][1]):
+                alert.reds.append((today, confidence))
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,8 @@ class Watched:
     alerts: Sequence[Alert]
     said: Mapping[str, Found]
     """What each rule found last, (P,)."""
+    why: Mapping[tuple[int, str], str]
+    """Of parcels on which something happened, by parcel and rule on views: what its last finding rests on."""
 
 
 class Leader:
@@ -168,6 +179,7 @@ def watch(
     mine = defaultdict[date, list[Course]](list)
     for one in courses:
         mine[one.known_on].append(one)
+    last: dict[str, Decisions] = {}
     for today in arrival_days(series.optical, series.radar):
         for course in mine[today]:
             _mismatch(course, declared, said["crop_mismatch"], settings, inbox, today)
@@ -177,8 +189,17 @@ def watch(
         for decisions in _of_views(series, views, stands, group, is_new_stand, settings, np.datetime64(today)):
             everyone = np.arange(series.n_parcels)
             _moved(everyone, decisions, said[decisions.rule], inbox, today)
-            said[decisions.rule] = decisions.found
-    return Watched(inbox.every, said)
+            said[decisions.rule], last[decisions.rule] = decisions.found, decisions
+    troubled = season.truth.parcels["parcel_id"].isin(season.truth.events.query("kind != 'mowing'")["parcel_id"])
+    return Watched(
+        inbox.every,
+        said,
+        {
+            (nr, rule): why(rule, decisions.finding(nr).evidence)
+            for rule, decisions in last.items()
+            for nr in np.flatnonzero(troubled).tolist()
+        },
+    )
 
 
 def _of_views(

@@ -10,7 +10,7 @@ import pytest
 from monitor.alerts.rules import RULES, Finding
 from monitor.alerts.settings import RuleSettings
 from research.bench.alerts import forest
-from research.bench.alerts.figures import Judged, colours, events_of, false_reds, ids_of, lift, missed, scores
+from research.bench.alerts.figures import Judged, colours, events_of, false_reds, ids_of, levels, lift, missed, scores
 from research.bench.alerts.known import without_optical_dates
 from research.bench.alerts.peers import KINDS, Process, first_of_each, scored, threshold
 from research.bench.alerts.seasons import Simulated
@@ -87,6 +87,7 @@ def test_rules_find_the_losses_of_a_small_season(simulated: Simulated) -> None:
     found = scores([of], confirmed=False)
     assert found["kinds"]["early_loss"]["found"] > 0
     assert found["rules"]["crop_mismatch"]["alerts"] == 0  # no classifier
+    assert all(said.partition(": ")[2] for one in missed([of]) for said in one["said_last"].values() if "green" in said)
     assert len(missed([of])) + sum(one["found"] for one in found["kinds"].values()) == len(of.events)
     assert sum(colours([of]).values()) == pytest.approx(1, abs=0.01)
     assert found["false_reds_per_1000"] == pytest.approx(1000 * len(false_reds([of])) / of.n_watched, abs=0.001)
@@ -94,8 +95,9 @@ def test_rules_find_the_losses_of_a_small_season(simulated: Simulated) -> None:
 
 def test_figures_tell_right_from_false() -> None:
     day, red = date(2023, 5, 1), date(2023, 5, 20)
-    right = Alert(0, "early_loss", day, finding("red", day, 0.9), red)
-    early = Alert(1, "early_loss", date(2023, 4, 1), finding("red", date(2023, 4, 1), 0.8), date(2023, 4, 20))
+    right = Alert(0, "early_loss", day, finding("red", day, 0.9), red, reds=[(red, 0.9)])
+    before = date(2023, 4, 1)
+    early = Alert(1, "early_loss", before, finding("red", before), date(2023, 4, 20), reds=[(date(2023, 4, 20), 0.8)])
     events = [Event("0", "early_loss", date(2023, 4, 26)), Event("1", "early_loss", day), Event("2", "flood", day)]
     found = scores([judged([right, early], events)], confirmed=False)
     assert (found["precision"], found["recall"], found["median_days_to_alert"]) == (0.5, 0.333, 5.0)
@@ -109,7 +111,7 @@ def test_a_wrong_declaration_seen_before_the_crop_was_sown_is_seen_and_not_false
     day, sown = date(2023, 3, 1), date(2023, 4, 20)
     events = [Event("0", "wrong_declaration", sown), Event("1", "early_loss", sown)]
     alerts = [
-        Alert(nr, rule, day, Finding(rule, "OK", "red", 0.9, day, {}), day)
+        Alert(nr, rule, day, Finding(rule, "OK", "red", 0.9, day, {}), day, reds=[(day, 0.9)])
         for nr, rule in ((0, "crop_mismatch"), (0, "no_emergence"), (1, "early_loss"))
     ]
     found = scores([judged(alerts, events)], confirmed=False)
@@ -125,6 +127,24 @@ def test_lift_compares_the_first_inspections_with_random_ones() -> None:
     right = [Alert(nr, "early_loss", day, finding("yellow", day)) for nr in range(4)]
     assert lift([judged(right, events)]) == 25.0  # all of them among the first four of a hundred
     assert lift([judged([], events)]) == pytest.approx(1.0)
+
+
+def test_red_is_bounded_by_the_confidence_that_false_reds_do_not_reach() -> None:
+    pytest.importorskip("mapie", reason="needs the extra `calibrate`")
+    day, later = date(2023, 5, 1), date(2023, 5, 20)
+    events = [Event(str(nr), "early_loss", date(2023, 4, 26)) for nr in range(20)]
+    alerts = [
+        Alert(nr, "early_loss", day, finding("red", day), day, reds=[(day, 0.75), (later, 0.98)]) for nr in range(20)
+    ]
+    alerts += [Alert(nr, "early_loss", day, finding("red", day), day, reds=[(day, 0.75)]) for nr in range(20, 40)]
+    season = judged(alerts, events, n=3000)
+    found = levels(season)
+    assert found["early_loss"] == 0.98
+    assert np.isinf(found["flooding"])  # nothing is red by it
+    bounded = scores([season], confirmed=True, levels=found)
+    assert (bounded["precision"], bounded["false_reds_per_1000"], bounded["reds_on_sound_per_1000"]) == (1.0, 0.0, 0.0)
+    assert bounded["median_days_to_alert"] == 24.0
+    assert scores([season], confirmed=True)["reds_on_sound_per_1000"] == pytest.approx(20 / 3, abs=0.001)
 
 
 def test_a_threshold_is_that_of_highest_f1() -> None:
