@@ -23,7 +23,7 @@ from monitor.markers import harvest, tillage
 from monitor.markers.field_work import NOT_ARABLE, FieldWork
 from monitor.markers.form import NOT_EXECUTED as DOES_NOT_APPLY
 from monitor.markers.form import OK, Marked
-from monitor.markers.stand import NONE, dates
+from monitor.markers.stand import NONE, Course, dates
 from monitor.policies.known import Known, deadline, first_of, lies, may_lie, named, still_open, window
 from monitor.policies.policy import Obligation
 
@@ -41,8 +41,9 @@ def harvested(obligation: Obligation, known: Known, _applies: Bools) -> Decision
     begin, events = np.datetime64(obligation.begin), work.harvest.events
     early, confidence = first_of(events, np.asarray(events.end < begin), views.n_parcels)
     _, confidence_late = first_of(events, np.asarray(events.begin > last), views.n_parcels)
-    late, is_one_stand = _standing_after(work, last)
-    is_sure = (late.days > obligation.confirm_days) | (confidence_late >= SURE_HARVEST)
+    late, of_one_stand = _standing_after(work, last)
+    is_sure = (confidence_late >= SURE_HARVEST) & (of_one_stand.n == late.n) & (late.n > 0)
+    is_sure |= of_one_stand.days > obligation.confirm_days
     seen = np.asarray(views.days >= begin)
 
     def evidence(parcel: int) -> Mapping[str, Any]:
@@ -66,15 +67,15 @@ def harvested(obligation: Obligation, known: Known, _applies: Bools) -> Decision
         Case(confidence >= SURE_HARVEST, RED, evidence, of_early),
         Case(confidence > 0, YELLOW, evidence, of_early),
         Case(~(known.today > last), NOT_VALID, still_open(obligation)),
-        Case((late.n > 0) & is_one_stand & is_sure, RED, evidence, agreeing(late.n)),
+        Case(is_sure, RED, evidence, agreeing(of_one_stand.n)),
         Case(late.n > 0, YELLOW, evidence, agreeing(late.n)),
         Case(late.n >= 0, NOT_VALID, unseen(f"neither the harvest nor the crop standing after {last} was seen")),
     ]
     return Decisions(obligation.name, cases, np.where(confidence > 0, early, late.first))
 
 
-def _standing_after(work: FieldWork, last: np.datetime64) -> tuple[Runs, Bools]:
-    """Return the views after a day of stands that were green before it, and whether views of each were close to each other throughout.
+def _standing_after(work: FieldWork, last: np.datetime64) -> tuple[Runs, Runs]:
+    """Return the views after a day of stands that were green before it, and those of them that no gap parts from the stand.
 
     A stand lasts from the last view without vegetation before its peak to its fall, so that a crop that still grows keeps its first day.
     """
@@ -86,12 +87,18 @@ def _standing_after(work: FieldWork, last: np.datetime64) -> tuple[Runs, Bools]:
     stood = (peak != NONE) & (column >= begin) & (column < end)
     is_before = stood & (day <= last.astype("M8[D]").astype(np.int64))
     after = stood & ~is_before & is_before.any(axis=1)[:, None]
-    n, first, newest = after.sum(axis=1), after.argmax(axis=1), len(column) - 1 - after[:, ::-1].argmax(axis=1)
-    days = (dates(np.where(n > 0, course.days_at(one), 0)) for one in (first, newest))
-    since, until = (np.where(n > 0, one, np.datetime64("NaT", "D")) for one in days)
     greenest = np.where(is_before, course.ndvi, -1).argmax(axis=1)[:, None]
-    gap = np.diff(day, axis=1) * (stood[:, 1:] & stood[:, :-1] & (column >= greenest)[:, :-1])
-    return Runs(since, until, n), np.asarray(gap.max(axis=1, initial=0) <= CLOSE_DAYS)
+    is_parted = np.zeros(day.shape, bool)
+    is_parted[:, 1:] = (np.diff(day, axis=1) > CLOSE_DAYS) & (column > greenest)[:, 1:]
+    return _run(course, after), _run(course, after & ~np.logical_or.accumulate(is_parted, axis=1))
+
+
+def _run(course: Course, which: Bools) -> Runs:
+    """Return from when to when views under a mask (P, K) were, and how many."""
+    n, first, last = which.sum(axis=1), which.argmax(axis=1), which.shape[1] - 1 - which[:, ::-1].argmax(axis=1)
+    days = (dates(np.where(n > 0, course.days_at(one), 0)) for one in (first, last))
+    since, until = (np.where(n > 0, one, np.datetime64("NaT", "D")) for one in days)
+    return Runs(since, until, n)
 
 
 def tilled(obligation: Obligation, known: Known, _applies: Bools) -> Decisions:

@@ -87,6 +87,9 @@ def test_green_behind_a_gap_can_be_another_crop() -> None:
     assert verdict(BY_MID_OCTOBER, catch_crop, "2025-12-20", gap="2025-08-18 2025-10-08") == YELLOW
     standing = maize("2025-11-10")
     assert verdict(BY_MID_OCTOBER, standing, "2025-12-20", gap="2025-09-01 2025-09-15") == RED
+    early = obligation("harvested", "2025-05-01", "2025-08-01")
+    assert verdict(early, standing, "2025-10-30", gap="2025-08-20 2025-09-20") == RED  # what was seen before stays
+    assert verdict(early, standing, "2025-10-30", gap="2025-08-10 2025-09-20") == YELLOW
     assert verdict(BY_MID_OCTOBER, standing, "2025-11-05", gap="2025-10-02 2025-11-30") == NOT_VALID  # nothing seen
 
 
