@@ -5,7 +5,7 @@
     not_tilled   red: both sensors saw it, in the window for certain
 
 What may lie in the window counts as in it. A field that is green after the deadline can bear another crop, sown where clouds hid the
-harvest: it is the declared one's stand for certain only where views follow each other closely from its peak on.
+harvest: it is the declared one's stand for certain only where views follow each other closely, all green, since it was greenest.
 Source: monitor/markers; docs/field-work.md says how often they are right.
 Shapes: P parcels, K views of the parcel that has most.
 """
@@ -75,7 +75,7 @@ def harvested(obligation: Obligation, known: Known, _applies: Bools) -> Decision
 
 
 def _standing_after(work: FieldWork, last: np.datetime64) -> tuple[Runs, Runs]:
-    """Return the views after a day of stands that were green before it, and those of them that no gap parts from the stand.
+    """Return green views after a day of stands from before it, and those that no gap and no low view parts from the stand.
 
     A stand lasts from the last view without vegetation before its peak to its fall, so that a crop that still grows keeps its first day.
     """
@@ -86,10 +86,12 @@ def _standing_after(work: FieldWork, last: np.datetime64) -> tuple[Runs, Runs]:
     end = np.where(stands.fallen == NONE, course.n, stands.fallen)[:, None]
     stood = (peak != NONE) & (column >= begin) & (column < end)
     is_before = stood & (day <= last.astype("M8[D]").astype(np.int64))
-    after = stood & ~is_before & is_before.any(axis=1)[:, None]
+    is_green = course.ndvi >= stands.level[:, None]
+    after = stood & is_green & ~is_before & is_before.any(axis=1)[:, None]
     greenest = np.where(is_before, course.ndvi, -1).argmax(axis=1)[:, None]
-    is_parted = np.zeros(day.shape, bool)
-    is_parted[:, 1:] = (np.diff(day, axis=1) > CLOSE_DAYS) & (column > greenest)[:, 1:]
+    is_parted = ~is_green  # one view is no harvest, yet it can be all that was seen of one
+    is_parted[:, 1:] |= np.diff(day, axis=1) > CLOSE_DAYS
+    is_parted &= column > greenest
     return _run(course, after), _run(course, after & ~np.logical_or.accumulate(is_parted, axis=1))
 
 

@@ -85,6 +85,9 @@ def test_radar_makes_an_early_or_late_harvest_red() -> None:
 def test_green_behind_a_gap_can_be_another_crop() -> None:
     catch_crop = {**maize("2025-08-20"), "2025-08-25": 0.16, "2025-10-10": 0.6, "2025-12-31": 0.6}
     assert verdict(BY_MID_OCTOBER, catch_crop, "2025-12-20", gap="2025-08-18 2025-10-08") == YELLOW
+    seen_bare_once = {**catch_crop, "2025-08-25": 0.16, "2025-09-05": 0.4, "2025-09-06": 0.6}
+    by_september = obligation("harvested", "2025-05-01", "2025-09-15")
+    assert verdict(by_september, seen_bare_once, "2025-12-20", gap="2025-08-23 2025-09-05") == YELLOW
     standing = maize("2025-11-10")
     assert verdict(BY_MID_OCTOBER, standing, "2025-12-20", gap="2025-09-01 2025-09-15") == RED
     early = obligation("harvested", "2025-05-01", "2025-08-01")
