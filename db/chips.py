@@ -124,6 +124,19 @@ def sample(connection: sa.Connection, parcel_keys: Sequence[int], now: datetime)
     )
 
 
+def sampled(connection: sa.Connection) -> list[int]:
+    """Return the parcels of that list."""
+    return list(connection.execute(sa.text("select parcel_key from chip_parcels order by parcel_key")).scalars())
+
+
+def sampled_since(connection: sa.Connection, parcel_keys: Sequence[int], since: datetime) -> None:
+    """Keep that parcels of that list have pictures of every scene observed since a time, where they had them of later ones."""
+    connection.execute(
+        sa.text("update chip_parcels set recorded_at = :since where parcel_key = any(:keys) and recorded_at > :since"),
+        {"keys": list(parcel_keys), "since": since},
+    )
+
+
 def unsample(connection: sa.Connection, parcel_keys: Sequence[int]) -> None:
     """Take parcels from that list; their pictures stay until retention removes them."""
     connection.execute(sa.text("delete from chip_parcels where parcel_key = any(:keys)"), {"keys": list(parcel_keys)})
@@ -256,14 +269,18 @@ def _clear(found: Sequence[Source]) -> list[Source]:
 
 
 def store(connection: sa.Connection, scene: Scene, chips: Sequence[NewChip], now: datetime) -> int:
-    """Store the pictures of a scene; return how many are new. What is stored stays: another picture is another row."""
+    """Store the pictures of a scene; return how many are new. What is stored stays: another picture is another row.
+
+    A picture that retention removed is put back into its row where it is cut again pixel for pixel.
+    """
     if not chips:
         return 0
     key = scene_keys(connection, [scene], now)[scene.scene_id]
     names = [one.name for one in fields(NewChip)]
     insert = sa.text(f"""insert into chips (scene_key, observed_at, recorded_at, height, {", ".join(names)})
                          values (:scene_key, :observed_at, :recorded_at, :width, {", ".join(f":{name}" for name in names)})
-                         on conflict do nothing""")
+                         on conflict (parcel_key, scene_key, revision, composite, sha256) do update
+                             set image = excluded.image, removed_at = null where chips.removed_at is not null""")
     recorded_at = recording.begin(connection, now)
     return sum(connection.execute(insert, _values(one, key, scene, recorded_at)).rowcount for one in chips)
 
@@ -315,7 +332,7 @@ def newest(connection: sa.Connection, limit: int) -> list[ChipRow]:
 
 
 def prune(connection: sa.Connection, recorded_before: datetime, now: datetime) -> int:
-    """Remove pictures stored before a time, of parcels without an open alert that are not sampled; return how many.
+    """Remove pictures stored before a time, of parcels without an open alert that were not sampled since; return how many.
 
     Their rows stay, with the digest: what was shown to whom can still be checked.
     """
@@ -324,7 +341,8 @@ def prune(connection: sa.Connection, recorded_before: datetime, now: datetime) -
                    where image is not null and recorded_at < :before
                      and not exists (select from alerts a where a.parcel_key = c.parcel_key
                                      and (closed_at is null or closed_at >= :before))
-                     and not exists (select from chip_parcels p where p.parcel_key = c.parcel_key)"""),
+                     and not exists (select from chip_parcels p where p.parcel_key = c.parcel_key
+                                     and p.recorded_at >= :before)"""),
         {"before": recorded_before, "now": now},
     )
     return removed.rowcount

@@ -19,6 +19,7 @@ from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError, Ra
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
+from ingest.imagery.blocks import Blocks, Read
 from ingest.imagery.checksums import require
 from ingest.imagery.errors import SceneError
 from ingest.imagery.index import CHUNK, Chunk
@@ -104,6 +105,7 @@ class Raster:
                 stored = self._file.nodata if band.nodata is None else band.nodata
                 self.nodata: float = np.nan if stored is None and self.dtype.kind == "f" else stored or 0.0
                 self._source, self._placement = self._placed(grid)
+                self._blocks = Blocks(self._read, self._source.block_shapes[0], self._source.shape)
         except _FAULTS as error:
             raise self._unreadable(error) from error
 
@@ -116,21 +118,29 @@ class Raster:
 
     def read(self, row: int, column: int, height: int, width: int) -> NDArray[Any]:
         """Return the raster's own pixels under a window of the grid, `nodata` where it has none."""
+        return self._under(row, column, height, width, self._read)
+
+    def _under(self, row: int, column: int, height: int, width: int, read: Read) -> NDArray[Any]:
         factor = self._placement.factor
         row, column = row + self._placement.row, column + self._placement.column
         top, left = row // factor, column // factor
         bottom, right = -(-(row + height) // factor), -(-(column + width) // factor)
         there = max(top, 0), max(left, 0), min(bottom, self._source.height), min(right, self._source.width)
         if there == (top, left, bottom, right):
-            return self._read(*there)
+            return read(*there)
         block = np.full((bottom - top, right - left), self.nodata, self.dtype)
         if there[0] < there[2] and there[1] < there[3]:
-            block[there[0] - top : there[2] - top, there[1] - left : there[3] - left] = self._read(*there)
+            block[there[0] - top : there[2] - top, there[1] - left : there[3] - left] = read(*there)
         return block
 
     def window(self, row: int, column: int, side: int, step: int = 1) -> NDArray[Any]:
-        """Return (side / step, side / step) the band at every `step`th pixel of a square window of the grid, as stored."""
-        block, factor = self.read(row, column, side, side), self._placement.factor
+        """Return (side / step, side / step) the band at every `step`th pixel of a square window of the grid, as stored.
+
+        Blocks are kept for the windows that come next: give them row by row.
+        """
+        # A warped raster is read as before: what GDAL gives for a window of it may depend on the window.
+        read = self._blocks.read if self._source is self._file else self._read
+        block, factor = self._under(row, column, side, side, read), self._placement.factor
         line = np.arange(step // 2, side, step)
         rows = ((row + self._placement.row) % factor + line) // factor
         columns = ((column + self._placement.column) % factor + line) // factor

@@ -49,10 +49,7 @@ def cut(
     last: To = None,
 ) -> None:
     """Cut pictures now, from scenes that can still be reached: before and after an alert's departure, or of all scenes of a time."""
-    settings, at = ImagerySettings(), now()
-    places = terminal.places(SceneSettings())
-    opener = Opener(os.environ, lambda source: terminal.session(source, threading.Event()), now, places)
-    database = engine(resolve_dsn())
+    database, at = engine(resolve_dsn()), now()
     with database.begin() as connection:
         key, wanted = _wanted(connection, _Asked(alert, parcel, collection, season), first, last, at)
     if not wanted:
@@ -60,13 +57,25 @@ def cut(
             "no observation of the parcel is stored for that time, so there is no scene to cut a picture from"
         )
     n_cut = n_missing = 0
-    for made in chip_cutting.cut_again(database, opener, {key: wanted}, "request", settings, at):
+    for made in chip_cutting.cut_again(database, _opener(), {key: wanted}, "request", ImagerySettings(), at):
         for one in made.chips:
             said = f"missing: {one.missing}" if one.missing else f"{len(one.image or b''):,} bytes"
             line(f"{made.scene_id} {one.composite}: {said}")
             n_missing += one.missing is not None
             n_cut += one.missing is None
     line(f"{n_cut} pictures cut, {n_missing} missing")
+
+
+@app.command()
+def sampled(first: Annotated[datetime, typer.Option("--from", parser=moment, metavar="TIME", help="UTC")]) -> None:
+    """Cut pictures of all sampled parcels, all alike, from scenes observed since a time; forms of reviews then show them too."""
+    database = engine(resolve_dsn())
+    with database.begin() as connection:
+        keys = store.sampled(connection)
+    if not keys:
+        raise IngestError("no parcel is sampled; `parcelwatch quality sample` draws some")
+    since, n_cut = chip_cutting.cut_sampled(database, _opener(), keys, first, ImagerySettings(), now())
+    line(f"{n_cut} pictures cut of {len(keys)} parcels; of every scene since {minute(since)} UTC all have theirs")
 
 
 @app.command("list")
@@ -133,6 +142,11 @@ def prune(days: Annotated[int | None, typer.Option(min=0, help="else PARCELWATCH
     kept = timedelta(days=ImagerySettings().chip_days if days is None else days)
     with engine(resolve_dsn()).begin() as connection:
         line(f"{store.prune(connection, now() - kept, now())} pictures removed")
+
+
+def _opener() -> Opener:
+    places = terminal.places(SceneSettings())
+    return Opener(os.environ, lambda source: terminal.session(source, threading.Event()), now, places)
 
 
 class _Asked:

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
 from shapely.geometry.base import BaseGeometry
@@ -125,9 +125,9 @@ def _row(asked: Asked, chip: Chip) -> NewChip:
 
 
 def _in_order(outlines: Sequence[BaseGeometry | None]) -> list[int]:
-    """Return the parcels block by block, so that none is decoded twice."""
+    """Return the parcels from left to right in one row of blocks after the other, so that none is decoded twice."""
     corner = [(0.0, 0.0) if one is None or one.is_empty else (one.bounds[1], one.bounds[0]) for one in outlines]
-    return sorted(range(len(outlines)), key=lambda place: (corner[place][0] // CHUNK, corner[place][1] // CHUNK))
+    return sorted(range(len(outlines)), key=lambda place: (corner[place][0] // CHUNK, corner[place][1]))
 
 
 def _without(asked: Iterable[Asked], opened: Opened, why: str) -> list[NewChip]:
@@ -188,6 +188,37 @@ def _from_ledger(
     for one in asked:
         for composite in OF_SENSOR[source.sensor]:  # type: ignore[index]
             yield NewChip(one.parcel_key, one.revision, composite, one.cut_for, missing=why)
+
+
+def cut_sampled(
+    engine: Engine, opener: Opener, keys: Sequence[int], first: datetime, settings: ImagerySettings, now: datetime
+) -> tuple[datetime, int]:
+    """Cut pictures of sampled parcels from scenes observed since `first`; return since when they are whole, and how many.
+
+    They are whole after the last scene that could not be read. What lies before is of no use to a review that is blind: there,
+    parcels with an alert alone may have pictures.
+    """
+    known: dict[int, Source] = {}
+    with engine.begin() as connection:
+        # One of each scene's records is held: they are the same for all of its parcels.
+        wanted = {
+            key: [
+                replace(one, record=known.setdefault(one.scene_key, one).record)
+                for one in chips.sources(connection, key, first, now)
+            ]
+            for key in keys
+        }
+    observed_at = {one.scene_id: one.observed_at for one in known.values()}
+    since, n_cut = first, 0
+    for cut in cut_again(engine, opener, wanted, "sample", settings, now):
+        n = sum(one.image is not None for one in cut.chips)
+        n_cut += n
+        if not n:
+            since = max(since, observed_at[cut.scene_id] + timedelta(microseconds=1))
+            log.warning("scene %s: no pictures: %s", cut.scene_id, cut.chips[0].missing)
+    with engine.begin() as connection:
+        chips.sampled_since(connection, keys, since)
+    return since, n_cut
 
 
 def catch_up(engine: Engine, opener: Opener, settings: ImagerySettings, now: datetime, limit: int) -> int:

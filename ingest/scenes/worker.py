@@ -145,12 +145,12 @@ class Worker:
     def _catch_up(self) -> bool:
         """Between scenes, now and then: cut the pictures that alerts lack, remove old ones. Return whether more may be lacking."""
         settings, now = self._settings.imagery, self._now()
-        if not settings.chips or now < self._catch_up_at:
-            return False
         if now >= self._prune_at:
             self._prune_at = now + _PRUNED_EVERY
             with self._engine.begin() as connection:
                 chips.prune(connection, now - timedelta(days=settings.chip_days), now)
+        if not settings.chips or now < self._catch_up_at:
+            return False
         tried = chip_cutting.catch_up(self._engine, self._opener, settings, now, _ALERTS_AT_ONCE)
         self._catch_up_at = now + (_CATCH_UP_EVERY if tried < _ALERTS_AT_ONCE else timedelta())
         return tried == _ALERTS_AT_ONCE

@@ -153,7 +153,7 @@ def pictures(
         bool, typer.Option("--stop", help="let later scenes be, and retention remove what was cut")
     ] = False,
 ) -> None:
-    """Let every later scene be cut to pictures of the sampled parcels, all alike, for the form of their review."""
+    """End the pictures of the sampled parcels that every later scene is cut to (--stop), or begin them again."""
     with engine(resolve_dsn()).begin() as connection:
         review.the_sample(connection, sample)
         keys = [one.parcel_key for one in store.form_rows(connection, sample)]

@@ -60,9 +60,13 @@ def sheets(
 
 
 def _pictures(connection: Connection, parcel_key: int, since: datetime, at: datetime | None) -> list[tuple[str, bytes]]:
-    """Return the newest pictures of a parcel with what they show and when, in order of time."""
+    """Return the newest pictures of a parcel with what they show and when, in order of time.
+
+    Of each pass the newest revision alone: parcels with an alert may have earlier ones too.
+    """
     stored = chips.chips_of(connection, parcel_key, first=since)
-    shown = [one for one in stored if one.image is not None and (at is None or one.recorded_at <= at)]
+    known = [one for one in stored if one.image is not None and (at is None or one.recorded_at <= at)]
+    shown = list({(one.observed_at, one.composite): one for one in known}.values())
     return [
         (f"{one.composite.replace('_', ' ')}, {one.observed_at:%Y-%m-%d}", one.image)
         for one in shown[-MOST_PICTURES:]

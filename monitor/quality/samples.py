@@ -7,8 +7,8 @@ from datetime import datetime
 
 import numpy as np
 
+from db import chips, recording
 from db import quality as store
-from db import recording
 from db.connect import Connection
 from db.history import AlertFilter
 from db.quality import ItemRow, PopulationRow, SampleRow, StratumRow
@@ -62,7 +62,7 @@ class Drawn:
 
 
 def draw(connection: Connection, order: Order, now: datetime) -> Drawn:
-    """Draw a sample and store it; the caller commits.
+    """Draw a sample and store it; every later scene is to have pictures of its parcels. The caller commits.
 
     Raises:
         NotFound: the time lies ahead, or no parcel was stored by then.
@@ -112,6 +112,7 @@ def draw(connection: Connection, order: Order, now: datetime) -> Drawn:
         order.second_share,
     )
     key = store.save(connection, row, strata, items, now)
+    chips.sample(connection, [one.parcel_key for one in items], now)
     return Drawn(key, at, strata, sampling.half_width(sizes, wrong, drawn, order.confidence))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 import parcelwatch
 from db import alerts, chips
 from db.alerts import EventRow, FindingRow
+from ingest.imagery.settings import ImagerySettings
 from tests.made_scenes import START, World, optical, s1_item, s2_item, world
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -104,12 +106,40 @@ def test_a_sampled_parcel_has_pictures_whatever_its_colour(chain: World, tmp_pat
     (row,) = chain.rows("select parcel_key from parcels where source_id = 'green'")
     with chain.engine.begin() as connection:
         chips.sample(connection, [row["parcel_key"]], chain.now())
+    power = np.random.default_rng(1).uniform(0.01, 0.3, (64, 64)).astype(np.float32)
     chain.add(s2_item(tmp_path, optical(1), start=DAYS[0]))
+    chain.add(s1_item(tmp_path, {"VV": power, "VH": power / 4}, start=DAYS[0] + timedelta(hours=7)))
     chain.work()
-    assert {one.cut_for for one in stored(chain, "green")} == {"sample"}
+    found = [(one.composite, one.cut_for) for one in stored(chain, "green")]
+    assert found == [("false_colour", "sample"), ("true_colour", "sample"), ("radar", "sample")]
     with chain.engine.begin() as connection:
         chips.unsample(connection, [row["parcel_key"]])
         assert chips.parcels_to_cut(connection, [row["parcel_key"]]) == {}
+
+
+def test_sampled_parcels_are_pictured_from_before_as_far_back_as_every_scene_can_be_read(
+    chain: World, tmp_path: Path
+) -> None:
+    items = [s2_item(tmp_path, optical(seed), start=day) for seed, day in enumerate(DAYS)]
+    chain.add(*items)
+    chain.work()
+    keys = [row["parcel_key"] for row in chain.rows("select parcel_key from parcels")]
+    with chain.engine.begin() as connection:
+        chips.sample(connection, keys, chain.now())
+    (items[1].parent / "B08.tif").unlink()
+    assert "18 pictures cut of 3 parcels; of every scene since 2023-05-06" in run(
+        "sampled", "--from", str(DAYS[0].date())
+    )
+    for name in BOXES:
+        found = [one for one in stored(chain, name) if one.image is not None]
+        assert {one.observed_at.date() for one in found} == {DAYS[place].date() for place in (0, 2, 3)}
+        assert {one.cut_for for one in found} == {"sample"}
+    since = {row["recorded_at"] for row in chain.rows("select recorded_at from chip_parcels")}
+    assert since == {DAYS[1] + timedelta(microseconds=1)}, (
+        "of the second scene parcels with an alert alone might have any"
+    )
+    run("sampled", "--from", str(DAYS[2].date()))
+    assert {row["recorded_at"] for row in chain.rows("select recorded_at from chip_parcels")} == since, "never later"
 
 
 def test_a_revised_scene_adds_a_picture_and_replaces_none(chain: World, tmp_path: Path) -> None:
@@ -182,7 +212,7 @@ def test_retention_removes_pictures_once_no_alert_is_open_and_keeps_their_digest
     key = alert(chain, "red", DAYS[0].date())
     chain.add(s2_item(tmp_path, optical(1), start=DAYS[0]))
     chain.work()
-    later = chain.now() + timedelta(days=800)
+    later, before = chain.now() + timedelta(days=800), stored(chain, "red")
     with chain.engine.begin() as connection:
         assert chips.prune(connection, later, later) == 0, "an alert is open"
     close(chain, key)
@@ -192,6 +222,35 @@ def test_retention_removes_pictures_once_no_alert_is_open_and_keeps_their_digest
     assert all(one.image is None and one.removed_at == later and one.sha256 for one in stored(chain, "red"))
     assert "removed" in run("list", "--parcel", "red")
     assert "0 pictures removed" in run("prune", "--days", "0")
+    assert "2 pictures cut" in run("cut", "--parcel", "red")
+    again = stored(chain, "red")
+    assert [hashlib.sha256(one.image or b"").hexdigest() for one in again] == [one.sha256 for one in again]
+    assert [(one.recorded_at, one.removed_at) for one in again] == [(one.recorded_at, None) for one in before]
+
+
+def test_a_sample_keeps_its_pictures_as_long_as_retention_says_of_the_sample(chain: World, tmp_path: Path) -> None:
+    (row,) = chain.rows("select parcel_key from parcels where source_id = 'green'")
+    with chain.engine.begin() as connection:
+        chips.sample(connection, [row["parcel_key"]], chain.now())
+    chain.add(s2_item(tmp_path, optical(1), start=DAYS[0]))
+    chain.work()
+    with chain.engine.begin() as connection:
+        connection.exec_driver_sql("update chips set recorded_at = recorded_at - interval '10 days'")
+        assert chips.prune(connection, chain.now() - timedelta(days=5), chain.now()) == 0, "sampled since"
+        assert chips.prune(connection, chain.now() + timedelta(days=5), chain.now()) == 2
+
+
+def test_retention_goes_on_where_no_pictures_are_cut_any_more(chain: World, tmp_path: Path) -> None:
+    (row,) = chain.rows("select parcel_key from parcels where source_id = 'green'")
+    with chain.engine.begin() as connection:
+        chips.sample(connection, [row["parcel_key"]], chain.now())
+    chain.add(s2_item(tmp_path, optical(1), start=DAYS[0]))
+    chain.work()
+    assert [one.image is None for one in stored(chain, "green")] == [False, False]
+    chain.settings = replace(chain.settings, imagery=ImagerySettings(chips=False))
+    chain.now.put_forward(timedelta(days=800))
+    chain.work()
+    assert [one.image is None for one in stored(chain, "green")] == [True, True]
 
 
 def test_a_picture_that_cannot_be_made_does_not_stop_the_scene(chain: World, tmp_path: Path) -> None:
@@ -214,6 +273,7 @@ def test_errors_are_one_line() -> None:
         (("cut", "--parcel", "nobody"), "no parcel"),
         (("cut", "--parcel", "red"), "no observation"),
         (("show", "--parcel", "red"), "no pictures"),
+        (("sampled", "--from", "2023-05-01"), "no parcel is sampled"),
     ):
         result = CliRunner().invoke(parcelwatch.app, ["chips", *words])
         assert said in str(result.exception), words

@@ -200,18 +200,18 @@ def test_a_form_says_nothing_of_what_was_found(
     assert path.read_bytes() == first
 
 
-def add_chip(connection: sa.Connection, ids: list[str], observed: datetime) -> None:
+def add_chip(connection: sa.Connection, ids: list[str], observed: datetime, revision: int = 0) -> None:
     """Store a picture of parcels, as a worker cuts it."""
     connection.execute(
         sa.text("""insert into scenes (scene_id, sensor, platform, relative_orbit, observed_at, available_at, recorded_at)
                    values (:name, 'S2', 'S2A', 8, :at, :at, :at)"""),
-        {"name": f"s {observed}", "at": observed},
+        {"name": f"s {observed} {revision}", "at": observed},
     )
     connection.execute(
         sa.text("""insert into chips (parcel_key, scene_key, revision, composite, observed_at, recorded_at, cut_for, image, sha256)
-                   select parcel_key, scene_key, 0, 'true_colour', :at, :at, 'alert', 'png', sha256('png')
+                   select parcel_key, scene_key, :revision, 'true_colour', :at, :at, 'alert', 'png', sha256('png')
                    from parcels, scenes where source_id = any(:ids) and scene_id = :name"""),
-        {"name": f"s {observed}", "at": observed, "ids": ids},
+        {"name": f"s {observed} {revision}", "at": observed, "ids": ids, "revision": revision},
     )
     connection.commit()
 
@@ -229,13 +229,16 @@ def test_pictures_are_shown_only_where_they_say_nothing_of_the_light(
 
     draw(run, "--size", "8", "--minimum", "1", "--crops", "0")
     add_chip(connection, IDS[:80], START + DAY)
-    assert shown()[0] == 0
-    run("pictures", "1")
     assert shown()[0] == 0, "what was cut before says who was alerted"
-    add_chip(connection, IDS, datetime.now(UTC) + DAY)
-    assert shown()[0] == shown()[1]
+    later = datetime.now(UTC) + DAY
+    add_chip(connection, IDS[:80], later)
+    add_chip(connection, IDS, later, revision=1)
+    assert shown()[0] == shown()[1], "one of each, though of some an earlier revision is stored too"
     run("pictures", "1", "--stop")
     assert shown()[0] == 0
+    run("pictures", "1")
+    add_chip(connection, IDS, datetime.now(UTC) + 2 * DAY)
+    assert shown()[0] == 2 * shown()[1], "both days, since they lie after the new beginning"
 
 
 @pytest.mark.usefixtures("connection")
