@@ -157,6 +157,18 @@ def _cuts(evidence: Mapping[str, Any]) -> str:
     return f"cuts from {evidence['from']} to {evidence['until']}: {cuts or 'none'}; clear views: {_views(evidence)}"
 
 
+def _field_work(evidence: Mapping[str, Any]) -> str:
+    events = "; ".join(
+        f"between {one['begin']} and {one['end']}, confidence {percent(one['confidence'])}, by {' and '.join(one['seen_by'])}"
+        for one in evidence["events"]
+    )
+    what = "harvest" if evidence["kind"] == "harvested" else "tillage"
+    return (
+        f"{what} ({evidence['kind'].replace('_', ' ')} is asked from {evidence['from']} to {evidence['until']}): "
+        f"{events or 'none seen'}; clear views: {_views(evidence)}"
+    )
+
+
 def _views(evidence: Mapping[str, Any]) -> str:
     return "; ".join(f"{day} NDVI {ndvi:.2f}" for day, ndvi in evidence.get("clear_views", [])) or "none"
 
@@ -176,5 +188,8 @@ OBLIGATIONS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "established_by": _established,
     "mown": _cuts,
     "not_mown": _cuts,
+    "harvested": _field_work,
+    "tilled": _field_work,
+    "not_tilled": _field_work,
 }
 """The evidence of each kind of obligation in words."""

@@ -134,6 +134,21 @@ def _words(one: Obligation) -> tuple[str, str, str]:
         )
     if one.kind == "not_mown":
         return f"no cut {window}", "a cut of confidence 0.9 or more lies within it", "a cut lies within it"
+    if one.kind == "harvested":
+        return (
+            f"the crop leaves the field {window}, with {one.grace_days} days of grace",
+            f"clear views and radar show the harvest before; or the crop is seen green after {one.until + timedelta(days=one.grace_days)}, "
+            f"{again}, on views that follow each other closely from its peak on, or its late harvest confirmed by radar",
+            "the harvest is seen before on clear views alone; or the crop is seen green after the deadline",
+        )
+    if one.kind == "tilled":
+        return (
+            f"tillage {window}, with {one.grace_days} days of grace",
+            "never: tillage is missed too",
+            "views show vegetation throughout, none farther apart than 20 days",
+        )
+    if one.kind == "not_tilled":
+        return f"no tillage {window}", "both sensors saw tillage within it", "one sensor saw tillage within it"
     level = LEVEL[one.kind] if one.ndvi is None else one.ndvi
     if one.kind == "cover_days":
         return (

@@ -43,7 +43,7 @@ def verdict(obligation: Obligation, views: Views, today: str) -> int:
 
 
 def decided(asks: Obligation, n: int, views: ClearViews, today: Any) -> Decisions:
-    return next(decide(Policy(name="p", version=1, obligation=(asks,)), asked(n), Known(views, NO_RADAR, today)))
+    return next(decide(Policy(name="p", version=1, obligation=(asks,)), asked(n), Known(views, NO_RADAR, today, 2025)))
 
 
 def obligation(kind: str, begin: str, until: str, **more: object) -> Obligation:
