@@ -58,6 +58,9 @@ COMMANDS: Final = {
     "history": Place(
         "monitor.inspection.history_command", "history", "All that is known of a parcel, or was known at a time."
     ),
+    "phenology": Place(
+        "monitor.inspection.phenology_command", "app", "A parcel's season, and the field work that was seen on it."
+    ),
     "status": Place("monitor.inspection.status_command", "status", "The state of the whole chain."),
     "demo": Place(
         "research.seasons.commands", "demo", "The whole chain on simulated seasons, measured, with a report."

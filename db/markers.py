@@ -1,8 +1,9 @@
 """Markers of parcels: the newest of each read as columns, appended where one changed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +34,31 @@ class MarkerRows:
     """NaN where there is none."""
     evidence: Sequence[str]
     """JSON."""
+
+
+@dataclass(frozen=True)
+class MarkerRow:
+    """What a marker says of a parcel as known at a time (columns of the SQL function `markers_known`)."""
+
+    marker: str
+    status: str
+    value: float | None
+    day: date | None
+    confidence: float | None
+    evidence: Mapping[str, Any]
+    version: str
+    recorded_at: datetime
+
+
+def known(connection: sa.Connection, parcel_key: int, as_known_at: datetime | None) -> list[MarkerRow]:
+    """Return what markers say of a parcel as known at a time (None: now)."""
+    rows = connection.execute(
+        sa.text("select * from markers_known(:parcel, coalesce(:at, timestamptz 'infinity'))").bindparams(
+            sa.bindparam("at", type_=sa.TIMESTAMP(timezone=True))
+        ),
+        {"parcel": parcel_key, "at": as_known_at},
+    )
+    return [MarkerRow(**row._mapping) for row in rows]
 
 
 def latest(

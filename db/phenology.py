@@ -42,6 +42,31 @@ class SeasonDates:
     logistic_sd: Reals | None
 
 
+@dataclass(frozen=True)
+class MeasureRow:
+    """A measure of a parcel's season as known at a time (columns of the SQL function `phenology_known`)."""
+
+    measure: str
+    method: str
+    value: float | None
+    sd: float | None
+    day: date | None
+    unit: str
+    status: str
+    recorded_at: datetime
+
+
+def known(connection: sa.Connection, parcel_key: int, as_known_at: datetime | None) -> list[MeasureRow]:
+    """Return the measures of a parcel's season as known at a time (None: now)."""
+    rows = connection.execute(
+        sa.text("select * from phenology_known(:parcel, coalesce(:at, timestamptz 'infinity'))").bindparams(
+            sa.bindparam("at", type_=sa.TIMESTAMP(timezone=True))
+        ),
+        {"parcel": parcel_key, "at": as_known_at},
+    )
+    return [MeasureRow(**row._mapping) for row in rows]
+
+
 def latest(
     connection: sa.Connection, parcels: Keys, starts_on: date, reasons: Sequence[str], n_measures: int
 ) -> NDArray[np.void]:

@@ -25,6 +25,11 @@ class Season:
     starts_on: date
     ends_on: date
 
+    @property
+    def harvest_year(self) -> int:
+        """Return the year of its middle: seasons begin and end in neighbouring years."""
+        return (self.starts_on + (self.ends_on - self.starts_on) // 2).year
+
 
 def season_by_name(connection: sa.Connection, name: str) -> Season:
     """Return the stored season of that name; raises UnknownSeason."""

@@ -102,11 +102,13 @@ def _no_emergence(evidence: Mapping[str, Any]) -> str:
 def _early_loss(evidence: Mapping[str, Any]) -> str:
     if "lost_on" not in evidence:
         return ""
-    share = evidence.get("standing_share_of_neighbours", 0)
-    return (
-        f"canopy lost on {evidence['lost_on']} while {percent(share)} of the {evidence['neighbours']} parcels of the same "
-        f"crop around had one; clear views: {_views(evidence)}"
-    )
+    said = f"canopy lost on {evidence['lost_on']}"
+    if "harvest_from" in evidence:  # no share was measured then
+        said += f"; the harvest of the same crop around began on {evidence['harvest_from']}, by the day of the season before"
+    elif "standing_share_of_neighbours" in evidence:
+        share = percent(evidence["standing_share_of_neighbours"])
+        said += f" while {share} of the {evidence['neighbours']} parcels of the same crop around had one"
+    return f"{said}; clear views: {_views(evidence)}"
 
 
 def _flooding(evidence: Mapping[str, Any]) -> str:
@@ -155,6 +157,18 @@ def _cuts(evidence: Mapping[str, Any]) -> str:
     return f"cuts from {evidence['from']} to {evidence['until']}: {cuts or 'none'}; clear views: {_views(evidence)}"
 
 
+def _field_work(evidence: Mapping[str, Any]) -> str:
+    events = "; ".join(
+        f"between {one['begin']} and {one['end']}, confidence {percent(one['confidence'])}, by {' and '.join(one['seen_by'])}"
+        for one in evidence["events"]
+    )
+    what = "harvest" if evidence["kind"] == "harvested" else "tillage"
+    return (
+        f"{what} ({evidence['kind'].replace('_', ' ')} is asked from {evidence['from']} to {evidence['until']}): "
+        f"{events or 'none seen'}; clear views: {_views(evidence)}"
+    )
+
+
 def _views(evidence: Mapping[str, Any]) -> str:
     return "; ".join(f"{day} NDVI {ndvi:.2f}" for day, ndvi in evidence.get("clear_views", [])) or "none"
 
@@ -174,5 +188,8 @@ OBLIGATIONS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "established_by": _established,
     "mown": _cuts,
     "not_mown": _cuts,
+    "harvested": _field_work,
+    "tilled": _field_work,
+    "not_tilled": _field_work,
 }
 """The evidence of each kind of obligation in words."""

@@ -127,6 +127,8 @@ def request(
     expect: Expect = None,
 ) -> None:
     """Record that the holder was asked for information, with a deadline."""
+    if until <= datetime.now(UTC):
+        raise typer.BadParameter(f"{shown(until)} is past: name a time to come", param_hint="'--until'")
     _decide(alert, "requested", why, by, expect, {"deadline": until.isoformat()})
 
 

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from db.connect import Connection
+from db.history import find_parcel
 from db.policies import stored_rules
 from db.seasons import season_by_name
 from db.status import Group, season_groups
@@ -104,6 +105,21 @@ def the_collection(connection: Connection, season: str, collection: str | None) 
     found = [one.collection for one in groups(connection, season, collection)]
     if len(found) > 1:
         raise NotFound(f"season {season} has collections {', '.join(found)}: name one with --collection")
+    return found[0]
+
+
+def the_parcel(connection: Connection, parcel: str, collection: str | None, season: str | None) -> tuple[int, str, str]:
+    """Return key, collection and season of the one parcel that is meant; raises NotFound."""
+    stored_groups = groups(connection, season, collection)
+    found = find_parcel(connection, parcel, collection, season)
+    if not found:
+        stored = ", ".join(f"{one.collection} in {one.season}" for one in stored_groups) or "no parcels"
+        raise NotFound(f"no parcel {parcel!r} is stored; stored: {stored}")
+    same_season = [one for one in found if one[2] == found[0][2]]
+    if len(same_season) > 1:
+        raise NotFound(
+            f"{parcel!r} is in collections {', '.join(c for _, c, _ in same_season)}: name one with --collection"
+        )
     return found[0]
 
 

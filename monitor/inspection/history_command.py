@@ -23,7 +23,6 @@ from db.series import available_series
 from db.status import Group
 from devstack.addresses import resolve_dsn
 from monitor.alerts import evidence
-from monitor.errors import NotFound
 from monitor.inspection import arguments
 from monitor.inspection.arguments import AsJson, CollectionOption, TimeOption
 from terminal.output import console, plain, printable
@@ -76,7 +75,7 @@ def history(
         raise typer.BadParameter("give --as-known-at or --as-available-at, not both")
     at = Asked(as_known_at, as_available_at)
     with engine(resolve_dsn()).connect() as connection:
-        key, its_collection, its_season = _the_parcel(connection, parcel, collection, season)
+        key, its_collection, its_season = arguments.the_parcel(connection, parcel, collection, season)
         its = season_by_name(connection, its_season)
         rows = _rows(connection, key, its_collection, its, at)
         own = store.parcel_row(connection, key)
@@ -109,23 +108,6 @@ def file_name(source_id: str) -> str:
     if name and name == source_id:
         return name
     return f"{name}-{hashlib.sha256(source_id.encode()).hexdigest()[:8]}"
-
-
-def _the_parcel(
-    connection: Connection, parcel: str, collection: str | None, season: str | None
-) -> tuple[int, str, str]:
-    """Return key, collection and season of the one parcel that is meant; raises NotFound."""
-    groups = arguments.groups(connection, season, collection)
-    found = store.find_parcel(connection, parcel, collection, season)
-    if not found:
-        stored = ", ".join(f"{one.collection} in {one.season}" for one in groups) or "no parcels"
-        raise NotFound(f"no parcel {parcel!r} is stored; stored: {stored}")
-    same_season = [one for one in found if one[2] == found[0][2]]
-    if len(same_season) > 1:
-        raise NotFound(
-            f"{parcel!r} is in collections {', '.join(c for _, c, _ in same_season)}: name one with --collection"
-        )
-    return found[0]
 
 
 def _rows(connection: Connection, key: int, collection: str, season: Season, at: Asked) -> list[HistoryRow]:

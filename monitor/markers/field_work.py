@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -11,8 +12,11 @@ from monitor.markers.crop_calendar import calendars
 from monitor.markers.emergence import emergence
 from monitor.markers.form import Marked, RadarViews
 from monitor.markers.harvest import harvest
-from monitor.markers.stand import Course, stands
+from monitor.markers.stand import Course, Stands, stands
 from monitor.markers.tillage import tillage
+
+NOT_ARABLE: Final = "the declared crop is not sown, harvested or tilled each year"
+"""Why the markers do not apply to a parcel."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,9 @@ class FieldWork:
     emergence: Marked
     harvest: Marked
     tillage: Marked
+    course: Course
+    """Of the clear views on which they rest."""
+    stands: Stands
 
 
 def field_work(
@@ -40,7 +47,8 @@ def field_work(
     known_to = np.where(np.isnat(today), np.datetime64("0001-01-01"), today).astype("M8[D]").astype(np.int64)
     found = stands(course, of)
     left = harvest(course, of, found, known_to, radar)
-    return FieldWork(emergence(course, of, found), left, tillage(course, of, found, left_on(left), radar))
+    tilled = tillage(course, of, found, left_on(left), radar)
+    return FieldWork(emergence(course, of, found), left, tilled, course, found)
 
 
 def left_on(harvested: Marked) -> Ints:

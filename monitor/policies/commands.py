@@ -134,6 +134,21 @@ def _words(one: Obligation) -> tuple[str, str, str]:
         )
     if one.kind == "not_mown":
         return f"no cut {window}", "a cut of confidence 0.9 or more lies within it", "a cut lies within it"
+    if one.kind == "harvested":
+        return (
+            f"the crop leaves the field {window}, with {one.grace_days} days of grace",
+            f"clear views and radar show the harvest before; or the crop is seen green after {one.until + timedelta(days=one.grace_days)}, "
+            f"{again}, on views that follow each other closely from its peak on, or its late harvest confirmed by radar",
+            "the harvest is seen before on clear views alone; or the crop is seen green after the deadline",
+        )
+    if one.kind == "tilled":
+        return (
+            f"tillage {window}, with {one.grace_days} days of grace",
+            "never: tillage is missed too",
+            "views show vegetation throughout, none farther apart than 20 days",
+        )
+    if one.kind == "not_tilled":
+        return f"no tillage {window}", "both sensors saw tillage within it", "one sensor saw tillage within it"
     level = LEVEL[one.kind] if one.ndvi is None else one.ndvi
     if one.kind == "cover_days":
         return (
@@ -145,8 +160,8 @@ def _words(one: Obligation) -> tuple[str, str, str]:
         by = one.until + timedelta(days=one.grace_days)
         return (
             f"vegetation (NDVI from {level}) seen {window}, with {one.grace_days} days of grace",
-            f"none was seen by {by}, and bare soil after it and {again}",
-            f"none was seen by {by}, and bare soil after it",
+            f"none was seen by {by}, and then, before any, bare soil and {again}",
+            f"none was seen by {by}, and then, before any, bare soil",
         )
     before = " on a parcel that was green on two days before (NDVI from 0.5)" if one.kind == "not_ploughed" else ""
     return (
@@ -290,6 +305,14 @@ def activate(
     policy, now = read_policy(file), datetime.now(UTC)
     with engine(resolve_dsn()).begin() as connection:
         stored, of = _season(connection, season, collection)
+        before = policies.in_force(connection, stored.season_key, of)
+        if before is not None and before.hash == policy.hash:  # of its name and version too
+            console.print(
+                f"{plain(policy.name)} version {policy.version} is in force already for {plain(of)} in {plain(season)}, "
+                f"since {shown(before.recorded_at)}; nothing is changed",
+                soft_wrap=True,
+            )
+            return
         content = policy.name, policy.version, policy.hash, policy.content()
         policies.put_in_force(connection, stored.season_key, of, content, by or arguments.operator(), why, now)
         n = work.mark_season(connection, stored.season_key, of, "rules", now)

@@ -150,17 +150,25 @@ def established_by(obligation: Obligation, known: Known, _applies: Bools) -> Dec
     views, today = known.views, known.today
     deadline = np.datetime64(obligation.until) + np.timedelta64(obligation.grace_days, "D")
     since = np.asarray(views.days >= np.datetime64(obligation.begin))
-    vegetated = views.ndvi >= _level(obligation)
-    in_time = since & vegetated & (views.days <= deadline)
-    late = _runs(views, ~vegetated, np.asarray(views.days > deadline))
-    evidence = _evidence(obligation, views, since)
-    bare_later = views.count((views.days > deadline) & ~vegetated)
+    vegetated = since & (views.ndvi >= _level(obligation))
+    first = views.day(views.first(vegetated))
+    # Later views say nothing of when the crop came up: after its harvest the soil is bare again.
+    telling = since & (views.before(vegetated) == 0)
+    bare_later = telling & ~vegetated & (views.days > deadline)
+    late = _runs(views, bare_later, telling)
+    evidence = _evidence(obligation, views, telling)
+
+    def unknown_since(parcel: int) -> Mapping[str, Any]:
+        said = f"vegetation first seen on {first[parcel]}, no clear view between {deadline} and then: it may have come up in time"
+        return unseen(said)(parcel)
+
     return Decisions(
         obligation.name,
         [
-            Case(views.count(in_time) > 0, GREEN, evidence),
+            Case(first <= deadline, GREEN, evidence),
             Case(~(today > deadline), NOT_VALID, still_open(obligation)),
-            Case(bare_later == 0, NOT_VALID, unseen(f"no clear view of bare soil or of a crop around {deadline}")),
+            Case((late.n == 0) & ~np.isnat(first), NOT_VALID, unknown_since),
+            Case(late.n == 0, NOT_VALID, unseen(f"no clear view of bare soil or of a crop around {deadline}")),
             Case(late.days > obligation.confirm_days, RED, evidence, agreeing(late.n)),
             Case(late.n >= 0, YELLOW, evidence, agreeing(late.n)),
         ],

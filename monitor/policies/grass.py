@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from monitor.alerts.neighbours import Bools, Ints
+from monitor.alerts.neighbours import Bools
 from monitor.alerts.rules import GREEN, NOT_VALID, RED, YELLOW, Case, Decisions, unseen
-from monitor.markers.form import OK, Events
+from monitor.markers.form import OK
 from monitor.markers.grazing import USES, grassland_use, grazing
-from monitor.policies.known import Known, named, still_open, window
+from monitor.policies.known import Known, deadline, first_of, lies, may_lie, named, still_open, window
 from monitor.policies.policy import Obligation
 
 SURE_CUT: Final = 0.9
@@ -23,10 +23,11 @@ SURE_CUT: Final = 0.9
 
 def mown(obligation: Obligation, known: Known, applies: Bools) -> Decisions:
     """Decide whether grass was used in the window."""
-    views, until = known.views, np.datetime64(obligation.until) + np.timedelta64(obligation.grace_days, "D")
+    views = known.views
     cuts = known.cuts
     grazed = grazing(views, cuts=cuts, applies=applies)
-    n_cuts, n_grazed = (_within(obligation, one.events, views.n_parcels) for one in (cuts, grazed))
+    begin, last = np.datetime64(obligation.begin), np.datetime64(obligation.until)
+    n_cuts, n_grazed = (may_lie(one.events, begin, last, views.n_parcels) for one in (cuts, grazed))
     inside, is_unused = window(obligation, views), grassland_use(views, cuts, grazed) == USES.index("unmanaged")
 
     def evidence(parcel: int) -> Mapping[str, Any]:
@@ -42,7 +43,7 @@ def mown(obligation: Obligation, known: Known, applies: Bools) -> Decisions:
 
     cases = [
         Case(n_cuts + n_grazed > 0, GREEN, evidence, certainty),
-        Case(~(known.today > until), NOT_VALID, still_open(obligation)),
+        Case(~(known.today > deadline(obligation)), NOT_VALID, still_open(obligation)),
         Case(is_unused, YELLOW, evidence, certainty),
         Case(n_cuts >= 0, NOT_VALID, unseen("neither use nor the lack of it was seen for certain")),
     ]
@@ -52,11 +53,8 @@ def mown(obligation: Obligation, known: Known, applies: Bools) -> Decisions:
 def not_mown(obligation: Obligation, known: Known, _applies: Bools) -> Decisions:
     """Decide whether grass was cut in the window."""
     views, cuts = known.views, known.cuts
-    events, confidence = cuts.events, np.zeros(views.n_parcels)
-    in_window, inside = window(obligation, views), _inside(obligation, events)
-    first = np.full(views.n_parcels, np.datetime64("NaT", "D"))
-    first[events.parcel[inside][::-1]] = events.end[inside][::-1]  # of equal indices the last assignment stays
-    np.maximum.at(confidence, events.parcel[inside], events.confidence[inside])
+    events, in_window = cuts.events, window(obligation, views)
+    first, confidence = first_of(events, lies(obligation, events), views.n_parcels)
 
     def evidence(parcel: int) -> Mapping[str, Any]:
         return {**named(obligation), "cuts": events.of(parcel), "clear_views": views.shown(parcel, in_window)}
@@ -71,16 +69,3 @@ def not_mown(obligation: Obligation, known: Known, _applies: Bools) -> Decisions
         Case(confidence == 0, GREEN, evidence),
     ]
     return Decisions(obligation.name, cases, first)
-
-
-def _within(obligation: Obligation, events: Events, n_parcels: int) -> Ints:
-    """Return (P,) events that may lie in the window."""
-    may = (events.end >= np.datetime64(obligation.begin)) & (events.begin <= np.datetime64(obligation.until))
-    return np.bincount(events.parcel[may], minlength=n_parcels)
-
-
-def _inside(obligation: Obligation, events: Events) -> Bools:
-    """Return (E,) which events lie in the window for certain."""
-    return np.asarray(
-        (events.begin >= np.datetime64(obligation.begin)) & (events.end <= np.datetime64(obligation.until))
-    )

@@ -3,16 +3,18 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from db.parcels import DeclaredParcels
+from db.seasons import Season
 from monitor.alerts.neighbours import Bools, Days, Ints
 from monitor.alerts.rules import ClearViews
-from monitor.markers.form import Marked, RadarViews
+from monitor.markers.field_work import FieldWork, field_work
+from monitor.markers.form import Events, Floats, Marked, RadarViews
 from monitor.markers.mowing import mowing
 from monitor.markers.parts import PixelViews
 from monitor.policies.policy import Obligation, Selection
@@ -72,14 +74,19 @@ class Known:
     """Of any days; may be made when it is first asked for, since few obligations read it."""
     today: Days
     """(P,) the day of the newest observation of each, by either sensor; NaT where there is none."""
+    harvest_year: int
     is_grass: Bools | None = None
     """(P,) of which cuts are looked for; None: of all."""
+    arable: tuple[Bools, Sequence[str | None]] | None = None
+    """(P,) of which field work is looked for, and HCAT codes of the declared crops."""
 
     @classmethod
-    def of(cls, series: SeasonSeries, starts_on: date) -> "Known":
+    def of(cls, series: SeasonSeries, season: Season) -> "Known":
         """Return what a season's series say."""
         today = np.where(series.newest > NEVER, series.newest.astype("M8[D]"), np.datetime64("NaT"))
-        return cls(clear_views(series, starts_on), lambda: radar_views(series, starts_on), today)
+        starts_on = season.starts_on
+        passes = partial(radar_views, series, starts_on)
+        return cls(clear_views(series, starts_on), passes, today, season.harvest_year)
 
     @cached_property
     def radar(self) -> RadarViews:
@@ -93,6 +100,14 @@ class Known:
         if of is None:
             return mowing(views, radar)
         return mowing(views.only(of[views.parcel]), radar.only(of[radar.parcel]), of)
+
+    @cached_property
+    def field_work(self) -> FieldWork:
+        """Return harvest and tillage, once for all obligations; of parcels of which they are not looked for nothing is seen."""
+        views, radar = self.views, self.radar
+        of, codes = self.arable or (np.zeros(views.n_parcels, bool), [None] * views.n_parcels)
+        some = views.only(of[views.parcel]), radar.only(of[radar.parcel])
+        return field_work(*some, codes, self.harvest_year, self.today)
 
 
 def clear_views(series: SeasonSeries, starts_on: date) -> ClearViews:
@@ -123,6 +138,31 @@ def _days(rows: NDArray[np.void], starts_on: date) -> Days:
 def window(obligation: Obligation, views: ClearViews) -> Bools:
     """Return (N,) which views lie in the window."""
     return np.asarray((views.days >= np.datetime64(obligation.begin)) & (views.days <= np.datetime64(obligation.until)))
+
+
+def may_lie(events: Events, begin: np.datetime64, until: np.datetime64, n_parcels: int) -> Ints:
+    """Return (P,) how many events may lie between two days, both included."""
+    may = (events.end >= begin) & (events.begin <= until)
+    return np.bincount(events.parcel[may], minlength=n_parcels)
+
+
+def lies(obligation: Obligation, events: Events) -> Bools:
+    """Return (E,) which events lie in the window for certain."""
+    begin, until = np.datetime64(obligation.begin), np.datetime64(obligation.until)
+    return np.asarray((events.begin >= begin) & (events.end <= until))
+
+
+def first_of(events: Events, which: Bools, n_parcels: int) -> tuple[Days, Floats]:
+    """Return (P,) by which day the first event under a mask had happened, NaT where there is none, and the highest confidence of those."""
+    first, confidence = np.full(n_parcels, np.datetime64("NaT", "D")), np.zeros(n_parcels)
+    first[events.parcel[which][::-1]] = events.end[which][::-1]  # of equal indices the last assignment stays
+    np.maximum.at(confidence, events.parcel[which], events.confidence[which])
+    return first, confidence
+
+
+def deadline(obligation: Obligation) -> np.datetime64:
+    """Return the last day with its grace."""
+    return np.datetime64(obligation.until) + np.timedelta64(obligation.grace_days, "D")
 
 
 def named(obligation: Obligation) -> dict[str, Any]:

@@ -6,6 +6,9 @@
     not_ploughed    a green stand is not lost in the window (permanent grassland)
     mown            a cut or grazing is seen in the window; what was not is yellow at most: cuts are missed too
     not_mown        no cut is seen in the window (nesting, hay meadows)
+    harvested       the crop leaves the field in the window, not before and not after
+    tilled          the soil is tilled in the window; what was not seen is yellow at most
+    not_tilled      the soil is not tilled in the window
 
 Before the last day nothing that can still be done departs: NOT_VALID names the deadline.
 """
@@ -19,7 +22,7 @@ import numpy as np
 from monitor.alerts.evidence import NOT_ASKED
 from monitor.alerts.neighbours import Bools
 from monitor.alerts.rules import NOT_EXECUTED, Case, Decisions
-from monitor.policies import cover, grass
+from monitor.policies import arable, cover, grass
 from monitor.policies.known import Asked, Known
 from monitor.policies.policy import Kind, Obligation, Policy
 
@@ -29,6 +32,12 @@ def decide(policy: Policy, asked: Asked, known: Known) -> Iterator[Decisions]:
     selected = [asked.applies(obligation.parcels) for obligation in policy.obligation]
     of_grass = [of for of, one in zip(selected, policy.obligation, strict=True) if one.kind in ("mown", "not_mown")]
     known = replace(known, is_grass=np.any(of_grass, axis=0)) if of_grass else known
+    of_work = [
+        of & (known.today >= np.datetime64(one.begin))
+        for of, one in zip(selected, policy.obligation, strict=True)
+        if one.kind in ("harvested", "tilled", "not_tilled")
+    ]
+    known = replace(known, arable=(np.any(of_work, axis=0), asked.declared.hcat_code)) if of_work else known
     for obligation, applies in zip(policy.obligation, selected, strict=True):
         decided = _KINDS[obligation.kind](obligation, known, applies)
         not_asked = _not_asked(~applies, "the obligation does not ask this of the parcel")
@@ -60,4 +69,7 @@ _KINDS: Final[Mapping[Kind, Callable[[Obligation, Known, Bools], Decisions]]] = 
     "not_ploughed": cover.not_ploughed,
     "mown": grass.mown,
     "not_mown": grass.not_mown,
+    "harvested": arable.harvested,
+    "tilled": arable.tilled,
+    "not_tilled": arable.not_tilled,
 }

@@ -28,7 +28,11 @@ from monitor.alerts.rules import RULES
 from monitor.errors import PolicyError
 from monitor.policies.lines import line_of
 
-Kind = Literal["covered", "cover_days", "established_by", "not_ploughed", "mown", "not_mown"]
+Kind = Literal[
+    "covered", "cover_days", "established_by", "not_ploughed", "mown", "not_mown", "harvested", "tilled", "not_tilled"
+]
+WITHOUT_NDVI: Final[frozenset[Kind]] = frozenset({"mown", "not_mown", "harvested", "tilled", "not_tilled"})
+"""Seen by markers, which have their own levels."""
 LONGEST_FILE: Final = 50_000_000
 """Bytes of a policy or of a list of parcels; chosen because ten million source ids are 100 MB and no scheme has as many."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -94,8 +98,8 @@ class Obligation(_Section):
     def _is_in_order(self) -> "Obligation":
         if self.until < self.begin:
             raise ValueError(f"ends on {self.until}, before it begins on {self.begin}")
-        if self.ndvi is not None and self.kind in ("mown", "not_mown"):
-            raise ValueError("ndvi is no threshold of mowing; leave it out")
+        if self.ndvi is not None and self.kind in WITHOUT_NDVI:
+            raise ValueError(f"ndvi is no threshold of {self.kind}; leave it out")
         if self.kind == "cover_days" and (self.until - self.begin).days + 1 < self.days:
             raise ValueError(f"{self.days} days of cover do not fit between {self.begin} and {self.until}")
         return self

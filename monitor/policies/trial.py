@@ -231,7 +231,7 @@ class _TriedParcels:
     def _of_itself(self, season: SeasonSeries, asked: Asked) -> Iterator[Decisions]:
         """Yield flooding, parts and the obligations."""
         starts_on = self.trial.season.starts_on
-        known = Known.of(season, starts_on)
+        known = Known.of(season, self.trial.season)
         yield flooding(known.views, radar_views(season, starts_on, may_be_water(known.views)))
         yield parts(pixel_views(season, starts_on))
         yield from decide(self.trial.policy, asked, known)

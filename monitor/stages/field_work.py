@@ -23,7 +23,7 @@ from monitor.alerts.neighbours import Days as Dates
 from monitor.alerts.neighbours import Ints
 from monitor.batch import BatchContext
 from monitor.dekads import dekads_of
-from monitor.markers.field_work import field_work
+from monitor.markers.field_work import NOT_ARABLE, field_work
 from monitor.markers.form import NOT_EXECUTED, NOT_VALID, OK, STATUSES, Marked
 from monitor.policies.known import Known
 from monitor.season_series import MARKERS, NO_DAY, SAID, SeasonSeries
@@ -37,7 +37,6 @@ REASONS: Final[Mapping[str, str]] = {
     "tillage": "soil without a crop was not seen by radar or on clear views",
 }
 """Why a marker is not valid."""
-NOT_ARABLE: Final = "the declared crop is not sown, harvested or tilled each year"
 
 
 def mark(batch: BatchContext) -> None:
@@ -46,13 +45,12 @@ def mark(batch: BatchContext) -> None:
     if not len(due):
         return
     season, first = batch.season, np.datetime64(batch.season.starts_on)
-    known = Known.of(batch.series.until(due, known_to), season.starts_on)
-    middle = first + (np.datetime64(season.ends_on) - first) // 2  # seasons begin and end in neighbouring years
+    known = Known.of(batch.series.until(due, known_to), season)
     found = field_work(
         known.views,
         known.radar,
         [batch.parcels.hcat_code[nr] for nr in due.tolist()],
-        int(middle.astype("M8[Y]").astype(np.int64)) + 1970,
+        season.harvest_year,
         _dates(known_to, season.starts_on),
     )
     marked = [found.emergence, found.harvest, found.tillage]

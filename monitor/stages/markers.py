@@ -57,7 +57,7 @@ def evaluate(batch: BatchContext, known: KnownStands) -> None:
     gone, asked = _no_longer_asked(batch), _asked(batch)
     rules = [*RULES, *(() if batch.policy is None else [one.name for one in batch.policy.obligation]), *gone]
     before = _before(batch, rules)
-    what_is_known = Known.of(batch.series, batch.season.starts_on)
+    what_is_known = Known.of(batch.series, batch.season)
     decided = chain(
         _mismatches(batch, before["crop_mismatch"]),
         _of_views(batch, known, before, what_is_known.views),

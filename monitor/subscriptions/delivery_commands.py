@@ -60,6 +60,8 @@ def list_(
         raise typer.BadParameter(f"there are {', '.join(STATES)}")
     with engine(resolve_dsn()).connect() as connection:
         rows = store.listed(connection, state, subscription, limit)
+        of = {one.subscription_key for one in subscriptions.stored(connection, name=subscription)}
+        is_waiting = state in (None, "pending") and any(key in of for key, _ in store.waiting(connection))
     if as_json:
         for row in rows:
             typer.echo(json.dumps(row.__dict__, default=str))
@@ -75,7 +77,11 @@ def list_(
         "next or end": [f"{row.ended_at or row.next_try_at:%Y-%m-%d %H:%M}" for row in rows],
         "error": [plain(f"told in {row.folded_into}" if row.folded_into else row.last_error) for row in rows],
     }
-    console.print(records(columns) if rows else "no deliveries")
+    if rows:
+        console.print(records(columns))
+        return
+    waits = "; events wait: `parcelwatch deliveries run` sends each as it becomes due" if is_waiting else ""
+    console.print(f"no deliveries{waits}", soft_wrap=True)
 
 
 @app.command()

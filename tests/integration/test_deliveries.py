@@ -557,7 +557,11 @@ def test_a_subscription_from_adding_to_removing(
     assert [event["alert"] for event in preview["data"]["events"]] == [1]
     called("subscriptions", "test", "maize")
     assert Webhook(secret).verify(kept(received[2])[0]["body"], kept(received[2])[0]["headers"])["data"]["events"]
-    assert called("deliveries", "list").output.strip() == "no deliveries"
+    waits = "no deliveries; events wait: `parcelwatch deliveries run` sends each as it becomes due"
+    assert called("deliveries", "list").output.strip() == waits
+    assert called("deliveries", "list", "--subscription", "maize").output.strip() == waits
+    for other in (["--subscription", "wheat"], ["--state", "dead"]):
+        assert called("deliveries", "list", *other).output.strip() == "no deliveries"
     called(
         "subscriptions", "change", "maize", "--when", "immediate", "--any", "quiet", "--any", "crop", "--rename", "all"
     )

@@ -340,7 +340,7 @@ def test_a_row_is_the_fold_of_its_log_after_every_decision(
         (["acknowledge", key], "acknowledged"),
         (["assign", key, "--to", "dora"], "acknowledged"),
         (["review", key], "in_review"),
-        (["request", key, "--why", "which crop?", "--until", "2025-12-01"], "information_requested"),
+        (["request", key, "--why", "which crop?", "--until", "2999-12-01"], "information_requested"),
         (
             [
                 "answer",
@@ -385,7 +385,7 @@ def test_a_row_is_the_fold_of_its_log_after_every_decision(
     output = " ".join(run("alerts", "show", key).output.split())
     for said in (
         "opened by the monitor",
-        "requested by anna: which crop? (deadline 2025-12-01 00:00 UTC)",
+        "requested by anna: which crop? (deadline 2999-12-01 00:00 UTC)",
         "dismissed by anna: clover",
     ):
         assert said in output
@@ -410,6 +410,13 @@ def test_a_decision_that_the_state_does_not_allow(
     with pytest.raises(UserError, match=says) as stopped:
         run("alerts", words[0], str(alert), *words[1:])
     assert len(str(stopped.value).splitlines()) == 1
+
+
+def test_an_answer_is_not_due_in_the_past(alert: int, connection: sa.Connection, run: Run) -> None:
+    refused = run("alerts", "request", str(alert), "--why", "which crop?", "--until", "2025-12-01")
+    assert refused.exit_code == 2
+    assert "2025-12-01 00:00 UTC is past" in " ".join(refused.output.split())
+    assert stored(connection, alert).state == "open"
 
 
 @pytest.mark.usefixtures("alert")

@@ -1,5 +1,6 @@
 """Markers of field work on the real tables: the same rows however observations come together, appended only where one changed."""
 
+import json
 import random
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -10,12 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import sqlalchemy as sa
+from typer.testing import CliRunner
 
-from db import observations, policies, recording
+import parcelwatch
+from db import observations, phenology, policies, recording
 from db.connect import engine
 from db.parcel_import import ParcelRow, upsert_parcels
+from db.phenology import SeasonDates
 from db.seasons import ensure_season
 from ingest.stream.schemas import S1, S2
+from models.season_metrics import METRICS
 from monitor.policies.policy import Policy
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker
@@ -133,3 +138,50 @@ def test_only_changes_are_appended_and_what_was_known_stays(dsn: str, keys: dict
     assert (before, after) == ([(0,)], [(1,)])
     (evidence,) = rows(dsn, "select evidence from latest_markers where marker = 'harvest'")[0]
     assert evidence["events"][0]["begin"] <= str(on(HARVEST).date()) <= evidence["events"][0]["end"]
+
+
+def test_people_read_measures_and_field_work_as_known_at_a_time(
+    dsn: str, keys: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PARCELWATCH_DSN", dsn)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def shown(*words: str) -> str:
+        return CliRunner().invoke(parcelwatch.app, ["phenology", "show", *words], catch_exceptions=False).output
+
+    assert "no season was measured yet" in shown("grass")
+    assert "no field work was looked for yet" in shown("grass")
+    for name in ("in order", "grass"):
+        store(dsn, keys[name], SEEN, on(350))
+    Worker(dsn, MonitorSettings()).poll(on(350))
+    values, sds = np.full((1, len(METRICS)), np.nan), np.full((1, len(METRICS)), np.nan)
+    values[0, :4], sds[0, :4] = (130, 190, 261.2, 131.2), (3.5, 2, 1.25, 4)
+    sos, pos, eos = (np.array([START.date() + timedelta(day)], "M8[D]") for day in (130, 190, 261))
+    with engine(dsn).begin() as connection:
+        found = SeasonDates(np.array([keys["in order"]]), [None], sos, pos, eos, True, values, sds, None, None)
+        phenology.save(connection, found, on(360))
+    (end,) = (line for line in shown("in order").splitlines() if "eos" in line)
+    assert [word for word in end.split() if word not in "│┃"] == [
+        "eos",
+        "threshold",
+        "2025-09-19",
+        "1.25",
+        "2025-12-27",
+        "OK",
+    ]
+    rows = [json.loads(line) for line in shown("in order", "--json").splitlines()]
+    said = {one["measure"]: (one["value"], one["sd"], one["status"]) for one in rows if one["kind"] == "measure"}
+    assert said["sos"] == (130, 3.5, "OK")
+    assert said["base"] == (None, None, "the curve does not show it")
+    assert [(one["marker"], one["status"]) for one in rows if one["kind"] == "marker"] == [
+        (marker, "OK") for marker in ("emergence", "harvest", "tillage")
+    ]
+    assert "between 2025-09-" in shown("in order")
+    assert "not sown, harvested or tilled each year" in shown("grass")
+    between = shown("in order", "--as-known-at", str(on(355).date()))
+    assert "as known at 2025-12-22" in between
+    assert "2025-12-27" not in between
+    assert "between 2025-09-" in between
+    before = shown("in order", "--as-known-at", str(on(340).date()))
+    assert "no season was measured by then" in before
+    assert "no field work was looked for by then" in before

@@ -209,5 +209,13 @@ def test_what_was_in_force_is_never_changed(dsn: str, run: Run, tmp_path: Path) 
     file.write_text(file.read_text().replace("version = 1", "version = 2"))
     assert run(*activate).exit_code == 0
     assert "version 2" in run("policy", "show", "--season", "2025").output
+    assert "grass version 2 is in force already" in run(*activate).output
+    with engine(dsn).connect() as connection:
+        assert connection.execute(sa.text("select array_agg(version order by version) from policies")).scalar_one() == [
+            1,
+            2,
+        ]
+    file.write_text(POLICY)
+    assert "grass version 1 is in force for" in run(*activate).output  # back to the one before
     with psycopg.connect(dsn) as connection, pytest.raises(psycopg.errors.RestrictViolation):
         connection.execute("update policies set version = 3")

@@ -39,6 +39,12 @@ kind = "covered"
 from = 2025-03-15
 until = 2025-04-10
 
+[[obligation]]
+name = "harvested"
+kind = "harvested"
+from = 2025-03-01
+until = 2025-04-20
+
 [[suppress]]
 name = "storm"
 reason = "hail on 20 April"
@@ -202,7 +208,7 @@ def test_a_trial_says_day_by_day_what_the_worker_said_and_what_other_thresholds_
     lights, alerts = said(rows, "tried")
     assert (lights, alerts) == said(rows, "in force")
     assert {(rule, colour) for _, rule, _, colour, _ in alerts} == {
-        (rule, colour) for rule in (*RULES, "covered") for colour in ("yellow", "red")
+        (rule, colour) for rule in (*RULES, "covered", "harvested") for colour in ("yellow", "red")
     } - {("parts", "red")}
     assert {one[2] for one in alerts if one[1] == "early_loss"} == {"lost"}, "the hailed one gives no alert"
     mismatches = [one for name, one in lights.items() if name.startswith("crop_mismatch")]

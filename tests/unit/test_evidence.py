@@ -45,6 +45,12 @@ VIEWS = [["2025-05-01", 0.21], ["2025-05-11", 0.2]]
             "emergence was due 2025-04-25, as on 12 parcels of the same crop around; clear views: none",
         ),
         ("early_loss", {"threshold_ndvi": 0.3, "neighbours": 9}, "nothing departs"),
+        (
+            "early_loss",
+            {"lost_on": "2025-05-01", "neighbours": 9, "harvest_from": "2025-05-08", "clear_views": VIEWS},
+            "as of 2025-05-11: canopy lost on 2025-05-01; the harvest of the same crop around began on 2025-05-08, "
+            "by the day of the season before; clear views: 2025-05-01 NDVI 0.21; 2025-05-11 NDVI 0.20",
+        ),
         ("crop_mismatch", {"reason": "nothing is declared"}, "nothing is declared"),
         ("a_rule_of_later", {}, "nothing departs"),
         ("a_rule_of_later", {"mown_on": "2025-06-01", "n_cuts": 2}, "mown on 2025-06-01; n cuts 2"),

@@ -43,7 +43,7 @@ def verdict(obligation: Obligation, views: Views, today: str) -> int:
 
 
 def decided(asks: Obligation, n: int, views: ClearViews, today: Any) -> Decisions:
-    return next(decide(Policy(name="p", version=1, obligation=(asks,)), asked(n), Known(views, NO_RADAR, today)))
+    return next(decide(Policy(name="p", version=1, obligation=(asks,)), asked(n), Known(views, NO_RADAR, today, 2025)))
 
 
 def obligation(kind: str, begin: str, until: str, **more: object) -> Obligation:
@@ -54,6 +54,8 @@ CATCH = obligation("cover_days", "2025-08-01", "2025-11-30", days=56)
 PLOUGH = obligation("not_ploughed", "2025-01-01", "2025-12-31")
 WINTER = obligation("covered", "2025-11-15", "2026-01-31")
 SOWN = obligation("established_by", "2025-03-01", "2025-05-31", grace_days=10)
+CLOUDY_JUNE: Views = [("2025-05-03", 0.2), ("2025-06-23", 0.8), ("2025-07-23", 0.91)]
+HARVESTED: Views = [("2025-09-01", 0.2), ("2025-09-20", 0.2)]
 
 
 @pytest.mark.parametrize(
@@ -119,10 +121,24 @@ def test_winter_cover(views: Views, today: str, expected: int) -> None:
         ([("2025-06-12", 0.2), ("2025-06-22", 0.2), ("2025-07-10", 0.6)], "2025-07-10", RED),  # late
         ([("2025-06-05", 0.5), ("2025-06-22", 0.2)], "2025-06-22", GREEN),
         ([("2025-02-05", 0.5), ("2025-06-22", 0.2)], "2025-06-22", YELLOW),  # last year's weeds
+        ([*CLOUDY_JUNE], "2025-07-23", NOT_VALID),  # it came up some day between
+        ([*CLOUDY_JUNE, *HARVESTED], "2025-09-20", NOT_VALID),
+        ([("2025-06-05", 0.5), ("2025-07-23", 0.91), *HARVESTED], "2025-09-20", GREEN),
+        ([("2025-06-12", 0.2), ("2025-07-23", 0.91), *HARVESTED], "2025-09-20", YELLOW),  # late, but only once seen so
+        ([("2025-06-12", 0.2), ("2025-06-22", 0.2), ("2025-07-23", 0.91), *HARVESTED], "2025-09-20", RED),
     ],
 )
 def test_establishment(views: Views, today: str, expected: int) -> None:
     assert verdict(SOWN, views, today) == expected
+
+
+def test_establishment_rests_on_what_was_seen_before_the_crop() -> None:
+    late: Views = [("2025-06-12", 0.2), ("2025-06-22", 0.2), ("2025-07-23", 0.91)]
+    today = np.array(["2025-09-20"] * 2, "M8[D]")
+    both = decided(SOWN, 2, views_of([*CLOUDY_JUNE, *HARVESTED], [*late, *HARVESTED]), today)
+    assert both.finding(0).evidence["reason"].startswith("vegetation first seen on 2025-06-23")
+    assert both.finding(1).departed_on == date(2025, 6, 12)
+    assert both.finding(1).evidence["clear_views"] == [list(one) for one in late]
 
 
 def meadow(cuts: list[int], until: int = 300) -> Views:
