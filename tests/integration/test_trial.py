@@ -57,6 +57,7 @@ DAYS = range(5, 150, 5)
 LATE, REVISED, WITHDRAWN = 60, 100, 110
 """Days of the season of which something came otherwise."""
 THRESHOLDS = {
+    "harvest_watch_days": "0",  # of the harvest a first season knows nothing
     "mismatch_declared_below": "0.465",
     "mismatch_other_above": "0.5",
     "mismatch_closed_above": "0.475",

@@ -27,6 +27,7 @@ from monitor import schedule
 from monitor.alerts.decisions import decide
 from monitor.alerts.lifecycle import Event
 from monitor.alerts.rules import RULES, VERDICTS
+from monitor.alerts.settings import RuleSettings
 from monitor.batch import ActiveModels, BatchContext
 from monitor.crop_progress import KnownStands
 from monitor.errors import NothingWorks
@@ -40,6 +41,8 @@ from training import season_models
 START = date(2025, 1, 1)
 N_NEIGHBOURS = 30
 CLASSES = ("wheat", "maize")
+SETTINGS = MonitorSettings(rules=RuleSettings(harvest_watch_days=0))
+"""No loss is taken for the harvest, of which a first season knows nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +135,7 @@ class World:
     def left_out(self, day: int) -> list[Any]:
         """Findings of views that are not stored so, though nothing is pending: what evaluating every parcel always would add."""
         now = datetime(2025, 1, 1, 23, tzinfo=UTC) + timedelta(days=day)
-        settings = MonitorSettings()
+        settings = SETTINGS
         with engine(self.dsn).connect() as connection, connection.begin() as transaction:
             known = connection.execute(sa.text("select distinct parcel_key from findings")).scalars().all()
             work.mark(connection, known, "rules", now)
@@ -173,7 +176,7 @@ class World:
     def poll(self, day: int = 365) -> Any:
         """The leader and a worker poll, some day of the season."""
         now = datetime(2025, 1, 1, 23, tzinfo=UTC) + timedelta(days=day)
-        return schedule.once(Worker(self.dsn, MonitorSettings()), now)
+        return schedule.once(Worker(self.dsn, SETTINGS), now)
 
 
 @pytest.fixture
@@ -237,7 +240,7 @@ def test_a_broken_model_stops_after_some_parcels_and_loses_nothing(
     world.activate("classifier", classifier)
     names = ["p", *(f"n{nr}" for nr in range(N_NEIGHBOURS))]
     world.store(names, {10: 0.3})
-    worker = Worker(world.dsn, MonitorSettings())
+    worker = Worker(world.dsn, SETTINGS)
     with monkeypatch.context() as patch:
         patch.setattr("monitor.stages.classify.fold", breaks)
         with pytest.raises(NothingWorks, match="5 parcels of 5 failed, the last: ValueError: nan in the weights"):
@@ -260,7 +263,7 @@ def test_a_time_out_is_no_server_that_is_away(
 ) -> None:
     world.activate("classifier", classifier)
     world.store(["p"], {10: 0.3})
-    worker = Worker(world.dsn, MonitorSettings())
+    worker = Worker(world.dsn, SETTINGS)
 
     def times_out(batch: BatchContext, *_: object) -> None:
         batch.connection.execute(sa.text("set local statement_timeout = 50"))
@@ -419,7 +422,7 @@ def test_alerts_of_a_batch_are_moved_together(
 def test_a_parcel_whose_rules_are_not_evaluated_has_nothing_new(world: World, classifier: CropModel, seed: int) -> None:
     """Views, revisions, radar and new declarations come in any order, with and without the leader."""
     world.activate("classifier", classifier)
-    random, worker = np.random.default_rng(seed), Worker(world.dsn, MonitorSettings())
+    random, worker = np.random.default_rng(seed), Worker(world.dsn, SETTINGS)
     names = np.array(["p", *(f"n{nr}" for nr in range(N_NEIGHBOURS))])
     until = {"p": 0, "n0": 110} | {f"n{nr}": 180 for nr in range(1, N_NEIGHBOURS)}
     seen: list[tuple[list[str], int]] = []
