@@ -34,8 +34,9 @@ from monitor.batch import Active, BatchContext, Classified, n_held
 from monitor.features import season_days
 from monitor.season_series import NEVER
 
-LEAST_LEFT: Final = 0.03
-"""Share of a state's weights that must be left when observations are taken out of it: the rounding then stays below 1e-5."""
+LEAST_LEFT: Final = 0.3
+"""Share of a state's weights that must be left when observations are taken out of it: the rounding then stays below 1e-5
+(0.03 left 8e-5 in one posterior of some thousand, docs/LOG.md)."""
 SAME: Final = 2e-6
 """Probabilities that differ by less are the same: the order of float32 sums changes them by some 1e-7."""
 

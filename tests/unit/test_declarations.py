@@ -163,11 +163,14 @@ def test_a_course_ends_where_the_whole_season_does(data: LabelledParcels) -> Non
     assert set(members) - set(known.parcel) == {0}  # never observed
 
 
+WINTER_TOO = RuleSettings(mismatch_confirm_days=10, mismatch_confirm_from="01-01", mismatch_confirm_until="12-31")
+
+
 def test_the_rule_turns_yellow_then_red_and_counts_nothing_that_was_not_declared() -> None:
     sure = np.tile([0.995, 0.005], (8, 1)).astype(np.float32)
     day = np.array([10, 20, 29, 31], np.float32)
     known = Course(np.repeat([0, 1], 4), np.tile(day, 2), np.tile([19, 20, 21, 22], 2), sure)
-    found = verdicts(known, ("low", "high"), ["high", None, "low"], START, RuleSettings(mismatch_confirm_days=10))
+    found = verdicts(known, ("low", "high"), ["high", None, "low"], START, WINTER_TOO)
     assert found[1:4].tolist() == [YELLOW, YELLOW, RED]
     assert (found[4:] == NOT_EXECUTED).all()
     assert at(known, found, 30, 3).tolist() == [YELLOW, NOT_EXECUTED, UNKNOWN]

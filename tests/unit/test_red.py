@@ -141,12 +141,12 @@ def step(probabilities: list[float], day: str, before: Found) -> Decisions:
 
 
 def test_a_mismatch_goes_on_from_its_own_verdict_and_not_from_the_colour_that_is_seen() -> None:
-    """Red in the rule's own eyes from 30 June on, so that in August it is although no other crop is nearly sure any more."""
+    """Red in the rule's own eyes from 1 July on, so that in August it is although no other crop is nearly sure any more."""
     rule = CHOSEN.model_copy(update={"rule": "crop_mismatch", "above": 0.995})
     found, colours = Found.nothing(1), []
     for probabilities, day in (
         ([0.008, 0.96, 0.032], "2025-06-01"),
-        ([0.008, 0.96, 0.032], "2025-06-30"),
+        ([0.008, 0.96, 0.032], "2025-07-01"),
         ([0.004, 0.50, 0.496], "2025-08-01"),
     ):
         decisions = step(probabilities, day, found)
