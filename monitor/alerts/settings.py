@@ -22,8 +22,8 @@ class RuleSettings:
     """A mismatch is confirmed by an observation at least so much later."""
     mismatch_confirm_from: str = "05-01"
     """Day of the year (MM-DD) before which no observation confirms a mismatch: bare and wintering fields of all crops look alike."""
-    mismatch_confirm_until: str = "09-30"
-    """And after which none does: the crop has left the field."""
+    mismatch_confirm_until: str = "10-31"
+    """And after which none does: the next winter has begun."""
     mismatch_closed_above: float = 0.10
     """A mismatch ends when the declared class is likelier than that, or the likeliest: one wet week must not close it."""
     mismatch_min_observations: int = 20

@@ -72,9 +72,9 @@ def test_no_mismatch_is_confirmed_in_winter() -> None:
     for day, colour in ((60, "yellow"), (119, "yellow"), (120, "red")):  # 30 April, 1 May
         finding = crop_mismatch("wheat", posterior(0.005, 0.95, day), finding, SETTINGS)
         assert finding.colour == colour
-    late = crop_mismatch("wheat", posterior(0.005, 0.95, 240), None, SETTINGS)
-    assert crop_mismatch("wheat", posterior(0.005, 0.95, 273), late, SETTINGS).colour == "yellow"  # 1 October
-    assert crop_mismatch("wheat", posterior(0.005, 0.95, 272), late, SETTINGS).colour == "red"
+    late = crop_mismatch("wheat", posterior(0.005, 0.95, 270), None, SETTINGS)
+    assert crop_mismatch("wheat", posterior(0.005, 0.95, 304), late, SETTINGS).colour == "yellow"  # 1 November
+    assert crop_mismatch("wheat", posterior(0.005, 0.95, 303), late, SETTINGS).colour == "red"
 
 
 def test_one_wet_week_neither_confirms_nor_closes_a_mismatch() -> None:
