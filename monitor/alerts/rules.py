@@ -393,7 +393,8 @@ def early_loss(
     # a harvest takes. Measured by the parcel's own views, so that it does not matter when this is asked.
     is_near = stands.is_ever_bare[group] & ~(lost_on < harvest - np.timedelta64(settings.harvest_near_days, "D"))
     watched = np.where(is_near, settings.harvest_watch_days, settings.loss_watch_days).astype("m8[D]")
-    around = [stands.place(group, days) for days in (lost_on, lost_on + watched)]
+    until = lost_on + watched
+    around = [stands.place(group, days) for days in (lost_on, until)]
     canopy, median = (
         np.minimum(*(one[group, place] for place in around)) for one in (stands.standing_share, stands.median_ndvi)
     )
@@ -427,8 +428,8 @@ def early_loss(
         }
 
     def may_be_harvest(parcel: int) -> dict[str, Any]:
-        until = lost_on[parcel] + watched[parcel]
-        return {**loss(parcel), **_lacking(f"the harvest may have begun: a loss if neighbours still stand on {until}")}
+        reason = f"the harvest may have begun: a loss if neighbours still stand on {until[parcel]}"
+        return {**loss(parcel), **_lacking(reason)}
 
     cases = [
         _too_few_neighbours(stands, group, settings),
@@ -450,7 +451,7 @@ def early_loss(
             lambda parcel: {"reason": f"too few neighbours were seen around {lost_on[parcel]}"},
         ),
         Case((canopy < settings.standing_share) | (median < settings.loss_neighbours_ndvi), GREEN, evidence),
-        Case(is_near & (lost.last < lost_on + watched), NOT_VALID, may_be_harvest),
+        Case(is_near & (lost.last < until), NOT_VALID, may_be_harvest),
         *_departures(lost, evidence, settings),
     ]
     return Decisions("early_loss", cases, lost_on)

@@ -3,10 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
+from typing import Annotated
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from monitor.errors import PolicyError
+
+DayOfYear = Annotated[str, Field(pattern=r"^(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])$")]
+"""Month and day, as MM-DD."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +24,9 @@ class RuleSettings:
     """Posterior that another class must reach."""
     mismatch_confirm_days: int = 30
     """A mismatch is confirmed by an observation at least so much later."""
-    mismatch_confirm_from: str = "05-01"
+    mismatch_confirm_from: DayOfYear = "05-01"
     """Day of the year (MM-DD) before which no observation confirms a mismatch: bare and wintering fields of all crops look alike."""
-    mismatch_confirm_until: str = "10-31"
+    mismatch_confirm_until: DayOfYear = "10-31"
     """And after which none does: the next winter has begun."""
     mismatch_closed_above: float = 0.10
     """A mismatch ends when the declared class is likelier than that, or the likeliest: one wet week must not close it."""

@@ -235,6 +235,7 @@ def test_a_trial_says_day_by_day_what_the_worker_said_and_what_other_thresholds_
             "'mismatch_declared' is no threshold of the rules; the nearest: mismatch_declared_below",
         ),
         ("confirm_days=soon", "confirm_days=soon: Input should be a valid integer"),
+        ("mismatch_confirm_from=May", "mismatch_confirm_from=May: String should match pattern"),
         ("confirm_days", "'confirm_days': a threshold is given as NAME=VALUE"),
     ],
 )

@@ -7,6 +7,7 @@ import pytest
 from monitor.errors import PolicyError
 from monitor.policies import policy as module
 from monitor.policies.policy import Policy, read_policy
+from tests.refused_policy import assert_refused
 
 EXAMPLE = Path(module.__file__).parent / "examples" / "2025.toml"
 GOOD = """name = "p"
@@ -48,13 +49,7 @@ crops = ["hcat:3301"]
     ],
 )
 def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, old: str, new: str, line: int, said: str) -> None:
-    file = tmp_path / "p.toml"
-    file.write_text(GOOD.replace(old, new, 1))
-    with pytest.raises(PolicyError) as caught:
-        read_policy(file)
-    assert f"line {line}: " in str(caught.value)
-    assert said in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert_refused(tmp_path / "p.toml", GOOD.replace(old, new, 1), line, said)
 
 
 @pytest.mark.parametrize(

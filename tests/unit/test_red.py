@@ -19,6 +19,7 @@ from monitor.policies.calibrate import with_red
 from monitor.policies.policy import Policy, Red, read_policy
 from monitor.policies.red import first_red_day, seen, seen_of_all
 from monitor.policies.risk import Truth, choose
+from tests.refused_policy import assert_refused
 
 SEASON = Season(1, "2025", date(2025, 1, 1), date(2025, 12, 31))
 CHOSEN = Red(
@@ -181,12 +182,7 @@ def test_the_alert_follows_the_colour_that_is_seen() -> None:
     ],
 )
 def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, old: str, new: str, line: int, said: str) -> None:
-    file = tmp_path / "p.toml"
-    file.write_text(TABLE.replace(old, new, 1))
-    with pytest.raises(PolicyError) as caught:
-        read_policy(file)
-    assert f"line {line}:" in str(caught.value)
-    assert said in str(caught.value)
+    assert_refused(tmp_path / "p.toml", TABLE.replace(old, new, 1), line, said)
 
 
 def test_two_tables_of_a_rule_are_refused(tmp_path: Path) -> None:
