@@ -22,13 +22,14 @@ SURE_CUT: Final = 0.9
 
 
 def mown(obligation: Obligation, known: Known, applies: Bools) -> Decisions:
-    """Decide whether grass was used in the window."""
+    """Decide whether grass was used in the window or its days of grace."""
     views = known.views
     cuts = known.cuts
     grazed = grazing(views, cuts=cuts, applies=applies)
-    begin, last = np.datetime64(obligation.begin), np.datetime64(obligation.until)
+    begin, last = np.datetime64(obligation.begin), deadline(obligation)
     n_cuts, n_grazed = (may_lie(one.events, begin, last, views.n_parcels) for one in (cuts, grazed))
-    inside, is_unused = window(obligation, views), grassland_use(views, cuts, grazed) == USES.index("unmanaged")
+    inside = np.asarray((views.days >= begin) & (views.days <= last))
+    is_unused = grassland_use(views, cuts, grazed) == USES.index("unmanaged")
 
     def evidence(parcel: int) -> Mapping[str, Any]:
         return {
@@ -43,7 +44,7 @@ def mown(obligation: Obligation, known: Known, applies: Bools) -> Decisions:
 
     cases = [
         Case(n_cuts + n_grazed > 0, GREEN, evidence, certainty),
-        Case(~(known.today > deadline(obligation)), NOT_VALID, still_open(obligation)),
+        Case(~(known.today > last), NOT_VALID, still_open(obligation)),
         Case(is_unused, YELLOW, evidence, certainty),
         Case(n_cuts >= 0, NOT_VALID, unseen("neither use nor the lack of it was seen for certain")),
     ]

@@ -157,6 +157,7 @@ def unused(until: int = 300) -> Views:
 
 
 MOWN = obligation("mown", "2025-05-15", "2025-09-15")
+IN_GRACE = MOWN.model_copy(update={"grace_days": 15})
 NESTING = obligation("not_mown", "2025-04-01", "2025-06-15")
 
 
@@ -164,6 +165,8 @@ NESTING = obligation("not_mown", "2025-04-01", "2025-06-15")
     ("asks", "views", "today", "expected"),
     [
         (MOWN, meadow([170]), "2025-10-01", GREEN),
+        (MOWN, meadow([269]), "2025-11-10", NOT_VALID),  # cut eleven days after the last
+        (IN_GRACE, meadow([269]), "2025-11-10", GREEN),
         (MOWN, meadow([], 200), "2025-07-20", NOT_VALID),  # there is time left
         (MOWN, unused(), "2025-10-20", YELLOW),
         (MOWN, meadow([]), "2025-10-20", NOT_VALID),  # always short or always long: animals leave nothing to see
