@@ -4,10 +4,20 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal, Protocol
 
-Verdict = Literal["as_declared", "other_crop", "not_emerged", "lost", "flooded", "other_departure", "cannot_tell"]
+Verdict = Literal[
+    "as_declared",
+    "other_crop",
+    "other_crop_in_part",
+    "not_emerged",
+    "lost",
+    "flooded",
+    "other_departure",
+    "cannot_tell",
+]
 CHOICES: Final[Mapping[Verdict, str]] = {
     "as_declared": "the declared crop stands or stood there until its harvest",
-    "other_crop": "another crop than the declared one, on a part or on all",
+    "other_crop": "another crop than the declared one, on all or most of it",
+    "other_crop_in_part": "another crop than the declared one, on a smaller part",
     "not_emerged": "nothing was sown, or nothing came up",
     "lost": "the crop came up and was lost before its harvest",
     "flooded": "water stood on it while its crop grew",
@@ -21,7 +31,7 @@ ANSWERS: Final[Mapping[str, tuple[Verdict, ...]]] = {
     "no_emergence": ("not_emerged",),
     "early_loss": ("lost", "flooded"),
     "flooding": ("flooded",),
-    "parts": ("other_crop", "other_departure"),
+    "parts": ("other_crop_in_part", "other_departure"),
 }
 """The verdicts of which each rule claims one. What is not named here, as a policy's obligation, claims a departure of any kind."""
 

@@ -271,6 +271,9 @@ def test_several_verdicts_become_one() -> None:
 def test_a_rule_is_judged_by_what_it_claims() -> None:
     assert departs("other_crop", "crop_mismatch")
     assert not departs("lost", "crop_mismatch")
+    assert departs("other_crop_in_part", "parts")
+    assert not departs("other_crop", "parts"), "a crop that is wrong throughout is one part"
+    assert not departs("other_crop_in_part", "crop_mismatch")
     assert departs("lost", None)
     assert departs("flooded", "early_loss")
     assert not departs("lost", "flooding")
