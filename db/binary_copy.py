@@ -7,7 +7,8 @@ rows is one numpy structured array. Rows come out grouped, not in their order.
 Source: PostgreSQL 17 manual, COPY, "Binary Format".
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 import numpy as np
@@ -33,6 +34,17 @@ def copy_into(connection: sa.Connection, table: str, columns: Sequence[str], row
     with driver(connection).cursor() as cursor, cursor.copy(statement.encode()) as copy:
         for block in copy_rows([_array(rows[name]) for name in columns]):
             copy.write(block)
+
+
+def append(
+    connection: sa.Connection, table: str, parcel_key: NDArray[np.int64], columns: Mapping[str, pa.Array], now: datetime
+) -> None:
+    """Append a row of each parcel (N,), recorded at one time, to a table; `columns` are its others."""
+    if not len(parcel_key):
+        return
+    recorded_at = pa.repeat(pa.scalar(now, pa.timestamp("us", "UTC")), len(parcel_key))
+    rows = pa.table({"parcel_key": pa.array(parcel_key), "recorded_at": recorded_at, **columns})
+    copy_into(connection, table, rows.column_names, rows)
 
 
 def _array(column: pa.ChunkedArray) -> pa.Array:

@@ -30,6 +30,11 @@ _NOW: Final = "alerts"
 """The rows of open alerts, by their index, and not their logs."""
 _THEN: Final = "alerts_recorded_by(%(at)s::timestamptz)"
 """What the logs of alerts add up to."""
+_DECLARED: Final = """left join lateral (
+    select crop_code, hcat_code from declarations d
+    where d.parcel_key = wanted.parcel_key and recorded_at <= coalesce({at}, timestamptz 'infinity')
+    order by recorded_at desc limit 1) declared on true"""
+"""The newest declaration by a time of the parcels that are `wanted`."""
 # The alerts first: else the planner may join all parcels with their logs, where it knows nothing of a table yet.
 _RANKED: Final = """
 with wanted as materialized (
@@ -38,9 +43,7 @@ with wanted as materialized (
 select alert_key, parcel_key, state = any(%(pending)s::alert_state[]) as is_pending, closed_at is null as is_open,
        colour = 'red' as is_red, confidence, area_ha, departed_on,
        dense_rank() over (order by season_key, collection, region_key, crop_code) - 1 as group_nr
-from wanted join parcels using (parcel_key) left join lateral (
-    select crop_code from declarations d where d.parcel_key = wanted.parcel_key and recorded_at <= coalesce(%(at)s, timestamptz 'infinity')
-    order by recorded_at desc limit 1) declared on true
+from wanted join parcels using (parcel_key) {declared}
 where (%(collection)s::text is null or collection = %(collection)s)
   and (%(season)s::text is null or season_key = (select season_key from seasons where name = %(season)s))"""
 
@@ -66,7 +69,9 @@ def ranked(connection: sa.Connection, wanted: AlertFilter, as_known_at: datetime
     """
     recording.settle(connection, as_known_at)
     statement = _RANKED.format(
-        source=_NOW if as_known_at is None else _THEN, is_wanted="" if wanted.with_closed else "closed_at is null and"
+        source=_NOW if as_known_at is None else _THEN,
+        is_wanted="" if wanted.with_closed else "closed_at is null and",
+        declared=_DECLARED.format(at="%(at)s"),
     )
     given = {**wanted.__dict__, "pending": list(PENDING_STATES), "at": as_known_at}
     return fetch_columns(connection, statement, given, _COLUMNS)
@@ -75,13 +80,11 @@ def ranked(connection: sa.Connection, wanted: AlertFilter, as_known_at: datetime
 def groups_of(connection: sa.Connection, parcels: Sequence[int], as_known_at: datetime | None) -> list[GroupRow]:
     """Return the group of each parcel as declared by a time that is settled (None: now), in their order."""
     rows = connection.execute(
-        sa.text("""
+        sa.text(f"""
             select season_key, s.name as season, starts_on, ends_on, collection, r.code as region, crop_code, hcat_code
             from unnest(cast(:parcels as bigint[])) with ordinality as wanted (parcel_key, nr)
             join parcels p using (parcel_key) join seasons s using (season_key) join regions r using (region_key)
-            left join lateral (select crop_code, hcat_code from declarations d where d.parcel_key = wanted.parcel_key
-                                 and recorded_at <= coalesce(:at, timestamptz 'infinity')
-                               order by recorded_at desc limit 1) declared on true
+            {_DECLARED.format(at=":at")}
             order by nr""").bindparams(sa.bindparam("at", type_=sa.TIMESTAMP(timezone=True))),
         {"parcels": list(parcels), "at": as_known_at},
     )

@@ -10,7 +10,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from db.binary_copy import copy_into
+from db.binary_copy import append
 from db.columns import fetch_columns
 from db.series import Keys
 
@@ -92,13 +92,8 @@ def latest(
 
 def save(connection: sa.Connection, found: MarkerRows, now: datetime) -> None:
     """Append what markers say."""
-    n = len(found.parcel_key)
-    if not n:
-        return
     columns = {
-        "parcel_key": pa.array(found.parcel_key),
         "marker": pa.array(found.marker),
-        "recorded_at": pa.repeat(pa.scalar(now, pa.timestamp("us", "UTC")), n),
         "version": pa.array(found.version),
         "status": pa.array(found.status),
         "value": pa.array(found.value.astype(np.float32), from_pandas=True),
@@ -106,4 +101,4 @@ def save(connection: sa.Connection, found: MarkerRows, now: datetime) -> None:
         "confidence": pa.array(found.confidence.astype(np.float32), from_pandas=True),
         "evidence": pa.array([_JSONB_VERSION + one.encode() for one in found.evidence], pa.binary()),
     }
-    copy_into(connection, "markers", list(columns), pa.table(columns))
+    append(connection, "markers", found.parcel_key, columns, now)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from db.binary_copy import copy_into
+from db.binary_copy import append
 from db.columns import fetch_columns
 from db.series import Keys
 
@@ -99,19 +99,14 @@ def latest(
 
 def save(connection: sa.Connection, found: SeasonDates, now: datetime) -> None:
     """Append phenology of seasons."""
-    n = len(found.parcel_key)
-    if not n:
-        return
     columns = {
-        "parcel_key": pa.array(found.parcel_key),
-        "recorded_at": pa.repeat(pa.scalar(now, pa.timestamp("us", "UTC")), n),
         "outcome": pa.array(["OK" if reason is None else "NOT_VALID" for reason in found.reason]),
         "reason": pa.array(found.reason, pa.string()),
-        "is_complete": pa.repeat(pa.scalar(found.is_complete), n),
+        "is_complete": pa.repeat(pa.scalar(found.is_complete), len(found.parcel_key)),
         **{name: pa.array(getattr(found, name).astype("M8[D]"), pa.date32()) for name in DATES},
     }
     for name in NUMBERS:
         if (numbers := getattr(found, name)) is not None:
             flat = pa.array(numbers.astype(np.float32).ravel())
             columns[name] = pa.FixedSizeListArray.from_arrays(flat, numbers.shape[1])
-    copy_into(connection, "phenology", list(columns), pa.table(columns))
+    append(connection, "phenology", found.parcel_key, columns, now)

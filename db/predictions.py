@@ -10,7 +10,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from db.binary_copy import copy_into
+from db.binary_copy import append, copy_into
 from db.columns import Kind, fetch_columns, no_rows
 from db.connect import driver
 from db.series import Keys
@@ -244,21 +244,16 @@ def save_ndvi(connection: sa.Connection, rows: NdviRows, curves: DailyCurves, mo
     day = begin[:, None] + np.arange(_DAYS)
     is_in = (day >= 0) & (day < curves.ndvi.shape[1]) & (np.arange(_DAYS) < n_days[:, None])
     at = np.searchsorted(curves.parcel_key, parcel)[:, None], np.where(is_in, day, 0)
-    n = len(parcel)
-    table = pa.table(
-        {
-            "parcel_key": pa.array(parcel),
-            "month": pa.array(month.astype("M8[D]"), pa.date32()),
-            "recorded_at": pa.repeat(pa.scalar(now, pa.timestamp("us", "UTC")), n),
-            "model_key": pa.repeat(pa.scalar(model_key, pa.int32()), n),
-            "changed": _bitmaps(changed),
-            "is_causal": _bitmaps(curves.is_causal[at] & is_in),
-            "is_observed": _bitmaps(curves.is_observed[at] & is_in),
-            "ndvi": _days(np.where(is_in, curves.ndvi[at], np.float32(np.nan))),
-            "ndvi_sd": _days(np.where(is_in, curves.ndvi_sd[at], np.float32(np.nan))),
-        }
-    )
-    copy_into(connection, "ndvi_months", table.column_names, table)
+    columns = {
+        "month": pa.array(month.astype("M8[D]"), pa.date32()),
+        "model_key": pa.repeat(pa.scalar(model_key, pa.int32()), len(parcel)),
+        "changed": _bitmaps(changed),
+        "is_causal": _bitmaps(curves.is_causal[at] & is_in),
+        "is_observed": _bitmaps(curves.is_observed[at] & is_in),
+        "ndvi": _days(np.where(is_in, curves.ndvi[at], np.float32(np.nan))),
+        "ndvi_sd": _days(np.where(is_in, curves.ndvi_sd[at], np.float32(np.nan))),
+    }
+    append(connection, "ndvi_months", parcel, columns, now)
 
 
 def daily_curves(connection: sa.Connection, parcels: Keys, first: date, n_days: int) -> DailyCurves:
