@@ -46,6 +46,10 @@ class RecordedData(LabelledSource):
     path: Path | None = None
     """The folder, or its name in PARCELWATCH_DATA; without it the kind's own there."""
 
+    def require(self) -> None:
+        """Raise ExperimentError where the folder is not there."""
+        data_folder(self.kind, self.path)
+
     def open(self, progress: Progress | None = None) -> LabelledParcels:  # noqa: ARG002 (nothing is cut)
         """Return the parcels; raises SeasonDataError."""
         return season_source.recorded(open_season(self.kind, data_folder(self.kind, self.path)))

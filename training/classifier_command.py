@@ -10,26 +10,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from torch import distributed
 
 from db.connect import engine
 from devstack.addresses import resolve_dsn
-from models.classifier.crop_model import CropModel
-from models.classifier.fitting import Epoch, Session
 from terminal.output import console
-from training import season_models, stored_training
-from training.config import RunConfig, RunConfigError, read
-from training.cross_fitting import CrossFit
-from training.cross_validation import OnEpoch
-from training.run import run
-from training.scores import RunScores
-from training.sources import Progress as Reading
+from training.activation import is_allowed
+from training.devices import require_device, set_threads
+from training.errors import RunConfigError
+
+if TYPE_CHECKING:  # what a training needs takes seconds to import; a wrong option is refused before
+    from rich.table import Table
+
+    from models.classifier.crop_model import CropModel
+    from models.classifier.fitting import Epoch, Session
+    from training.config import RunConfig
+    from training.cross_validation import OnEpoch
+    from training.scores import RunScores
+    from training.sources import Progress as Reading
 
 
 def classifier(
@@ -38,10 +38,10 @@ def classifier(
     collection: Annotated[str | None, typer.Option(help="without a file: collection of parcels")] = None,
     folder: Annotated[Path | None, typer.Option(help="with a file: folder of the run, instead of the file's")] = None,
     out: Annotated[Path, typer.Option(help="without a file: folder for the checkpoint")] = Path("reports/models"),
-    min_area_ha: Annotated[float, typer.Option(help="without a file: leave smaller parcels out")] = 0.0,
-    min_parcels: Annotated[int, typer.Option(help="without a file: leave crops with fewer parcels out")] = 12,
-    epochs: Annotated[int | None, typer.Option(help="passes over the season")] = None,
-    seed: int | None = None,
+    min_area_ha: Annotated[float, typer.Option(min=0, help="without a file: leave smaller parcels out")] = 0.0,
+    min_parcels: Annotated[int, typer.Option(min=1, help="without a file: leave crops with fewer parcels out")] = 12,
+    epochs: Annotated[int | None, typer.Option(min=1, help="passes over the season")] = None,
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda")] = None,
     cross_fit: Annotated[
         int | None,
@@ -62,9 +62,16 @@ def classifier(
     """
     if activate_if is not None and cross_fit is None:
         raise RunConfigError("--activate-if goes with --cross-fit; `models activate` lets any other model watch")
+    is_allowed(activate_if, {})
+    if device is not None:
+        require_device(device)
     if config is None:
         if season is None or collection is None:
             raise RunConfigError("name a stored season with --season and --collection, or a file with --config")
+        from training import stored_training
+        from training.cross_fitting import CrossFit
+
+        set_threads()
         stored = stored_training.Asked(season, collection, out, min_area_ha, seed or 0, device or "cpu")
         if cross_fit is not None:
             how = CrossFit(cross_fit, wrong_labels, epochs, seed or 0, device or "cpu")
@@ -76,6 +83,10 @@ def classifier(
         raise RunConfigError("--cross-fit is of a stored season: give --season and --collection, and no --config")
     if season is not None or collection is not None:
         raise RunConfigError(f"give --season and --collection, or --config {config}, not both")
+    from training.config import read
+    from training.run import run
+
+    set_threads()
     given: dict[str, dict[str, Any]] = {
         "training": {"epochs": epochs, "seed": seed, "device": device},
         "run": {"folder": folder},
@@ -97,13 +108,14 @@ def session(device: str) -> Iterator[Session]:
     Raises:
         RunConfigError: no such device.
     """
+    import torch
+    from torch import distributed
+
+    from models.classifier.fitting import Session
+
+    require_device(device)
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    try:
-        own = torch.device(device)
-    except RuntimeError as error:
-        raise RunConfigError(f"device {device!r}: cpu, cuda or cuda:N is needed") from error
-    if own.type == "cuda" and not torch.cuda.is_available():
-        raise RunConfigError(f"device {device!r}: no GPU is available here; give --device cpu")
+    own = torch.device(device)
     if world == 1:
         yield Session(own)
         return
@@ -120,6 +132,8 @@ def session(device: str) -> Iterator[Session]:
 @contextmanager
 def progress(config: RunConfig, own: Session) -> Iterator[tuple[OnEpoch, Reading]]:
     """A bar over the patches that are cut, then over all epochs of all models, in the first process."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(20), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not own.is_first) as bar:
         task = bar.add_task("reading", total=None)
@@ -142,6 +156,8 @@ def progress(config: RunConfig, own: Session) -> Iterator[tuple[OnEpoch, Reading
 
 def table(found: RunScores) -> Table:
     """Return the scores by day."""
+    from rich.table import Table
+
     rows = Table("as known on", *(one.name for one in found.days))
     for name in ("mIoU", "macro-F1", "accuracy", "ECE"):
         values = [
@@ -156,6 +172,8 @@ def table(found: RunScores) -> Table:
 
 def register(model: CropModel, folder: Path) -> None:
     """Register the final model of a stored season."""
+    from training import season_models
+
     checkpoint = model.to_checkpoint()
     with engine(resolve_dsn()).begin() as connection:
         key = season_models.save(connection, "classifier", checkpoint, folder, datetime.now(UTC))

@@ -1,4 +1,7 @@
-"""`parcelwatch models`: train, import, list and activate models."""
+"""`parcelwatch models`: train, import, list and activate models.
+
+Arguments are checked before networks are imported or a season is read.
+"""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -9,20 +12,13 @@ from db import registry, work
 from db.connect import engine
 from db.seasons import season_by_name
 from devstack.addresses import resolve_dsn
-from models.checkpoint import Checkpoint
-from models.classifier.network import ClassifierConfig
-from models.ndvi import whittaker
-from models.ndvi.curve_models import curve_model_of
-from monitor import simple_curve
 from monitor.errors import CannotWatch
 from monitor.inspection import arguments
 from monitor.inspection.listing import records
 from terminal.output import console, plain
 from training.classifier_command import classifier
-from training.library import registered
 from training.ndvi_command import ndvi
 from training.published_commands import import_published, verify
-from training.stored_training import scores_in_short
 
 app = typer.Typer(no_args_is_help=True, help="Train, list and activate models.")
 train = typer.Typer(no_args_is_help=True, help="Train a model on a stored season, or on a file's source.")
@@ -36,6 +32,8 @@ app.command()(verify)
 @app.command("list")
 def list_models() -> None:
     """List registered models, newest first, and what each is active for."""
+    from training.stored_training import scores_in_short
+
     rows = list[tuple[str, ...]]()
     with engine(resolve_dsn()).connect() as connection:
         active = registry.active_models(connection)
@@ -82,6 +80,13 @@ def activate(
     collection: Annotated[str, typer.Option(help="collection of parcels")],
 ) -> None:
     """Let a model watch a collection in a season; its parcels are rebuilt from their observations."""
+    from models.checkpoint import Checkpoint
+    from models.classifier.network import ClassifierConfig
+    from models.ndvi import whittaker
+    from models.ndvi.curve_models import curve_model_of
+    from monitor import simple_curve
+    from training.library import registered
+
     now = datetime.now(UTC)
     with engine(resolve_dsn()).begin() as connection:
         is_simple = model == whittaker.KIND

@@ -19,15 +19,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, model_validator
 
 from models.classifier.network import Fusion
-from terminal.errors import UserError
+from training.errors import RunConfigError
 from training.labelled import LabelledParcels
 from training.sources import LABELLED, LabelledSource, Progress, Section, UnknownSource, class_of
 
 Normalisation = Literal["streaming", "streaming-date", "published"]
-
-
-class RunConfigError(UserError):
-    """A configuration that cannot be run; the message says which key, where, and what is allowed."""
 
 
 class ModelConfig(Section):

@@ -6,19 +6,17 @@
 So a training that was stopped goes on with the same data, and observations that came meanwhile wait for the next one.
 Shapes: P parcels, K folds.
 Units:  days since the season's start.
-Errors: RunConfigError for what cannot be trained or a rule of activation that cannot be read.
+Errors: RunConfigError for what cannot be trained.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,14 +29,12 @@ from models.classifier.normalisation import Normaliser
 from models.classifier.sampling import PackedParcels
 from models.classifier.scoring import Predictions, predict
 from models.classifier.training import Inputs, calibrated, train_calibrated
-from training.config import RunConfigError
 from training.cross_validation import OnEpoch, kept
+from training.errors import RunConfigError
 from training.folds import blocked_folds
 from training.run_folder import RunFolder, write
 from training.season_models import EVALUATION_SHARES, VALIDATION_SHARE, about
 from training.stored_season import BLOCK_M, TrainingData, hold_out
-
-SCORES: Final = ("accuracy", "macro_f1")
 
 
 @dataclass(frozen=True)
@@ -132,17 +128,3 @@ def _rule(data: TrainingData, fold: NDArray[np.int64]) -> FoldRule:
         (row, column): one for (row, column), one in zip(cells(lon, lat, BLOCK_M).tolist(), fold.tolist(), strict=True)
     }
     return FoldRule(BLOCK_M, of_block)
-
-
-def is_allowed(rule: str | None, scores: Mapping[str, Any]) -> bool:
-    """Return whether scores as known on the last scored day allow a model to be activated: "accuracy>=0.8", None never does.
-
-    Raises:
-        RunConfigError: the rule is not of that form.
-    """
-    if rule is None:
-        return False
-    found = re.fullmatch(rf"\s*({'|'.join(SCORES)})\s*>=\s*(0(?:\.\d+)?|1(?:\.0+)?)\s*", rule)
-    if found is None:
-        raise RunConfigError(f"--activate-if {rule!r}: {' or '.join(SCORES)}, >= and a number from 0 to 1 are needed")
-    return bool(scores) and float(scores[found[1]][-1]) >= float(found[2])

@@ -29,7 +29,8 @@ from models.classifier.network import ClassifierConfig
 from models.classifier.sampling import PackedParcels, Thinning
 from models.classifier.scoring import Predictions, predict
 from models.classifier.training import Inputs, calibrated, train_calibrated
-from training.config import ModelConfig, Normalisation, RunConfigError, TrainingSection
+from training.config import ModelConfig, Normalisation, TrainingSection
+from training.errors import RunConfigError
 from training.folds import blocked_folds
 from training.labelled import LabelledParcels, masks
 from training.metrics import Pooled

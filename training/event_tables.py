@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from monitor.alerts.rules import ClearViews
 from monitor.markers.form import RadarViews
-from terminal.errors import UserError
+from training.errors import EventTableError
 from training.observation_table import TableError, times
 
 KINDS: Final = (
@@ -55,10 +55,6 @@ RANGES: Final = {
     "coherence_vv": (0.0, 1.0, "a share of 0 to 1"),
     "coherence_vh": (0.0, 1.0, "a share of 0 to 1"),
 }
-
-
-class EventTableError(UserError, ValueError):
-    """A file of observations or events that cannot be used as it is; the message says what was found."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Final
 
 import pandas as pd
 
-from training.event_tables import EventTableError
+from training.errors import EventTableError
 
 SERIES, EVENTS = "series.parquet", "events.csv"
 BANDS: Final = {

@@ -31,7 +31,8 @@ import torch
 from models.checkpoint import Checkpoint
 from models.classifier.crop_model import CropModel
 from models.classifier.fitting import Epoch, State
-from training.config import RunConfig, RunConfigError, read, to_toml
+from training.config import RunConfig, read, to_toml
+from training.errors import RunConfigError
 
 OnEpoch = Callable[[Epoch, Callable[[], State]], None]
 LIBRARIES = ("torch", "numpy", "scikit-learn", "pydantic", "pyarrow", "geopandas")

@@ -39,6 +39,9 @@ class LabelledSource(Section, ABC):
 
     kind: str
 
+    def require(self) -> None:
+        """Raise UserError where the source's folder is not there; nothing is read."""
+
     @abstractmethod
     def open(self, progress: Progress | None = None) -> LabelledParcels:
         """Return the labelled parcels.

@@ -24,7 +24,7 @@ from monitor.markers.grazing import grazing
 from monitor.markers.mowing import mowing
 from research.simulator.config import SimulatorConfig
 from research.simulator.season import Season, simulate_season
-from training.event_commands import Evaluated, evaluate
+from training.event_evaluation import Evaluated, evaluate
 from training.event_tables import DatedEvents, read_series
 
 SWARDS: Final = ("permanent grassland", "temporary grassland", "alfalfa")

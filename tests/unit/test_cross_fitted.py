@@ -17,8 +17,9 @@ from models.classifier.cross_fitted import CrossFitted, FoldRule, cells, classif
 from models.classifier.network import ClassifierConfig, ModalityConfig, PseLtae
 from models.classifier.normalisation import ChannelStatistics, ModalityStatistics, Normaliser, Observations
 from terminal.errors import UserError
+from training.activation import is_allowed
 from training.classifier_command import classifier
-from training.cross_fitting import CrossFit, is_allowed
+from training.cross_fitting import CrossFit
 
 PARCELS = 7
 CONFIG = ClassifierConfig(

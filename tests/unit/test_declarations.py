@@ -21,9 +21,9 @@ from models.classifier.scoring import predict
 from monitor.alerts.rules import GREEN, NOT_EXECUTED, RED, UNKNOWN, YELLOW
 from monitor.alerts.settings import RuleSettings
 from terminal.errors import UserError
-from training import cross_validation, declaration_commands
+from training import cross_validation, declaration_evaluation
 from training.config import ModelConfig, TrainingSection
-from training.declaration_commands import Asked, cross_fitted, dates, evaluate
+from training.declaration_evaluation import Asked, cross_fitted, dates, evaluate
 from training.declarations import (
     Course,
     MismatchCounts,
@@ -46,7 +46,7 @@ QUICK = TrainingSection(epochs=2, batch=16, validate_every=2, refit=False)
 @pytest.fixture
 def data(monkeypatch: pytest.MonkeyPatch) -> LabelledParcels:
     """Two crops told apart by a level, in twenty blocks; the first parcel has no observation, the last no label."""
-    monkeypatch.setattr(declaration_commands, "MODEL", SMALL)
+    monkeypatch.setattr(declaration_evaluation, "MODEL", SMALL)
     random, label = np.random.default_rng(0), np.arange(PARCELS) % 2
     parcel = np.repeat(np.arange(1, PARCELS), 24)
     pixels = random.normal(size=(len(parcel), 2, 1)) + 4 * label[parcel][:, None, None]
@@ -126,7 +126,7 @@ def test_no_block_of_a_parcel_is_in_what_its_model_learnt_from(
     data: LabelledParcels, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     learnt, answered = [], []
-    train, answer = cross_validation.train_calibrated, declaration_commands.course  # type: ignore[attr-defined]
+    train, answer = cross_validation.train_calibrated, declaration_evaluation.course  # type: ignore[attr-defined]
 
     def spied(config: Any, training: Any, inputs: Any, usable: Any, held: Any, **rest: Any) -> Any:
         learnt.append(set(data.block[usable].tolist()))
@@ -138,7 +138,7 @@ def test_no_block_of_a_parcel_is_in_what_its_model_learnt_from(
         return answer(model, dealt, members)
 
     monkeypatch.setattr(cross_validation, "train_calibrated", spied)
-    monkeypatch.setattr(declaration_commands, "course", asked_for)
+    monkeypatch.setattr(declaration_evaluation, "course", asked_for)
     declared = replace(data, labels=swapped(data.labels, 2, 0.2, seed))
     cross_fitted(declared, QUICK)
     assert len(learnt) == len(answered) == 5
@@ -225,7 +225,7 @@ def test_a_past_season_of_other_crops_is_refused_before_anything_is_trained(data
 def test_a_folder_without_labels_is_refused(data: LabelledParcels) -> None:
     bare = labelled_only(replace(data, labels=np.full(PARCELS, NO_LABEL)))
     with pytest.raises(UserError, match="here: its labelled parcels lie in 0 blocks, 5 are needed"):
-        declaration_commands.observed(bare, Path("here"))
+        declaration_evaluation.observed(bare, Path("here"))
 
 
 def test_dates_without_any_given_are_of_the_year_in_which_the_season_ends(data: LabelledParcels) -> None:
@@ -234,10 +234,20 @@ def test_dates_without_any_given_are_of_the_year_in_which_the_season_ends(data: 
     assert end_of(data, START) == 1.0
 
 
-@pytest.mark.parametrize(("given", "said"), [("moon", "YYYY-MM-DD"), ("2031-01-01", "from 2024-01-01 to 2024-04-30")])
-def test_a_date_that_is_none_is_one_line(data: LabelledParcels, given: str, said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        dates(data, [given])
+def test_a_date_outside_of_the_season_is_refused(data: LabelledParcels) -> None:
+    with pytest.raises(UserError, match="from 2024-01-01 to 2024-04-30"):
+        dates(data, [date(2031, 1, 1)])
+
+
+def test_a_past_folder_that_is_not_there_is_refused_before_the_other_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: Any) -> None:
+        pytest.fail("it is read")
+
+    monkeypatch.setattr(declaration_evaluation, "opened", read)
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        declaration_evaluation.report(tmp_path, Path("nowhere"), "nl", asked(), [1], as_json=True)
 
 
 @pytest.mark.parametrize("arguments", [["{}"], [".", "--train-on", "{}"], ["{}/here", "--train-on", "{}/here"]])
@@ -258,7 +268,8 @@ def test_bad_folders_are_one_line(
 def test_the_command_prints_json_alone(
     data: LabelledParcels, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(declaration_commands, "opened", lambda *_: data)
+    monkeypatch.setattr(declaration_evaluation, "source", lambda *_: None)
+    monkeypatch.setattr(declaration_evaluation, "opened", lambda *_: data)
     line = "parcelwatch evaluate declarations here --epochs 1 --seeds 2 --swap 0.1 --on 2024-03-01 --json"
     monkeypatch.setattr("sys.argv", line.split())
     with pytest.raises(SystemExit) as caught:

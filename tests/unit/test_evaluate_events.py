@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 import parcelwatch
 from terminal.errors import UserError
-from training.event_tables import EventTableError, read_events, read_series
+from training.errors import EventTableError
+from training.event_tables import read_events, read_series
 
 CORNERS = np.array([(60, 0.45), (130, 0.85), (160, 0.85), (164, 0.50), (190, 0.80), (300, 0.65)])
 """A meadow cut on day 162 of the year, 11 June 2023."""

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from training.config import RunConfigError, parse, read, to_toml
+from training.config import parse, read, to_toml
+from training.errors import RunConfigError
 
 LEAST: dict[str, Any] = {"data": {"kind": "nl", "path": "somewhere"}, "run": {"folder": "there"}}
 DATA = [

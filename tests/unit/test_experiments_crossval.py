@@ -7,8 +7,9 @@ import pytest
 
 from models.classifier.network import Fusion, ModalityConfig
 from models.classifier.normalisation import Observations
-from training.config import ModelConfig, RunConfigError, TrainingSection
+from training.config import ModelConfig, TrainingSection
 from training.cross_validation import answer, cross_validate, split, train_fold
+from training.errors import RunConfigError
 from training.labelled import NO_LABEL, LabelledParcels
 
 PARCELS = 80

@@ -13,8 +13,9 @@ import torch
 from models.classifier.fitting import Epoch
 from models.classifier.network import ModalityConfig
 from models.classifier.normalisation import Observations
-from training.config import RunConfig, RunConfigError, parse, read
+from training.config import RunConfig, parse, read
 from training.cross_validation import CrossValidation, cross_validate
+from training.errors import RunConfigError
 from training.labelled import LabelledParcels
 from training.run import write_results
 from training.run_folder import RunFolder, write

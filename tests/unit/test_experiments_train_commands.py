@@ -8,7 +8,8 @@ import typer
 from typer.testing import CliRunner
 
 from training.classifier_command import classifier, session
-from training.config import RunConfigError, read
+from training.config import read
+from training.errors import RunConfigError
 
 DATA_AND_SEED = '[data]\nkind = "nl"\npath = "x"\n[training]\nseed = 5\n'
 

@@ -1,7 +1,9 @@
 """Commands start at once: what the import of a group brings in with it, in an interpreter of its own."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -58,6 +60,9 @@ _FORBIDDEN: Final = {
     ),
     # Reads a policy and stores it; a trial imports what it needs by itself.
     "policy": ("torch", "sklearn", "matplotlib", "pandas", "rasterio", "kafka", "ingest", "research", "training"),
+    # Checks arguments; what a training or an evaluation needs is imported once they hold.
+    "models": _HEAVY,
+    "evaluate": _HEAVY,
     # Asks the database; each channel's library is imported when a message goes over it.
     "subscriptions": _OF_CHANNELS,
     "deliveries": _OF_CHANNELS,
@@ -82,3 +87,46 @@ def test_a_group_imports_only_what_its_commands_need(group: str) -> None:
 def test_the_test_sees_what_a_group_imports() -> None:
     assert {"ingest", "pyarrow", "kafka"} <= _imported("ingest")
     assert _FORBIDDEN.keys() <= parcelwatch.COMMANDS.keys()
+
+
+_REFUSING: Final = """
+import sys, parcelwatch
+try:
+    parcelwatch.main()
+except SystemExit as ended:
+    print(ended.code, 'torch' in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("evaluate events series events --kind harvest", "--kind harvest: no marker finds it; one of mowing, grazing"),
+        ("evaluate events nowhere events", "nowhere: no such file"),
+        ("evaluate declarations here --on 2025-02-30", "--on: day is out of range for month; YYYY-MM-DD is needed"),
+        ("evaluate convert jrc-cbm nowhere out", "nowhere/gtdir/FOIinfo.csv: no such file"),
+        ("models train classifier --season 2025", "name a stored season with --season and --collection, or a file"),
+        ("models train classifier --season 2025 --collection nl --device moon", "device 'moon': cpu, cuda or cuda:N"),
+        (
+            "models train classifier --season 2025 --collection nl --cross-fit 3 --activate-if good",
+            "--activate-if 'good'",
+        ),
+        (
+            "models train ndvi --season 2025 --collection nl --model gap",
+            "--model gap: one of gap-filling, mcnn-seq, rnn",
+        ),
+        ("models train ndvi --season 2025", "name a stored season with --season and --collection, or a --config"),
+    ],
+)
+def test_a_wrong_argument_is_refused_in_a_line_before_networks_are_imported(
+    line: str, said: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", _REFUSING, *line.split()]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, cwd=tmp_path, env=_env())
+    assert run.stderr.startswith(f"parcelwatch: {said}")
+    assert run.stderr.count("\n") == 1
+    assert run.stdout == "1 False\n"
+
+
+def _env() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(Path(parcelwatch.__file__).parent)}

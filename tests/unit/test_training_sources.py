@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from training.config import RunConfigError, parse
+from training.config import parse
+from training.errors import RunConfigError
 from training.sources import LABELLED, NDVI, LabelledSource, UnknownSource, class_of
 
 

@@ -12,7 +12,7 @@ from models.classifier.network import ModalityConfig
 from models.classifier.normalisation import Observations
 from research.experiments import experiment_commands
 from research.experiments.schemes import ExperimentError
-from training.config import RunConfigError
+from training.errors import RunConfigError
 from training.labelled import LabelledParcels
 
 N = 30

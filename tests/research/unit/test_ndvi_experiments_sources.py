@@ -10,11 +10,12 @@ import torch
 import typer
 from typer.testing import CliRunner, Result
 
-import training.ndvi_command as train_source
+import training.ndvi_source as train_source
 from models.checkpoint import Checkpoint, unpack
 from models.ndvi.gap_filler import GapModel
 from models.ndvi.inputs import TrainingDataError
 from models.ndvi.published.mcnn_seq import McnnSeqConfig
+from models.ndvi.published.networks import NETWORKS
 from models.ndvi.published.reconstruction import NdviTrainingConfig, SarToNdvi
 from research.experiments.gaps.series import GapSeries
 from research.experiments.ndvi import patches
@@ -22,7 +23,8 @@ from research.experiments.ndvi.patches import pixels
 from research.experiments.ndvi.sources import Source, open_series
 from research.experiments.schemes import ExperimentError
 from research.seasons.replay_source import SeasonDataError
-from training.config import RunConfigError
+from training import ndvi_command
+from training.errors import RunConfigError
 from training.season_models import GAP_FILLING
 from training.stored_training import Asked
 
@@ -151,7 +153,7 @@ def run(variables: Variables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         path = tmp_path / "ndvi.toml"
         path.write_text(text)
         app = typer.Typer()
-        app.command()(train_source.ndvi)
+        app.command()(ndvi_command.ndvi)
         with torch.random.fork_rng():
             return CliRunner().invoke(app, ["--config", str(path), *words])
 
@@ -194,7 +196,7 @@ def test_the_gap_filler_is_trained_on_pixels_too(run: Callable[..., Result]) -> 
         ("source = 'nl'\n", (), RunConfigError, "[source] kind: one of nl"),
         ("n_updates = 2\n", (), RunConfigError, "--season and --collection"),
         (SMALL, ("--season", "2023", "--model", "rnn"), RunConfigError, "not both"),
-        (SMALL, ("--model", "lstm"), TrainingDataError, "lstm"),
+        (SMALL, ("--model", "lstm"), RunConfigError, "lstm"),
         ("epochs = 2\n[source]\nkind = 'simulator'\n", (), TrainingDataError, "epochs"),
     ],
 )
@@ -228,3 +230,7 @@ def test_choices_of_a_file_are_those_of_the_network(tmp_path: Path) -> None:
     found = NdviTrainingConfig.chosen("mcnn-seq", choices)
     assert found.n_updates == 2
     assert found.network == McnnSeqConfig(n_segments=8, hidden=8, n_extra=2, is_aligned=True)
+
+
+def test_the_models_that_can_be_named_are_those_that_can_be_trained() -> None:
+    assert (GAP_FILLING, *NETWORKS) == ndvi_command.MODELS

@@ -1,10 +1,10 @@
-"""`parcelwatch evaluate events` and `evaluate convert`: dated events found by a marker beside those that people recorded."""
+"""Dated events found by a marker beside those that people recorded: what `parcelwatch evaluate events` prints."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import typer
@@ -12,24 +12,14 @@ from numpy.typing import NDArray
 
 from monitor.markers.clear_views import OrderedViews, ordered
 from monitor.markers.form import OK, Marked, sensors
-from monitor.markers.grazing import grazing
-from monitor.markers.mowing import mowing
-from terminal.errors import UserError
 from terminal.output import console, table
+from training.errors import EventTableError
+from training.event_kinds import MARKERS
 from training.event_scores import EventScores, Match, matches, total
-from training.event_tables import DatedEvents, EventSeries, EventTableError, read_events, read_series
-from training.jrc_cbm import convert_jrc_cbm
+from training.event_tables import DatedEvents, EventSeries, read_events, read_series
 
-TOLERANCE_DAYS: Final = 15
-"""Days between a true and a found event that are still the same one: half of the 30 that Sen4CAP L4B leaves between two cuts."""
 BASELINE_FALL: Final = 0.15
 """A plain rule beside the marker: NDVI falls by more from one clear view to the next (the mean fall of 10,000 events)."""
-
-convert = typer.Typer(no_args_is_help=True, help="Write recorded data in the form that `evaluate events` reads.")
-
-
-MARKERS: Final = {"mowing": mowing, "grazing": grazing}
-"""By the kind of event that a marker finds."""
 
 
 @dataclass(frozen=True)
@@ -46,20 +36,8 @@ class Evaluated:
     """True events of parcels that are not in the series: they are not scored."""
 
 
-def events(
-    series: Annotated[
-        Path, typer.Argument(help="Parquet of observations, a row for a parcel and a date (docs/events.md)")
-    ],
-    events: Annotated[Path, typer.Argument(help="CSV of dated events: parcel_id, date (or begin and end), kind")],
-    kind: Annotated[str, typer.Option(help="of the events that are scored: mowing or grazing")] = "mowing",
-    tolerance_days: Annotated[
-        int, typer.Option(min=0, max=60, help="days at which two events are the same")
-    ] = TOLERANCE_DAYS,
-    as_json: Annotated[bool, typer.Option("--json", help="print the scores as JSON")] = False,
-) -> None:
-    """Find dated events in a series and score them against recorded ones: precision, recall, F1, error in days."""
-    if kind not in MARKERS:
-        raise EventTableError(f"--kind {kind}: no marker finds it; one of {', '.join(MARKERS)}")
+def report(series: Path, events: Path, kind: str, tolerance_days: int, *, as_json: bool) -> None:
+    """Find dated events in a series, score them against recorded ones and print the scores. Raises EventTableError."""
     known, truth = read_series(series), read_events(events, kind)
     result = evaluate(known, truth, kind, tolerance_days)
     if not sum(map(len, result.truth)) and result.elsewhere:
@@ -154,16 +132,3 @@ def _sentence(scores: EventScores) -> str:
         f"{shown(scores.mean_absolute_day_error, 1)} days off in the mean; "
         f"{scores.events} true events, {scores.found} found, {scores.matched} matched"
     )
-
-
-@convert.command("jrc-cbm")
-def jrc_cbm(
-    folder: Annotated[Path, typer.Argument(help="folder with tsdir/ and gtdir/FOIinfo.csv")],
-    out: Annotated[Path, typer.Argument(help="folder for series.parquet and events.csv")],
-) -> None:
-    """Convert the grassland parcels of the JRC's signal analysis for mowing (SALMS)."""
-    try:
-        n_rows, n_events = convert_jrc_cbm(folder, out)
-    except OSError as error:
-        raise UserError(f"{error.filename or folder}: {error.strerror or error}") from error
-    typer.echo(f"{out / 'series.parquet'}: {n_rows} rows; {out / 'events.csv'}: {n_events} events")

@@ -1,4 +1,4 @@
-"""`parcelwatch evaluate declarations`: wrong declarations found by a classifier that learns this season's own, by date."""
+"""What `parcelwatch evaluate declarations` prints: wrong declarations found by a classifier that learns this season's own, by date."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
-from enum import StrEnum
 from pathlib import Path
 from time import process_time
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import typer
 
 from monitor.alerts.settings import RuleSettings
-from terminal.errors import UserError
 from terminal.output import console, error_console, progress, table
 from training.config import ModelConfig, TrainingSection
 from training.cross_validation import train_fold
@@ -31,29 +29,18 @@ from training.declarations import (
     swapped,
     verdicts,
 )
+from training.errors import EvaluationError
 from training.folds import N_FOLDS, blocked_folds
 from training.labelled import NO_LABEL, LabelledParcels
-from training.sources import LABELLED, class_of
+from training.sources import LABELLED, LabelledSource, class_of
 
 MODEL: Final = ModelConfig(pixel_widths=(32,), embedding=32, attention=64, decoder=(32,))
 """A quarter of the product's widths, for time: five folds at five dates are 25 trainings a seed on two cores."""
-EPOCHS: Final = 30
 TEMPORAL_DROPOUT: Final = 0.6
 """Of all modalities, for time: a training reads half of what it does with the product's 0.4 and 0.2, and scored the same (docs/LOG.md)."""
 EVERY_MONTH: Final = ((5, 1), (6, 1), (7, 1), (8, 1))
 """Dates of the year at which the season is asked, and its end."""
 FIGURES: Final = ("judged", "reds", "recall", "recall_judged", "precision", "false_reds", "false_reds_per_1000")
-
-
-class Kind(StrEnum):
-    """Forms of recorded folders."""
-
-    NL = "nl"
-    FR = "fr"
-
-
-class EvaluationError(UserError, ValueError):
-    """Folders or dates on which declarations cannot be evaluated; the message says which and why."""
 
 
 @dataclass(frozen=True)
@@ -75,43 +62,32 @@ class Asked:
         )
 
 
-def declarations(  # the options of a command
-    folder: Annotated[Path, typer.Argument(help="recorded season, or its name in PARCELWATCH_DATA (docs/replay.md)")],
-    train_on: Annotated[
-        Path | None, typer.Option(help="another folder of the form, as last season, whose truth a model is taught")
-    ] = None,
-    kind: Annotated[Kind, typer.Option(help="form of the folders")] = Kind.NL,
-    swap: Annotated[float, typer.Option(min=0.001, max=0.5, help="share of declarations that are swapped")] = 0.05,
-    expect_wrong: Annotated[
-        float, typer.Option(min=0, max=0.5, help="share of wrong declarations that training allows for; 0: none")
-    ] = 0.05,
-    seed: Annotated[int, typer.Option(min=0, help="draws the swaps, and begins the training")] = 1,
-    seeds: Annotated[int, typer.Option(min=1, max=100, help="so many seeds, from --seed on")] = 1,
-    on: Annotated[list[str] | None, typer.Option(help="dates at whose end it is asked, YYYY-MM-DD")] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="passes over the season in each training")] = EPOCHS,
-    as_json: Annotated[bool, typer.Option("--json", help="print the figures as JSON")] = False,
+def report(
+    folder: Path, train_on: Path | None, kind: str, asked: Asked, seeds: Sequence[int], *, as_json: bool
 ) -> None:
-    """Swap some declared crops, train on them as the season stands at several dates, and score crop_mismatch.
-
-    No parcel is judged by a model that learnt from its own block. Beside it: a model of last season's truth (--train-on), or,
-    without one, models of the other blocks' truth over the whole season, which no agency has in its first.
-    """
-    if train_on is not None and train_on.resolve() == folder.resolve():
-        raise EvaluationError(f"{train_on}: the season that is scored cannot be its own past; name another folder")
-    data = observed(opened(kind, folder), folder)
-    past = None if train_on is None else observed(opened(kind, train_on), train_on)
-    asked = Asked(swap, expect_wrong, dates(data, on or ()), epochs, RuleSettings())
+    """Evaluate the declarations of a folder, and print the figures. Raises EvaluationError."""
+    of_season, *of_past = (source(kind, one) for one in (folder, train_on) if one is not None)
+    data = observed(opened(of_season), folder)
+    asked = replace(asked, on=dates(data, asked.on))  # of a wrong one the past season is not read
+    past = observed(opened(of_past[0]), train_on or folder) if of_past else None
     with progress("evaluating", error_console) as steps:
-        result = evaluate(data, past, asked, range(seed, seed + seeds), steps.to)
+        result = evaluate(data, past, asked, seeds, steps.to)
     if as_json:
         typer.echo(json.dumps(result, allow_nan=False))
         return
     _print(result)
 
 
-def opened(kind: Kind, folder: Path) -> LabelledParcels:
-    """Return the labelled parcels of a folder, without those that are neither trained nor scored on."""
-    found: LabelledParcels = class_of(kind.value, LABELLED)(kind=kind.value, path=folder).open()
+def source(kind: str, folder: Path) -> LabelledSource:
+    """Return a folder as a source; raises UserError where it is not there, before anything is read."""
+    made: LabelledSource = class_of(kind, LABELLED)(kind=kind, path=folder)
+    made.require()
+    return made
+
+
+def opened(of: LabelledSource) -> LabelledParcels:
+    """Return the labelled parcels of a source, without those that are neither trained nor scored on."""
+    found = of.open()
     modalities = tuple(replace(one, temporal_dropout=TEMPORAL_DROPOUT) for one in found.modalities)
     return replace(labelled_only(found), modalities=modalities)
 
@@ -126,18 +102,15 @@ def observed(data: LabelledParcels, folder: Path) -> LabelledParcels:
     return data
 
 
-def dates(data: LabelledParcels, given: Sequence[str]) -> tuple[date, ...]:
+def dates(data: LabelledParcels, given: Sequence[date]) -> tuple[date, ...]:
     """Return the dates that are asked for, ascending: those given, or the first of May to August and the season's end.
 
     Raises:
-        EvaluationError: one that is no date or not in the season.
+        EvaluationError: one that is not in the season.
     """
     assert data.starts_on is not None  # recorded folders have dates
     ends_on = data.starts_on + timedelta(days=int(data.scored_on[-1]) - 1)
-    try:
-        chosen = {date.fromisoformat(one) for one in given}
-    except ValueError as error:
-        raise EvaluationError(f"--on: {error}; YYYY-MM-DD is needed") from error
+    chosen = set(given)
     if not given:
         chosen = {date(ends_on.year, *one) for one in EVERY_MONTH} | {ends_on}
         chosen = {one for one in chosen if data.starts_on < one <= ends_on}
