@@ -322,17 +322,19 @@ class NoOpenAlert(Exception):
     """An alert is not stored, or not as it has to be for a decision; the caller shows the line, nothing was recorded."""
 
 
-def state_of(connection: sa.Connection, alert_key: int) -> str | None:
-    """Return the state of an alert, None where there is none with that key."""
-    return connection.execute(
-        sa.text("select state::text from alerts where alert_key = :key"), {"key": alert_key}
-    ).scalar_one_or_none()
+def states_of(connection: sa.Connection, alert_keys: Sequence[int]) -> dict[int, str]:
+    """Return the states of alerts by key, without those that are not stored."""
+    rows = connection.execute(
+        sa.text("select alert_key, state::text from alerts where alert_key = any(:keys)"), {"keys": list(alert_keys)}
+    )
+    return {row.alert_key: row.state for row in rows}
 
 
 @dataclass(frozen=True)
 class LockedAlert:
     """An alert that nobody else changes before the transaction ends."""
 
+    alert_key: int
     state: str
     closed_at: datetime | None
     other_key: int | None
@@ -340,26 +342,30 @@ class LockedAlert:
     last: LogRow
 
 
-def lock_alert(connection: sa.Connection, alert_key: int) -> LockedAlert:
-    """Return an alert and its last event, locked first and read second: the monitor may be writing an event of it.
+def lock_alerts(connection: sa.Connection, alert_keys: Sequence[int]) -> list[LockedAlert]:
+    """Return alerts and their last events by key, locked first and read second: the monitor may be writing an event of one.
 
     Raises:
-        NoOpenAlert: there is none with that key.
+        NoOpenAlert: there is none with one of the keys.
     """
+    # In the order in which the monitor locks them: neither waits for the other in a circle.
     found = connection.execute(
-        sa.text("select alert_key from alerts where alert_key = :key for no key update"), {"key": alert_key}
-    ).one_or_none()
-    if found is None:
-        raise NoOpenAlert(f"alert {alert_key} is not stored; `parcelwatch alerts` lists those that are open")
-    alert = connection.execute(
-        sa.text("""select state::text, closed_at, (
-                       select alert_key from alerts o where (o.parcel_key, o.rule) = (a.parcel_key, a.rule)
-                         and o.alert_key <> a.alert_key and o.closed_at is null) as other_key
-                   from alerts a where alert_key = :key"""),
-        {"key": alert_key},
-    ).one()
-    log = alert_log(connection, alert_key)
-    return LockedAlert(alert.state, alert.closed_at, alert.other_key, log[-1])
+        sa.text("select alert_key from alerts where alert_key = any(:keys) order by alert_key for no key update"),
+        {"keys": list(alert_keys)},
+    ).scalars()
+    if missing := sorted({*alert_keys}.difference(found)):
+        raise NoOpenAlert(f"alert {missing[0]} is not stored; `parcelwatch alerts` lists those that are open")
+    rows = connection.execute(
+        sa.text("""select a.alert_key, a.state::text, a.closed_at, (
+                       select o.alert_key from alerts o where (o.parcel_key, o.rule) = (a.parcel_key, a.rule)
+                         and o.alert_key <> a.alert_key and o.closed_at is null) as other_key,
+                          last.recorded_at, last.event, last.colour, last.confidence, last.departed_on, last.evidence
+                   from alerts a cross join lateral (
+                       select * from alert_events e where e.alert_key = a.alert_key order by event_nr desc limit 1) last
+                   where a.alert_key = any(:keys) order by a.alert_key"""),
+        {"keys": list(alert_keys)},
+    )
+    return [LockedAlert(row.alert_key, row.state, row.closed_at, row.other_key, LogRow(*row[4:])) for row in rows]
 
 
 def alert_log(connection: sa.Connection, alert_key: int, as_known_at: datetime | None = None) -> list[LogRow]:
@@ -374,8 +380,6 @@ def alert_log(connection: sa.Connection, alert_key: int, as_known_at: datetime |
     return [LogRow(**row._mapping) for row in rows]
 
 
-def record_decision(connection: sa.Connection, row: EventRow, now: datetime) -> datetime:
-    """Append a person's decision on an alert that is locked; return when it became known."""
-    recorded_at = recording.begin(connection, now)
-    record_events(connection, [row], recorded_at)
-    return recorded_at
+def record_decisions(connection: sa.Connection, rows: Sequence[EventRow], now: datetime) -> None:
+    """Append a person's decisions on alerts that are locked; they become known together."""
+    record_events(connection, rows, recording.begin(connection, now))

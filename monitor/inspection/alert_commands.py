@@ -19,7 +19,7 @@ from db.status import Group, live_processes, waiting_for
 from db.suppressed import suppressed
 from devstack.addresses import resolve_dsn
 from monitor.alerts import evidence
-from monitor.alerts.decisions import decide
+from monitor.alerts.decisions import decide, decide_incident
 from monitor.alerts.inbox import inbox_of, rows_of
 from monitor.alerts.incidents import INCIDENT, incident_of
 from monitor.alerts.lifecycle import Event, named_decision
@@ -42,7 +42,9 @@ class Order(StrEnum):
     SURE = "sure"
 
 
-Keys = Annotated[list[int], typer.Argument(metavar="ALERT", min=1, max=2**63 - 1, help="as `alerts` lists them")]
+Keys = Annotated[
+    list[str], typer.Argument(metavar="ALERT", help="as `alerts` lists them: 12, or I12 for all alerts of an incident")
+]
 Note = Annotated[
     str | None, typer.Option("--why", "--note", help="why, or what is done about it", callback=arguments.note)
 ]
@@ -352,21 +354,31 @@ def _entry(rule: str, entry: LogRow) -> str:
 
 
 def _decide(
-    keys: Sequence[int],
+    named: Sequence[str],
     event: Event,
     reason: str | None,
     by: str | None,
     expected: str | None,
     details: Mapping[str, Any] | None = None,
 ) -> None:
-    """Record one decision on several alerts, each in its own transaction: two locks at once could meet the monitor's."""
-    who, done, what = by or arguments.operator(), list[int](), named_decision(event)
-    for key in sorted(set(keys)):
+    """Record one decision: of an incident on all of its alerts or none, of alerts one after the other, each for itself."""
+    asked = sorted({arguments.alert_or_incident(one) for one in named}, key=lambda one: (not one[1], one))
+    who, done, what = by or arguments.operator(), list[str](), named_decision(event)
+    decided = set[int]()
+    for key, is_incident in asked:
+        if key in decided and not is_incident:
+            continue  # with its incident
         try:
             with engine(resolve_dsn()).begin() as connection:
-                decide(connection, key, event, reason, who, datetime.now(UTC), expected=expected, details=details)
+                given = event, reason, who, datetime.now(UTC)
+                if is_incident:
+                    keys = decide_incident(connection, key, *given, expected=expected, details=details)
+                else:
+                    keys = [key]
+                    decide(connection, key, *given, expected=expected, details=details)
         except NoOpenAlert as error:
-            before = f"; {what} before it: {', '.join(map(str, done))}" if done else ""
+            before = f"; {what} before it: {', '.join(done)}" if done else ""
             raise NotFound(f"{error}{before}") from error
-        done.append(key)
-    console.print(plain(f"{what} by {who}: alert {', '.join(map(str, done))}"), soft_wrap=True)
+        decided.update(keys)
+        done.append(f"I{keys[0]} ({len(keys)} alerts: {', '.join(map(str, keys))})" if is_incident else str(key))
+    console.print(plain(f"{what} by {who}: alert {', '.join(done)}"), soft_wrap=True)

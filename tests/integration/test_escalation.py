@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from db.alerts import alert_log, state_of
+from db.alerts import alert_log, states_of
 from db.connect import engine
 from monitor import schedule
 from monitor.alerts.decisions import decide
@@ -53,7 +53,7 @@ def test_an_alert_that_nobody_moves_on_is_escalated_once_for_each_wait(alert: in
     lead(dsn, 102)
     with engine(dsn).connect() as opened:
         log = alert_log(opened, alert)
-        assert state_of(opened, alert) == "acknowledged", "an escalation changes no state"
+        assert states_of(opened, [alert]) == {alert: "acknowledged"}, "an escalation changes no state"
     assert log[-1].event == "escalated"
     assert log[-1].evidence["because"] == "acknowledged since 2025-07-11, 30 days are the limit"
     assert "decision" not in log[-1].evidence, "nobody decided it"

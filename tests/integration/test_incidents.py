@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import parcelwatch
 from db.connect import engine
 from db.incidents import incidents
+from monitor.alerts.decisions import decide
 from monitor.alerts.incidents import INCIDENT
 from monitor.errors import NotFound
 from tests.lights import DAY, START, add_parcels
@@ -178,6 +179,58 @@ def test_what_is_no_alert_is_said(asked: str, connection: sa.Connection) -> None
     assert said.exit_code == 2
     assert "is no alert" in said.output
     assert connection is not None
+
+
+def decided(connection: sa.Connection) -> dict[int, str]:
+    """Return the states of alerts by key, and check that each is what its log says."""
+    connection.commit()
+    rows = connection.execute(
+        sa.text("""select alert_key, a.state::text, k.state::text as logged from alerts a
+                   join alerts_recorded_by('infinity') k using (alert_key)""")
+    ).all()
+    assert all(row.state == row.logged for row in rows)
+    return {row.alert_key: row.state for row in rows}
+
+
+def test_the_alerts_of_an_incident_are_decided_together(connection: sa.Connection) -> None:
+    def run(*words: str) -> str:
+        return CliRunner().invoke(parcelwatch.app, ["alerts", *words], catch_exceptions=False).output
+
+    lose(connection, CLOSE)
+    lose(connection, ["40/40"])
+    (found,) = incidents(connection, INCIDENT)
+    keys, alone = list(found.alert_keys), max(found.alert_keys) + 1
+    said = run("acknowledge", found.name.lower(), str(keys[1]), str(alone), "--why", "hail", "--by", "anna")
+    assert said.startswith(f"acknowledged by anna: alert {found.name} (20 alerts: {keys[0]}, {keys[1]}, ")
+    assert said.rstrip().endswith(f"{keys[-1]}), {alone}")
+    assert decided(connection) == dict.fromkeys([*keys, alone], "acknowledged")
+    n_events = connection.execute(
+        sa.text("select count(*) from alert_events where event = 'acknowledged'")
+    ).scalar_one()
+    assert n_events == 21, "the one that is named twice is decided once"
+    times = (
+        "select count(distinct recorded_at) from alert_events where event = 'acknowledged' and alert_key = any(:keys)"
+    )
+    assert connection.execute(sa.text(times), {"keys": keys}).scalar_one() == 1, "they become known together"
+    run("dismiss", f"I{keys[7]}", "--why", "paid by the insurer")
+    assert decided(connection) == {**dict.fromkeys(keys, "dismissed"), alone: "acknowledged"}
+    with pytest.raises(NotFound, match=f"there is no incident I{keys[0]} now; .* decided on by their numbers"):
+        run("reopen", found.name, "--why", "appeal")
+
+
+def test_of_an_incident_all_alerts_are_decided_or_none(connection: sa.Connection) -> None:
+    lose(connection, CLOSE)
+    (found,) = incidents(connection, INCIDENT)
+    decide(connection, found.alert_keys[5], "verified", "seen", "ben", START + 62 * DAY)
+    before = decided(connection)
+    said = f"none of the 20 alerts of {found.name} is acknowledged: alert {found.alert_keys[5]} is confirmed: it can be"
+    with pytest.raises(NotFound, match=said):
+        CliRunner().invoke(parcelwatch.app, ["alerts", "acknowledge", found.name], catch_exceptions=False)
+    with pytest.raises(NotFound, match="is confirmed by ben meanwhile, not open"):
+        CliRunner().invoke(
+            parcelwatch.app, ["alerts", "close", found.name, "--why", "x", "--expect", "open"], catch_exceptions=False
+        )
+    assert decided(connection) == before
 
 
 def test_an_incident_that_is_none(connection: sa.Connection) -> None:

@@ -231,7 +231,7 @@ def test_what_is_not_stored_is_an_error_that_says_what_is(command: str, says: st
         (["alerts", "--rule", "kruemel"], "crop_mismatch"),
         (["alerts", "dismiss", "1"], "--reason"),
         (["alerts", "dismiss", "1", "--reason", "  "], "characters are needed"),
-        (["alerts", "acknowledge", "0"], "equal to 1"),
+        (["alerts", "acknowledge", "0"], "'0' is no alert: a number, as 12, or I12 for an incident"),
         (["history", "10984", "--as-known-at", "2025-06-01", "--as-available-at", "2025-06-01"], "not both"),
     ],
 )
