@@ -113,25 +113,40 @@ def form(dsn: str, settings: DeliverySettings, now: datetime) -> int:
     with engine(dsn).begin() as connection:
         heads = store.waiting(connection)
         asked = {one.subscription_key: one for one in subscriptions.stored(connection)} if heads else {}
-    n_formed = 0
-    for key, oldest in heads:
         # Where the oldest is not due nothing is: a digest's thousands are not read every few seconds until its day comes.
-        if key not in asked or not due(Timing.of(asked[key].asked), [oldest], None, now):
-            continue
+        keys = [key for key, oldest in heads if key in asked and due(Timing.of(asked[key].asked), [oldest], None, now)]
+        seen = incidents.seen(
+            connection, (one for key in keys for one in store.waiting_of(connection, key, _at_once(settings)))
+        )
+    n_formed = 0
+    for key in keys:
         with engine(dsn).begin() as connection:
             if not store.lock_subscription(connection, key):
                 continue  # another sender is at it
-            n_formed += _form(connection, subscriptions.stored(connection, key=key)[0], settings, now)
+            n_formed += _form(connection, subscriptions.stored(connection, key=key)[0], seen, settings, now)
     return n_formed
 
 
-def _form(connection: Connection, subscription: StoredSubscription, settings: DeliverySettings, now: datetime) -> int:
-    """Make the messages of a subscription that is locked, as it now is; return how many, folded ones too."""
+def _at_once(settings: DeliverySettings) -> int:
+    return MESSAGES_AT_ONCE * settings.message_events
+
+
+def _form(
+    connection: Connection,
+    subscription: StoredSubscription,
+    seen: incidents.Seen,
+    settings: DeliverySettings,
+    now: datetime,
+) -> int:
+    """Make the messages of a subscription that is locked, as it now is; return how many, folded ones too.
+
+    What came since the pass began waits for the next one: it may be of an incident that there was none of yet.
+    """
     key, timing = subscription.subscription_key, Timing.of(subscription.asked)
     last, n_folded = store.last_formed(connection, key), 0
-    waiting = store.waiting_of(connection, key, MESSAGES_AT_ONCE * settings.message_events)
+    waiting = [one for one in store.waiting_of(connection, key, _at_once(settings)) if one.event_nr in seen.events]
     if subscription.asked.channel not in FEEDS:  # a feed's file is written anew as a whole: there is nothing to spare
-        waiting = incidents.marked(connection, key, waiting)
+        waiting = incidents.marked(connection, key, waiting, seen)
     if timing.mode == "immediate":
         told = [one for one in waiting if one.told_in is not None]
         n_folded = store.fold(connection, key, told, now) if told else 0
@@ -148,7 +163,8 @@ def waiting_events(connection: Connection, subscription: StoredSubscription, lim
     """Return the events that wait for a subscription and will be in a message, with their incidents."""
     key = subscription.subscription_key
     is_folded = subscription.asked.mode == "immediate"
-    marked = incidents.marked(connection, key, store.waiting_of(connection, key, limit))
+    waiting = store.waiting_of(connection, key, limit)
+    marked = incidents.marked(connection, key, waiting, incidents.seen(connection, waiting))
     incident_of = {one.event_nr: one.incident for one in marked if not (is_folded and one.told_in is not None)}
     events = store.waiting_events(connection, key, limit)
     return [replace(one, incident=incident_of[one.event_nr]) for one in events if one.event_nr in incident_of]

@@ -17,6 +17,8 @@ from db import alerts, deliveries
 from db.alerts import EventRow
 from db.connect import engine
 from db.deliveries import DeliveryRow, WaitingEvent
+from db.incidents import Closeness
+from db.incidents import incidents as find
 from db.subscriptions import Secrets
 from monitor.alerts.decisions import decide
 from monitor.subscriptions import incidents, sender
@@ -185,7 +187,8 @@ def test_a_message_that_dies_while_something_is_folded_into_it_loses_nothing(
     dying = threading.Thread(target=dies)
     with engine(dsn).begin() as connection:
         assert deliveries.lock_subscription(connection, key)
-        marked = incidents.marked(connection, key, deliveries.waiting_of(connection, key, 10))
+        waits = deliveries.waiting_of(connection, key, 10)
+        marked = incidents.marked(connection, key, waits, incidents.seen(connection, waits))
         assert [one.told_in for one in marked] == [held.delivery_key]
         dying.start()
         dying.join(0.5)
@@ -196,6 +199,30 @@ def test_a_message_that_dies_while_something_is_folded_into_it_loses_nothing(
         (waiting,) = deliveries.waiting_of(connection, key, 10)
         assert waiting == WaitingEvent(waiting.event_nr, late[0], NOW)
     assert [row.state for row in listed(dsn)] == ["dead"]
+
+
+def test_incidents_are_found_once_for_all_subscriptions_and_what_comes_meanwhile_waits(
+    dsn: str, asked: DeliverySettings, received: tuple[int, Path], parcels: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with engine(dsn).begin() as connection:
+        for nr in range(3):
+            to(connection, hook(received), name=f"hook-{nr}")
+        first = lose(connection, parcels[:9])
+    asked_for, finder = list[list[int]](), "monitor.subscriptions.incidents.incidents"
+
+    def found(connection: sa.Connection, closeness: Closeness, *, alert_keys: list[int]) -> Any:
+        asked_for.append(alert_keys)
+        rows = find(connection, closeness, alert_keys=alert_keys)
+        with engine(dsn).begin() as other:
+            lose(other, parcels[9:12])  # now they are an incident
+        return rows
+
+    monkeypatch.setattr(finder, found)
+    assert sender.form(dsn, asked, NOW) == 3 * 9, "nine are none"
+    assert asked_for == [first]
+    monkeypatch.setattr(finder, find)
+    assert sender.form(dsn, asked, NOW) == 3
+    assert sorted((row.events, row.state) for row in listed(dsn)) == [(1, "pending")] * 27 + [(3, "pending")] * 3
 
 
 def test_a_digest_has_one_block_of_an_incident(
