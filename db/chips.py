@@ -151,15 +151,16 @@ class Departure:
     departed_on: date
     last_event_at: datetime
     """When the last event of its log was recorded: the time as of which its evidence is shown."""
+    attempts: int
+    """How often pictures from before and after were tried."""
 
 
-def alerts_without_pair(connection: sa.Connection, limit: int) -> list[Departure]:
-    """Return open alerts of which pictures from before and after the departure were not tried yet."""
+def alerts_without_pair(connection: sa.Connection, now: datetime, limit: int) -> list[Departure]:
+    """Return open alerts of which pictures from before and after the departure were not tried yet, or are to be tried again."""
     return _departures(
         connection,
-        """closed_at is null and state <> 'dismissed'
-           and not exists (select from chip_pairs t where t.alert_key = a.alert_key)""",
-        {"limit": limit},
+        "closed_at is null and state <> 'dismissed' and (t.alert_key is null or t.next_try_at <= :now)",
+        {"now": now, "limit": limit},
     )
 
 
@@ -172,19 +173,52 @@ def _departures(connection: sa.Connection, condition: str, values: Mapping[str, 
     rows = connection.execute(
         sa.text(f"""select alert_key, parcel_key, departed_on,
                            coalesce((select max(recorded_at) from alert_events e where e.alert_key = a.alert_key),
-                                    opened_at) as last_event_at
-                    from alerts a where {condition} order by alert_key limit :limit"""),
+                                    opened_at) as last_event_at, coalesce(t.attempts, 0) as attempts
+                    from alerts a left join chip_pairs t using (alert_key)
+                    where {condition} order by alert_key limit :limit"""),
         dict(values),
     )
     return [Departure(**row._mapping) for row in rows]
 
 
-def tried_pair(connection: sa.Connection, alert_key: int, now: datetime) -> None:
-    """Keep that pictures from before and after an alert's departure were tried."""
+def tried_pair(
+    connection: sa.Connection,
+    of: Departure,
+    now: datetime,
+    error: str | None = None,
+    next_try_at: datetime | None = None,
+) -> None:
+    """Keep that pictures from before and after an alert's departure were tried.
+
+    Args:
+        of: the alert, with the attempts that were known: where another worker tried meanwhile, its outcome stays.
+        error: why one could not be cut, where trying again may help.
+        next_try_at: when they are tried again; None: not by themselves.
+    """
     connection.execute(
-        sa.text("insert into chip_pairs (alert_key, recorded_at) values (:key, :now) on conflict do nothing"),
-        {"key": alert_key, "now": now},
+        sa.text("""insert into chip_pairs (alert_key, recorded_at, next_try_at, last_error)
+                   values (:key, :now, :next_try_at, :error)
+                   on conflict (alert_key) do update set recorded_at = :now, attempts = least(chip_pairs.attempts + 1, 32767),
+                       next_try_at = :next_try_at, last_error = :error where chip_pairs.attempts = :attempts""").bindparams(
+            sa.bindparam("next_try_at", type_=sa.TIMESTAMP(timezone=True))
+        ),
+        {
+            "key": of.alert_key,
+            "now": now,
+            "attempts": of.attempts,
+            "error": None if error is None else error[:500],
+            "next_try_at": next_try_at,
+        },
     )
+
+
+def pictured(connection: sa.Connection, parcel_key: int) -> set[tuple[int, int]]:
+    """Return the observations of a parcel, as scene and revision, of which there are pictures."""
+    rows = connection.execute(
+        sa.text("select distinct scene_key, revision from chips where parcel_key = :parcel and missing is null"),
+        {"parcel": parcel_key},
+    )
+    return {(row.scene_key, row.revision) for row in rows}
 
 
 def sources(

@@ -115,6 +115,11 @@ _STORED = """
         from found_scenes group by state, cause
     union all select 'scenes', 'polls failing: ' || source, errors_in_row || ', last: ' || last_error from scene_sources
         where errors_in_row > 0
+    union all select 'scenes', 'pictures of alerts: ' || case when next_try_at is null then 'given up' else 'tried again' end,
+            count(*) || ' alerts' || coalesce(', next try ' || to_char(min(next_try_at), 'YYYY-MM-DD HH24:MI:SS') || ' UTC',
+                                              ': `parcelwatch chips cut ALERT`') || ', last: ' || max(last_error)
+        from chip_pairs join alerts using (alert_key)
+        where last_error is not null and closed_at is null and state <> 'dismissed' group by next_try_at is null
     union all select 'ingest', 'observations stored of ' || sensor, to_char(sum(parcels), 'FM999,999,999,999')
         from scene_ledger join scenes using (scene_key) where outcome = 'stored' group by sensor
     union all select 'ingest', 'newest observation of ' || of_sensor,

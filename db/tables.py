@@ -436,7 +436,14 @@ chips: Final = _table(
     stretch=sa.Text,
 )
 chip_parcels: Final = _table("chip_parcels", parcel_key=sa.BigInteger, recorded_at=_time)
-chip_pairs: Final = _table("chip_pairs", alert_key=sa.BigInteger, recorded_at=_time)
+chip_pairs: Final = _table(
+    "chip_pairs",
+    alert_key=sa.BigInteger,
+    recorded_at=_time,
+    attempts=sa.SmallInteger,
+    next_try_at=_time,
+    last_error=sa.Text,
+)
 rounds: Final = _table(
     "rounds",
     round_key=sa.BigInteger,

@@ -63,6 +63,10 @@ def cut(
             line(f"{made.scene_id} {one.composite}: {said}")
             n_missing += one.missing is not None
             n_cut += one.missing is None
+    if alert is not None and not n_missing:
+        with database.begin() as connection:
+            if (of := store.departure(connection, alert)) is not None:
+                store.tried_pair(connection, of, at)
     line(f"{n_cut} pictures cut, {n_missing} missing")
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -47,6 +47,8 @@ class CutChips:
 
     scene_id: str
     chips: Sequence[NewChip]
+    passing: str | None = None
+    """Why the scene could not be read, where trying again later may help."""
 
 
 def of_cut_scene(engine: Engine, opened: Opened, result: CutScene, settings: ImagerySettings) -> list[NewChip]:
@@ -164,30 +166,34 @@ def cut_again(
         outlines = parcels.geometry(connection, list(wanted))
     for source, whose in sorted(by_scene.values(), key=lambda one: (one[0].observed_at, one[0].scene_key)):
         asked = [Asked(key, revision, cut_for, outlines.get(key)) for key, revision in whose]
-        made = list(_from_ledger(opener, source, asked, settings))
+        made, passing = _from_ledger(opener, source, asked, settings)
         if source.record is not None:  # of a scene that is not known nothing is stored: it may be added later
             at = source.observed_at
             scene = StoredScene(source.scene_id, source.sensor, "", source.relative_orbit, at, at)  # type: ignore[arg-type]
             with engine.begin() as connection:
                 chips.store(connection, scene, made, now)
-        yield CutChips(source.scene_id, made)
+        yield CutChips(source.scene_id, made, passing)
 
 
 def _from_ledger(
     opener: Opener, source: Source, asked: Sequence[Asked], settings: ImagerySettings
-) -> Iterator[NewChip]:
-    why = NO_RASTER
+) -> tuple[list[NewChip], str | None]:
+    """Return the pictures of a scene, and why there are none where trying again later may help."""
+    why, may_pass = NO_RASTER, False
     if source.record is not None:
         try:
             found = FoundScene.from_record(source.record)
             with opener.reading(found):
-                yield from cut_chips(opener.opened(found), asked, settings)
-            return
+                return cut_chips(opener.opened(found), asked, settings), None
         except (IngestError, ValueError) as error:
             why = unsigned(str(error).splitlines()[0])
-    for one in asked:
-        for composite in OF_SENSOR[source.sensor]:  # type: ignore[index]
-            yield NewChip(one.parcel_key, one.revision, composite, one.cut_for, missing=why)
+            may_pass = error.may_pass if isinstance(error, SceneError) else isinstance(error, IngestError)
+    made = [
+        NewChip(one.parcel_key, one.revision, composite, one.cut_for, missing=why)
+        for one in asked
+        for composite in OF_SENSOR[source.sensor]  # type: ignore[index]
+    ]
+    return made, why if may_pass else None
 
 
 def cut_sampled(
@@ -221,19 +227,42 @@ def cut_sampled(
     return since, n_cut
 
 
-def catch_up(engine: Engine, opener: Opener, settings: ImagerySettings, now: datetime, limit: int) -> int:
-    """Cut pictures from before and after of alerts that have none yet; return of how many alerts that was tried."""
+def catch_up(
+    engine: Engine,
+    opener: Opener,
+    settings: ImagerySettings,
+    wait: Callable[[int], timedelta | None],
+    now: datetime,
+    limit: int,
+) -> int:
+    """Cut pictures from before and after of alerts that have none yet; return of how many alerts that was tried.
+
+    Args:
+        engine: the database.
+        opener: opens scenes, where they may be read.
+        settings: how.
+        wait: from the attempts that failed for a passing reason, how long until the next; None: no more by itself.
+        now: the time.
+        limit: alerts at once.
+    """
     wanted: dict[int, list[Source]] = defaultdict(list)
     with engine.begin() as connection:
-        due = chips.alerts_without_pair(connection, limit)
+        due = chips.alerts_without_pair(connection, now, limit)
         for alert in due:
-            known = {(one.scene_key, one.revision) for one in wanted[alert.parcel_key]}
+            done = {(one.scene_key, one.revision) for one in wanted[alert.parcel_key]}
+            if alert.attempts:  # only what failed is read again
+                done |= chips.pictured(connection, alert.parcel_key)
             found = [one for one in chips.to_show(connection, alert) if one.record is not None]
-            wanted[alert.parcel_key] += [one for one in found if (one.scene_key, one.revision) not in known]
+            wanted[alert.parcel_key] += [one for one in found if (one.scene_key, one.revision) not in done]
+    failed: dict[int, str] = {}
     for cut in cut_again(engine, opener, wanted, "alert", settings, now):
         n_missing = sum(one.missing is not None for one in cut.chips)
         log.info("scene %s: %d pictures from before or after, %d missing", cut.scene_id, len(cut.chips), n_missing)
+        if cut.passing is not None:
+            failed |= dict.fromkeys((one.parcel_key for one in cut.chips), cut.passing)
     with engine.begin() as connection:
         for alert in due:
-            chips.tried_pair(connection, alert.alert_key, now)
+            error = failed.get(alert.parcel_key)
+            pause = None if error is None else wait(alert.attempts + 1)
+            chips.tried_pair(connection, alert, now, error, None if pause is None else now + pause)
     return len(due)

@@ -20,7 +20,7 @@ class SceneSettings(BaseSettings):
     lease_s: Annotated[float, Field(gt=0)] = 120.0
     """How long a scene stays with a worker that says nothing; renewed every third of it while the scene is cut."""
     tries: Annotated[int, Field(ge=1)] = 5
-    """Attempts before a scene waits for a person."""
+    """Attempts before a scene, or an alert's pictures from before and after, wait for a person."""
     first_wait_s: Annotated[float, Field(ge=0)] = 60.0
     """Before the second attempt; five times as long before each later one: 1, 5, 25, 125 min, so that five attempts
     outlast a half-written upload, a restart and an evening's maintenance."""

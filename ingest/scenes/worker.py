@@ -151,7 +151,9 @@ class Worker:
                 chips.prune(connection, now - timedelta(days=settings.chip_days), now)
         if not settings.chips or now < self._catch_up_at:
             return False
-        tried = chip_cutting.catch_up(self._engine, self._opener, settings, now, _ALERTS_AT_ONCE)
+        tried = chip_cutting.catch_up(
+            self._engine, self._opener, settings, self._settings.scenes.wait, now, _ALERTS_AT_ONCE
+        )
         self._catch_up_at = now + (_CATCH_UP_EVERY if tried < _ALERTS_AT_ONCE else timedelta())
         return tried == _ALERTS_AT_ONCE
 

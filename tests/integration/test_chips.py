@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import parcelwatch
 from db import alerts, chips
 from db.alerts import EventRow, FindingRow
+from db.status import status
 from ingest.imagery.settings import ImagerySettings
 from tests.made_scenes import START, World, optical, s1_item, s2_item, world
 
@@ -100,6 +101,81 @@ def test_an_alert_gets_pictures_from_before_it_out_of_scenes_that_were_cut(chain
     before = len(stored(chain, "red"))
     chain.work()
     assert len(stored(chain, "red")) == before, "tried once"
+
+
+def tried(chain: World) -> tuple[int, bool]:
+    """Return how often an alert's pictures were tried, and whether they will be again."""
+    (row,) = chain.rows("select attempts, next_try_at is not null as is_due from chip_pairs")
+    return row["attempts"], row["is_due"]
+
+
+def status_of_pictures(chain: World) -> list[tuple[str, str]]:
+    with chain.engine.begin() as connection:
+        return [(what, value) for _, what, value in status(connection) if what.startswith("pictures of alerts")]
+
+
+def test_pictures_that_failed_for_a_passing_reason_are_tried_again_each_time_later(
+    chain: World, tmp_path: Path
+) -> None:
+    items = [s2_item(tmp_path, optical(seed), start=day) for seed, day in enumerate(DAYS[:2])]
+    chain.add(*items)
+    chain.work()
+    away = [(one.parent / "B08.tif", one.parent / "B08.away") for one in items]
+    for here, there in away:
+        here.rename(there)
+    alert(chain, "red", DAYS[1].date())
+    chain.work()
+    assert tried(chain) == (1, True)
+    ((what, value),) = status_of_pictures(chain)
+    assert what == "pictures of alerts: tried again"
+    assert value.startswith("1 alerts, next try 2024-01-01 ")
+    assert "cannot be read" in value
+    chain.work()
+    assert tried(chain) == (1, True), "not before its time"
+    away[0][1].rename(away[0][0])
+    chain.now.put_forward(timedelta(minutes=1))
+    chain.work()
+    assert tried(chain) == (2, True)
+    assert {one.observed_at.date() for one in stored(chain, "red") if one.image} == {DAYS[0].date()}
+    chain.now.put_forward(timedelta(minutes=4))
+    chain.work()
+    assert tried(chain) == (2, True), "five times as long as before"
+    away[1][1].rename(away[1][0])
+    away[0][0].unlink()  # what was cut is not read again
+    chain.now.put_forward(timedelta(minutes=1))
+    chain.work()
+    assert tried(chain) == (3, False)
+    assert {one.observed_at.date() for one in stored(chain, "red") if one.image} == {one.date() for one in DAYS[:2]}
+    assert status_of_pictures(chain) == []
+
+
+def test_pictures_are_given_up_after_some_attempts_and_can_be_asked_for(chain: World, tmp_path: Path) -> None:
+    item = s2_item(tmp_path, optical(1), start=DAYS[0])
+    chain.add(item)
+    chain.work()
+    (item.parent / "B08.tif").rename(item.parent / "B08.away")
+    key = alert(chain, "red", (DAYS[0] + timedelta(days=1)).date())
+    for attempt in range(1, 8):
+        chain.work()
+        assert tried(chain) == (min(attempt, 5), attempt < 5)
+        chain.now.put_forward(timedelta(hours=3))
+    ((what, value),) = status_of_pictures(chain)
+    assert (what, value[:41]) == ("pictures of alerts: given up", "1 alerts: `parcelwatch chips cut ALERT`, ")
+    (item.parent / "B08.away").rename(item.parent / "B08.tif")
+    assert "2 pictures cut, 0 missing" in run("cut", str(key))
+    assert status_of_pictures(chain) == []
+
+
+def test_what_no_time_mends_is_not_tried_again(chain: World, tmp_path: Path) -> None:
+    item = s2_item(tmp_path, optical(1), start=DAYS[0])
+    chain.add(item)
+    chain.work()
+    with chain.engine.begin() as connection:
+        connection.exec_driver_sql("update parcels set geom = null where source_id = 'red'")
+    alert(chain, "red", (DAYS[0] + timedelta(days=1)).date())
+    chain.work()
+    assert tried(chain) == (1, False)
+    assert all(one.missing for one in stored(chain, "red"))
 
 
 def test_a_sampled_parcel_has_pictures_whatever_its_colour(chain: World, tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ def test_one_step_at_a_time(empty_dsn: str) -> None:
         "0024",
         "0027",
         "0025",
+        "0032",
     ]
     seen = {}
     for revision in revisions:
