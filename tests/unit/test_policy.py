@@ -1,12 +1,13 @@
 """Policies in files: what is wrong is said in one line with its place, and what is right keeps its hash."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from monitor.errors import PolicyError
 from monitor.policies import policy as module
-from monitor.policies.policy import Policy, read_policy
+from monitor.policies.policy import Kind, Policy, read_policy
 from tests.refused_policy import assert_refused
 
 EXAMPLE = Path(module.__file__).parent / "examples" / "2025.toml"
@@ -91,6 +92,11 @@ def test_the_example_is_valid() -> None:
         "mown",
         "not_mown",
         "cover_days",
+        "harvested",
+        "not_tilled",
+        "tilled",
         "covered",
+        "not_tilled",
         "established_by",
     ]
+    assert {one.kind for one in read_policy(EXAMPLE).obligation} == {*get_args(Kind)}, "each kind has its example"
