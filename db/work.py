@@ -7,7 +7,7 @@ removes is what it has folded, and what is committed later stays pending. A work
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
@@ -36,6 +36,8 @@ class Claim:
     """(P,) ascending."""
     pending: NDArray[np.void]
     """Fields pending_key, parcel_key, task_nr, is_s2, observed_at, relative_orbit, revision, attempts."""
+    head: int = 0
+    """The lowest pending key of its queue that was due."""
 
     @property
     def attempts(self) -> int:
@@ -66,7 +68,17 @@ class Claim:
         return is_among
 
 
-def claim(connection: sa.Connection, limit: int, now: datetime, after: tuple[int, str] | None = None) -> Claim | None:
+Queue = tuple[int, str]
+"""Season and collection."""
+
+
+def claim(
+    connection: sa.Connection,
+    limit: int,
+    now: datetime,
+    after: Queue | None = None,
+    heads: Mapping[Queue, int] | None = None,
+) -> Claim | None:
     """Lock up to `limit` parcels of one collection and season that have pending work, oldest first; None when there are none.
 
     Only seasons with an active model or a policy in force are asked: work of others waits, and `status` says so.
@@ -75,21 +87,24 @@ def claim(connection: sa.Connection, limit: int, now: datetime, after: tuple[int
         connection: in repeatable read; a serialisation failure means that another worker was faster: begin again.
         now: what was postponed to a later time waits.
         after: season and collection of the claim before: the others have their turn first, so that none starves.
+        heads: of queues, from which pending key on they are read, as the claim before began; where that gives nothing, and in
+            a queue that is not named, from the first. Else a claim reads all that was removed and not vacuumed before it.
     """
-    for season_key, collection in _in_turn(connection, after):
-        parcel_keys, oldest = _lock(connection, (season_key, collection), limit, now)
-        if len(parcel_keys):
-            return _claimed(connection, (season_key, collection), parcel_keys, oldest)
+    for begin in (heads, {}) if heads else ({},):
+        for queue in _in_turn(connection, after):
+            parcel_keys, oldest, head = _lock(connection, queue, limit, now, begin.get(queue, 0))
+            if len(parcel_keys):
+                return _claimed(connection, queue, parcel_keys, oldest, head)
     return None
 
 
-def _lock(connection: sa.Connection, queue: tuple[int, str], limit: int, now: datetime) -> tuple[Keys, Keys]:
-    """Lock up to `limit` parcels, oldest work first; return their keys and the oldest pending key of each.
+def _lock(connection: sa.Connection, queue: Queue, limit: int, now: datetime, begin: int) -> tuple[Keys, Keys, int]:
+    """Lock up to `limit` parcels, oldest work first; return their keys, the oldest pending key of each, and that of the queue.
 
     Reads the queue page by page until there are enough, or some after `_PAGES` pages: the first may all be in the hands of
     other workers, and any work comes before none.
     """
-    locked, oldest, seen, after = [_NONE], [_NONE], _NONE, 0
+    locked, oldest, seen, after, first_due = [_NONE], [_NONE], _NONE, begin - 1, begin
     for nr in itertools.count():
         n_free = limit - sum(map(len, locked))
         if n_free == 0 or (nr >= _PAGES and n_free < limit):
@@ -97,6 +112,7 @@ def _lock(connection: sa.Connection, queue: tuple[int, str], limit: int, now: da
         head = _page(connection, queue, after, max(4 * limit, _SMALLEST_PAGE), now)
         if len(head) == 0:
             break
+        first_due = int(head["pending_key"][0]) if nr == 0 else first_due
         parcels, first = np.unique(head["parcel_key"], return_index=True)
         is_other = ~np.isin(parcels, seen)
         order = np.argsort(first[is_other])
@@ -105,7 +121,7 @@ def _lock(connection: sa.Connection, queue: tuple[int, str], limit: int, now: da
         locked.append(parcels[taken])
         oldest.append(head["pending_key"][first[taken]])
         seen, after = np.concatenate([seen, parcels]), int(head["pending_key"][-1])
-    return np.concatenate(locked), np.concatenate(oldest)
+    return np.concatenate(locked), np.concatenate(oldest), first_due
 
 
 _NONE: Final[Keys] = np.empty(0, np.int64)
@@ -113,9 +129,7 @@ _PAGES: Final = 10
 _SMALLEST_PAGE: Final = 1000
 
 
-def _page(
-    connection: sa.Connection, queue: tuple[int, str], after: int, n_rows: int, now: datetime
-) -> NDArray[np.void]:
+def _page(connection: sa.Connection, queue: Queue, after: int, n_rows: int, now: datetime) -> NDArray[np.void]:
     """Return pending_key and parcel_key of the next rows of a queue that are due."""
     return fetch_columns(
         connection,
@@ -150,7 +164,7 @@ _WATCHED: Final = (
 )
 
 
-def _in_turn(connection: sa.Connection, after: tuple[int, str] | None) -> Iterator[tuple[int, str]]:
+def _in_turn(connection: sa.Connection, after: Queue | None) -> Iterator[Queue]:
     """Yield watched seasons and collections, beginning with the one that follows `after`."""
     rows = connection.execute(sa.text(f"{_WATCHED} order by 1, 2"))
     watched = [(row.season_key, row.collection) for row in rows]
@@ -159,7 +173,7 @@ def _in_turn(connection: sa.Connection, after: tuple[int, str] | None) -> Iterat
     yield from watched[:first]
 
 
-def _claimed(connection: sa.Connection, queue: tuple[int, str], parcel_keys: Keys, oldest: Keys) -> Claim:
+def _claimed(connection: sa.Connection, queue: Queue, parcel_keys: Keys, oldest: Keys, head: int) -> Claim:
     # A parcel that another worker has let go of since this transaction's snapshot: what the snapshot shows as pending is
     # done. Its oldest pending row is gone then, and locking that row fails at once in place of the whole batch at its end.
     connection.exec_driver_sql(f"select from pending_work where {_OWN} for update", (*queue, oldest))
@@ -184,7 +198,7 @@ def _claimed(connection: sa.Connection, queue: tuple[int, str], parcel_keys: Key
             "attempts": "smallint",
         },
     )
-    return Claim(*queue, parcel_keys, pending)
+    return Claim(*queue, parcel_keys, pending, head)
 
 
 _OWN: Final = "(season_key, collection) = (%s, %s) and pending_key = any(%s)"

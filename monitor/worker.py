@@ -7,12 +7,14 @@ A batch's transaction sees one snapshot of the store (repeatable read, db/work.p
 observations that it has read. If a stage fails, the transaction leaves nothing behind, and monitor/retry.py tries again.
 """
 
+import itertools
 import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Final
 
 from db import recording, states, work
 from db.connect import Connection, engine
@@ -26,6 +28,9 @@ from monitor.settings import MonitorSettings
 from monitor.stages import alerts, classify, field_work, markers, parts, phenology, reconstruct_ndvi
 
 log = logging.getLogger(__name__)
+
+FROM_THE_FIRST_EVERY: Final = 100
+"""Batches after which queues are read from their first row again, for what was postponed, or committed late: a minute or so."""
 
 
 @dataclass
@@ -42,6 +47,8 @@ class Worker:
     """When the batch before became known."""
     _claimed: tuple[int, str] | None = None
     """Season and collection of the batch before."""
+    _heads: dict[work.Queue, int] = field(default_factory=dict)
+    """Where the last claim of each queue began."""
     _seen: set[int] = field(default_factory=set)
     """Parcels worked on since `poll` began, so that none is counted twice."""
 
@@ -56,7 +63,11 @@ class Worker:
         """
         total = Counts()
         self._seen.clear()
-        while stop is None or not stop.is_set():
+        for nr in itertools.count():
+            if stop is not None and stop.is_set():
+                break
+            if nr % FROM_THE_FIRST_EVERY == 0:
+                self._heads.clear()
             counts = self.batch(now)
             if counts is None:
                 break
@@ -80,7 +91,7 @@ class Worker:
     def _whole(self, now: datetime) -> Counts | None:
         """Claim and process a whole batch in one transaction."""
         with self._transaction() as connection:
-            claim = work.claim(connection, self.settings.batch, now, self._claimed)
+            claim = work.claim(connection, self.settings.batch, now, self._claimed, self._heads)
             if claim is None:
                 return None
             counts = self._process(connection, claim, now)
@@ -90,7 +101,7 @@ class Worker:
     def _single(self, now: datetime) -> retry.Single | None:
         """Claim and process one parcel; if it fails, it is postponed in the same transaction, while it is locked."""
         with self._transaction() as connection:
-            claim = work.claim(connection, 1, now, self._claimed)
+            claim = work.claim(connection, 1, now, self._claimed, self._heads)
             if claim is None:
                 return None
             try:
@@ -136,6 +147,7 @@ class Worker:
 
     def _remember(self, claim: Claim) -> None:
         self._claimed = (claim.season_key, claim.collection)
+        self._heads[self._claimed] = claim.head
         self._seen.update(claim.parcel_keys.tolist())
 
     @contextmanager

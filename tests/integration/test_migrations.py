@@ -387,6 +387,33 @@ def test_a_claim_reads_the_head_of_its_own_queue(backlog: sa.Connection) -> None
     assert read["parcels"] <= 500
 
 
+def test_a_claim_does_not_read_again_what_claims_before_it_removed(backlog: sa.Connection) -> None:
+    """An open snapshot keeps removed rows from vacuum, as of a backup: here that of the transaction that removes them."""
+    first = work.claim(backlog, 5000, datetime.now(UTC))
+    assert first is not None
+    work.done(backlog, first)
+    queue = first.season_key, first.collection
+    reads, left = [], first.head + 5000
+    for heads in ({}, {queue: first.head}, {queue: left}):
+        before = blocks_read(backlog)
+        claimed = work.claim(backlog, 10, datetime.now(UTC), heads=heads)
+        assert claimed is not None
+        reads.append(blocks_read(backlog) - before)
+        assert claimed.head == claimed.pending["pending_key"].min() == left
+    assert reads[2] < reads[1] / 2
+    last = int(backlog.execute(sa.text("select max(pending_key) from pending_work")).scalar_one())
+    again = work.claim(backlog, 10, datetime.now(UTC), heads={queue: last + 1})
+    assert again is not None, "where nothing is left from there on it is read from the first"
+    assert again.head == left
+
+
+def blocks_read(connection: sa.Connection) -> int:
+    """Return blocks of pending work and its queue that this transaction read."""
+    names = "'pending_work', 'pending_work_pkey'"
+    found = "select sum(pg_stat_get_xact_blocks_fetched(oid)) from pg_class where relname in"
+    return int(connection.execute(sa.text(f"{found} ({names})")).scalar_one())
+
+
 def test_a_claim_goes_past_parcels_that_others_hold(backlog: sa.Connection, dsn: str) -> None:
     backlog.get_transaction().commit()  # type: ignore[union-attr]
     now = datetime.now(UTC)
