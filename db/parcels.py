@@ -187,3 +187,12 @@ def count_parcels(connection: sa.Connection, season: Season, collection: str | N
         {"season_key": season.season_key, "collection": collection},
     )
     return [ParcelCount(*row) for row in rows]
+
+
+def first_stored(connection: sa.Connection, season_key: int, collection: str) -> datetime | None:
+    """Return when the first parcel of a collection in a season was recorded; None where there is none."""
+    at: datetime | None = connection.execute(
+        sa.text("select min(recorded_at) from parcels where (season_key, collection) = (:season, :collection)"),
+        {"season": season_key, "collection": collection},
+    ).scalar_one()
+    return at

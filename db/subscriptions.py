@@ -214,3 +214,18 @@ def secrets_of(connection: sa.Connection, key: int) -> Secrets:
         sa.text("select address, signing from subscription_secrets where subscription_key = :key"), {"key": key}
     ).one_or_none()
     return Secrets() if row is None else Secrets(row.address, row.signing)
+
+
+def not_stored(connection: sa.Connection, asked: Subscription) -> list[tuple[str, str]]:
+    """Return regions and declared crops that a subscription names and no stored parcel has, as (region or crop, name)."""
+    rows = connection.execute(
+        sa.text("""select 'region', name from unnest(cast(:regions as text[])) name
+                   where not exists (select from regions where code = name)
+                   union all select 'crop', name from unnest(cast(:crops as text[])) name
+                   where not exists (select from declarations where lower(name) in (lower(crop_name), lower(crop_code)))"""),
+        {
+            "regions": [*(asked.regions or ()), *(asked.except_regions or ())],
+            "crops": [*(asked.crops or ()), *(asked.except_crops or ())],
+        },
+    )
+    return [(kind, name) for kind, name in rows]

@@ -12,13 +12,14 @@ import typer
 
 from db.connect import Connection
 from db.history import find_parcel
+from db.parcels import first_stored
 from db.policies import stored_rules
-from db.seasons import season_by_name
+from db.seasons import Season, season_by_name
 from db.status import Group, season_groups
 from monitor.alerts.lifecycle import ALIVE
 from monitor.alerts.rules import RULES
 from monitor.errors import NotFound
-from terminal.times import moment
+from terminal.times import moment, shown
 
 LONGEST_NOTE = 2000
 """Characters of a note; chosen because a page is enough to say why."""
@@ -106,6 +107,13 @@ def the_collection(connection: Connection, season: str, collection: str | None) 
     if len(found) > 1:
         raise NotFound(f"season {season} has collections {', '.join(found)}: name one with --collection")
     return found[0]
+
+
+def nothing_by(connection: Connection, season: Season, collection: str, at: datetime) -> NotFound:
+    """Return the error of a time by which no parcel of a collection was stored: it says from when on there are any."""
+    first = first_stored(connection, season.season_key, collection)
+    since = f"; the first was at {shown(first)}: name a later time, or none for now" if first else ""
+    return NotFound(f"no parcel of {collection} in {season.name} was stored by {shown(at)}{since}")
 
 
 def the_parcel(connection: Connection, parcel: str, collection: str | None, season: str | None) -> tuple[int, str, str]:

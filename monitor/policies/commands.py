@@ -222,6 +222,7 @@ def try_(
                 typer.echo(json.dumps({"policy": whose, **asdict(one)}, default=str))
         return
     _print(f"{policy.name} version {policy.version}", tried, said)
+    _print_never_asked(policy, stored)
     if clock is Clock.RECORDED and not _is_decided(tried):
         console.print(
             f"nothing of {plain(of)} in {plain(season)} could be decided by what was recorded by these days; "
@@ -246,6 +247,17 @@ def _season(connection: Connection, name: str, collection: str | None) -> tuple[
         )
         raise NotFound(f"season {name} has {there}")
     return season, found[0]
+
+
+def _print_never_asked(policy: Policy, season: Season) -> None:
+    """Print which obligations have their window outside of a season: nothing is ever seen in it."""
+    for one in policy.obligation:
+        if one.begin > season.ends_on or one.until < season.starts_on:
+            console.print(
+                f"{plain(one.name)} is asked from {one.begin} to {one.until}, outside of season {plain(season.name)} "
+                f"({season.starts_on} to {season.ends_on}): it finds nothing there",
+                soft_wrap=True,
+            )
 
 
 def _print(title: str, tried: Sequence["DayOfTrial"], said: Sequence["DayOfTrial"]) -> None:
@@ -319,6 +331,7 @@ def activate(
     console.print(
         f"{plain(policy.name)} version {policy.version} is in force for {plain(of)} in {plain(season)}; {n:,} parcels are asked anew"
     )
+    _print_never_asked(policy, stored)
 
 
 @app.command("show")

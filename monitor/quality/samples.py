@@ -15,6 +15,7 @@ from db.quality import ItemRow, PopulationRow, SampleRow, StratumRow
 from db.seasons import Season
 from monitor.alerts.inbox import inbox_of
 from monitor.errors import NotFound
+from monitor.inspection.arguments import nothing_by
 from monitor.quality import sampling
 from monitor.quality.sampling import Allocation, Stratum
 
@@ -74,7 +75,7 @@ def draw(connection: Connection, order: Order, now: datetime) -> Drawn:
     recording.settle(connection, at)
     parcels = store.population(connection, order.season.season_key, order.collection, at)
     if not parcels:
-        raise NotFound(f"no parcel of {order.collection} in {order.season.name} was stored by {at:%Y-%m-%d %H:%M} UTC")
+        raise nothing_by(connection, order.season, order.collection, at)
     of = sampling.strata([one.light for one in parcels], [one.declared_crop for one in parcels], order.n_crops)
     counts = Counter(of)
     names = sorted(counts, key=lambda one: (one[0], one[1] is None, one[1] or ""))

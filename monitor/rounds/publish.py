@@ -15,6 +15,7 @@ from db.seasons import Season
 from monitor.alerts.rules import RULES, VERSION
 from monitor.alerts.settings import RuleSettings
 from monitor.errors import NotFound
+from monitor.inspection.arguments import nothing_by
 from monitor.policies.policy import Policy
 
 
@@ -55,7 +56,7 @@ def publish(connection: Connection, order: Order, settings: RuleSettings, now: d
     asked = [] if policy is None else [one.name for one in Policy.stored(policy.content).obligation]
     key, rules, n = store.freeze(connection, order.season.season_key, order.collection, at, [*RULES, *asked])
     if n == 0:
-        raise NotFound(f"no parcel of {order.collection} in {order.season.name} was stored by {at:%Y-%m-%d %H:%M} UTC")
+        raise nothing_by(connection, order.season, order.collection, at)
     thresholds = dataclasses.asdict(settings)
     row = RoundRow(
         round_key=key,

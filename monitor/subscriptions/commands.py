@@ -136,12 +136,22 @@ def add(
         with engine(resolve_dsn()).begin() as connection:
             reading.check(asked, stored_rules(connection))
             store.add(connection, asked, secrets, by or arguments.operator(), datetime.now(UTC))
+            unknown = store.not_stored(connection, asked)
     except store.NameTaken as error:
         raise InvalidSubscription(
             f"there is a subscription {name!r} already; `subscriptions change` changes it"
         ) from error
     console.print(plain(f"{name}: {channel} to {address}, {_when(asked)}"), soft_wrap=True)
+    _print_unknown(unknown)
     _show_secret(secrets)
+
+
+def _print_unknown(names: Sequence[tuple[str, str]]) -> None:
+    """Print names that no stored parcel has: an import may bring them, or they are misspelt."""
+    for kind, name in names:
+        console.print(
+            plain(f"no stored parcel has the {kind} {name!r} yet: `parcelwatch parcels list` shows those there are")
+        )
 
 
 @app.command()
@@ -193,7 +203,9 @@ def change(
             store.change(connection, found.subscription_key, asked, secrets)
         except store.NameTaken as error:
             raise InvalidSubscription(f"there is a subscription {rename!r} already") from error
+        unknown = store.not_stored(connection, asked)
     console.print(plain(f"{asked.name}: {asked.channel} to {asked.address}, {_when(asked)}"), soft_wrap=True)
+    _print_unknown(unknown)
     if secrets.signing != before.signing:
         _show_secret(secrets)
 

@@ -544,6 +544,12 @@ def test_a_subscription_from_adding_to_removing(
     added = called(
         "subscriptions", "add", "maize", "--channel", "webhook", "--to", url, *options, *when, "--by", "anna"
     ).output
+    assert "no stored parcel" not in added
+    unknown = called("subscriptions", "change", "maize", "--crop", "mais", "--crop", "Maize", "--region", "NL32").output
+    assert "has the region 'NL32' yet" in unknown
+    assert "has the crop 'mais' yet: `parcelwatch parcels list`" in unknown
+    assert unknown.count("no stored parcel") == 2
+    called("subscriptions", "change", "maize", "--crop", "maize", "--any", "region")
     secret = added.split("shown this once: ")[1].strip()
     assert secret.startswith("whsec_")
     with engine(dsn).begin() as connection:

@@ -180,6 +180,16 @@ def test_a_trial_of_a_season_that_was_imported_afterwards_says_which_clock_helps
     assert "--clock" not in run(*words, "--clock", "available").output
 
 
+def test_an_obligation_outside_of_the_season_is_said_to_find_nothing(dsn: str, run: Run, tmp_path: Path) -> None:
+    store(dsn, "ploughed", *VIEWS[0])
+    file, said = tmp_path / "p.toml", "cover is asked from 2027-08-01 to 2027-11-30, outside of season 2025 ("
+    file.write_text(POLICY.replace("2025-08-01", "2027-08-01").replace("2025-11-30", "2027-11-30"))
+    for words in (("try",), ("activate", "--why", "spring")):
+        output = " ".join(run("policy", words[0], str(file), "--season", "2025", *words[1:]).output.split())
+        assert said in output
+        assert output.count("outside of season") == 1
+
+
 def test_a_trial_finds_what_the_monitor_finds(dsn: str, run: Run, tmp_path: Path) -> None:
     file = tmp_path / "p.toml"
     file.write_text(POLICY)

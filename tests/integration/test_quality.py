@@ -354,7 +354,7 @@ def test_what_cannot_be_done_says_why(run: Run) -> None:
     base = ("sample", "--season", "2025", "--why", "x")
     for words, why in (
         ((*base, "--as-known-at", "2999-01-01"), "lies ahead"),
-        ((*base, "--as-known-at", "1999-01-01"), "no parcel"),
+        ((*base, "--as-known-at", "1999-01-01"), "was stored by 1999-01-01 00:00 UTC; the first was at 20"),
         ((*base, "--collection", "fr"), "collection 'fr' has no parcels"),
         (("review", "export", "7", "f.csv"), "sample 7 is not stored; stored: 1"),
         (("review", "record", "1", "500", "--verdict", "lost", "--why", "x"), "has no item 500"),
