@@ -14,6 +14,8 @@ HELD: Final = "held_at_yellow"
 """In the evidence of a departure that its rule calls red: why the policy does not let it be red yet (`monitor.policies.red`)."""
 NOT_ASKED: Final = {"asked": False}
 """In the evidence of NOT_EXECUTED: the policy in force does not ask this of the parcel, or not yet."""
+JUDGED_BY: Final = "judged_by"
+"""In the evidence of NOT_EXECUTED: the rule that judges the parcel in place of this one."""
 
 
 def detail(name: str, value: object) -> str:

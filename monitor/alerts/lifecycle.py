@@ -18,7 +18,7 @@ from datetime import date
 from typing import Final, Literal
 
 from db.tables import PENDING_STATES
-from monitor.alerts.evidence import LACKS_OBSERVATIONS, NOT_ASKED, SUPPRESSED
+from monitor.alerts.evidence import JUDGED_BY, LACKS_OBSERVATIONS, NOT_ASKED, SUPPRESSED
 from monitor.alerts.rules import Colour, Finding
 
 State = Literal[
@@ -153,9 +153,8 @@ def why_over(finding: Finding) -> str | None:
         return "the departure is over"
     if is_withdrawn(finding):
         return "evidence withdrawn"
-    if NOT_ASKED.items() <= finding.evidence.items() or (
-        finding.outcome == "NOT_VALID" and "deadline" in finding.evidence
-    ):
+    is_asked_no_more = NOT_ASKED.items() <= finding.evidence.items() or JUDGED_BY in finding.evidence
+    if is_asked_no_more or (finding.outcome == "NOT_VALID" and "deadline" in finding.evidence):
         return str(finding.evidence["reason"])
     return None
 

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from monitor.alerts.evidence import LACKS_OBSERVATIONS
+from monitor.alerts.evidence import JUDGED_BY, LACKS_OBSERVATIONS
 from monitor.alerts.neighbours import VEGETATION_NDVI, Bools, CropStands, Days, Floats, Ints
 from monitor.alerts.recovery import Departures, departures
 from monitor.alerts.settings import RuleSettings
@@ -28,7 +28,7 @@ Rule = Literal["crop_mismatch", "no_emergence", "early_loss", "flooding", "parts
 Outcome = Literal["NOT_EXECUTED", "NOT_VALID", "OK"]
 Colour = Literal["green", "yellow", "red"]
 RULES: Final[tuple[Rule, ...]] = ("crop_mismatch", "no_emergence", "early_loss", "flooding", "parts")
-VERSION: Final = "3"
+VERSION: Final = "4"
 """Stored with every finding; raised when a rule decides otherwise than before on the same evidence."""
 VERDICTS: Final[tuple[tuple[Outcome, Colour | None], ...]] = (
     ("NOT_EXECUTED", None),
@@ -212,7 +212,7 @@ class Decisions:
 def crop_mismatch(
     declared: Sequence[str | None], posterior: Posteriors | None, previous: Found, settings: RuleSettings
 ) -> Decisions:
-    """Decide whether the declared class is improbable and another nearly sure, and whether that holds some days later.
+    """Decide whether the declared class is nearly excluded and another likelier, and whether that holds some days later.
 
     Args:
         declared: (P,) class of the declared crop, None where nothing is declared.
@@ -306,13 +306,16 @@ def _too_few(n_observations: Ints, settings: RuleSettings) -> Case:
     )
 
 
-def no_emergence(views: ClearViews, stands: CropStands, group: Ints, settings: RuleSettings) -> Decisions:
+def no_emergence(
+    views: ClearViews, stands: CropStands, group: Ints, is_other_crop: Bools, settings: RuleSettings
+) -> Decisions:
     """Decide whether a parcel is still bare long after the crop has come up on its neighbours, which lay bare before.
 
     Args:
         views: of P parcels.
         stands: how the parcels around stand.
         group: (P,) the group of each parcel's neighbours.
+        is_other_crop: (P,) whether `crop_mismatch` departs: with neighbours of the declared crop nothing is compared then.
         settings: thresholds.
     """
     of, sown, harvest = views.parcel, stands.sown_on[group], stands.harvest_from[group]
@@ -351,6 +354,7 @@ def no_emergence(views: ClearViews, stands: CropStands, group: Ints, settings: R
         return {"reason": f"what came up by {due[parcel]} came up after the harvest: a catch crop"}
 
     cases = [
+        _other_crop(is_other_crop),
         _too_few_neighbours(stands, group, settings),
         Case(
             np.isnat(due), NOT_EXECUTED, because("the crop has not come up on the neighbours, or they were never bare")
@@ -368,7 +372,12 @@ def no_emergence(views: ClearViews, stands: CropStands, group: Ints, settings: R
 
 
 def early_loss(
-    views: ClearViews, stands: CropStands, group: Ints, is_new_stand: Bools, settings: RuleSettings
+    views: ClearViews,
+    stands: CropStands,
+    group: Ints,
+    is_other_crop: Bools,
+    is_new_stand: Bools,
+    settings: RuleSettings,
 ) -> Decisions:
     """Decide whether a parcel has lost its canopy while nearly all neighbours of the same crop still have theirs.
 
@@ -376,6 +385,7 @@ def early_loss(
         views: of P parcels.
         stands: how the parcels around stand.
         group: (P,) the group of each parcel's neighbours.
+        is_other_crop: (P,) as `no_emergence`.
         is_new_stand: (P,) whether the field bore another crop last season. Grassland that is sown anew is tilled while the
             old ones stand, so the rule is not executed for such a field where the neighbours are never bare.
         settings: thresholds.
@@ -432,6 +442,7 @@ def early_loss(
         return {**loss(parcel), **_lacking(reason)}
 
     cases = [
+        _other_crop(is_other_crop),
         _too_few_neighbours(stands, group, settings),
         Case(
             is_new_stand & ~stands.is_ever_bare[group],
@@ -455,6 +466,11 @@ def early_loss(
         *_departures(lost, evidence, settings),
     ]
     return Decisions("early_loss", cases, lost_on)
+
+
+def _other_crop(is_other_crop: Bools) -> Case:
+    reason = "what grows is probably not the declared crop: judged by crop_mismatch"
+    return Case(is_other_crop, NOT_EXECUTED, lambda _: {"reason": reason, JUDGED_BY: "crop_mismatch"})
 
 
 def _too_few_neighbours(stands: CropStands, group: Ints, settings: RuleSettings) -> Case:

@@ -17,11 +17,11 @@ DayOfYear = Annotated[str, Field(pattern=r"^(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01]
 class RuleSettings:
     """What an agency may turn; the defaults are chosen for few false reds."""
 
-    mismatch_declared_below: float = 0.01
-    """Posterior of the declared class below which it is doubted; with the next two chosen on a simulated season, where
-    0.05, 0.80 and 10 days gave a precision of 0.33 and these 0.83 (docs/LOG.md)."""
-    mismatch_other_above: float = 0.90
-    """Posterior that another class must reach."""
+    mismatch_declared_below: float = 0.005
+    """Posterior of the declared class below which it is doubted; with the next two chosen on simulated seasons (docs/LOG.md)."""
+    mismatch_other_above: float = 0.20
+    """Posterior that another class must reach. Which of several others grows is often sure only months after the declared one
+    is excluded: 0.90 found fewer wrong declarations, 45 days later."""
     mismatch_confirm_days: int = 30
     """A mismatch is confirmed by an observation at least so much later."""
     mismatch_confirm_from: DayOfYear = "05-01"

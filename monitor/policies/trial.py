@@ -26,7 +26,7 @@ from db.sensors import Sensor
 from monitor.acquisitions import acquisition_keys
 from monitor.alerts.flooding import flooding, may_be_water
 from monitor.alerts.lifecycle import why_over
-from monitor.alerts.neighbours import Ints
+from monitor.alerts.neighbours import Bools, Ints
 from monitor.alerts.parts import parts
 from monitor.alerts.rules import (
     GREEN,
@@ -214,7 +214,7 @@ class _TriedParcels:
         yield from self._mismatches(time, _gone(s2, s1), said["crop_mismatch"].found)
         optical, radar = s2[~s2["is_withdrawn"]], s1[~s1["is_withdrawn"]]
         everyone = np.arange(len(self.keys))
-        for decisions in self._of_views(optical, stands):
+        for decisions in self._of_views(optical, stands, said["crop_mismatch"].found.verdict >= YELLOW):
             yield everyone, decisions, np.ones(len(everyone), bool)
         # What rests on the parcel alone; its time is that of its newest observation.
         new = np.concatenate([one.new(*time)["parcel_key"] for one in (self._s2, self._s1)])
@@ -262,15 +262,15 @@ class _TriedParcels:
         began = [key for at, key in self.models if not is_recorded or np.datetime64(at.replace(tzinfo=None)) < until]
         return began[-1] if began else None
 
-    def _of_views(self, optical: NDArray[np.void], stands: Stands) -> Iterator[Decisions]:
+    def _of_views(self, optical: NDArray[np.void], stands: Stands, is_other_crop: Bools) -> Iterator[Decisions]:
         """Yield the rules on clear views among neighbours; views later than what is known of these wait."""
         settings, (crops, place) = self.trial.settings, stands
         group = np.array([place.get(one, -1) for one in self._grown], np.int64)
         clear = optical[np.isfinite(optical["ndvi"])]
         place_of, days = np.searchsorted(self.keys, clear["parcel_key"]), clear["observed_at"].astype("M8[D]")
         views = ClearViews.greenest(place_of, days, clear["ndvi"], len(self.keys)).until(crops.known_until[group])
-        yield no_emergence(views, crops, group, settings)
-        yield early_loss(views, crops, group, self._is_new_stand, settings)
+        yield no_emergence(views, crops, group, is_other_crop, settings)
+        yield early_loss(views, crops, group, is_other_crop, self._is_new_stand, settings)
 
 
 def _available(revisions: Revisions) -> NDArray[np.void]:

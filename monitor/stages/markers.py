@@ -2,7 +2,7 @@
 
     crop_mismatch               along each new course of posteriors
     no_emergence, early_loss    where what they rest on may have changed: a Sentinel-2 observation is pending, the neighbours
-                                or the declaration changed (a task), or nothing was found yet
+                                or the declaration changed (a task), a mismatch began or ended, or nothing was found yet
     flooding                    of every claimed parcel: both sensors say it
     parts                       of every claimed parcel, from the splits of its views' pixel sets
     the policy's obligations    of every claimed parcel: also time that passes moves them
@@ -58,9 +58,10 @@ def evaluate(batch: BatchContext, known: KnownStands) -> None:
     rules = [*RULES, *(() if batch.policy is None else [one.name for one in batch.policy.obligation]), *gone]
     before = _before(batch, rules)
     what_is_known = Known.of(batch.series, batch.season)
+    mismatches = list(_mismatches(batch, before["crop_mismatch"]))
     decided = chain(
-        _mismatches(batch, before["crop_mismatch"]),
-        _of_views(batch, known, before, what_is_known.views),
+        mismatches,
+        _of_views(batch, known, before, what_is_known.views, _is_other_crop(before["crop_mismatch"], mismatches)),
         [_flooding(batch, what_is_known.views), _parts(batch)],
         _obligations(batch, asked, what_is_known),
         _dropped(before, gone),
@@ -129,15 +130,24 @@ def _mismatches(batch: BatchContext, before: Found) -> Iterator[Decided]:
     yield from walked(compared, posteriors, (begins, ends), found, rules)
 
 
+def _is_other_crop(before: Found, mismatches: Iterable[Decided]) -> Bools:
+    """Return (P,) of which parcels a mismatch is open once it was decided."""
+    departs = before.verdict >= YELLOW
+    for places, decisions, _ in mismatches:
+        departs[places] = decisions.found.verdict >= YELLOW
+    return departs
+
+
 def _of_views(
-    batch: BatchContext, known: KnownStands, before: Mapping[str, Found], views: ClearViews
+    batch: BatchContext, known: KnownStands, before: Mapping[str, Found], views: ClearViews, is_other_crop: Bools
 ) -> Iterator[Decided]:
     """Yield the rules on clear views, of parcels of which they may find something else than before.
 
     Views later than what is known of the neighbours wait until they are known (then the leader asks for the rules again).
     """
     rules, claim, connection = batch.settings.rules, batch.claim, batch.connection
-    places = np.flatnonzero(_may_differ(batch, before))
+    has_turned = is_other_crop != (before["crop_mismatch"].verdict >= YELLOW)
+    places = np.flatnonzero(_may_differ(batch, before) | has_turned)
     if not len(places):
         return
     stands, group_of = known.of(connection, batch.season, claim.collection, rules)
@@ -148,8 +158,9 @@ def _of_views(
     matters = claim.parcel_keys[places[(stands.n[group] >= rules.neighbours_min) & ~stands.is_ever_bare[group]]]
     newly_sown = with_another_crop_before(connection, matters) if len(matters) else frozenset()
     is_new_stand = np.isin(claim.parcel_keys[places], list(newly_sown))
-    for decisions in (no_emergence(views, stands, group, rules), early_loss(views, stands, group, is_new_stand, rules)):
-        yield places, decisions, np.ones(len(places), bool)
+    is_other = is_other_crop[places]
+    yield places, no_emergence(views, stands, group, is_other, rules), np.ones(len(places), bool)
+    yield places, early_loss(views, stands, group, is_other, is_new_stand, rules), np.ones(len(places), bool)
 
 
 def _flooding(batch: BatchContext, views: ClearViews) -> Decided:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from monitor.alerts import rules
+from monitor.alerts.lifecycle import why_over
 from monitor.alerts.neighbours import CropStands, Neighbours, harvest_day
 from monitor.alerts.rules import VERDICTS, ClearViews, Finding, Found, Posteriors
 from monitor.alerts.settings import RuleSettings
@@ -13,6 +14,7 @@ from tests.one_group import neighbours_of
 
 SETTINGS = RuleSettings()
 START = date(2025, 1, 1)
+GROUP = np.array([0])
 
 
 def views(*pairs: tuple[int, float]) -> ClearViews:
@@ -31,12 +33,12 @@ def crop_mismatch(
 
 
 def no_emergence(views: ClearViews, near: Neighbours, settings: RuleSettings) -> Finding:
-    return rules.no_emergence(views, CropStands.of([near], settings), np.array([0]), settings).finding(0)
+    return rules.no_emergence(views, CropStands.of([near], settings), GROUP, np.array([False]), settings).finding(0)
 
 
 def early_loss(views: ClearViews, near: Neighbours, is_new_stand: bool, settings: RuleSettings) -> Finding:
     stands = CropStands.of([near], settings)
-    return rules.early_loss(views, stands, np.array([0]), np.array([is_new_stand]), settings).finding(0)
+    return rules.early_loss(views, stands, GROUP, np.array([False]), np.array([is_new_stand]), settings).finding(0)
 
 
 HARVEST = START + timedelta(days=300)
@@ -58,39 +60,39 @@ def posterior(declared: float, other: float, day: int = 150, n: int = 40) -> Pos
 
 
 def test_mismatch_is_yellow_at_first_and_red_when_it_holds() -> None:
-    first = crop_mismatch("wheat", posterior(0.005, 0.95, 150), None, SETTINGS)
+    first = crop_mismatch("wheat", posterior(0.004, 0.95, 150), None, SETTINGS)
     assert (first.colour, first.departed_on) == ("yellow", START + timedelta(days=150))
-    soon = crop_mismatch("wheat", posterior(0.005, 0.95, 165), first, SETTINGS)
+    soon = crop_mismatch("wheat", posterior(0.004, 0.95, 165), first, SETTINGS)
     assert soon.colour == "yellow"
-    later = crop_mismatch("wheat", posterior(0.005, 0.95, 180), soon, SETTINGS)
+    later = crop_mismatch("wheat", posterior(0.004, 0.95, 180), soon, SETTINGS)
     assert (later.colour, later.departed_on) == ("red", START + timedelta(days=150))
     assert later.evidence["most_likely"] == "maize"
 
 
 def test_no_mismatch_is_confirmed_in_winter() -> None:
-    finding = crop_mismatch("wheat", posterior(0.005, 0.95, 10), None, SETTINGS)
+    finding = crop_mismatch("wheat", posterior(0.004, 0.95, 10), None, SETTINGS)
     for day, colour in ((60, "yellow"), (119, "yellow"), (120, "red")):  # 30 April, 1 May
-        finding = crop_mismatch("wheat", posterior(0.005, 0.95, day), finding, SETTINGS)
+        finding = crop_mismatch("wheat", posterior(0.004, 0.95, day), finding, SETTINGS)
         assert finding.colour == colour
-    late = crop_mismatch("wheat", posterior(0.005, 0.95, 270), None, SETTINGS)
-    assert crop_mismatch("wheat", posterior(0.005, 0.95, 304), late, SETTINGS).colour == "yellow"  # 1 November
-    assert crop_mismatch("wheat", posterior(0.005, 0.95, 303), late, SETTINGS).colour == "red"
+    late = crop_mismatch("wheat", posterior(0.004, 0.95, 270), None, SETTINGS)
+    assert crop_mismatch("wheat", posterior(0.004, 0.95, 304), late, SETTINGS).colour == "yellow"  # 1 November
+    assert crop_mismatch("wheat", posterior(0.004, 0.95, 303), late, SETTINGS).colour == "red"
 
 
 def test_one_wet_week_neither_confirms_nor_closes_a_mismatch() -> None:
-    first = crop_mismatch("wheat", posterior(0.005, 0.95, 150), None, SETTINGS)
+    first = crop_mismatch("wheat", posterior(0.004, 0.95, 150), None, SETTINGS)
     less_sure = crop_mismatch("wheat", posterior(0.08, 0.6, 175), first, SETTINGS)
     assert (less_sure.colour, less_sure.departed_on) == ("yellow", START + timedelta(days=150))
-    red = crop_mismatch("wheat", posterior(0.005, 0.95, 180), less_sure, SETTINGS)
+    red = crop_mismatch("wheat", posterior(0.004, 0.95, 180), less_sure, SETTINGS)
     assert red.colour == "red"
     assert crop_mismatch("wheat", posterior(0.08, 0.6, 185), red, SETTINGS).colour == "red"
 
 
 def test_mismatch_that_does_not_hold_turns_green_and_forgets_its_date() -> None:
-    first = crop_mismatch("wheat", posterior(0.005, 0.95, 150), None, SETTINGS)
+    first = crop_mismatch("wheat", posterior(0.004, 0.95, 150), None, SETTINGS)
     green = crop_mismatch("wheat", posterior(0.40, 0.55, 165), first, SETTINGS)
     assert (green.colour, green.departed_on) == ("green", None)
-    again = crop_mismatch("wheat", posterior(0.005, 0.95, 170), green, SETTINGS)
+    again = crop_mismatch("wheat", posterior(0.004, 0.95, 170), green, SETTINGS)
     assert (again.colour, again.departed_on) == ("yellow", START + timedelta(days=170))
 
 
@@ -262,7 +264,7 @@ def test_a_field_lost_in_spring_is_not_the_harvest() -> None:
 def test_thresholds_in_evidence_are_named_as_an_agency_sets_them() -> None:
     settings = RuleSettings(mismatch_declared_below=0.02, confirm_days=11)
     found = [
-        crop_mismatch("wheat", posterior(0.005, 0.95), None, settings),
+        crop_mismatch("wheat", posterior(0.004, 0.95), None, settings),
         no_emergence(views((120, 0.2), (140, 0.2)), neighbours(), settings),
         early_loss(STANDING_THEN_BARE, neighbours(), False, settings),
     ]
@@ -271,3 +273,16 @@ def test_thresholds_in_evidence_are_named_as_an_agency_sets_them() -> None:
         assert thresholds
         assert thresholds == {name: getattr(settings, name) for name in thresholds}
     assert found[0].evidence["thresholds"]["mismatch_declared_below"] == 0.02
+
+
+def test_what_is_not_the_declared_crop_is_not_compared_with_its_neighbours() -> None:
+    stands, bare = CropStands.of([neighbours()], SETTINGS), views((50, 0.2), (120, 0.2), (140, 0.2))
+    for is_other, outcome in ((True, "NOT_EXECUTED"), (False, "OK")):
+        other = np.array([is_other])
+        found = [
+            rules.no_emergence(bare, stands, GROUP, other, SETTINGS).finding(0),
+            rules.early_loss(STANDING_THEN_BARE, stands, GROUP, other, np.array([False]), SETTINGS).finding(0),
+        ]
+        assert [one.outcome for one in found] == [outcome] * 2
+        reason = "what grows is probably not the declared crop: judged by crop_mismatch"
+        assert [why_over(one) for one in found] == [reason if is_other else None] * 2

@@ -149,7 +149,8 @@ def some_views(random: np.random.Generator, near: Neighbours | None) -> Views:
 def test_views_of_many_parcels_are_decided_as_of_each_alone(seed: int) -> None:
     random = np.random.default_rng(seed)
     groups = [some_neighbours(random) for _ in range(6)]
-    group, is_new_stand = random.integers(-1, 6, 40), random.random(40) < 0.3
+    group = random.integers(-1, 6, 40)
+    is_other_crop, is_new_stand = random.random((2, 40)) < 0.3
     near = [None if nr < 0 else groups[nr] for nr in group]
     views = [some_views(random, one) for one in near]
     flat = [(parcel, day, ndvi) for parcel, of_parcel in enumerate(views) for day, ndvi in of_parcel]
@@ -158,11 +159,12 @@ def test_views_of_many_parcels_are_decided_as_of_each_alone(seed: int) -> None:
         np.array(parcel, np.int64), np.datetime64(START) + np.array(day, "m8[D]"), np.array(ndvi, np.float32), 40
     )
     stands = CropStands.of(groups, SETTINGS)
-    emergence = rules.no_emergence(together, stands, group, SETTINGS)
-    loss = rules.early_loss(together, stands, group, is_new_stand, SETTINGS)
+    emergence = rules.no_emergence(together, stands, group, is_other_crop, SETTINGS)
+    loss = rules.early_loss(together, stands, group, is_other_crop, is_new_stand, SETTINGS)
     for nr in range(40):
-        assert verdict(emergence, nr) == no_emergence(views[nr], near[nr])
-        assert verdict(loss, nr) == early_loss(views[nr], near[nr], bool(is_new_stand[nr]))
+        alone = no_emergence(views[nr], near[nr]), early_loss(views[nr], near[nr], bool(is_new_stand[nr]))
+        expected = (NOT_EXECUTED, NOT_EXECUTED) if is_other_crop[nr] else alone
+        assert (verdict(emergence, nr), verdict(loss, nr)) == expected
 
 
 @settings(max_examples=20, deadline=None)

@@ -185,8 +185,10 @@ def watch(
             _mismatch(course, declared, said["crop_mismatch"], settings, inbox, today)
         progress = leader.progress(series, today)
         stands, group = stands_of(progress, before, season.starts_on, settings), group_of(leader, progress)
-        views = series.views(np.datetime64(today))
-        for decisions in _of_views(series, views, stands, group, is_new_stand, settings, np.datetime64(today)):
+        views, is_other_crop = series.views(np.datetime64(today)), said["crop_mismatch"].verdict >= YELLOW
+        for decisions in _of_views(
+            series, views, stands, group, is_other_crop, is_new_stand, settings, np.datetime64(today)
+        ):
             everyone = np.arange(series.n_parcels)
             _moved(everyone, decisions, said[decisions.rule], inbox, today)
             said[decisions.rule], last[decisions.rule] = decisions.found, decisions
@@ -207,13 +209,14 @@ def _of_views(
     views: ClearViews,
     stands: CropStands,
     group: Ints,
+    is_other_crop: Bools,
     is_new_stand: Bools,
     settings: RuleSettings,
     today: np.datetime64,
 ) -> Iterator[Decisions]:
     known = views.until(stands.known_until[group])
-    yield no_emergence(known, stands, group, settings)
-    yield early_loss(known, stands, group, is_new_stand, settings)
+    yield no_emergence(known, stands, group, is_other_crop, settings)
+    yield early_loss(known, stands, group, is_other_crop, is_new_stand, settings)
     yield flooding(views, series.passes(today, may_be_water(views)))
 
 
