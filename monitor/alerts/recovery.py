@@ -13,7 +13,7 @@ Shapes: P parcels, N views, sorted by parcel and day, at most one a day of each.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import numpy as np
@@ -40,6 +40,11 @@ class Departures(Runs):
     def is_recovering(self) -> Bools:
         """Return (P,) whether it recovers."""
         return ~np.isnat(self.recovering_on)
+
+    def where(self, which: Bools, other: "Departures") -> "Departures":
+        """Return these departures, those of others under a mask (P,)."""
+        names = (one.name for one in fields(self))
+        return Departures(**{name: np.where(which, getattr(other, name), getattr(self, name)) for name in names})
 
     def evidence(self, parcel: int) -> Mapping[str, Any]:
         """Return what the evidence of a parcel that recovers says of it."""

@@ -311,6 +311,8 @@ def no_emergence(
 ) -> Decisions:
     """Decide whether a parcel is still bare long after the crop has come up on its neighbours, which lay bare before.
 
+    Weeds come up, too. What is far below the closed canopy of the neighbours for weeks, and never was near it, has not emerged.
+
     Args:
         views: of P parcels.
         stands: how the parcels around stand.
@@ -323,7 +325,8 @@ def no_emergence(
     # A date that is not known is NaT, with which every comparison is false.
     of_crop = (views.days >= sown[of]) & ~(views.days >= harvest[of])
     since = of_crop & (views.days >= due[of])
-    median = stands.median_ndvi[group[of], stands.place(group[of], views.days)]
+    around = group[of], stands.place(group[of], views.days)
+    median, share = stands.median_ndvi[around], stands.standing_share[around]
     level = np.where(since, np.fmax(VEGETATION_NDVI, median - settings.below_neighbours), VEGETATION_NDVI)
     stands_now = of_crop & (views.ndvi > level)
     bare = since & ~stands_now
@@ -331,6 +334,12 @@ def no_emergence(
     first_up, first_bare = views.first(stands_now), views.first(bare)
     # Once it has come up it has: what is lost later is of another rule.
     has_emerged = (departed.ended >= 0) | ((first_up >= 0) & ((first_up < first_bare) | (first_bare < 0)))
+    is_closed = since & (median >= settings.closed_ndvi) & (share >= settings.standing_share)
+    is_thin = is_closed & (views.ndvi < median - settings.below_closed)
+    thin = departures(of, views.days, is_thin, is_closed & ~is_thin, views.n_parcels, at_least=3)
+    is_weeds = has_emerged & (thin.ended < 0) & (thin.days > settings.closed_days)
+    departed = departed.where(is_weeds, thin)
+    has_emerged &= ~is_weeds
 
     def evidence(parcel: int) -> Mapping[str, Any]:
         return {
@@ -346,6 +355,9 @@ def no_emergence(
                 "standing_share",
                 "emergence_grace_days",
                 "below_neighbours",
+                "closed_ndvi",
+                "below_closed",
+                "closed_days",
                 "confirm_days",
             ),
         }

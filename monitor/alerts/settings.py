@@ -44,6 +44,12 @@ class RuleSettings:
     """Days after the crop stands before a bare parcel departs: sowing within a region spreads over about two weeks."""
     below_neighbours: float = 0.35
     """NDVI below the neighbours' median that counts as bare though weeds grow; the level of vegetation itself."""
+    closed_ndvi: float = 0.75
+    """Median NDVI of the neighbours from which their canopy is closed; with the next two chosen on simulated seasons (docs/LOG.md)."""
+    below_closed: float = 0.25
+    """NDVI below that median at which a parcel does not bear the crop but weeds, or a stand so thin that somebody should look."""
+    closed_days: int = 20
+    """Three clear views over so many days or more must show that, and none that lie in a row the contrary: late fields close later."""
     loss_from_ndvi: float = 0.50
     """A canopy must have been this green before it can be lost: above half cover, so weeds do not count."""
     loss_neighbours_ndvi: float = 0.45

@@ -137,6 +137,25 @@ def test_weeds_far_below_the_neighbours_are_no_emergence() -> None:
     assert no_emergence(weeds, neighbours(), SETTINGS).colour == "red"
 
 
+def test_weeds_that_never_close_as_the_neighbours_do_are_no_emergence() -> None:
+    weeds = [(80, 0.2), (115, 0.5), (125, 0.5), (134, 0.52), (145, 0.5)]
+    assert no_emergence(views(*weeds[:4]), neighbours(), SETTINGS).colour == "green"  # 20 days, both counted
+    found = no_emergence(views(*weeds), neighbours(), SETTINGS)
+    assert (found.colour, found.departed_on) == ("red", START + timedelta(days=115))
+    assert found.evidence["thresholds"]["below_closed"] == SETTINGS.below_closed
+    recovers = no_emergence(views(*weeds, (150, 0.6)), neighbours(), SETTINGS)
+    assert (recovers.colour, "recovering" in recovers.evidence) == ("yellow", True)
+    assert no_emergence(views(*weeds, (150, 0.6), (155, 0.6)), neighbours(), SETTINGS).colour == "green"
+
+
+def test_what_closed_once_has_emerged_and_a_thin_crop_all_around_is_no_measure() -> None:
+    lost = views((80, 0.2), (115, 0.75), (118, 0.8), (125, 0.5), (135, 0.52), (145, 0.5), (155, 0.5))
+    assert no_emergence(lost, neighbours(), SETTINGS).colour == "green"
+    thin = neighbours()
+    thin.median_ndvi[:] = 0.7
+    assert no_emergence(views((80, 0.2), (115, 0.4), (130, 0.4), (145, 0.4)), thin, SETTINGS).colour == "green"
+
+
 def test_a_catch_crop_after_the_harvest_is_not_awaited() -> None:
     found = no_emergence(views((120, 0.2)), neighbours(up_on=100, harvest_from=START), SETTINGS)
     assert found.outcome == "NOT_EXECUTED"

@@ -51,11 +51,33 @@ def no_emergence(views: Views, near: Neighbours | None) -> Verdict:
             if ndvi > (max(VEGETATION_NDVI, median) if day >= due and not np.isnan(median) else VEGETATION_NDVI):
                 up.append(day)
                 if len(up) > 1 or not (awaited or recovers):  # the second in a row, or nothing departed before
-                    return GREEN
+                    return of_weeds([one for one in views if due <= one[0] < harvest], near) or GREEN
                 recovers, awaited = ("OK", "yellow", day_of(awaited[0])), []
             elif day >= due:
                 awaited, up = [*awaited, day], []
     return departure(awaited[0], awaited[-1]) if awaited else recovers or NOT_VALID
+
+
+def of_weeds(views: Views, near: Neighbours) -> Verdict | None:
+    """What never closed, by the last three views or more that lie far below a closed canopy; None where nothing does."""
+    runs, n_near = [list[int]()], 0
+    for day, ndvi in views:
+        at = min(day, len(near.standing_share) - 1)
+        median, share = near.median_ndvi[at], near.standing_share[at]
+        if not (median >= SETTINGS.closed_ndvi and share >= np.float32(SETTINGS.standing_share)):
+            continue
+        if ndvi < median - np.float32(SETTINGS.below_closed):
+            n_near = 0
+            runs[-1].append(day)
+        else:
+            n_near += 1
+            runs.append([])
+        if n_near == 2:
+            return None
+    thin = [run for run in runs if len(run) > 2]
+    if not thin or thin[-1][-1] - thin[-1][0] < SETTINGS.closed_days:
+        return None
+    return "OK", "red" if runs[-1] is thin[-1] else "yellow", day_of(thin[-1][0])
 
 
 def early_loss(views: Views, near: Neighbours | None, is_new_stand: bool) -> Verdict:
