@@ -284,6 +284,14 @@ def _is_growing(days: Days, settings: RuleSettings) -> Bools:
     return np.asarray((day >= first) & (day <= last))
 
 
+def _first_after(days: Days, day_of_year: str) -> Days:
+    """Return (N,) the first day of a month and day (MM-DD) that is not before each of the days (N,)."""
+    month, day = map(int, day_of_year.split("-"))
+    of_year = days.astype("M8[Y]").astype("M8[M]") + (month - 1)
+    this, next_year = (one.astype("M8[D]") + (day - 1) for one in (of_year, of_year + 12))
+    return np.where(this < days, next_year, this)
+
+
 def nothing_observed(declared: Sequence[str | None], settings: RuleSettings) -> Decisions:
     """Return what `crop_mismatch` decides of parcels whose observations have all been withdrawn."""
     n_parcels = len(declared)
@@ -374,7 +382,7 @@ def no_emergence(
         Case(due >= harvest, NOT_EXECUTED, catch_crop),
         Case(has_emerged, GREEN, evidence),
         Case(
-            first_bare < 0,
+            departed.n == 0,
             NOT_VALID,
             lambda parcel: _lacking(f"no clear view since {due[parcel]}, when emergence was due"),
         ),
@@ -399,11 +407,14 @@ def early_loss(
         group: (P,) the group of each parcel's neighbours.
         is_other_crop: (P,) as `no_emergence`.
         is_new_stand: (P,) whether the field bore another crop last season. Grassland that is sown anew is tilled while the
-            old ones stand, so the rule is not executed for such a field where the neighbours are never bare.
+            old ones stand, so where the neighbours are never bare only what it shows in the growing months counts.
         settings: thresholds.
     """
-    of, harvest, everything = views.parcel, stands.harvest_from[group], np.ones(len(views.days), bool)
-    n_views = views.count(everything)
+    is_ley = is_new_stand & ~stands.is_ever_bare[group]
+    grows_from = _first_after(stands.first_day[group], settings.mismatch_confirm_from)
+    views = views.only(~is_ley[views.parcel] | (views.days >= grows_from[views.parcel]))
+    of, harvest = views.parcel, stands.harvest_from[group]
+    n_views = views.count(np.ones(len(of), bool))
     # Two green views before: one high value can be a neighbouring field's edge.
     was_green = views.before(views.ndvi >= settings.loss_from_ndvi) >= 2
     # Any vegetation since means not lost: a cloud missed in June must not join the bare soil after harvest.
@@ -413,7 +424,8 @@ def early_loss(
     lost_on = lost.first
     # To the eye the first fields of a harvest are lost, too: near it, it is no loss before neighbours have stood for as long as
     # a harvest takes. Measured by the parcel's own views, so that it does not matter when this is asked.
-    is_near = stands.is_ever_bare[group] & ~(lost_on < harvest - np.timedelta64(settings.harvest_near_days, "D"))
+    is_harvested = stands.is_ever_bare[group] | ~np.isnat(harvest)
+    is_near = is_harvested & ~(lost_on < harvest - np.timedelta64(settings.harvest_near_days, "D"))
     watched = np.where(is_near, settings.harvest_watch_days, settings.loss_watch_days).astype("m8[D]")
     until = lost_on + watched
     around = [stands.place(group, days) for days in (lost_on, until)]
@@ -457,9 +469,9 @@ def early_loss(
         _other_crop(is_other_crop),
         _too_few_neighbours(stands, group, settings),
         Case(
-            is_new_stand & ~stands.is_ever_bare[group],
+            is_ley & (n_views == 0),
             NOT_EXECUTED,
-            because("sown anew among standing neighbours: last season's crop was another"),
+            because(f"sown anew among standing neighbours: judged by views from {settings.mismatch_confirm_from} on"),
         ),
         Case(n_views < 3, NOT_VALID, lambda parcel: _lacking(f"{n_views[parcel]} clear views, 3 needed")),
         Case(lost.n == 0, GREEN, standing),

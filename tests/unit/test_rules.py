@@ -214,9 +214,15 @@ def test_one_low_view_is_no_loss_yet_and_two_are_yellow() -> None:
     assert early_loss(two, neighbours(), False, SETTINGS).colour == "yellow"
 
 
-def test_a_grassland_sown_anew_is_not_compared_with_old_ones() -> None:
+def test_a_grassland_sown_anew_is_compared_with_old_ones_once_it_can_stand() -> None:
     standing = Neighbours(20, START, np.ones(365, np.float32), np.full(365, 0.8, np.float32))
-    assert early_loss(STANDING_THEN_BARE, standing, True, SETTINGS).outcome == "NOT_EXECUTED"
+    winter = views((40, 0.7), (60, 0.7), (80, 0.7), (95, 0.2), (110, 0.15))  # until April
+    assert early_loss(winter, standing, True, SETTINGS).outcome == "NOT_EXECUTED"
+    assert early_loss(winter, standing, False, SETTINGS).colour == "red"
+    sown = [(95, 0.2), (110, 0.15), (125, 0.25), (140, 0.6), (150, 0.7)]
+    assert early_loss(views((80, 0.7), *sown), standing, True, SETTINGS).colour == "green"
+    ploughed = early_loss(views((80, 0.7), *sown, (170, 0.2), (185, 0.2)), standing, True, SETTINGS)
+    assert (ploughed.colour, ploughed.departed_on) == ("red", START + timedelta(days=170))
     assert early_loss(STANDING_THEN_BARE, standing, False, SETTINGS).colour == "red"
     assert early_loss(STANDING_THEN_BARE, neighbours(), True, SETTINGS).colour == "red"  # the neighbours were sown too
 
