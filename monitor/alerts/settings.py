@@ -59,9 +59,9 @@ class RuleSettings:
     harvest_near_days: int = 45
     """So long before last season's harvest, or where that is not known, a loss may be the first field of this one: seasons, and
     fields of a region, differ by some weeks. With the next chosen on simulated seasons (docs/LOG.md)."""
-    harvest_watch_days: int = 30
+    harvest_watch_days: int = 25
     """The neighbours must still stand so long after such a loss, and the parcel be bare: a region's harvest of a crop takes about
-    two weeks, and its fields are seen in as many again."""
+    two weeks, and its fields are seen in about as many again."""
     harvest_margin_days: int = 10
     """A loss so long before the last season's harvest, or later, is harvest: years differ by about ten days."""
 

@@ -189,7 +189,7 @@ def test_near_the_harvest_a_loss_waits_until_the_neighbours_have_stood_as_long_a
     standing, harvested = (neighbours(down_on=one, harvest_from=harvest_from) for one in (200, 155))
     waits = early_loss(STANDING_THEN_BARE, standing, False, SETTINGS)
     assert (waits.outcome, waits.colour) == ("NOT_VALID", None)
-    assert "neighbours still stand on 2025-06-10" in waits.evidence["reason"]
+    assert "neighbours still stand on 2025-06-05" in waits.evidence["reason"]
     bare = views((100, 0.7), (110, 0.8), (120, 0.8), (130, 0.2), (145, 0.18), (160, 0.18))
     lost = early_loss(bare, standing, False, SETTINGS)
     assert (lost.colour, lost.departed_on) == ("red", START + timedelta(days=130))
