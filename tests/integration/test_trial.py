@@ -216,7 +216,9 @@ def test_a_trial_says_day_by_day_what_the_worker_said_and_what_other_thresholds_
     assert any(one["green"] and one["yellow"] and one["red"] for one in mismatches), "parcels are told apart"
 
     strict = said(season.tried("--set", "mismatch_other_above=0.999", "--set", "loss_from_ndvi=0.9"), "tried")[1]
-    assert [one for one in alerts if one[1] not in ("crop_mismatch", "early_loss")] == strict
+    compared = ("crop_mismatch", "early_loss", "no_emergence")
+    assert [one for one in alerts if one[1] not in compared] == [one for one in strict if one[1] not in compared]
+    assert {one[3] for one in strict if one[1] == "no_emergence"} == {"yellow", "red"}, "no mismatch silences it"
     # As it could have been known: what came late counts on its own day.
     available = said(season.tried("--clock", "available"), "tried")
     assert available[0] != lights

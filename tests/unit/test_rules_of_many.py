@@ -111,9 +111,9 @@ def early_loss(views: Views, near: Neighbours | None, is_new_stand: bool) -> Ver
     margin = timedelta(days=SETTINGS.harvest_margin_days)
     if near.harvest_from and day_of(bare[0]) >= near.harvest_from - margin:
         return GREEN
-    is_ever_bare = any(part <= np.float32(SETTINGS.seedbed_share) for part in share)
+    is_harvested = bool(near.harvest_from) or any(part <= np.float32(SETTINGS.seedbed_share) for part in share)
     near_to = timedelta(days=SETTINGS.harvest_near_days)
-    is_near = is_ever_bare and not (near.harvest_from and day_of(bare[0]) < near.harvest_from - near_to)
+    is_near = is_harvested and not (near.harvest_from and day_of(bare[0]) < near.harvest_from - near_to)
     watched = bare[0] + (SETTINGS.harvest_watch_days if is_near else SETTINGS.loss_watch_days)
     places = [min(day, len(share) - 1) for day in (bare[0], watched)]
     around, medians = share[places], near.median_ndvi[places]
