@@ -227,6 +227,13 @@ def test_a_grassland_sown_anew_is_compared_with_old_ones_once_it_can_stand() -> 
     assert early_loss(STANDING_THEN_BARE, neighbours(), True, SETTINGS).colour == "red"  # the neighbours were sown too
 
 
+def test_what_a_ley_was_before_its_season_grows_is_not_its_loss() -> None:
+    standing = Neighbours(20, date(2024, 9, 1), np.ones(485, np.float32), np.full(485, 0.8, np.float32))
+    autumn = views((-110, 0.7), (-100, 0.7), (-80, 0.2), (-70, 0.15))  # September to October of the year before
+    assert early_loss(autumn, standing, True, SETTINGS).outcome == "NOT_EXECUTED"
+    assert early_loss(autumn, standing, False, SETTINGS).colour == "red"
+
+
 def test_unseen_neighbours_decide_nothing() -> None:
     near = neighbours()
     near.standing_share[125:145] = np.nan

@@ -85,8 +85,7 @@ def early_loss(views: Views, near: Neighbours | None, is_new_stand: bool) -> Ver
         return NOT_EXECUTED
     share = near.standing_share
     if is_new_stand and not any(part <= np.float32(SETTINGS.seedbed_share) for part in share):
-        first, last = SETTINGS.mismatch_confirm_from, SETTINGS.mismatch_confirm_until
-        views = [one for one in views if first <= f"{day_of(one[0]):%m-%d}" <= last]
+        views = [one for one in views if f"{day_of(one[0]):%m-%d}" >= SETTINGS.mismatch_confirm_from]
         if not views:
             return NOT_EXECUTED
     if len(views) < 3:
