@@ -28,7 +28,7 @@ Rule = Literal["crop_mismatch", "no_emergence", "early_loss", "flooding", "parts
 Outcome = Literal["NOT_EXECUTED", "NOT_VALID", "OK"]
 Colour = Literal["green", "yellow", "red"]
 RULES: Final[tuple[Rule, ...]] = ("crop_mismatch", "no_emergence", "early_loss", "flooding", "parts")
-VERSION: Final = "3"
+VERSION: Final = "4"
 """Stored with every finding; raised when a rule decides otherwise than before on the same evidence."""
 VERDICTS: Final[tuple[tuple[Outcome, Colour | None], ...]] = (
     ("NOT_EXECUTED", None),
