@@ -128,17 +128,19 @@ def nearest(connection: sa.Connection, parcels: Keys, n: int, within_m: float) -
 
     Fields: place of the parcel among those asked for, parcel_key of the one near it.
     """
-    # The box of degrees is asked by index and holds the circle: a degree is at least so long.
+    # The box of degrees is asked by index and holds the circle. So near the earth is flat.
     return fetch_columns(
         connection,
         """select wanted.nr - 1 as place, near.parcel_key
            from unnest(%s::bigint[]) with ordinality wanted (key, nr) join parcels own on own.parcel_key = wanted.key
-           cross join lateral (select ST_Centroid(own.geom) as centre) at
+           cross join lateral (select ST_Centroid(own.geom) as centre offset 0) at
+           cross join lateral (select ST_X(centre) as lon, ST_Y(centre) as lat, 111320 * cos(radians(ST_Y(centre))) as degree_m offset 0) m
            cross join lateral (
-               select other.parcel_key, ST_DistanceSphere(ST_Centroid(other.geom), centre) as distance_m from parcels other
-               where other.geom && ST_Expand(centre, %s / (110000 * cos(radians(ST_Y(centre)))), %s / 110000.0)
-                 and (other.season_key, other.collection) = (own.season_key, own.collection)
-                 and other.parcel_key <> own.parcel_key and other.not_monitorable_reason is null
+               select parcel_key, sqrt(((ST_X(there) - lon) * degree_m) ^ 2 + ((ST_Y(there) - lat) * 110574) ^ 2) as distance_m
+               from (select other.parcel_key, ST_Centroid(other.geom) as there from parcels other
+                     where other.geom && ST_Expand(centre, %s / degree_m, %s / 110574.0)
+                       and (other.season_key, other.collection) = (own.season_key, own.collection)
+                       and other.parcel_key <> own.parcel_key and other.not_monitorable_reason is null offset 0) others
                order by 2, 1 limit %s) near
            where distance_m <= %s order by wanted.nr, distance_m""",
         [parcels, within_m, within_m, n, within_m],
