@@ -14,10 +14,13 @@ from db import observations, policies, recording, work
 from db.connect import engine
 from db.low_passes import Pass, nearest, seen
 from db.parcel_import import ParcelRow, upsert_parcels
-from db.seasons import ensure_season
+from db.seasons import ensure_season, season_by_name
 from ingest.stream.schemas import S1
 from monitor import schedule
+from monitor.alerts.settings import RuleSettings
 from monitor.policies.policy import Policy
+from monitor.policies.revisions import Clock
+from monitor.policies.trial import Trial, in_force
 from monitor.settings import MonitorSettings
 from monitor.worker import Worker
 from tests import flooded_land as land
@@ -54,6 +57,7 @@ class Land:
             )
             asked = {"name": "p", "version": 1, "paid_alike": [{"name": "c", "classes": ["a", "b"]}]}
             policy = Policy.model_validate(asked)
+            self.policy = policy
             content = policy.name, policy.version, policy.hash, policy.content()
             policies.put_in_force(connection, season.season_key, collection, content, "test", "test", START)
             query = sa.text("select source_id, parcel_key from parcels where collection = :collection")
@@ -154,6 +158,23 @@ def test_seedbeds_dry_days_and_single_fields_are_no_flood(fields: Land, is_low: 
     assert fields.rows("select count(*) > 0 from low_passes where is_low") == [(True,)]
     assert fields.found() == {}
     assert fields.rows("select * from low_neighbours") == []
+
+
+def test_a_trial_says_day_by_day_what_was_found(fields: Land) -> None:
+    worker = Worker(fields.dsn, MonitorSettings())
+    for day, orbit in land.PASSES:
+        fields.arrive(day, orbit, land.hollow)
+        schedule.once(worker, on(day + 0.5))
+    days = [on(day).date() for day, _ in land.PASSES]
+    with engine(fields.dsn).begin() as connection:
+        season, settings = season_by_name(connection, "2025"), RuleSettings()
+        clocks: tuple[Clock, Clock] = ("recorded_at", "available_at")
+        runs = [Trial(fields.policy, settings, season, "test", days, one).run(connection) for one in clocks]
+        recorded, available = ([one for one in run if one.rule == "flooding"] for run in runs)
+        found = [one for one in in_force(connection, season, "test", days) if one.rule == "flooding"]
+    assert max(one.lights["red"] for one in found) >= 4
+    assert recorded == found
+    assert available == found  # nothing came late
 
 
 def day_by_day(made: Land) -> None:
