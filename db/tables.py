@@ -304,6 +304,28 @@ markers: Final = _table(
     confidence=REAL,
     evidence=JSONB,
 )
+low_passes: Final = _table(
+    "low_passes",
+    parcel_key=sa.BigInteger,
+    day=sa.Date,
+    relative_orbit=sa.SmallInteger,
+    recorded_at=_time,
+    is_low=sa.Boolean,
+)
+low_neighbours: Final = _table(
+    "low_neighbours",
+    parcel_key=sa.BigInteger,
+    day=sa.Date,
+    relative_orbit=sa.SmallInteger,
+    recorded_at=_time,
+    n_seen=sa.SmallInteger,
+    n_low=sa.SmallInteger,
+    n_crops=sa.SmallInteger,
+    usual_share=REAL,
+)
+moved_passes: Final = _table(
+    "moved_passes", season_key=sa.SmallInteger, collection=sa.Text, day=sa.Date, relative_orbit=sa.SmallInteger
+)
 crop_progress: Final = _table(
     "crop_progress",
     season_key=sa.SmallInteger,

@@ -160,6 +160,8 @@ class BatchContext:
     """Start, peak and end of seasons that are to be stored."""
     marked: MarkerRows | None = None
     """What markers of field work say that is to be stored."""
+    low_passes: NDArray[np.void] | None = None
+    """Radar passes that are low, or are not any more, which are to be stored (`db.low_passes.PASS`)."""
     findings: list[tuple[FindingRow, Finding]] = field(default_factory=list)
     """Findings that changed."""
     n_alert_events: int = 0

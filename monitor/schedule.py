@@ -19,7 +19,7 @@ from db.connect import drop_pooled, engine
 from db.errors import DATABASE_ERRORS, DatabaseUnavailable, first_line, is_away
 from db.leader import Leadership
 from db.seasons import previous_season, season_by_name
-from monitor import crop_progress
+from monitor import crop_progress, flooded_land
 from monitor.alerts.escalation import escalate
 from monitor.batch import Counts
 from monitor.errors import NothingWorks
@@ -40,6 +40,7 @@ def lead(dsn: str, settings: MonitorSettings, now: datetime, memory: LeaderMemor
 
     `memory` is what this process keeps from one time to the next.
     """
+    memory = memory or LeaderMemory()
     with engine(dsn).begin() as connection:
         groups = 0
         for name, collection in work.watched_seasons(connection, now):
@@ -48,16 +49,27 @@ def lead(dsn: str, settings: MonitorSettings, now: datetime, memory: LeaderMemor
             if earlier is not None:  # once: its harvest says what is early in this season
                 groups += crop_progress.finish_season(connection, earlier, collection, settings.rules, now)
             groups += crop_progress.refresh(connection, season, collection, settings.rules, now, memory)
+    count_low_neighbours(dsn, memory, now)
     with engine(dsn).begin() as connection:  # its own: it holds alerts, which people decide on meanwhile
         escalate(connection, settings.escalate_after_days, now)
     return groups
+
+
+def count_low_neighbours(dsn: str, memory: LeaderMemory, now: datetime) -> int:
+    """Count low neighbours at the passes that moved, in every season that is watched; return how many parcels are marked."""
+    with engine(dsn).begin() as connection:
+        watched = work.watched_seasons(connection, now)
+        seasons = [(season_by_name(connection, name), collection) for name, collection in watched]
+        return sum(flooded_land.refresh(connection, *one, memory, now) for one in seasons)
 
 
 def once(worker: Worker, now: datetime) -> Counts:
     """Do the leader's work, then all that is pending: what `monitor once` and the replays call."""
     # First: what the leader marks is then worked off in the same call, so that findings do not depend on how often it is made.
     lead(worker.dsn, worker.settings, now, worker.memory)
-    return worker.poll(now)
+    counts = worker.poll(now)
+    # Which parcels are low the workers find: their neighbours are counted afterwards, and what that marks is worked off, too.
+    return counts + worker.poll(now) if count_low_neighbours(worker.dsn, worker.memory, now) else counts
 
 
 def run(dsn: str, settings: MonitorSettings, clock: Callable[[], datetime]) -> None:

@@ -1,7 +1,8 @@
 """A worker: claims pending work batch by batch and takes each batch through the stages, in one transaction.
 
     poll     batches until nothing that can be claimed is left
-    batch    claim -> load -> classify -> parts -> reconstruct NDVI -> phenology -> field work -> record -> markers -> alerts -> done
+    batch    claim -> load -> classify -> parts -> reconstruct NDVI -> phenology -> field work -> low passes -> record -> markers -> alerts
+             -> done
 
 A batch's transaction sees one snapshot of the store (repeatable read, db/work.py): the pending rows that it removes are of the
 observations that it has read. If a stage fails, the transaction leaves nothing behind, and monitor/retry.py tries again.
@@ -25,7 +26,7 @@ from monitor.batch import ActiveModels, BatchContext, Counts
 from monitor.crop_progress import KnownStands
 from monitor.season_views import LeaderMemory
 from monitor.settings import MonitorSettings
-from monitor.stages import alerts, classify, field_work, markers, parts, phenology, reconstruct_ndvi
+from monitor.stages import alerts, classify, field_work, low_passes, markers, parts, phenology, reconstruct_ndvi
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +125,7 @@ class Worker:
         reconstruct_ndvi.reconstruct(batch)
         phenology.date_seasons(batch)
         field_work.mark(batch)
+        low_passes.find(batch)
         batch.carry()
         # States before anything is recorded: nobody asks them as known at a time, and they roll back with the batch.
         states.save(connection, batch.new_states)
@@ -134,6 +136,7 @@ class Worker:
         reconstruct_ndvi.save(batch)
         phenology.save(batch)
         field_work.save(batch)
+        low_passes.save(batch)
         markers.evaluate(batch, self._stands)
         alerts.move(batch)
         work.done(connection, claim)

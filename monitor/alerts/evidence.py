@@ -59,8 +59,9 @@ def why_held(evidence: Mapping[str, Any]) -> str | None:
 
 def as_of(evidence: Mapping[str, Any]) -> date | None:
     """Return the day of the newest observation in a finding's evidence; None where it names none."""
-    views = evidence.get("clear_views") or []
-    day = evidence.get("observed_to") or (views[-1][0] if views else evidence.get("lost_on"))
+    views, passes = evidence.get("clear_views") or [], evidence.get("low_passes") or []
+    seen = max((one[-1][0] for one in (views, passes) if one), default=None)
+    day = evidence.get("observed_to") or seen or evidence.get("lost_on")
     return None if day is None else date.fromisoformat(str(day))
 
 
@@ -117,7 +118,14 @@ def _flooding(evidence: Mapping[str, Any]) -> str:
     if "low_passes" not in evidence:
         return ""
     passes = "; ".join(f"{day} VV {vv} dB, VH {vh} dB (orbit {orbit})" for day, orbit, vv, vh in evidence["low_passes"])
-    return f"water in clear views: {_views(evidence)}; and the radar fell to that of water: {passes}"
+    said = f"water in clear views: {_views(evidence)}; and the radar fell to that of water: {passes}"
+    if around := evidence.get("neighbours"):
+        low = "; ".join(f"{n_low} of {n_seen} on {day} (orbit {orbit})" for day, orbit, n_seen, n_low, *_ in around)
+        said += (
+            f"; so it did on the nearest parcels, of {max(one[4] for one in around)} crops with its own: {low}, "
+            f"and on {percent(max(one[5] for one in around))} at most of the region's parcels of this crop"
+        )
+    return said
 
 
 def _parts(evidence: Mapping[str, Any]) -> str:

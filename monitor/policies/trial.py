@@ -2,7 +2,8 @@
 
     crop_mismatch                    along the stored posteriors
     no_emergence, early_loss         among neighbours that stand as they did by the views known then
-    flooding, parts, obligations     on what was known of the parcel itself
+    flooding                         on the parcel's own, and its low neighbours as the leader counted them
+    parts, obligations               on what was known of the parcel itself
 
 Each is decided by the functions that the monitor calls, at the end of each day, from what was found at the end of the day before.
 Nothing is stored. Declarations are those of now, and no person decides on an alert.
@@ -16,7 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from db import alerts, registry
+from db import alerts, low_passes, registry
 from db.connect import Connection
 from db.crop_progress import with_another_crop_before
 from db.parcels import declared_parcels, monitorable_keys, source_ids
@@ -24,8 +25,9 @@ from db.policies import stored_rules
 from db.seasons import Season
 from db.sensors import Sensor
 from monitor.acquisitions import acquisition_keys
-from monitor.alerts.flooding import flooding, may_be_water
+from monitor.alerts.flooding import flooding, is_read
 from monitor.alerts.lifecycle import why_over
+from monitor.alerts.low_neighbours import LowNeighbours
 from monitor.alerts.neighbours import Bools, Ints
 from monitor.alerts.parts import parts
 from monitor.alerts.rules import (
@@ -45,6 +47,7 @@ from monitor.alerts.rules import (
     no_emergence,
 )
 from monitor.alerts.settings import RuleSettings
+from monitor.flooded_land import of_rows
 from monitor.policies.courses import Decided, KnownCourses
 from monitor.policies.known import Asked, Known, pixel_views, radar_views
 from monitor.policies.known_stands import Stands, known_stands
@@ -182,6 +185,13 @@ class _TriedParcels:
         connection, keys = self.connection, self.keys
         self._declared, self._ids = declared_parcels(connection, keys), source_ids(connection, keys)
         self._s2, self._s1 = (Revisions.read(connection, one, keys, self.trial.clock) for one in SENSORS)
+        self._around = low_passes.every_count(connection, keys)
+        # Of a season imported later: as it could have been counted once the day of the pass was over.
+        self._counted_at = (
+            self._around["recorded_at"]
+            if self.trial.clock == "recorded_at"
+            else (self._around["day"] + np.timedelta64(1, "D")).astype("M8[us]") - np.timedelta64(1, "us")
+        )
         self._splits = Splits.read(connection, self._s2.rows)
         self._is_new_stand = np.isin(keys, list(with_another_crop_before(connection, keys)))
         self._grown = list(zip(self._declared.region, self._declared.crop_code, strict=True))
@@ -217,7 +227,8 @@ class _TriedParcels:
         for decisions in self._of_views(optical, stands, said["crop_mismatch"].found.verdict >= YELLOW):
             yield everyone, decisions, np.ones(len(everyone), bool)
         # What rests on the parcel alone; its time is that of its newest observation.
-        new = np.concatenate([one.new(*time)["parcel_key"] for one in (self._s2, self._s1)])
+        counted = self._around["parcel_key"][(self._counted_at >= time[0]) & (self._counted_at < time[1])]
+        new = np.concatenate([counted, *(one.new(*time)["parcel_key"] for one in (self._s2, self._s1))])
         places = np.flatnonzero(np.isin(self.keys, new)) if time[0] > NEVER else everyone
         if len(places):
             keys, starts_on = self.keys[places], self.trial.season.starts_on
@@ -225,14 +236,20 @@ class _TriedParcels:
             season = SeasonSeries.of(own_s2, own_s1, None, keys, starts_on)
             splits = self._splits.of(own_s2[np.isfinite(own_s2["ndvi"])])
             season = season.with_splits(np.arange(len(splits)), splits)
-            for decisions in self._of_itself(season, asked.of(places)):
+            for decisions in self._of_itself(season, asked.of(places), self._low_neighbours(keys, time[1])):
                 yield places, decisions, np.ones(len(places), bool)
 
-    def _of_itself(self, season: SeasonSeries, asked: Asked) -> Iterator[Decisions]:
+    def _low_neighbours(self, keys: Ints, until: Time) -> LowNeighbours:
+        """Return what was counted of low neighbours before a time, the last count of each pass."""
+        rows = self._around[(self._counted_at < until) & np.isin(self._around["parcel_key"], keys)][::-1]
+        _, newest = np.unique(rows[["parcel_key", "day", "relative_orbit"]], return_index=True)
+        return of_rows(rows[newest], keys)
+
+    def _of_itself(self, season: SeasonSeries, asked: Asked, around: LowNeighbours) -> Iterator[Decisions]:
         """Yield flooding, parts and the obligations."""
         starts_on = self.trial.season.starts_on
         known = Known.of(season, self.trial.season)
-        yield flooding(known.views, radar_views(season, starts_on, may_be_water(known.views)))
+        yield flooding(known.views, radar_views(season, starts_on, is_read(known.views, around)), around)
         yield parts(pixel_views(season, starts_on))
         yield from decide(self.trial.policy, asked, known)
 

@@ -3,7 +3,7 @@
     crop_mismatch               along each new course of posteriors
     no_emergence, early_loss    where what they rest on may have changed: a Sentinel-2 observation is pending, the neighbours
                                 or the declaration changed (a task), a mismatch began or ended, or nothing was found yet
-    flooding                    of every claimed parcel: both sensors say it
+    flooding                    of every claimed parcel: both sensors say it, or radar among flooded neighbours
     parts                       of every claimed parcel, from the splits of its views' pixel sets
     the policy's obligations    of every claimed parcel: also time that passes moves them
     what no policy asks now     of parcels of which the rules were asked for: obligations of earlier policies
@@ -25,7 +25,7 @@ from db.alerts import FindingRow
 from db.crop_progress import with_another_crop_before
 from db.parcels import source_ids
 from db.policies import stored_rules
-from monitor.alerts.flooding import flooding, may_be_water
+from monitor.alerts.flooding import flooding, is_read
 from monitor.alerts.neighbours import Bools
 from monitor.alerts.parts import parts
 from monitor.alerts.rules import (
@@ -45,6 +45,7 @@ from monitor.alerts.rules import (
 )
 from monitor.batch import BatchContext
 from monitor.crop_progress import KnownStands
+from monitor.flooded_land import low_neighbours
 from monitor.policies.courses import Compared, Decided, walked
 from monitor.policies.known import Asked, Known, pixel_views, radar_views
 from monitor.policies.obligations import decide, dropped
@@ -164,10 +165,10 @@ def _of_views(
 
 
 def _flooding(batch: BatchContext, views: ClearViews) -> Decided:
-    """Return the rule on both sensors; radar is read of the few parcels of which a view shows water."""
-    n_parcels = len(batch.claim.parcel_keys)
-    radar = radar_views(batch.series, batch.season.starts_on, may_be_water(views))
-    return np.arange(n_parcels), flooding(views, radar), np.ones(n_parcels, bool)
+    """Return the rule on both sensors and on flooded neighbours; radar is read of the few parcels that need it."""
+    n_parcels, around = len(batch.claim.parcel_keys), low_neighbours(batch.connection, batch.claim.parcel_keys)
+    radar = radar_views(batch.series, batch.season.starts_on, is_read(views, around))
+    return np.arange(n_parcels), flooding(views, radar, around), np.ones(n_parcels, bool)
 
 
 def _parts(batch: BatchContext) -> Decided:

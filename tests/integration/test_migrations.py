@@ -94,6 +94,7 @@ def test_one_step_at_a_time(empty_dsn: str) -> None:
         "0027",
         "0025",
         "0032",
+        "0030",
     ]
     seen = {}
     for revision in revisions:

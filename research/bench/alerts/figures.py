@@ -43,8 +43,9 @@ LEANS_ON: Final[Mapping[str, str]] = {
         "about two weeks; soil without plants has NDVI 0.14 to 0.2"
     ),
     "flooding": (
-        "water covers the whole field and is calm: NDVI below 0.05, VV -19 dB and VH -27 dB in all orbits; radar levels do not move "
-        "by more than 0.1 dB between products"
+        "water covers whole fields that adjoin, within three days, and is calm: NDVI below 0.05, VV -19 dB and VH -27 dB in all "
+        "orbits; one flood a region, of 1 % of its parcels; frost and rain take the whole region; radar levels do not move by more "
+        "than 0.1 dB between products"
     ),
 }
 """What the simulator assumes that a rule leans on."""

@@ -7,6 +7,7 @@ A day's findings open, confirm and close alerts by `monitor.alerts.lifecycle`. N
 `parts` is left out: simulated fields have none, and what it finds of them is in docs/LOG.md.
 """
 
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,13 +19,15 @@ import pandas as pd
 from db.crop_progress import VIEW, ProgressRow, SampleVersion
 from db.seasons import Season as StoredSeason
 from monitor.alerts.evidence import as_of, why
-from monitor.alerts.flooding import flooding, may_be_water
+from monitor.alerts.flooding import flooding, is_read
 from monitor.alerts.lifecycle import Episode, OpenAlert, events
+from monitor.alerts.low_neighbours import LowNeighbours
 from monitor.alerts.neighbours import Bools, CropStands, Ints
 from monitor.alerts.rules import YELLOW, ClearViews, Decisions, Finding, Found, crop_mismatch, early_loss, no_emergence
 from monitor.alerts.settings import RuleSettings
 from monitor.crop_progress import stands_of
 from monitor.season_views import SAMPLE, SeasonViews
+from research.bench.alerts.floods import LowLand
 from research.bench.alerts.known import Series, arrival_days
 from research.bench.alerts.posteriors import Course
 from research.seasons.evaluate import ANSWERING
@@ -122,16 +125,16 @@ class Leader:
         place = {group: nr for nr, group in enumerate(self.groups)}
         self.group = np.array([place[one] for one in of], np.int64)
         is_watched = season.truth.parcels["is_monitorable"].to_numpy(bool)
-        self._sampled = _sample(np.where(is_watched, self.group, -1), season.config.seed)
+        self.sampled = _sample(np.where(is_watched, self.group, -1), season.config.seed)
         self._place = np.full(len(of), -1)
-        self._place[self._sampled] = np.arange(len(self._sampled))
+        self._place[self.sampled] = np.arange(len(self.sampled))
         self.season = StoredSeason(0, season.name, season.starts_on, season.ends_on)
         self._settings = settings
         self._views = SeasonViews(
             self.season,
             SampleVersion(None, None, None),
-            self._sampled,
-            self.group[self._sampled],
+            self.sampled,
+            self.group[self.sampled],
             [(nr, code) for nr, (_, code) in enumerate(self.groups)],
         )
 
@@ -180,14 +183,16 @@ def watch(
     for one in courses:
         mine[one.known_on].append(one)
     last: dict[str, Decisions] = {}
+    low_land = _low_land(season, series, leader)
     for today in arrival_days(series.optical, series.radar):
         for course in mine[today]:
             _mismatch(course, declared, said["crop_mismatch"], settings, inbox, today)
         progress = leader.progress(series, today)
         stands, group = stands_of(progress, before, season.starts_on, settings), group_of(leader, progress)
         views, is_other_crop = series.views(np.datetime64(today)), said["crop_mismatch"].verdict >= YELLOW
+        low = low_land.known(np.datetime64(today))
         for decisions in _of_views(
-            series, views, stands, group, is_other_crop, is_new_stand, settings, np.datetime64(today)
+            series, views, stands, group, is_other_crop, is_new_stand, settings, np.datetime64(today), low
         ):
             everyone = np.arange(series.n_parcels)
             _moved(everyone, decisions, said[decisions.rule], inbox, today)
@@ -213,11 +218,22 @@ def _of_views(
     is_new_stand: Bools,
     settings: RuleSettings,
     today: np.datetime64,
+    low: LowNeighbours,
 ) -> Iterator[Decisions]:
     known = views.until(stands.known_until[group])
     yield no_emergence(known, stands, group, is_other_crop, settings)
     yield early_loss(known, stands, group, is_other_crop, is_new_stand, settings)
-    yield flooding(views, series.passes(today, may_be_water(views)))
+    yield flooding(views, series.passes(today, is_read(views, low)), low)
+
+
+def _low_land(season: Season, series: Series, leader: Leader) -> LowLand:
+    """Return what is known of low neighbours, places in metres by the mean latitude of all."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # centroids of degrees: fields are small
+        centre = season.parcels.geometry.centroid
+    metres = np.stack([centre.x * 111_320 * np.cos(np.radians(centre.y.mean())), centre.y * 110_574], axis=1)
+    is_watched = season.truth.parcels["is_monitorable"].to_numpy(bool)
+    return LowLand(series.radar, metres, leader.group, leader.groups, is_watched, leader.sampled)
 
 
 def _mismatch(

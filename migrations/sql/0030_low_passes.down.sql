@@ -1,0 +1,1 @@
+drop table moved_passes, low_neighbours, low_passes;
