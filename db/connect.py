@@ -73,11 +73,16 @@ def close_engines() -> None:
 
 
 def connect(dsn: str, autocommit: bool = False) -> psycopg.Connection[TupleRow]:
-    """Return a psycopg connection in UTC; raises DatabaseUnavailable in one line when there is none, InvalidAddress."""
+    """Return a psycopg connection in UTC, to the tables; raises DatabaseUnavailable in one line when there is none, InvalidAddress."""
     check_address(dsn)
     try:
+        # Tables are in `public`; the schema of the contract must not hide them from a login of its name.
         connection = psycopg.connect(
-            dsn, autocommit=autocommit, connect_timeout=10, application_name=_name, options="-c timezone=UTC"
+            dsn,
+            autocommit=autocommit,
+            connect_timeout=10,
+            application_name=_name,
+            options="-c timezone=UTC -c search_path=public",
         )
     except psycopg.OperationalError as error:
         raise DatabaseUnavailable(

@@ -1,0 +1,313 @@
+"""The SQL contract: its names, and who sees what of it through every view and function, by every way that a login has."""
+
+import json
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+NAMES = Path(__file__).parents[2] / "docs" / "schemas" / "sql-contract.json"
+HUMAN_ROLES = ("parcelwatch_reader", "parcelwatch_inspector", "parcelwatch_operator", "parcelwatch_admin")
+AS_KNOWN_AT = "2026-01-01"
+Cursor = psycopg.Connection[tuple[object, ...]]
+
+FILL = """
+insert into seasons (name, starts_on, ends_on) values ('2025', '2025-01-01', '2025-12-31');
+insert into regions (code) values ('north'), ('south');
+insert into parcels (collection, season_key, source_id, region_key, geom, area_ha, recorded_at)
+    select 'nl', season_key, code || '-1', region_key,
+           ST_GeomFromText('MULTIPOLYGON(((5 52,5.01 52,5.01 52.01,5 52)))', 4326), 2, '2025-01-01' from seasons, regions;
+insert into declarations (parcel_key, recorded_at, declared_at, crop_code, crop_name)
+    select parcel_key, '2025-03-01', '2025-03-01', '1', 'maize' from parcels;
+insert into scenes (scene_id, sensor, platform, relative_orbit, observed_at, available_at, recorded_at)
+    values ('s', 'S2', 'S2A', 8, '2025-05-01', '2025-05-01', '2025-05-01');
+insert into scene_ledger select scene_key, 'stored', 2 from scenes;
+insert into s2_observations (parcel_key, observed_at, relative_orbit, revision, is_withdrawn, n_clear, available_at, recorded_at,
+                             scene_key, ndvi)
+    select parcel_key, at, 8, revision, is_withdrawn, 50, at, '2025-05-02', scene_key, 0.5 + revision / 10.0 from parcels, scenes,
+    (values (timestamptz '2025-05-01 10:30+00', 0, false), ('2025-05-01 10:30+00', 1, false), ('2025-05-06 10:30+00', 0, false),
+            ('2025-05-06 10:30+00', 1, true)) v (at, revision, is_withdrawn);
+insert into s1_observations (parcel_key, observed_at, relative_orbit, revision, is_withdrawn, n_pixels, available_at, recorded_at,
+                             scene_key, direction, radiometry, vv, vh)
+    select parcel_key, '2025-05-02 06:00+00', 88, 0, false, 50, '2025-05-02', '2025-05-02', scene_key, 'ascending', 'sigma0', 0.1, 0.01
+    from parcels, scenes;
+insert into ndvi_months (parcel_key, month, recorded_at, changed, is_causal, is_observed, ndvi, ndvi_sd)
+    select parcel_key, '2025-06-01', '2025-06-02', 3, 1, 0, array[0.5, 0.6] || array_fill('NaN'::real, array[29]),
+           array_fill(0.03, array[31]) from parcels;
+insert into phenology (parcel_key, recorded_at, outcome, sos, pos, eos, is_complete, measures, measures_sd)
+    select parcel_key, '2025-10-01', 'OK', '2025-04-11', '2025-06-20', '2025-08-09', true, array_fill(100.0, array[13]),
+           array_fill(2.5, array[13]) from parcels;
+insert into markers (parcel_key, marker, recorded_at, version, status, value, day, confidence, evidence)
+    select parcel_key, 'harvest', '2025-10-01', '1', 'OK', 1, '2025-08-20', 0.85, '{}' from parcels;
+insert into models (model_id, task, config, metrics, trained_on, description, weights, recorded_at)
+    values ('m', 'classifier', '{"classes": ["corn", "wheat"]}', '{}', '{"class_of": {"1": "corn"}}', '{}', '', now());
+insert into posteriors (parcel_key, recorded_at, observed_to, model_key, n_s2, n_s1a, n_s1d, n_s1, probabilities)
+    select parcel_key, '2025-06-01', '2025-05-31', model_key, 3, 0, 1, 1, array[0.75, 0.25] from parcels, models;
+insert into findings (parcel_key, rule, recorded_at, rule_version, outcome, colour, confidence, departed_on, evidence)
+    select parcel_key, 'early_loss', '2025-06-01', '3', 'OK', 'red', 0.9, '2025-05-20', '{}' from parcels;
+insert into alerts (parcel_key, rule, state, colour, confidence, departed_on, opened_at)
+    select parcel_key, 'early_loss', 'open', 'red', 0.9, '2025-05-20', '2025-06-01' from parcels;
+insert into alert_events (alert_key, recorded_at, event, colour, confidence, departed_on, evidence)
+    select alert_key, '2025-06-01', 'opened', 'red', 0.9, '2025-05-20', '{}' from alerts;
+insert into crop_progress (season_key, collection, region_key, crop_code, recorded_at, n_parcels, first_day, standing_share, median_ndvi)
+    select season_key, 'nl', region_key, '1', '2025-06-01', 9, '2025-05-01', array[0.5, 'NaN'], array[0.4, 'NaN'] from seasons, regions;
+insert into round_lights
+    select 1, parcel_key, 'red', array['red'::light], array['3'], array[timestamptz '2025-06-01'], array['open'] from parcels;
+insert into rounds (round_key, season_key, collection, name, as_known_at, recorded_at, published_by, reason, rules, rule_version, settings,
+                    settings_sha256, n_parcels, content_sha256, sha256)
+    select 1, season_key, 'nl', 'June', '2025-06-02', '2025-06-02', 'ann', 'monthly', array['early_loss'], '3', '{}', 'x', 2, 'x', 'x'
+    from seasons;
+insert into quality_samples (season_key, collection, as_known_at, recorded_at, drawn_by, reason, seed, allocation, minimum, expected_wrong,
+                             confidence, second_share)
+    select season_key, 'nl', '2025-06-02', '2025-06-02', 'ann', 'yearly', '1', 'proportional', 1, '{}', 0.95, 0 from seasons;
+insert into quality_strata select sample_key, 1, 'red', null, 2, 2, 4 from quality_samples;
+insert into quality_items select sample_key, parcel_key, parcel_key, 1, 'maize', 'red', '{}', null, 1 from quality_samples, parcels;
+insert into quality_verdicts (sample_key, item, recorded_at, verdict, reviewer)
+    select sample_key, item, '2025-06-03', 'in_order', 'bob' from quality_items;
+insert into policies (season_key, collection, name, version, hash, content, decided_by, reason, recorded_at)
+    select season_key, 'nl', 'p', 1, repeat('0', 64), '{}', 'ann', 'first', '2025-01-02' from seasons;
+"""
+CALLS = {
+    "contract_version": "select parcelwatch.contract_version()",
+    "parcel_key_of": "select parcelwatch.parcel_key_of('nl', '2025', source) from unnest(array['north-1', 'south-1']) source",
+    "parcel_history": "select * from unnest(%(keys)s) k, parcelwatch.parcel_history(k, as_known_at => %(at)s)",
+    "parcel_history_available": "select * from unnest(%(keys)s) k, parcelwatch.parcel_history_available(k, as_available_at => %(at)s)",
+    "s2_known": "select * from unnest(%(keys)s) k, parcelwatch.s2_known(k, as_known_at => %(at)s)",
+    "s1_known": "select * from unnest(%(keys)s) k, parcelwatch.s1_known(k, as_known_at => %(at)s)",
+    "ndvi_known": "select * from unnest(%(keys)s) k, parcelwatch.ndvi_known(k, as_known_at => %(at)s)",
+    "declaration_known": "select * from unnest(%(keys)s) k, parcelwatch.declaration_known(k, %(at)s)",
+    "phenology_known": "select * from unnest(%(keys)s) k, parcelwatch.phenology_known(k, %(at)s)",
+    "markers_known": "select * from unnest(%(keys)s) k, parcelwatch.markers_known(k, %(at)s)",
+    "alerts_known": "select * from parcelwatch.alerts_known(%(at)s)",
+    "lights_known": "select * from parcelwatch.lights_known('nl', '2025', %(at)s)",
+    "policies_known": "select * from parcelwatch.policies_known(%(at)s)",
+    "crop_areas": "select * from parcelwatch.crop_areas('nl', '2025', %(at)s)",
+}
+"""Each function of the contract, asked of every parcel that there is."""
+OF_NO_REGION = {"contract_version", "policies_known", "seasons", "scenes"}
+"""What says nothing of any parcel."""
+
+
+@pytest.fixture
+def owner(dsn: str) -> Iterator[Cursor]:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for statement in FILL.split(";\n"):
+            if statement.strip():
+                connection.execute(statement.encode())
+        yield connection
+
+
+@pytest.fixture
+def logins(dsn: str, owner: Cursor) -> Iterator[dict[str, str]]:
+    """Connection strings of a login of each role; the inspector sees the north."""
+    made, found = [], {}
+    for role in (*HUMAN_ROLES, "parcelwatch_web"):
+        name, password = f"test_{secrets.token_hex(6)}", secrets.token_hex(12)
+        inherits = sql.SQL("noinherit" if role == "parcelwatch_web" else "inherit")
+        owner.execute(
+            sql.SQL("create role {} login password {} {} in role {}").format(
+                sql.Identifier(name), sql.Literal(password), inherits, sql.Identifier(role)
+            )
+        )
+        made.append(name)
+        found[role] = make_conninfo(dsn, user=name, password=password)
+        if role == "parcelwatch_web":
+            for other in HUMAN_ROLES:
+                owner.execute(sql.SQL("grant {} to {}").format(sql.Identifier(other), sql.Identifier(name)))
+        if role == "parcelwatch_inspector":
+            _grant(owner, name, "north")
+    yield found
+    for name in made:
+        owner.execute(sql.SQL("drop role {}").format(sql.Identifier(name)))
+
+
+def _grant(owner: Cursor, principal: str, region: str) -> None:
+    owner.execute(
+        """insert into parcelwatch_access.region_grants
+           select %s, region_key, 'ann', now() from regions where code = %s""",
+        [principal, region],
+    )
+
+
+def _names(connection: Cursor) -> dict[str, dict[str, object]]:
+    """Return views with their columns and types, and functions with what they take and give."""
+    columns = connection.execute(
+        """select c.relname, a.attname, format_type(a.atttypid, a.atttypmod)
+           from pg_class c join pg_attribute a on a.attrelid = c.oid and attnum > 0
+           where relnamespace = 'parcelwatch'::regnamespace and relkind = 'v' order by c.relname, attnum"""
+    ).fetchall()
+    views: dict[str, object] = {}
+    for view, column, kind in columns:
+        views.setdefault(str(view), {})[column] = kind  # type: ignore[index]
+    functions = connection.execute(
+        """select proname, pg_get_function_arguments(oid), pg_get_function_result(oid) from pg_proc
+           where pronamespace = 'parcelwatch'::regnamespace order by proname"""
+    ).fetchall()
+    return {
+        "views": views,
+        "functions": {str(name): {"takes": takes, "returns": gives} for name, takes, gives in functions},
+    }
+
+
+def _is_refused(connection: Cursor, statement: str) -> bool:
+    try:
+        connection.execute(statement.encode())
+    except psycopg.errors.InsufficientPrivilege:
+        return True
+    return False
+
+
+def test_the_names_of_the_contract_are_as_published(owner: Cursor) -> None:
+    """A name, type or argument that changes is a new version: publish it in the file, the page and CHANGELOG."""
+    assert _names(owner) == json.loads(NAMES.read_text(encoding="utf-8"))
+
+
+def test_everything_in_the_contract_is_described_and_documented(owner: Cursor) -> None:
+    page = (NAMES.parents[1] / "sql.md").read_text(encoding="utf-8")
+    for kind, catalogue in (("class", "pg_class"), ("proc", "pg_proc")):
+        rows = owner.execute(
+            f"""select {"rel" if kind == "class" else "pro"}name, obj_description(oid, '{catalogue}') from {catalogue}
+                where {"rel" if kind == "class" else "pro"}namespace = 'parcelwatch'::regnamespace""".encode()
+        ).fetchall()
+        assert [name for name, text in rows if not text] == []
+        assert [name for name, _ in rows if f"`{name}" not in page] == []
+
+
+def test_tables_are_private(owner: Cursor) -> None:
+    """No table, view, sequence or chunk outside the contract gives a person's role, or that of the API, any right."""
+    rights = owner.execute(
+        """select role, oid::regclass::text, privilege from pg_class
+           cross join unnest(%s::text[]) role
+           cross join unnest(array['select', 'insert', 'update', 'delete', 'truncate', 'references', 'trigger']) privilege
+           where relkind in ('r', 'v', 'm', 'p')
+             and (relnamespace in ('public'::regnamespace, 'parcelwatch_access'::regnamespace)
+                  or relnamespace = '_timescaledb_internal'::regnamespace and relname like '\\_hyper\\_%%')
+             and not exists (select from pg_depend where objid = pg_class.oid and deptype = 'e')
+             and (has_table_privilege(role, oid, privilege)
+                  or privilege in ('select', 'insert', 'update', 'references') and has_any_column_privilege(role, oid, privilege))""",
+        [[*HUMAN_ROLES, "parcelwatch_web"]],
+    ).fetchall()
+    assert rights == []
+    owners = "select proname from pg_proc where pronamespace = 'public'::regnamespace and prosecdef"
+    assert owner.execute(owners.encode()).fetchall() == [("settled",)]  # which shows nothing
+
+
+@pytest.mark.parametrize("role", [*HUMAN_ROLES, "parcelwatch_web"])
+def test_a_login_is_refused_what_is_private(owner: Cursor, logins: dict[str, str], role: str) -> None:
+    """As the server says it, whichever role the login takes on: a table, a chunk, a view of before, a grant."""
+    chunk = owner.execute("select show_chunks('s2_observations')::text").fetchone()
+    assert chunk is not None
+    with psycopg.connect(logins[role], autocommit=True) as connection:
+        for statement in (
+            "select from public.parcels",
+            f"select from {chunk[0]}",
+            "select from public.open_alerts",
+            "select from public.parcel_history(1)",
+            "insert into parcelwatch_access.region_grants values ('me', 1, 'me', now())",
+            "delete from public.alert_events",
+            "set role parcelwatch_contract",
+            "create table parcelwatch.mine (x int)",
+        ):
+            assert _is_refused(connection, statement), statement
+
+
+@pytest.mark.parametrize("role", HUMAN_ROLES)
+def test_each_role_sees_its_regions(owner: Cursor, logins: dict[str, str], role: str) -> None:
+    """Every view and function: both regions for all but the inspector, who sees the north as if there were nothing else."""
+    names = _names(owner)
+    assert set(names["functions"]) == set(CALLS)
+    keys = [key for key, *_ in owner.execute("select parcel_key from parcels order by source_id").fetchall()]
+    south = str(keys[1])
+    with psycopg.connect(logins[role], autocommit=True) as connection:
+        asked = {view: f"select * from parcelwatch.{view}" for view in names["views"]} | CALLS
+        for name, statement in asked.items():
+            if (role, name) == ("parcelwatch_inspector", "scenes"):
+                assert _is_refused(connection, statement)
+                continue
+            cursor = connection.execute(statement.encode(), {"keys": keys, "at": AS_KNOWN_AT})
+            rows = [dict(zip([d.name for d in cursor.description or ()], row, strict=True)) for row in cursor]
+            assert rows, name
+            if name in OF_NO_REGION:
+                continue
+            shown = json.dumps(rows, default=str)
+            has_south = "south" in shown or any(str(row.get("parcel_key", row.get("k"))) == south for row in rows)
+            if name == "alert_events":
+                has_south = len(rows) == 2
+            if name == "parcel_key_of":
+                has_south = all(row["parcel_key_of"] for row in rows)
+            assert has_south == (role != "parcelwatch_inspector"), name
+
+
+def test_an_inspector_cannot_widen_what_is_seen(owner: Cursor, logins: dict[str, str]) -> None:
+    """Neither by a setting, nor by a role, nor by an error of a foreign row, nor by a function that is asked of each row first."""
+    owner.execute("insert into parcelwatch_access.region_grants select 'bob', region_key, 'ann', now() from regions")
+    with psycopg.connect(logins["parcelwatch_inspector"], autocommit=True) as connection:
+        connection.execute("select set_config('parcelwatch.principal', 'bob', false)")
+        assert _sources(connection) == ["north-1"]
+        assert _is_refused(connection, "set role parcelwatch_reader")
+        connection.execute("set role parcelwatch_inspector")
+        assert _sources(connection) == ["north-1"]
+        connection.execute("select 1 / (case when source_id = 'south-1' then 0 else 1 end) from parcelwatch.parcels")
+        connection.execute(
+            """create function pg_temp.spy(text) returns boolean language plpgsql cost 0.0000001
+               as $$ begin raise notice '%', $1; return true; end $$"""
+        )
+        seen: list[str] = []
+        connection.add_notice_handler(lambda notice: seen.append(str(notice.message_primary)))
+        connection.execute("select from parcelwatch.parcels where pg_temp.spy(source_id)")
+        assert seen == ["north-1"]
+
+
+def test_whom_nothing_was_granted_sees_nothing(owner: Cursor, logins: dict[str, str]) -> None:
+    owner.execute("delete from parcelwatch_access.region_grants")
+    with psycopg.connect(logins["parcelwatch_inspector"], autocommit=True) as connection:
+        assert _sources(connection) == []
+        assert connection.execute("select count(*) from parcelwatch.alerts_known()").fetchone() == (0,)
+
+
+def test_the_server_of_the_api_asks_for_a_person(owner: Cursor, logins: dict[str, str]) -> None:
+    """It may do nothing by itself, takes on a role and names the person, both for one transaction."""
+    _grant(owner, "carol", "south")
+    with psycopg.connect(logins["parcelwatch_web"]) as connection:
+        assert _is_refused(connection, "select from parcelwatch.parcels")
+        connection.rollback()
+        for role, person, sees in (
+            ("parcelwatch_inspector", "carol", ["south-1"]),
+            ("parcelwatch_inspector", "nobody", []),
+            ("parcelwatch_inspector", "", []),
+            ("parcelwatch_reader", "carol", ["north-1", "south-1"]),
+        ):
+            connection.execute(
+                "select set_config('role', %s, true), set_config('parcelwatch.principal', %s, true)", [role, person]
+            )
+            assert _sources(connection) == sees
+            connection.rollback()
+        assert _is_refused(connection, "select from parcelwatch.parcels")
+
+
+def _sources(connection: Cursor) -> list[object]:
+    rows = connection.execute("select source_id from parcelwatch.parcels order by source_id").fetchall()
+    return [source for source, *_ in rows]
+
+
+def test_areas_of_crops(owner: Cursor) -> None:
+    """Two hectares at 0.75 and 0.25: expected 1.5 and 0.5, each give or take 2 sqrt(0.75 x 0.25)."""
+    rows = owner.execute(
+        "select region, crop, area_ha, area_sd_ha, declared_ha from parcelwatch.crop_areas('nl', '2025')"
+    )
+    sd = pytest.approx(2 * (0.75 * 0.25) ** 0.5)
+    assert rows.fetchall() == [
+        ("north", "corn", 1.5, sd, 2),
+        ("north", "wheat", 0.5, sd, 0),
+        ("south", "corn", 1.5, sd, 2),
+        ("south", "wheat", 0.5, sd, 0),
+    ]
+
+
+def test_withdrawn_and_replaced_observations_are_not_shown(owner: Cursor) -> None:
+    rows = owner.execute("select distinct revision, ndvi from parcelwatch.s2_observations").fetchall()
+    assert rows == [(1, pytest.approx(0.6))]
