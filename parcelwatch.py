@@ -62,6 +62,8 @@ COMMANDS: Final = {
         "monitor.inspection.phenology_command", "app", "A parcel's season, and the field work that was seen on it."
     ),
     "status": Place("monitor.inspection.status_command", "status", "The state of the whole chain."),
+    "access": Place("web.access_commands", "app", "People and their keys, and the regions that each sees."),
+    "serve": Place("web.serve_command", "serve", "The API and the console, in a browser or by HTTP."),
     "demo": Place(
         "research.seasons.commands", "demo", "The whole chain on simulated seasons, measured, with a report."
     ),
@@ -83,6 +85,7 @@ SETTINGS: Final = (
     "ingest.stream.settings",
     "monitor.settings",
     "monitor.subscriptions.settings",
+    "web.settings",
 )
 """Modules of the settings classes."""
 

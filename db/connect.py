@@ -49,6 +49,27 @@ def engine(dsn: str) -> sa.Engine:
     return _engines[dsn]
 
 
+def bounded_engine(dsn: str, connections: int, statement_timeout_s: float) -> sa.Engine:
+    """Return an engine of its own with so many connections at most, whose statements end after a time."""
+
+    def made() -> psycopg.Connection[TupleRow]:
+        connection = connect(dsn, autocommit=True)
+        connection.execute(
+            "select set_config('statement_timeout', %s, false)", [f"{round(statement_timeout_s * 1000)}ms"]
+        )
+        connection.autocommit = False
+        return connection
+
+    return sa.create_engine(
+        "postgresql+psycopg://",
+        creator=made,
+        poolclass=_Pool,
+        pool_pre_ping=True,
+        pool_size=connections,
+        max_overflow=0,
+    )
+
+
 class _Pool(sa.QueuePool):
     """A pool that, once it was disposed of, closes what comes back to it: SQLAlchemy leaves that to the garbage collector."""
 

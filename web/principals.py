@@ -1,0 +1,176 @@
+"""Who asks: keys in a header, sign-ins in a cookie, and how often each may ask.
+
+A key is `pw_ID_SECRET`. The database keeps its hash (Argon2id); one that was verified is remembered for `REMEMBERED_S`, since a
+verification takes milliseconds and a page asks many times. A sign-in is a random token in a cookie that no script reads; requests
+that change something with it must come from our own pages: by their Origin, and by a token that only those know.
+"""
+
+import hashlib
+import hmac
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final
+
+import limits
+from argon2 import PasswordHasher
+from argon2.exceptions import VerificationError
+from fastapi import Depends, HTTPException, Request, Response
+from limits.storage import MemoryStorage
+from limits.strategies import SlidingWindowCounterRateLimiter
+
+from db import access
+from db.access import Principal, Role
+from db.connect import Connection, Engine
+from web.settings import WebSettings
+
+COOKIE: Final = "parcelwatch_session"
+CSRF_HEADER: Final = "X-CSRF-Token"
+SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+REMEMBERED_S: Final = 30.0
+"""How long a revoked key may still be taken by this process."""
+HASHER: Final = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+"""OWASP's second set of parameters for Argon2id: a secret of 256 bits needs no more."""
+
+
+class Gate:
+    """Knows who asks, and whether they ask too often."""
+
+    def __init__(self, engine: Engine, settings: WebSettings) -> None:
+        self.engine, self.settings = engine, settings
+        self._verified: dict[str, tuple[float, Principal]] = {}
+        self._lock = threading.Lock()
+        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._per_minute = limits.parse(f"{settings.requests_per_minute}/minute")
+
+    def of_key(self, key: str) -> Principal | None:
+        """Return whose key it is, None for one that may not be used."""
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        with self._lock:
+            known = self._verified.get(digest)
+            if known is not None and known[0] > time.monotonic():
+                return known[1]
+        parts = key.split("_")
+        if len(parts) != 3 or parts[0] != "pw":
+            return None
+        with self.engine.begin() as connection:
+            row = access.usable_key(connection, parts[1])
+        if row is None:
+            return None
+        try:
+            HASHER.verify(row.secret_hash, parts[2])
+        except VerificationError:
+            return None
+        found = Principal(row.name, row.role)
+        with self._lock:
+            now = time.monotonic()
+            self._verified = {one: value for one, value in self._verified.items() if value[0] > now}
+            self._verified[digest] = now + REMEMBERED_S, found
+        return found
+
+    def of_session(self, token: str) -> Principal | None:
+        """Return whose sign-in it is."""
+        with self.engine.begin() as connection:
+            return access.person_of_session(connection, _hash(token))
+
+    def sign_in(self, response: Response, person: Principal) -> str:
+        """Begin a sign-in and set its cookie; return the token."""
+        token, now = secrets.token_urlsafe(32), datetime.now(UTC)
+        lasts = timedelta(hours=self.settings.session_hours)
+        with self.engine.begin() as connection:
+            access.begin_session(connection, _hash(token), person.name, now, now + lasts)
+        response.set_cookie(
+            COOKIE,
+            token,
+            max_age=int(lasts.total_seconds()),
+            httponly=True,
+            samesite="strict",
+            secure=self.settings.is_https,
+        )
+        return token
+
+    def sign_out(self, response: Response, token: str) -> None:
+        """End a sign-in."""
+        with self.engine.begin() as connection:
+            access.end_session(connection, _hash(token), datetime.now(UTC))
+        response.delete_cookie(COOKIE)
+
+    def count(self, who: str, cost: int = 1) -> None:
+        """Count a request of somebody; raises 429 where there were too many."""
+        if not self._limiter.hit(self._per_minute, who, cost=cost):
+            reset = self._limiter.get_window_stats(self._per_minute, who).reset_time
+            wait = max(1, int(reset - time.time()) + 1)
+            raise HTTPException(
+                429, f"more than {self.settings.requests_per_minute} requests a minute", {"Retry-After": str(wait)}
+            )
+
+
+def make_key() -> tuple[str, str, str]:
+    """Return a new key's id, the whole key, and the hash to store."""
+    key_id, secret = secrets.token_hex(6), secrets.token_hex(32)
+    return key_id, f"pw_{key_id}_{secret}", HASHER.hash(secret)
+
+
+def csrf_token(session: str) -> str:
+    """Return what a form of this sign-in must bring: only our own pages know it."""
+    return hmac.new(session.encode(), b"csrf", hashlib.sha256).hexdigest()
+
+
+def who_asks(request: Request) -> Principal:
+    """Return who asks, by key or sign-in. Raises 401, 403 for a change from another site's page, 429."""
+    gate: Gate = request.app.state.gate
+    found: Principal | None = None
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and key:
+        gate.count(f"key {hashlib.sha256(key.encode()).hexdigest()}")
+        found = gate.of_key(key.strip())
+    elif token := request.cookies.get(COOKIE):
+        gate.count(f"session {token}")
+        found = gate.of_session(token)
+        if found is not None and request.method not in SAFE:
+            _require_own_page(request, token)
+    else:
+        gate.count(f"nobody at {request.client.host if request.client else ''}")
+    if found is None:
+        raise HTTPException(
+            401, "a key is needed: `Authorization: Bearer pw_...`, or sign in", {"WWW-Authenticate": "Bearer"}
+        )
+    return found
+
+
+def _require_own_page(request: Request, token: str) -> None:
+    origin = request.headers.get("origin")
+    is_own = origin is None or origin.partition("://")[2] == request.headers.get("host")
+    given = request.headers.get(CSRF_HEADER, "")
+    if not is_own or not hmac.compare_digest(given.encode(), csrf_token(token).encode()):
+        raise HTTPException(403, f"a change with a sign-in needs the header {CSRF_HEADER} of our own page")
+
+
+Who = Annotated[Principal, Depends(who_asks)]
+
+
+def asked(request: Request, who: Who) -> Iterator[Connection]:
+    """Yield a connection that sees what the one who asks may see, for the time of a request."""
+    with access.asking(request.app.state.gate.engine, who) as connection:
+        yield connection
+
+
+Asked = Annotated[Connection, Depends(asked, scope="function")]
+"""A transaction of the one who asks; committed before the answer is sent."""
+
+
+def having(*roles: Role) -> Callable[[Principal], Principal]:
+    """Return a dependency that refuses other roles with 403."""
+
+    def check(who: Who) -> Principal:
+        if who.role not in roles:
+            raise HTTPException(403, f"this is for the role {' or '.join(roles)}; yours is {who.role}")
+        return who
+
+    return check
+
+
+def _hash(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
