@@ -3,7 +3,7 @@
 from migrations.script import run
 
 revision = "0033"
-down_revision = "0025"
+down_revision = "0030"
 
 
 def upgrade() -> None:
