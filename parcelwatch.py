@@ -58,9 +58,7 @@ COMMANDS: Final = {
     "history": Place(
         "monitor.inspection.history_command", "history", "All that is known of a parcel, or was known at a time."
     ),
-    "phenology": Place(
-        "monitor.inspection.phenology_command", "app", "A parcel's season, and the field work that was seen on it."
-    ),
+    "phenology": Place("monitor.inspection.phenology_command", "app", "A parcel's season, and what markers saw on it."),
     "status": Place("monitor.inspection.status_command", "status", "The state of the whole chain."),
     "access": Place("web.access_commands", "app", "People and their keys, and the regions that each sees."),
     "serve": Place("web.serve_command", "serve", "The API and the console, in a browser or by HTTP."),

@@ -1,15 +1,18 @@
 """How the parcels of one region and declared crop stand: the clear views it is made of, and the stored result."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from db.columns import fetch_columns, real_array
+
+BAND: Final = ("lower_ndvi", "middle_ndvi", "upper_ndvi")
+"""Columns of the band: quartiles."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,8 @@ class ProgressRow:
     first_day: date
     standing_share: NDArray[np.float32]
     median_ndvi: NDArray[np.float32]
+    band: NDArray[np.float32] = field(default_factory=lambda: np.zeros((len(BAND), 0), np.float32))
+    """(3, K) `BAND` by dekad of the season, as far as it is known (monitor.markers.bands)."""
 
 
 VIEW: Final = np.dtype([("parcel", "i8"), ("day", "i8"), ("ndvi", "f4")])
@@ -138,8 +143,8 @@ def save(
         sa.text("""create temp table if not exists incoming_progress (like crop_progress) on commit delete rows;
                    truncate incoming_progress""")
     )
-    for n_days in {len(row.standing_share) for row in rows}:
-        same = [row for row in rows if len(row.standing_share) == n_days]
+    for n_days, n_dekads in {(len(row.standing_share), row.band.shape[1]) for row in rows}:
+        same = [row for row in rows if (len(row.standing_share), row.band.shape[1]) == (n_days, n_dekads)]
         table = pa.table(
             {
                 "season_key": pa.repeat(pa.scalar(season_key, pa.int16()), len(same)),
@@ -150,17 +155,26 @@ def save(
                 "n_parcels": pa.array([row.n_parcels for row in same], pa.int32()),
                 "first_day": pa.array([row.first_day for row in same]),
                 **{
-                    name: pa.FixedSizeListArray.from_arrays(
-                        np.concatenate([getattr(row, name) for row in same]).astype(np.float32), n_days
-                    )
+                    name: _lists([getattr(row, name) for row in same], n_days)
                     for name in ("standing_share", "median_ndvi")
                 },
                 "n_observations": pa.repeat(pa.scalar(n_observations, pa.int64()), len(same)),
+                **{
+                    name: _lists([row.band[nr] for row in same], n_dekads)
+                    for nr, name in enumerate(BAND if n_dekads else ())
+                },
             }
         )
         copy_into(connection, "incoming_progress", table.column_names, table)
     # In a replay, whose clock may stand still, the first of an instant stays.
     connection.execute(sa.text("insert into crop_progress select * from incoming_progress on conflict do nothing"))
+
+
+def _lists(values: Sequence[NDArray[np.float32]], length: int) -> Any:
+    """Return lists of equal length as the column that COPY takes."""
+    import pyarrow as pa
+
+    return pa.FixedSizeListArray.from_arrays(np.concatenate(values).astype(np.float32), length)
 
 
 def load(
@@ -180,9 +194,11 @@ def load(
                       and (region_key, crop_code) > (groups.region_key, groups.crop_code)
                     order by region_key, crop_code limit 1) next)
             select code, region_key, crop_code, n_parcels, first_day, array_send(standing_share) as standing_share,
-                   array_send(median_ndvi) as median_ndvi
+                   array_send(median_ndvi) as median_ndvi, array_send(lower_ndvi) as lower_ndvi,
+                   array_send(middle_ndvi) as middle_ndvi, array_send(upper_ndvi) as upper_ndvi
             from groups join regions using (region_key) cross join lateral (
-                select n_parcels, first_day, standing_share, median_ndvi from crop_progress of_group
+                select n_parcels, first_day, standing_share, median_ndvi, lower_ndvi, middle_ndvi, upper_ndvi
+                from crop_progress of_group
                 where (of_group.season_key, of_group.collection, of_group.region_key, of_group.crop_code)
                     = (:season_key, :collection, groups.region_key, groups.crop_code)
                   and recorded_at <= coalesce(:at, timestamptz 'infinity')
@@ -199,13 +215,16 @@ def load(
             row.first_day,
             _reals(row.standing_share),
             _reals(row.median_ndvi),
+            np.stack([_reals(getattr(row, name)) for name in BAND]),
         )
         for row in rows
     }
 
 
-def _reals(sent: bytes) -> NDArray[np.float32]:
-    """Return a real[] as the server sends it."""
+def _reals(sent: bytes | None) -> NDArray[np.float32]:
+    """Return a real[] as the server sends it; nothing of null."""
+    if sent is None:
+        return np.zeros(0, np.float32)
     head, element = real_array(0).itemsize, real_array(1).itemsize - real_array(0).itemsize
     sent_values = np.frombuffer(sent, real_array((len(sent) - head) // element))["elements"]["value"]
     return np.asarray(sent_values[0], np.float32)

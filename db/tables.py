@@ -338,6 +338,9 @@ crop_progress: Final = _table(
     standing_share=ARRAY(REAL),
     median_ndvi=ARRAY(REAL),
     n_observations=sa.BigInteger,
+    lower_ndvi=ARRAY(REAL),
+    middle_ndvi=ARRAY(REAL),
+    upper_ndvi=ARRAY(REAL),
 )
 findings: Final = _table(
     "findings",

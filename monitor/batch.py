@@ -28,6 +28,7 @@ from models.ndvi.gap_filler import GapModel
 from models.ndvi.whittaker import Whittaker
 from monitor import simple_curve
 from monitor.alerts.rules import Finding
+from monitor.crop_progress import KnownGroups, KnownStands
 from monitor.policies.policy import Policy
 from monitor.season_series import SeasonSeries
 from monitor.settings import MonitorSettings
@@ -158,13 +159,19 @@ class BatchContext:
     """The daily curves with these days, of parcels of which there is anything new."""
     season_dates: SeasonDates | None = None
     """Start, peak and end of seasons that are to be stored."""
-    marked: MarkerRows | None = None
-    """What markers of field work say that is to be stored."""
     low_passes: NDArray[np.void] | None = None
     """Radar passes that are low, or are not any more, which are to be stored (`db.low_passes.PASS`)."""
+    marked: list[MarkerRows] = field(default_factory=list)
+    """What markers of field work and vigour say that is to be stored."""
+    is_restated: NDArray[np.bool_] = field(init=False)
+    """(P,) parcels of which the series carries something else though nothing of them was observed."""
+    _neighbours: tuple[KnownGroups, NDArray[np.int64]] | None = None
     findings: list[tuple[FindingRow, Finding]] = field(default_factory=list)
     """Findings that changed."""
     n_alert_events: int = 0
+
+    def __post_init__(self) -> None:
+        self.is_restated = np.zeros(len(self.claim.parcel_keys), bool)
 
     @classmethod
     def load(cls, connection: Connection, claim: Claim, now: datetime, models: ActiveModels) -> "BatchContext":
@@ -207,10 +214,17 @@ class BatchContext:
         """Return which of several classifiers answers the parcels at places of the claim, None where one answers all."""
         return None if self.fold is None else self.fold[places]
 
+    def neighbours(self, known: KnownStands) -> tuple[KnownGroups, NDArray[np.int64]]:
+        """Return how the groups of region and crop stand, and (P,) the place of each parcel's, read once a batch."""
+        if self._neighbours is None:
+            groups = known.of(self.connection, self.season, self.claim.collection, self.settings.rules)
+            self._neighbours = groups, groups.of(self.parcels.region, self.parcels.crop_code)
+        return self._neighbours
+
     def carry(self) -> None:
-        """Add the season's series of parcels that were observed to the states that are to be stored."""
+        """Add the season's series of parcels that were observed, or of which something else is said, to the states to store."""
         observed = np.isin(self.claim.parcel_keys, self.claim.observations["parcel_key"])
-        some = np.flatnonzero(observed | ~self.is_in_order)
+        some = np.flatnonzero(observed | self.is_restated | ~self.is_in_order)
         n, newest = self.series.n_observations.sum(axis=1)[some], self.series.newest[some]
         keys = self.claim.parcel_keys[some]
         self.new_states.append(States(OF_NO_MODEL, SERIES, keys, n, newest, self.series.stored(some)))

@@ -4,7 +4,7 @@ Computed again when other observations are stored than it was computed from. Par
 marked, so that findings follow from what is known and not from whether the leader or a worker came by first.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Final
@@ -18,6 +18,8 @@ from db.crop_progress import ProgressRow
 from db.seasons import Season
 from monitor.alerts.neighbours import CropStands, Neighbours, harvest_day
 from monitor.alerts.settings import RuleSettings
+from monitor.dekads import dekad_number
+from monitor.markers.bands import Bands
 from monitor.markers.crop_calendar import OTHER
 from monitor.season_views import LeaderMemory
 
@@ -106,10 +108,18 @@ def differs(before: ProgressRow | None, after: ProgressRow, settings: RuleSettin
     """
     if before is None or (before.n_parcels >= settings.neighbours_min) != (after.n_parcels >= settings.neighbours_min):
         return True
+    if _moved(before.band, after.band):
+        return True
     n = min(len(before.standing_share), len(after.standing_share))
     was, now = _classes(before.standing_share, settings), _classes(after.standing_share, settings)
     medians = np.abs(np.nan_to_num(before.median_ndvi[:n], nan=-1) - np.nan_to_num(after.median_ndvi[:n], nan=-1))
     return bool(n == 0 or np.any(was[:n] != now[:n]) or np.any(now[n:] != was[n - 1]) or np.any(medians > SAME_NDVI))
+
+
+def _moved(before: NDArray[np.float32], after: NDArray[np.float32]) -> bool:
+    """Say whether a band differs in a dekad that was known before; a new one matters to parcels that are seen behind it alone."""
+    n = min(before.shape[1], after.shape[1])
+    return before.shape[1] > after.shape[1] or not np.array_equal(before[:, :n], after[:, :n], equal_nan=True)
 
 
 def _classes(share: NDArray[np.float32], settings: RuleSettings) -> NDArray[np.int64]:
@@ -123,27 +133,27 @@ def _classes(share: NDArray[np.float32], settings: RuleSettings) -> NDArray[np.i
 class KnownStands:
     """How the crops of seasons stand, kept between a worker's batches until other progress is stored."""
 
-    _kept: dict[tuple[int, str], "_Kept"] = field(default_factory=dict)
+    _kept: dict[tuple[int, str], "KnownGroups"] = field(default_factory=dict)
 
-    def of(
-        self, connection: Connection, season: Season, collection: str, settings: RuleSettings
-    ) -> tuple[CropStands, Mapping[Group, int]]:
-        """Return the newest stored progress of all groups as the rules take it, and the place of each (region, crop code)."""
+    def of(self, connection: Connection, season: Season, collection: str, settings: RuleSettings) -> "KnownGroups":
+        """Return the newest stored progress of all groups as rules and markers take it."""
         version = crop_progress.version(connection, season.season_key, collection)
         kept = self._kept.get((season.season_key, collection))
         if kept is None or kept.version != version:
-            kept = _Kept.read(connection, season, collection, version, settings)
+            kept = KnownGroups.read(connection, season, collection, version, settings)
             self._kept[season.season_key, collection] = kept
-        return kept.stands, kept.group
+        return kept
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """What `KnownStands` keeps of a season and collection."""
+class KnownGroups:
+    """How the groups of a season and collection stand, by stored progress."""
 
     version: crop_progress.Version
     stands: CropStands
+    bands: Bands
     group: Mapping[Group, int]
+    """Place of each (region, crop code)."""
 
     @classmethod
     def read(
@@ -153,11 +163,17 @@ class _Kept:
         collection: str,
         version: crop_progress.Version,
         settings: RuleSettings,
-    ) -> "_Kept":
+    ) -> "KnownGroups":
         stored, key = crop_progress.load(connection, season.season_key, collection), version.season_before
         before = {} if key is None else crop_progress.load(connection, key, collection)
         stands = stands_of(stored, before, season.starts_on, settings)
-        return cls(version, stands, {group: nr for nr, group in enumerate(stored)})
+        first = dekad_number(season.starts_on)
+        bands = Bands.of([row.band for row in stored.values()], first, dekad_number(season.ends_on) - first + 1)
+        return cls(version, stands, bands, {group: nr for nr, group in enumerate(stored)})
+
+    def of(self, region: Sequence[str], crop_code: Sequence[str | None]) -> NDArray[np.int64]:
+        """Return (P,) the places of parcels' groups, -1 where nothing is known of them."""
+        return np.array([self.group.get(one, -1) for one in zip(region, crop_code, strict=True)], np.int64)
 
 
 def stands_of(

@@ -33,7 +33,7 @@ Bools = NDArray[np.bool_]
 NEVER: Final = np.datetime64("0001-01-01", "us")
 _VIEW: Final = np.dtype([("day", "<f4"), ("ndvi", "<f4"), ("split", SPLIT)])
 _PASS: Final = np.dtype([("day", "<f4"), ("vv_db", "<f4"), ("vh_db", "<f4"), ("orbit", "<i2"), ("direction_nr", "i1")])
-MARKERS: Final = ("emergence", "harvest", "tillage")
+MARKERS: Final = ("emergence", "harvest", "tillage", "vigour")
 """Markers whose last word is carried."""
 SAID: Final = np.dtype([("status", "i1"), ("day", "<i2"), ("value", "<f4"), ("confidence", "<f4")])
 """What a marker said: 0 for nothing yet, else 1 and the place of its status; -1 for no value or confidence; `NO_DAY` for no day."""
@@ -45,10 +45,11 @@ _HEAD: Final = np.dtype(
         ("passes", "<u2"),
         ("newest", "<i8"),
         ("n_observations", "<i4", (4,)),
+        ("bands_seen", "<u8"),
         ("said", SAID, (len(MARKERS),)),
     ]
 )
-_VERSION: Final = 3
+_VERSION: Final = 4
 """Raised when the layout changes: series of another version are made anew."""
 
 
@@ -74,6 +75,8 @@ class SeasonSeries:
     """(P,) the newest of them, `NEVER` where there is none."""
     said: NDArray[np.void]
     """(P, K) what the `MARKERS` last said."""
+    bands_seen: NDArray[np.uint64]
+    """(P,) the number of what was known of the neighbours' band when vigour was last said (`Bands.until`), 0 where it never was."""
 
     @classmethod
     def of(
@@ -100,7 +103,8 @@ class SeasonSeries:
             np.maximum.at(newest, index, rows["observed_at"])
         view_parcel = np.searchsorted(parcel_keys, s2["parcel_key"][clear])
         said = np.zeros((len(parcel_keys), len(MARKERS)), SAID)
-        return cls(views, view_parcel, is_new[0][clear], passes, place, is_new[1], counts, newest, said)
+        never = np.zeros(len(parcel_keys), np.uint64)
+        return cls(views, view_parcel, is_new[0][clear], passes, place, is_new[1], counts, newest, said, never)
 
     @classmethod
     def carried(cls, parcel_keys: Ints, stored: States | None) -> tuple["SeasonSeries", Bools]:
@@ -132,6 +136,7 @@ class SeasonSeries:
             heads["n_observations"].astype(np.int64),
             np.where(has, heads["newest"].astype("M8[us]"), NEVER),
             heads["said"].copy(),
+            heads["bands_seen"].copy(),
         ), has
 
     def joined(self, later: "SeasonSeries") -> "SeasonSeries":
@@ -172,6 +177,7 @@ class SeasonSeries:
             np.where(keep[:, None], self.n_observations, 0),
             np.where(keep, self.newest, NEVER),
             np.where(keep[:, None], self.said, np.zeros(1, SAID)),
+            np.where(keep, self.bands_seen, np.uint64(0)),
         )
 
     def until(self, parcels: Ints, time: NDArray[np.float64]) -> "SeasonSeries":
@@ -190,7 +196,13 @@ class SeasonSeries:
             self.n_observations[parcels],
             self.newest[parcels],
             self.said[parcels],
+            self.bands_seen[parcels],
         )
+
+    def views_of(self, parcels: Ints) -> tuple[NDArray[np.void], Ints]:
+        """Return the clear views of some parcels (Q,), ascending, and the place among the Q of each."""
+        place, own = _up_to(self.views["day"], self.view_parcel, parcels, np.full(len(parcels), np.inf))
+        return self.views[place], own
 
     def with_splits(self, places: Ints, splits: NDArray[np.void]) -> "SeasonSeries":
         """Return the series with the splits of some views."""
@@ -207,6 +219,7 @@ class SeasonSeries:
             np.bincount(one, minlength=n) for one in (self.view_parcel, self.pass_parcel)
         )
         heads["n_observations"], heads["said"] = self.n_observations, self.said
+        heads["bands_seen"] = self.bands_seen
         parts = [
             (values.tobytes(), (np.r_[0, np.cumsum(heads[name], dtype=np.int64)] * values.itemsize).tolist())
             for name, values in (("views", self.views), ("passes", self.passes))

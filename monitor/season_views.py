@@ -9,7 +9,7 @@ cache: a leader that has none, or whose sample is another, reads the whole seaso
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from typing import Final
 
 import numpy as np
@@ -21,6 +21,8 @@ from db.crop_progress import ProgressRow, SampleVersion
 from db.seasons import Season
 from monitor.alerts.neighbours import VIEW_AGE_DAYS, Bools, Floats, Ints, by_day, n_days, stands_by_day
 from monitor.alerts.settings import RuleSettings
+from monitor.dekads import dekad_number, dekad_numbers, dekads_begin
+from monitor.markers.bands import QUARTILES, bands, greenest, n_over
 
 SAMPLE: Final = 200
 """Parcels sampled for each region and crop: a share is then known to 3.5 % (binomial standard error at 0.5)."""
@@ -52,10 +54,13 @@ class SeasonViews:
     """(G, D) share with a canopy, likewise."""
     median: Floats = field(init=False)
     """(G, D) median of their last views, likewise."""
+    band: Floats = field(init=False)
+    """(3, G, K) band of the dekads that were over, likewise."""
 
     def __post_init__(self) -> None:
         self.n = np.zeros(len(self.groups), np.int64)
         self.share = self.median = np.zeros((len(self.groups), 0), np.float32)
+        self.band = np.zeros((len(QUARTILES), len(self.groups), 0), np.float32)
 
     @classmethod
     def read(cls, connection: Connection, season: Season, collection: str, version: SampleVersion) -> "SeasonViews":
@@ -89,6 +94,7 @@ class SeasonViews:
         is_viewed = np.zeros(len(self.parcel_keys), bool)
         is_viewed[self.views["parcel"]] = True
         n = np.bincount(self.group[is_viewed], minlength=len(self.groups))
+        self.band = self._bands(until, settings)
         known = self.share.shape[1]
         first = max(0, min(self.changed_from, known)) if known <= days else 0
         share, median = (_extended(one[:, :first], days) for one in (self.share, self.median))
@@ -98,9 +104,23 @@ class SeasonViews:
                 share[places, begin:], median[places, begin:] = self._computed(some, begin, days, settings)
         self.n, self.share, self.median, self.changed_from = n, share, median, days
         return [
-            ProgressRow(*self.groups[nr], int(n[nr]), self.season.starts_on, share[nr], median[nr])
+            ProgressRow(*self.groups[nr], int(n[nr]), self.season.starts_on, share[nr], median[nr], self.band[:, nr])
             for nr in np.flatnonzero(n).tolist()
         ]
+
+    def _bands(self, until: date, settings: RuleSettings) -> Floats:
+        """Return the bands of the dekads that are over on a day; those before the first view that is another are known."""
+        starts_on = self.season.starts_on
+        first, first_day = dekad_number(starts_on), np.datetime64(starts_on)
+        n_dekads = int(n_over(np.array([until], "M8[D]"), first)[0])
+        known = dekad_number(starts_on + timedelta(self.changed_from)) - first
+        known = min(known, self.band.shape[2], n_dekads)
+        begins = dekads_begin(np.array([first + known]))[0]
+        views = self.views[self.views["day"] >= (begins - first_day).astype(np.int64)]
+        dekad = dekad_numbers(first_day + views["day"].astype("m8[D]")) - first - known
+        green = greenest(views["parcel"], dekad, views["ndvi"], (len(self.parcel_keys), n_dekads - known))
+        anew = bands(green, self.group, len(self.groups), settings.neighbours_min)
+        return np.concatenate([self.band[:, :, :known], anew], axis=2)
 
     def _blocks(self, keep: Bools, days: int) -> Iterator[Ints]:
         """Yield places of the parcels to keep, whole groups at a time."""

@@ -1,8 +1,8 @@
 """A worker: claims pending work batch by batch and takes each batch through the stages, in one transaction.
 
     poll     batches until nothing that can be claimed is left
-    batch    claim -> load -> classify -> parts -> reconstruct NDVI -> phenology -> field work -> low passes -> record -> markers -> alerts
-             -> done
+    batch    claim -> load -> classify -> parts -> reconstruct NDVI -> phenology -> field work -> vigour -> low passes
+             -> record -> markers -> alerts -> done
 
 A batch's transaction sees one snapshot of the store (repeatable read, db/work.py): the pending rows that it removes are of the
 observations that it has read. If a stage fails, the transaction leaves nothing behind, and monitor/retry.py tries again.
@@ -26,7 +26,18 @@ from monitor.batch import ActiveModels, BatchContext, Counts
 from monitor.crop_progress import KnownStands
 from monitor.season_views import LeaderMemory
 from monitor.settings import MonitorSettings
-from monitor.stages import alerts, classify, field_work, low_passes, markers, parts, phenology, reconstruct_ndvi
+from monitor.stages import (
+    alerts,
+    classify,
+    field_work,
+    low_passes,
+    markers,
+    parts,
+    phenology,
+    reconstruct_ndvi,
+    said,
+    vigour,
+)
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +136,7 @@ class Worker:
         reconstruct_ndvi.reconstruct(batch)
         phenology.date_seasons(batch)
         field_work.mark(batch)
+        vigour.mark(batch, self._stands)
         low_passes.find(batch)
         batch.carry()
         # States before anything is recorded: nobody asks them as known at a time, and they roll back with the batch.
@@ -135,7 +147,7 @@ class Worker:
         classify.save(batch)
         reconstruct_ndvi.save(batch)
         phenology.save(batch)
-        field_work.save(batch)
+        said.save(batch)
         low_passes.save(batch)
         markers.evaluate(batch, self._stands)
         alerts.move(batch)

@@ -1,4 +1,4 @@
-"""`parcelwatch phenology`: when a parcel's season began, peaked and ended, and what was done on it."""
+"""`parcelwatch phenology`: when a parcel's season began, peaked and ended, and what markers saw on it."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from monitor.inspection.listing import records
 from terminal.output import console, plain
 from terminal.times import shown
 
-app = typer.Typer(no_args_is_help=True, help="A parcel's season, and the field work that was seen on it.")
+app = typer.Typer(no_args_is_help=True, help="A parcel's season, and what markers saw on it.")
 
 
 @app.command()
@@ -30,7 +30,7 @@ def show(
     as_known_at: TimeOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the measures of a parcel's season, and emergence, harvest and tillage, as known now or at a time."""
+    """Show the measures of a parcel's season, its field work and its vigour, as known now or at a time."""
     with engine(resolve_dsn()).connect() as connection:
         key, its_collection, its_season = arguments.the_parcel(connection, parcel, collection, season)
         measures = phenology.known(connection, key, as_known_at)

@@ -151,9 +151,8 @@ def _of_views(
     places = np.flatnonzero(_may_differ(batch, before) | has_turned)
     if not len(places):
         return
-    stands, group_of = known.of(connection, batch.season, claim.collection, rules)
-    grown = zip(batch.parcels.region, batch.parcels.crop_code, strict=True)
-    group = np.array([group_of.get(one, -1) for one in grown])[places]
+    groups, group = batch.neighbours(known)
+    stands, group = groups.stands, group[places]
     views = views.of(places).until(stands.known_until[group])
     # Among neighbours that were bare it makes no difference.
     matters = claim.parcel_keys[places[(stands.n[group] >= rules.neighbours_min) & ~stands.is_ever_bare[group]]]

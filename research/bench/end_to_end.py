@@ -43,7 +43,18 @@ from models.checkpoint import Checkpoint
 from models.ndvi.training import GapTrainingConfig
 from monitor import batch, schedule
 from monitor.settings import MonitorSettings
-from monitor.stages import alerts, classify, field_work, low_passes, markers, parts, phenology, reconstruct_ndvi
+from monitor.stages import (
+    alerts,
+    classify,
+    field_work,
+    low_passes,
+    markers,
+    parts,
+    phenology,
+    reconstruct_ndvi,
+    said,
+    vigour,
+)
 from monitor.worker import Worker
 from research.seasons.demo import Part
 from research.seasons.season_stream import Chain, import_season, prepare, stream_season
@@ -68,7 +79,8 @@ STEPS: tuple[tuple[Any, str, str], ...] = (
     (phenology, "date_seasons", "phenology"),
     (phenology, "save", "save phenology"),
     (field_work, "mark", "field work"),
-    (field_work, "save", "save field work"),
+    (vigour, "mark", "vigour"),
+    (said, "save", "save field work and vigour"),
     (low_passes, "find", "low passes"),
     (low_passes, "save", "save low passes"),
     (markers, "evaluate", "markers"),

@@ -69,8 +69,8 @@ def arrive(
     observations.insert(connection, "S2", pa.Table.from_pylist(rows, schema=S2.arrow), np.array(keys), now)
 
 
-def computed_anew(connection: Connection, until: date) -> dict[tuple[str, str], Any]:
-    """How each group stands by all current views."""
+def views_of_groups(connection: Connection) -> dict[tuple[str, str], list[Any]]:
+    """Return all current views."""
     rows = connection.execute(
         sa.text("""select r.code, d.crop_code, p.parcel_key, o.observed_at, o.ndvi from parcels p join regions r using (region_key)
                    cross join lateral declaration_known(p.parcel_key) d cross join lateral (
@@ -81,6 +81,27 @@ def computed_anew(connection: Connection, until: date) -> dict[tuple[str, str], 
     groups: dict[tuple[str, str], list[Any]] = {}
     for row in rows:
         groups.setdefault((row.code, row.crop_code), []).append(row)
+    return groups
+
+
+def bands_anew(members: list[Any], until: date) -> Any:
+    """The quartiles of a group by dekad, three days after its end, in hundredths."""
+    best = dict[tuple[int, int], float]()
+    for row in members:
+        day = row.observed_at.date()
+        cell = 3 * (day.month - 1) + min((day.day - 1) // 10, 2), row.parcel_key
+        best[cell] = max(best.get(cell, -1), row.ndvi)
+    last = until - timedelta(days=3)
+    found = np.full((3, 3 * (last.month - 1) + min((last.day - 1) // 10, 2) if last >= STARTS else 0), np.nan)
+    for dekad in range(found.shape[1]):
+        values = [round(ndvi, 4) for (of, _), ndvi in best.items() if of == dekad]
+        if len(values) >= SETTINGS.neighbours_min:
+            found[:, dekad] = np.round(np.quantile(values, [0.25, 0.5, 0.75]), 2)
+    return found
+
+
+def computed_anew(groups: dict[tuple[str, str], list[Any]], until: date) -> dict[tuple[str, str], Any]:
+    """How each group stands by all current views."""
     return {
         group: neighbours_of(
             np.array([row.parcel_key for row in members]),
@@ -122,12 +143,14 @@ def test_progress_kept_up_to_date_is_that_computed_anew(dsn: str, season: Season
             now = datetime(2025, 1, 1, 23, tzinfo=UTC) + timedelta(days=day + int(random.integers(0, 3)))
             crop_progress.refresh(connection, season, "test", SETTINGS, now, memory)
             kept = store.load(connection, season.season_key, "test")
-            anew = computed_anew(connection, now.date())
+            members = views_of_groups(connection)
+            anew = computed_anew(members, now.date())
             assert kept.keys() == anew.keys()
             for group, row in kept.items():
                 assert row.n_parcels == anew[group].n
                 np.testing.assert_array_equal(row.standing_share, anew[group].standing_share)
                 np.testing.assert_array_equal(row.median_ndvi, anew[group].median_ndvi)
+                np.testing.assert_allclose(row.band, bands_anew(members[group], now.date()), atol=1e-6)
 
 
 def test_new_views_are_read_by_index_and_no_others(dsn: str) -> None:

@@ -119,7 +119,7 @@ def test_the_same_is_said_however_observations_come_together(dsn: str, keys: dic
     days = {marker: day for marker, _, value, day, _ in said if value == 1}
     assert abs((days["emergence"] - on(128).date()).days) <= 10
     assert abs((days["harvest"] - on(HARVEST).date()).days) <= 5
-    assert {status for _, status, *_ in newest(dsn, "grass")} == {"NOT_EXECUTED"}
+    assert {status for marker, status, *_ in newest(dsn, "grass") if marker in days} == {"NOT_EXECUTED"}
 
 
 def test_only_changes_are_appended_and_what_was_known_stays(dsn: str, keys: dict[str, int]) -> None:
@@ -173,9 +173,13 @@ def test_people_read_measures_and_field_work_as_known_at_a_time(
     said = {one["measure"]: (one["value"], one["sd"], one["status"]) for one in rows if one["kind"] == "measure"}
     assert said["sos"] == (130, 3.5, "OK")
     assert said["base"] == (None, None, "the curve does not show it")
-    assert [(one["marker"], one["status"]) for one in rows if one["kind"] == "marker"] == [
-        (marker, "OK") for marker in ("emergence", "harvest", "tillage")
-    ]
+    marked = {one["marker"]: (one["status"], one["evidence"]) for one in rows if one["kind"] == "marker"}
+    alone = marked.pop("vigour")
+    assert {marker: status for marker, (status, _) in marked.items()} == dict.fromkeys(
+        ("emergence", "harvest", "tillage"), "OK"
+    )
+    assert alone[0] == "NOT_VALID"
+    assert "enough neighbours" in alone[1]["reason"]
     assert "between 2025-09-" in shown("in order")
     assert "not sown, harvested or tilled each year" in shown("grass")
     between = shown("in order", "--as-known-at", str(on(355).date()))

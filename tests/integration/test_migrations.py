@@ -95,6 +95,7 @@ def test_one_step_at_a_time(empty_dsn: str) -> None:
         "0025",
         "0032",
         "0030",
+        "0028",
     ]
     seen = {}
     for revision in revisions:
