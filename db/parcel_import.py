@@ -217,6 +217,11 @@ def link_lineage(
               and collection = :collection and season_key = :season_key"""),
         where,
     )
+    connection.execute(  # found by the lineage of before
+        sa.text("""delete from parcel_norms using parcels where parcel_norms.parcel_key = parcels.parcel_key
+                   and collection = :collection and season_key = :season_key"""),
+        where,
+    )
     connection.execute(sa.text("analyze parcels"))  # thousands of rows may be new: the join must know to use the index
     return connection.execute(
         sa.text("""

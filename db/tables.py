@@ -342,6 +342,15 @@ crop_progress: Final = _table(
     middle_ndvi=ARRAY(REAL),
     upper_ndvi=ARRAY(REAL),
 )
+parcel_norms: Final = _table(
+    "parcel_norms",
+    parcel_key=sa.BigInteger,
+    recorded_at=_time,
+    crop_group=sa.Text,
+    n_seasons=sa.SmallInteger,
+    middle_ndvi=ARRAY(REAL),
+    sd_ndvi=ARRAY(REAL),
+)
 findings: Final = _table(
     "findings",
     parcel_key=sa.BigInteger,

@@ -33,7 +33,7 @@ Bools = NDArray[np.bool_]
 NEVER: Final = np.datetime64("0001-01-01", "us")
 _VIEW: Final = np.dtype([("day", "<f4"), ("ndvi", "<f4"), ("split", SPLIT)])
 _PASS: Final = np.dtype([("day", "<f4"), ("vv_db", "<f4"), ("vh_db", "<f4"), ("orbit", "<i2"), ("direction_nr", "i1")])
-MARKERS: Final = ("emergence", "harvest", "tillage", "vigour")
+MARKERS: Final = ("emergence", "harvest", "tillage", "vigour", "own_past")
 """Markers whose last word is carried."""
 SAID: Final = np.dtype([("status", "i1"), ("day", "<i2"), ("value", "<f4"), ("confidence", "<f4")])
 """What a marker said: 0 for nothing yet, else 1 and the place of its status; -1 for no value or confidence; `NO_DAY` for no day."""

@@ -21,12 +21,20 @@ from monitor.crop_progress import KnownGroups, KnownStands
 from monitor.dekads import dekad_number, dekad_numbers
 from monitor.markers.bands import greenest, n_over
 from monitor.markers.crop_calendar import calendars
+from monitor.markers.own_past import LEAST_SEASONS
 from monitor.markers.vigour import DEKADS, vigour
+from monitor.stages.own_past import compared
 from monitor.stages.said import because, restate
 
 REASONS: Final = because(
-    {"vigour": "no crop is declared, or none that is farmed"},
-    {"vigour": f"fewer than {DEKADS} dekads of growth in which the parcel and enough neighbours of its crop were seen"},
+    {
+        "vigour": "no crop is declared, or none that is farmed",
+        "own_past": "crops rotate here: only grassland and permanent crops are compared with their past",
+    },
+    {
+        "vigour": f"fewer than {DEKADS} dekads of growth in which the parcel and enough neighbours of its crop were seen",
+        "own_past": f"fewer than {DEKADS} dekads that were also seen in {LEAST_SEASONS} past seasons under the same crop group",
+    },
 )
 NOT_FARMED: Final = ("3305", "3306")
 """HCAT codes of what has no crop (as in `monitor.markers.crop_calendar.NOT_ARABLE`)."""
@@ -48,15 +56,11 @@ def mark(batch: BatchContext, known: KnownStands) -> None:
     codes = [batch.parcels.hcat_code[nr] for nr in due.tolist()]
     is_asked = np.array([batch.parcels.crop_code[nr] is not None for nr in due.tolist()], bool)
     is_asked &= np.array([not (code or "").startswith(NOT_FARMED) for code in codes], bool)
+    green = _greenest(batch, due, groups)
     found = vigour(
-        _greenest(batch, due, groups),
-        groups.bands,
-        group[due],
-        place[is_due],
-        calendars(codes, batch.season.harvest_year),
-        is_asked,
+        green, groups.bands, group[due], place[is_due], calendars(codes, batch.season.harvest_year), is_asked
     )
-    restate(batch, due, [found], REASONS)
+    restate(batch, due, [found, compared(batch, due, green, place[is_due])], REASONS)
 
 
 def _seen(batch: BatchContext) -> tuple[Ints, Ints]:

@@ -1,11 +1,12 @@
 """Vigour below the neighbours' on simulated seasons with thin stands, and on the Dutch parcels.
 
-    python -m research.bench.vigour [--json] [--parcels 1500] [--seasons 2023:41,2024:42,2025:43] [--nl FOLDER]
+    python -m research.bench.vigour [--json] [--parcels 1500] [--seasons 2023:41,2024:42,2025:43] [--past] [--nl FOLDER]
 
 Asked at the end of each dekad, as a season runs; a parcel counts where it was marked on any of these days. Sound are fields that grow what
 was declared, without an injected event. `thin` is a twentieth of them, drawn by chance, on which a share of the NDVI above bare soil is
 missing from emergence on; `thin since a day` a twentieth from a day of the crop's growth on. The other kinds are the simulator's events.
 Leys that lie bare in the season are apart: they are sown anew among old swards, and below these until they close.
+With `--past` also grassland and permanent crops beside their own four seasons before, on the same landscape.
 """
 
 import json
@@ -24,6 +25,7 @@ from monitor.alerts.settings import RuleSettings
 from monitor.dekads import dekad_number, dekad_numbers
 from monitor.markers.bands import Bands, bands, greenest
 from monitor.markers.crop_calendar import calendars
+from monitor.markers.own_past import crop_group, norms, own_past
 from monitor.markers.vigour import vigour
 from research.bench.field_work import series
 from research.seasons.nl import METRES, MIN_AREA_HA
@@ -33,6 +35,8 @@ from research.simulator.season import Season, simulate_season
 SOIL_NDVI: Final = 0.15
 LEFT: Final = (0.7, 0.5)
 """Shares of the NDVI above bare soil that thin stands have."""
+YEARS: Final = 4
+"""Past seasons that are compared with."""
 LEYS: Final = ("3301090100", "3301090301")
 Days = tuple[date, date]
 """A season's first and last."""
@@ -84,6 +88,38 @@ def score(season: Season, left: float) -> pd.DataFrame:
     return found[truth["is_monitorable"].to_numpy(bool)]
 
 
+def beside_its_past(year: int, seed: int, n_parcels: int) -> pd.DataFrame:
+    """Return grassland and permanent crops of a season, compared with the same shapes of the four seasons before."""
+    *past, season = (
+        simulate_season(SimulatorConfig(year=one, seed=seed, n_parcels=n_parcels, n_pixels=1))
+        for one in range(year - YEARS, year + 1)
+    )
+    (truth, (shape, group, green)), kept = (season.truth, _ground(season)), list[NDArray[np.float32]]()
+    for one in past:
+        shapes, groups, then = _ground(one)
+        place = {which: nr for nr, which in enumerate(zip(shapes, groups, strict=True))}
+        before = np.array([place.get(which, len(then)) for which in zip(shape, group, strict=True)])
+        kept.append(np.concatenate([then, np.full((1, then.shape[1]), np.nan, np.float32)])[before])
+    middle, sd = norms(np.stack(kept))
+    ever, first = np.zeros(len(green), bool), dekad_number(season.starts_on)
+    for dekad in range(green.shape[1] + 1):
+        said = own_past(green, middle, sd, np.full(len(green), dekad), first, group)
+        ever |= said.value > 0
+    event = season.truth.events.query("kind != 'mowing'").groupby("parcel_id")["kind"].first()
+    kind = truth.parcels["parcel_id"].map(event).fillna("sound").to_numpy(object)
+    kind[(truth.parcels["declared"] != truth.parcels["grown"]).to_numpy()] = "wrong_declaration"
+    found = pd.DataFrame({"ever": ever, "end": said.value > 0, "valid": np.isfinite(said.value)})
+    found["kind"] = [f"{of} {what}" for of, what in zip(group, kind, strict=True)]
+    return found[truth.parcels["is_monitorable"].to_numpy(bool) & [of is not None for of in group]]
+
+
+def _ground(season: Season) -> tuple[list[bytes], list[str | None], NDArray[np.float32]]:
+    """Return the shapes of a season's parcels, the groups of their declared crops and their greenest views."""
+    parcels = season.parcels.set_index("parcel_id").loc[season.truth.parcels["parcel_id"]]
+    green = by_dekad(series(season)[0], (season.starts_on, season.ends_on))
+    return [one.wkb for one in parcels.geometry], [crop_group(code) for code in parcels["hcat_code"]], green
+
+
 def dutch(folder: Path) -> pd.DataFrame:
     """Return the recorded parcels of at least 0.3 ha by crop, as one region; of their crops only the agency's code is known."""
     parcels, views = gpd.read_file(folder / "parcels.geojson"), pd.read_parquet(folder / "s2_indices.parquet")
@@ -111,15 +147,18 @@ def _counts(found: pd.DataFrame) -> pd.DataFrame:
 def main(
     parcels: Annotated[int, typer.Option(min=20, help="fields of each season")] = 1500,
     seasons: Annotated[str, typer.Option(help="year:seed, separated by commas")] = "2023:41,2024:42,2025:43",
+    past: Annotated[bool, typer.Option("--past", help="compare grassland with its past, too")] = False,
     nl: Annotated[Path | None, typer.Option(help="folder of the Dutch parcels")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
 ) -> None:
     """Count marked parcels of simulated seasons by what is true of them, and of the Dutch ones by crop."""
-    pairs = [map(int, one.split(":")) for one in seasons.split(",")]
+    pairs = [(int(year), int(seed)) for year, seed in (one.split(":") for one in seasons.split(","))]
     simulated = [
         simulate_season(SimulatorConfig(year=year, seed=seed, n_parcels=parcels, n_pixels=1)) for year, seed in pairs
     ]
     tables = {f"left {left}": _counts(pd.concat([score(one, left) for one in simulated])) for left in LEFT}
+    if past:
+        tables["own past"] = _counts(pd.concat([beside_its_past(year, seed, parcels) for year, seed in pairs]))
     if nl is not None:
         tables["Dutch parcels"] = _counts(dutch(nl))
     if as_json:

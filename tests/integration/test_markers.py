@@ -175,6 +175,7 @@ def test_people_read_measures_and_field_work_as_known_at_a_time(
     assert said["base"] == (None, None, "the curve does not show it")
     marked = {one["marker"]: (one["status"], one["evidence"]) for one in rows if one["kind"] == "marker"}
     alone = marked.pop("vigour")
+    assert marked.pop("own_past")[0] == "NOT_EXECUTED"
     assert {marker: status for marker, (status, _) in marked.items()} == dict.fromkeys(
         ("emergence", "harvest", "tillage"), "OK"
     )

@@ -96,6 +96,7 @@ def test_one_step_at_a_time(empty_dsn: str) -> None:
         "0032",
         "0030",
         "0028",
+        "0029",
     ]
     seen = {}
     for revision in revisions:

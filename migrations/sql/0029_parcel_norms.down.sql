@@ -1,0 +1,1 @@
+drop table parcel_norms;
