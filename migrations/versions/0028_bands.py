@@ -3,7 +3,7 @@
 from migrations.script import run
 
 revision = "0028"
-down_revision = "0030"
+down_revision = "0034"
 
 
 def upgrade() -> None:
