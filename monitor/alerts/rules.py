@@ -228,9 +228,7 @@ def crop_mismatch(
     is_sure = (of_declared < settings.mismatch_declared_below) & (of_best > settings.mismatch_other_above)
     is_late = _is_within(posterior.observed_to, settings.mismatch_late_from, settings.mismatch_confirm_until)
     is_sure |= (
-        is_late
-        & (of_declared < settings.mismatch_late_declared_below)
-        & (of_best > settings.mismatch_late_other_above)
+        is_late & (of_declared < settings.mismatch_late_declared_below) & (of_best > settings.mismatch_late_other_above)
     )
     was_open = previous.verdict >= YELLOW
     is_held = was_open & (best != nr) & (of_declared < settings.mismatch_closed_above)

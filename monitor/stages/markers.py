@@ -240,7 +240,7 @@ def _doubt_turned(
 ) -> Bools:
     """Return (P,) where a departure that was found is doubted now, or one that was not executed may be doubted no more."""
     on_views = before["no_emergence"].verdict, before["early_loss"].verdict
-    has_turned = silence.is_doubted & np.any([one >= YELLOW for one in on_views], axis=0)
+    has_turned: Bools = silence.is_doubted & np.any([one >= YELLOW for one in on_views], axis=0)
     may_end = silence.is_anew & ~silence.is_doubted & (silence.mismatch == GREEN)
     # Of most that are not executed the reason lies in their neighbours, which are as they were.
     n_groups = len(stands.n)
