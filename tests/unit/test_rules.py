@@ -336,7 +336,11 @@ def test_what_is_not_the_declared_crop_is_not_compared_with_its_neighbours() -> 
 
 
 def test_departures_of_a_parcel_that_is_doubted_are_not_executed() -> None:
-    stands, bare, no = CropStands.of([neighbours()], SETTINGS), views((50, 0.2), (120, 0.2), (140, 0.2)), np.array([False])
+    stands, bare, no = (
+        CropStands.of([neighbours()], SETTINGS),
+        views((50, 0.2), (120, 0.2), (140, 0.2)),
+        np.array([False]),
+    )
     both = [
         (rules.no_emergence(bare, stands, GROUP, no, SETTINGS), "red"),
         (rules.early_loss(STANDING_THEN_BARE, stands, GROUP, no, no, SETTINGS), "red"),
