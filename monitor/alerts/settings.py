@@ -24,7 +24,7 @@ class RuleSettings:
     is excluded: 0.90 found fewer wrong declarations, 45 days later."""
     mismatch_late_from: DayOfYear = "07-01"
     """Day of the year (MM-DD) from which, until none confirms, the next two are enough as well: once crops have grown, a classifier that
-    learnt from few or wrong declarations is never so sure against one, but of another."""
+    learnt from few or wrong declarations is seldom so sure against one, but of another."""
     mismatch_late_declared_below: float = 0.01
     """As `mismatch_declared_below`, late in the season."""
     mismatch_late_other_above: float = 0.90
