@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from monitor.alerts.evidence import JUDGED_BY, LACKS_OBSERVATIONS, percent
+from monitor.alerts.evidence import JUDGED_BY, LACKS_OBSERVATIONS
 from monitor.alerts.neighbours import VEGETATION_NDVI, Bools, CropStands, Days, Floats, Ints
 from monitor.alerts.recovery import Departures, departures
 from monitor.alerts.settings import RuleSettings
@@ -524,7 +524,7 @@ def _other_crop(is_other_crop: Bools) -> Case:
 
 def unless_doubted(decisions: Decisions, is_doubted: Bools, settings: RuleSettings) -> Decisions:
     """Return decisions on views of which the departures of some parcels (P,), see `doubted`, are not executed."""
-    below, above = (percent(one) for one in (settings.doubt_declared_below, settings.doubt_other_above))
+    below, above = (f"{100 * one:g}%" for one in (settings.doubt_declared_below, settings.doubt_other_above))
     reason = (
         f"it departs from its neighbours, but may be another crop, which is left to crop_mismatch: the classifier gives the declared "
         f"one less than {below} and another more than {above}"
