@@ -32,6 +32,7 @@ def serve(
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        timeout_graceful_shutdown=5,  # streams of events have no end of their own
     )
     server = _Server(config)
     server.run()
