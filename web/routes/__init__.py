@@ -4,6 +4,6 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from web.routes import me
+from web.routes import features, me, operation, parcels, regions
 
-ROUTERS: Final[tuple[APIRouter, ...]] = (me.router,)
+ROUTERS: Final[tuple[APIRouter, ...]] = (me.router, features.router, parcels.router, regions.router, operation.router)
