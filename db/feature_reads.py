@@ -50,6 +50,9 @@ class FeatureQuery:
     """Key of the last feature of the page before."""
 
 
+_FIRST_RANGE: Final = 2
+"""Keys looked at first, for each feature asked for: chosen because half of the keys may be of other regions."""
+_LONGEST_RANGE: Final = 1_000_000
 _IDENTITY: Final[dict[str, Kind]] = {"collection": "text", "season": "text", "source_id": "text", "region": "text"}
 TYPES: Final[Mapping[Collection, FeatureType]] = {
     "parcels": FeatureType(
@@ -98,17 +101,20 @@ TYPES: Final[Mapping[Collection, FeatureType]] = {
 def features(connection: sa.Connection, kind: Collection, query: FeatureQuery, limit: int) -> list[FeatureRow]:
     """Return the first features by key that a query asks for, at most so many."""
     its = TYPES[kind]
-    asked: list[Condition] = [] if query.where is None else [query.where]
-    if query.after is not None:
-        asked.append(sa.column(its.key) > query.after)
-    if query.bbox is not None:
-        asked.append(_in_bbox(query.bbox))
-    if query.opened is not None and its.time is not None:
-        first, last = query.opened
-        asked += [] if first is None else [sa.column(its.time) >= first]
-        asked += [] if last is None else [sa.column(its.time) <= last]
-    statement = _select(its).where(*asked).order_by(sa.column(its.key)).limit(limit)
-    return [_row(its, row) for row in connection.execute(statement)]
+    key: sa.ColumnElement[int] = sa.column(its.key)
+    asked = _conditions(its, query)
+    found: list[FeatureRow] = []
+    # A view with a security barrier is read whole before it is sorted: so range by range of its keys, each four times as long.
+    low, length = query.after or 0, _FIRST_RANGE * limit
+    while len(found) < limit:
+        is_last = length > _LONGEST_RANGE
+        within = [key > low] if is_last else [key > low, key <= low + length]
+        rows = connection.execute(_select(its).where(*asked, *within).order_by(key).limit(limit - len(found)))
+        found += [_row(its, row) for row in rows]
+        if is_last:
+            break
+        low, length = low + length, 4 * length
+    return found
 
 
 def feature(connection: sa.Connection, kind: Collection, key: int) -> FeatureRow | None:
@@ -116,6 +122,17 @@ def feature(connection: sa.Connection, kind: Collection, key: int) -> FeatureRow
     its = TYPES[kind]
     found = connection.execute(_select(its).where(sa.column(its.key) == key)).one_or_none()
     return None if found is None else _row(its, found)
+
+
+def _conditions(its: FeatureType, query: FeatureQuery) -> list[Condition]:
+    asked: list[Condition] = [] if query.where is None else [query.where]
+    if query.bbox is not None:
+        asked.append(_in_bbox(query.bbox))
+    if query.opened is not None and its.time is not None:
+        first, last = query.opened
+        asked += [] if first is None else [sa.column(its.time) >= first]
+        asked += [] if last is None else [sa.column(its.time) <= last]
+    return asked
 
 
 def _select(its: FeatureType) -> sa.Select[*tuple[Any, ...]]:

@@ -318,6 +318,20 @@ def test_features_are_found_by_place_time_and_condition(many: Api) -> None:
     assert len(many.get("/api/collections/parcels/items", "reader").json()["features"]) == 100
 
 
+def test_features_are_found_however_far_apart_their_keys_are(dsn: str, api: Api) -> None:
+    with psycopg.connect(dsn) as connection:
+        connection.execute(
+            """insert into parcels (parcel_key, collection, season_key, source_id, region_key, geom, area_ha, recorded_at)
+               overriding system value select key, 'far', season_key, key, region_key, geom, 2, '2025-01-01'
+               from parcels, unnest(array[100, 70000, 3000000000, 9000000000000000000]) key where source_id = 'north-1'"""
+        )
+    for limit in (1, 2, 3, 1000):
+        found = _all_features(api, f"/api/collections/parcels/items?limit={limit}")
+        assert [one["id"] for one in found][-4:] == [100, 70_000, 3_000_000_000, 9_000_000_000_000_000_000]
+        assert len(found) == 6
+    assert len(_all_features(api, "/api/collections/parcels/items?filter=collection='far'&limit=1")) == 4
+
+
 WRONG_FEATURES = [
     "bbox=1,2,3",
     "bbox=1,2,3,x",

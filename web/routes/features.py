@@ -129,7 +129,7 @@ class Items(Parameters):
     )
     filter_lang: Language = Field("cql2-text", alias="filter-lang")
     filter_crs: Literal["http://www.opengis.net/def/crs/OGC/1.3/CRS84"] = Field(CRS84, alias="filter-crs")
-    after: Annotated[int, Field(ge=0, le=BIGINT)] | None = Field(
+    after: Annotated[int, Field(ge=0, le=BIGINT - 2**32)] | None = Field(
         None, description="as the link to the next page has it"
     )
 
