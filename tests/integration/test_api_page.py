@@ -1,6 +1,7 @@
 """The API's page: its examples run as they stand, with curl against a real server, and find something."""
 
 import re
+import secrets
 import shutil
 import subprocess
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import uvicorn
+from psycopg.conninfo import make_conninfo
 from typer.testing import CliRunner
 
 from db.connect import bounded_engine
@@ -24,7 +26,18 @@ ADDRESS = "http://127.0.0.1:8080"
 
 
 @pytest.fixture
-def port(dsn: str) -> Iterator[int]:
+def login(dsn: str) -> Iterator[str]:
+    """The connection string of a login made as the page says, under a name of its own: logins are the server's."""
+    (statements,) = re.findall(r"^```sql\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    name = f"test_{secrets.token_hex(6)}"
+    with psycopg.connect(dsn, autocommit=True) as owner:
+        owner.execute(statements.replace("parcelwatch_server", name).encode())
+        yield make_conninfo(dsn, user=name, password="its own")
+        owner.execute(f"drop role {name}".encode())
+
+
+@pytest.fixture
+def port(dsn: str, login: str) -> Iterator[int]:
     """The port of a server whose store has the page's parcel."""
     fill(dsn)
     with psycopg.connect(dsn) as connection:
@@ -32,7 +45,7 @@ def port(dsn: str) -> Iterator[int]:
             "update parcels set collection = 'nl-brp', source_id = case source_id when 'north-1' then '10984' else 'x' end"
         )
         connection.execute("update crop_progress set collection = 'nl-brp'")
-    engine = bounded_engine(dsn, 2, 10.0)
+    engine = bounded_engine(login, 2, 10.0)
     server = uvicorn.Server(uvicorn.Config(create_app(engine, WebSettings()), port=0, log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()
