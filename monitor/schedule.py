@@ -14,7 +14,7 @@ from typing import Final
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from db import work
+from db import weekly_ndvi, work
 from db.connect import drop_pooled, engine
 from db.errors import DATABASE_ERRORS, DatabaseUnavailable, first_line, is_away
 from db.leader import Leadership
@@ -36,7 +36,7 @@ _SHARE_OF_LEADING: Final = 0.05
 
 
 def lead(dsn: str, settings: MonitorSettings, now: datetime, memory: LeaderMemory | None = None) -> int:
-    """Bring the progress of every season that is watched up to date, and escalate overdue alerts; return the groups stored.
+    """Bring the progress of every season that is watched up to date, roll up weeks and escalate overdue alerts; return the groups stored.
 
     `memory` is what this process keeps from one time to the next.
     """
@@ -50,6 +50,7 @@ def lead(dsn: str, settings: MonitorSettings, now: datetime, memory: LeaderMemor
                 groups += crop_progress.finish_season(connection, earlier, collection, settings.rules, now)
             groups += crop_progress.refresh(connection, season, collection, settings.rules, now, memory)
     count_low_neighbours(dsn, memory, now)
+    roll_up_weeks(dsn)
     with engine(dsn).begin() as connection:  # its own: it holds alerts, which people decide on meanwhile
         escalate(connection, settings.escalate_after_days, now)
     return groups
@@ -61,6 +62,15 @@ def count_low_neighbours(dsn: str, memory: LeaderMemory, now: datetime) -> int:
         watched = work.watched_seasons(connection, now)
         seasons = [(season_by_name(connection, name), collection) for name, collection in watched]
         return sum(flooded_land.refresh(connection, *one, memory, now) for one in seasons)
+
+
+def roll_up_weeks(dsn: str) -> None:
+    """Roll up the weeks of regional NDVI that have changed and are due, each in a transaction of its own."""
+    with engine(dsn).begin() as connection:
+        due = weekly_ndvi.due(connection)
+    for week in due:
+        with engine(dsn).begin() as connection:
+            weekly_ndvi.roll_up(connection, week)
 
 
 def once(worker: Worker, now: datetime) -> Counts:
