@@ -10,6 +10,32 @@ drop function weekly_ndvi_read;
 drop table weekly_ndvi, ndvi_weeks;
 
 grant create on schema parcelwatch to parcelwatch_contract;
+create or replace view parcelwatch.s2_observations with (security_barrier) as
+select o.parcel_key, o.observed_at, o.relative_orbit, o.revision, o.n_clear, o.clear_fraction, o.ndvi, o.ndvi_sd, o.nbr2, o.bsi, o.s2wi,
+       o.b02, o.b03, o.b04, o.b05, o.b06, o.b07, o.b08, o.b8a, o.b11, o.b12, o.scene_key, o.available_at, o.recorded_at
+from parcels p cross join lateral (
+    select distinct on (observed_at, relative_orbit) * from s2_observations where s2_observations.parcel_key = p.parcel_key
+    order by observed_at, relative_orbit, revision desc
+) o where not o.is_withdrawn;
+
+create or replace view parcelwatch.s1_observations with (security_barrier) as
+select o.parcel_key, o.observed_at, o.relative_orbit, o.revision, o.direction, o.radiometry, o.n_pixels,
+       (10 * log(nullif(greatest(o.vv, 0), 0)))::real as vv_db, (10 * log(nullif(greatest(o.vh, 0), 0)))::real as vh_db,
+       o.vv, o.vh, o.vv_sd, o.vh_sd, o.coherence_vv, o.coherence_vh, o.coherence_with, o.scene_key, o.available_at, o.recorded_at
+from parcels p cross join lateral (
+    select distinct on (observed_at, relative_orbit) * from s1_observations where s1_observations.parcel_key = p.parcel_key
+    order by observed_at, relative_orbit, revision desc
+) o where not o.is_withdrawn;
+
+create or replace view parcelwatch.daily_ndvi with (security_barrier) as
+select curve.* from parcels p cross join lateral (
+    select m.parcel_key, m.month + nr - 1 as day, m.ndvi[nr] as ndvi, m.ndvi_sd[nr] as ndvi_sd,
+           case when m.is_observed >> nr - 1 & 1 = 1 then 'observed' else 'reconstructed' end as origin,
+           case when m.is_causal >> nr - 1 & 1 = 1 then 'causal' else 'retrospective' end as mode, m.recorded_at, m.model_key
+    from (select distinct on (month) * from ndvi_months where ndvi_months.parcel_key = p.parcel_key order by month, recorded_at desc) m
+    cross join generate_series(1, 31) nr where m.ndvi[nr] <> 'NaN'
+) curve;
+
 create view parcelwatch.crop_bands with (security_barrier) as
 select newest.season, newest.collection, r.code as region, newest.crop_code, newest.first_day + (nr - 1)::int as day, newest.n_parcels,
        nullif(newest.standing_share[nr], 'NaN') as standing_share, nullif(newest.median_ndvi[nr], 'NaN') as median_ndvi, newest.recorded_at

@@ -9,6 +9,7 @@ the server, pass by pass as it comes, in a database of its own for each size.
 `history_p95_ms` is a parcel's history of the season, both sensors, curve and posteriors, of parcels drawn at random, each asked once,
 half of them as known at a time; `growth`
 the median of the largest store over that of the smallest; `known_over_now` the median as known at a time over that of now.
+`history_cpu_ms` and `growth_cpu` are of the server's processor time, which a busy machine does not stretch.
 `aggregate_speedup` compares one region's weekly NDVI by crop with the same figures computed from the same observations, parcels and
 declarations as plain PostgreSQL tables with the same indexes on the same server; both answers must be alike.
 """
@@ -20,15 +21,14 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median, quantiles
 from typing import Annotated, Any
 
-import psycopg
 import typer
-from psycopg import sql
-from psycopg.conninfo import make_conninfo
 from rich.table import Table
 
+from db.access import add_login
 from db.connect import connect
 from db.fresh import fresh_database
 from db.migrate import upgrade
@@ -60,19 +60,19 @@ from (select timestamptz '2025-01-01 10:30Z' + %(day)s * interval '1 day' as at)
 S2_PASS = """
 insert into s2_observations (parcel_key, observed_at, relative_orbit, revision, is_withdrawn, n_clear, available_at, recorded_at, scene_key,
     clear_fraction, ndvi, ndvi_sd, nbr2, bsi, s2wi, b02, b03, b04, b05, b06, b07, b08, b8a, b11, b12)
-select parcel_key, observed_at, relative_orbit, revision, false, 50, available_at, s.recorded_at + revision * interval '3 days', scene_key, 0.9,
-       case when (parcel_key * 7 + %(day)s / 5) %% 10 < 6 then 0.2 + (hashint8(parcel_key + %(day)s) & 1023) / 2000.0 end,
+select parcel_key, observed_at, relative_orbit, revision, false, 50, available_at, s.recorded_at + revision * interval '3 days', scene_key,
+       0.9, case when (parcel_key * 7 + %(day)s / 5) %% 10 < 6 then 0.2 + (hashint8(parcel_key + %(day)s) & 1023) / 2000.0 end,
        0.1, 0.2, 0.1, 0.1, 0.03, 0.04, 0.05, 0.1, 0.2, 0.3, 0.3, 0.3, 0.2, 0.1
 from scenes s, parcels, generate_series(0, (parcel_key %% 100 = 0)::int) revision where scene_key = %(scene)s"""
 S1_PASS = """
-insert into s1_observations (parcel_key, observed_at, relative_orbit, revision, is_withdrawn, n_pixels, available_at, recorded_at, scene_key,
-    direction, radiometry, vv, vh, vv_sd, vh_sd)
-select parcel_key, observed_at, relative_orbit, 0, false, 50, available_at, s.recorded_at, scene_key, 'ascending', 'gamma0', 0.1, 0.02, 0.03,
-       0.01 from scenes s, parcels where scene_key = %(scene)s"""
+insert into s1_observations (parcel_key, observed_at, relative_orbit, revision, is_withdrawn, n_pixels, available_at, recorded_at,
+    scene_key, direction, radiometry, vv, vh, vv_sd, vh_sd)
+select parcel_key, observed_at, relative_orbit, 0, false, 50, available_at, s.recorded_at, scene_key, 'ascending', 'gamma0', 0.1, 0.02,
+       0.03, 0.01 from scenes s, parcels where scene_key = %(scene)s"""
 PREDICTED = (
     """insert into ndvi_months (parcel_key, month, recorded_at, changed, is_causal, is_observed, ndvi, ndvi_sd)
-       select parcel_key, '2025-01-01'::date + nr * interval '1 month', '2025-01-01'::date + (nr + 1) * interval '1 month', 1073741823, 0, 1024,
-              array_fill(0.5, array[31]), array_fill(0.03, array[31]) from generate_series(0, 11) nr, parcels""",
+       select parcel_key, '2025-01-01'::date + nr * interval '1 month', '2025-01-01'::date + (nr + 1) * interval '1 month', 1073741823, 0,
+              1024, array_fill(0.5, array[31]), array_fill(0.03, array[31]) from generate_series(0, 11) nr, parcels""",
     """insert into posteriors (parcel_key, recorded_at, observed_to, model_key, n_s2, n_s1a, n_s1d, n_s1, probabilities)
        select parcel_key, at + interval '8 hours', at, model_key, 1, 0, 0, 0, array_fill(0.125, array[8])
        from generate_series(timestamptz '2025-01-03 10:30Z', '2025-12-31', interval '7 days') at, parcels, models""",
@@ -98,11 +98,17 @@ group by 1, 2 order by 1, 2"""
 PLAIN_TABLES = ("regions", "seasons", "parcels", "declarations", "s2_observations")
 
 
-def timed(connection: psycopg.Connection[Any], statement: str, given: Any) -> tuple[float, Rows]:
+def timed(connection: Any, statement: str, given: Any) -> tuple[float, Rows]:
     """Return milliseconds until the last row of an answer is here, and the rows."""
     begun = time.perf_counter()
     rows = connection.execute(statement.encode(), given).fetchall()
     return 1e3 * (time.perf_counter() - begun), rows
+
+
+def cpu_s(pid: int) -> float:
+    """Return seconds of processor time that a process of this machine has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
@@ -111,24 +117,33 @@ class Store:
 
     n_rows: int
     dsn: str
-    reader: psycopg.Connection[Any]
+    reader: Any
     parcels: list[int]
     """Parcels to ask about, each once."""
     fill_s: float
     roll_up_us: float
     """Of each Sentinel-2 observation."""
+    history_cpu_s: float = 0.0
+    """Of the server, for all histories."""
     now_ms: list[float] = field(default_factory=list)
     known_ms: list[float] = field(default_factory=list)
     weekly_ms: list[float] = field(default_factory=list)
     history_rows: int = 0
 
+    @property
+    def history_cpu_ms(self) -> float:
+        """Milliseconds of the server's processor time a history."""
+        return 1e3 * self.history_cpu_s / (len(self.now_ms) + len(self.known_ms))
+
     def measure_round(self, nr: int, n_parcels: int) -> None:
         """Ask for the history of some parcels, of each either now or as known at a time, and for the region's weeks."""
+        before = cpu_s(self.reader.info.backend_pid)
         for place, key in enumerate(self.parcels[nr * n_parcels : (nr + 1) * n_parcels]):
             times, statement = ((self.now_ms, HISTORY), (self.known_ms, KNOWN))[place % 2]
             took, rows = timed(self.reader, statement, [key])
             times.append(took)
             self.history_rows = len(rows)
+        self.history_cpu_s += cpu_s(self.reader.info.backend_pid) - before
         self.weekly_ms.append(timed(self.reader, WEEKLY, {"season": SEASON, "region": REGION})[0])
 
 
@@ -150,7 +165,7 @@ def filled(servers: Stack, n_rows: int, n_asked: int) -> Store:
         for statement in PREDICTED:
             owner.execute(statement.encode())
         for table in FILLED:
-            owner.execute(sql.SQL("vacuum analyze {}").format(sql.Identifier(table)))
+            owner.execute(f"vacuum analyze {table}".encode())
         fill_s, begun = time.perf_counter() - begun, time.perf_counter()
         roll_up_weeks(dsn)
         rolled_s = time.perf_counter() - begun
@@ -160,15 +175,9 @@ def filled(servers: Stack, n_rows: int, n_asked: int) -> Store:
             ).fetchall()[0][0]
             for one in ("S1", "S2")
         )
-        login, password = f"bench_{secrets.token_hex(6)}", secrets.token_hex(12)
-        owner.execute(
-            sql.SQL("create role {} login password {} in role parcelwatch_reader").format(
-                sql.Identifier(login), sql.Literal(password)
-            )
-        )
         keys = [key for (key,) in owner.execute("select parcel_key from parcels").fetchall()]
     drawn = random.Random(1).sample(keys, min(n_asked, len(keys)))
-    reader = connect(make_conninfo(dsn, user=login, password=password), autocommit=True)
+    reader = connect(add_login(dsn, "reader", f"bench_{secrets.token_hex(6)}", secrets.token_hex(12)), autocommit=True)
     return Store(n_s1 + n_s2, dsn, reader, drawn, fill_s, 1e6 * rolled_s / n_s2)
 
 
@@ -179,10 +188,9 @@ def plain_ms(store: Store, rounds: int) -> list[float]:
     with connect(store.dsn, autocommit=True) as owner:
         owner.execute("create schema plain")
         for table in PLAIN_TABLES:
-            names = {"plain": sql.Identifier("plain", table), "table": sql.Identifier("public", table)}
-            owner.execute(sql.SQL("create table {plain} (like {table} including indexes)").format(**names))
-            owner.execute(sql.SQL("insert into {plain} select * from {table}").format(**names))
-            owner.execute(sql.SQL("vacuum analyze {plain}").format(**names))
+            owner.execute(f"create table plain.{table} (like public.{table} including indexes)".encode())
+            owner.execute(f"insert into plain.{table} select * from public.{table}".encode())
+            owner.execute(f"vacuum analyze plain.{table}".encode())
         answers = [timed(owner, PLAIN, given) for _ in range(rounds)]
     for got, computed in zip(rolled, answers[0][1], strict=True):
         assert got[:4] == computed[:4], f"{got} is not {computed}"
@@ -210,7 +218,9 @@ def figures(stores: Sequence[Store], plain: Sequence[float]) -> dict[str, Any]:
         "history_p95_ms": round(quantiles(last.now_ms, n=20)[-1], 2),
         "history_median_ms": round(median(last.now_ms), 2),
         "known_over_now": round(median(last.known_ms) / median(last.now_ms), 2),
+        "history_cpu_ms": round(last.history_cpu_ms, 2),
         "growth": round(median(last.now_ms) / median(first.now_ms), 2),
+        "growth_cpu": round(last.history_cpu_ms / first.history_cpu_ms, 2),
         "aggregate_ms": round(median(last.weekly_ms), 2),
         "aggregate_plain_ms": round(median(plain), 1),
         "aggregate_speedup": round(median(plain) / median(last.weekly_ms), 1),
@@ -219,6 +229,7 @@ def figures(stores: Sequence[Store], plain: Sequence[float]) -> dict[str, Any]:
             one.n_rows: {
                 "history_p95_ms": round(quantiles(one.now_ms, n=20)[-1], 2),
                 "history_median_ms": round(median(one.now_ms), 2),
+                "history_cpu_ms": round(one.history_cpu_ms, 2),
                 "aggregate_ms": round(median(one.weekly_ms), 2),
                 "fill_s": round(one.fill_s),
             }

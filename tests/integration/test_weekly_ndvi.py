@@ -1,7 +1,7 @@
 """Regional NDVI by week: what is rolled up is what a plain query of the observations says, whatever came late, again or from whom."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -34,7 +34,7 @@ from (select distinct on (parcel_key, observed_at, relative_orbit) * from s2_obs
 join parcels using (parcel_key) join regions r using (region_key)
 left join (select distinct on (parcel_key) * from declarations order by parcel_key, recorded_at desc) d using (parcel_key)
 where not is_withdrawn and ndvi is not null group by 1, 2, 3"""
-Views = list[tuple[int, int, int, int, float | None]]
+Views = Sequence[tuple[int, int, int, int, float | None]]
 """Parcel, day after the Monday, orbit, revision, NDVI (None: withdrawn)."""
 
 
@@ -107,7 +107,8 @@ def roll_up_all(connection: Connection) -> list[date]:
     return weeks
 
 
-def test_late_revised_and_withdrawn_views(dsn: str, season: Season) -> None:
+@pytest.mark.usefixtures("season")
+def test_late_revised_and_withdrawn_views(dsn: str) -> None:
     everybody = range(N_PARCELS)
     with engine(dsn).connect() as connection:
         for views, weeks in (
@@ -135,9 +136,10 @@ CHANCE = st.tuples(
 )
 
 
+@pytest.mark.usefixtures("season")
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(CHANCE, min_size=1, max_size=8, unique_by=lambda view: view[:4]), max_size=5))
-def test_any_order_of_views(dsn: str, season: Season, batches: list[Views]) -> None:
+def test_any_order_of_views(dsn: str, batches: list[Views]) -> None:
     with engine(dsn).connect() as connection:
         for views in batches:
             arrive(connection, views)
@@ -181,7 +183,8 @@ def test_what_is_stored_meanwhile_is_not_forgotten(dsn: str, season: Season) -> 
         assert_exact(leader)
 
 
-def test_several_consumers_and_leaders_at_once(dsn: str, season: Season) -> None:
+@pytest.mark.usefixtures("season")
+def test_several_consumers_and_leaders_at_once(dsn: str) -> None:
     raised: list[Exception] = []
 
     def attempt(act: Any) -> None:
@@ -211,7 +214,8 @@ def test_several_consumers_and_leaders_at_once(dsn: str, season: Season) -> None
         assert_exact(connection, 9)
 
 
-def test_a_dear_week_is_not_rolled_up_again_at_once(dsn: str, season: Season) -> None:
+@pytest.mark.usefixtures("season")
+def test_a_dear_week_is_not_rolled_up_again_at_once(dsn: str) -> None:
     with engine(dsn).connect() as connection:
         arrive(connection, [(0, 0, 8, 0, 0.4)])
         roll_up_all(connection)
@@ -230,7 +234,9 @@ def test_as_known_at_a_time(dsn: str, season: Season) -> None:
         before = by_group(connection, PLAIN)
         connection.commit()
         arrive(connection, [(nr, 0, 8, 1, 0.6) for nr in range(N_PARCELS)] + [(0, 2, 8, 0, 0.3)])
-        connection.execute(sa.text("update s2_observations set recorded_at = '2025-06-07' where recorded_at < '2025-06-02'"))
+        connection.execute(
+            sa.text("update s2_observations set recorded_at = '2025-06-07' where recorded_at < '2025-06-02'")
+        )
         declare(connection, season, 4, datetime(2025, 6, 8, tzinfo=UTC))
         known = "select region, declared_crop_code, week, n_parcels, n_observations, mean_ndvi, sd_ndvi, p10_ndvi, median_ndvi, p90_ndvi"
         ask = f"{known} from parcelwatch.weekly_ndvi_known('nl', '2025', '2025-06-04', '2025-06-05'"
