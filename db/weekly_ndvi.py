@@ -20,13 +20,13 @@ from scene_ledger join scenes using (scene_key) where outcome = 'stored' and sen
 
 
 def due(connection: sa.Connection) -> list[date]:
-    """Return the Mondays of weeks that have changed since they were rolled up, but of those that are too dear to be rolled up so soon."""
+    """Return the Mondays of weeks that have changed since they were rolled up and are not too dear to be so again, newest first."""
     # By the server's clock in a replay, too: its moved one says nothing of what the work costs.
     rows = connection.execute(
         sa.text(f"""select week from ({_STORED} group by 1) stored left join ndvi_weeks known using (week)
                     where known.n_stored is distinct from stored.n_stored
                       and coalesce(recorded_at + took_s / {_SHARE} * interval '1 second' <= clock_timestamp(), true)
-                    order by week""")
+                    order by week desc""")
     )
     return list(rows.scalars())
 

@@ -102,7 +102,7 @@ def assert_exact(connection: Connection, n_groups: int = 0) -> None:
 def roll_up_all(connection: Connection) -> list[date]:
     """Roll up what has changed, however soon after the last time."""
     connection.execute(sa.text("update ndvi_weeks set took_s = 0"))
-    weeks = weekly_ndvi.due(connection)
+    weeks = weekly_ndvi.due(connection)[::-1]
     assert all(weekly_ndvi.roll_up(connection, week) for week in weeks)
     return weeks
 
@@ -223,7 +223,7 @@ def test_a_dear_week_is_not_rolled_up_again_at_once(dsn: str) -> None:
         connection.execute(sa.text("update ndvi_weeks set took_s = 1"))
         assert weekly_ndvi.due(connection) == [MONDAY + timedelta(days=7)]
         connection.execute(sa.text("update ndvi_weeks set recorded_at = recorded_at - interval '501 seconds'"))
-        assert weekly_ndvi.due(connection) == [MONDAY, MONDAY + timedelta(days=7)]
+        assert weekly_ndvi.due(connection) == [MONDAY + timedelta(days=7), MONDAY]
 
 
 def test_as_known_at_a_time(dsn: str, season: Season) -> None:
@@ -248,3 +248,10 @@ def test_as_known_at_a_time(dsn: str, season: Season) -> None:
         of_season = by_group(connection, f"{known} from parcelwatch.weekly_ndvi_known('nl', '2025')")
         assert_alike(of_season, by_group(connection, PLAIN), 4)
         assert by_group(connection, f"{known} from parcelwatch.weekly_ndvi_known('nl', '1999')") == {}
+
+
+@pytest.mark.usefixtures("season")
+def test_a_store_that_is_new_to_it_is_rolled_up_bit_by_bit(dsn: str) -> None:
+    with engine(dsn).begin() as connection:
+        arrive(connection, [(0, day, 8, 0, 0.4) for day in (0, 7, 14)])
+    assert [roll_up_weeks(dsn, at_most_s=-1), roll_up_weeks(dsn)] == [0, 3]
