@@ -177,9 +177,9 @@ def test_an_amended_parcel_counts_once_and_under_its_newest_crop(reader: str) ->
 
 def test_quartiles_are_those_of_the_days_dekad(reader: str) -> None:
     """The season begins on 8 January, the last days of a dekad: the 11th is of its second."""
-    rows = asked(reader, "select day::text, lower_ndvi from parcelwatch.crop_bands order by day")
-    assert [day for day, _ in rows] == ["2025-01-08", "2025-01-09", "2025-01-10", "2025-01-11"]
-    assert [ndvi for _, ndvi in rows] == pytest.approx([0.2, 0.2, 0.2, 0.3])
+    rows = asked(reader, "select day::text as day, lower_ndvi from parcelwatch.crop_bands order by day")
+    assert [row.day for row in rows] == ["2025-01-08", "2025-01-09", "2025-01-10", "2025-01-11"]
+    assert [row.lower_ndvi for row in rows] == pytest.approx([0.2, 0.2, 0.2, 0.3])
 
 
 def test_an_unknown_parcel_is_an_error_that_names_what_is_stored(connection: sa.Connection) -> None:
