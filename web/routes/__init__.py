@@ -4,6 +4,6 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from web.routes import me
+from web.routes import exports, me
 
-ROUTERS: Final[tuple[APIRouter, ...]] = (me.router,)
+ROUTERS: Final[tuple[APIRouter, ...]] = (me.router, exports.router)
