@@ -30,6 +30,7 @@ CALLS = {
     "markers_known": "select * from unnest(%(keys)s) k, parcelwatch.markers_known(k, %(at)s)",
     "alerts_known": "select * from parcelwatch.alerts_known(%(at)s)",
     "lights_known": "select * from parcelwatch.lights_known('nl', '2025', %(at)s)",
+    "parcels_known": "select * from parcelwatch.parcels_known('nl', '2025', %(at)s)",
     "policies_known": "select * from parcelwatch.policies_known(%(at)s)",
     "crop_areas": "select * from parcelwatch.crop_areas('nl', '2025', %(at)s)",
 }
