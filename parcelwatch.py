@@ -58,6 +58,9 @@ COMMANDS: Final = {
     "history": Place(
         "monitor.inspection.history_command", "history", "All that is known of a parcel, or was known at a time."
     ),
+    "export": Place(
+        "monitor.exports.command", "export", "The parcels of a season as GeoPackage, GeoParquet or CSV."
+    ),
     "phenology": Place("monitor.inspection.phenology_command", "app", "A parcel's season, and what markers saw on it."),
     "status": Place("monitor.inspection.status_command", "status", "The state of the whole chain."),
     "access": Place("web.access_commands", "app", "People and their keys, and the regions that each sees."),
