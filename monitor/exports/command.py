@@ -1,6 +1,5 @@
 """`parcelwatch export`: the parcels of a season as a file."""
 
-import os
 import secrets
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,7 +44,7 @@ def export(
         with exports.unchanging(store).begin() as connection:
             made = table_of(connection, selection)
             _write(made, unfinished, kind)
-        os.replace(unfinished, file)
+        unfinished.replace(file)
     except OSError as error:
         raise NotFound(f"{arguments.storable(str(file))} cannot be written: {error.strerror}") from error
     finally:

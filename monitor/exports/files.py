@@ -54,7 +54,9 @@ def parquet_chunks(export: Export) -> Iterator[bytes]:
         }
     )
     sink = _Sink()
-    with parquet.ParquetWriter(sink, schema, compression="zstd", write_statistics=[name for name in schema.names if name != GEOMETRY]) as writer:
+    with parquet.ParquetWriter(
+        sink, schema, compression="zstd", write_statistics=[name for name in schema.names if name != GEOMETRY]
+    ) as writer:
         for batch in export.batches:
             writer.write_batch(batch.replace_schema_metadata(schema.metadata))
             yield sink.taken()
@@ -89,10 +91,13 @@ def write_geopackage(export: Export, path: Path) -> None:
         )
         assert process.stdin is not None
         try:
-            with contextlib.suppress(BrokenPipeError), process.stdin as sink:
-                with pa.ipc.new_stream(sink, export.schema) as writer:
-                    for batch in export.batches:
-                        writer.write_batch(batch)
+            with (
+                contextlib.suppress(BrokenPipeError),  # its end says why
+                process.stdin as sink,
+                pa.ipc.new_stream(sink, export.schema) as writer,
+            ):
+                for batch in export.batches:
+                    writer.write_batch(batch)
         except BaseException:
             process.kill()
             raise

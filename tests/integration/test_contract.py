@@ -31,6 +31,7 @@ CALLS = {
     "alerts_known": "select * from parcelwatch.alerts_known(%(at)s)",
     "lights_known": "select * from parcelwatch.lights_known('nl', '2025', %(at)s)",
     "weekly_ndvi_known": "select * from parcelwatch.weekly_ndvi_known('nl', '2025', as_known_at => %(at)s)",
+    "parcels_known": "select * from parcelwatch.parcels_known('nl', '2025', %(at)s)",
     "policies_known": "select * from parcelwatch.policies_known(%(at)s)",
     "crop_areas": "select * from parcelwatch.crop_areas('nl', '2025', %(at)s)",
 }

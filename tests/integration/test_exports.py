@@ -40,20 +40,28 @@ def _export(path: Path, *more: str) -> Path:
     return path
 
 
-def test_the_three_forms_say_the_same(store: psycopg.Connection[Any], tmp_path: Path) -> None:
+@pytest.mark.usefixtures("store")
+def test_the_three_forms_say_the_same(tmp_path: Path) -> None:
     of_parquet = parquet.read_table(_export(tmp_path / "all.parquet"))
     rows = of_parquet.to_pylist()
     assert [row["id"] for row in rows] == ["north-1", "south-1"]
     first = rows[0]
     assert first | RULE_LIGHTS == first
-    assert (first["light"], first["crop:name"], first["region"], first["metrics:area"]) == ("red", "maize", "north", 20_000)
+    assert (first["light"], first["crop:name"], first["region"], first["metrics:area"]) == (
+        "red",
+        "maize",
+        "north",
+        20_000,
+    )
     assert (first["likeliest_crop"], first["likeliest_crop_probability"], first["open_alerts"]) == ("corn", 0.75, 1)
     assert first["alerts"] == "1 early_loss red open since 2025-05-20"
 
     meta, layer = pyogrio.read_arrow(_export(tmp_path / "all.gpkg"))
     assert (meta["crs"], meta["geometry_type"]) == ("EPSG:4326", "MultiPolygon")
     plain = [name for name in of_parquet.column_names if not pa.types.is_timestamp(of_parquet.schema.field(name).type)]
-    layer = layer.rename_columns([name.replace(meta["geometry_name"] or "wkb_geometry", "geometry") for name in layer.column_names])
+    layer = layer.rename_columns(
+        [name.replace(meta["geometry_name"] or "wkb_geometry", "geometry") for name in layer.column_names]
+    )
     assert layer.select(plain).to_pylist() == of_parquet.select(plain).to_pylist()
 
     text = list(csv.DictReader(io.StringIO(_export(tmp_path / "all.csv").read_text(encoding="utf-8"))))
@@ -65,7 +73,8 @@ def test_the_three_forms_say_the_same(store: psycopg.Connection[Any], tmp_path: 
     assert shapely.from_wkt(text[0]["geometry"]).equals(shapely.from_wkb(first["geometry"]))
 
 
-def test_the_parquet_file_says_what_it_is(store: psycopg.Connection[Any], tmp_path: Path) -> None:
+@pytest.mark.usefixtures("store")
+def test_the_parquet_file_says_what_it_is(tmp_path: Path) -> None:
     metadata = parquet.read_schema(_export(tmp_path / "all.parquet")).metadata
     geo, collection = json.loads(metadata[b"geo"]), json.loads(metadata[b"collection"])
     assert (geo["version"], geo["columns"]["geometry"]["encoding"]) == ("1.1.0", "WKB")
@@ -76,8 +85,12 @@ def test_the_parquet_file_says_what_it_is(store: psycopg.Connection[Any], tmp_pa
 def test_an_import_takes_an_export_again_and_changes_nothing(
     store: psycopg.Connection[Any], tmp_path: Path, kind: str
 ) -> None:
-    store.execute("update parcels set geom = ST_Multi(ST_Buffer(ST_SetSRID(ST_MakePoint(5 + parcel_key, 52), 4326)::geography, 80)::geometry)")
-    store.execute("insert into declarations select parcel_key, '2025-04-01', '2025-04-01', '2', 'wheat', '3301010000' from parcels")
+    store.execute(
+        "update parcels set geom = ST_Multi(ST_Buffer(ST_Point(5 + parcel_key, 52, 4326)::geography, 80)::geometry)"
+    )
+    store.execute(
+        "insert into declarations select parcel_key, '2025-04-01', '2025-04-01', '2', 'wheat', '3301010000' from parcels"
+    )
     said = []
     for nr in range(2):  # the first measures outlines that no import has
         path = _export(tmp_path / f"{nr}.{kind}")
@@ -87,20 +100,23 @@ def test_an_import_takes_an_export_again_and_changes_nothing(
     assert [one["recognised_as"] for one in said] == ["parcelwatch"] * 2
     assert [one["found"]["monitorable"] for one in said] == [2, 2]
     assert (said[1]["changed"]["unchanged"], said[0]["changed"]["declarations"]) == (2, 0)
-    assert {row["region"] for row in parquet.read_table(_export(tmp_path / "last.parquet")).to_pylist()} == {"north", "south"}
+    assert {row["region"] for row in parquet.read_table(_export(tmp_path / "last.parquet")).to_pylist()} == {
+        "north",
+        "south",
+    }
 
 
 def test_an_export_of_a_region_or_of_an_earlier_time(store: psycopg.Connection[Any], tmp_path: Path) -> None:
     north = parquet.read_table(_export(tmp_path / "a.parquet", "--region", "north"))
     assert north["id"].to_pylist() == ["north-1"]
     before = parquet.read_table(_export(tmp_path / "b.parquet", "--as-known-at", "2025-05-01")).to_pylist()[0]
-    assert (before["light"], before["crop:name"], before["likeliest_crop"], before["alerts"], before["open_alerts"]) == (
-        "not_executed",
-        "maize",
-        None,
-        None,
-        0,
-    )
+    assert (
+        before["light"],
+        before["crop:name"],
+        before["likeliest_crop"],
+        before["alerts"],
+        before["open_alerts"],
+    ) == ("not_executed", "maize", None, None, 0)
     store.execute("update alerts set state = 'closed', closed_at = '2025-07-01' where parcel_key = 1")
     closed, open_ = (
         parquet.read_table(_export(tmp_path / "c.parquet", "--as-known-at", day))["open_alerts"][0].as_py()
@@ -123,7 +139,9 @@ def test_lights_are_those_of_rounds(store: psycopg.Connection[Any], tmp_path: Pa
         """insert into alert_events (alert_key, recorded_at, event, colour, confidence, departed_on, evidence)
            select alert_key, '2025-06-04', 'dismissed', 'red', 0.9, '2025-05-20', '{}' from alerts where parcel_key = 2"""
     )
-    expected = store.execute("select parcel_key, rule, light::text from lights_known('nl', '2025') order by 1, 2").fetchall()
+    expected = store.execute(
+        "select parcel_key, rule, light::text from lights_known('nl', '2025') order by 1, 2"
+    ).fetchall()
     rows = parquet.read_table(_export(tmp_path / "all.parquet")).to_pylist()
     found = [
         (nr, rule, row.get(f"light_{rule}") or dict([row["other_lights"].split(" ")])[rule])
@@ -140,9 +158,8 @@ def test_a_spreadsheet_takes_no_cell_for_a_formula(store: psycopg.Connection[Any
     assert (rows[0]["crop:name"], rows[0]["crop:code"]) == ("'=cmd|x!A1,\"y\" ;'@b", " '+1")
 
 
-def test_what_cannot_be_exported_is_said_in_a_line_and_leaves_nothing(
-    store: psycopg.Connection[Any], tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("store")
+def test_what_cannot_be_exported_is_said_in_a_line_and_leaves_nothing(tmp_path: Path) -> None:
     kept = tmp_path / "old.csv"
     kept.write_text("old")
     for name, more, said in (

@@ -52,7 +52,8 @@ def export_parcels(  # what is asked, of which parcels, and who asks
         str | None, Query(max_length=200, pattern=r"^[^\x00]+$", description="Only this region; else all that you see.")
     ] = None,
     as_known_at: Annotated[
-        datetime | None, Query(description="As it was recorded by then, UTC where no offset is given; else as known now.")
+        datetime | None,
+        Query(description="As it was recorded by then, UTC where no offset is given; else as known now."),
     ] = None,
 ) -> StreamingResponse:
     """Return parcels with outline, declared crop, lights, likeliest crop and open alerts, all of one moment.
@@ -68,10 +69,7 @@ def export_parcels(  # what is asked, of which parcels, and who asks
     first = next(blocks)  # what is wrong is found here, while it can still be said
     name = quote(f"{collection}-{season}.{kind}", safe="")
     return _Export(
-        first,
-        blocks,
-        media_type=KINDS[kind],
-        headers={"Content-Disposition": f"attachment; filename*=UTF-8''{name}"},
+        first, blocks, media_type=KINDS[kind], headers={"Content-Disposition": f"attachment; filename*=UTF-8''{name}"}
     )
 
 
