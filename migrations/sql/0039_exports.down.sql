@@ -7,3 +7,4 @@ drop policy seen_by_services on parcels;
 revoke all on all tables in schema public from parcelwatch_ingest, parcelwatch_monitor, parcelwatch_deliver, parcelwatch_scenes;
 revoke all on all sequences in schema public from parcelwatch_ingest, parcelwatch_monitor, parcelwatch_deliver, parcelwatch_scenes;
 revoke update (parcel_key) on parcels from parcelwatch_ingest, parcelwatch_monitor;
+revoke usage on schema parcelwatch_access from parcelwatch_monitor;

@@ -132,7 +132,9 @@ grant select on ndvi_daily to parcelwatch_monitor;
 grant select, insert, update on findings, alerts, encoder_states, low_neighbours to parcelwatch_monitor;
 grant select, insert, update, delete on pending_work to parcelwatch_monitor;
 grant select, insert, delete on moved_passes, parcel_norms to parcelwatch_monitor;
-grant insert on outbox to parcelwatch_monitor; -- by the trigger of the log
+-- By the trigger of the log, which asks whether a person receives it: the schema's tables stay closed.
+grant insert on outbox to parcelwatch_monitor;
+grant usage on schema parcelwatch_access to parcelwatch_monitor;
 
 grant select on alerts, alert_events, findings, subscriptions, subscription_secrets to parcelwatch_deliver;
 grant update (failures, not_before, suspended_at, suspended_because) on subscriptions to parcelwatch_deliver;
