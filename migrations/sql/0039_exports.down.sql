@@ -1,5 +1,4 @@
 drop function parcelwatch.parcels_known, parcelwatch_access.page_of_parcels;
-create or replace function parcelwatch.contract_version() returns text language sql immutable parallel safe as $$ select '1.0' $$;
 
 drop policy locked_by_services on parcels;
 drop policy seen_by_services on parcels;
