@@ -60,6 +60,14 @@ class Client:
         answer = self._get(path, {"region": region, "as_known_at": as_known_at})
         return pd.read_parquet(io.BytesIO(answer.content))
 
+    def alerts(self, **asked: Any) -> pd.DataFrame:
+        """Return alerts in the order of the inbox, narrowed as its route allows (`rule`, `region`, `as_known_at`, ...)."""
+        return self.rows("alerts", **{"members": True} | asked)
+
+    def history(self, parcel_key: int, **asked: Any) -> pd.DataFrame:
+        """Return all that is known of a parcel in the order of time, narrowed as its route allows (`as_known_at`, ...)."""
+        return self.rows(f"parcels/{parcel_key}/history", **asked)
+
     def rows(self, path: str, **asked: Any) -> pd.DataFrame:
         """Return all rows of a list of the API, as `rows("parcels/12/s2")` and `rows("alerts", limit=500)`, all pages of it."""
         return pd.DataFrame.from_records(list(self._rows(f"api/{path.lstrip('/')}", asked)))

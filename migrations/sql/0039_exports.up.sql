@@ -87,8 +87,6 @@ revoke execute on function parcelwatch_access.page_of_parcels from public;
 grant execute on function parcelwatch_access.page_of_parcels to parcelwatch_contract;
 grant execute on function parcelwatch.parcels_known to parcelwatch_reader, parcelwatch_inspector;
 
-create or replace function parcelwatch.contract_version() returns text language sql immutable parallel safe as $$ select '1.1' $$;
-
 -- Services -------------------------------------------------------------------------------------
 
 -- What each service of the chain needs, and no more: docs/operating.md. Group roles of the server, as those of 0033.
@@ -131,8 +129,11 @@ grant select, insert on models, posteriors, ndvi_months, phenology, markers, cro
 grant select on ndvi_daily to parcelwatch_monitor;
 grant select, insert, update on findings, alerts, encoder_states, low_neighbours to parcelwatch_monitor;
 grant select, insert, update, delete on pending_work to parcelwatch_monitor;
-grant select, insert, delete on moved_passes, parcel_norms to parcelwatch_monitor;
-grant insert on outbox to parcelwatch_monitor; -- by the trigger of the log
+grant select, insert, delete on moved_passes, parcel_norms, weekly_ndvi to parcelwatch_monitor;
+grant select, insert, update on ndvi_weeks to parcelwatch_monitor;
+-- By the trigger of the log, which asks whether a person receives it: the schema's tables stay closed.
+grant insert on outbox to parcelwatch_monitor;
+grant usage on schema parcelwatch_access to parcelwatch_monitor;
 
 grant select on alerts, alert_events, findings, subscriptions, subscription_secrets to parcelwatch_deliver;
 grant update (failures, not_before, suspended_at, suspended_because) on subscriptions to parcelwatch_deliver;

@@ -82,6 +82,8 @@ def test_a_table_of_parcels_in_two_lines(key: str, server: str) -> None:
     assert list(parcels["id"]) == ["north-1"]
     assert parcels["light"].iloc[0] == "red"
     assert client.parcels("nl", "2025", as_known_at="2025-05-01")["light"].iloc[0] == "not_executed"
+    assert list(client.alerts()["region"]) == ["north"]
+    assert {"s2", "declaration", "alert"} <= set(client.history(1)["kind"])
     assert client.me() == {"name": "anna", "role": "inspector", "regions": ["north"]}
 
 
