@@ -518,8 +518,8 @@ def test_a_blind_review_shows_what_was_observed_and_nothing_that_was_found(
                                             expected_wrong, confidence, second_share)
                select season_key, collection, as_known_at, recorded_at, drawn_by, reason, seed, allocation, minimum, expected_wrong,
                       confidence, second_share from quality_samples returning sample_key
-           ), stratum as (insert into quality_strata select sample_key, 1, 'red', null, 2, 2, 4 from sample)
-           insert into quality_items select sample_key, row_number() over (order by source_id), parcel_key, 1, 'maize', 'red', '{}', null, 1
+           ), stratum as (insert into quality_strata select sample_key, 0, 'red', null, 2, 2, 4 from sample)
+           insert into quality_items select sample_key, row_number() over (order by source_id), parcel_key, 0, 'maize', 'red', '{}', null, 1
            from sample, parcels returning sample_key"""
     ).fetchone()
     assert row is not None
