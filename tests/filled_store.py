@@ -56,8 +56,8 @@ insert into rounds (round_key, season_key, collection, name, as_known_at, record
 insert into quality_samples (season_key, collection, as_known_at, recorded_at, drawn_by, reason, seed, allocation, minimum, expected_wrong,
                              confidence, second_share)
     select season_key, 'nl', '2025-06-02', '2025-06-02', 'ann', 'yearly', '1', 'proportional', 1, '{}', 0.95, 0 from seasons;
-insert into quality_strata select sample_key, 1, 'red', null, 2, 2, 4 from quality_samples;
-insert into quality_items select sample_key, parcel_key, parcel_key, 1, 'maize', 'red', '{}', null, 1 from quality_samples, parcels;
+insert into quality_strata select sample_key, 0, 'red', null, 2, 2, 4 from quality_samples;
+insert into quality_items select sample_key, parcel_key, parcel_key, 0, 'maize', 'red', '{}', null, 1 from quality_samples, parcels;
 insert into quality_verdicts (sample_key, item, recorded_at, verdict, reviewer)
     select sample_key, item, '2025-06-03', 'in_order', 'bob' from quality_items;
 insert into policies (season_key, collection, name, version, hash, content, decided_by, reason, recorded_at)
