@@ -1,0 +1,155 @@
+"""Reads of the console beside the contract's own: by whoever asks (`db.access.asking`), but for pictures.
+
+Pictures are in a private table: whoever calls has seen first that the parcel may be seen, and reads them as the service.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from db.history import HistoryRow
+
+
+@dataclass(frozen=True)
+class SeenParcel:
+    """A parcel that may be seen, as declared now, with its season."""
+
+    parcel_key: int
+    collection: str
+    season: str
+    source_id: str
+    region: str
+    area_ha: float | None
+    declared_crop: str | None
+    declared_crop_code: str | None
+    not_monitorable_reason: str | None
+    starts_on: date
+    ends_on: date
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure of a parcel's season."""
+
+    measure: str
+    value: float | None
+    sd: float | None
+    day: date | None
+    unit: str
+    status: str
+
+
+@dataclass(frozen=True)
+class MarkerKnown:
+    """What a marker says of a parcel."""
+
+    marker: str
+    status: str
+    value: float | None
+    day: date | None
+    confidence: float | None
+    evidence: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class PictureRow:
+    """A picture of a parcel, or why there is none, without the picture."""
+
+    chip_key: int
+    observed_at: datetime
+    sensor: str
+    composite: str
+    missing: str | None
+    bar_m: int | None
+    width: int | None
+
+
+_PARCELS = """
+    select parcel_key, collection, season, source_id, region, area_ha, declared_crop, declared_crop_code, not_monitorable_reason,
+           starts_on, ends_on
+    from parcelwatch.parcels join parcelwatch.seasons using (season)"""
+
+
+def parcel(connection: sa.Connection, parcel_key: int) -> SeenParcel | None:
+    """Return a parcel; None where there is none that may be seen."""
+    row = connection.execute(sa.text(f"{_PARCELS} where parcel_key = :key"), {"key": parcel_key}).one_or_none()
+    return None if row is None else SeenParcel(**row._mapping)
+
+
+def parcels_named(connection: sa.Connection, source_id: str, limit: int) -> list[SeenParcel]:
+    """Return the parcels of an agency's id, those of the newest season first."""
+    rows = connection.execute(
+        sa.text(f"{_PARCELS} where source_id = :id order by starts_on desc, collection limit :limit"),
+        {"id": source_id, "limit": limit},
+    )
+    return [SeenParcel(**row._mapping) for row in rows]
+
+
+def history(connection: sa.Connection, parcel_key: int, as_known_at: datetime | None) -> list[HistoryRow]:
+    """Return all that is known of a parcel that may be seen, in order of time (columns of `parcel_history`)."""
+    rows = connection.execute(
+        _at("select * from parcelwatch.parcel_history(:key, as_known_at => coalesce(:at, 'infinity'::timestamptz))"),
+        {"key": parcel_key, "at": as_known_at},
+    )
+    return [HistoryRow(**row._mapping) for row in rows]
+
+
+def measures(connection: sa.Connection, parcel_key: int, as_known_at: datetime | None) -> list[Measure]:
+    """Return the measures of a parcel's season."""
+    rows = connection.execute(
+        _at("""select measure, value, sd, day, unit, status
+               from parcelwatch.phenology_known(:key, coalesce(:at, 'infinity'::timestamptz))"""),
+        {"key": parcel_key, "at": as_known_at},
+    )
+    return [Measure(**row._mapping) for row in rows]
+
+
+def markers(connection: sa.Connection, parcel_key: int, as_known_at: datetime | None) -> list[MarkerKnown]:
+    """Return what each marker says of a parcel."""
+    rows = connection.execute(
+        _at("""select marker, status, value, day, confidence, evidence
+               from parcelwatch.markers_known(:key, coalesce(:at, 'infinity'::timestamptz)) order by marker"""),
+        {"key": parcel_key, "at": as_known_at},
+    )
+    return [MarkerKnown(**row._mapping) for row in rows]
+
+
+def season_key_of(connection: sa.Connection, parcel_key: int) -> int:
+    """Return the season of a parcel; as the service, after `parcel` found it."""
+    return int(
+        connection.execute(
+            sa.text("select season_key from parcels where parcel_key = :key"), {"key": parcel_key}
+        ).scalar_one()
+    )
+
+
+def pictures(
+    connection: sa.Connection, parcel_key: int, as_known_at: datetime | None, limit: int = 1000
+) -> list[PictureRow]:
+    """Return the pictures of a parcel that were cut by a time, of each scene and composite the newest; as the service."""
+    rows = connection.execute(
+        _at("""select distinct on (c.observed_at, s.sensor, c.scene_key, composite)
+                      chip_key, c.observed_at, s.sensor::text, composite, bar_m, width,
+                      coalesce(missing, 'removed on ' || to_char(removed_at, 'YYYY-MM-DD') || ', its time of keeping was over') as missing
+               from chips c join scenes s using (scene_key)
+               where parcel_key = :key and c.recorded_at <= coalesce(:at, 'infinity'::timestamptz)
+               order by c.observed_at, s.sensor, c.scene_key, composite, missing is null desc, chip_key desc limit :limit"""),
+        {"key": parcel_key, "at": as_known_at, "limit": limit},
+    )
+    return [PictureRow(**row._mapping) for row in rows]
+
+
+def picture(connection: sa.Connection, parcel_key: int, chip_key: int) -> bytes | None:
+    """Return a picture of a parcel as PNG, None where there is none; as the service."""
+    image = connection.execute(
+        sa.text("select image from chips where (parcel_key, chip_key) = (:parcel, :chip)"),
+        {"parcel": parcel_key, "chip": chip_key},
+    ).scalar_one_or_none()
+    return None if image is None else bytes(image)
+
+
+def _at(text: str) -> sa.TextClause:
+    return sa.text(text).bindparams(sa.bindparam("at", type_=sa.TIMESTAMP(timezone=True)))
