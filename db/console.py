@@ -55,6 +55,20 @@ class MarkerKnown:
 
 
 @dataclass(frozen=True)
+class EventSeen:
+    """An entry of the log of one of a parcel's alerts."""
+
+    alert_key: int
+    rule: str
+    recorded_at: datetime
+    event: str
+    colour: str
+    confidence: float
+    departed_on: date | None
+    evidence: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class PictureRow:
     """A picture of a parcel, or why there is none, without the picture."""
 
@@ -115,6 +129,24 @@ def markers(connection: sa.Connection, parcel_key: int, as_known_at: datetime | 
         {"key": parcel_key, "at": as_known_at},
     )
     return [MarkerKnown(**row._mapping) for row in rows]
+
+
+def alert_events(connection: sa.Connection, parcel_key: int, as_known_at: datetime | None) -> list[EventSeen]:
+    """Return the logs of a parcel's alerts by a time that is settled, in order."""
+    rows = connection.execute(
+        _at("""select alert_key, a.rule, e.recorded_at, e.event, e.colour, e.confidence, e.departed_on, e.evidence
+               from parcelwatch.alerts a join parcelwatch.alert_events e using (alert_key)
+               where a.parcel_key = :key and e.recorded_at <= coalesce(:at, 'infinity'::timestamptz) order by event_nr"""),
+        {"key": parcel_key, "at": as_known_at},
+    )
+    return [EventSeen(**row._mapping) for row in rows]
+
+
+def declared_class(connection: sa.Connection, parcel_key: int) -> str | None:
+    """Return the class that the newest model has for what is declared; None where it has none, or nothing was classified."""
+    found = "select declared_class from parcelwatch.latest_posteriors where parcel_key = :key"
+    name: str | None = connection.execute(sa.text(found), {"key": parcel_key}).scalar_one_or_none()
+    return name
 
 
 def season_key_of(connection: sa.Connection, parcel_key: int) -> int:

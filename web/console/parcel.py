@@ -51,11 +51,13 @@ def figures(connection: Asked, key: Key, as_known_at: AwareDatetime | None = Non
     rows = reads.history(connection, key, as_known_at)
     measures = reads.measures(connection, key, as_known_at)
     markers = reads.markers(connection, key, as_known_at)
+    events = reads.alert_events(connection, key, as_known_at)
+    declared_class = reads.declared_class(connection, key)
     declared = [row.detail["crop_code"] for row in rows if row.kind == "declaration"]
     with as_service(connection):
         pictures = reads.pictures(connection, key, as_known_at)
         band = _band(connection, seen, declared[-1], as_known_at) if declared else None
-    return course(seen, rows, measures, markers, pictures, band)
+    return course(seen, rows, events, measures, markers, pictures, band, declared_class)
 
 
 @data_router.get("/console/data/parcel/{key}/pictures/{chip_key}")
