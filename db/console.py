@@ -3,7 +3,7 @@
 Pictures are in a private table: whoever calls has seen first that the parcel may be seen, and reads them as the service.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -66,6 +66,27 @@ class EventSeen:
     confidence: float
     departed_on: date | None
     evidence: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class OpenCount:
+    """How many alerts that are not closed are alike."""
+
+    region: str
+    rule: str
+    colour: str
+    state: str
+    n: int
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What people agreed on an alert."""
+
+    alert_key: int
+    deadline: datetime | None
+    """Of the last request for information."""
+    assigned_to: str | None
 
 
 @dataclass(frozen=True)
@@ -140,6 +161,33 @@ def alert_events(connection: sa.Connection, parcel_key: int, as_known_at: dateti
         {"key": parcel_key, "at": as_known_at},
     )
     return [EventSeen(**row._mapping) for row in rows]
+
+
+def open_counts(connection: sa.Connection) -> list[OpenCount]:
+    """Return how many alerts there are of each region, rule, colour and state, of those not closed that may be seen."""
+    rows = connection.execute(
+        sa.text("""select region, rule, colour, state, count(*) as n from parcelwatch.alerts
+                   where closed_at is null group by region, rule, colour, state""")
+    )
+    return [OpenCount(**row._mapping) for row in rows]
+
+
+def standing(connection: sa.Connection, alert_keys: Sequence[int]) -> dict[int, Standing]:
+    """Return of alerts that may be seen the deadline of the last request and who the last assignment is to."""
+    rows = connection.execute(
+        sa.text("""
+            select alert_key,
+                   (array_agg(evidence -> 'decision' ->> 'deadline' order by event_nr desc) filter (where event = 'requested'))[1] as deadline,
+                   (array_agg(evidence -> 'decision' ->> 'to' order by event_nr desc) filter (where event = 'assigned'))[1] as assigned_to
+            from parcelwatch.alert_events where alert_key = any(:keys) and event in ('requested', 'assigned') group by alert_key"""),
+        {"keys": list(alert_keys)},
+    )
+    return {
+        row.alert_key: Standing(
+            row.alert_key, None if row.deadline is None else datetime.fromisoformat(row.deadline), row.assigned_to
+        )
+        for row in rows
+    }
 
 
 def declared_class(connection: sa.Connection, parcel_key: int) -> str | None:

@@ -14,7 +14,8 @@ from db.access import as_service
 from db.connect import Connection
 from db.console import SeenParcel
 from monitor.errors import NotFound
-from web.console.frame import PageRoute, Seen, page
+from web.console.decisions import decisions_of
+from web.console.frame import PageRoute, Seen, SignedIn, page
 from web.console.parcel_data import band_of, course
 from web.principals import Asked
 
@@ -39,9 +40,9 @@ def search(
 
 
 @router.get("/console/parcel/{key}")
-def parcel(request: Request, connection: Seen, key: Key) -> Response:
+def parcel(request: Request, who: SignedIn, connection: Seen, key: Key) -> Response:
     """Show a parcel; its script draws what is known of it."""
-    return page(request, "parcel.html", parcel=_visible(connection, key))
+    return page(request, "parcel.html", parcel=_visible(connection, key), decisions=decisions_of(who))
 
 
 @data_router.get("/console/data/parcel/{key}")

@@ -1,5 +1,6 @@
 // The page of a parcel: what is known of it at a time, drawn and written.
 import { Refused, ask, make, say } from "./api.js";
+import { decide } from "./decide.js";
 import { PALETTE, colours, dayNumber, dayText, draw, held, keepFitting, onDays } from "./charts.js";
 
 const get = (id) => document.getElementById(id);
@@ -241,10 +242,13 @@ function writeAlerts() {
   }
   place.replaceChildren(...known.alerts.map((one) => {
     const log = make("ol", {}, ...one.log.map((entry) => make("li", {}, `${entry.at.slice(0, 10)} ${entry.event} by ${entry.by}${entry.why ? `: ${entry.why}` : ""}`)));
+    const button = get("decision") && chosen() === null ? make("button", { type: "button", className: "noprint", ariaLabel: `Decide on alert ${one.key}` }, "Decide") : null;
+    button?.addEventListener("click", () => decide(`Alert ${one.key}: ${one.title}`, { alerts: [one.key], seen: { [one.key]: one.state.replaceAll(" ", "_") }, after: () => load(null) }));
     return make("article", { className: "alert" },
       make("h3", {}, make("span", { className: `light ${one.colour}` }, one.colour), `Alert ${one.key}: ${one.title}`, make("span", { className: "light grey" }, one.state)),
       make("p", {}, one.why),
-      make("details", {}, make("summary", {}, `What happened to it (${one.log.length})`), log));
+      make("details", {}, make("summary", {}, `What happened to it (${one.log.length})`), log),
+      make("div", { className: "row noprint" }, button, make("a", { className: "button", href: `/api/alerts/${one.key}/bundle.pdf`, download: "" }, "Evidence (PDF)")));
   }));
 }
 
