@@ -36,6 +36,7 @@ def run(dsn: str, settings: WebSettings, host: str | None = None, port: int | No
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        timeout_graceful_shutdown=5,  # streams of events have no end of their own
     )
     server = _Server(config)
     server.run()

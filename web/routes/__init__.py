@@ -4,6 +4,14 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from web.routes import me
+from web.routes import alerts, chips, decisions, events, me, quality, subscriptions
 
-ROUTERS: Final[tuple[APIRouter, ...]] = (me.router,)
+ROUTERS: Final[tuple[APIRouter, ...]] = (
+    me.router,
+    alerts.router,
+    decisions.router,
+    chips.router,
+    quality.router,
+    subscriptions.router,
+    events.router,
+)
