@@ -1,6 +1,7 @@
-"""Reads of the console beside the contract's own: by whoever asks (`db.access.asking`), but for pictures.
+"""Reads of the console beside the contract's own: by whoever asks (`db.access.asking`).
 
-Pictures are in a private table: whoever calls has seen first that the parcel may be seen, and reads them as the service.
+`open_counts`, `season_key_of`, `pictures` and `picture` read tables, within `db.access.deciding`; the last two after `parcel` found that
+the parcel may be seen.
 """
 
 from collections.abc import Mapping, Sequence
@@ -166,8 +167,9 @@ def alert_events(connection: sa.Connection, parcel_key: int, as_known_at: dateti
 def open_counts(connection: sa.Connection) -> list[OpenCount]:
     """Return how many alerts there are of each region, rule, colour and state, of those not closed that may be seen."""
     rows = connection.execute(
-        sa.text("""select region, rule, colour, state, count(*) as n from parcelwatch.alerts
-                   where closed_at is null group by region, rule, colour, state""")
+        sa.text("""select code as region, rule, colour::text, state::text, count(*) as n
+                   from alerts join parcels using (parcel_key) join regions using (region_key)
+                   where closed_at is null group by code, rule, colour, state""")
     )
     return [OpenCount(**row._mapping) for row in rows]
 
@@ -176,10 +178,12 @@ def standing(connection: sa.Connection, alert_keys: Sequence[int]) -> dict[int, 
     """Return of alerts that may be seen the deadline of the last request and who the last assignment is to."""
     rows = connection.execute(
         sa.text("""
-            select alert_key,
-                   (array_agg(evidence -> 'decision' ->> 'deadline' order by event_nr desc) filter (where event = 'requested'))[1] as deadline,
-                   (array_agg(evidence -> 'decision' ->> 'to' order by event_nr desc) filter (where event = 'assigned'))[1] as assigned_to
-            from parcelwatch.alert_events where alert_key = any(:keys) and event in ('requested', 'assigned') group by alert_key"""),
+            select alert_key, max(said ->> 'deadline') filter (where event = 'requested') as deadline,
+                   max(said ->> 'to') filter (where event = 'assigned') as assigned_to
+            from (select distinct on (alert_key, event) alert_key, event, evidence -> 'decision' as said
+                  from parcelwatch.alert_events where alert_key = any(:keys) and event in ('requested', 'assigned')
+                  order by alert_key, event, event_nr desc) newest
+            group by alert_key"""),
         {"keys": list(alert_keys)},
     )
     return {
@@ -198,7 +202,7 @@ def declared_class(connection: sa.Connection, parcel_key: int) -> str | None:
 
 
 def season_key_of(connection: sa.Connection, parcel_key: int) -> int:
-    """Return the season of a parcel; as the service, after `parcel` found it."""
+    """Return the season of a parcel."""
     return int(
         connection.execute(
             sa.text("select season_key from parcels where parcel_key = :key"), {"key": parcel_key}
@@ -209,7 +213,7 @@ def season_key_of(connection: sa.Connection, parcel_key: int) -> int:
 def pictures(
     connection: sa.Connection, parcel_key: int, as_known_at: datetime | None, limit: int = 1000
 ) -> list[PictureRow]:
-    """Return the pictures of a parcel that were cut by a time, of each scene and composite the newest; as the service."""
+    """Return the pictures of a parcel that were cut by a time, of each scene and composite the newest."""
     rows = connection.execute(
         _at("""select distinct on (c.observed_at, s.sensor, c.scene_key, composite)
                       chip_key, c.observed_at, s.sensor::text, composite, bar_m, width,
@@ -223,7 +227,7 @@ def pictures(
 
 
 def picture(connection: sa.Connection, parcel_key: int, chip_key: int) -> bytes | None:
-    """Return a picture of a parcel as PNG, None where there is none; as the service."""
+    """Return a picture of a parcel as PNG, None where there is none."""
     image = connection.execute(
         sa.text("select image from chips where (parcel_key, chip_key) = (:parcel, :chip)"),
         {"parcel": parcel_key, "chip": chip_key},

@@ -170,7 +170,7 @@ def test_an_inspector_finds_no_parcel_of_another_region(dsn: str, client: TestCl
                                                  sha256)
                               select parcel_key, scene_key, 0, 'radar', '2025-05-01', '2025-05-02', 'alert', '\\x89', sha256('x')
                               from parcels, scenes""")
-        chips = dict(connection.execute("select parcel_key, chip_key from chips").fetchall())
+        chips: dict[int, int] = dict(connection.execute("select parcel_key, chip_key from chips").fetchall())
     for path in ("/console/parcel/{}", "/console/data/parcel/{}", "/console/data/parcel/{}/pictures/{chip}"):
         chip = chips[keys["south"]]
         own = client.get(path.format(keys["north"], chip=chips[keys["north"]]))

@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Request, Response
 
 from db import console as reads
+from db.access import deciding
 from monitor.alerts.lifecycle import ALIVE, State, named
 from monitor.inspection.bundle import RULE_TITLES
 from web.console.decisions import decisions_of
@@ -53,6 +54,8 @@ def inbox(
     )
     keys = [one.alert for one in listed.lines if isinstance(one, AlertLine)]
     standing = reads.standing(connection, keys)
+    with deciding(connection):
+        counts = reads.open_counts(connection)
     wanted = {"region": region, "rule": rule, "colour": colour, "state": state}
     others = {name: value for name, value in wanted.items() if value} | ({"order": order} if order != "yield" else {})
     others |= {"members": "true"} if members else {}
@@ -62,7 +65,7 @@ def inbox(
         "inbox.html",
         lines=[_line(one, standing, datetime.now(UTC)) for one in listed.lines],
         n=listed.n,
-        choices=_choices(reads.open_counts(connection)),
+        choices=_choices(counts),
         wanted=wanted,
         order=order,
         members=members,
@@ -83,7 +86,7 @@ def _choices(counts: Sequence[reads.OpenCount]) -> dict[str, list[tuple[str, str
             values[value] = values.get(value, 0) + row.n
     states = [state for state in ALIVE if state in found["state"]]
     ordered = {name: sorted(values) for name, values in found.items()} | {"state": states}
-    words = {"rule": lambda one: RULE_TITLES.get(one, one.replace("_", " ")), "state": named}
+    words = {"rule": _title, "state": named}
     return {
         name: [(value, words.get(name, str)(value), found[name][value]) for value in values]
         for name, values in ordered.items()
@@ -93,7 +96,7 @@ def _choices(counts: Sequence[reads.OpenCount]) -> dict[str, list[tuple[str, str
 def _line(one: AlertLine | Incident, standing: dict[int, reads.Standing], now: datetime) -> dict[str, Any]:
     """Return a line as the template shows it."""
     shown = one.model_dump() | {"left": proof_left(one.days_left), "is_soon": _is_soon(one.days_left)}
-    title = RULE_TITLES.get(one.rule, one.rule.replace("_", " "))
+    title = _title(one.rule)
     if isinstance(one, Incident):
         colour = "red" if one.n_red else "yellow"
         return shown | {"title": title, "keys": one.alerts, "states": {}, "colour": colour, "name": one.incident}
@@ -119,6 +122,10 @@ def proof_left(days: int | None) -> str:
     if days < 0:
         return f"gone since {_days(-days)}"
     return "may go any day" if days == 0 else f"another {_days(days)}"
+
+
+def _title(rule: str) -> str:
+    return RULE_TITLES.get(rule, rule.replace("_", " "))
 
 
 def _days(days: int) -> str:

@@ -10,7 +10,7 @@ from pydantic import AwareDatetime
 
 from db import console as reads
 from db import crop_progress
-from db.access import as_service
+from db.access import deciding
 from db.connect import Connection
 from db.console import SeenParcel
 from monitor.errors import NotFound
@@ -55,7 +55,7 @@ def figures(connection: Asked, key: Key, as_known_at: AwareDatetime | None = Non
     events = reads.alert_events(connection, key, as_known_at)
     declared_class = reads.declared_class(connection, key)
     declared = [row.detail["crop_code"] for row in rows if row.kind == "declaration"]
-    with as_service(connection):
+    with deciding(connection):
         pictures = reads.pictures(connection, key, as_known_at)
         band = _band(connection, seen, declared[-1], as_known_at) if declared else None
     return course(seen, rows, events, measures, markers, pictures, band, declared_class)
@@ -65,7 +65,7 @@ def figures(connection: Asked, key: Key, as_known_at: AwareDatetime | None = Non
 def picture(connection: Asked, key: Key, chip_key: Key) -> Response:
     """Return a picture of a parcel."""
     _visible(connection, key)
-    with as_service(connection):
+    with deciding(connection):
         image = reads.picture(connection, key, chip_key)
     if image is None:
         raise NotFound(f"picture {chip_key} of parcel {key} is not stored")
