@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from html.parser import HTMLParser
 
 import psycopg
@@ -16,6 +16,7 @@ from tests.filled_store import fill
 from web.app import create_app
 from web.console import assets
 from web.principals import CSRF_HEADER, make_key
+from web.routes.alerts import Inbox, Incident
 from web.settings import WebSettings
 
 HOSTILE = "\"><script>alert('x')</script><img src=x onerror=alert(1)>{{ 7 * 7 }}"
@@ -265,6 +266,35 @@ def test_a_decision_of_the_form_is_seen_in_the_inbox(dsn: str, client: TestClien
     assert "information requested by anna" in page
     assert "2999-01-31 23:59 UTC" in page
     assert "anna wrote: a photo" in page
+
+
+def test_a_regional_incident_is_one_line(dsn: str, client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    incident = Incident(
+        incident="I7",
+        collection="nl",
+        season="2025",
+        rule="early_loss",
+        week=date(2025, 6, 16),
+        departed_from=date(2025, 6, 17),
+        departed_to=date(2025, 6, 19),
+        alerts=[7, 9],
+        n_parcels=5,
+        n_red=1,
+        area_ha=12.0,
+        longitude=5.0,
+        latitude=52.0,
+        crops=["maize", HOSTILE],
+        why="regional incident",
+        expected_ha=3.0,
+        days_left=-3,
+    )
+    monkeypatch.setattr("web.console.inbox.api.alerts", lambda *_, **__: Inbox(n=1, lines=[incident], next=None))
+    sign_in(client, key_of(dsn, "otto", "operator"))
+    page = client.get("/console/inbox").text
+    assert 'data-keys="7,9"' in page
+    assert "Regional incident I7: the crop was lost early, 2 alerts, 1 red" in page
+    assert "gone since 3 days" in page
+    assert "<img src=x" not in page
 
 
 def test_a_reader_has_no_form_to_decide(dsn: str, client: TestClient) -> None:

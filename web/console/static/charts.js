@@ -24,7 +24,7 @@ export function held(values) {
   return values.map((one) => (last = one ?? last));
 }
 
-/** Return the colours of the page as they are now, light or dark. */
+/** Return the colours of the page as they are now, light or dark: six digits each, so that two more make them lighter. */
 export function colours() {
   const style = getComputedStyle(document.documentElement);
   const of = (name) => style.getPropertyValue(`--${name}`).trim();
@@ -107,7 +107,7 @@ export function keepFitting(element, redraw) {
     width = element.clientWidth;
     requestAnimationFrame(redraw);
   }).observe(element);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  for (const media of ["(prefers-color-scheme: dark)", "print"]) matchMedia(media).addEventListener("change", redraw);
 }
 
 /** Write what the colours of a chart mean: [text, colour, whether the line is dashed]. */
