@@ -151,8 +151,8 @@ def test_a_blind_review_is_filled_in(dsn: str, browser: Any) -> None:
                                              expected_wrong, confidence, second_share)
                 select season_key, 'nl', '2025-06-02', '2025-06-04', 'ann', 'again', '2', 'proportional', 1, '{}', 0.95, 0 from seasons
                 returning sample_key),
-            strata as (insert into quality_strata select sample_key, 1, 'red', null, 2, 2, 4 from drawn)
-            insert into quality_items select sample_key, parcel_key, parcel_key, 1, 'maize', 'red', '{}', null, 1 from drawn, parcels""")
+            strata as (insert into quality_strata select sample_key, 0, 'red', null, 2, 2, 4 from drawn)
+            insert into quality_items select sample_key, parcel_key, parcel_key, 0, 'maize', 'red', '{}', null, 1 from drawn, parcels""")
     key = key_of(dsn, "anna", "inspector", "north")
     with served(dsn) as address:
         context = browser.new_context()

@@ -4,10 +4,26 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from web.routes import alerts, chips, decisions, events, me, quality, subscriptions
+from web.routes import (
+    alerts,
+    chips,
+    decisions,
+    events,
+    features,
+    me,
+    operation,
+    parcels,
+    quality,
+    regions,
+    subscriptions,
+)
 
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     me.router,
+    features.router,
+    parcels.router,
+    regions.router,
+    operation.router,
     alerts.router,
     decisions.router,
     chips.router,
@@ -15,3 +31,4 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     subscriptions.router,
     events.router,
 )
+"""In this order: of two routes that fit a path, the first answers."""
