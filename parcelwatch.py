@@ -17,8 +17,9 @@ from terminal.output import printable
 
 if TYPE_CHECKING:
     from training.library import daily_curve, load_model, parcel_history, posteriors
+    from web.client import connect
 
-__all__ = ["app", "daily_curve", "load_model", "main", "parcel_history", "posteriors"]
+__all__ = ["app", "connect", "daily_curve", "load_model", "main", "parcel_history", "posteriors"]
 TRACE = "PARCELWATCH_TRACE"
 
 
@@ -58,6 +59,7 @@ COMMANDS: Final = {
     "history": Place(
         "monitor.inspection.history_command", "history", "All that is known of a parcel, or was known at a time."
     ),
+    "export": Place("monitor.exports.command", "export", "The parcels of a season as GeoPackage, GeoParquet or CSV."),
     "phenology": Place("monitor.inspection.phenology_command", "app", "A parcel's season, and what markers saw on it."),
     "status": Place("monitor.inspection.status_command", "status", "The state of the whole chain."),
     "access": Place("web.access_commands", "app", "People and their keys, and the regions that each sees."),
@@ -91,7 +93,7 @@ SETTINGS: Final = (
 def __getattr__(name: str) -> Any:
     """Return a function of the door for Python; the networks are imported only when one is used."""
     if name in __all__:
-        return getattr(importlib.import_module("training.library"), name)
+        return getattr(importlib.import_module("web.client" if name == "connect" else "training.library"), name)
     raise AttributeError(f"module 'parcelwatch' has no attribute {name!r}")
 
 

@@ -28,6 +28,10 @@ _SEQUENCE: Final = re.compile(
 )
 
 
+_FORMULA: Final = re.compile(r"((?:^|;)\s*)(?=[=+\-@＝＋－＠])")
+"""Where a spreadsheet may find the beginning of a formula; the wide forms are those of East Asian keyboards."""
+
+
 class WideConsole(Console):
     """A console as wide as the terminal, or as wide as the text needs where output goes to a file or a pipe.
 
@@ -54,6 +58,14 @@ def printable(text: object) -> str:
     return "".join(
         char if char.isprintable() else " " if char.isspace() else "\N{REPLACEMENT CHARACTER}" for char in bare
     )
+
+
+def inert(text: str | None) -> str | None:
+    """Return a text for a cell of a CSV file: printable, and with an apostrophe before what a spreadsheet would run as a formula.
+
+    Also after a semicolon, where many countries' spreadsheets begin a new cell.
+    """
+    return None if text is None else _FORMULA.sub(r"\1'", printable(text))
 
 
 def plain(text: object) -> str:

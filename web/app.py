@@ -1,5 +1,7 @@
 """The web server's application: who asks, what is refused, and where each route is."""
 
+from threading import BoundedSemaphore
+
 from fastapi import FastAPI
 
 from db.connect import Engine
@@ -32,6 +34,7 @@ def create_app(engine: Engine, settings: WebSettings) -> FastAPI:
     app.state.gate = Gate(engine, settings)
     app.state.settings = settings
     app.state.feed = Feed(engine, settings)
+    app.state.exports = BoundedSemaphore(settings.exports)
     problems.add_handlers(app)
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(SecurityHeaders)

@@ -24,6 +24,8 @@ class WebSettings(BaseSettings):
     """The longest that one statement of a request may take."""
     requests_per_minute: Annotated[int, Field(ge=1)] = 600
     """Requests of one person a minute; more are refused with 429 and when to come again. Map tiles count a tenth."""
+    exports: Annotated[int, Field(ge=1)] = 2
+    """Exports that are made at once, each with a connection; more are refused with 503 and when to come again."""
     session_hours: Annotated[float, Field(gt=0)] = 10.0
     """Hours after which a sign-in of the console ends."""
     key_days: Annotated[float, Field(gt=0)] = 365.0

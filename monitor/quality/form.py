@@ -14,7 +14,7 @@ from typing import Final
 from db.history import HistoryRow
 from db.quality import FormRow
 from monitor.quality.verdicts import CHOICES
-from terminal.output import printable
+from terminal.output import inert, printable
 
 SHOWN: Final = ("s1", "s2", "ndvi")
 """Kinds of a history's rows that a reviewer may see: observations, and the daily curve that was made of them."""
@@ -47,20 +47,15 @@ def table(sample_key: int, rows: Iterable[FormRow], by: str) -> str:
             {
                 "sample": sample_key,
                 "item": one.item,
-                "parcel": _inert(one.source_id),
-                "declared": _inert(one.declared_crop or "nothing"),
+                "parcel": inert(one.source_id),
+                "declared": inert(one.declared_crop or "nothing"),
                 "area_ha": "" if one.area_ha is None else f"{one.area_ha:.2f}",
                 "longitude": "" if one.longitude is None else f"{one.longitude:.5f}",
                 "latitude": "" if one.latitude is None else f"{one.latitude:.5f}",
-                "by": _inert(by),
+                "by": inert(by),
             }
         )
     return out.getvalue()
-
-
-def _inert(text: str) -> str:
-    clean = printable(text)
-    return f"'{clean}" if clean[:1] in ("=", "+", "-", "@") else clean
 
 
 def page(sample_key: int, title: str, sheets: Iterable[Sheet], by: str) -> Iterator[str]:

@@ -9,6 +9,7 @@ from web.routes import (
     chips,
     decisions,
     events,
+    exports,
     features,
     me,
     operation,
@@ -30,5 +31,6 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     quality.router,
     subscriptions.router,
     events.router,
+    exports.router,
 )
 """In this order: of two routes that fit a path, the first answers."""

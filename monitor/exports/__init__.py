@@ -1,0 +1,1 @@
+"""Exports: the parcels of a season as files for other programs."""
