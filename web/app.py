@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from db.connect import Engine
 from web import problems
 from web.body_limit import BodyLimit
+from web.console import pages
 from web.events import Feed
 from web.headers import SecurityHeaders
 from web.principals import Gate
@@ -37,6 +38,6 @@ def create_app(engine: Engine, settings: WebSettings) -> FastAPI:
     problems.add_handlers(app)
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(SecurityHeaders)
-    for router in ROUTERS:
+    for router in (*ROUTERS, *pages.ROUTERS):
         app.include_router(router)
     return app

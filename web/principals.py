@@ -54,7 +54,7 @@ class Gate:
             if known is not None and known[0] > time.monotonic():
                 return known[1]
         parts = key.split("_")
-        if len(parts) != 3 or parts[0] != "pw":
+        if len(parts) != 3 or parts[0] != "pw" or not parts[1].isalnum():
             return None
         with self.engine.begin() as connection:
             row = access.usable_key(connection, parts[1])
@@ -160,11 +160,15 @@ def _credentials(request: Request) -> tuple[str | None, str | None]:
     return None, request.cookies.get(COOKIE) or None
 
 
-def _require_own_page(request: Request, token: str) -> None:
+def is_own_origin(request: Request) -> bool:
+    """Return whether a request comes from a page of this server, or from no page."""
     origin = request.headers.get("origin")
-    is_own = origin is None or origin.partition("://")[2] == request.headers.get("host")
+    return origin is None or origin.partition("://")[2] == request.headers.get("host")
+
+
+def _require_own_page(request: Request, token: str) -> None:
     given = request.headers.get(CSRF_HEADER, "")
-    if not is_own or not hmac.compare_digest(given.encode(), csrf_token(token).encode()):
+    if not is_own_origin(request) or not hmac.compare_digest(given.encode(), csrf_token(token).encode()):
         raise HTTPException(403, f"a change with a sign-in needs the header {CSRF_HEADER} of our own page")
 
 

@@ -13,7 +13,7 @@ import pytest
 import parcelwatch
 
 ROOT = Path(__file__).parents[2]
-PRODUCT = ("db", "devstack", "ingest", "models", "monitor", "terminal", "training")
+PRODUCT = ("db", "devstack", "ingest", "models", "monitor", "terminal", "training", "web")
 COMMANDS: Final = [name for name, place in parcelwatch.COMMANDS.items() if not place.module.startswith("research.")]
 _BLOCKED: Final = """
 import importlib, pkgutil, sys
@@ -72,7 +72,7 @@ def _missing() -> str:
     extra = _distributions(project["optional-dependencies"]["research"])
     assert not extra & _distributions(project["dependencies"])
     found = {name for name, of in packages_distributions().items() if {one.lower() for one in of} & extra}
-    assert {"geopandas", "sklearn", "jinja2", "gpytorch"} <= found
+    assert {"geopandas", "sklearn", "gpytorch"} <= found
     return ",".join(sorted(found | {"research"}))
 
 

@@ -1,0 +1,16 @@
+"""The pages of the console, each with its routes."""
+
+from typing import Final
+
+from fastapi import APIRouter
+
+from web.console import assets, inbox, parcel, quality, sign_in
+
+ROUTERS: Final[tuple[APIRouter, ...]] = (
+    assets.router,
+    sign_in.router,
+    inbox.router,
+    parcel.router,
+    parcel.data_router,
+    quality.router,
+)
