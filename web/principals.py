@@ -31,6 +31,8 @@ CSRF_HEADER: Final = "X-CSRF-Token"
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 REMEMBERED_S: Final = 30.0
 """How long a revoked key may still be taken by this process."""
+A_REQUEST: Final = 10
+"""What a request counts towards the limit; a tile of a map counts 1, since a page asks for dozens."""
 HASHER: Final = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 """OWASP's second set of parameters for Argon2id: a secret of 256 bits needs no more."""
 
@@ -43,7 +45,7 @@ class Gate:
         self._verified: dict[str, tuple[float, Principal]] = {}
         self._lock = threading.Lock()
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
-        self._per_minute = limits.parse(f"{settings.requests_per_minute}/minute")
+        self._per_minute = limits.parse(f"{settings.requests_per_minute * A_REQUEST}/minute")
 
     def of_key(self, key: str) -> Principal | None:
         """Return whose key it is, None for one that may not be used."""
@@ -97,8 +99,8 @@ class Gate:
             access.end_session(connection, _hash(token), datetime.now(UTC))
         response.delete_cookie(COOKIE)
 
-    def count(self, who: str, cost: int = 1) -> None:
-        """Count a request of somebody; raises 429 where there were too many."""
+    def count(self, who: str, cost: int = A_REQUEST) -> None:
+        """Count a request of somebody, by what it costs; raises 429 where there were too many."""
         if not self._limiter.hit(self._per_minute, who, cost=cost):
             reset = self._limiter.get_window_stats(self._per_minute, who).reset_time
             wait = max(1, int(reset - time.time()) + 1)
@@ -122,12 +124,13 @@ def who_asks(request: Request) -> Principal:
     """Return who asks, by key or sign-in. Raises 401, 403 for a change from another site's page, 429."""
     gate: Gate = request.app.state.gate
     found: Principal | None = None
+    cost = 1 if request.url.path.startswith("/api/tiles/") else A_REQUEST
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and key:
-        gate.count(f"key {hashlib.sha256(key.encode()).hexdigest()}")
+        gate.count(f"key {hashlib.sha256(key.encode()).hexdigest()}", cost)
         found = gate.of_key(key.strip())
     elif token := request.cookies.get(COOKIE):
-        gate.count(f"session {token}")
+        gate.count(f"session {token}", cost)
         found = gate.of_session(token)
         if found is not None and request.method not in SAFE:
             _require_own_page(request, token)

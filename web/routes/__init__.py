@@ -5,6 +5,6 @@ from typing import Final
 from fastapi import APIRouter
 
 from web.console import pages
-from web.routes import me
+from web.routes import maps, me
 
-ROUTERS: Final[tuple[APIRouter, ...]] = (me.router, *pages.ROUTERS)
+ROUTERS: Final[tuple[APIRouter, ...]] = (me.router, maps.router, *pages.ROUTERS)
