@@ -3,7 +3,7 @@
 Pictures are in a private table: whoever calls has seen first that the parcel may be seen, and reads them as the service.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -52,6 +52,41 @@ class MarkerKnown:
     day: date | None
     confidence: float | None
     evidence: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class EventSeen:
+    """An entry of the log of one of a parcel's alerts."""
+
+    alert_key: int
+    rule: str
+    recorded_at: datetime
+    event: str
+    colour: str
+    confidence: float
+    departed_on: date | None
+    evidence: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class OpenCount:
+    """How many alerts that are not closed are alike."""
+
+    region: str
+    rule: str
+    colour: str
+    state: str
+    n: int
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What people agreed on an alert."""
+
+    alert_key: int
+    deadline: datetime | None
+    """Of the last request for information."""
+    assigned_to: str | None
 
 
 @dataclass(frozen=True)
@@ -115,6 +150,51 @@ def markers(connection: sa.Connection, parcel_key: int, as_known_at: datetime | 
         {"key": parcel_key, "at": as_known_at},
     )
     return [MarkerKnown(**row._mapping) for row in rows]
+
+
+def alert_events(connection: sa.Connection, parcel_key: int, as_known_at: datetime | None) -> list[EventSeen]:
+    """Return the logs of a parcel's alerts by a time that is settled, in order."""
+    rows = connection.execute(
+        _at("""select alert_key, a.rule, e.recorded_at, e.event, e.colour, e.confidence, e.departed_on, e.evidence
+               from parcelwatch.alerts a join parcelwatch.alert_events e using (alert_key)
+               where a.parcel_key = :key and e.recorded_at <= coalesce(:at, 'infinity'::timestamptz) order by event_nr"""),
+        {"key": parcel_key, "at": as_known_at},
+    )
+    return [EventSeen(**row._mapping) for row in rows]
+
+
+def open_counts(connection: sa.Connection) -> list[OpenCount]:
+    """Return how many alerts there are of each region, rule, colour and state, of those not closed that may be seen."""
+    rows = connection.execute(
+        sa.text("""select region, rule, colour, state, count(*) as n from parcelwatch.alerts
+                   where closed_at is null group by region, rule, colour, state""")
+    )
+    return [OpenCount(**row._mapping) for row in rows]
+
+
+def standing(connection: sa.Connection, alert_keys: Sequence[int]) -> dict[int, Standing]:
+    """Return of alerts that may be seen the deadline of the last request and who the last assignment is to."""
+    rows = connection.execute(
+        sa.text("""
+            select alert_key,
+                   (array_agg(evidence -> 'decision' ->> 'deadline' order by event_nr desc) filter (where event = 'requested'))[1] as deadline,
+                   (array_agg(evidence -> 'decision' ->> 'to' order by event_nr desc) filter (where event = 'assigned'))[1] as assigned_to
+            from parcelwatch.alert_events where alert_key = any(:keys) and event in ('requested', 'assigned') group by alert_key"""),
+        {"keys": list(alert_keys)},
+    )
+    return {
+        row.alert_key: Standing(
+            row.alert_key, None if row.deadline is None else datetime.fromisoformat(row.deadline), row.assigned_to
+        )
+        for row in rows
+    }
+
+
+def declared_class(connection: sa.Connection, parcel_key: int) -> str | None:
+    """Return the class that the newest model has for what is declared; None where it has none, or nothing was classified."""
+    found = "select declared_class from parcelwatch.latest_posteriors where parcel_key = :key"
+    name: str | None = connection.execute(sa.text(found), {"key": parcel_key}).scalar_one_or_none()
+    return name
 
 
 def season_key_of(connection: sa.Connection, parcel_key: int) -> int:

@@ -4,6 +4,7 @@ from fastapi import FastAPI
 
 from db.connect import Engine
 from web import problems
+from web.console import pages
 from web.headers import SecurityHeaders
 from web.principals import Gate
 from web.routes import ROUTERS
@@ -30,6 +31,6 @@ def create_app(engine: Engine, settings: WebSettings) -> FastAPI:
     app.state.settings = settings
     problems.add_handlers(app)
     app.add_middleware(SecurityHeaders)
-    for router in ROUTERS:
+    for router in (*ROUTERS, *pages.ROUTERS):
         app.include_router(router)
     return app

@@ -5,5 +5,3 @@ from typing import Final
 from fastapi import APIRouter
 
 from web.console import assets, parcel, sign_in
-
-ROUTERS: Final[tuple[APIRouter, ...]] = (assets.router, sign_in.router, parcel.router, parcel.data_router)

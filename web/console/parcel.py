@@ -14,7 +14,8 @@ from db.access import as_service
 from db.connect import Connection
 from db.console import SeenParcel
 from monitor.errors import NotFound
-from web.console.frame import PageRoute, Seen, page
+from web.console.decisions import decisions_of
+from web.console.frame import PageRoute, Seen, SignedIn, page
 from web.console.parcel_data import band_of, course
 from web.principals import Asked
 
@@ -39,9 +40,9 @@ def search(
 
 
 @router.get("/console/parcel/{key}")
-def parcel(request: Request, connection: Seen, key: Key) -> Response:
+def parcel(request: Request, who: SignedIn, connection: Seen, key: Key) -> Response:
     """Show a parcel; its script draws what is known of it."""
-    return page(request, "parcel.html", parcel=_visible(connection, key))
+    return page(request, "parcel.html", parcel=_visible(connection, key), decisions=decisions_of(who))
 
 
 @data_router.get("/console/data/parcel/{key}")
@@ -51,11 +52,13 @@ def figures(connection: Asked, key: Key, as_known_at: AwareDatetime | None = Non
     rows = reads.history(connection, key, as_known_at)
     measures = reads.measures(connection, key, as_known_at)
     markers = reads.markers(connection, key, as_known_at)
+    events = reads.alert_events(connection, key, as_known_at)
+    declared_class = reads.declared_class(connection, key)
     declared = [row.detail["crop_code"] for row in rows if row.kind == "declaration"]
     with as_service(connection):
         pictures = reads.pictures(connection, key, as_known_at)
         band = _band(connection, seen, declared[-1], as_known_at) if declared else None
-    return course(seen, rows, measures, markers, pictures, band)
+    return course(seen, rows, events, measures, markers, pictures, band, declared_class)
 
 
 @data_router.get("/console/data/parcel/{key}/pictures/{chip_key}")

@@ -6,12 +6,13 @@ from typing import Any, Final, cast
 
 import numpy as np
 
-from db.console import MarkerKnown, Measure, PictureRow, SeenParcel
+from db.console import EventSeen, MarkerKnown, Measure, PictureRow, SeenParcel
 from db.crop_progress import ProgressRow
 from db.history import HistoryRow
 from monitor.alerts import evidence
 from monitor.alerts.lifecycle import TRANSITIONS, Actor, Event, named, named_decision
 from monitor.dekads import dekad_number, dekads_begin
+from monitor.inspection.bundle import RULE_TITLES
 
 DEKAD_MIDDLE: Final = np.timedelta64(4, "D")
 """From the first day of a dekad to the one that its quartiles are drawn at."""
@@ -20,20 +21,20 @@ DEKAD_MIDDLE: Final = np.timedelta64(4, "D")
 def course(
     parcel: SeenParcel,
     rows: Sequence[HistoryRow],
+    events: Sequence[EventSeen],
     measures: Sequence[Measure],
     markers: Sequence[MarkerKnown],
     pictures: Sequence[PictureRow],
     band: Mapping[str, Any] | None,
+    declared_class: str | None,
 ) -> dict[str, Any]:
     """Return what is known of a parcel, by kind."""
-    of = {
-        kind: [row for row in rows if row.kind == kind]
-        for kind in ("s1", "s2", "ndvi", "posterior", "declaration", "alert")
-    }
+    of = {kind: [row for row in rows if row.kind == kind] for kind in ("s1", "s2", "ndvi", "posterior", "declaration")}
     return {
         "parcel": {
             "key": parcel.parcel_key,
             "id": parcel.source_id,
+            "declared_class": declared_class,
             "declared": of["declaration"][-1].crop if of["declaration"] else None,
             "starts_on": parcel.starts_on,
             "ends_on": parcel.ends_on,
@@ -69,7 +70,7 @@ def course(
             if one.status == "OK"
         ],
         "markers": [_marker(one) for one in markers],
-        "alerts": alerts_of(of["alert"]),
+        "alerts": alerts_of(events),
         "pictures": [{"key": one.chip_key, "at": one.observed_at, **_picture(parcel, one)} for one in pictures],
     }
 
@@ -82,35 +83,38 @@ def band_of(row: ProgressRow) -> dict[str, Any]:
     return {"n": row.n_parcels, "day": middles, "lower": lower, "middle": middle, "upper": upper}
 
 
-def alerts_of(rows: Sequence[HistoryRow]) -> list[dict[str, Any]]:
-    """Return alerts with their logs from the rows of a parcel's history, the newest first; the state is the fold of the log."""
+def alerts_of(rows: Sequence[EventSeen]) -> list[dict[str, Any]]:
+    """Return alerts with their logs, the newest first; the state is the fold of the log."""
     found: dict[int, dict[str, Any]] = {}
     for row in rows:
-        detail = row.detail
-        decision = detail.get("decision")
-        alert = found.setdefault(
-            detail["alert_key"], {"key": detail["alert_key"], "rule": detail["rule"], "state": "open", "log": []}
-        )
+        decision = row.evidence.get("decision")
+        alert = found.setdefault(row.alert_key, {"key": row.alert_key, "rule": row.rule, "state": "open", "log": []})
         actor: Actor = "person" if decision else "monitor"
-        _, then = TRANSITIONS[actor, cast(Event, detail["event"])]
-        why = evidence.why(detail["rule"], detail)
+        _, then = TRANSITIONS[actor, cast(Event, row.event)]
+        why = evidence.why(row.rule, row.evidence)
         alert |= {
+            "title": rule_title(row.rule, row.evidence),
             "state": named(then) if then else alert["state"],
-            "colour": detail["colour"],
-            "confidence": row.probability,
+            "colour": row.colour,
+            "confidence": _short(row.confidence, 2),
+            "departed_on": row.departed_on,
             "why": why,
         }
         entry = {
-            "at": row.at,
-            "event": named_decision(detail["event"]) if decision else detail["event"],
+            "at": row.recorded_at,
+            "event": named_decision(row.event) if decision else row.event,
             "by": decision["by"] if decision else "the monitor",
-            "why": decision.get("reason") if decision else detail.get("because") or why,
+            "why": decision.get("reason") if decision else row.evidence.get("because") or why,
         }
-        if alert["log"] and detail["event"] == "changed" and alert["log"][-1]["event"] == "changed":
-            alert["log"][-1] = entry  # the newest of several in a row says it all
-        else:
-            alert["log"].append(entry)
+        if alert["log"] and row.event == "changed" and alert["log"][-1]["event"] == "changed":
+            alert["log"].pop()  # the newest of several in a row says it all
+        alert["log"].append(entry)
     return sorted(found.values(), key=lambda one: -one["key"])
+
+
+def rule_title(rule: str, found: Mapping[str, Any]) -> str:
+    """Return what a rule, or a policy's obligation by its kind, is called by people."""
+    return RULE_TITLES.get(rule) or RULE_TITLES.get(str(found.get("kind"))) or rule.replace("_", " ")
 
 
 def _recorded(rows: Sequence[HistoryRow]) -> dict[str, datetime] | None:
