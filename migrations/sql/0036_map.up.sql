@@ -372,28 +372,42 @@ language plpgsql volatile security definer rows 100 set search_path = public, pg
 declare
     asked constant integer[] := parcelwatch_map.snapshots_of(collection_, season_, as_known_at, interval '10 minutes');
     -- To the latitudes that a map shows.
-    place constant geometry := ST_Transform(ST_ClipByBox2D(area, ST_MakeEnvelope(-180, -85, 180, 85)), 3857);
+    place geometry := ST_Transform(ST_ClipByBox2D(area, ST_MakeEnvelope(-180, -85, 180, 85)), 3857);
+    keys bigint[];
 begin
+    if not exists (select from parcelwatch_map.snapshots where snapshot_key = any (asked) and not ST_Covers(area, extent)) then
+        place := null; -- all that there is
+    end if;
+    -- Two statements: one walks the keys until it has enough, the other the index of places.
+    if place is null then
+        keys := array(
+            select s.parcel_key from parcelwatch_map.states s join parcelwatch_map.shapes h using (parcel_key)
+            where s.snapshot_key = any (asked) and s.parcel_key > after_ and (source_id_ is null or starts_with(h.source_id, source_id_))
+              and (light_ is null or s.light::text = light_) and (declared_ is null or s.declared = declared_)
+              and (likeliest_ is null or s.likeliest = likeliest_)
+            order by s.parcel_key limit least(limit_, 1000));
+    else
+        keys := array(
+            select s.parcel_key from parcelwatch_map.snapshots k
+            join parcelwatch_map.shapes h
+              on ST_Force4D(h.shape, h.region_key::float8, h.season_key::float8) &&& ST_MakeLine(
+                     ST_MakePoint(ST_XMin(place), ST_YMin(place), k.region_key, k.season_key),
+                     ST_MakePoint(ST_XMax(place), ST_YMax(place), k.region_key, k.season_key))
+                 and h.region_key + 0 = k.region_key and h.season_key + 0 = k.season_key
+            join parcelwatch_map.states s on s.snapshot_key = k.snapshot_key and s.parcel_key = h.parcel_key
+            where k.snapshot_key = any (asked) and ST_Intersects(h.shape, place)
+              and s.parcel_key > after_ and (source_id_ is null or starts_with(h.source_id, source_id_))
+              and (light_ is null or s.light::text = light_) and (declared_ is null or s.declared = declared_)
+              and (likeliest_ is null or s.likeliest = likeliest_)
+            order by s.parcel_key limit least(limit_, 1000));
+    end if;
     return query
-    with found as materialized (
-        select h.parcel_key, h.source_id, r.code, s.light::text, s.declared, s.likeliest, s.probability, h.shape
-        from parcelwatch_map.snapshots k join regions r using (region_key)
-        join parcelwatch_map.shapes h
-          on h.region_key = k.region_key and h.season_key = k.season_key
-             and (place is null or ST_Force4D(h.shape, h.region_key::float8, h.season_key::float8) &&& ST_MakeLine(
-                      ST_MakePoint(ST_XMin(place), ST_YMin(place), k.region_key, k.season_key),
-                      ST_MakePoint(ST_XMax(place), ST_YMax(place), k.region_key, k.season_key)))
-        join parcelwatch_map.states s on s.snapshot_key = k.snapshot_key and s.parcel_key = h.parcel_key
-        where k.snapshot_key = any (asked) and h.parcel_key > after_
-          and (place is null or ST_Intersects(h.shape, place))
-          and (source_id_ is null or starts_with(h.source_id, source_id_))
-          and (light_ is null or s.light::text = light_) and (declared_ is null or s.declared = declared_)
-          and (likeliest_ is null or s.likeliest = likeliest_)
-        order by h.parcel_key limit least(limit_, 1000)
-    )
-    select f.parcel_key, f.source_id, f.code, f.light, f.declared, f.likeliest, f.probability,
+    select s.parcel_key, h.source_id, r.code, s.light::text, s.declared, s.likeliest, s.probability,
            ST_XMin(box), ST_YMin(box), ST_XMax(box), ST_YMax(box)
-    from (select *, ST_Transform(ST_Envelope(shape), 4326) as box from found) f order by f.parcel_key;
+    from parcelwatch_map.states s join parcelwatch_map.snapshots k using (snapshot_key) join regions r using (region_key)
+    join parcelwatch_map.shapes h on h.parcel_key = s.parcel_key
+    cross join lateral (select ST_Transform(ST_Envelope(h.shape), 4326) as box) b
+    where s.snapshot_key = any (asked) and s.parcel_key = any (keys) order by s.parcel_key;
 end
 $$;
 comment on function parcelwatch.map_parcels is

@@ -4,4 +4,6 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from web.console import assets, parcel, sign_in
+from web.console import assets, map, parcel, sign_in
+
+ROUTERS: Final[tuple[APIRouter, ...]] = (assets.router, sign_in.router, map.router, parcel.router, parcel.data_router)
