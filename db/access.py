@@ -65,6 +65,21 @@ def as_service(connection: sa.Connection) -> Iterator[None]:
     connection.execute(sa.text("select set_config('role', :role, true)"), {"role": role})
 
 
+@contextmanager
+def deciding(connection: sa.Connection) -> Iterator[None]:
+    """Let a connection of `asking` read and write tables within, of the parcels that the person may see.
+
+    The role's rights and the row security of `parcels` hold for administrators' logins too. What is asked by the key of an alert
+    passes no parcel: check first that it is seen (`db.decisions.seen_alerts`).
+    """
+    role = connection.execute(
+        sa.text("""select set_config('parcelwatch.role', current_setting('role'), true),
+                          set_config('role', 'parcelwatch_decider', true)""")
+    ).scalar_one()
+    yield
+    connection.execute(sa.text("select set_config('role', :role, true)"), {"role": role})
+
+
 def add_person(connection: sa.Connection, principal: Principal, by: str, now: datetime) -> None:
     """Add a person, or give one who is there another role; one who left is back, without keys."""
     connection.execute(

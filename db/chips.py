@@ -330,10 +330,12 @@ def chips_of(
     first: datetime | None = None,
     last: datetime | None = None,
     limit: int | None = None,
+    *,
+    with_images: bool = True,
 ) -> list[ChipRow]:
     """Return the pictures of a parcel (with a limit the newest), in order of what they show; of one scene the newest last."""
     rows = connection.execute(
-        sa.text(f"""{_SELECT} where c.parcel_key = :parcel and c.observed_at >= coalesce(:first, '-infinity'::timestamptz)
+        sa.text(f"""{_WITH_IMAGES[with_images]} where c.parcel_key = :parcel and c.observed_at >= coalesce(:first, '-infinity'::timestamptz)
                       and c.observed_at < coalesce(:last, 'infinity'::timestamptz)
                     order by c.observed_at desc, c.revision desc, c.scene_key desc, c.composite desc, c.chip_key desc
                     limit :limit""").bindparams(
@@ -342,6 +344,12 @@ def chips_of(
         {"parcel": parcel_key, "first": first, "last": last, "limit": limit},
     )
     return [_row(row) for row in rows][::-1]
+
+
+def chip(connection: sa.Connection, chip_key: int) -> ChipRow | None:
+    """Return a picture by its key; None where there is none."""
+    row = connection.execute(sa.text(f"{_SELECT} where chip_key = :key"), {"key": chip_key}).one_or_none()
+    return None if row is None else _row(row)
 
 
 def shown_by(found: Sequence[ChipRow], source: Source, composite: str, at: datetime) -> ChipRow | None:
@@ -391,9 +399,11 @@ def _row(row: sa.Row[Any]) -> ChipRow:
     return ChipRow(**found | {"image": None if found["image"] is None else bytes(found["image"])})
 
 
-_SELECT: Final = """
+_CHIPS: Final = """
     select c.chip_key, c.parcel_key, source_id, collection, n.name as season, c.scene_key, scene_id, s.sensor::text,
            s.relative_orbit, c.observed_at, c.revision, composite, c.recorded_at, cut_for, missing, removed_at,
            encode(sha256, 'hex') as sha256, crs, left_m, top_m, pixel_m, width, bar_m, stretch,
-           octet_length(image) as size, image
+           octet_length(image) as size, {image}
     from chips c join scenes s using (scene_key) join parcels using (parcel_key) join seasons n using (season_key)"""
+_SELECT: Final = _CHIPS.format(image="image")
+_WITH_IMAGES: Final = {True: _SELECT, False: _CHIPS.format(image="null::bytea as image")}

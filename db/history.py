@@ -75,6 +75,9 @@ class AlertFilter:
     rule: str | None = None
     with_closed: bool = False
     alert_key: int | None = None
+    region: str | None = None
+    colour: str | None = None
+    state: str | None = None
 
 
 def find_parcel(

@@ -45,6 +45,8 @@ select alert_key, parcel_key, state = any(%(pending)s::alert_state[]) as is_pend
        dense_rank() over (order by season_key, collection, region_key, crop_code) - 1 as group_nr
 from wanted join parcels using (parcel_key) {declared}
 where (%(collection)s::text is null or collection = %(collection)s)
+  and (%(region)s::text is null or region_key = (select region_key from regions where code = %(region)s))
+  and (%(colour)s::text is null or colour::text = %(colour)s) and (%(state)s::text is null or state::text = %(state)s)
   and (%(season)s::text is null or season_key = (select season_key from seasons where name = %(season)s))"""
 
 

@@ -64,6 +64,8 @@ class StoredSubscription:
     created_by: str
     suspended_at: datetime | None
     suspended_because: str | None
+    person: str | None
+    """Who made it in the API; None: who administers the chain."""
 
 
 _FIELDS: Final = tuple(one.name for one in fields(Subscription))
@@ -82,25 +84,29 @@ _READ: Final = ", ".join(
     f"ST_AsText({name}) as {name}" if name in _AREAS else "colours::text[]" if name == "colours" else name
     for name in _FIELDS
 )
-_STORED: Final = (
-    f"select subscription_key, {_READ}, created_at, created_by, suspended_at, suspended_because from subscriptions"
-)
+_STORED: Final = f"select subscription_key, {_READ}, created_at, created_by, suspended_at, suspended_because, person from subscriptions"
 
 
 class NameTaken(Exception):
     """A subscription of that name exists; nothing was stored."""
 
 
-def add(connection: sa.Connection, asked: Subscription, secrets: Secrets, by: str, now: datetime) -> int:
+def add(
+    connection: sa.Connection, asked: Subscription, secrets: Secrets, by: str, now: datetime, person: str | None = None
+) -> int:
     """Store a subscription and return its key. It receives what is recorded from now on.
+
+    Args:
+        person: of the API, who receives events of parcels that they may see by then; None: of all.
 
     Raises:
         NameTaken: there is one of that name.
     """
     key: int | None = connection.execute(
-        sa.text(f"""insert into subscriptions ({", ".join(_FIELDS)}, created_at, created_by) values ({_VALUES}, :now, :by)
+        sa.text(f"""insert into subscriptions ({", ".join(_FIELDS)}, created_at, created_by, person)
+                    values ({_VALUES}, :now, :by, :person)
                     on conflict (name) where ended_at is null do nothing returning subscription_key"""),
-        _parameters(asked) | {"now": now, "by": by},
+        _parameters(asked) | {"now": now, "by": by, "person": person},
     ).scalar_one_or_none()
     if key is None:
         raise NameTaken(asked.name)
@@ -186,9 +192,13 @@ def end(connection: sa.Connection, key: int, now: datetime) -> None:
 
 
 def stored(
-    connection: sa.Connection, name: str | None = None, key: int | None = None, lock: bool = False
+    connection: sa.Connection,
+    name: str | None = None,
+    key: int | None = None,
+    lock: bool = False,
+    person: str | None = None,
 ) -> list[StoredSubscription]:
-    """Return the subscriptions that have not ended, by name; of one name, or of one key, at most one.
+    """Return the subscriptions that have not ended, by name; of one name, or of one key, at most one; of one person of the API.
 
     Args:
         lock: until the transaction ends nobody changes them; the monitor, which refers to them, waits for nothing.
@@ -196,15 +206,16 @@ def stored(
     rows = connection.execute(
         sa.text(f"""{_STORED} where ended_at is null and (cast(:name as text) is null or name = :name)
                         and (cast(:key as bigint) is null or subscription_key = :key)
+                        and (cast(:person as text) is null or person = :person)
                     order by name {"for no key update" if lock else ""}"""),
-        {"name": name, "key": key},
+        {"name": name, "key": key, "person": person},
     )
     return [_stored(row._mapping) for row in rows]
 
 
 def _stored(row: sa.RowMapping) -> StoredSubscription:
     asked = Subscription(**{name: row[name] for name in _FIELDS})
-    rest = ("subscription_key", "created_at", "created_by", "suspended_at", "suspended_because")
+    rest = ("subscription_key", "created_at", "created_by", "suspended_at", "suspended_because", "person")
     return StoredSubscription(asked=asked, **{name: row[name] for name in rest})
 
 
@@ -222,7 +233,8 @@ def not_stored(connection: sa.Connection, asked: Subscription) -> list[tuple[str
         sa.text("""select 'region', name from unnest(cast(:regions as text[])) name
                    where not exists (select from regions where code = name)
                    union all select 'crop', name from unnest(cast(:crops as text[])) name
-                   where not exists (select from declarations where lower(name) in (lower(crop_name), lower(crop_code)))"""),
+                   where not exists (select from declarations join parcels using (parcel_key)
+                                     where lower(name) in (lower(crop_name), lower(crop_code)))"""),
         {
             "regions": [*(asked.regions or ()), *(asked.except_regions or ())],
             "crops": [*(asked.crops or ()), *(asked.except_crops or ())],

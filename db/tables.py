@@ -420,7 +420,9 @@ subscriptions: Final = _table(
     ended_at=_time,
     failures=sa.SmallInteger,
     not_before=_time,
+    person=sa.Text,
 )
+answer_photos: Final = _table("answer_photos", sha256=BYTEA, media_type=sa.Text, image=BYTEA, recorded_at=_time)
 subscription_secrets: Final = _table(
     "subscription_secrets", subscription_key=sa.BigInteger, address=sa.Text, signing=sa.Text
 )

@@ -4,7 +4,9 @@ from fastapi import FastAPI
 
 from db.connect import Engine
 from web import problems
+from web.body_limit import BodyLimit
 from web.console import pages
+from web.events import Feed
 from web.headers import SecurityHeaders
 from web.principals import Gate
 from web.routes import ROUTERS
@@ -29,7 +31,9 @@ def create_app(engine: Engine, settings: WebSettings) -> FastAPI:
     )
     app.state.gate = Gate(engine, settings)
     app.state.settings = settings
+    app.state.feed = Feed(engine, settings)
     problems.add_handlers(app)
+    app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(SecurityHeaders)
     for router in (*ROUTERS, *pages.ROUTERS):
         app.include_router(router)

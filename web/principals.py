@@ -123,24 +123,39 @@ def csrf_token(session: str) -> str:
 def who_asks(request: Request) -> Principal:
     """Return who asks, by key or sign-in. Raises 401, 403 for a change from another site's page, 429."""
     gate: Gate = request.app.state.gate
-    found: Principal | None = None
     cost = 1 if request.url.path.startswith("/api/tiles/") else A_REQUEST
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and key:
+    key, token = _credentials(request)
+    if key is not None:
         gate.count(f"key {hashlib.sha256(key.encode()).hexdigest()}", cost)
-        found = gate.of_key(key.strip())
-    elif token := request.cookies.get(COOKIE):
+    elif token is not None:
         gate.count(f"session {token}", cost)
-        found = gate.of_session(token)
-        if found is not None and request.method not in SAFE:
-            _require_own_page(request, token)
     else:
         gate.count(f"nobody at {request.client.host if request.client else ''}")
+    found = who_is(request)
+    if found is not None and key is None and token is not None and request.method not in SAFE:
+        _require_own_page(request, token)
     if found is None:
         raise HTTPException(
             401, "a key is needed: `Authorization: Bearer pw_...`, or sign in", {"WWW-Authenticate": "Bearer"}
         )
     return found
+
+
+def who_is(request: Request) -> Principal | None:
+    """Return whose key or sign-in a request has; None where it is not valid, or not any more. The request is not counted."""
+    gate: Gate = request.app.state.gate
+    key, token = _credentials(request)
+    if key is not None:
+        return gate.of_key(key.strip())
+    return None if token is None else gate.of_session(token)
+
+
+def _credentials(request: Request) -> tuple[str | None, str | None]:
+    """Return the key, or else the token of the sign-in."""
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and key:
+        return key, None
+    return None, request.cookies.get(COOKIE) or None
 
 
 def is_own_origin(request: Request) -> bool:

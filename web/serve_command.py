@@ -20,7 +20,11 @@ def serve(
 ) -> None:
     """Serve the API and the console. Who may sign in: `parcelwatch access add`."""
     settings = WebSettings()
-    dsn = settings.dsn.get_secret_value() if settings.dsn else resolve_dsn()
+    run(settings.dsn.get_secret_value() if settings.dsn else resolve_dsn(), settings, host, port)
+
+
+def run(dsn: str, settings: WebSettings, host: str | None = None, port: int | None = None) -> None:
+    """Serve a database until interrupted, at the address of the settings unless another is given."""
     engine = bounded_engine(dsn, settings.connections, settings.statement_timeout_s)
     with engine.connect():  # says in one line where there is no database
         pass
@@ -32,6 +36,7 @@ def serve(
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        timeout_graceful_shutdown=5,  # streams of events have no end of their own
     )
     server = _Server(config)
     server.run()

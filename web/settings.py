@@ -28,5 +28,17 @@ class WebSettings(BaseSettings):
     """Hours after which a sign-in of the console ends."""
     key_days: Annotated[float, Field(gt=0)] = 365.0
     """Days after which a new key ends, unless another time is given."""
+    body_bytes: Annotated[int, Field(ge=1)] = 1 << 20
+    """The largest body of a request, but for photos; a drawn area of 10,000 points has a quarter of it."""
+    photo_bytes: Annotated[int, Field(ge=1)] = 10 << 20
+    """The largest photo that answers a request; telephones make 2 to 8 MB."""
+    events_interval_s: Annotated[float, Field(gt=0)] = 1.0
+    """How often new events of alerts are looked for, while anybody listens."""
+    heartbeat_s: Annotated[float, Field(gt=0)] = 15.0
+    """How often a stream of events says that it lives, and asks whether the key or sign-in still does."""
+    streams: Annotated[int, Field(ge=1)] = 100
+    """Streams of events at once, of all people."""
+    streams_per_person: Annotated[int, Field(ge=1)] = 5
+    """Streams of events at once of one person."""
     is_https: bool = False
     """Whether browsers reach the server by HTTPS: cookies are then sent over that alone."""

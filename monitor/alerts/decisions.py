@@ -19,7 +19,7 @@ def decide_together(
     by: str,
     now: datetime,
     *,
-    expected: str | None = None,
+    expected: str | Mapping[int, str] | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> None:
     """Record a person's decision on alerts, on all or none. It holds until the next one, or until an alert closes.
@@ -28,17 +28,18 @@ def decide_together(
         reason: why, as the person wrote it; None where none was given.
         by: who decided.
         now: the caller's clock; it counts only in a replay.
-        expected: the state that the person saw; None for the ones that are stored as this begins.
+        expected: the state that the person saw, of all or by alert; None for the ones that are stored as this begins.
         details: what else belongs to the decision: a deadline, an answer, an assignee.
 
     Raises:
         NoOpenAlert: an alert is not stored, its state is another than expected or allows no such decision.
     """
     seen = store.states_of(connection, alert_keys)
+    seen |= expected if isinstance(expected, Mapping) else dict.fromkeys(seen, expected) if expected else {}
     decision = {"by": by} | ({"reason": reason} if reason else {}) | dict(details or {})
     entries = []
     for alert in store.lock_alerts(connection, alert_keys):
-        state, last = _state_after(alert, event, expected or seen[alert.alert_key]), alert.last
+        state, last = _state_after(alert, event, seen[alert.alert_key]), alert.last
         evidence = {**last.evidence, "decision": decision}
         entries.append(
             store.EventRow(alert.alert_key, event, state, last.colour, last.confidence, last.departed_on, evidence)

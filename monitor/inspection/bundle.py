@@ -100,7 +100,7 @@ def gather(connection: Connection, alert_key: int, as_known_at: datetime | None)
         "alert": _alert(alert, alert_key),
         "why": evidence.why(alert.rule, alert.evidence),
         "in_plain_words": in_plain_words(alert),
-        "log": [_entry(alert.rule, one) for one in log],
+        "log": [entry(alert.rule, one) for one in log],
         "evidence": alert.evidence,
         "thresholds": thresholds(alert.rule, alert.evidence),
         "versions": _versions(connection, its, alert.rule, rows, at),
@@ -184,7 +184,8 @@ def _alert(row: KnownAlertRow, key: int) -> dict[str, Any]:
     }
 
 
-def _entry(rule: str, row: LogRow) -> dict[str, Any]:
+def entry(rule: str, row: LogRow) -> dict[str, Any]:
+    """Return an entry of an alert's log: what happened, by whom and why."""
     decision = row.evidence.get("decision")
     by = decision["by"] if decision else "the monitor"
     why = decision.get("reason") if decision else row.evidence.get("because") or evidence.why(rule, row.evidence)

@@ -19,7 +19,7 @@ from monitor.errors import NotFound
 from monitor.inspection import arguments
 from monitor.inspection.arguments import AsJson, CollectionOption, SeasonOption, TimeOption
 from monitor.inspection.listing import records
-from monitor.quality import filled, form, report, review, samples, sampling
+from monitor.quality import filled, form, review, samples, sampling
 from monitor.quality.sampling import Allocation
 from monitor.quality.verdicts import CHOICES
 from terminal.output import console, plain, progress
@@ -272,25 +272,7 @@ def show_report(
         groups = {(one.season, one.collection) for one in arguments.groups(connection, season, collection)}
         if sample is not None:
             groups = {(one.season, one.collection) for one in stored}
-        confidence = stored[-1].confidence if stored else 0.95
-        said = {
-            "as_known_at": as_known_at,
-            "samples": [
-                report.of_sample(
-                    one,
-                    store.strata(connection, one.sample_key),
-                    store.drawn(connection, one.sample_key),
-                    store.verdicts(connection, one.sample_key, as_known_at),
-                    budget or [],
-                )
-                for one in stored
-            ],
-            "alerts": [
-                {"season": its_season, "collection": its} | cell
-                for its_season, its in sorted(groups)
-                for cell in report.of_alerts(store.alert_verdicts(connection, its_season, its, as_known_at), confidence)
-            ],
-        }
+        said = review.reported(connection, stored, groups, budget or [], as_known_at)
     if as_json:
         typer.echo(json.dumps(said, default=str))
         return

@@ -1,15 +1,17 @@
-"""Who is to review which parcels of a sample, and what they are shown."""
+"""Who is to review which parcels of a sample, what they are shown, and what their verdicts come to."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from db import chips, history, quality
+from db.chips import ChipRow
 from db.connect import Connection
 from db.quality import FormRow, StoredSampleRow, VerdictRow
 from db.seasons import Season
 from monitor.errors import NotFound
+from monitor.quality import report
 from monitor.quality.form import Sheet, observed
 from monitor.quality.verdicts import newest_of_each, settled
 
@@ -56,19 +58,51 @@ def sheets(
         png = io.BytesIO()
         known = observed(history.parcel_history(connection, row.parcel_key, None, None, at))
         figure.save(known, "", png, setting)
-        yield Sheet(row, png.getvalue(), _pictures(connection, row.parcel_key, since, at) if since else ())
+        shown = pictures(connection, row.parcel_key, since, at) if since else ()
+        yield Sheet(row, png.getvalue(), [(caption(one), one.image) for one in shown if one.image])
 
 
-def _pictures(connection: Connection, parcel_key: int, since: datetime, at: datetime | None) -> list[tuple[str, bytes]]:
-    """Return the newest pictures of a parcel with what they show and when, in order of time.
+def pictures(
+    connection: Connection, parcel_key: int, since: datetime, at: datetime | None, *, with_images: bool = True
+) -> list[ChipRow]:
+    """Return the newest pictures of a parcel in order of time.
 
     Of each pass the newest revision alone: parcels with an alert may have earlier ones too.
     """
-    stored = chips.chips_of(connection, parcel_key, first=since)
-    known = [one for one in stored if one.image is not None and (at is None or one.recorded_at <= at)]
-    shown = list({(one.observed_at, one.composite): one for one in known}.values())
-    return [
-        (f"{one.composite.replace('_', ' ')}, {one.observed_at:%Y-%m-%d}", one.image)
-        for one in shown[-MOST_PICTURES:]
-        if one.image
-    ]
+    stored = chips.chips_of(connection, parcel_key, first=since, with_images=with_images)
+    known = [one for one in stored if one.size is not None and (at is None or one.recorded_at <= at)]
+    return list({(one.observed_at, one.composite): one for one in known}.values())[-MOST_PICTURES:]
+
+
+def caption(chip: ChipRow) -> str:
+    """Return what a picture shows, and of which day."""
+    return f"{chip.composite.replace('_', ' ')}, {chip.observed_at:%Y-%m-%d}"
+
+
+def reported(
+    connection: Connection,
+    stored: Sequence[StoredSampleRow],
+    groups: Iterable[tuple[str, str]],
+    budgets: Sequence[int],
+    at: datetime | None,
+) -> dict[str, Any]:
+    """Return the report of samples, and of decisions on the alerts of groups (season, collection), as known at a time (None: now)."""
+    confidence = stored[-1].confidence if stored else 0.95
+    return {
+        "as_known_at": at,
+        "samples": [
+            report.of_sample(
+                one,
+                quality.strata(connection, one.sample_key),
+                quality.drawn(connection, one.sample_key),
+                quality.verdicts(connection, one.sample_key, at),
+                budgets,
+            )
+            for one in stored
+        ],
+        "alerts": [
+            {"season": season, "collection": collection} | cell
+            for season, collection in sorted(groups)
+            for cell in report.of_alerts(quality.alert_verdicts(connection, season, collection, at), confidence)
+        ],
+    }

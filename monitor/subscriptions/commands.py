@@ -13,16 +13,16 @@ import typer
 from db import deliveries
 from db import subscriptions as store
 from db.connect import Connection, engine
-from db.policies import stored_rules
-from db.subscriptions import Secrets, StoredSubscription, Subscription
+from db.subscriptions import StoredSubscription, Subscription
 from devstack.addresses import resolve_dsn
 from monitor.errors import NotFound
 from monitor.inspection import arguments
 from monitor.inspection.arguments import AsJson
 from monitor.inspection.listing import records
 from monitor.subscriptions import asked as reading
-from monitor.subscriptions import feeds, sender, webhook
+from monitor.subscriptions import feeds, keeping, sender
 from monitor.subscriptions.errors import InvalidSubscription, NotDelivered
+from monitor.subscriptions.keeping import Kept
 from monitor.subscriptions.settings import DeliverySettings
 from monitor.subscriptions.timing import Timing
 from terminal.output import console, plain
@@ -128,30 +128,26 @@ def add(
     by: By = None,
 ) -> None:
     """Add a subscription; it receives what happens from now on. Of a webhook the signing secret is shown, this once."""
-    given = reading.fields(_options(locals()))
-    address, secrets = reading.reached(channel, to, DeliverySettings())
-    events = reading.OF_DEADLINES if channel == "icalendar" else reading.OF_DEPARTURES
-    asked = Subscription(**{"name": name, "channel": channel, "address": address, "events": events} | given)
+    given, who, now = reading.fields(_options(locals())), by or arguments.operator(), datetime.now(UTC)
     try:
         with engine(resolve_dsn()).begin() as connection:
-            reading.check(asked, stored_rules(connection))
-            store.add(connection, asked, secrets, by or arguments.operator(), datetime.now(UTC))
-            unknown = store.not_stored(connection, asked)
+            kept = keeping.add(connection, name, channel, to, given, who, DeliverySettings(), now)
     except store.NameTaken as error:
         raise InvalidSubscription(
             f"there is a subscription {name!r} already; `subscriptions change` changes it"
         ) from error
-    console.print(plain(f"{name}: {channel} to {address}, {_when(asked)}"), soft_wrap=True)
-    _print_unknown(unknown)
-    _show_secret(secrets)
+    _print_kept(kept)
 
 
-def _print_unknown(names: Sequence[tuple[str, str]]) -> None:
-    """Print names that no stored parcel has: an import may bring them, or they are misspelt."""
-    for kind, name in names:
+def _print_kept(kept: Kept) -> None:
+    asked = kept.asked
+    console.print(plain(f"{asked.name}: {asked.channel} to {asked.address}, {_when(asked)}"), soft_wrap=True)
+    for kind, name in kept.unknown:
         console.print(
             plain(f"no stored parcel has the {kind} {name!r} yet: `parcelwatch parcels list` shows those there are")
         )
+    if kept.new_secret:
+        console.print(plain(f"signing secret, shown this once: {kept.new_secret}"), soft_wrap=True)
 
 
 @app.command()
@@ -190,24 +186,13 @@ def change(
         given |= dict.fromkeys(_CLEARABLE[option])
     with engine(resolve_dsn()).begin() as connection:
         found = _one(connection, name, lock=True)
-        before = secrets = store.secrets_of(connection, found.subscription_key)
-        asked = replace(found.asked, **given, name=rename or name)
-        if to is not None:
-            address, secrets = reading.reached(asked.channel, to, DeliverySettings())
-            asked = replace(asked, address=address)
-            secrets = secrets if new_secret else replace(secrets, signing=before.signing)
-        elif new_secret and asked.channel == "webhook":
-            secrets = replace(before, signing=webhook.new_secret())
-        reading.check(asked, stored_rules(connection))
         try:
-            store.change(connection, found.subscription_key, asked, secrets)
+            kept = keeping.change(
+                connection, found, given | {"name": rename or name}, DeliverySettings(), to, new_secret=new_secret
+            )
         except store.NameTaken as error:
             raise InvalidSubscription(f"there is a subscription {rename!r} already") from error
-        unknown = store.not_stored(connection, asked)
-    console.print(plain(f"{asked.name}: {asked.channel} to {asked.address}, {_when(asked)}"), soft_wrap=True)
-    _print_unknown(unknown)
-    if secrets.signing != before.signing:
-        _show_secret(secrets)
+    _print_kept(kept)
 
 
 def _options(given: dict[str, Any]) -> dict[str, Any]:
@@ -221,11 +206,6 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
         raise InvalidSubscription(f"{mode!r} is no --when: there are {', '.join(reading.MODES)}")
     areas = {one: _area(given[one]) for one in ("area", "except_area")}
     return {field: given[option] for option, field in names.items()} | areas
-
-
-def _show_secret(secrets: Secrets) -> None:
-    if secrets.signing:
-        console.print(plain(f"signing secret, shown this once: {secrets.signing}"), soft_wrap=True)
 
 
 @app.command("list")

@@ -10,7 +10,7 @@ from web.console.frame import SIGN_IN, PageRoute, page
 from web.principals import COOKIE, Gate, csrf_token, is_own_origin, who_asks
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
-HOME: Final = "/console/parcels"
+HOME: Final = "/console/inbox"
 
 
 @router.get("/")

@@ -1,4 +1,6 @@
 // Curves by uPlot on one axis of days: all charts of a page share their days, their cursor and their colours.
+import { make } from "./api.js";
+
 const DAY_S = 86400;
 /** Eight colours that people with any colour vision tell apart (Okabe and Ito 2008); the last is for the rest. */
 export const PALETTE = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#999999"];
@@ -106,4 +108,13 @@ export function keepFitting(element, redraw) {
     requestAnimationFrame(redraw);
   }).observe(element);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+}
+
+/** Write what the colours of a chart mean: [text, colour, whether the line is dashed]. */
+export function legend(place, words) {
+  place.replaceChildren(...words.map(([text, colour, isDashed]) => {
+    const swatch = make("span", { className: `swatch${isDashed ? " dashed" : ""}` });
+    swatch.style.setProperty("--colour", colour);
+    return make("li", {}, swatch, text);
+  }));
 }

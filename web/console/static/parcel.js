@@ -1,7 +1,7 @@
 // The page of a parcel: what is known of it at a time, drawn and written.
 import { Refused, ask, make, say } from "./api.js";
 import { decide } from "./decide.js";
-import { PALETTE, colours, dayNumber, dayText, draw, held, keepFitting, onDays } from "./charts.js";
+import { PALETTE, colours, dayNumber, dayText, draw, held, keepFitting, legend, onDays } from "./charts.js";
 
 const get = (id) => document.getElementById(id);
 const key = get("parcel").dataset.key;
@@ -159,29 +159,21 @@ function drawAll() {
     bands.push({ series: [5, 7], fill: `${quiet}33` });
     words.push([`the middle half of ${known.neighbours.n} parcels of the same crop around`, quiet]);
   }
-  legend("ndvi-legend", words);
+  legend(get("ndvi-legend"), words);
   charts = [draw(get("ndvi"), { ...common, series, columns, bands, range: [-0.1, 1], marks, height: 300 })];
 
   // Stacked: the sum of all first, then without the last, and so on; each covers what is not its own.
   const sums = shown.crops.map((_, nr) => shown.crops[0].values.map((value, day) => (value === null ? null : shown.crops.slice(0, nr + 1).reduce((sum, one) => sum + one.values[day], 0))));
   const stack = shown.crops.map((one) => ({ stroke: one.colour, fill: one.colour, width: 0, paths: uPlot.paths.stepped({ align: 1 }), points: { show: false } }));
-  legend("crops-legend", shown.crops.map((one) => [one.name + (one.isDeclared ? " (declared)" : ""), one.colour]));
+  legend(get("crops-legend"), shown.crops.map((one) => [one.name + (one.isDeclared ? " (declared)" : ""), one.colour]));
   charts.push(draw(get("crops"), { ...common, series: stack.reverse(), columns: sums.reverse(), range: [0, 1], height: 200 }));
 
   const radar = shown.orbits.flatMap((one, nr) => ["vv", "vh"].map((name) => ({ name: `${name.toUpperCase()}, orbit ${one.orbit}`, values: one[name], colour: lines[nr % lines.length], dash: name === "vh" ? [6, 4] : [] })));
-  legend("radar-legend", radar.map((one) => [one.name, one.colour, one.dash.length > 0]));
+  legend(get("radar-legend"), radar.map((one) => [one.name, one.colour, one.dash.length > 0]));
   const values = radar.flatMap((one) => one.values.filter((value) => value !== null));
   charts.push(draw(get("radar"), {
     ...common, series: radar.map((one) => ({ stroke: one.colour, width: 1.5, dash: one.dash, spanGaps: true, points: { show: true, size: 5, fill: one.colour } })), columns: radar.map((one) => one.values),
     range: values.length ? [Math.floor(Math.min(...values) - 1), Math.ceil(Math.max(...values) + 1)] : [-25, -5], height: 220,
-  }));
-}
-
-function legend(id, words) {
-  get(id).replaceChildren(...words.map(([text, colour, isDashed]) => {
-    const swatch = make("span", { className: `swatch${isDashed ? " dashed" : ""}` });
-    swatch.style.setProperty("--colour", colour);
-    return make("li", {}, swatch, text);
   }));
 }
 

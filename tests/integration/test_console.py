@@ -1,0 +1,284 @@
+"""The console's pages: who may see them, what they say, and that nothing in them runs but our own scripts."""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+
+import psycopg
+import pytest
+from fastapi.testclient import TestClient
+
+from db import access
+from db.access import Principal, Role
+from db.connect import bounded_engine, engine
+from tests.filled_store import fill
+from web.app import create_app
+from web.console import assets
+from web.principals import CSRF_HEADER, make_key
+from web.settings import WebSettings
+
+HOSTILE = "\"><script>alert('x')</script><img src=x onerror=alert(1)>{{ 7 * 7 }}"
+
+
+@pytest.fixture
+def client(dsn: str) -> Iterator[TestClient]:
+    """A client of the console, over a store with a parcel and an alert in each of two regions."""
+    fill(dsn)
+    made = bounded_engine(dsn, 2, 5.0)
+    with TestClient(create_app(made, WebSettings()), raise_server_exceptions=False, follow_redirects=False) as opened:
+        yield opened
+    made.dispose()
+
+
+def key_of(dsn: str, name: str, role: Role, *regions: str) -> str:
+    """Add a person and return a key."""
+    key_id, whole, hashed = make_key()
+    now = datetime.now(UTC)
+    with engine(dsn).begin() as connection:
+        access.add_person(connection, Principal(name, role), "ann", now)
+        access.grant_regions(connection, name, regions, "ann", now)
+        assert access.add_key(connection, key_id, name, "test", hashed, "ann", now, now + timedelta(days=1))
+    return whole
+
+
+def sign_in(client: TestClient, key: str) -> None:
+    """Sign in by the form."""
+    assert client.post("/console/sign-in", data={"key": key}).status_code == 303
+
+
+def parcel_keys(dsn: str) -> dict[str, int]:
+    """Return the keys of the parcels by region."""
+    with psycopg.connect(dsn) as connection:
+        rows = connection.execute("select code, parcel_key from parcels join regions using (region_key)")
+        return {str(code): int(key) for code, key in rows}
+
+
+class _Scripts(HTMLParser):
+    """Collects what a page would run or style by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if (tag == "script" and not given.get("src")) or tag == "style":
+            self.found.append(tag)
+        self.found += [name for name in given if name.startswith("on") or name == "style"]
+        self.addresses += [given[name] or "" for name in ("src", "href", "action") if name in given]
+
+
+def test_who_is_not_signed_in_is_sent_there_and_back(dsn: str, client: TestClient) -> None:
+    for path in ("/console/inbox?region=north", "/console/parcels", "/console/parcel/1"):
+        answer = client.get(path)
+        assert answer.status_code == 303
+        assert (
+            answer.headers["location"]
+            == f"/console/sign-in?next={path.replace('/', '%2F').replace('?', '%3F').replace('=', '%3D')}"
+        )
+    page = client.get("/console/sign-in", params={"next": "/console/parcel/1"})
+    assert 'name="back" value="/console/parcel/1"' in page.text
+    given = {"key": key_of(dsn, "anna", "inspector", "north"), "back": "/console/parcel/1"}
+    assert client.post("/console/sign-in", data=given).headers["location"] == "/console/parcel/1"
+    assert client.get("/console/sign-in").headers["location"] == "/console/inbox"
+
+
+@pytest.mark.parametrize(
+    "back", ["https://elsewhere.example/", "//elsewhere.example/", "/console/\\elsewhere", "/api/me", ""]
+)
+def test_nobody_is_led_elsewhere_by_a_sign_in(dsn: str, client: TestClient, back: str) -> None:
+    answer = client.post("/console/sign-in", data={"key": key_of(dsn, "anna", "reader"), "back": back})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/console/inbox")
+
+
+@pytest.mark.parametrize("key", ["wrong", "pw_0_0", "pw_\0_0", HOSTILE])
+def test_a_wrong_key_is_said_in_the_form(client: TestClient, key: str) -> None:
+    answer = client.post("/console/sign-in", data={"key": key})
+    assert answer.status_code == 401
+    assert "This key is not valid" in answer.text
+    assert "set-cookie" not in answer.headers
+
+
+def test_forms_of_other_sites_sign_nobody_in_or_out(dsn: str, client: TestClient) -> None:
+    key = key_of(dsn, "anna", "reader")
+    elsewhere = {"Origin": "http://elsewhere.example"}
+    assert client.post("/console/sign-in", data={"key": key}, headers=elsewhere).status_code == 403
+    sign_in(client, key)
+    assert client.post("/console/sign-out", data={"csrf": "é"}).status_code == 403
+    assert client.get("/console/parcels").status_code == 200
+    token = re.search('name="csrf-token" content="([0-9a-f]+)"', client.get("/console/parcels").text)
+    assert token is not None
+    assert client.post("/console/sign-out", data={"csrf": token[1]}, headers=elsewhere).status_code == 403
+    assert client.post("/console/sign-out", data={"csrf": token[1]}).headers["location"] == "/console/sign-in"
+    assert client.get("/console/parcels").status_code == 303
+
+
+def test_hostile_names_are_text_and_nothing_inline_runs(dsn: str, client: TestClient) -> None:
+    with psycopg.connect(dsn) as connection:
+        connection.execute("update parcels set source_id = %s where source_id = 'north-1'", [HOSTILE])
+        connection.execute("update declarations set crop_name = %s", [HOSTILE])
+        connection.execute(
+            """insert into alert_events (alert_key, recorded_at, event, colour, confidence, departed_on, evidence)
+               select alert_key, '2025-06-02', 'changed', 'red', 0.9, '2025-05-20', jsonb_build_object('reason', %s::text) from alerts""",
+            [HOSTILE],
+        )
+    signed_out = client.get("/console/sign-in", params={"next": HOSTILE})
+    sign_in(client, key_of(dsn, HOSTILE, "operator"))
+    key = parcel_keys(dsn)["north"]
+    paths = (
+        "inbox",
+        f"parcel/{key}",
+        "quality",
+        "quality/1",
+        "parcels?id=nothing",
+        f"parcel/{key + 99}",
+        "parcel/x",
+        "inbox?colour=blue",
+    )
+    pages = [
+        signed_out,
+        *(client.get(f"/console/{path}") for path in paths),
+        client.get("/console/parcels", params={"id": HOSTILE + "x"}),
+    ]
+    for page in pages:
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        assert "script-src 'self'" in page.headers["content-security-policy"]
+        scripts = _Scripts()
+        scripts.feed(page.text)
+        assert scripts.found == []
+        assert all(one.startswith(("/", "?", "#")) for one in scripts.addresses), scripts.addresses
+        assert "<img src=x" not in page.text
+        assert "49" not in re.findall(r"onerror=alert\(1\)&gt;(.{0,12})", page.text)
+    assert "&lt;script&gt;alert" in pages[1].text
+    assert "&lt;script&gt;alert" in pages[2].text
+
+
+def test_an_inspector_finds_no_parcel_of_another_region(dsn: str, client: TestClient) -> None:
+    sign_in(client, key_of(dsn, "anna", "inspector", "north"))
+    keys = parcel_keys(dsn)
+    assert (
+        client.get("/console/parcels", params={"id": "north-1"}).headers["location"]
+        == f"/console/parcel/{keys['north']}"
+    )
+    absent = client.get("/console/parcels", params={"id": "absent"})
+    foreign = client.get("/console/parcels", params={"id": "south-1"})
+    assert foreign.text.replace("south-1", "absent") == absent.text
+    with psycopg.connect(dsn) as connection:
+        connection.execute("""insert into chips (parcel_key, scene_key, revision, composite, observed_at, recorded_at, cut_for, image,
+                                                 sha256)
+                              select parcel_key, scene_key, 0, 'radar', '2025-05-01', '2025-05-02', 'alert', '\\x89', sha256('x')
+                              from parcels, scenes""")
+        chips = dict(connection.execute("select parcel_key, chip_key from chips").fetchall())
+    for path in ("/console/parcel/{}", "/console/data/parcel/{}", "/console/data/parcel/{}/pictures/{chip}"):
+        chip = chips[keys["south"]]
+        own = client.get(path.format(keys["north"], chip=chips[keys["north"]]))
+        there, nowhere = (client.get(path.format(key, chip=chip)) for key in (keys["south"], 99999))
+        assert (own.status_code, there.status_code, nowhere.status_code) == (200, 404, 404)
+        assert there.text.replace(f"parcel {keys['south']} ", "parcel 99999 ") == nowhere.text
+    mixed = f"/console/data/parcel/{keys['north']}/pictures/{chips[keys['south']]}"
+    assert client.get(mixed).status_code == 404
+    client.cookies.clear()
+    assert client.get(f"/console/data/parcel/{keys['north']}").status_code == 401
+
+
+def test_the_figures_of_a_parcel_are_those_known_by_then(dsn: str, client: TestClient) -> None:
+    sign_in(client, key_of(dsn, "anna", "inspector", "north"))
+    address = f"/console/data/parcel/{parcel_keys(dsn)['north']}"
+    now = client.get(address).json()
+    assert now["s2"] == {"at": ["2025-05-01T10:30:00Z"], "ndvi": [0.6], "clear": [None]}
+    assert (now["s1"]["vv"], now["s1"]["vh"], now["s1"]["orbit"]) == ([-10.0], [-20.0], ["88 ascending"])
+    assert now["ndvi"] == {"day": ["2025-06-01", "2025-06-02"], "ndvi": [0.5, 0.6], "sd": [0.03, 0.03]}
+    assert now["posteriors"]["classes"] == ["corn", "wheat"]
+    assert now["posteriors"]["probabilities"] == [[0.75, 0.25]]
+    assert now["parcel"]["declared_class"] == "corn"
+    assert [one["measure"] for one in now["phenology"]][:3] == ["sos", "pos", "eos"]
+    assert [one["marker"] for one in now["markers"]] == ["harvest"]
+    (alert,) = now["alerts"]
+    assert (alert["rule"], alert["title"], alert["state"], alert["colour"], alert["departed_on"]) == (
+        "early_loss", "the crop was lost early", "open", "red", "2025-05-20",
+    )  # fmt: skip
+    assert now["recorded"]["last"] == "2025-06-02T00:00:00Z"
+    earlier = client.get(address, params={"as_known_at": "2025-05-31T00:00:00Z"}).json()
+    assert earlier["s2"]["ndvi"] == [0.6]
+    assert (earlier["ndvi"]["day"], earlier["posteriors"]["at"], earlier["alerts"], earlier["markers"]) == (
+        [],
+        [],
+        [],
+        [],
+    )
+    before = client.get(address, params={"as_known_at": "2025-01-02T00:00:00Z"}).json()
+    assert (before["recorded"], before["parcel"]["declared"]) == (None, None)
+    assert client.get(address, params={"as_known_at": "2025-05-31"}).status_code == 422
+
+
+def test_assets_are_kept_by_browsers_under_an_address_of_their_content(client: TestClient) -> None:
+    for name in assets.contents():
+        answer = client.get(assets.url(name))
+        assert answer.status_code == 200
+        assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "uPlot" in client.get(assets.url("uplot.js")).text
+    for path in (
+        f"/console/assets/{assets.version()}/absent.js",
+        "/console/assets/0/console.css",
+        f"/console/assets/{assets.version()}/..%2fpages.py",
+    ):
+        assert client.get(path).status_code == 404
+
+
+def test_scripts_import_what_there_is() -> None:
+    for name, content in assets.contents().items():
+        for imported in re.findall(r'from "\./([^"]+)"', content.decode()) if name.endswith(".js") else ():
+            assert imported in assets.contents(), f"{name} imports {imported}"
+
+
+def test_the_inbox_lists_what_one_may_see_and_counts_it(dsn: str, client: TestClient) -> None:
+    sign_in(client, key_of(dsn, "anna", "inspector", "north"))
+    page = client.get("/console/inbox").text
+    assert "1 to look at" in page
+    assert "north-1" in page
+    assert "south" not in page
+    assert '<option value="north">north (1)</option>' in page
+    assert (
+        "north-1"
+        in client.get(
+            "/console/inbox", params={"rule": "early_loss", "region": "north", "colour": "red", "state": "open"}
+        ).text
+    )
+    assert "No alert is as asked" in client.get("/console/inbox", params={"region": "south"}).text
+    assert client.get("/console/inbox", params={"page": "0"}).status_code == 422
+
+
+def test_a_decision_of_the_form_is_seen_in_the_inbox(dsn: str, client: TestClient) -> None:
+    sign_in(client, key_of(dsn, "anna", "inspector", "north"))
+    page = client.get("/console/inbox").text
+    token, alert = re.search('csrf-token" content="(\\w+)"', page), re.search('data-keys="(\\d+)"', page)
+    assert token
+    assert alert
+    given = {"alerts": [int(alert[1])], "decision": "request", "reason": "a photo", "deadline": "2999-01-31T23:59:59Z"}
+    assert client.post("/api/decisions", json=given).status_code == 403
+    own = {CSRF_HEADER: token[1], "Origin": "http://testserver"}
+    assert client.post("/api/decisions", json=given, headers=own).status_code == 201
+    page = client.get("/console/inbox").text
+    assert "information requested by anna" in page
+    assert "2999-01-31 23:59 UTC" in page
+    assert "anna wrote: a photo" in page
+
+
+def test_a_reader_has_no_form_to_decide(dsn: str, client: TestClient) -> None:
+    sign_in(client, key_of(dsn, "rita", "reader"))
+    assert client.get("/console/quality/1").status_code == 403
+    for path in ("inbox", f"parcel/{parcel_keys(dsn)['north']}", "quality"):
+        page = client.get(f"/console/{path}").text
+        assert "<dialog" not in page
+        assert 'class="decide"' not in page
+
+
+def test_a_database_that_is_away_is_said_in_a_page(dsn: str, client: TestClient) -> None:
+    sign_in(client, key_of(dsn, "rita", "reader"))
+    client.app.state.gate.engine = bounded_engine("postgresql://nobody@127.0.0.1:1/x", 1, 1.0)  # type: ignore[attr-defined]
+    answer = client.get("/console/inbox")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "10")
+    assert "the database cannot be reached now" in answer.text
