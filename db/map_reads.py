@@ -1,4 +1,4 @@
-"""Reads of the map: tiles, what they show in numbers, and the parcels in them (docs/decisions/0019-map.md)."""
+"""Reads of the map: tiles, what they show in numbers, and the parcels in them (docs/decisions/0016-map.md)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

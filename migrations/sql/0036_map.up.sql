@@ -1,4 +1,4 @@
--- Vector tiles of parcels by status and crop, as known at a time: docs/decisions/0019-map.md.
+-- Vector tiles of parcels by status and crop, as known at a time: docs/decisions/0016-map.md.
 
 create schema parcelwatch_map;
 comment on schema parcelwatch_map is 'What map tiles are made of; private, and made anew when it is lost.';
@@ -32,7 +32,9 @@ comment on view parcelwatch_map.drawn is 'Outlines of parcels as tiles need them
 
 create function parcelwatch_map.draw() returns trigger language plpgsql security definer set search_path = public, pg_temp as $$
 begin
-    delete from parcelwatch_map.shapes s using changed where s.parcel_key = changed.parcel_key;
+    if tg_op = 'UPDATE' then
+        delete from parcelwatch_map.shapes s using changed where s.parcel_key = changed.parcel_key;
+    end if;
     insert into parcelwatch_map.shapes
     select parcel_key, season_key, region_key, source_id, clock_timestamp(), cell_x, cell_y, shape
     from parcelwatch_map.drawn where parcel_key in (select parcel_key from changed);

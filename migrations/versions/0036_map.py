@@ -3,7 +3,7 @@
 from migrations.script import run
 
 revision = "0036"
-down_revision = "0029"
+down_revision = "0037"
 
 
 def upgrade() -> None:

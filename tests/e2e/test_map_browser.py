@@ -47,7 +47,8 @@ def address(dsn: str) -> Iterator[str]:
         )
         connection.execute(
             """insert into parcels (collection, season_key, source_id, region_key, geom, recorded_at)
-               select collection, season_key, 'quiet', region_key, ST_Translate(geom, 0, -0.02), now() from parcels where source_id = 'north-1'"""
+               select collection, season_key, 'quiet', region_key, ST_Translate(geom, 0, -0.02), now()
+               from parcels where source_id = 'north-1'"""
         )
     made = bounded_engine(dsn, 4, 30.0)
     server = uvicorn.Server(uvicorn.Config(create_app(made, WebSettings()), port=0, log_level="error", ws="none"))
@@ -111,7 +112,7 @@ def _colours(page: Any) -> set[str]:
 
     picture = Image.open(io.BytesIO(page.locator("#map canvas").screenshot())).convert("RGB")
     found = picture.getcolors(1 << 20) or []
-    return {"#{:02x}{:02x}{:02x}".format(*colour) for n, colour in found if n > 100} - {"#ffffff"}
+    return {f"#{red:02x}{green:02x}{blue:02x}" for n, (red, green, blue) in found if n > 100} - {"#ffffff"}  # type: ignore[misc]
 
 
 def test_the_map_draws_parcels_by_light_and_crop(page: Any) -> None:

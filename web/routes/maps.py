@@ -176,7 +176,7 @@ def parcels(
     following = request.url.include_query_params(after=shown[-1].parcel_key) if len(rows) > limit else None
     return MapParcels(
         parcels=[MapParcel.model_validate(row, from_attributes=True) for row in shown],
-        next=following and f"{quote(following.path)}?{following.query}",
+        next=None if following is None else f"{quote(following.path)}?{following.query}",
     )
 
 
@@ -188,7 +188,7 @@ def _summed(counts: Iterable[Mapping[str, int]]) -> dict[Light, int]:
     total: Counter[str] = Counter()
     for one in counts:
         total.update(one)
-    return dict(total)  # type: ignore[arg-type]  # the names are of the database's type
+    return dict(total)  # type: ignore[return-value]  # the names are of the type that the database has
 
 
 def _crops(counts: Iterable[Mapping[str, int]]) -> list[Count]:
