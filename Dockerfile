@@ -21,6 +21,7 @@ COPY monitor monitor
 COPY research research
 COPY terminal terminal
 COPY training training
+COPY web web
 RUN pip install --no-deps --no-build-isolation --editable . && useradd --create-home parcelwatch
 
 USER parcelwatch

@@ -7,6 +7,10 @@ from datetime import datetime
 from typing import Final, Literal, get_args
 
 import sqlalchemy as sa
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from db.connect import connect
 
 Role = Literal["reader", "inspector", "operator", "admin"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
@@ -78,6 +82,16 @@ def deciding(connection: sa.Connection) -> Iterator[None]:
     ).scalar_one()
     yield
     connection.execute(sa.text("select set_config('role', :role, true)"), {"role": role})
+
+
+def add_login(dsn: str, role: Role, name: str, password: str) -> str:
+    """Make a login of the database in a role of the contract; return its connection string."""
+    with connect(dsn, autocommit=True) as connection:
+        made = sql.SQL("create role {} login password {} in role {}")
+        connection.execute(
+            made.format(sql.Identifier(name), sql.Literal(password), sql.Identifier(f"parcelwatch_{role}"))
+        )
+    return make_conninfo(dsn, user=name, password=password)
 
 
 def add_person(connection: sa.Connection, principal: Principal, by: str, now: datetime) -> None:

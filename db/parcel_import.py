@@ -7,7 +7,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from db import recording, work
+from db import recording, weekly_ndvi, work
 from db.connect import driver
 from db.seasons import Season
 
@@ -161,6 +161,8 @@ def upsert_parcels(
     declared, amended, redeclared_keys = connection.execute(sa.text(_DECLARE), {**where, **clocks}).one()
     # The outline is an input of the classifier, the declaration of its rule: both follow from the course of posteriors.
     work.mark(connection, sorted({*amended_keys, *redeclared_keys}), "classifier", now)
+    if moved or reassessed or declared:
+        weekly_ndvi.forget(connection, season.season_key)
     missing = connection.execute(sa.text(_MISSING), where).scalars().all()
     return Upserted(
         new=new,

@@ -101,9 +101,11 @@ def latest_posteriors(
 ) -> list[PosteriorRow]:
     """Return the newest posterior of each parcel as known at a settled time (None: now); parcels without one are absent."""
     rows = driver(connection).execute(
-        """select distinct on (parcel_key) parcel_key, observed_to, n_s2, n_s1a, n_s1d, n_s1, probabilities from posteriors
-           where parcel_key = any(%s) and model_key = %s and recorded_at <= coalesce(%s, 'infinity'::timestamptz)
-           order by parcel_key, recorded_at desc""",
+        """select newest.* from unnest(%s::bigint[]) key cross join lateral (
+               select parcel_key, observed_to, n_s2, n_s1a, n_s1d, n_s1, probabilities from posteriors
+               where parcel_key = key and model_key = %s and recorded_at <= coalesce(%s, 'infinity'::timestamptz)
+               order by recorded_at desc limit 1) newest
+           order by parcel_key""",
         [parcels, model_key, as_known_at],
         binary=True,
     )

@@ -351,6 +351,23 @@ parcel_norms: Final = _table(
     middle_ndvi=ARRAY(REAL),
     sd_ndvi=ARRAY(REAL),
 )
+ndvi_weeks: Final = _table("ndvi_weeks", week=sa.Date, n_stored=sa.BigInteger, recorded_at=_time, took_s=REAL)
+weekly_ndvi: Final = _table(
+    "weekly_ndvi",
+    region_key=sa.SmallInteger,
+    season_key=sa.SmallInteger,
+    collection=sa.Text,
+    crop_code=sa.Text,
+    crop_name=sa.Text,
+    week=sa.Date,
+    n_parcels=sa.Integer,
+    n_observations=sa.Integer,
+    mean_ndvi=sa.Double,
+    sd_ndvi=sa.Double,
+    p10_ndvi=REAL,
+    median_ndvi=REAL,
+    p90_ndvi=REAL,
+)
 findings: Final = _table(
     "findings",
     parcel_key=sa.BigInteger,

@@ -5,6 +5,7 @@ the database's advisory lock leads: it keeps how each crop stands, every minute 
 """
 
 import logging
+import math
 import signal
 import threading
 import time
@@ -14,7 +15,7 @@ from typing import Final
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from db import work
+from db import weekly_ndvi, work
 from db.connect import drop_pooled, engine
 from db.errors import DATABASE_ERRORS, DatabaseUnavailable, first_line, is_away
 from db.leader import Leadership
@@ -31,12 +32,14 @@ log = logging.getLogger(__name__)
 
 _REPORT_S: Final = 60.0
 _LONGEST_WAIT_S: Final = 60.0
+_ROLL_UP_S: Final = 5.0
+"""So long weeks are rolled up at a time: a store that is new to it has a season of them, and progress must not wait for all."""
 _SHARE_OF_LEADING: Final = 0.05
 """The leader computes progress at most so much of its time."""
 
 
 def lead(dsn: str, settings: MonitorSettings, now: datetime, memory: LeaderMemory | None = None) -> int:
-    """Bring the progress of every season that is watched up to date, and escalate overdue alerts; return the groups stored.
+    """Bring the progress of every season that is watched up to date, roll up weeks and escalate overdue alerts; return the groups stored.
 
     `memory` is what this process keeps from one time to the next.
     """
@@ -50,6 +53,7 @@ def lead(dsn: str, settings: MonitorSettings, now: datetime, memory: LeaderMemor
                 groups += crop_progress.finish_season(connection, earlier, collection, settings.rules, now)
             groups += crop_progress.refresh(connection, season, collection, settings.rules, now, memory)
     count_low_neighbours(dsn, memory, now)
+    roll_up_weeks(dsn, _ROLL_UP_S)
     with engine(dsn).begin() as connection:  # its own: it holds alerts, which people decide on meanwhile
         escalate(connection, settings.escalate_after_days, now)
     return groups
@@ -61,6 +65,22 @@ def count_low_neighbours(dsn: str, memory: LeaderMemory, now: datetime) -> int:
         watched = work.watched_seasons(connection, now)
         seasons = [(season_by_name(connection, name), collection) for name, collection in watched]
         return sum(flooded_land.refresh(connection, *one, memory, now) for one in seasons)
+
+
+def roll_up_weeks(dsn: str, at_most_s: float = math.inf) -> int:
+    """Roll up weeks of regional NDVI that are due, the newest first, each in a transaction; return how many.
+
+    After `at_most_s` none is begun any more.
+    """
+    until, n = time.monotonic() + at_most_s, 0
+    with engine(dsn).begin() as connection:
+        due = weekly_ndvi.due(connection)
+    for week in due:
+        if time.monotonic() > until:
+            break
+        with engine(dsn).begin() as connection:
+            n += weekly_ndvi.roll_up(connection, week)
+    return n
 
 
 def once(worker: Worker, now: datetime) -> Counts:

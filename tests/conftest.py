@@ -191,6 +191,13 @@ def dsn(database_server: str, template_database: str) -> Iterator[str]:
         yield fresh
 
 
+@pytest.fixture(scope="module")
+def shared_dsn(database_server: str, template_database: str) -> Iterator[str]:
+    """The same, shared by the tests of a module, which fill it once and only read."""
+    with _database(database_server, template_database) as fresh:
+        yield fresh
+
+
 @pytest.fixture
 def empty_dsn(database_server: str) -> Iterator[str]:
     """The connection string of a fresh, empty database; dropped after the test."""

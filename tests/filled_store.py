@@ -42,6 +42,11 @@ insert into alert_events (alert_key, recorded_at, event, colour, confidence, dep
     select alert_key, '2025-06-01', 'opened', 'red', 0.9, '2025-05-20', '{}' from alerts;
 insert into crop_progress (season_key, collection, region_key, crop_code, recorded_at, n_parcels, first_day, standing_share, median_ndvi)
     select season_key, 'nl', region_key, '1', '2025-06-01', 9, '2025-05-01', array[0.5, 'NaN'], array[0.4, 'NaN'] from seasons, regions;
+insert into ndvi_weeks values ('2025-04-28', 4, '2025-06-01', 0.1);
+insert into weekly_ndvi
+    select region_key, season_key, 'nl', '1', 'maize', '2025-04-28', 1, 1, 0.6, null, 0.6, 0.6, 0.6 from seasons, regions;
+insert into dead_letters (stream, topic, partition, message_offset, row_in_message, recorded_at, reason_code, reason, payload)
+    values ('s', 't', 0, 0, 0, '2025-06-01', 'unknown_parcel', 'it is not there', '');
 insert into round_lights
     select 1, parcel_key, 'red', array['red'::light], array['3'], array[timestamptz '2025-06-01'], array['open'] from parcels;
 insert into rounds (round_key, season_key, collection, name, as_known_at, recorded_at, published_by, reason, rules, rule_version, settings,

@@ -17,7 +17,8 @@ from typing import Annotated, Final
 import limits
 from argon2 import PasswordHasher
 from argon2.exceptions import VerificationError
-from fastapi import Depends, HTTPException, Request, Response
+from fastapi import Depends, HTTPException, Request, Response, Security
+from fastapi.security import HTTPBearer
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
@@ -120,7 +121,11 @@ def csrf_token(session: str) -> str:
     return hmac.new(session.encode(), b"csrf", hashlib.sha256).hexdigest()
 
 
-def who_asks(request: Request) -> Principal:
+_KEY: Final = HTTPBearer(auto_error=False, description="a key: `parcelwatch access key`")
+"""For OpenAPI; who it is of says `who_asks`."""
+
+
+def who_asks(request: Request, _: Annotated[object, Security(_KEY)] = None) -> Principal:
     """Return who asks, by key or sign-in. Raises 401, 403 for a change from another site's page, 429."""
     gate: Gate = request.app.state.gate
     cost = 1 if request.url.path.startswith("/api/tiles/") else A_REQUEST

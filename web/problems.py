@@ -64,6 +64,14 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _defect)
 
 
+def faults(error: RequestValidationError) -> list[dict[str, str]]:
+    """Return each place of a request that is not as described, and what is wrong there."""
+    return [
+        {"at": ".".join(map(str, one["loc"])), "what": one["msg"].removeprefix("Value error, ")}
+        for one in error.errors()
+    ]
+
+
 def _http(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     return problem(error.status_code, str(error.detail), error.headers)
@@ -71,7 +79,7 @@ def _http(_: Request, error: Exception) -> JSONResponse:
 
 def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    errors = [{"at": ".".join(map(str, one["loc"])), "what": one["msg"]} for one in error.errors()]
+    errors = faults(error)
     return problem(422, "; ".join(f"{one['at']}: {one['what']}" for one in errors), errors=errors)
 
 

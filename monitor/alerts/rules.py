@@ -224,17 +224,19 @@ def crop_mismatch(
     if posterior is None:
         unwatched = Case(rows >= 0, NOT_EXECUTED, because("no classifier watches this season"))
         return Decisions("crop_mismatch", [_undeclared(declared), unwatched], previous.departed_on)
-    place = {name: nr for nr, name in enumerate(posterior.classes)}
-    nr = np.array([-1 if one is None else place.get(one, -1) for one in declared], np.int64)
-    best = posterior.probabilities.argmax(axis=1)
-    of_declared, of_best = (posterior.probabilities[rows, one].astype(np.float64) for one in (nr, best))
+    nr, best, of_declared, of_best = _compared(declared, posterior)
     is_sure = (of_declared < settings.mismatch_declared_below) & (of_best > settings.mismatch_other_above)
+    is_late = _is_within(posterior.observed_to, settings.mismatch_late_from, settings.mismatch_confirm_until)
+    is_sure |= (
+        is_late & (of_declared < settings.mismatch_late_declared_below) & (of_best > settings.mismatch_late_other_above)
+    )
     was_open = previous.verdict >= YELLOW
     is_held = was_open & (best != nr) & (of_declared < settings.mismatch_closed_above)
     since = np.where(was_open, previous.departed_on, posterior.observed_to)
     is_late_enough = posterior.observed_to - since >= np.timedelta64(settings.mismatch_confirm_days, "D")
     # In winter fields of all crops look alike, and a posterior that is sure then often stays so until they grow.
-    may_confirm = is_sure & is_late_enough & _is_growing(posterior.observed_to, settings)
+    is_growing = _is_within(posterior.observed_to, settings.mismatch_confirm_from, settings.mismatch_confirm_until)
+    may_confirm = is_sure & is_late_enough & is_growing
     departs = is_sure | is_held
 
     def of_another(parcel: int) -> float:
@@ -255,6 +257,9 @@ def crop_mismatch(
                 settings,
                 "mismatch_declared_below",
                 "mismatch_other_above",
+                "mismatch_late_from",
+                "mismatch_late_declared_below",
+                "mismatch_late_other_above",
                 "mismatch_closed_above",
                 "mismatch_confirm_days",
                 "mismatch_confirm_from",
@@ -274,13 +279,33 @@ def crop_mismatch(
     return Decisions("crop_mismatch", cases, since)
 
 
-def _is_growing(days: Days, settings: RuleSettings) -> Bools:
-    """Return (N,) whether days are of the months in which crops can be told apart."""
+def doubted(declared: Sequence[str | None], posterior: Posteriors, settings: RuleSettings) -> Bools:
+    """Return (P,) where the declared class is unlikely and another likely: too little for a mismatch, too much to compare neighbours.
+
+    Args:
+        declared: (P,) as `crop_mismatch`.
+        posterior: of each parcel the newest.
+        settings: thresholds.
+    """
+    nr, _, of_declared, of_best = _compared(declared, posterior)
+    is_unlikely = (of_declared < settings.doubt_declared_below) & (of_best > settings.doubt_other_above)
+    return (nr >= 0) & is_unlikely & (posterior.n_observations >= settings.mismatch_min_observations)
+
+
+def _compared(declared: Sequence[str | None], posterior: Posteriors) -> tuple[Ints, Ints, Floats, Floats]:
+    """Return (P,) each: the declared class, -1 where the classifier does not know it, the likeliest, and the probabilities of both."""
+    place = {name: nr for nr, name in enumerate(posterior.classes)}
+    nr = np.array([-1 if one is None else place.get(one, -1) for one in declared], np.int64)
+    best, rows = posterior.probabilities.argmax(axis=1), np.arange(len(nr))
+    of_declared, of_best = (posterior.probabilities[rows, one].astype(np.float64) for one in (nr, best))
+    return nr, best, of_declared, of_best
+
+
+def _is_within(days: Days, *ends: str) -> Bools:
+    """Return (N,) whether days lie from one month and day (MM-DD) of their year to another, both included."""
     month = days.astype("M8[M]")
     day = 100 * (month.astype(np.int64) % 12 + 1) + (days - month).astype(np.int64) + 1  # 501 is 1 May
-    first, last = (
-        int(one.replace("-", "")) for one in (settings.mismatch_confirm_from, settings.mismatch_confirm_until)
-    )
+    first, last = (int(one.replace("-", "")) for one in ends)
     return np.asarray((day >= first) & (day <= last))
 
 
@@ -495,6 +520,18 @@ def early_loss(
 def _other_crop(is_other_crop: Bools) -> Case:
     reason = "what grows is probably not the declared crop: judged by crop_mismatch"
     return Case(is_other_crop, NOT_EXECUTED, lambda _: {"reason": reason, JUDGED_BY: "crop_mismatch"})
+
+
+def unless_doubted(decisions: Decisions, is_doubted: Bools, settings: RuleSettings) -> Decisions:
+    """Return decisions on views of which the departures of some parcels (P,), see `doubted`, are not executed."""
+    below, above = (f"{100 * one:g}%" for one in (settings.doubt_declared_below, settings.doubt_other_above))
+    reason = (
+        f"it departs from its neighbours, but may be another crop, which is left to crop_mismatch: the classifier gives the declared "
+        f"one less than {below} and another more than {above}"
+    )
+    departs = is_doubted & (decisions.found.verdict >= YELLOW)
+    silent = Case(departs, NOT_EXECUTED, lambda _: {"reason": reason, JUDGED_BY: "crop_mismatch"})
+    return Decisions(decisions.rule, [silent, *decisions.cases], decisions.departed_on)
 
 
 def _too_few_neighbours(stands: CropStands, group: Ints, settings: RuleSettings) -> Case:

@@ -22,6 +22,13 @@ class RuleSettings:
     mismatch_other_above: float = 0.20
     """Posterior that another class must reach. Which of several others grows is often sure only months after the declared one
     is excluded: 0.90 found fewer wrong declarations, 45 days later."""
+    mismatch_late_from: DayOfYear = "07-01"
+    """Day of the year (MM-DD) from which, until none confirms, the next two are enough as well: once crops have grown, a classifier that
+    learnt from few or wrong declarations is seldom so sure against one, but of another."""
+    mismatch_late_declared_below: float = 0.01
+    """As `mismatch_declared_below`, late in the season."""
+    mismatch_late_other_above: float = 0.90
+    """As `mismatch_other_above`, late in the season."""
     mismatch_confirm_days: int = 30
     """A mismatch is confirmed by an observation at least so much later."""
     mismatch_confirm_from: DayOfYear = "05-01"
@@ -32,6 +39,11 @@ class RuleSettings:
     """A mismatch ends when the declared class is likelier than that, or the likeliest: one wet week must not close it."""
     mismatch_min_observations: int = 20
     """Observations seen before the posterior is trusted; chosen as about two months of both sensors."""
+    doubt_declared_below: float = 0.02
+    """Posterior of the declared class below which, with the next, no departure from the neighbours is found: what grows may be
+    another crop, though not surely enough for a mismatch. Chosen on simulated seasons (docs/LOG.md)."""
+    doubt_other_above: float = 0.20
+    """Posterior that another class must reach for that."""
     confirm_days: int = 10
     """A departure is confirmed by an observation at least so much later: two S2 cycles, so another cloud field."""
     neighbours_min: int = 8

@@ -21,7 +21,7 @@ from models.classifier.crop_model import CropModel
 from models.classifier.cross_fitted import classifier_of
 from monitor.acquisitions import acquisition_keys
 from monitor.alerts.neighbours import Bools, Ints
-from monitor.alerts.rules import UNKNOWN, Decisions, Found, Posteriors, crop_mismatch, nothing_observed
+from monitor.alerts.rules import UNKNOWN, Decisions, Found, Posteriors, crop_mismatch, doubted, nothing_observed
 from monitor.alerts.settings import RuleSettings
 from monitor.policies.paid_alike import summed, taken_together
 from monitor.policies.policy import Policy
@@ -35,8 +35,10 @@ Decided = tuple[Ints, Decisions, Bools]
 class Compared:
     """What the rule compares: the model's classes and the declared ones of P parcels, those that are paid alike as one."""
 
+    classes: Sequence[str]
+    """(C,) of the model."""
     names: Sequence[str]
-    """(C,)"""
+    """(C,) by which they are compared."""
     declared: Sequence[str | None]
     """(P,)"""
 
@@ -45,7 +47,8 @@ class Compared:
         """Return the classes of a model beside those of declared crops."""
         class_of = model.about.get("class_of", {})
         declared = [class_of.get(code) for code in crop_codes]
-        return cls(*taken_together(model.config.classes, declared, () if policy is None else policy.paid_alike))
+        classes = model.config.classes
+        return cls(classes, *taken_together(classes, declared, () if policy is None else policy.paid_alike))
 
     def unseen(self, places: Ints, settings: RuleSettings) -> Decided:
         """Return what is decided of parcels whose observations have all been withdrawn."""
@@ -54,6 +57,10 @@ class Compared:
     def decide(self, places: Ints, posteriors: Posteriors, before: Found, settings: RuleSettings) -> Decisions:
         """Return what is decided of the parcels at places by their posteriors."""
         return crop_mismatch(self._of(places), summed(posteriors, self.names), before, settings)
+
+    def doubted(self, places: Ints, posteriors: Posteriors, settings: RuleSettings) -> Bools:
+        """Return (N,) which of the parcels at places (N,) are doubted by their newest posteriors."""
+        return doubted(self._of(places), summed(posteriors, self.names), settings)
 
     def _of(self, places: Ints) -> list[str | None]:
         return [self.declared[place] for place in places.tolist()]
@@ -84,7 +91,6 @@ def walked(
 class KnownCourses:
     """The stored posteriors of P parcels by one model, of which each is known from some time on."""
 
-    classes: Sequence[str]
     compared: Compared
     rows: NDArray[np.void]
     """(N,) as `db.predictions.every_posterior`."""
@@ -92,12 +98,15 @@ class KnownCourses:
     """(N,) of the parcel, ascending."""
     known_at: NDArray[np.datetime64]
     """(N,) ascending among those of one parcel and acquisition."""
+    is_doubted: Bools = field(init=False)
+    """(P,) by the newest posterior that was known at the end of the last call of `between`."""
     _walked_to: NDArray[np.datetime64] = field(init=False)
     """(P,) the last acquisition of each parcel that was walked."""
     _gone: NDArray[np.void] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._walked_to = np.full(len(self.compared.declared), NEVER)
+        n_parcels = len(self.compared.declared)
+        self.is_doubted, self._walked_to = np.zeros(n_parcels, bool), np.full(n_parcels, NEVER)
         self._gone = acquisition_keys(np.zeros(0, np.int64), np.zeros(0, "M8[us]"))
 
     @classmethod
@@ -128,7 +137,7 @@ class KnownCourses:
             known_at = _available_at(rows, available)
             rows, known_at = rows[~np.isnat(known_at)], known_at[~np.isnat(known_at)]
         compared = Compared.of(model, crop_codes, policy)
-        return cls(model.config.classes, compared, rows, np.searchsorted(keys, rows["parcel_key"]), known_at)
+        return cls(compared, rows, np.searchsorted(keys, rows["parcel_key"]), known_at)
 
     def between(
         self, time: tuple[np.datetime64, np.datetime64], gone: NDArray[np.void], before: Found, settings: RuleSettings
@@ -162,8 +171,10 @@ class KnownCourses:
         self._walked_to[is_anew] = NEVER
         self._walked_to[at] = rows["observed_to"]  # of equal indices the last assignment stays
         posteriors = Posteriors(
-            self.classes, rows["probabilities"], rows["n_observations"], rows["observed_to"].astype("M8[D]")
+            self.compared.classes, rows["probabilities"], rows["n_observations"], rows["observed_to"].astype("M8[D]")
         )
+        newest, self.is_doubted[is_anew] = np.flatnonzero(begins < ends), False
+        self.is_doubted[newest] = self.compared.doubted(newest, posteriors.of(ends[newest] - 1), settings)
         found = Found(np.where(is_anew, UNKNOWN, before.verdict), before.departed_on)
         yield from walked(self.compared, posteriors, (begins, ends), found, settings)
 

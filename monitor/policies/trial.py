@@ -45,6 +45,7 @@ from monitor.alerts.rules import (
     crop_mismatch,
     early_loss,
     no_emergence,
+    unless_doubted,
 )
 from monitor.alerts.settings import RuleSettings
 from monitor.flooded_land import of_rows
@@ -286,8 +287,12 @@ class _TriedParcels:
         clear = optical[np.isfinite(optical["ndvi"])]
         place_of, days = np.searchsorted(self.keys, clear["parcel_key"]), clear["observed_at"].astype("M8[D]")
         views = ClearViews.greenest(place_of, days, clear["ndvi"], len(self.keys)).until(crops.known_until[group])
-        yield no_emergence(views, crops, group, is_other_crop, settings)
-        yield early_loss(views, crops, group, is_other_crop, self._is_new_stand, settings)
+        is_doubted = np.zeros(len(self.keys), bool) if self._courses is None else self._courses[1].is_doubted
+        for decisions in (
+            no_emergence(views, crops, group, is_other_crop, settings),
+            early_loss(views, crops, group, is_other_crop, self._is_new_stand, settings),
+        ):
+            yield unless_doubted(decisions, is_doubted, settings)
 
 
 def _available(revisions: Revisions) -> NDArray[np.void]:

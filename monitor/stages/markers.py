@@ -2,7 +2,7 @@
 
     crop_mismatch               along each new course of posteriors
     no_emergence, early_loss    where what they rest on may have changed: a Sentinel-2 observation is pending, the neighbours
-                                or the declaration changed (a task), a mismatch began or ended, or nothing was found yet
+                                or the declaration changed (a task), a mismatch or doubt began or ended, or nothing was found yet
     flooding                    of every claimed parcel: both sensors say it, or radar among flooded neighbours
     parts                       of every claimed parcel, from the splits of its views' pixel sets
     the policy's obligations    of every claimed parcel: also time that passes moves them
@@ -15,7 +15,7 @@ Reads the batch's series, `classified`, earlier findings and the progress of the
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from itertools import chain
 
 import numpy as np
@@ -25,10 +25,13 @@ from db.alerts import FindingRow
 from db.crop_progress import with_another_crop_before
 from db.parcels import source_ids
 from db.policies import stored_rules
+from db.predictions import Posteriors as StoredPosteriors
+from db.predictions import latest_posteriors
 from monitor.alerts.flooding import flooding, is_read
-from monitor.alerts.neighbours import Bools
+from monitor.alerts.neighbours import Bools, CropStands, Ints
 from monitor.alerts.parts import parts
 from monitor.alerts.rules import (
+    GREEN,
     NOT_EXECUTED,
     RULES,
     UNKNOWN,
@@ -42,7 +45,9 @@ from monitor.alerts.rules import (
     crop_mismatch,
     early_loss,
     no_emergence,
+    unless_doubted,
 )
+from monitor.alerts.settings import RuleSettings
 from monitor.batch import BatchContext
 from monitor.crop_progress import KnownStands
 from monitor.flooded_land import low_neighbours
@@ -59,10 +64,12 @@ def evaluate(batch: BatchContext, known: KnownStands) -> None:
     rules = [*RULES, *(() if batch.policy is None else [one.name for one in batch.policy.obligation]), *gone]
     before = _before(batch, rules)
     what_is_known = Known.of(batch.series, batch.season)
-    mismatches = list(_mismatches(batch, before["crop_mismatch"]))
+    compared = _compared(batch)
+    mismatches = list(_mismatches(batch, compared, before["crop_mismatch"]))
+    silence = _Silence.of(batch, compared, before["crop_mismatch"], mismatches)
     decided = chain(
         mismatches,
-        _of_views(batch, known, before, what_is_known.views, _is_other_crop(before["crop_mismatch"], mismatches)),
+        _of_views(batch, known, before, what_is_known.views, silence),
         [_flooding(batch, what_is_known.views), _parts(batch)],
         _obligations(batch, asked, what_is_known),
         _dropped(before, gone),
@@ -108,59 +115,144 @@ def _changed(
             yield FindingRow(keys[nr], **finding.__dict__), finding
 
 
-def _mismatches(batch: BatchContext, before: Found) -> Iterator[Decided]:
+def _compared(batch: BatchContext) -> Compared | None:
+    """Return what the posteriors are compared with, None where no classifier watches."""
+    if batch.classifier is None:
+        return None
+    return Compared.of(batch.classifier.model, batch.parcels.crop_code, batch.policy)
+
+
+def _mismatches(batch: BatchContext, compared: Compared | None, before: Found) -> Iterator[Decided]:
     """Yield the rule along courses of posteriors, so that it finds the same after a pause as acquisition by acquisition."""
     rules, classified, keys = batch.settings.rules, batch.classified, batch.claim.parcel_keys
-    if batch.classifier is None or classified is None:
+    if compared is None or classified is None:
         decisions = crop_mismatch([None] * len(keys), None, before, rules)
         yield np.arange(len(keys)), decisions, np.ones(len(keys), bool)
         return
-    compared = Compared.of(batch.classifier.model, batch.parcels.crop_code, batch.policy)
     course = classified.posteriors
     begins, ends = (np.searchsorted(course.parcel_key, keys, side=side) for side in ("left", "right"))
     is_rebuilt = np.isin(keys, classified.rebuilt)
     # Rebuilt and without a course: all that was observed has been withdrawn.
     yield compared.unseen(np.flatnonzero(is_rebuilt & (begins == ends)), rules)
-    posteriors = Posteriors(
-        batch.classifier.model.config.classes,
-        course.probabilities,
-        course.n_observations.sum(axis=1),
-        course.observed_to.astype("M8[D]"),
-    )
+    posteriors = _judged(compared, course)
     found = Found(np.where(is_rebuilt, UNKNOWN, before.verdict), before.departed_on)
     yield from walked(compared, posteriors, (begins, ends), found, rules)
 
 
-def _is_other_crop(before: Found, mismatches: Iterable[Decided]) -> Bools:
-    """Return (P,) of which parcels a mismatch is open once it was decided."""
-    departs = before.verdict >= YELLOW
-    for places, decisions, _ in mismatches:
-        departs[places] = decisions.found.verdict >= YELLOW
-    return departs
+def _judged(compared: Compared, course: StoredPosteriors) -> Posteriors:
+    """Return posteriors as the rules take them."""
+    return Posteriors(
+        compared.classes, course.probabilities, course.n_observations.sum(axis=1), course.observed_to.astype("M8[D]")
+    )
+
+
+@dataclass(frozen=True)
+class _Silence:
+    """Of which of the claimed parcels nothing, or no departure, is found by comparing their views with those of neighbours."""
+
+    compared: Compared | None
+    mismatch: Ints
+    """(P,) the verdict of `crop_mismatch` once it was decided."""
+    has_turned: Bools
+    """(P,) whether a mismatch began or ended."""
+    is_anew: Bools
+    """(P,) whether the batch found a new posterior."""
+    is_doubted: Bools
+    """(P,) by that posterior."""
+
+    @classmethod
+    def of(
+        cls, batch: BatchContext, compared: Compared | None, before: Found, mismatches: Iterable[Decided]
+    ) -> "_Silence":
+        """Return what the batch itself says, of mismatches found before and decided now."""
+        verdict = before.verdict.copy()
+        for places, decisions, _ in mismatches:
+            verdict[places] = decisions.found.verdict
+        is_anew, is_doubted = np.zeros((2, len(verdict)), bool)
+        if compared is not None and batch.classified is not None:
+            newest = batch.classified.posteriors.where(batch.classified.posteriors.is_last)
+            places = np.searchsorted(batch.claim.parcel_keys, newest.parcel_key)
+            is_anew[places] = True
+            is_doubted[places] = compared.doubted(places, _judged(compared, newest), batch.settings.rules)
+        has_turned = (verdict >= YELLOW) != (before.verdict >= YELLOW)
+        return cls(compared, verdict, has_turned, is_anew, is_doubted & (verdict == GREEN))
+
+    @property
+    def is_other_crop(self) -> Bools:
+        """Return (P,) of which parcels a mismatch is open."""
+        return np.asarray(self.mismatch >= YELLOW)
+
+    def doubted(self, batch: BatchContext, places: Ints) -> Bools:
+        """Return (N,) which of the parcels at places are doubted; posteriors of earlier batches are read."""
+        is_doubted = self.is_doubted[places]
+        earlier = np.flatnonzero(~self.is_anew[places] & (self.mismatch[places] == GREEN))
+        if self.compared is None or batch.classifier is None or not len(earlier):
+            return is_doubted
+        keys = batch.claim.parcel_keys[places]
+        rows = latest_posteriors(batch.connection, keys[earlier], batch.classifier.key, None)
+        if rows:
+            at = np.searchsorted(keys, [one.parcel_key for one in rows])
+            posteriors = Posteriors(
+                self.compared.classes,
+                np.array([one.probabilities for one in rows], np.float32),
+                np.array([sum(one.n_observations.values()) for one in rows]),
+                np.array([one.observed_to.replace(tzinfo=None) for one in rows], "M8[D]"),
+            )
+            is_doubted[at] = self.compared.doubted(places[at], posteriors, batch.settings.rules)
+        return is_doubted
 
 
 def _of_views(
-    batch: BatchContext, known: KnownStands, before: Mapping[str, Found], views: ClearViews, is_other_crop: Bools
+    batch: BatchContext, known: KnownStands, before: Mapping[str, Found], views: ClearViews, silence: _Silence
 ) -> Iterator[Decided]:
     """Yield the rules on clear views, of parcels of which they may find something else than before.
 
     Views later than what is known of the neighbours wait until they are known (then the leader asks for the rules again).
     """
     rules, claim, connection = batch.settings.rules, batch.claim, batch.connection
-    has_turned = is_other_crop != (before["crop_mismatch"].verdict >= YELLOW)
+    groups, group = batch.neighbours(known)
+    stands = groups.stands
+    has_turned = silence.has_turned | _doubt_turned(before, silence, stands, group, rules)
     places = np.flatnonzero(_may_differ(batch, before) | has_turned)
     if not len(places):
         return
-    groups, group = batch.neighbours(known)
-    stands, group = groups.stands, group[places]
+    group = group[places]
     views = views.of(places).until(stands.known_until[group])
     # Among neighbours that were bare it makes no difference.
     matters = claim.parcel_keys[places[(stands.n[group] >= rules.neighbours_min) & ~stands.is_ever_bare[group]]]
     newly_sown = with_another_crop_before(connection, matters) if len(matters) else frozenset()
     is_new_stand = np.isin(claim.parcel_keys[places], list(newly_sown))
-    is_other = is_other_crop[places]
-    yield places, no_emergence(views, stands, group, is_other, rules), np.ones(len(places), bool)
-    yield places, early_loss(views, stands, group, is_other, is_new_stand, rules), np.ones(len(places), bool)
+    is_other = silence.is_other_crop[places]
+    both = (
+        no_emergence(views, stands, group, is_other, rules),
+        early_loss(views, stands, group, is_other, is_new_stand, rules),
+    )
+    # The posterior matters, and is read, only of the few parcels that depart.
+    departs = np.flatnonzero(np.any([one.found.verdict >= YELLOW for one in both], axis=0))
+    is_doubted = np.zeros(len(places), bool)
+    is_doubted[departs] = silence.doubted(batch, places[departs])
+    for decisions in both:
+        yield places, unless_doubted(decisions, is_doubted, rules), np.ones(len(places), bool)
+
+
+def _doubt_turned(
+    before: Mapping[str, Found], silence: _Silence, stands: CropStands, group: Ints, rules: RuleSettings
+) -> Bools:
+    """Return (P,) where a departure that was found is doubted now, or one that was not executed may be doubted no more."""
+    on_views = before["no_emergence"].verdict, before["early_loss"].verdict
+    has_turned: Bools = silence.is_doubted & np.any([one >= YELLOW for one in on_views], axis=0)
+    may_end = silence.is_anew & ~silence.is_doubted & (silence.mismatch == GREEN)
+    # Of most that are not executed the reason lies in their neighbours, which are as they were.
+    n_groups = len(stands.n)
+    nothing = ClearViews(np.zeros(0, np.int64), np.zeros(0, "M8[D]"), np.zeros(0, np.float32), n_groups)
+    everyone, none = np.arange(n_groups), np.zeros(n_groups, bool)
+    unseen = (
+        no_emergence(nothing, stands, everyone, none, rules),
+        early_loss(nothing, stands, everyone, none, none, rules),
+    )
+    for verdict, of_group in zip(on_views, unseen, strict=True):
+        has_turned |= may_end & (verdict == NOT_EXECUTED) & (of_group.found.verdict[group] != NOT_EXECUTED)
+    return has_turned
 
 
 def _flooding(batch: BatchContext, views: ClearViews) -> Decided:

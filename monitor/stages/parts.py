@@ -52,6 +52,8 @@ def _take_read(batch: BatchContext, rows: NDArray[np.void], found: NDArray[np.vo
     if not batch.splits:
         return
     read, splits = (np.concatenate(column) for column in zip(*batch.splits, strict=True))
+    if not len(read):  # what came has no pixel sets
+        return
     parcels = np.unique(np.concatenate([rows["parcel_key"], read["parcel_key"]]))
     times = np.unique(np.concatenate([rows["observed_at"], read["observed_at"]]))
     known, wanted = (numbered(one, parcels, times) for one in (read, rows))

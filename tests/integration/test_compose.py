@@ -33,7 +33,11 @@ def test_it_is_what_docker_compose_understands() -> None:
     if not found:
         pytest.skip("docker compose is not installed")
     command = [*found[0], "--file", str(COMPOSE), "config", "--quiet"]
-    environment = {**os.environ, "PARCELWATCH_DB_PASSWORD": "of this test"}
+    environment = {
+        **os.environ,
+        "PARCELWATCH_DB_PASSWORD": "of this test",
+        "PARCELWATCH_GRAFANA_PASSWORD": "of this test",
+    }
     checked = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
     del environment["PARCELWATCH_DB_PASSWORD"]
@@ -56,13 +60,29 @@ def test_no_secret_has_a_value_in_the_file(services: dict[str, Any]) -> None:
         for key, value in described.get("environment", {}).items()
         if "PASSWORD" in key
     }
-    assert len(secrets) == 5
-    assert {value.split(":?")[0] for value in secrets.values()} == {"${PARCELWATCH_DB_PASSWORD"}
+    assert len(secrets) == 9
+    assert {value.split(":?")[0] for value in secrets.values()} == {
+        "${PARCELWATCH_DB_PASSWORD",
+        "${PARCELWATCH_GRAFANA_PASSWORD",
+    }
+
+
+def test_grafana_lets_nobody_in_without_a_password(services: dict[str, Any]) -> None:
+    environment = services["grafana"]["environment"]
+    assert environment["GF_AUTH_ANONYMOUS_ENABLED"] == environment["GF_USERS_ALLOW_SIGN_UP"] == "false"
+    assert environment["GF_SECURITY_ADMIN_PASSWORD"]
+
+
+def test_what_containers_read_of_this_folder_is_there_and_cannot_be_written(services: dict[str, Any]) -> None:
+    volumes = [volume for described in services.values() for volume in described.get("volumes", [])]
+    mounted = [volume.split(":") for volume in volumes if volume.startswith("./")]
+    assert len(mounted) == 3
+    assert all((ROOT / source).exists() and mode == "ro" for source, _, mode in mounted)
 
 
 def test_ports_are_published_on_this_machine_only(services: dict[str, Any]) -> None:
     ports = [port for described in services.values() for port in described.get("ports", [])]
-    assert len(ports) == 2
+    assert len(ports) == 3
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
@@ -80,6 +100,9 @@ def test_nothing_starts_before_what_it_needs(services: dict[str, Any]) -> None:
     for name in ("ingest", "monitor", "deliveries"):
         assert services[name]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
     assert services["ingest"]["depends_on"]["broker"] == {"condition": "service_healthy"}
+    # Grafana's login is in a role that a migration makes.
+    assert services["grafana-login"]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
+    assert services["grafana"]["depends_on"]["grafana-login"] == {"condition": "service_completed_successfully"}
 
 
 def test_the_image_holds_every_package() -> None:

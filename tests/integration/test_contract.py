@@ -30,6 +30,7 @@ CALLS = {
     "markers_known": "select * from unnest(%(keys)s) k, parcelwatch.markers_known(k, %(at)s)",
     "alerts_known": "select * from parcelwatch.alerts_known(%(at)s)",
     "lights_known": "select * from parcelwatch.lights_known('nl', '2025', %(at)s)",
+    "weekly_ndvi_known": "select * from parcelwatch.weekly_ndvi_known('nl', '2025', as_known_at => %(at)s)",
     "policies_known": "select * from parcelwatch.policies_known(%(at)s)",
     "crop_areas": "select * from parcelwatch.crop_areas('nl', '2025', %(at)s)",
     "map_collections": "select * from parcelwatch.map_collections()",
@@ -39,8 +40,21 @@ CALLS = {
     "map_parcels": "select * from parcelwatch.map_parcels('nl', '2025', %(at)s)",
 }
 """Each function of the contract, asked of every parcel that there is."""
-OF_NO_REGION = {"contract_version", "policies_known", "seasons", "scenes", "map_collections", "map_version"}
+OF_NO_REGION = {
+    "contract_version",
+    "policies_known",
+    "seasons",
+    "scenes",
+    "chain_state",
+    "map_collections",
+    "map_version",
+}
 """What says nothing of any parcel; a map's version is a hash."""
+REFUSED = {
+    *(("parcelwatch_inspector", view) for view in ("scenes", "chain_state")),
+    ("parcelwatch_reader", "chain_state"),
+}
+"""Who may not ask what."""
 
 
 @pytest.fixture
@@ -182,7 +196,7 @@ def test_each_role_sees_its_regions(owner: Cursor, logins: dict[str, str], role:
     with psycopg.connect(logins[role], autocommit=True) as connection:
         asked = {view: f"select * from parcelwatch.{view}" for view in names["views"]} | CALLS
         for name, statement in asked.items():
-            if (role, name) == ("parcelwatch_inspector", "scenes"):
+            if (role, name) in REFUSED:
                 assert _is_refused(connection, statement)
                 continue
             cursor = connection.execute(statement.encode(), {"keys": keys, "at": AS_KNOWN_AT})

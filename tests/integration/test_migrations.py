@@ -97,7 +97,7 @@ def test_one_step_at_a_time(empty_dsn: str) -> None:
         "0030",
         "0028",
         "0029",
-        "0037",
+        "0038",
         "0036",
     ]
     seen = {}

@@ -1,24 +1,34 @@
-"""The SQL page: every statement runs and finds something, and what it says of functions and views is so."""
+"""The SQL page: every statement runs as who it is for and finds something, and what it says of functions and views is so."""
 
 import re
-import subprocess
 import types
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import geopandas
+import psycopg
 import pytest
 import sqlalchemy as sa
 
 from db.connect import engine
+from monitor.schedule import roll_up_weeks
+from tests.logins import login
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sql.md").read_text(encoding="utf-8")
-STATEMENTS = [
-    statement.strip()
-    for block in re.findall(r"^```sql\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    for statement in re.sub(r"(--[^\n]*)", "", block).split(";")
-    if statement.strip()
-]
+FOR_READERS, FOR_THE_OWNER = PAGE.split("## What the owner sees")
+
+
+def statements(page: str) -> list[str]:
+    return [
+        statement.strip()
+        for block in re.findall(r"^```sql\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+        for statement in re.sub(r"(--[^\n]*)", "", block).split(";")
+        if statement.strip()
+    ]
+
+
+STATEMENTS, PRIVATE = statements(FOR_READERS), statements(FOR_THE_OWNER)
 
 
 @pytest.fixture
@@ -68,18 +78,60 @@ def connection(dsn: str) -> Iterator[sa.Connection]:
                values ('f', 'S2', 'failed', '{}', now(), now(), 'unreadable')""",
             """insert into found_scenes (scene_id, sensor, state, record, found_at, recorded_at, expected, emitted, withdrawn, skipped)
                values ('c', 'S2', 'cut', '{}', now(), now(), 5, 5, 0, 0)""",
+            """insert into crop_progress (season_key, collection, region_key, crop_code, recorded_at, n_parcels, first_day, standing_share,
+                   median_ndvi, lower_ndvi, middle_ndvi, upper_ndvi)
+               select season_key, 'nl-brp', region_key, '10984', '2025-06-01', 9, '2025-01-08', array[0.1, 0.2, 0.3, 0.4],
+                      array[0.4, 0.4, 0.4, 0.4], array[0.2, 0.3], array[0.3, 0.4], array[0.4, 0.5] from seasons, regions""",
+            """with field as (
+                   insert into parcels (collection, season_key, source_id, region_key, recorded_at)
+                   select 'nl-brp', season_key, '10986', region_key, '2025-01-01' from seasons, regions returning parcel_key
+               ), declared as (
+                   insert into declarations (parcel_key, recorded_at, declared_at, crop_code, crop_name)
+                   select parcel_key, '2025-04-01', '2025-04-01', '1', 'wheat' from field
+               )
+               insert into s2_observations (parcel_key, observed_at, relative_orbit, revision, is_withdrawn, n_clear, available_at,
+                   recorded_at, scene_key, ndvi)
+               select parcel_key, '2025-05-01 10:30+00', 8, 0, false, 50, '2025-05-01 15:00+00', '2025-05-02', scene_key, 0.7
+               from field, scenes""",
+            "insert into scene_ledger select scene_key, 'stored', 3 from scenes",
         ):
             opened.exec_driver_sql(statement)
         opened.commit()
+        roll_up_weeks(dsn)
         yield opened
 
 
+@pytest.fixture
+def reader(dsn: str, connection: sa.Connection) -> Iterator[str]:
+    """The address of an analyst, where the page's rows are stored."""
+    assert connection is not None
+    with login(dsn, "parcelwatch_reader") as address:
+        yield address
+
+
+def asked(address: str, statement: str) -> list[sa.Row[Any]]:
+    """Return the answer to a login."""
+    own = sa.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(address), poolclass=sa.NullPool)
+    with own.connect() as opened:
+        return list(opened.exec_driver_sql(statement.replace("%", "%%")).all())
+
+
 def test_the_page_has_its_statements() -> None:
-    assert len(STATEMENTS) >= 10
+    assert len(STATEMENTS) >= 15
+    assert len(PRIVATE) >= 2
 
 
 @pytest.mark.parametrize("statement", STATEMENTS, ids=range(len(STATEMENTS)))
-def test_every_statement_runs_and_finds_something(statement: str, connection: sa.Connection) -> None:
+def test_every_statement_for_readers_runs_and_finds_something(statement: str, dsn: str, reader: str) -> None:
+    if "chain_state" in statement:
+        with login(dsn, "parcelwatch_operator") as operator:
+            assert asked(operator, statement)
+    else:
+        assert asked(reader, statement)
+
+
+@pytest.mark.parametrize("statement", PRIVATE, ids=range(len(PRIVATE)))
+def test_every_statement_for_the_owner_runs_and_finds_something(statement: str, connection: sa.Connection) -> None:
     assert connection.exec_driver_sql(statement.replace("%", "%%")).all()
 
 
@@ -102,7 +154,7 @@ def test_every_function_and_view_on_the_page_is_there(connection: sa.Connection)
         ("Functions", "select proname from pg_proc"),
         ("Views", "select viewname from pg_views"),
     ):
-        (table,) = re.findall(rf"^## {section}\n(.*?)(?:^## |^```)", PAGE, re.MULTILINE | re.DOTALL)
+        (table,) = re.findall(rf"^### {section}\n(.*?)(?:^#+ |^```)", PAGE, re.MULTILINE | re.DOTALL)
         first_cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
         named = {name for cell in first_cells for name in re.findall(r"`(\w+)[(`]", cell)}
         assert named
@@ -118,10 +170,16 @@ def test_a_crop_that_the_model_never_learnt_is_said(connection: sa.Connection) -
     assert [tuple(row) for row in rows] == [("10984", True, "corn", 0.25), ("10985", False, None, None)]
 
 
-def test_an_amended_parcel_counts_once_and_under_its_newest_crop(connection: sa.Connection) -> None:
+def test_an_amended_parcel_counts_once_and_under_its_newest_crop(reader: str) -> None:
     (statement,) = [one for one in STATEMENTS if "share_seen" in one]
-    rows = connection.exec_driver_sql(statement).all()
-    assert sorted((row.crop_name, row.parcels) for row in rows) == [("hemp", 1), ("maize", 1)]
+    assert sorted((row.declared_crop, row.parcels) for row in asked(reader, statement)) == [("hemp", 1), ("maize", 1)]
+
+
+def test_quartiles_are_those_of_the_days_dekad(reader: str) -> None:
+    """The season begins on 8 January, the last days of a dekad: the 11th is of its second."""
+    rows = asked(reader, "select day::text as day, lower_ndvi from parcelwatch.crop_bands order by day")
+    assert [row.day for row in rows] == ["2025-01-08", "2025-01-09", "2025-01-10", "2025-01-11"]
+    assert [row.lower_ndvi for row in rows] == pytest.approx([0.2, 0.2, 0.2, 0.3])
 
 
 def test_an_unknown_parcel_is_an_error_that_names_what_is_stored(connection: sa.Connection) -> None:
@@ -132,16 +190,29 @@ def test_an_unknown_parcel_is_an_error_that_names_what_is_stored(connection: sa.
     assert connection.execute(sa.text("select parcel_key_of('x', 'y', null, missing_ok => true)")).scalar_one() is None
 
 
-PYTHON = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+PLOT, GEOPANDAS, QGIS = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.filterwarnings("ignore:pandas only supports SQLAlchemy")
+def test_the_lines_for_a_plot_draw_wheat(reader: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    assert len([line for line in PLOT.splitlines() if line]) < 10
+    names: dict[str, Any] = {}
+    exec(compile(PLOT.replace("ADDRESS", reader), "sql.md", "exec"), names)  # the page is ours
+    assert names["weeks"]["median_ndvi"].tolist() == pytest.approx([0.7])
+    assert Path("wheat.png").read_bytes().startswith(b"\x89PNG")
+    names["engine"].dispose()
+    names["plt"].close("all")
 
 
 def test_the_lines_for_geopandas_write_the_open_alerts(
-    dsn: str, connection: sa.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reader: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert connection is not None  # its rows are stored
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(subprocess, "check_output", lambda *_, **__: f"{dsn}\n")
-    exec(compile(PYTHON[0], "sql.md", "exec"), {})  # the page is ours
+    names: dict[str, Any] = {}
+    exec(compile(GEOPANDAS.replace("ADDRESS", reader), "sql.md", "exec"), names)
+    names["engine"].dispose()
     written = geopandas.read_file("alerts.gpkg")
     assert sorted(zip(written["source_id"], written["declared_crop"], strict=True)) == [
         ("10984", "maize"),
@@ -167,9 +238,9 @@ def test_the_lines_for_qgis_name_the_server_and_the_view() -> None:
 
     interface = types.SimpleNamespace(addVectorLayer=lambda *layer: asked.update(shown=layer))
     exec(
-        compile(PYTHON[1].replace("ADDRESS", "postgresql://anna:p%40ss@127.0.0.1:5433/fields"), "sql.md", "exec"),
+        compile(QGIS.replace("ADDRESS", "postgresql://anna:p%40ss@127.0.0.1:5433/fields"), "sql.md", "exec"),
         {"QgsDataSourceUri": Source, "iface": interface},
     )
     assert asked["server"] == ("127.0.0.1", "5433", "fields", "anna", "p@ss")
-    assert asked["layer"] == ("public", "open_alerts", "geom", "", "alert_key")
+    assert asked["layer"] == ("parcelwatch", "alerts", "geom", "closed_at is null", "alert_key")
     assert asked["shown"] == ("uri", "open alerts", "postgres")

@@ -61,6 +61,8 @@ THRESHOLDS = {
     "mismatch_declared_below": "0.465",
     "mismatch_other_above": "0.5",
     "mismatch_closed_above": "0.475",
+    "doubt_declared_below": "0.468",
+    "doubt_other_above": "0.5",
     "mismatch_confirm_days": "10",
     "mismatch_min_observations": "5",
 }
@@ -219,6 +221,10 @@ def test_a_trial_says_day_by_day_what_the_worker_said_and_what_other_thresholds_
     compared = ("crop_mismatch", "early_loss", "no_emergence")
     assert [one for one in alerts if one[1] not in compared] == [one for one in strict if one[1] not in compared]
     assert {one[3] for one in strict if one[1] == "no_emergence"} == {"yellow", "red"}, "no mismatch silences it"
+    sure = said(season.tried("--set", "doubt_declared_below=0"), "tried")[0]
+    assert {name.split()[0] for name in lights if lights[name] != sure[name]} == {"early_loss"}, (
+        "departures are doubted"
+    )
     # As it could have been known: what came late counts on its own day.
     available = said(season.tried("--clock", "available"), "tried")
     assert available[0] != lights

@@ -1,8 +1,10 @@
 """The worker: what is asked for is made anew and nothing else, a broken model stops it, alerts rest on what is known."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import psycopg
 import pyarrow as pa
 import pytest
 import sqlalchemy as sa
+import torch
 
 from db import alerts, observations, recording, registry, work
 from db.connect import engine
@@ -33,7 +36,7 @@ from monitor.crop_progress import KnownStands
 from monitor.errors import NothingWorks
 from monitor.settings import MonitorSettings
 from monitor.stages import alerts as alert_stage
-from monitor.stages import markers
+from monitor.stages import classify, markers
 from monitor.worker import Worker
 from tests.alert_log import Logged, fold
 from training import season_models
@@ -56,6 +59,22 @@ def classifier() -> CropModel:
     return CropModel.from_checkpoint(made.to_checkpoint())
 
 
+def of_both_sensors() -> CropModel:
+    """Return a classifier whose posterior of wheat goes up and down around 0.45 with views and radar passes."""
+    torch.manual_seed(0)
+    s2, s1 = ModalityConfig("s2", ("NDVI",), pixels=1), ModalityConfig("s1a", ("VV", "VH"), pixels=1)
+    values, days, parcels = np.linspace(0.2, 0.8, 9, dtype=np.float32), np.zeros(9, np.float32), np.zeros(9, np.int64)
+    known = {
+        one.name: Observations(
+            np.repeat(values[:, None, None], len(one.channels), 1), days, parcels, np.full(9, orbit, np.int16)
+        )
+        for one, orbit in ((s2, 8), (s1, 15))
+    }
+    normaliser = Normaliser.fit(known, np.array([[400.0, 1e4, 0.04, 0.9]]), np.array([True]), [])
+    network = PseLtae(ClassifierConfig((s2, s1), CLASSES)).eval()
+    return CropModel(network, normaliser, about={"class_of": {"1": "wheat"}})
+
+
 @pytest.fixture(scope="module")
 def curve() -> Any:
     day, parcel = np.tile(np.arange(0, 360, 6.0), 24), np.repeat(np.arange(24), 60)
@@ -73,6 +92,7 @@ class World:
     dsn: str
     season_key: int
     folder: Path
+    settings: MonitorSettings = SETTINGS
 
     def store(self, names: list[str], days: Mapping[int, float | None], revision: int = 0) -> None:
         """Clear views by day of the season; None withdraws."""
@@ -135,13 +155,12 @@ class World:
     def left_out(self, day: int) -> list[Any]:
         """Findings of views that are not stored so, though nothing is pending: what evaluating every parcel always would add."""
         now = datetime(2025, 1, 1, 23, tzinfo=UTC) + timedelta(days=day)
-        settings = SETTINGS
         with engine(self.dsn).connect() as connection, connection.begin() as transaction:
             known = connection.execute(sa.text("select distinct parcel_key from findings")).scalars().all()
             work.mark(connection, known, "rules", now)
             claim = work.claim(connection, 1000, now)
             assert claim is not None
-            batch = BatchContext.load(connection, claim, now, ActiveModels(settings))
+            batch = BatchContext.load(connection, claim, now, ActiveModels(self.settings))
             stored = {
                 (row["parcel_key"], RULES[row["rule_nr"]]): (VERDICTS[row["verdict_nr"]], row["departed_on"].item())
                 for row in alerts.latest_findings(connection, claim.parcel_keys, RULES, VERDICTS)
@@ -150,6 +169,7 @@ class World:
                 patch.setattr(
                     markers, "_may_differ", lambda batch, _before: np.ones(len(batch.claim.parcel_keys), bool)
                 )
+                classify.classify(batch)
                 markers.evaluate(batch, KnownStands())
             transaction.rollback()
         found = [finding for finding, _ in batch.findings if finding.rule != "crop_mismatch"]
@@ -176,7 +196,7 @@ class World:
     def poll(self, day: int = 365) -> Any:
         """The leader and a worker poll, some day of the season."""
         now = datetime(2025, 1, 1, 23, tzinfo=UTC) + timedelta(days=day)
-        return schedule.once(Worker(self.dsn, SETTINGS), now)
+        return schedule.once(Worker(self.dsn, self.settings), now)
 
 
 @pytest.fixture
@@ -422,7 +442,42 @@ def test_alerts_of_a_batch_are_moved_together(
 def test_a_parcel_whose_rules_are_not_evaluated_has_nothing_new(world: World, classifier: CropModel, seed: int) -> None:
     """Views, revisions, radar and new declarations come in any order, with and without the leader."""
     world.activate("classifier", classifier)
-    random, worker = np.random.default_rng(seed), Worker(world.dsn, SETTINGS)
+    departures = {rule for _, rule in nothing_is_left_out(world, seed)}
+    assert departures == {"no_emergence", "early_loss"}
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_doubt_that_begins_or_ends_by_radar_alone_is_followed(world: World, seed: int) -> None:
+    """The posterior of the declared crop passes the level up and down, and no mismatch opens."""
+    world.activate("classifier", of_both_sensors())
+    rules = replace(
+        SETTINGS.rules,
+        mismatch_declared_below=0.0,
+        mismatch_late_declared_below=0.0,
+        mismatch_min_observations=3,
+        doubt_declared_below=0.452,
+        doubt_other_above=0.5,
+    )
+    world.settings = MonitorSettings(rules=rules)
+    departed = nothing_is_left_out(world, seed)
+    for day in range(201, 300, 14):  # radar alone
+        world.store_passes(["p", *(f"n{nr}" for nr in range(N_NEIGHBOURS))], day)
+        world.poll(day)
+        assert world.left_out(day) == []
+    findings = world.query("""select parcel_key, rule, departed_on is not null, evidence->>'reason' from findings
+                              where rule in ('no_emergence', 'early_loss') order by recorded_at""")
+    by_parcel = defaultdict(list)
+    for parcel, rule, departs, reason in findings:
+        is_doubted = "left to crop_mismatch" in (reason or "")
+        by_parcel[parcel, rule].append("departs" if departs else "doubted" if is_doubted else "neither")
+    pairs = {pair for said in by_parcel.values() for pair in pairwise(said)}
+    assert departed
+    assert {("doubted", "departs"), ("departs", "doubted")} <= pairs
+
+
+def nothing_is_left_out(world: World, seed: int) -> set[tuple[int, str]]:
+    """Let observations come in any order, and return the departures; each poll must leave what evaluating every parcel would."""
+    random, worker = np.random.default_rng(seed), Worker(world.dsn, world.settings)
     names = np.array(["p", *(f"n{nr}" for nr in range(N_NEIGHBOURS))])
     until = {"p": 0, "n0": 110} | {f"n{nr}": 180 for nr in range(1, N_NEIGHBOURS)}
     seen: list[tuple[list[str], int]] = []
@@ -444,5 +499,5 @@ def test_a_parcel_whose_rules_are_not_evaluated_has_nothing_new(world: World, cl
         evaluated += worker.poll(now).parcels
         assert world.left_out(day) == []
         departures |= set(world.query("select parcel_key, rule from findings where departed_on is not null"))
-    assert {rule for _, rule in departures} == {"no_emergence", "early_loss"}
     assert evaluated > 500
+    return departures

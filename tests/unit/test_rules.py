@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from monitor.alerts import rules
+from monitor.alerts.evidence import why
 from monitor.alerts.lifecycle import why_over
 from monitor.alerts.neighbours import CropStands, Neighbours, harvest_day
 from monitor.alerts.rules import VERDICTS, ClearViews, Finding, Found, Posteriors
@@ -86,6 +87,20 @@ def test_one_wet_week_neither_confirms_nor_closes_a_mismatch() -> None:
     red = crop_mismatch("wheat", posterior(0.004, 0.95, 180), less_sure, SETTINGS)
     assert red.colour == "red"
     assert crop_mismatch("wheat", posterior(0.08, 0.6, 185), red, SETTINGS).colour == "red"
+
+
+def test_late_in_the_season_a_mismatch_needs_less_against_the_declared_crop_where_another_is_sure() -> None:
+    for day, declared, other, colour in (
+        (180, 0.008, 0.95, "green"),  # 30 June
+        (181, 0.008, 0.95, "yellow"),
+        (181, 0.008, 0.89, "green"),
+        (181, 0.011, 0.95, "green"),
+        (303, 0.008, 0.95, "yellow"),
+        (304, 0.008, 0.95, "green"),  # 1 November
+    ):
+        assert crop_mismatch("wheat", posterior(declared, other, day), None, SETTINGS).colour == colour, (day, declared)
+    first = crop_mismatch("wheat", posterior(0.008, 0.95, 181), None, SETTINGS)
+    assert crop_mismatch("wheat", posterior(0.008, 0.95, 211), first, SETTINGS).colour == "red"
 
 
 def test_mismatch_that_does_not_hold_turns_green_and_forgets_its_date() -> None:
@@ -318,3 +333,46 @@ def test_what_is_not_the_declared_crop_is_not_compared_with_its_neighbours() -> 
         assert [one.outcome for one in found] == [outcome] * 2
         reason = "what grows is probably not the declared crop: judged by crop_mismatch"
         assert [why_over(one) for one in found] == [reason if is_other else None] * 2
+
+
+def test_departures_of_a_parcel_that_is_doubted_are_not_executed() -> None:
+    stands, bare, no = (
+        CropStands.of([neighbours()], SETTINGS),
+        views((50, 0.2), (120, 0.2), (140, 0.2)),
+        np.array([False]),
+    )
+    both = [
+        (rules.no_emergence(bare, stands, GROUP, no, SETTINGS), "red"),
+        (rules.early_loss(STANDING_THEN_BARE, stands, GROUP, no, no, SETTINGS), "red"),
+        (rules.early_loss(views((120, 0.7), (130, 0.7), (140, 0.7)), stands, GROUP, no, no, SETTINGS), "green"),
+    ]
+    for decisions, colour in both:
+        assert rules.unless_doubted(decisions, no, SETTINGS).finding(0) == decisions.finding(0)
+        finding = rules.unless_doubted(decisions, ~no, SETTINGS).finding(0)
+        if colour == "green":
+            assert finding == decisions.finding(0), "it is as its neighbours, whatever it is"
+            continue
+        assert (finding.outcome, finding.departed_on) == ("NOT_EXECUTED", None)
+        reason = (
+            "it departs from its neighbours, but may be another crop, which is left to crop_mismatch: the classifier gives the "
+            "declared one less than 2% and another more than 20%"
+        )
+        assert why_over(finding) == reason == why(decisions.rule, finding.evidence)
+
+
+@pytest.mark.parametrize(
+    ("declared", "belief", "is_doubted"),
+    [
+        ("wheat", posterior(0.019, 0.95), True),
+        ("wheat", posterior(0.021, 0.95), False),
+        ("wheat", posterior(0.019, 0.95, n=19), False),
+        ("vineyard", posterior(0.019, 0.95), False),
+        (None, posterior(0.019, 0.95), False),
+    ],
+)
+def test_a_parcel_is_doubted_where_its_declared_crop_is_unlikely(
+    declared: str | None, belief: Posteriors, is_doubted: bool
+) -> None:
+    assert rules.doubted([declared], belief, SETTINGS).tolist() == [is_doubted]
+    sure_of_another = RuleSettings(doubt_other_above=0.96)
+    assert not rules.doubted([declared], belief, sure_of_another).any()

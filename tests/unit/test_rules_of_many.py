@@ -132,6 +132,12 @@ def crop_mismatch(declared: str | None, seen: int, day: int, probabilities: list
         return NOT_VALID
     of_declared, best = probabilities[CLASSES.index(declared)], int(np.argmax(probabilities))
     is_sure = of_declared < SETTINGS.mismatch_declared_below and probabilities[best] > SETTINGS.mismatch_other_above
+    is_late = SETTINGS.mismatch_late_from <= f"{day_of(day):%m-%d}" <= SETTINGS.mismatch_confirm_until
+    is_sure |= (
+        is_late
+        and of_declared < SETTINGS.mismatch_late_declared_below
+        and probabilities[best] > SETTINGS.mismatch_late_other_above
+    )
     is_held = before[2] and CLASSES[best] != declared and of_declared < SETTINGS.mismatch_closed_above
     if not (is_sure or is_held):
         return GREEN

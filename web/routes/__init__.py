@@ -4,11 +4,28 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from web.routes import alerts, chips, decisions, events, maps, me, quality, subscriptions
+from web.routes import (
+    alerts,
+    chips,
+    decisions,
+    events,
+    features,
+    maps,
+    me,
+    operation,
+    parcels,
+    quality,
+    regions,
+    subscriptions,
+)
 
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     me.router,
     maps.router,
+    features.router,
+    parcels.router,
+    regions.router,
+    operation.router,
     alerts.router,
     decisions.router,
     chips.router,
@@ -16,3 +33,4 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     subscriptions.router,
     events.router,
 )
+"""In this order: of two routes that fit a path, the first answers."""

@@ -23,7 +23,18 @@ from monitor.alerts.flooding import flooding, is_read
 from monitor.alerts.lifecycle import Episode, OpenAlert, events
 from monitor.alerts.low_neighbours import LowNeighbours
 from monitor.alerts.neighbours import Bools, CropStands, Ints
-from monitor.alerts.rules import YELLOW, ClearViews, Decisions, Finding, Found, crop_mismatch, early_loss, no_emergence
+from monitor.alerts.rules import (
+    YELLOW,
+    ClearViews,
+    Decisions,
+    Finding,
+    Found,
+    crop_mismatch,
+    doubted,
+    early_loss,
+    no_emergence,
+    unless_doubted,
+)
 from monitor.alerts.settings import RuleSettings
 from monitor.crop_progress import stands_of
 from monitor.season_views import SAMPLE, SeasonViews
@@ -183,16 +194,18 @@ def watch(
     for one in courses:
         mine[one.known_on].append(one)
     last: dict[str, Decisions] = {}
-    low_land = _low_land(season, series, leader)
+    low_land, is_doubted = _low_land(season, series, leader), np.zeros(series.n_parcels, bool)
     for today in arrival_days(series.optical, series.radar):
         for course in mine[today]:
             _mismatch(course, declared, said["crop_mismatch"], settings, inbox, today)
+            of = [declared[nr] for nr in course.parcels]
+            is_doubted[course.parcels] = doubted(of, course.posteriors, settings)
         progress = leader.progress(series, today)
         stands, group = stands_of(progress, before, season.starts_on, settings), group_of(leader, progress)
         views, is_other_crop = series.views(np.datetime64(today)), said["crop_mismatch"].verdict >= YELLOW
         low = low_land.known(np.datetime64(today))
         for decisions in _of_views(
-            series, views, stands, group, is_other_crop, is_new_stand, settings, np.datetime64(today), low
+            series, views, stands, group, (is_other_crop, is_doubted), is_new_stand, settings, np.datetime64(today), low
         ):
             everyone = np.arange(series.n_parcels)
             _moved(everyone, decisions, said[decisions.rule], inbox, today)
@@ -214,15 +227,19 @@ def _of_views(
     views: ClearViews,
     stands: CropStands,
     group: Ints,
-    is_other_crop: Bools,
+    silenced: tuple[Bools, Bools],
     is_new_stand: Bools,
     settings: RuleSettings,
     today: np.datetime64,
     low: LowNeighbours,
 ) -> Iterator[Decisions]:
-    known = views.until(stands.known_until[group])
-    yield no_emergence(known, stands, group, is_other_crop, settings)
-    yield early_loss(known, stands, group, is_other_crop, is_new_stand, settings)
+    """Yield the rules on views; those among neighbours are silenced by a mismatch and by a doubt, (P,) each."""
+    known, (is_other_crop, is_doubted) = views.until(stands.known_until[group]), silenced
+    for decisions in (
+        no_emergence(known, stands, group, is_other_crop, settings),
+        early_loss(known, stands, group, is_other_crop, is_new_stand, settings),
+    ):
+        yield unless_doubted(decisions, is_doubted, settings)
     yield flooding(views, series.passes(today, is_read(views, low)), low)
 
 
