@@ -32,6 +32,8 @@ CSRF_HEADER: Final = "X-CSRF-Token"
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 REMEMBERED_S: Final = 30.0
 """How long a revoked key may still be taken by this process."""
+A_REQUEST: Final = 10
+"""What a request counts towards the limit; a tile of a map counts 1, since a page asks for dozens."""
 HASHER: Final = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 """OWASP's second set of parameters for Argon2id: a secret of 256 bits needs no more."""
 
@@ -44,7 +46,7 @@ class Gate:
         self._verified: dict[str, tuple[float, Principal]] = {}
         self._lock = threading.Lock()
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
-        self._per_minute = limits.parse(f"{settings.requests_per_minute}/minute")
+        self._per_minute = limits.parse(f"{settings.requests_per_minute * A_REQUEST}/minute")
 
     def of_key(self, key: str) -> Principal | None:
         """Return whose key it is, None for one that may not be used."""
@@ -98,8 +100,8 @@ class Gate:
             access.end_session(connection, _hash(token), datetime.now(UTC))
         response.delete_cookie(COOKIE)
 
-    def count(self, who: str, cost: int = 1) -> None:
-        """Count a request of somebody; raises 429 where there were too many."""
+    def count(self, who: str, cost: int = A_REQUEST) -> None:
+        """Count a request of somebody, by what it costs; raises 429 where there were too many."""
         if not self._limiter.hit(self._per_minute, who, cost=cost):
             reset = self._limiter.get_window_stats(self._per_minute, who).reset_time
             wait = max(1, int(reset - time.time()) + 1)
@@ -126,11 +128,12 @@ _KEY: Final = HTTPBearer(auto_error=False, description="a key: `parcelwatch acce
 def who_asks(request: Request, _: Annotated[object, Security(_KEY)] = None) -> Principal:
     """Return who asks, by key or sign-in. Raises 401, 403 for a change from another site's page, 429."""
     gate: Gate = request.app.state.gate
+    cost = 1 if request.url.path.startswith("/api/tiles/") else A_REQUEST
     key, token = _credentials(request)
     if key is not None:
-        gate.count(f"key {hashlib.sha256(key.encode()).hexdigest()}")
+        gate.count(f"key {hashlib.sha256(key.encode()).hexdigest()}", cost)
     elif token is not None:
-        gate.count(f"session {token}")
+        gate.count(f"session {token}", cost)
     else:
         gate.count(f"nobody at {request.client.host if request.client else ''}")
     found = who_is(request)

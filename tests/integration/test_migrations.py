@@ -100,6 +100,7 @@ def test_one_step_at_a_time(empty_dsn: str) -> None:
         "0037",
         "0038",
         "0039",
+        "0036",
     ]
     seen = {}
     for revision in revisions:

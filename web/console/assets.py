@@ -4,6 +4,7 @@ The address holds a hash of all contents, so that another content is another add
 """
 
 import hashlib
+import re
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,8 @@ from fastapi import APIRouter, HTTPException, Response
 
 STATIC: Final = Path(__file__).parent / "static"
 OF_PACKAGES: Final = {
+    "maplibre.js": ("maplibre", "srcjs/maplibre-gl.js"),
+    "maplibre.css": ("maplibre", "srcjs/maplibre-gl.css"),
     "uplot.js": ("youplot", "vendor/uplot.iife.min.js"),
     "uplot.css": ("youplot", "vendor/uplot.min.css"),
 }
@@ -31,7 +34,25 @@ router = APIRouter(include_in_schema=False)
 def contents() -> dict[str, bytes]:
     """Return every asset by its name."""
     own = {path.name: path.read_bytes() for path in STATIC.iterdir() if path.suffix in MEDIA_TYPES}
-    return own | {name: _of_package(*place).read_bytes() for name, place in OF_PACKAGES.items()}
+    packaged = {name: _of_package(*place).read_bytes() for name, place in OF_PACKAGES.items()}
+    return own | packaged | {"maplibre-worker.js": worker_of(packaged["maplibre.js"].decode()).encode()}
+
+
+def worker_of(script: str) -> str:
+    """Return the part of MapLibre's script that runs in a worker, as a script of its own.
+
+    It would make one of itself as a blob, which the content security policy refuses. The script is in modules, each a call of `define`
+    that begins a line; raises ValueError where it is made otherwise.
+    """
+    modules = [
+        part for part in re.split(r"(?m)^(?=define\()", script) if re.match(r"define\(['\"](shared|worker)['\"]", part)
+    ]
+    if len(modules) != 2:
+        raise ValueError(
+            "this version of MapLibre has no modules `shared` and `worker`: its worker cannot be taken out"
+        )
+    licence = script[: script.index("*/") + 2]
+    return "\n".join((licence, "const made = {}; function define(_, needs, make) { make(made); }", *modules))
 
 
 @cache

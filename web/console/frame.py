@@ -19,7 +19,12 @@ from web.console import assets
 from web.principals import COOKIE, csrf_token, who_asks
 
 SIGN_IN: Final = "/console/sign-in"
-NAVIGATION: Final = (("/console/inbox", "Inbox"), ("/console/parcels", "Parcels"), ("/console/quality", "Quality"))
+NAVIGATION: Final = (
+    ("/console/inbox", "Inbox"),
+    ("/console/map", "Map"),
+    ("/console/parcels", "Parcels"),
+    ("/console/quality", "Quality"),
+)
 """Addresses of the pages that the frame leads to, with their names."""
 
 _TEMPLATES: Final = Environment(

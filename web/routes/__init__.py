@@ -11,6 +11,7 @@ from web.routes import (
     events,
     exports,
     features,
+    maps,
     me,
     operation,
     parcels,
@@ -21,6 +22,7 @@ from web.routes import (
 
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     me.router,
+    maps.router,
     features.router,
     parcels.router,
     regions.router,
