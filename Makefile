@@ -50,10 +50,10 @@ lock: setup ## write requirements.lock anew from what .venv holds (make it from 
 	@{ sed -n '/^#/p' requirements.lock; $(BIN)/python -m pip freeze --all --exclude-editable | grep -vE '^(pip|wheel)=='; } \
 		| sed 's/^torch==\([0-9.]*\)+.*/torch==\1/' > requirements.lock.new && mv requirements.lock.new requirements.lock
 
-serve: setup ## bring up the stack, then consume and monitor until interrupted
+serve: setup ## bring up the stack, then consume, monitor and serve the console until interrupted
 	$(BIN)/parcelwatch stack up --broker kafka || $(BIN)/parcelwatch stack up # durable where Java and Maven are to be had
 	$(BIN)/parcelwatch db upgrade
-	@trap 'kill 0' INT TERM; $(BIN)/parcelwatch ingest run & $(BIN)/parcelwatch monitor run & wait
+	@trap 'kill 0' INT TERM; $(BIN)/parcelwatch ingest run & $(BIN)/parcelwatch monitor run & $(BIN)/parcelwatch serve & wait
 
 clean: ## remove what setup and runs made in this folder
 	rm -rf $(VENV) setup.log reports .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
