@@ -246,11 +246,17 @@ function writeAlerts() {
 
 function writePairs() {
   const dates = known.phenology.filter((one) => one.measure in MEASURES && one.day);
-  fill("phenology", dates.map((one) => [MEASURES[one.measure], one.day + (one.sd ? `, give or take ${Math.round(2 * one.sd)} days` : "")]), "Not certain yet.");
+  fill("phenology", dates.map((one) => [MEASURES[one.measure], one.day + uncertainty(one.sd)]), "Not certain yet.");
   fill("markers", known.markers.map((one) => {
     const events = one.events.filter((event) => event.best ?? event.begin).map((event) => `${event.best ?? event.begin}${event.confidence ? ` (${Math.round(100 * event.confidence)}% sure)` : ""}`);
     return [one.marker.replaceAll("_", " "), one.says ?? (events.length ? events.join(", ") : one.day ?? "not seen")];
   }), "Nothing yet.");
+}
+
+/** Say how sure a date is; beyond two months it says nothing about the season. */
+function uncertainty(sd) {
+  if (!sd) return "";
+  return 2 * sd > 60 ? " (very uncertain: the curve hardly shows it)" : `, give or take ${Math.round(2 * sd)} days`;
 }
 
 function fill(id, pairs, otherwise) {
