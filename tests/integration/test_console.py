@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from html import unescape
 from html.parser import HTMLParser
 
 import psycopg
@@ -14,9 +15,10 @@ from db.access import Principal, Role
 from db.connect import bounded_engine, engine
 from tests.filled_store import fill
 from web.app import create_app
-from web.console import assets
+from web.console import assets, health, rounds
 from web.principals import CSRF_HEADER, make_key
 from web.routes.alerts import Inbox, Incident
+from web.routes.operation import StatusLine
 from web.settings import WebSettings
 
 HOSTILE = "\"><script>alert('x')</script><img src=x onerror=alert(1)>{{ 7 * 7 }}"
@@ -116,6 +118,22 @@ def test_forms_of_other_sites_sign_nobody_in_or_out(dsn: str, client: TestClient
     assert client.get("/console/parcels").status_code == 303
 
 
+def _publish(connection: psycopg.Connection, name: str, day: str, light: str) -> None:
+    """Publish another round of the season, with one light for all parcels and rules."""
+    connection.execute(
+        """insert into round_lights select (select max(round_key) + 1 from rounds), parcel_key, %(light)s, array[%(light)s::light],
+                  array['3'], array[timestamptz '2025-06-01'], array['open'] from parcels""",
+        {"light": light},
+    )
+    connection.execute(
+        """insert into rounds (round_key, season_key, collection, name, as_known_at, recorded_at, published_by, reason, rules, rule_version,
+                               settings, settings_sha256, n_parcels, content_sha256, sha256)
+           select max(round_key) + 1, max(season_key), 'nl', %(name)s, %(day)s, %(day)s, 'ann', 'monthly', array['early_loss'], '3', '{}',
+                  'x', 2, 'x', %(name)s from rounds""",
+        {"name": name, "day": day},
+    )
+
+
 def test_hostile_names_are_text_and_nothing_inline_runs(dsn: str, client: TestClient) -> None:
     with psycopg.connect(dsn) as connection:
         connection.execute("update parcels set source_id = %s where source_id = 'north-1'", [HOSTILE])
@@ -125,9 +143,14 @@ def test_hostile_names_are_text_and_nothing_inline_runs(dsn: str, client: TestCl
                select alert_key, '2025-06-02', 'changed', 'red', 0.9, '2025-05-20', jsonb_build_object('reason', %s::text) from alerts""",
             [HOSTILE],
         )
+        connection.execute("update regions set code = code || %s", [HOSTILE])
+        connection.execute("update models set config = jsonb_build_object('classes', array['corn', %s])", [HOSTILE])
+        _publish(connection, "July", "2025-07-02", "green")
+        _publish(connection, HOSTILE, "2025-08-02", "red")
+        connection.execute("update dead_letters set reason_code = %s", [HOSTILE])
     signed_out = client.get("/console/sign-in", params={"next": HOSTILE})
     sign_in(client, key_of(dsn, HOSTILE, "operator"))
-    key = parcel_keys(dsn)["north"]
+    key = min(parcel_keys(dsn).values())
     paths = (
         "inbox",
         f"parcel/{key}",
@@ -137,6 +160,11 @@ def test_hostile_names_are_text_and_nothing_inline_runs(dsn: str, client: TestCl
         f"parcel/{key + 99}",
         "parcel/x",
         "inbox?colour=blue",
+        "season",
+        "season?on=x",
+        "rounds",
+        "rounds?earlier=June&later=July",
+        "health",
     )
     pages = [
         signed_out,
@@ -152,8 +180,9 @@ def test_hostile_names_are_text_and_nothing_inline_runs(dsn: str, client: TestCl
         assert all(one.startswith(("/", "?", "#")) for one in scripts.addresses), scripts.addresses
         assert "<img src=x" not in page.text
         assert "49" not in re.findall(r"onerror=alert\(1\)&gt;(.{0,12})", page.text)
-    assert "&lt;script&gt;alert" in pages[1].text
-    assert "&lt;script&gt;alert" in pages[2].text
+    for page in (*pages[1:3], pages[9], *pages[11:14]):
+        assert page.status_code == 200
+        assert "&lt;script&gt;alert" in page.text
 
 
 def test_an_inspector_finds_no_parcel_of_another_region(dsn: str, client: TestClient) -> None:
@@ -312,3 +341,104 @@ def test_a_database_that_is_away_is_said_in_a_page(dsn: str, client: TestClient)
     answer = client.get("/console/inbox")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "10")
     assert "the database cannot be reached now" in answer.text
+
+
+def test_health_is_for_operators_and_led_to_for_them_alone(dsn: str, client: TestClient) -> None:
+    for role in access.ROLES:
+        client.cookies.clear()
+        sign_in(client, key_of(dsn, role, role, "north"))
+        pages = {name: client.get(f"/console/{name}") for name in ("season", "rounds", "health")}
+        is_operator = role in ("operator", "admin")
+        assert [page.status_code for page in pages.values()] == [200, 200, 200 if is_operator else 403]
+        assert ('href="/console/health"' in pages["season"].text) == is_operator
+        assert ("dead letters" in pages["health"].text) == is_operator
+
+
+def test_health_says_what_to_do(dsn: str, client: TestClient) -> None:
+    with psycopg.connect(dsn) as connection:
+        connection.execute(
+            "update scenes set observed_at = now() - interval '5 days', available_at = now() - interval '3 days', recorded_at = now()"
+        )
+    sign_in(client, key_of(dsn, "otto", "operator"))
+    page = client.get("/console/health").text
+    assert re.search(r'>S2</th><td>[^<]*UTC</td><td class="n">5 days</td><td class="n">3 days</td>', page)
+    does = "<td>1 waiting: <code>parcelwatch ingest dead-letters</code></td><td>.*<code>parcelwatch ingest redrive"
+    assert re.search(f"dead letters: unknown_parcel</th>{does}", page)
+    assert "Start <code>parcelwatch monitor run</code>." in page
+    assert "open, early_loss, red" in page
+
+
+def test_advice_is_for_what_waits_or_failed_alone() -> None:
+    said = {
+        ("scenes", "failed: unreadable", "3"): "scenes retry",
+        ("scenes", "stored", "3"): None,
+        ("scenes", "pictures of alerts: given up", "2 alerts"): "Mend",
+        ("deliveries", "suspended: anna", "410"): "subscriptions change",
+        ("processes", "monitor run", "host:1"): None,
+        ("models", "classifier of 2025 / nl", "m"): None,
+    }
+    for (part, what, value), words in said.items():
+        found = health.advice(StatusLine(part=part, what=what, value=value))
+        assert found is None if words is None else words in (found or ""), what
+
+
+def test_the_season_is_as_known_on_a_day_and_of_ones_own_regions(dsn: str, client: TestClient) -> None:
+    sign_in(client, key_of(dsn, "anna", "inspector", "north"))
+    page = client.get("/console/season").text
+    assert "south" not in page
+    assert "Seen 2025-12-18 to 2025-12-31" in page
+    # Two hectares, corn with probability 0.75: 1.5 ha expected, with a standard deviation of 2 sqrt(0.75 * 0.25).
+    assert re.search(r'>corn</th><td class="n">1.5</td><td class="n">0.0 to 3.2</td><td class="n">2.0</td>', page)
+    june = client.get("/console/season", params={"on": "2025-06-02"}).text
+    assert "Seen 2025-05-20 to 2025-06-02" in june
+    row = (
+        r'<th scope="row">north</th><td class="n">1</td><td class="n">{}</td><td class="n">{}</td><td class="n">{}</td>'
+    )
+    assert re.search(row.format(1, 1, 1), june)
+    assert re.search(row.format(1, 0, 1), page)
+    may = client.get("/console/season", params={"on": "2025-05-20"}).text
+    assert re.search(row.format(0, 0, 0), may)
+    assert "corn" not in may
+    assert client.get("/console/season", params={"on": ""}).text == page
+    assert client.get("/console/season", params={"season": "1999"}).status_code == 404
+
+
+def test_rounds_count_and_compare_what_one_may_see(dsn: str, client: TestClient) -> None:
+    with psycopg.connect(dsn) as connection:
+        _publish(connection, "July", "2025-07-02", "green")
+        _publish(connection, "August", "2025-08-02", "yellow")
+    sign_in(client, key_of(dsn, "anna", "inspector", "north"))
+    page = client.get("/console/rounds").text
+    assert re.findall(r'<th scope="row">(\w+)</th><td>2025', page) == ["August", "July", "June"]
+    assert re.search(r">June</th><td>2025-06-02 00:00 UTC</td>" + _numbers(1, 0, 0, 0, 0, 0), page)
+    assert re.search(r">July</th><td>2025-07-02 00:00 UTC</td>" + _numbers(0, 0, 0, 0, 1, 0), page)
+    changed = client.get("/console/rounds", params={"earlier": "August", "later": "July"}).text
+    assert "From July to August: 1 light differs, 1 of them was green" in changed
+    assert "north-1" in changed
+    assert "south" not in changed
+    same = client.get("/console/rounds", params={"earlier": "July", "later": "July"}).text
+    assert "0 lights differ" in same
+    before = client.get("/console/rounds", params={"published_before": "2025-07-02T00:00:00Z"}).text
+    assert re.findall(r'<th scope="row">(\w+)</th><td>2025', before) == ["June"]
+    assert client.get("/console/rounds", params={"earlier": "May", "later": "July"}).status_code == 404
+    client.cookies.clear()
+    sign_in(client, key_of(dsn, "nora", "inspector"))
+    assert "June" not in client.get("/console/rounds").text
+
+
+def test_rounds_are_shown_page_by_page(dsn: str, client: TestClient) -> None:
+    with psycopg.connect(dsn) as connection:
+        for day in range(1, rounds.MOST_ROUNDS + 1):
+            _publish(connection, f"r{day}", f"2025-07-{day:02}", "green")
+    sign_in(client, key_of(dsn, "rita", "reader"))
+    page = client.get("/console/rounds").text
+    assert "June" not in page
+    older = re.search(r'rel="next" href="(\?[^"]+)"', page)
+    assert older is not None
+    assert re.findall(r'<th scope="row">(\w+)</th>', client.get(f"/console/rounds{unescape(older[1])}").text) == [
+        "June"
+    ]
+
+
+def _numbers(*numbers: int) -> str:
+    return "".join(f'<td class="n">{n}</td>' for n in numbers)

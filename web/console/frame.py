@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from db import access
-from db.access import Principal
+from db.access import Principal, Role
 from db.connect import Connection
 from web.console import assets
 from web.principals import COOKIE, csrf_token, who_asks
@@ -23,9 +23,14 @@ NAVIGATION: Final = (
     ("/console/inbox", "Inbox"),
     ("/console/map", "Map"),
     ("/console/parcels", "Parcels"),
+    ("/console/season", "Season"),
+    ("/console/rounds", "Rounds"),
     ("/console/quality", "Quality"),
 )
 """Addresses of the pages that the frame leads to, with their names."""
+OPERATORS: Final[tuple[Role, ...]] = ("operator", "admin")
+"""Roles that see how the chain does."""
+HEALTH: Final = ("/console/health", "Health")
 
 _TEMPLATES: Final = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -40,7 +45,7 @@ def _minute(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-_TEMPLATES.globals |= {"asset": assets.url, "navigation": NAVIGATION}
+_TEMPLATES.globals |= {"asset": assets.url}
 _TEMPLATES.filters |= {"minute": _minute}
 
 
@@ -55,7 +60,12 @@ def page(request: Request, template: str, status: int = 200, **shown: Any) -> HT
     """
     who: Principal | None = getattr(request.state, "who", None)
     token = request.cookies.get(COOKIE)
-    frame = {"who": who, "csrf": csrf_token(token) if who and token else "", "path": request.url.path}
+    frame = {
+        "who": who,
+        "csrf": csrf_token(token) if who and token else "",
+        "path": request.url.path,
+        "navigation": (*NAVIGATION, HEALTH) if who and who.role in OPERATORS else NAVIGATION,
+    }
     return HTMLResponse(_TEMPLATES.get_template(template).render(**frame, **shown), status)
 
 

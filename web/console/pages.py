@@ -4,7 +4,7 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from web.console import assets, inbox, map, parcel, quality, sign_in
+from web.console import assets, health, inbox, map, parcel, quality, rounds, season, sign_in
 
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     assets.router,
@@ -13,5 +13,8 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     map.router,
     parcel.router,
     parcel.data_router,
+    season.router,
+    rounds.router,
     quality.router,
+    health.router,
 )
