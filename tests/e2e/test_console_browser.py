@@ -139,6 +139,11 @@ def test_pages_fit_a_telephone_and_can_be_read_in_the_dark(dsn: str, browser: An
             assert serious(page) == []
             page.get_by_role("link", name="Parcel").last.click()
             page.locator("#ndvi canvas").or_(page.get_by_role("heading", name="Parcels")).wait_for()
+        for name in ("Season", "Rounds", "Health"):
+            page.get_by_role("link", name=name, exact=True).click()
+            page.get_by_role("heading", name=name, exact=False, level=1).wait_for()
+            assert page.evaluate("document.documentElement.scrollWidth") <= 360
+            assert serious(page) == []
         context.close()
 
 
