@@ -95,18 +95,19 @@ _OF_SEASON = "parcelwatch.published_lights where collection = :collection and se
 
 def rounds(
     connection: sa.Connection, collection: str, season: str, before: datetime | None, limit: int
-) -> list[PublishedRound]:
-    """Return rounds with a parcel that may be seen, newest first, of those published before a time."""
-    # From one to the next, not over the lights of all.
-    newest = f"select round, published_at from {_OF_SEASON} and published_at < {{}} order by published_at desc limit 1"
+) -> list[tuple[PublishedRound, Mapping[str, int]]]:
+    """Return rounds with a parcel that may be seen, newest first, of those published before a time: each with its parcels by light."""
     rows = connection.execute(
-        sa.text(f"""with recursive r as (
-                        ({newest.format("cast(:before as timestamptz)")})
-                        union all select n.* from r cross join lateral ({newest.format("r.published_at")}) n)
-                    select round as name, published_at from r limit :limit"""),
+        # A parcel has a row for each rule of its round: those of one rule are counted.
+        sa.text(f"""with counted as (
+                        select round, published_at, rule, parcel_light, count(*) as n
+                        from {_OF_SEASON} and published_at < cast(:before as timestamptz) group by round, published_at, rule, parcel_light),
+                    ranked as (select *, min(rule) over (partition by round) as one_rule from counted)
+                    select round as name, published_at, jsonb_object_agg(parcel_light, n) as lights from ranked where rule = one_rule
+                    group by round, published_at order by published_at desc limit :limit"""),
         {"collection": collection, "season": season, "before": before or "infinity", "limit": limit},
     )
-    return [PublishedRound(**row._mapping) for row in rows]
+    return [(PublishedRound(row.name, row.published_at), row.lights) for row in rows]
 
 
 def round_named(connection: sa.Connection, collection: str, season: str, name: str) -> PublishedRound | None:
@@ -116,17 +117,6 @@ def round_named(connection: sa.Connection, collection: str, season: str, name: s
         {"collection": collection, "season": season, "name": name},
     ).one_or_none()
     return None if row is None else PublishedRound(**row._mapping)
-
-
-def round_counts(connection: sa.Connection, collection: str, season: str, name: str) -> Mapping[str, int]:
-    """Return how many parcels that may be seen have each light in a round."""
-    rows = connection.execute(
-        sa.text(f"""select parcel_light, count(*) as n from {_OF_SEASON} and round = :name
-                    and rule = (select rule from {_OF_SEASON} and round = :name limit 1)  -- a parcel has a row for each
-                    group by parcel_light"""),
-        {"collection": collection, "season": season, "name": name},
-    )
-    return {row.parcel_light: row.n for row in rows}
 
 
 def round_changes(
@@ -146,15 +136,17 @@ def round_changes(
         rows = connection.execute(
             sa.text(f"""
                 with one as ({of_round} = :earlier), two as ({of_round} = :later)
-                select parcel_key, source_id, region, rule, one.light as before, two.light as after, two.alert_state as state,
+                select parcel_key, coalesce(two.source_id, one.source_id) as source_id, coalesce(two.region, one.region) as region, rule,
+                       one.light as before, two.light as after, two.alert_state as state,
                        count(*) over () as n, count(*) filter (where one.light = 'green') over () as n_turned
-                from one full join two using (parcel_key, source_id, region, rule)
+                from one full join two using (parcel_key, rule)
                 -- A new rule that found nothing changes nothing.
                 where coalesce(one.light, 'not_executed') <> coalesce(two.light, 'not_executed')
                 order by coalesce(one.light = 'green' and one.parcel_light = 'green'
                                   and two.parcel_light is distinct from 'green', false) desc,
                          coalesce(one.light = 'green', false) desc,
-                         array_position(cast(:severity as text[]), two.light) desc nulls last, source_id, rule
+                         array_position(cast(:severity as text[]), two.light) desc nulls last,
+                         coalesce(two.source_id, one.source_id) collate "C", rule
                 limit :limit"""),
             {
                 "collection": collection,

@@ -374,6 +374,8 @@ def test_advice_is_for_what_waits_or_failed_alone() -> None:
         ("scenes", "stored", "3"): None,
         ("scenes", "pictures of alerts: given up", "2 alerts"): "Mend",
         ("deliveries", "suspended: anna", "410"): "subscriptions change",
+        ("monitor", "2025 / nl", "no classifier is active: `parcelwatch models activate`"): "Run the command",
+        ("monitor", "2025 / nl", "3 parcels pending: the monitor is at work on them"): "Nothing",
         ("processes", "monitor run", "host:1"): None,
         ("models", "classifier of 2025 / nl", "m"): None,
     }

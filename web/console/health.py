@@ -19,7 +19,6 @@ ADVICE: Final = (
     ("ingest", "dead letters", "`parcelwatch ingest dead-letters` shows them; mend the cause, then `parcelwatch ingest redrive`."),
     ("monitor", "pending", "Start another `parcelwatch monitor run` if the oldest one gets older."),
     ("monitor", "postponed", "They are tried again, less and less often: read the error and report it."),
-    ("monitor", "", "Run the command that stands beside; where none does, wait."),
     ("deliveries", "suspended", "Nothing is lost: give another address with `parcelwatch subscriptions change`."),
     ("deliveries", "dead", "`parcelwatch deliveries retry` tries them again, `parcelwatch deliveries discard` gives them up."),
     ("deliveries", "pending", "They wait for their next attempt or a sender: start another `parcelwatch deliveries run` if they stay."),
@@ -55,7 +54,11 @@ def advice(line: StatusLine) -> str | None:
     """Return what to do about a line of the status; None where nothing is to be done."""
     if line.part == "processes":
         return f"Start `parcelwatch {line.what}`." if line.value == "none is live" else None
-    return next((what for part, begins, what in ADVICE if part == line.part and line.what.startswith(begins)), None)
+    found = next((what for part, begins, what in ADVICE if part == line.part and line.what.startswith(begins)), None)
+    if found is None and line.part == "monitor":
+        # What alerts wait for says itself which command helps (`db.status.waiting_for`).
+        return "Run the command that stands beside." if "`" in line.value else "Nothing: it goes on by itself."
+    return found
 
 
 def in_words(span: timedelta) -> str:

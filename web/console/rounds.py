@@ -14,8 +14,7 @@ from web.console.frame import PageRoute, Seen, page
 from web.console.season import LIGHTS, choose
 from web.values import Text, Time
 
-MOST_ROUNDS: Final = 6
-"""Rounds of one page: the parcels of each are counted when it is shown."""
+MOST_ROUNDS: Final = 12
 MOST_CHANGES: Final = 100
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -44,11 +43,8 @@ def shown(
         chosen=chosen,
         seasons=seasons,
         lights=LIGHTS,
-        rounds=[
-            (one, contract.round_counts(connection, chosen.collection, chosen.season, one.name))
-            for one in found[:MOST_ROUNDS]
-        ],
-        older=found[MOST_ROUNDS - 1].published_at if len(found) > MOST_ROUNDS else None,
+        rounds=found[:MOST_ROUNDS],
+        older=found[MOST_ROUNDS - 1][0].published_at if len(found) > MOST_ROUNDS else None,
         published_before=published_before,
         pair=pair,
         changes=None
