@@ -143,12 +143,12 @@ def step(probabilities: list[float], day: str, before: Found) -> Decisions:
 
 def test_a_mismatch_goes_on_from_its_own_verdict_and_not_from_the_colour_that_is_seen() -> None:
     """Red in the rule's own eyes from 1 July on, so that in August it is although no other crop is nearly sure any more."""
-    rule = CHOSEN.model_copy(update={"rule": "crop_mismatch", "above": 0.995})
+    rule = CHOSEN.model_copy(update={"rule": "crop_mismatch", "above": 0.99, "not_before": "07-15"})
     found, colours = Found.nothing(1), []
     for probabilities, day in (
-        ([0.008, 0.96, 0.032], "2025-06-01"),
-        ([0.008, 0.96, 0.032], "2025-07-01"),
-        ([0.004, 0.50, 0.496], "2025-08-01"),
+        ([0.004, 0.96, 0.036], "2025-06-01"),
+        ([0.004, 0.96, 0.036], "2025-07-01"),
+        ([0.006, 0.50, 0.494], "2025-08-01"),
     ):
         decisions = step(probabilities, day, found)
         found = decisions.found
@@ -156,7 +156,7 @@ def test_a_mismatch_goes_on_from_its_own_verdict_and_not_from_the_colour_that_is
     assert found.verdict.tolist() == [RED]
     assert colours == ["yellow", "yellow", "red"]
     as_seen = Found(np.array([YELLOW]), found.departed_on)
-    assert step([0.004, 0.50, 0.496], "2025-08-01", as_seen).found.verdict.tolist() == [YELLOW]
+    assert step([0.006, 0.50, 0.494], "2025-08-01", as_seen).found.verdict.tolist() == [YELLOW]
 
 
 def test_the_alert_follows_the_colour_that_is_seen() -> None:
