@@ -136,12 +136,11 @@ def people(connection: sa.Connection) -> list[PersonRow]:
 
 def grant_regions(connection: sa.Connection, name: str, regions: Sequence[str], by: str, now: datetime) -> list[str]:
     """Let a person, or a login of the database, see regions; return those of them that there are not."""
-    known = connection.execute(
+    connection.execute(
         sa.text("""insert into parcelwatch_access.region_grants (principal, region_key, granted_by, granted_at)
                    select :name, region_key, :by, :now from regions where code = any(:regions) on conflict do nothing"""),
         {"name": name, "regions": list(regions), "by": by, "now": now},
     )
-    assert known.rowcount >= 0
     stored = connection.execute(sa.text("select code from regions where code = any(:codes)"), {"codes": list(regions)})
     return sorted(set(regions) - set(stored.scalars()))
 
@@ -212,7 +211,7 @@ def usable_key(connection: sa.Connection, key_id: str) -> KeyRow | None:
 def begin_session(
     connection: sa.Connection, token_hash: bytes, person: str, now: datetime, expires_at: datetime
 ) -> None:
-    """Store a sign-in; those that ended or expired a month ago go."""
+    """Store a sign-in."""
     connection.execute(
         sa.text(
             "insert into parcelwatch_access.sessions (token_hash, person, begun_at, expires_at) values (:t, :p, :now, :to)"

@@ -20,7 +20,7 @@ from web.settings import WebSettings
 
 @contextmanager
 def serving(dsn: str, settings: WebSettings) -> Iterator[FastAPI]:
-    """Yield an application on a login of its own, as docs/web.md tells to make it."""
+    """Yield an application on a login of its own, as docs/api.md tells to make it."""
     name, password = sql.Identifier(f"test_{secrets.token_hex(6)}"), secrets.token_hex(12)
     with psycopg.connect(dsn, autocommit=True) as owner:
         owner.execute(sql.SQL("create role {} login noinherit password {}").format(name, sql.Literal(password)))

@@ -7,16 +7,10 @@ from fastapi import Path, Query
 from pydantic import AfterValidator, StringConstraints
 
 from monitor.inspection.arguments import LONGEST_NOTE
+from web.parameters import BIGINT, storable
 
-LARGEST_KEY: Final = 2**63 - 1
 MOST_LINES: Final = 500
 """Lines of one page of a list."""
-
-
-def _storable(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("a character of code 0 cannot be stored")
-    return text
 
 
 def _utc(at: datetime) -> datetime:
@@ -26,15 +20,15 @@ def _utc(at: datetime) -> datetime:
         raise ValueError("this time is out of range") from None
 
 
-Text = Annotated[str, StringConstraints(max_length=200), AfterValidator(_storable)]
+Text = Annotated[str, StringConstraints(max_length=200), AfterValidator(storable)]
 """A name or word."""
 Note = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_NOTE), AfterValidator(_storable)
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_NOTE), AfterValidator(storable)
 ]
 """What a person writes: why, or what is done."""
 Time = Annotated[datetime, AfterValidator(_utc)]
 """ISO 8601; UTC where it names no zone."""
-Key = Annotated[int, Path(ge=1, le=LARGEST_KEY)]
+Key = Annotated[int, Path(ge=1, le=BIGINT)]
 AsKnownAt = Annotated[Time | None, Query(description="as it was recorded by then; left out: now")]
 Limit = Annotated[int, Query(ge=1, le=MOST_LINES, description="at most so many")]
 Page = Annotated[int, Query(ge=1, le=1_000_000, description="which page of so many")]

@@ -17,10 +17,11 @@ from monitor.alerts.decisions import decide_together
 from monitor.alerts.incidents import incident_of
 from monitor.alerts.lifecycle import Event, State
 from monitor.alerts.undo import undo
+from web.parameters import BIGINT
 from web.principals import Asked, having
 from web.routes.alerts import no_alert, require_alert
 from web.settings import WebSettings
-from web.values import LARGEST_KEY, Key, Note, Text, Time
+from web.values import Key, Note, Text, Time
 
 router = APIRouter(prefix="/api", tags=["decisions"])
 Decider = Annotated[Principal, Depends(having("inspector", "operator", "admin"))]
@@ -45,7 +46,7 @@ MOST_ALERTS: Final = 200
 """Alerts of one decision: what a person can have looked at; their log entries are written in one transaction."""
 PHOTOS: Final = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png"}
 """First bytes of the kinds of photos that are taken: what a sender calls them counts for nothing."""
-AlertNumber = Annotated[int, Field(ge=1, le=LARGEST_KEY)]
+AlertNumber = Annotated[int, Field(ge=1, le=BIGINT)]
 IdempotencyKey = Annotated[
     str | None,
     Header(

@@ -16,8 +16,9 @@ from monitor.errors import NotFound
 from monitor.quality import review
 from monitor.quality.form import observed
 from monitor.quality.verdicts import CHOICES, Verdict
+from web.parameters import BIGINT
 from web.principals import Asked, Who, having
-from web.values import LARGEST_KEY, AsKnownAt, Key, Limit, Note, Text
+from web.values import AsKnownAt, Key, Limit, Note, Text
 
 router = APIRouter(prefix="/api/quality", tags=["quality"])
 Reviewer = Annotated[Principal, Depends(having("inspector", "operator", "admin"))]
@@ -110,7 +111,7 @@ def samples(
     connection: Asked,
     season: Text | None = None,
     collection: Text | None = None,
-    before: Annotated[int | None, Query(ge=1, le=LARGEST_KEY, description="only samples with a lower number")] = None,
+    before: Annotated[int | None, Query(ge=1, le=BIGINT, description="only samples with a lower number")] = None,
     limit: Limit = 20,
 ) -> Samples:
     """List the newest samples with parcels that you see, and how many of these wait for your verdict."""
@@ -168,7 +169,7 @@ def quality_report(
     connection: Asked,
     season: Text | None = None,
     collection: Text | None = None,
-    sample: Annotated[int | None, Query(ge=1, le=LARGEST_KEY)] = None,
+    sample: Annotated[int | None, Query(ge=1, le=BIGINT)] = None,
     budget: Annotated[list[Annotated[int, Field(ge=1, le=10**9)]] | None, Query(max_length=20)] = None,
     as_known_at: AsKnownAt = None,
 ) -> Report:
