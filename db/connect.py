@@ -8,6 +8,8 @@ import psycopg
 import sqlalchemy as sa
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
+from psycopg.types.json import set_json_loads
+from pydantic_core import from_json
 
 from db.errors import DatabaseUnavailable, InvalidAddress
 from db.parameters import BigintsDumper
@@ -110,6 +112,7 @@ def connect(dsn: str, autocommit: bool = False) -> psycopg.Connection[TupleRow]:
             f"database: {str(error).strip().splitlines()[0]}; is it up? (parcelwatch stack status)"
         ) from error
     connection.adapters.register_dumper("numpy.ndarray", BigintsDumper)
+    set_json_loads(from_json, connection)  # a season's history has 600 documents: a third of the time until it is here
     return connection
 
 

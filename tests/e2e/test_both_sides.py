@@ -402,7 +402,7 @@ def test_an_answer_as_known_at_a_time_has_every_chunk(dsn: str) -> None:
     stored = """
         insert into s1_observations (parcel_key, observed_at, relative_orbit, revision, is_withdrawn, n_pixels, available_at,
                                      recorded_at, scene_key, direction, radiometry)
-        values (1, timestamptz '2000-01-01Z' + %s * interval '60 days', 15, 0, false, 10, %s, %s, 1, 'ascending', 'sigma0')"""
+        values (1, timestamptz '2000-01-01Z' + %s * interval '100 days', 15, 0, false, 10, %s, %s, 1, 'ascending', 'sigma0')"""
 
     def write() -> None:
         with psycopg.connect(dsn, autocommit=True) as connection:

@@ -101,6 +101,7 @@ def test_one_step_at_a_time(empty_dsn: str) -> None:
         "0038",
         "0039",
         "0036",
+        "0040",
     ]
     seen = {}
     for revision in revisions:

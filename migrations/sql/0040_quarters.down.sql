@@ -1,0 +1,115 @@
+select set_chunk_time_interval('s2_observations', interval '28 days');
+select set_chunk_time_interval('s1_observations', interval '28 days');
+select set_chunk_time_interval('posteriors', interval '28 days');
+
+create or replace function parcel_history_read(parcel bigint, from_ timestamptz, to_ timestamptz, as_known_at timestamptz)
+returns table (
+    at timestamptz, kind text, recorded_at timestamptz, relative_orbit smallint, ndvi real, ndvi_sd real, origin text,
+    vv_db real, vh_db real, crop text, probability real, detail jsonb)
+language plpgsql stable rows 500 set plan_cache_mode = force_custom_plan as $$
+#variable_conflict use_column
+declare
+    from_day constant date := greatest(from_, '1900-01-01');
+    to_day constant date := least(to_, '2200-01-01');
+begin
+    return query
+    select observed_at, 's2', o.recorded_at, o.relative_orbit, o.ndvi, o.ndvi_sd, 'observed',
+           null::real, null::real, null::text, null::real,
+           jsonb_build_object('revision', revision, 'n_clear', n_clear, 'clear_fraction', clear_fraction, 'scene_key', scene_key)
+    from s2_recorded_by(parcel, from_, to_, as_known_at) o
+    union all
+    select observed_at, 's1', o.recorded_at, o.relative_orbit, null, null, 'observed',
+           (10 * log(nullif(greatest(vv, 0), 0)))::real, (10 * log(nullif(greatest(vh, 0), 0)))::real, null, null,
+           jsonb_build_object('revision', revision, 'direction', direction, 'radiometry', radiometry, 'n_pixels', n_pixels,
+                              'scene_key', scene_key)
+    from s1_recorded_by(parcel, from_, to_, as_known_at) o
+    union all
+    select day::timestamp at time zone 'UTC', 'ndvi', n.recorded_at, null, n.ndvi, n.ndvi_sd, n.origin::text, null, null, null, null,
+           jsonb_build_object('mode', mode, 'model_key', model_key)
+    from ndvi_recorded_by(parcel, from_day, to_day, as_known_at) n
+    union all
+    select p.observed_to, 'posterior', p.recorded_at, null, null, null, null, null, null,
+           classes ->> (array_position(p.probabilities, best) - 1), best,
+           jsonb_build_object('model_key', model_key, 'n_s2', n_s2, 'n_s1a', n_s1a, 'n_s1d', n_s1d, 'n_s1', n_s1,
+                              'probabilities', to_jsonb(p.probabilities), 'classes', classes)
+    from posteriors p
+    -- Once for each model: a configuration is stored compressed.
+    join (select model_key, config -> 'classes' as classes from models offset 0) m using (model_key)
+    cross join lateral (select max(each) as best from unnest(p.probabilities) each) most_likely
+    where p.parcel_key = parcel and p.observed_to >= from_ and p.observed_to < to_ and p.recorded_at <= as_known_at
+    union all
+    select declared_at, 'declaration', d.recorded_at, null, null, null, null, null, null, crop_name, null,
+           jsonb_build_object('crop_code', crop_code, 'hcat_code', hcat_code)
+    from declarations d where parcel_key = parcel and d.recorded_at <= as_known_at
+    union all
+    select e.recorded_at, 'alert', e.recorded_at, null, null, null, null, null, null, null, e.confidence,
+           jsonb_build_object('alert_key', alert_key, 'rule', rule, 'event', event, 'colour', e.colour) || e.evidence
+    from alerts join alert_events e using (alert_key)
+    where parcel_key = parcel and e.recorded_at >= from_ and e.recorded_at < to_ and e.recorded_at <= as_known_at
+    order by 1, 2;
+end
+$$;
+create or replace function s2_read(parcel bigint, from_ timestamptz, to_ timestamptz, at timestamptz)
+returns setof s2_observations language plpgsql stable rows 80 set plan_cache_mode = force_custom_plan as $$
+begin
+    return query select * from s2_recorded_by(parcel, from_, to_, at);
+end
+$$;
+create or replace function s1_read(parcel bigint, from_ timestamptz, to_ timestamptz, at timestamptz)
+returns setof s1_observations language plpgsql stable rows 80 set plan_cache_mode = force_custom_plan as $$
+begin
+    return query select * from s1_recorded_by(parcel, from_, to_, at);
+end
+$$;
+create or replace function ndvi_read(parcel bigint, from_ date, to_ date, at timestamptz)
+returns setof ndvi_daily language plpgsql stable rows 300 set plan_cache_mode = force_custom_plan as $$
+begin
+    return query select * from ndvi_recorded_by(parcel, from_, to_, at);
+end
+$$;
+create or replace function s2_known(parcel bigint, from_ timestamptz, to_ timestamptz, as_known_at timestamptz)
+returns setof s2_observations language plpgsql volatile rows 80 as $$
+begin
+    perform settled(as_known_at);
+    return query select * from s2_read(parcel, from_, to_, as_known_at);
+end
+$$;
+create or replace function s1_known(parcel bigint, from_ timestamptz, to_ timestamptz, as_known_at timestamptz)
+returns setof s1_observations language plpgsql volatile rows 80 as $$
+begin
+    perform settled(as_known_at);
+    return query select * from s1_read(parcel, from_, to_, as_known_at);
+end
+$$;
+create or replace function ndvi_known(parcel bigint, from_ date, to_ date, as_known_at timestamptz)
+returns setof ndvi_daily language plpgsql volatile rows 300 as $$
+begin
+    perform settled(as_known_at);
+    return query select * from ndvi_read(parcel, from_, to_, as_known_at);
+end
+$$;
+create or replace function parcel_history(
+    parcel bigint, from_ timestamptz default '-infinity', to_ timestamptz default 'infinity',
+    as_known_at timestamptz default 'infinity')
+returns table (
+    at timestamptz, kind text, recorded_at timestamptz, relative_orbit smallint, ndvi real, ndvi_sd real, origin text,
+    vv_db real, vh_db real, crop text, probability real, detail jsonb)
+language plpgsql volatile rows 500 as $$
+begin
+    perform settled(as_known_at);
+    return query select * from parcel_history_read(parcel, from_, to_, as_known_at);
+end
+$$;
+create or replace function parcelwatch.parcel_history(
+    parcel bigint, from_ timestamptz default '-infinity', to_ timestamptz default 'infinity', as_known_at timestamptz default 'infinity')
+returns table (
+    at timestamptz, kind text, recorded_at timestamptz, relative_orbit smallint, ndvi real, ndvi_sd real, origin text,
+    vv_db real, vh_db real, crop text, probability real, detail jsonb)
+language plpgsql volatile security definer rows 500 set search_path = public, pg_temp as $$
+begin
+    if parcelwatch_access.may_see(parcel) then
+        return query select * from parcel_history(parcel, from_, to_, as_known_at);
+    end if;
+end
+$$;
+drop function follow_chunks;
