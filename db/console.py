@@ -167,9 +167,10 @@ def alert_events(connection: sa.Connection, parcel_key: int, as_known_at: dateti
 def open_counts(connection: sa.Connection) -> list[OpenCount]:
     """Return how many alerts there are of each region, rule, colour and state, of those not closed that may be seen."""
     rows = connection.execute(
-        sa.text("""select code as region, rule, colour::text, state::text, count(*) as n
-                   from alerts join parcels using (parcel_key) join regions using (region_key)
-                   where closed_at is null group by code, rule, colour, state""")
+        sa.text("""select code as region, rule, colour::text, state::text, n
+                   from (select parcel_region_key as region_key, rule, colour, state, count(*) as n from alerts
+                         where closed_at is null group by parcel_region_key, rule, colour, state) counted
+                   join regions using (region_key)""")
     )
     return [OpenCount(**row._mapping) for row in rows]
 

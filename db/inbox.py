@@ -23,28 +23,35 @@ _COLUMNS: Final[dict[str, Kind | int]] = {
     "confidence": "real",
     "area_ha": "real",
     "departed_on": "date",
-    "group_nr": "int",
+    "group_hash": "bigint",
 }
 
-_NOW: Final = "alerts"
-"""The rows of open alerts, by their index, and not their logs."""
-_THEN: Final = "alerts_recorded_by(%(at)s::timestamptz)"
-"""What the logs of alerts add up to."""
 _DECLARED: Final = """left join lateral (
     select crop_code, hcat_code from declarations d
-    where d.parcel_key = wanted.parcel_key and recorded_at <= coalesce({at}, timestamptz 'infinity')
+    where d.parcel_key = {parcel_key} and recorded_at <= coalesce({at}, timestamptz 'infinity')
     order by recorded_at desc limit 1) declared on true"""
-"""The newest declaration by a time of the parcels that are `wanted`."""
+"""The newest declaration of a parcel by a time."""
+# What alerts have of their parcels: of 100,000 parcels to read as many rows twice took most of the time.
+_NOW: Final = """
+select alert_key, parcel_key, rule, state, colour, confidence, departed_on, closed_at, parcel_season_key as season_key,
+       parcel_collection as collection, parcel_region_key as region_key, parcel_area_ha as area_ha, parcel_crop_code as crop_code
+from alerts"""
 # The alerts first: else the planner may join all parcels with their logs, where it knows nothing of a table yet.
-_RANKED: Final = """
+_THEN: Final = f"""
 with wanted as materialized (
-    select alert_key, parcel_key, state, colour, confidence, departed_on, closed_at from {source}
-    where {is_wanted} (%(rule)s::text is null or rule = %(rule)s) and (%(alert_key)s::bigint is null or alert_key = %(alert_key)s))
+    select alert_key, parcel_key, rule, state, colour, confidence, departed_on, closed_at
+    from alerts_recorded_by(%(at)s::timestamptz)
+    where (%(rule)s::text is null or rule = %(rule)s) and (%(alert_key)s::bigint is null or alert_key = %(alert_key)s))
+select wanted.*, season_key, collection, region_key, area_ha, crop_code from wanted join parcels using (parcel_key)
+{_DECLARED.format(parcel_key="wanted.parcel_key", at="%(at)s")}"""
+"""What the logs of alerts add up to."""
+_RANKED: Final = """
 select alert_key, parcel_key, state = any(%(pending)s::alert_state[]) as is_pending, closed_at is null as is_open,
        colour = 'red' as is_red, confidence, area_ha, departed_on,
-       dense_rank() over (order by season_key, collection, region_key, crop_code) - 1 as group_nr
-from wanted join parcels using (parcel_key) {declared}
-where (%(collection)s::text is null or collection = %(collection)s)
+       hashtextextended(collection, hashtextextended(coalesce(crop_code, ' '), season_key::bigint << 16 | region_key)) as group_hash
+from ({source}) known
+where {is_wanted} (%(rule)s::text is null or rule = %(rule)s) and (%(alert_key)s::bigint is null or alert_key = %(alert_key)s)
+  and (%(collection)s::text is null or collection = %(collection)s)
   and (%(region)s::text is null or region_key = (select region_key from regions where code = %(region)s))
   and (%(colour)s::text is null or colour::text = %(colour)s) and (%(state)s::text is null or state::text = %(state)s)
   and (%(season)s::text is null or season_key = (select season_key from seasons where name = %(season)s))"""
@@ -67,13 +74,11 @@ class GroupRow:
 def ranked(connection: sa.Connection, wanted: AlertFilter, as_known_at: datetime | None) -> NDArray[np.void]:
     """Return of each alert that is wanted, as known at a time (None: now), what its place in the inbox rests on; in no order.
 
-    `group_nr` numbers declared crops of regions from 0; `area_ha` is NaN where it is not known.
+    `group_hash` is the same for parcels of one declared crop, region, collection and season; `area_ha` is NaN where it is not known.
     """
     recording.settle(connection, as_known_at)
     statement = _RANKED.format(
-        source=_NOW if as_known_at is None else _THEN,
-        is_wanted="" if wanted.with_closed else "closed_at is null and",
-        declared=_DECLARED.format(at="%(at)s"),
+        source=_NOW if as_known_at is None else _THEN, is_wanted="" if wanted.with_closed else "closed_at is null and"
     )
     given = {**wanted.__dict__, "pending": list(PENDING_STATES), "at": as_known_at}
     return fetch_columns(connection, statement, given, _COLUMNS)
@@ -86,7 +91,7 @@ def groups_of(connection: sa.Connection, parcels: Sequence[int], as_known_at: da
             select season_key, s.name as season, starts_on, ends_on, collection, r.code as region, crop_code, hcat_code
             from unnest(cast(:parcels as bigint[])) with ordinality as wanted (parcel_key, nr)
             join parcels p using (parcel_key) join seasons s using (season_key) join regions r using (region_key)
-            {_DECLARED.format(at=":at")}
+            {_DECLARED.format(parcel_key="wanted.parcel_key", at=":at")}
             order by nr""").bindparams(sa.bindparam("at", type_=sa.TIMESTAMP(timezone=True))),
         {"parcels": list(parcels), "at": as_known_at},
     )

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Final
 
+import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from db import recording
+from db.columns import Kind, fetch_columns
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,21 @@ class IncidentRow:
 
 _NOW: Final = """
     select alert_key, p.collection, s.name as season, rule, departed_on, declared.crop_name as declared_crop, area_ha, geom
-    from alerts join parcels p using (parcel_key) join seasons s using (season_key)
+    from (select * from alerts where alert_key = any(:crowded)) a join parcels p using (parcel_key) join seasons s using (season_key)
     left join lateral (select crop_name from declarations d where d.parcel_key = p.parcel_key
                        order by recorded_at desc limit 1) declared on true"""
-"""The rows of open alerts, by their index, and not their logs."""
+"""The rows of open alerts, and not their logs: of those alone that may be part of an incident."""
+_PLACES: Final = """
+    select alert_key,
+           hashtextextended(parcel_collection || ' ' || rule, parcel_season_key::bigint << 32 | (week - date '1900-01-01')) as week_hash,
+           ST_X(parcel_point) as longitude, ST_Y(parcel_point) as latitude
+    from (select *, date_trunc('week', departed_on)::date as week from alerts
+          where rule = any(%(rules)s) and closed_at is null and state <> 'dismissed' and parcel_point is not null) open
+    where (%(season)s::text is null or parcel_season_key = (select season_key from seasons where name = %(season)s))
+      and (%(collection)s::text is null or parcel_collection = %(collection)s)
+      and (%(keys)s::bigint[] is null or (parcel_collection, parcel_season_key, rule, week) in (
+          select parcel_collection, parcel_season_key, rule, date_trunc('week', departed_on)::date
+          from alerts where alert_key = any(%(keys)s)))"""
 _THEN: Final = """
     select alert_key, collection, season, rule, departed_on, declared_crop, area_ha, geom
     from alerts_recorded_by(:at)"""
@@ -103,11 +117,59 @@ def incidents(
 ) -> list[IncidentRow]:
     """Return the incidents of alerts that are open, as known at a time (None: now), by week; with keys, those in their weeks."""
     recording.settle(connection, as_known_at)
+    asked = {"season": season, "collection": collection, "keys": None if alert_keys is None else list(alert_keys)}
+    if as_known_at is None:
+        given = asked | {"rules": list(closeness.rules)}
+        crowded = _crowded(fetch_columns(connection, _PLACES, given, _PLACE), closeness)
+        if not len(crowded):
+            return []
+        asked |= {"crowded": crowded.tolist(), "keys": None}  # they are of those weeks
     rows = connection.execute(
         sa.text(_INCIDENTS.format(source=_NOW if as_known_at is None else _THEN)),
         closeness.__dict__
-        | {"rules": list(closeness.rules), "season": season, "collection": collection}
-        | {"keys": None if alert_keys is None else list(alert_keys)}
+        | asked
+        | {"rules": list(closeness.rules)}
         | ({} if as_known_at is None else {"at": as_known_at}),
     )
     return [IncidentRow(**row._mapping) for row in rows]
+
+
+_PLACE: Final[dict[str, Kind | int]] = {
+    "alert_key": "bigint",
+    "week_hash": "bigint",
+    "longitude": "real",
+    "latitude": "real",
+}
+
+
+def _crowded(places: NDArray[np.void], closeness: Closeness) -> NDArray[np.int64]:
+    """Return the alerts that may be part of an incident: near a cell with as many alerts of the week around it as a cluster needs.
+
+    Outlines and clusters are for these alone: of losses by chance one in ten, where all took most of a second in 50,000.
+    """
+    if not len(places):
+        return np.zeros(0, np.int64)
+    latitude = places["latitude"].astype(np.float64)
+    # The metre of the highest latitude: at any other, alerts are at least as far from each other. One part in a hundred for rounding.
+    a_degree = 111320 * np.cos(np.radians(np.abs(latitude).max())), 110574
+    x, y = (
+        np.floor((degrees - degrees.min()) * length / (1.01 * closeness.distance_m)).astype(np.int64)
+        for degrees, length in zip((places["longitude"].astype(np.float64), latitude), a_degree, strict=True)
+    )
+    _, week = np.unique(places["week_hash"], return_inverse=True)
+    width, height = x.max() + 3, y.max() + 3  # an empty cell between the last of a row and the first of the next
+    cells, cell, n = np.unique((week * height + y) * width + x, return_inverse=True, return_counts=True)
+
+    def around(values: NDArray[np.int64]) -> NDArray[np.int64]:
+        total = np.zeros_like(values)
+        for step in (dy * width + dx for dy in (-1, 0, 1) for dx in (-1, 0, 1)):
+            at = np.searchsorted(cells, cells + step)
+            at[at == len(cells)] = 0
+            total += np.where(cells[at] == cells + step, values[at], 0)
+        return total
+
+    has_core = around(n) >= closeness.n_near
+    is_near = around(has_core.astype(np.int64))[cell] > 0
+    is_near &= np.bincount(week, is_near)[week] >= closeness.n_alerts
+    keys: NDArray[np.int64] = places["alert_key"][is_near]
+    return keys

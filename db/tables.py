@@ -393,6 +393,11 @@ alerts: Final = _table(
     confirmed_at=_time,
     closed_at=_time,
     verified_at=_time,
+    parcel_season_key=sa.SmallInteger,
+    parcel_collection=sa.Text,
+    parcel_region_key=sa.SmallInteger,
+    parcel_area_ha=REAL,
+    parcel_crop_code=sa.Text,
 )
 alert_events: Final = _table(
     "alert_events",

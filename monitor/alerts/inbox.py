@@ -1,15 +1,16 @@
 """The inbox: alerts in the order of what an inspection yields, read in pages."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Final, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from db import crop_progress, history, inbox, recording
-from db.connect import Connection
+from db.connect import Connection, Engine
 from db.history import AlertFilter, KnownAlertRow
 from db.inbox import GroupRow
 from db.incidents import IncidentRow, incidents
@@ -73,7 +74,7 @@ def inbox_of(
     """
     found = inbox.ranked(connection, wanted, as_known_at)
     today = (as_known_at or recording.present(connection, now)).date()
-    _, first = np.unique(found["group_nr"], return_index=True)
+    _, first, group = np.unique(found["group_hash"], return_index=True, return_inverse=True)
     groups = inbox.groups_of(connection, found["parcel_key"][first].tolist(), as_known_at)
     harvests = _harvests(connection, groups, as_known_at, today)
     lines = np.zeros(len(found), _LINE)
@@ -81,7 +82,7 @@ def inbox_of(
         lines[name] = found[name]
     lines["n_red"], lines["incident"] = found["is_red"], -1
     lines["expected_ha"] = yields.expected_ha(found["confidence"], found["area_ha"])
-    lines["days_left"] = yields.days_left(harvests, found["group_nr"], found["departed_on"], today)
+    lines["days_left"] = yields.days_left(harvests, group, found["departed_on"], today)
     around: list[IncidentRow] = []
     if not with_members and wanted.rule in (None, *INCIDENT.rules):
         around = incidents(connection, INCIDENT, wanted.season, wanted.collection, as_known_at)
@@ -115,8 +116,14 @@ _LINE: Final = np.dtype(
 
 def _gathered(lines: NDArray[np.void], around: Sequence[IncidentRow]) -> NDArray[np.void]:
     """Return the lines with the alerts of each incident in one."""
-    incident_of = {key: nr for nr, one in enumerate(around) for key in one.alert_keys}
-    of = np.array([incident_of.get(key, -1) for key in lines["alert_key"].tolist()], np.int64)
+    of = np.full(len(lines), -1, np.int64)
+    sizes = [len(one.alert_keys) for one in around]
+    keys = np.concatenate([np.array(one.alert_keys, np.int64) for one in around] or [np.zeros(0, np.int64)])
+    is_member = np.isin(lines["alert_key"], keys)
+    by_key = np.argsort(keys)
+    of[is_member] = np.repeat(np.arange(len(around)), sizes)[by_key][
+        np.searchsorted(keys[by_key], lines["alert_key"][is_member])
+    ]
     gathered = [lines[of < 0]]
     for nr in np.unique(of[of >= 0]).tolist():
         members = np.sort(lines[of == nr], order="alert_key")
@@ -170,22 +177,55 @@ def _harvests(
     connection: Connection, groups: Sequence[GroupRow], as_known_at: datetime | None, today: date
 ) -> list[Harvest]:
     """Return the harvest of each group as its neighbours show or foretell it."""
-    settings, found = RuleSettings(), [Harvest()] * len(groups)
+    found = [Harvest()] * len(groups)
     for season, collection in {(_season(one), one.collection) for one in groups}:
-        stored = crop_progress.load(connection, season.season_key, collection, as_known_at)
-        before = previous_season(connection, collection, season)
-        earlier = {} if before is None else crop_progress.load(connection, before.season_key, collection, as_known_at)
         mine = [nr for nr, one in enumerate(groups) if (_season(one), one.collection) == (season, collection)]
-        calendar = calendars([groups[nr].hcat_code for nr in mine], season.ends_on.year)
-        for nr, is_arable, earliest in zip(mine, calendar.is_arable, calendar.leaves_from.tolist(), strict=True):
-            of = groups[nr].region, groups[nr].crop_code or ""
-            if not is_arable or (of not in stored and of not in earlier):
-                continue
-            row = earlier.get(of)
-            day = None if row is None else harvest_day(row.standing_share, settings, earliest_harvest(row))
-            last_season = None if day is None else season.starts_on + timedelta(days=day)
-            share = stored[of].standing_share if of in stored else np.zeros(0, np.float32)
-            found[nr] = yields.harvest(share, season.starts_on, earliest, last_season, today, settings)
+        of_them = tuple(groups[nr] for nr in mine)
+        if as_known_at is not None:
+            harvests = _harvests_of(connection, season, collection, of_them, as_known_at, today)
+        else:
+            # Progress is computed once a day: what follows from it is kept until it is computed anew.
+            version = crop_progress.version(connection, season.season_key, collection)
+            kept, key = _kept.setdefault(connection.engine, {}), (season, collection, of_them, version, today)
+            if key not in kept:
+                if len(kept) >= _MOST_KEPT:
+                    kept.clear()
+                kept[key] = _harvests_of(connection, season, collection, of_them, None, today)
+            harvests = kept[key]
+        for nr, harvest in zip(mine, harvests, strict=True):
+            found[nr] = harvest
+    return found
+
+
+_kept: Final[WeakKeyDictionary[Engine, dict[Hashable, list[Harvest]]]] = WeakKeyDictionary()
+_MOST_KEPT: Final = 100
+"""Lists of harvests: of each season, and of those who see other regions or ask for other alerts."""
+
+
+def _harvests_of(
+    connection: Connection,
+    season: Season,
+    collection: str,
+    groups: Sequence[GroupRow],
+    as_known_at: datetime | None,
+    today: date,
+) -> list[Harvest]:
+    """Return the harvest of each group of a season and collection."""
+    settings, found = RuleSettings(), [Harvest()] * len(groups)
+    stored = crop_progress.load(connection, season.season_key, collection, as_known_at)
+    before = previous_season(connection, collection, season)
+    earlier = {} if before is None else crop_progress.load(connection, before.season_key, collection, as_known_at)
+    calendar = calendars([one.hcat_code for one in groups], season.ends_on.year)
+    of_groups = zip(groups, calendar.is_arable, calendar.leaves_from.tolist(), strict=True)
+    for nr, (one, is_arable, earliest) in enumerate(of_groups):
+        of = one.region, one.crop_code or ""
+        if not is_arable or (of not in stored and of not in earlier):
+            continue
+        row = earlier.get(of)
+        day = None if row is None else harvest_day(row.standing_share, settings, earliest_harvest(row))
+        last_season = None if day is None else season.starts_on + timedelta(days=day)
+        share = stored[of].standing_share if of in stored else np.zeros(0, np.float32)
+        found[nr] = yields.harvest(share, season.starts_on, earliest, last_season, today, settings)
     return found
 
 
