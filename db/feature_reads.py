@@ -1,6 +1,6 @@
 """Parcels and alerts as features: what OGC API - Features lists, page by page in the order of their keys."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -100,21 +100,58 @@ TYPES: Final[Mapping[Collection, FeatureType]] = {
 
 def features(connection: sa.Connection, kind: Collection, query: FeatureQuery, limit: int) -> list[FeatureRow]:
     """Return the first features by key that a query asks for, at most so many."""
-    its = TYPES[kind]
-    key: sa.ColumnElement[int] = sa.column(its.key)
+    its, near = TYPES[kind], None
+    key: sa.ColumnClause[int] = sa.column(its.key)
     asked = _conditions(its, query)
+    if query.bbox is not None:
+        near = _parcels_in(connection, query.bbox)
+        if near is None:
+            asked.append(_in_bbox(query.bbox))
     found: list[FeatureRow] = []
-    # A view with a security barrier is read whole before it is sorted: so range by range of its keys, each four times as long.
-    low, length = query.after or 0, _FIRST_RANGE * limit
-    while len(found) < limit:
-        is_last = length > _LONGEST_RANGE
-        within = [key > low] if is_last else [key > low, key <= low + length]
+    for within in _parts(key, query.after or 0, _FIRST_RANGE * limit, near):
         rows = connection.execute(_select(its).where(*asked, *within).order_by(key).limit(limit - len(found)))
         found += [_row(its, row) for row in rows]
-        if is_last:
+        if len(found) == limit:
             break
-        low, length = low + length, 4 * length
     return found
+
+
+def _parts(key: sa.ColumnClause[int], after: int, length: int, near: Sequence[int] | None) -> Iterator[list[Condition]]:
+    """Yield conditions on a key by which features are read part by part, each four times as long as the one before.
+
+    A view with a security barrier is read whole before it is sorted.
+
+    Args:
+        key: of the features.
+        after: the key after which they begin.
+        length: of the first part, in keys.
+        near: keys of the only parcels that may be meant, in order; None: all.
+    """
+    if near is not None and key.name == "parcel_key":
+        left = [one for one in near if one > after]
+        while left:
+            yield [_is_one_of(key, left[:length])]
+            left, length = left[length:], 4 * length
+        return
+    if near is not None:
+        yield [key > after, _is_one_of(sa.column("parcel_key"), near)]
+        return
+    while length <= _LONGEST_RANGE:
+        yield [key > after, key <= after + length]
+        after, length = after + length, 4 * length
+    yield [key > after]
+
+
+def _is_one_of(key: sa.ColumnElement[int], keys: Sequence[int]) -> Condition:
+    return key == sa.any_(sa.literal(list(keys), sa.ARRAY(sa.BigInteger)))
+
+
+def _parcels_in(connection: sa.Connection, bbox: BBox) -> list[int] | None:
+    """Return the keys of the parcels in a box, in order; None where they are too many, or there is no index of the place."""
+    if bbox[0] > bbox[2]:
+        return None
+    keys: list[int] | None = connection.execute(sa.select(sa.func.parcelwatch.parcels_in(_box(*bbox)))).scalar_one()
+    return keys
 
 
 def feature(connection: sa.Connection, kind: Collection, key: int) -> FeatureRow | None:
@@ -126,8 +163,6 @@ def feature(connection: sa.Connection, kind: Collection, key: int) -> FeatureRow
 
 def _conditions(its: FeatureType, query: FeatureQuery) -> list[Condition]:
     asked: list[Condition] = [] if query.where is None else [query.where]
-    if query.bbox is not None:
-        asked.append(_in_bbox(query.bbox))
     if query.opened is not None and its.time is not None:
         first, last = query.opened
         asked += [] if first is None else [sa.column(its.time) >= first]
@@ -150,5 +185,8 @@ def _row(its: FeatureType, row: sa.Row[Any]) -> FeatureRow:
 def _in_bbox(bbox: BBox) -> Condition:
     west, south, east, north = bbox
     spans = [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
-    boxes = [sa.func.ST_MakeEnvelope(low, south, high, north, 4326) for low, high in spans]
-    return sa.or_(*(sa.func.ST_Intersects(sa.column("geom"), box) for box in boxes))
+    return sa.or_(*(sa.func.ST_Intersects(sa.column("geom"), _box(low, south, high, north)) for low, high in spans))
+
+
+def _box(west: float, south: float, east: float, north: float) -> sa.ColumnElement[Any]:
+    return sa.func.ST_MakeEnvelope(west, south, east, north, 4326)

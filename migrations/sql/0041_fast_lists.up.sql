@@ -68,3 +68,45 @@ alter table alerts enable row level security;
 create policy of_all on alerts using (true) with check (true);
 create policy seen_by_decider on alerts as restrictive to parcelwatch_decider
     using (parcel_region_key = any ((select parcelwatch_access.my_regions())::smallint[]));
+
+-- Parcels by place ------------------------------------------------------------------------------
+
+-- A condition on the outline uses no index in a view: who asks could write one that looks at rows of others. Here it is ours alone, and
+-- of the index only regions are visited that who asks may see, so that what lies elsewhere cannot be timed.
+create function parcelwatch.parcels_in(area geometry, most integer default 20000) returns bigint[]
+language plpgsql volatile security definer set search_path = public, pg_temp as $$
+declare
+    area_ constant geometry := ST_SetSRID(area, 4326);
+    wide geometry;
+    keys bigint[];
+begin
+    if not coalesce(area_ @ ST_MakeEnvelope(-179.8, -84.9, 179.8, 84.9, 4326), false) then
+        return null;
+    end if;
+    wide := ST_Expand(ST_Transform(ST_Envelope(area_), 3857), 3); -- outlines of tiles are simplified to 2 m
+    keys := array(
+        select h.parcel_key from (
+            select min(region) as first, max(region) as last from (
+                select region, region - row_number() over (order by region) as run from unnest(parcelwatch_access.my_regions()) region) numbered
+            group by run) own
+        join parcelwatch_map.shapes h
+          on ST_Force4D(h.shape, h.region_key::float8, h.season_key::float8) &&& ST_MakeLine(
+                 ST_MakePoint(ST_XMin(wide), ST_YMin(wide), own.first, -32768), ST_MakePoint(ST_XMax(wide), ST_YMax(wide), own.last, 32767))
+        limit least(most, 100000) + 1);
+    if cardinality(keys) > least(most, 100000) then
+        return null;
+    end if;
+    return array(select p.parcel_key from parcels p where p.parcel_key = any (keys) and ST_Intersects(p.geom, area_) order by p.parcel_key);
+end
+$$;
+comment on function parcelwatch.parcels_in is
+    'Keys of the parcels you may see whose outlines meet an area (degrees), by index; null where more than most lie about it, or where it leaves latitudes to 84.9 and longitudes to 179.8: then ask the view.';
+do $$
+begin
+    grant create on schema parcelwatch to parcelwatch_contract;
+    alter function parcelwatch.parcels_in owner to parcelwatch_contract;
+    revoke create on schema parcelwatch from parcelwatch_contract;
+end
+$$;
+revoke execute on function parcelwatch.parcels_in from public;
+grant execute on function parcelwatch.parcels_in to parcelwatch_reader, parcelwatch_inspector;

@@ -38,6 +38,7 @@ CALLS = {
     "map_tile": "select parcelwatch.map_tile('nl', '2025', 12, 2104, 1352, %(at)s)",
     "map_version": "select parcelwatch.map_version('nl', '2025', %(at)s)",
     "map_state": "select * from parcelwatch.map_state('nl', '2025', %(at)s)",
+    "parcels_in": "select unnest(parcelwatch.parcels_in(ST_MakeEnvelope(4, 51, 6, 53, 4326))) as parcel_key",
     "map_parcels": "select * from parcelwatch.map_parcels('nl', '2025', %(at)s)",
 }
 """Each function of the contract, asked of every parcel that there is."""

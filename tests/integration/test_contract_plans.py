@@ -50,7 +50,7 @@ FILLED = (
        select alert_key, opened_at, 'opened', 'red', 0.9, '{}' from alerts""",
     "insert into scene_ledger select scene_key, 'stored', count(*) from s2_observations group by scene_key",
 )
-TABLES = ["parcels", "declarations", "phenology", "markers", "alerts", "alert_events", "weekly_ndvi"]
+TABLES = ["parcels", "declarations", "phenology", "markers", "alerts", "alert_events", "weekly_ndvi", "shapes"]
 """Beside chunks, which are all counted."""
 CHUNKED = ["s2_observations", "s1_observations", "ndvi_months", "posteriors"]
 READ = """
@@ -66,13 +66,14 @@ def reader(shared_dsn: str) -> Iterator[str]:
             owner.execute(statement.encode())
     roll_up_weeks(shared_dsn)
     with psycopg.connect(shared_dsn, autocommit=True) as owner:
-        for table in (*TABLES, *CHUNKED):
+        for table in (*TABLES[:-1], "parcelwatch_map.shapes", *CHUNKED):
             owner.execute(f"vacuum analyze {table}".encode())
     with login(shared_dsn, "parcelwatch_reader") as address:
         yield address
 
 
 WEEKS = DATES  # each pass is of a week of its own
+IN_BOX = "parcel_key = any (parcelwatch.parcels_in(ST_MakeEnvelope(5.10002, 52.01, 5.10055, 52.02, 4326)))"
 BY_PARCEL = "select * from parcelwatch.{} where parcel_key = %(key)s"
 
 
@@ -94,6 +95,8 @@ BY_PARCEL = "select * from parcelwatch.{} where parcel_key = %(key)s"
         ("select * from parcelwatch.parcel_history(%(key)s)", 3 * DATES + 12 + 5 + 1, 4 * DATES + 40),
         ("select * from parcelwatch.parcel_history(%(key)s, as_known_at => '2025-07-01')", 60, 4 * DATES + 40),
         ("select parcelwatch.parcel_key_of('nl', '2025', 'p7')", 1, 3),
+        (f"select * from parcelwatch.parcels where {IN_BOX}", 6, 6 * 6),
+        (f"select * from parcelwatch.alerts where {IN_BOX}", 6 * 5, 6 * (5 * 4 + 6)),
         (
             "select * from parcelwatch.weekly_ndvi where region = 'r3' and declared_crop = 'crop 5'",
             WEEKS,
