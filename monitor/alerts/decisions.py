@@ -1,6 +1,7 @@
 """Decisions of people on alerts: checked by the lifecycle, recorded with the evidence that they were taken on."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -34,15 +35,38 @@ def decide_together(
     Raises:
         NoOpenAlert: an alert is not stored, its state is another than expected or allows no such decision.
     """
-    seen = store.states_of(connection, alert_keys)
+    decide_each(connection, dict.fromkeys(alert_keys, Decision(event, reason, details or {})), by, now, expected)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a person decides on an alert, why, and what else belongs to it."""
+
+    event: Event
+    reason: str | None
+    details: Mapping[str, Any]
+
+
+def decide_each(
+    connection: Connection,
+    decisions: Mapping[int, Decision],
+    by: str,
+    now: datetime,
+    expected: str | Mapping[int, str] | None = None,
+) -> None:
+    """Record a person's decisions, one on each of some alerts, on all or none; the rest is as of `decide_together`."""
+    seen = store.states_of(connection, list(decisions))
     seen |= expected if isinstance(expected, Mapping) else dict.fromkeys(seen, expected) if expected else {}
-    decision = {"by": by} | ({"reason": reason} if reason else {}) | dict(details or {})
     entries = []
-    for alert in store.lock_alerts(connection, alert_keys):
-        state, last = _state_after(alert, event, seen[alert.alert_key]), alert.last
+    for alert in store.lock_alerts(connection, list(decisions)):
+        given, last = decisions[alert.alert_key], alert.last
+        state = _state_after(alert, given.event, seen[alert.alert_key])
+        decision = {"by": by} | ({"reason": given.reason} if given.reason else {}) | dict(given.details)
         evidence = {**last.evidence, "decision": decision}
         entries.append(
-            store.EventRow(alert.alert_key, event, state, last.colour, last.confidence, last.departed_on, evidence)
+            store.EventRow(
+                alert.alert_key, given.event, state, last.colour, last.confidence, last.departed_on, evidence
+            )
         )
     store.record_decisions(connection, entries, now)
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from db import alerts as store
 from db import decisions
 from db.connect import Connection
 from db.decisions import MoveRow
-from monitor.alerts.decisions import decide
+from monitor.alerts.decisions import Decision, decide_each
 from monitor.alerts.lifecycle import Event, Refused, State, after, named, named_decision
 
 _TO: Final[Mapping[State, Event]] = {
@@ -36,6 +36,7 @@ def undo(connection: Connection, decided: Mapping[int, int], by: str, now: datet
     """
     store.lock_alerts(connection, list(decided))
     states = store.states_of(connection, list(decided))
+    steps: dict[int, list[Decision]] = {}
     for move in decisions.last_moves(connection, list(decided)):
         if move.event_nr != decided[move.alert_key]:
             raise store.NoOpenAlert(f"alert {move.alert_key} has gone on since; it is {named(states[move.alert_key])}")
@@ -46,9 +47,14 @@ def undo(connection: Connection, decided: Mapping[int, int], by: str, now: datet
         reason = f"undone: it was {named_decision(move.event)} by mistake"
         if before.get("reason"):
             reason += f"; before that: {before['reason']}"
-        for event in _path(move, states[move.alert_key]):
-            details: dict[str, Any] = {"undoes": move.event_nr} | (kept if event != "reopened" else {})
-            decide(connection, move.alert_key, event, reason, by, now, details=details)
+        steps[move.alert_key] = [
+            Decision(event, reason, {"undoes": move.event_nr} | (kept if event != "reopened" else {}))
+            for event in _path(move, states[move.alert_key])
+        ]
+    # The first steps of all together, then the second ones of those that need two.
+    while steps:
+        decide_each(connection, {alert: its[0] for alert, its in steps.items()}, by, now)
+        steps = {alert: its[1:] for alert, its in steps.items() if its[1:]}
 
 
 def _path(move: MoveRow, state: str) -> tuple[Event, ...]:
