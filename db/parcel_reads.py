@@ -3,6 +3,7 @@
 Connections come from `db.access.asking`. The columns read of a view or function are the fields of the row that is returned.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, date, datetime, timedelta
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from db.connect import driver
 from db.history import HistoryRow
 from db.recording import settle
 
@@ -356,5 +358,7 @@ def _rows(
     """Return rows of a view or function; its columns are the fields of their class, or expressions for some of them."""
     names: Sequence[str] = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     columns = ", ".join(f"{(expressions or {}).get(name, name)} as {name}" for name in names)
-    found = connection.execute(sa.text(f"select {columns} from {source}"), parameters)
-    return [kind(**row._mapping) for row in found]
+    # By the driver and by place: what SQLAlchemy learns of each column, and a row as a mapping, take longer than the rows themselves.
+    statement = re.sub(r"(?<!:):(\w+)", r"%(\1)s", f"select {columns} from {source}")
+    with driver(connection).cursor() as cursor:
+        return [kind(*row) for row in cursor.execute(statement.encode(), parameters).fetchall()]

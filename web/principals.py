@@ -18,6 +18,7 @@ import limits
 from argon2 import PasswordHasher
 from argon2.exceptions import VerificationError
 from fastapi import Depends, HTTPException, Request, Response, Security
+from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPBearer
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
@@ -50,11 +51,8 @@ class Gate:
 
     def of_key(self, key: str) -> Principal | None:
         """Return whose key it is, None for one that may not be used."""
-        digest = hashlib.sha256(key.encode()).hexdigest()
-        with self._lock:
-            known = self._verified.get(digest)
-            if known is not None and known[0] > time.monotonic():
-                return known[1]
+        if (remembered := self.remembered(key)) is not None:
+            return remembered
         parts = key.split("_")
         if len(parts) != 3 or parts[0] != "pw" or not parts[1].isalnum():
             return None
@@ -70,8 +68,14 @@ class Gate:
         with self._lock:
             now = time.monotonic()
             self._verified = {one: value for one, value in self._verified.items() if value[0] > now}
-            self._verified[digest] = now + REMEMBERED_S, found
+            self._verified[_digest(key)] = now + REMEMBERED_S, found
         return found
+
+    def remembered(self, key: str) -> Principal | None:
+        """Return whose key it is that was verified a moment ago."""
+        with self._lock:
+            known = self._verified.get(_digest(key))
+        return known[1] if known is not None and known[0] > time.monotonic() else None
 
     def of_session(self, token: str) -> Principal | None:
         """Return whose sign-in it is."""
@@ -125,13 +129,13 @@ _KEY: Final = HTTPBearer(auto_error=False, description="a key: `parcelwatch acce
 """For OpenAPI; who it is of says `who_asks`."""
 
 
-def who_asks(request: Request, _: Annotated[object, Security(_KEY)] = None) -> Principal:
+def who_asks(request: Request) -> Principal:
     """Return who asks, by key or sign-in. Raises 401, 403 for a change from another site's page, 429."""
     gate: Gate = request.app.state.gate
     cost = 1 if request.url.path.startswith("/api/tiles/") else A_REQUEST
     key, token = _credentials(request)
     if key is not None:
-        gate.count(f"key {hashlib.sha256(key.encode()).hexdigest()}", cost)
+        gate.count(f"key {_digest(key)}", cost)
     elif token is not None:
         gate.count(f"session {token}", cost)
     else:
@@ -175,7 +179,15 @@ def _require_own_page(request: Request, token: str) -> None:
         raise HTTPException(403, f"a change with a sign-in needs the header {CSRF_HEADER} of our own page")
 
 
-Who = Annotated[Principal, Depends(who_asks)]
+async def _who_asks(request: Request, _: Annotated[object, Security(_KEY)] = None) -> Principal:
+    """Return what `who_asks` does: at once for a key that is remembered, else from a thread, since the database is asked."""
+    key, _token = _credentials(request)
+    if key is not None and request.app.state.gate.remembered(key.strip()) is not None:
+        return who_asks(request)
+    return await run_in_threadpool(who_asks, request)
+
+
+Who = Annotated[Principal, Depends(_who_asks)]
 
 
 def asked(request: Request, who: Who) -> Iterator[Connection]:
@@ -197,6 +209,10 @@ def having(*roles: Role) -> Callable[[Principal], Principal]:
         return who
 
     return check
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def _hash(token: str) -> bytes:

@@ -9,3 +9,44 @@ drop trigger placed on alerts;
 drop function parcelwatch_access.alerts_follow_declarations, parcelwatch_access.alerts_follow_parcels, parcelwatch_access.place_alert;
 alter table alerts drop column parcel_point, drop column parcel_crop_code, drop column parcel_area_ha, drop column parcel_region_key,
     drop column parcel_collection, drop column parcel_season_key;
+
+create or replace function parcelwatch_access.principal() returns text language sql stable parallel safe
+set search_path = pg_catalog, pg_temp as $$
+    select coalesce(case when pg_has_role(session_user, 'parcelwatch_web', 'member')
+                         then nullif(current_setting('parcelwatch.principal', true), '') end, session_user::text)
+$$;
+
+create or replace function parcelwatch_access.sees_all_regions() returns boolean language sql stable parallel safe
+set search_path = pg_catalog, pg_temp as $$
+    select pg_has_role(
+        coalesce(nullif(case current_setting('role') when 'parcelwatch_decider' then coalesce(current_setting('parcelwatch.role', true), '')
+                             else current_setting('role') end, 'none'), session_user::text), 'parcelwatch_reader', 'usage')
+$$;
+
+create or replace function parcelwatch_access.my_regions() returns smallint[] language sql stable parallel safe security definer
+set search_path = pg_catalog, pg_temp as $$
+    select coalesce(array_agg(region_key), '{}') from public.regions
+    where parcelwatch_access.sees_all_regions()
+       or region_key in (select g.region_key from parcelwatch_access.region_grants g where g.principal = parcelwatch_access.principal())
+$$;
+
+create or replace function parcelwatch_map.newest_shape(season smallint, region smallint) returns timestamptz
+language sql stable set search_path = public, pg_temp as $$
+    select max(changed_at) from parcelwatch_map.shapes where season_key = season and region_key = region
+$$;
+
+create or replace function parcelwatch_map.recorded_to() returns bigint
+language sql volatile set search_path = public, pg_temp as $$
+    select last_value from recording_high_water, recording where clock = 'database'
+$$;
+
+create or replace function parcelwatch_map.due(season smallint, collection_ text, at timestamptz, max_age interval) returns smallint[]
+language sql volatile set search_path = public, pg_temp as $$
+    select coalesce(array_agg(region), '{}') from unnest(parcelwatch_access.my_regions()) region
+    where exists (select from parcels p where p.season_key = season and p.region_key = region and p.collection = collection_)
+      and not exists (
+        select from parcelwatch_map.snapshots k
+        where k.season_key = season and k.collection = collection_ and k.as_known_at = at and k.region_key = region
+          and (k.is_final or k.recorded_to = parcelwatch_map.recorded_to() or k.made_at > clock_timestamp() - max_age)
+          and k.shapes_to is not distinct from parcelwatch_map.newest_shape(season, region))
+$$;

@@ -74,7 +74,7 @@ create policy seen_by_decider on alerts as restrictive to parcelwatch_decider
 -- A condition on the outline uses no index in a view: who asks could write one that looks at rows of others. Here it is ours alone, and
 -- of the index only regions are visited that who asks may see, so that what lies elsewhere cannot be timed.
 create function parcelwatch.parcels_in(area geometry, most integer default 20000) returns bigint[]
-language plpgsql volatile security definer set search_path = public, pg_temp as $$
+language plpgsql stable security definer set search_path = public, pg_temp as $$
 declare
     area_ constant geometry := ST_SetSRID(area, 4326);
     wide geometry;
@@ -110,3 +110,61 @@ end
 $$;
 revoke execute on function parcelwatch.parcels_in from public;
 grant execute on function parcelwatch.parcels_in to parcelwatch_reader, parcelwatch_inspector;
+
+-- Who asks ---------------------------------------------------------------------------------------
+
+-- Every request asks these several times. A function in SQL with settings of its own is planned at each call; these keep their plans.
+create or replace function parcelwatch_access.principal() returns text language plpgsql stable parallel safe
+set search_path = pg_catalog, pg_temp as $$
+begin
+    return coalesce(case when pg_has_role(session_user, 'parcelwatch_web', 'member')
+                         then nullif(current_setting('parcelwatch.principal', true), '') end, session_user::text);
+end
+$$;
+
+create or replace function parcelwatch_access.sees_all_regions() returns boolean language plpgsql stable parallel safe
+set search_path = pg_catalog, pg_temp as $$
+begin
+    return pg_has_role(
+        coalesce(nullif(case current_setting('role') when 'parcelwatch_decider' then coalesce(current_setting('parcelwatch.role', true), '')
+                             else current_setting('role') end, 'none'), session_user::text), 'parcelwatch_reader', 'usage');
+end
+$$;
+
+create or replace function parcelwatch_access.my_regions() returns smallint[] language plpgsql stable parallel safe security definer
+set search_path = pg_catalog, pg_temp as $$
+begin
+    if parcelwatch_access.sees_all_regions() then
+        return array(select region_key from public.regions);
+    end if;
+    return array(select g.region_key from parcelwatch_access.region_grants g where g.principal = parcelwatch_access.principal());
+end
+$$;
+
+create or replace function parcelwatch_map.newest_shape(season smallint, region smallint) returns timestamptz
+language plpgsql stable set search_path = public, pg_temp as $$
+begin
+    return (select max(changed_at) from parcelwatch_map.shapes where season_key = season and region_key = region);
+end
+$$;
+
+create or replace function parcelwatch_map.recorded_to() returns bigint
+language plpgsql volatile set search_path = public, pg_temp as $$
+begin
+    return (select last_value from recording_high_water, recording where clock = 'database');
+end
+$$;
+
+create or replace function parcelwatch_map.due(season smallint, collection_ text, at timestamptz, max_age interval) returns smallint[]
+language plpgsql volatile set search_path = public, pg_temp as $$
+begin
+    return (
+        select coalesce(array_agg(region), '{}') from unnest(parcelwatch_access.my_regions()) region
+        where exists (select from parcels p where p.season_key = season and p.region_key = region and p.collection = collection_)
+          and not exists (
+            select from parcelwatch_map.snapshots k
+            where k.season_key = season and k.collection = collection_ and k.as_known_at = at and k.region_key = region
+              and (k.is_final or k.recorded_to = parcelwatch_map.recorded_to() or k.made_at > clock_timestamp() - max_age)
+              and k.shapes_to is not distinct from parcelwatch_map.newest_shape(season, region)));
+end
+$$;

@@ -73,7 +73,7 @@ def reader(shared_dsn: str) -> Iterator[str]:
 
 
 WEEKS = DATES  # each pass is of a week of its own
-IN_BOX = "parcel_key = any (parcelwatch.parcels_in(ST_MakeEnvelope(5.10002, 52.01, 5.10055, 52.02, 4326)))"
+IN_BOX = "parcel_key = any ((select parcelwatch.parcels_in(ST_MakeEnvelope(5.10002, 52.01, 5.10055, 52.02, 4326)))::bigint[])"
 BY_PARCEL = "select * from parcelwatch.{} where parcel_key = %(key)s"
 
 

@@ -122,17 +122,17 @@ def posteriors(request: Request, connection: Asked, key: ParcelKey, asked: Annot
 @router.get("/{key}/phenology", response_model=Rows[reads.MeasureRow], responses=RESPONSES)
 def phenology(request: Request, connection: Asked, key: ParcelKey, asked: Annotated[OfOne, Query()]) -> Response:
     """Return the measures of the parcel's season: its start, peak and end, how green it was; each with its standard deviation."""
-    _seen(connection, key)
     form = format_of(request, asked.format)
-    return answer(form, reads.MeasureRow, reads.phenology(connection, key, asked.as_known_at))
+    return answer(
+        form, reads.MeasureRow, _of_seen(connection, key, reads.phenology(connection, key, asked.as_known_at))
+    )
 
 
 @router.get("/{key}/markers", response_model=Rows[reads.MarkerRow], responses=RESPONSES)
 def markers(request: Request, connection: Asked, key: ParcelKey, asked: Annotated[OfOne, Query()]) -> Response:
     """Return what each marker says, as harvest or tillage: status, value, day, confidence, evidence."""
-    _seen(connection, key)
     form = format_of(request, asked.format)
-    return answer(form, reads.MarkerRow, reads.markers(connection, key, asked.as_known_at))
+    return answer(form, reads.MarkerRow, _of_seen(connection, key, reads.markers(connection, key, asked.as_known_at)))
 
 
 @router.get("/{key}/crop-band", response_model=Rows[reads.BandRow], responses=RESPONSES)
@@ -151,6 +151,13 @@ def _seen(connection: Connection, key: int, as_known_at: datetime | None = None)
     if found is None:
         raise HTTPException(404, f"no parcel {key} is there for you to see")
     return found
+
+
+def _of_seen(connection: Connection, key: int, rows: Sequence[Any]) -> Sequence[Any]:
+    """Return rows of a parcel; raises 404 as `_seen`. The contract gives rows of parcels that may be seen alone."""
+    if not rows:
+        _seen(connection, key)
+    return rows
 
 
 def _shown(request: Request, row: reads.ParcelRow) -> Parcel:
@@ -176,8 +183,8 @@ def _series(
 ) -> Response:
     """Return a page of rows in order of time; the next begins at the time of the first row that is not on this one."""
     form = format_of(request, asked.format)
-    _seen(connection, key)
-    rows, begins = page(read(connection, key, asked.span, asked.limit + 1), asked.limit, place)
+    found = _of_seen(connection, key, read(connection, key, asked.span, asked.limit + 1))
+    rows, begins = page(found, asked.limit, place)
     if begins is None:
         return answer(form, kind, rows)
     at = begins if isinstance(begins, datetime) else datetime.combine(begins, time(), UTC)
