@@ -50,3 +50,25 @@ language sql volatile set search_path = public, pg_temp as $$
           and (k.is_final or k.recorded_to = parcelwatch_map.recorded_to() or k.made_at > clock_timestamp() - max_age)
           and k.shapes_to is not distinct from parcelwatch_map.newest_shape(season, region))
 $$;
+
+-- Beyond the latitudes that tiles show there is no Web Mercator; there are no fields either.
+create view parcelwatch_map.drawn as
+select parcel_key, season_key, region_key, source_id, drawn.shape,
+       ((ST_X(middle) + 20037508.342789244) / 40075016.685578488 * 65536)::int as cell_x,
+       ((20037508.342789244 - ST_Y(middle)) / 40075016.685578488 * 65536)::int as cell_y
+from parcels cross join lateral (select ST_SimplifyPreserveTopology(ST_Transform(geom, 3857), 2) as shape) drawn
+cross join lateral (select ST_Centroid(ST_Envelope(drawn.shape)) as middle) centre
+where geom is not null and not ST_IsEmpty(geom) and geom @ ST_MakeEnvelope(-179.9, -85, 179.9, 85, 4326);
+comment on view parcelwatch_map.drawn is 'Outlines of parcels as tiles need them.';
+
+create or replace function parcelwatch_map.draw() returns trigger language plpgsql security definer set search_path = public, pg_temp as $$
+begin
+    if tg_op = 'UPDATE' then
+        delete from parcelwatch_map.shapes s using changed where s.parcel_key = changed.parcel_key;
+    end if;
+    insert into parcelwatch_map.shapes
+    select parcel_key, season_key, region_key, source_id, clock_timestamp(), cell_x, cell_y, shape
+    from parcelwatch_map.drawn where parcel_key in (select parcel_key from changed);
+    return null;
+end
+$$;

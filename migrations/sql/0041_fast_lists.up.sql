@@ -168,3 +168,27 @@ begin
               and k.shapes_to is not distinct from parcelwatch_map.newest_shape(season, region)));
 end
 $$;
+
+-- Outlines of tiles --------------------------------------------------------------------------------
+
+-- From the rows themselves, and each outline simplified once: named in a plain subquery it was computed at each of its three uses.
+create or replace function parcelwatch_map.draw() returns trigger language plpgsql security definer set search_path = public, pg_temp as $$
+begin
+    if tg_op = 'UPDATE' then
+        delete from parcelwatch_map.shapes s using changed where s.parcel_key = changed.parcel_key;
+    end if;
+    insert into parcelwatch_map.shapes
+    select parcel_key, season_key, region_key, source_id, clock_timestamp(),
+           ((ST_X(middle) + 20037508.342789244) / 40075016.685578488 * 65536)::int,
+           ((20037508.342789244 - ST_Y(middle)) / 40075016.685578488 * 65536)::int, shape
+    from (select parcel_key, season_key, region_key, source_id,
+                 -- Of few corners there is nothing to leave out that a tile would be smaller by.
+                 case when ST_NPoints(geom) > 16 then ST_SimplifyPreserveTopology(ST_Transform(geom, 3857), 2)
+                      else ST_Transform(geom, 3857) end as shape
+          from changed
+          where geom is not null and not ST_IsEmpty(geom) and geom @ ST_MakeEnvelope(-179.9, -85, 179.9, 85, 4326) offset 0) drawn
+    cross join lateral (select ST_Centroid(ST_Envelope(shape)) as middle offset 0) centre;
+    return null;
+end
+$$;
+drop view parcelwatch_map.drawn;
