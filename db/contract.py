@@ -6,8 +6,6 @@ from datetime import date, datetime
 
 import sqlalchemy as sa
 
-from db.rounds import joined_by_hash
-
 
 @dataclass(frozen=True)
 class NewestScene:
@@ -129,34 +127,26 @@ def round_changes(
         severity: lights, the gravest last: green lights that turned come first, then by the later light, the gravest first.
         limit: changes returned at most.
     """
-    of_round = (
-        f"select parcel_key, source_id, region, rule, light, parcel_light, alert_state from {_OF_SEASON} and round"
-    )
-    with joined_by_hash(connection):
-        rows = connection.execute(
-            sa.text(f"""
-                with one as ({of_round} = :earlier), two as ({of_round} = :later)
-                select parcel_key, coalesce(two.source_id, one.source_id) as source_id, coalesce(two.region, one.region) as region, rule,
-                       one.light as before, two.light as after, two.alert_state as state,
-                       count(*) over () as n, count(*) filter (where one.light = 'green') over () as n_turned
-                from one full join two using (parcel_key, rule)
-                -- A new rule that found nothing changes nothing.
-                where coalesce(one.light, 'not_executed') <> coalesce(two.light, 'not_executed')
-                order by coalesce(one.light = 'green' and one.parcel_light = 'green'
-                                  and two.parcel_light is distinct from 'green', false) desc,
-                         coalesce(one.light = 'green', false) desc,
-                         array_position(cast(:severity as text[]), two.light) desc nulls last,
-                         coalesce(two.source_id, one.source_id) collate "C", rule
-                limit :limit"""),
-            {
-                "collection": collection,
-                "season": season,
-                "earlier": names[0],
-                "later": names[1],
-                "severity": list(severity),
-                "limit": limit,
-            },
-        ).all()
+    rows = connection.execute(
+        sa.text("""
+            select parcel_key, source_id, region, rule, light_before as before, light_after as after, alert_state as state,
+                   count(*) over () as n, count(*) filter (where light_before = 'green') over () as n_turned
+            from parcelwatch.round_changes(:collection, :season, :earlier, :later)
+            order by coalesce(light_before = 'green' and parcel_light_before = 'green'
+                              and parcel_light_after is distinct from 'green', false) desc,
+                     coalesce(light_before = 'green', false) desc,
+                     array_position(cast(:severity as text[]), light_after) desc nulls last,
+                     source_id collate "C", rule
+            limit :limit"""),
+        {
+            "collection": collection,
+            "season": season,
+            "earlier": names[0],
+            "later": names[1],
+            "severity": list(severity),
+            "limit": limit,
+        },
+    ).all()
     if not rows:
         return Changes(0, 0, [])
     return Changes(

@@ -1,4 +1,4 @@
-drop function parcelwatch.parcels_in;
+drop function parcelwatch.round_changes, parcelwatch.parcels_in;
 drop policy seen_by_decider on alerts;
 drop policy of_all on alerts;
 alter table alerts disable row level security;

@@ -192,3 +192,52 @@ begin
 end
 $$;
 drop view parcelwatch_map.drawn;
+
+-- What changed between two rounds ------------------------------------------------------------------
+
+-- Parcel by parcel, whose lights are one value: a row for each rule is made of those alone whose lights differ.
+create function parcelwatch.round_changes(collection_ text, season_ text, earlier text, later text)
+returns table (
+    parcel_key bigint, source_id text, region text, rule text, light_before text, light_after text, parcel_light_before text,
+    parcel_light_after text, alert_state text)
+language plpgsql stable security definer rows 10000 set search_path = public, pg_temp set enable_nestloop = off as $$
+#variable_conflict use_column
+declare
+    one_ rounds;
+    two_ rounds;
+begin
+    select r.* into one_ from rounds r join seasons s using (season_key)
+    where r.collection = collection_ and s.name = season_ and r.name = earlier;
+    select r.* into two_ from rounds r join seasons s using (season_key)
+    where r.collection = collection_ and s.name = season_ and r.name = later;
+    if one_.round_key is null or two_.round_key is null then
+        return;
+    end if;
+    return query
+    with of as materialized (
+        select rule, array_position(one_.rules, rule) as before, array_position(two_.rules, rule) as after
+        from (select distinct unnest(one_.rules || two_.rules) as rule) known
+    ), compared as (
+        select parcel_key, one.lights as lights_before, two.lights as lights_after, one.light as before, two.light as after, two.alert_states
+        from (select * from round_lights where round_key = one_.round_key) one
+        full join (select * from round_lights where round_key = two_.round_key) two using (parcel_key)
+        where one_.rules <> two_.rules or one.lights is distinct from two.lights
+    )
+    select p.parcel_key, p.source_id, g.code, of.rule, lights_before[of.before]::text, lights_after[of.after]::text, b.before::text,
+           b.after::text, alert_states[of.after]
+    from compared b join parcels p using (parcel_key) join regions g using (region_key) cross join of
+    -- A new rule that found nothing changes nothing.
+    where coalesce(lights_before[of.before], 'not_executed') <> coalesce(lights_after[of.after], 'not_executed');
+end
+$$;
+comment on function parcelwatch.round_changes is
+    'Lights that differ between two rounds: before and after, null where a round does not have the parcel or rule, with the state of the newest alert in the later round.';
+do $$
+begin
+    grant create on schema parcelwatch to parcelwatch_contract;
+    alter function parcelwatch.round_changes owner to parcelwatch_contract;
+    revoke create on schema parcelwatch from parcelwatch_contract;
+end
+$$;
+revoke execute on function parcelwatch.round_changes from public;
+grant execute on function parcelwatch.round_changes to parcelwatch_reader, parcelwatch_inspector;

@@ -39,9 +39,19 @@ CALLS = {
     "map_version": "select parcelwatch.map_version('nl', '2025', %(at)s)",
     "map_state": "select * from parcelwatch.map_state('nl', '2025', %(at)s)",
     "parcels_in": "select unnest(parcelwatch.parcels_in(ST_MakeEnvelope(4, 51, 6, 53, 4326))) as parcel_key",
+    "round_changes": "select * from parcelwatch.round_changes('nl', '2025', 'May', 'June')",
     "map_parcels": "select * from parcelwatch.map_parcels('nl', '2025', %(at)s)",
 }
 """Each function of the contract, asked of every parcel that there is."""
+ROUND_BEFORE = (
+    """insert into round_lights
+       select 2, parcel_key, 'green', array['green'::light], array['3'], array[timestamptz '2025-05-01'], array[null::text] from parcels""",
+    """insert into rounds (round_key, season_key, collection, name, as_known_at, recorded_at, published_by, reason, rules, rule_version,
+                           settings, settings_sha256, n_parcels, content_sha256, sha256)
+       select 2, season_key, 'nl', 'May', '2025-05-02', '2025-05-02', 'ann', 'monthly', array['early_loss'], '3', '{}', 'x', 2, 'y', 'y'
+       from seasons""",
+)
+"""One in which all was green."""
 OF_NO_REGION = {
     "contract_version",
     "policies_known",
@@ -63,6 +73,8 @@ REFUSED = {
 def owner(dsn: str) -> Iterator[Cursor]:
     fill(dsn)
     with psycopg.connect(dsn, autocommit=True) as connection:
+        for statement in ROUND_BEFORE:
+            connection.execute(statement.encode())
         yield connection
 
 
