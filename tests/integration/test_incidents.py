@@ -15,6 +15,7 @@ from db.connect import engine
 from db.incidents import incidents
 from monitor.alerts.decisions import decide
 from monitor.alerts.incidents import INCIDENT
+from monitor.alerts.undo import undo
 from monitor.errors import NotFound
 from tests.lights import DAY, START, add_parcels
 
@@ -216,6 +217,20 @@ def test_the_alerts_of_an_incident_are_decided_together(connection: sa.Connectio
     assert decided(connection) == {**dict.fromkeys(keys, "dismissed"), alone: "acknowledged"}
     with pytest.raises(NotFound, match=f"there is no incident I{keys[0]} now; .* decided on by their numbers"):
         run("reopen", found.name, "--why", "appeal")
+
+    connection.commit()
+    last = "select alert_key, max(event_nr) from alert_events where alert_key = any(:keys) group by alert_key"
+    dismissed = {row.alert_key: row.max for row in connection.execute(sa.text(last), {"keys": keys})}
+    by = connection.execute(
+        sa.text("select evidence #>> '{decision,by}' from alert_events where event_nr = :nr"),
+        {"nr": dismissed[keys[0]]},
+    ).scalar_one()
+    asked: list[str] = []
+    sa.event.listen(connection, "before_cursor_execute", lambda _c, _cursor, text, *_: asked.append(text))
+    undo(connection, dismissed, by, START + 61 * DAY)
+    assert decided(connection) == dict.fromkeys([*keys, alone], "acknowledged")
+    assert len(asked) < 15, "all alerts together, whatever their number"
+    connection.commit()
 
 
 def test_of_an_incident_all_alerts_are_decided_or_none(connection: sa.Connection) -> None:
