@@ -12,6 +12,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_loads
 from pydantic_core import from_json
+from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from db.errors import DatabaseUnavailable, InvalidAddress
 from db.parameters import BigintsDumper
@@ -77,7 +78,7 @@ _IDLE_S: Final = 1.0
 """A server that restarts is away for longer: connections in use meanwhile fail, and the pool is made anew."""
 
 
-def _check_idle(of: sa.Engine, raw: psycopg.Connection[TupleRow], info: Mapping[str, float]) -> None:
+def _check_idle(of: sa.Engine, raw: DBAPIConnection, info: Mapping[str, float]) -> None:
     if time.monotonic() - info.get("idle_since", time.monotonic()) > _IDLE_S:
         try:
             of.dialect.do_ping(raw)
