@@ -52,7 +52,7 @@ _PLACES: Final = """
            hashtextextended(parcel_collection || ' ' || rule, parcel_season_key::bigint << 32 | (week - date '1900-01-01')) as week_hash,
            ST_X(parcel_point) as longitude, ST_Y(parcel_point) as latitude
     from (select *, date_trunc('week', departed_on)::date as week from alerts
-          where rule = any(%(rules)s) and closed_at is null and state <> 'dismissed' and parcel_point is not null) open
+          where rule = any(%(rules)s) and closed_at is null and state <> 'dismissed' and not ST_IsEmpty(parcel_point)) open
     where (%(season)s::text is null or parcel_season_key = (select season_key from seasons where name = %(season)s))
       and (%(collection)s::text is null or parcel_collection = %(collection)s)
       and (%(keys)s::bigint[] is null or (parcel_collection, parcel_season_key, rule, week) in (
