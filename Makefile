@@ -4,10 +4,11 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 TORCH_INDEX ?=# a package index with PyTorch's CPU builds, where the usual one has only those for CUDA
+EXAMPLES ?= 200# requests of each kind to each route in `make fuzz`
 WORKERS ?= 3# processes of `make test`, on two cores: many tests wait; 0 runs the tests in one
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage check lint types contracts bench lock serve clean
+.PHONY: help setup demo test coverage fuzz check lint types contracts bench lock serve clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -32,6 +33,9 @@ test: setup ## run every test
 coverage: setup ## run every test with line coverage, which takes longer
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term
 
+fuzz: setup ## make thousands of requests to the web server, as OpenAPI allows and in hostile bytes
+	PARCELWATCH_TEST_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -s --timeout 0 tests/integration/test_fuzz.py
+
 check: lint types contracts test ## what must pass before a change lands
 
 lint: setup ## ruff: style and formatting
@@ -44,7 +48,7 @@ contracts: setup ## import-linter: who may import whom
 	$(BIN)/lint-imports
 
 bench: setup ## the benchmarks, each beside a reference implementation or a limit
-	@for b in encoder streaming mcnn_seq ingest extract; do echo "bench.$$b"; $(BIN)/python -m research.bench.$$b || exit 1; done
+	@for b in encoder streaming mcnn_seq ingest extract queries api; do echo "bench.$$b"; $(BIN)/python -m research.bench.$$b || exit 1; done
 
 lock: setup ## write requirements.lock anew from what .venv holds (make it from an empty one)
 	@{ sed -n '/^#/p' requirements.lock; $(BIN)/python -m pip freeze --all --exclude-editable | grep -vE '^(pip|wheel)=='; } \

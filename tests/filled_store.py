@@ -64,6 +64,20 @@ insert into policies (season_key, collection, name, version, hash, content, deci
     select season_key, 'nl', 'p', 1, repeat('0', 64), '{}', 'ann', 'first', '2025-01-02' from seasons;
 """
 
+_HAIL = """
+insert into parcels (collection, season_key, source_id, region_key, geom, area_ha, recorded_at)
+select 'nl', season_key, code || '-hail-' || nr, region_key,
+       ST_Multi(ST_MakeEnvelope(6 + nr * 0.002, 52 + 0.001 * (code = 'south')::int, 6.001 + nr * 0.002,
+                                52.0005 + 0.001 * (code = 'south')::int, 4326)), 2, '2025-01-01'
+from seasons, regions, generate_series(1, 12) nr;
+with new as (
+    insert into alerts (parcel_key, rule, state, colour, confidence, departed_on, opened_at)
+    select parcel_key, 'early_loss', 'open', 'red', 0.9, '2025-06-10', '2025-06-12' from parcels
+    where source_id like '%-hail-%' returning alert_key)
+insert into alert_events (alert_key, recorded_at, event, colour, confidence, departed_on, evidence)
+select alert_key, '2025-06-12', 'opened', 'red', 0.9, '2025-06-10', '{}' from new
+"""
+
 
 def fill(dsn: str) -> None:
     """Fill a fresh, migrated database: season 2025, collection nl, parcels north-1 and south-1."""
@@ -71,3 +85,10 @@ def fill(dsn: str) -> None:
         for statement in _ROWS.split(";\n"):
             if statement.strip():
                 connection.execute(statement.encode())
+
+
+def hail_on(dsn: str) -> None:
+    """Add twelve parcels of the north and twelve of the south in one swath, all lost in one week."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for statement in _HAIL.split(";\n"):
+            connection.execute(statement.encode())

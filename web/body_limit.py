@@ -15,6 +15,8 @@ WITH_PHOTO: Final = re.compile(r"/api/alerts/\d+/answer")
 """Paths that take a photo."""
 _FORM_BYTES: Final = 1 << 16
 """Of a form beside its photo; and all that is taken of who has shown neither key nor sign-in."""
+_LONGEST_NUMBER: Final = 18
+"""Digits of a length that is read at all."""
 
 
 class BodyLimit:
@@ -31,7 +33,7 @@ class BodyLimit:
         most, read = self._most(scope["path"], headers), 0
         refused = f"a body of more than {most} bytes is not taken here"
         length = headers.get("content-length", "")
-        if length.isdigit() and int(length) > most:
+        if re.fullmatch("[0-9]+", length) and (len(length) > _LONGEST_NUMBER or int(length) > most):
             await problem(413, refused)(scope, receive, send)
             return
 

@@ -14,15 +14,7 @@ import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import schemathesis
 from fastapi.routing import APIRoute
-from hypothesis import Phase, given, settings
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
 
 from db.access import ROLES, Role
 from tests.api_client import Api, api_on
@@ -444,26 +436,3 @@ def test_the_collections_describe_themselves(api: Api) -> None:
         assert api.get(f"{hrefs['items']}/{feature['id']}").json()["geometry"] == feature["geometry"]
         for name in queryables:
             assert api.get(f"{hrefs['items']}?filter={name} is not null or {name} is null").status_code == 200
-
-
-EXAMPLES = 6
-"""Of each route."""
-
-
-def test_whatever_openapi_allows_is_answered_without_a_defect(api_of_the_chain: Api) -> None:
-    schema = schemathesis.openapi.from_asgi("/api/openapi.json", api_of_the_chain.client.app)
-    checks = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-    headers = {"Authorization": f"Bearer {api_of_the_chain.keys['admin']}"}
-
-    def ask(case: Any) -> None:
-        case.call_and_validate(headers=headers, checks=checks)
-
-    asked = settings(max_examples=EXAMPLES, deadline=None, phases=[Phase.explicit, Phase.generate], database=None)
-    operations = [
-        found.ok()  # type: ignore[union-attr]  # what cannot be read has none, and fails here
-        for tag in sorted({str(tag) for router in READING for tag in router.tags})
-        for found in schema.include(tag=tag).get_all_operations()
-    ]
-    assert len(operations) == sum(len(router.routes) for router in READING)
-    for one in operations:
-        asked(given(case=one.as_strategy())(ask))()

@@ -1,14 +1,18 @@
 """The client on a real server: tables of what a key may see, pages, what is refused for now, and errors of one line."""
 
+import re
 import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 import uvicorn
 from fastapi import APIRouter, FastAPI, HTTPException
+from matplotlib import pyplot
 
 import parcelwatch
 from db import access
@@ -20,6 +24,7 @@ from web.client import ApiError, Client
 from web.principals import make_key
 from web.settings import WebSettings
 
+PAGE = Path(__file__).parents[2] / "docs" / "sql.md"
 LISTS = APIRouter(prefix="/api/test")
 N_REFUSED = {"n": 0}
 
@@ -85,6 +90,30 @@ def test_a_table_of_parcels_in_two_lines(key: str, server: str) -> None:
     assert list(client.alerts()["region"]) == ["north"]
     assert {"s2", "declaration", "alert"} <= set(client.history(1)["kind"])
     assert client.me() == {"name": "anna", "role": "inspector", "regions": ["north"]}
+
+
+def test_the_lines_of_the_page_draw_a_map(
+    key: str, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    (lines,) = re.findall(
+        r"^```python\n([^`]*parcelwatch import connect.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL
+    )
+    for ours, here in (
+        ("http://127.0.0.1:8080", server),
+        ("KEY", key),
+        ("nl-brp", "nl"),
+        ('"r"', '"north"'),
+        ('"wheat"', '"maize"'),
+    ):
+        assert ours in lines
+        lines = lines.replace(ours, here)
+    names: dict[str, Any] = {}
+    exec(compile(lines, "sql.md", "exec"), names)  # the page is ours
+    assert list(names["wheat"]["id"]) == ["north-1"]
+    assert Path("wheat.png").read_bytes().startswith(b"\x89PNG")
+    pyplot.close("all")
 
 
 def test_all_pages_are_one_table_and_what_is_refused_for_now_is_asked_again(key: str, server: str) -> None:

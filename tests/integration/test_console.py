@@ -402,6 +402,9 @@ def test_the_season_is_as_known_on_a_day_and_of_ones_own_regions(dsn: str, clien
     assert re.search(row.format(0, 0, 0), may)
     assert "corn" not in may
     assert client.get("/console/season", params={"on": ""}).text == page
+    assert (
+        client.get("/console/season", params={"on": "0001-01-01"}).status_code == 200
+    )  # nothing lies two weeks before
     assert client.get("/console/season", params={"season": "1999"}).status_code == 404
 
 

@@ -1,7 +1,6 @@
 """The SQL page: every statement runs as who it is for and finds something, and what it says of functions and views is so."""
 
 import re
-import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import geopandas
 import psycopg
 import pytest
 import sqlalchemy as sa
+from psycopg.conninfo import conninfo_to_dict
 
 from db.connect import engine
 from monitor.schedule import roll_up_weeks
@@ -190,28 +190,35 @@ def test_an_unknown_parcel_is_an_error_that_names_what_is_stored(connection: sa.
     assert connection.execute(sa.text("select parcel_key_of('x', 'y', null, missing_ok => true)")).scalar_one() is None
 
 
-PLOT, GEOPANDAS, QGIS = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+PLOT, CLIENT, QGIS, GEOPANDAS = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.filterwarnings("ignore:pandas only supports SQLAlchemy")
-def test_the_lines_for_a_plot_draw_wheat(reader: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def service(reader: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The analyst's login under the name that the page gives it."""
+    lines = "\n".join(f"{name}={value}" for name, value in conninfo_to_dict(reader).items())
+    (tmp_path / "services").write_text(f"[parcelwatch]\n{lines}\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("service")
+@pytest.mark.filterwarnings("ignore:pandas only supports SQLAlchemy")
+def test_the_lines_for_a_plot_draw_wheat(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MPLBACKEND", "agg")
-    assert len([line for line in PLOT.splitlines() if line]) < 10
+    assert all(len([line for line in lines.splitlines() if line]) < 10 for lines in (PLOT, CLIENT, QGIS))
     names: dict[str, Any] = {}
-    exec(compile(PLOT.replace("ADDRESS", reader), "sql.md", "exec"), names)  # the page is ours
+    exec(compile(PLOT, "sql.md", "exec"), names)  # the page is ours
     assert names["weeks"]["median_ndvi"].tolist() == pytest.approx([0.7])
     assert Path("wheat.png").read_bytes().startswith(b"\x89PNG")
     names["engine"].dispose()
     names["plt"].close("all")
 
 
-def test_the_lines_for_geopandas_write_the_open_alerts(
-    reader: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.usefixtures("service")
+def test_the_lines_for_geopandas_write_the_open_alerts() -> None:
     names: dict[str, Any] = {}
-    exec(compile(GEOPANDAS.replace("ADDRESS", reader), "sql.md", "exec"), names)
+    exec(compile(GEOPANDAS, "sql.md", "exec"), names)
     names["engine"].dispose()
     written = geopandas.read_file("alerts.gpkg")
     assert sorted(zip(written["source_id"], written["declared_crop"], strict=True)) == [
@@ -219,28 +226,3 @@ def test_the_lines_for_geopandas_write_the_open_alerts(
         ("10985", "hemp"),
     ]
     assert written.total_bounds == pytest.approx((5, 52, 5.01, 52.01))
-
-
-def test_the_lines_for_qgis_name_the_server_and_the_view() -> None:
-    asked: dict[str, tuple[str, ...]] = {}
-
-    class Source:
-        """What the lines use of QGIS' class of that name."""
-
-        def setConnection(self, *server: str) -> None:  # noqa: N802
-            asked["server"] = server
-
-        def setDataSource(self, *layer: str) -> None:  # noqa: N802
-            asked["layer"] = layer
-
-        def uri(self, _: bool) -> str:
-            return "uri"
-
-    interface = types.SimpleNamespace(addVectorLayer=lambda *layer: asked.update(shown=layer))
-    exec(
-        compile(QGIS.replace("ADDRESS", "postgresql://anna:p%40ss@127.0.0.1:5433/fields"), "sql.md", "exec"),
-        {"QgsDataSourceUri": Source, "iface": interface},
-    )
-    assert asked["server"] == ("127.0.0.1", "5433", "fields", "anna", "p@ss")
-    assert asked["layer"] == ("parcelwatch", "alerts", "geom", "closed_at is null", "alert_key")
-    assert asked["shown"] == ("uri", "open alerts", "postgres")

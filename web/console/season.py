@@ -61,7 +61,7 @@ def shown(
         MOST_AREAS,
         lambda row: row.region,
     )
-    first = max(last - timedelta(days=LATELY_DAYS - 1), chosen.starts_on)
+    first = last - min(timedelta(days=LATELY_DAYS - 1), last - chosen.starts_on)
     seen = contract.seen_between(connection, *names, first, last, at) if first <= last else {}
     asked = {"collection": chosen.collection, "season": chosen.season} | ({"on": on} if on else {})
     return page(

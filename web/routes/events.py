@@ -1,6 +1,8 @@
 """New events of alerts as they become known (server-sent events)."""
 
-from fastapi import APIRouter, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request
 from sse_starlette import EventSourceResponse
 
 from web.events import Feed, stream
@@ -16,7 +18,11 @@ _STALLED_S = 30.0
     response_class=EventSourceResponse,
     responses={200: {"content": {"text/event-stream": {}}, "description": "`alert` with the event as JSON; `gap`"}},
 )
-async def events(request: Request, who: Who) -> EventSourceResponse:
+async def events(
+    request: Request,
+    who: Who,
+    last_event_id: Annotated[str, Header(description="the number of the last event that you had")] = "",
+) -> EventSourceResponse:
     """Send what happens to alerts that you may see, from now on, or since the event that `Last-Event-ID` names.
 
     Each message is an event `alert` whose `id` is the event's number; docs/asyncapi.yaml describes it. `gap` says that the event of
@@ -24,6 +30,8 @@ async def events(request: Request, who: Who) -> EventSourceResponse:
     """
     feed: Feed = request.app.state.feed
     feed.require_place(who)
-    last = request.headers.get("last-event-id", "")
-    number = int(last) if last.isascii() and last.isdigit() and len(last) < 19 else -1 if last else None
+    number = None
+    if last_event_id:
+        is_number = last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) < 19
+        number = int(last_event_id) if is_number else -1
     return EventSourceResponse(stream(feed, request, who, number), send_timeout=_STALLED_S, ping=3600)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, time
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, HTTPException
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, WithJsonSchema
 
 from db import access, contract, deliveries
 from db import subscriptions as store
@@ -32,6 +32,9 @@ MOST_POINTS: Final = 10_000
 Area = Annotated[
     dict[str, Any], Field(description="GeoJSON, a Polygon or MultiPolygon in degrees, or a Feature of one")
 ]
+
+TimeOfDay = Annotated[time, WithJsonSchema({"type": "string", "pattern": r"^\d\d:\d\d:\d\d$"})]
+"""In the zone that is named beside it: without an offset it is no `time` of JSON schema (RFC 3339)."""
 
 
 class Wanted(BaseModel):
@@ -107,12 +110,12 @@ class OwnSubscription(BaseModel):
     except_area: dict[str, Any] | None
     mode: str
     within_s: int
-    at: time
+    at: TimeOfDay
     weekday: int
     """1 Monday to 7 Sunday."""
     zone: str
-    quiet_from: time | None
-    quiet_to: time | None
+    quiet_from: TimeOfDay | None
+    quiet_to: TimeOfDay | None
     min_interval_s: int
     created_at: datetime
     suspended_at: datetime | None
