@@ -102,6 +102,7 @@ def test_one_step_at_a_time(empty_dsn: str) -> None:
         "0039",
         "0036",
         "0040",
+        "0042",
     ]
     seen = {}
     for revision in revisions:
