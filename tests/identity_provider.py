@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -30,6 +31,8 @@ class Provider:
         self.sign: Callable[[dict[str, Any]], str] = self.signed
         self.forged: dict[str, Any] = {}
         """Claims of ID tokens that are said instead of true ones."""
+        self.has_page = False
+        """Whether a person has to go on by a link of the provider's page, as after a password."""
         self.metadata: dict[str, Any] = {}
         """What discovery says instead."""
         self.asked: list[dict[str, str]] = []
@@ -87,9 +90,14 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path, query = urlsplit(self.path).path, urlsplit(self.path).query
         if path == "/authorize":
-            self.send_response(302)
-            self.send_header("Location", self.provider.authorize({key: one for key, (one,) in parse_qs(query).items()}))
+            back = self.provider.authorize({key: one for key, (one,) in parse_qs(query).items()})
+            self.send_response(200 if self.provider.has_page else 302)
+            self.send_header("Location", back)
+            self.send_header("Content-Type", "text/html")
             self.end_headers()
+            self.wfile.write(
+                f'<!doctype html><title>Provider</title><link rel="icon" href="data:,"><a href="{escape(back)}">Continue</a>'.encode()
+            )
         elif path == "/userinfo" and self.headers["Authorization"] == "Bearer access":
             self._answer(200, self.provider.person | {"sub": self.provider.subject} | self.provider.userinfo)
         elif path == "/jwks":
