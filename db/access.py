@@ -35,12 +35,13 @@ class KeyRow:
 
 @dataclass(frozen=True)
 class PersonRow:
-    """A person: role, regions granted, keys that may be used now (id and purpose)."""
+    """A person: role, regions granted, keys that may be used now (id and purpose), accounts to sign in with (e-mail or subject)."""
 
     name: str
     role: Role
     regions: Sequence[str]
     keys: Sequence[str]
+    identities: Sequence[str]
     added_at: datetime
     ended_at: datetime | None
 
@@ -125,7 +126,9 @@ def people(connection: sa.Connection) -> list[PersonRow]:
                           array(select code from parcelwatch_access.region_grants join regions using (region_key)
                                 where principal = name order by code) as regions,
                           array(select key_id || ' (' || purpose || ')' from parcelwatch_access.api_keys
-                                where person = name and revoked_at is null and expires_at > now() order by made_at) as keys
+                                where person = name and revoked_at is null and expires_at > now() order by made_at) as keys,
+                          array(select coalesce(email, subject) || case when is_by_groups then ' (by groups)' else '' end
+                                from parcelwatch_access.identities where person = name order by 1) as identities
                    from parcelwatch_access.people p full join
                        (select principal as name, min(granted_at) as added_at from parcelwatch_access.region_grants
                         where principal not in (select name from parcelwatch_access.people) group by principal) g

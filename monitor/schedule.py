@@ -10,12 +10,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from db import weekly_ndvi, work
+from db import identities, weekly_ndvi, work
 from db.connect import drop_pooled, engine
 from db.errors import DATABASE_ERRORS, DatabaseUnavailable, first_line, is_away
 from db.leader import Leadership
@@ -34,6 +34,10 @@ _REPORT_S: Final = 60.0
 _LONGEST_WAIT_S: Final = 60.0
 _ROLL_UP_S: Final = 5.0
 """So long weeks are rolled up at a time: a store that is new to it has a season of them, and progress must not wait for all."""
+_SIGN_INS_KEPT: Final = timedelta(days=30)
+"""After their end, so that it can be asked who was signed in when something was seen to be amiss."""
+_SIGN_INS_REMOVED: Final = 10_000
+"""At a time: the rest waits a minute."""
 _SHARE_OF_LEADING: Final = 0.05
 """The leader computes progress at most so much of its time."""
 
@@ -41,7 +45,7 @@ _SHARE_OF_LEADING: Final = 0.05
 def lead(dsn: str, settings: MonitorSettings, now: datetime, memory: LeaderMemory | None = None) -> int:
     """Bring the progress of every season that is watched up to date, roll up weeks and escalate overdue alerts; return the groups stored.
 
-    `memory` is what this process keeps from one time to the next.
+    Sign-ins that ended long ago are removed. `memory` is what this process keeps from one time to the next.
     """
     memory = memory or LeaderMemory()
     with engine(dsn).begin() as connection:
@@ -56,6 +60,8 @@ def lead(dsn: str, settings: MonitorSettings, now: datetime, memory: LeaderMemor
     roll_up_weeks(dsn, _ROLL_UP_S)
     with engine(dsn).begin() as connection:  # its own: it holds alerts, which people decide on meanwhile
         escalate(connection, settings.escalate_after_days, now)
+    with engine(dsn).begin() as connection:
+        identities.remove_ended(connection, _SIGN_INS_KEPT, _SIGN_INS_REMOVED)
     return groups
 
 

@@ -1,25 +1,32 @@
-"""The web server as it runs: an application on a login that has the rights of the server's role and no others."""
+"""The web server as it runs, on a login that has the rights of the server's role and no others; its address, and keys of people."""
 
 import secrets
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import psycopg
+import uvicorn
 from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from db import access
 from db.access import ROLES, Principal, Role
 from db.connect import bounded_engine, engine
+from tests.filled_store import fill
 from web.app import create_app
 from web.principals import make_key
-from web.settings import WebSettings
+from web.settings import OidcSettings, WebSettings
 
 
 @contextmanager
-def serving(dsn: str, settings: WebSettings) -> Iterator[FastAPI]:
+def serving(dsn: str, settings: WebSettings | None = None, oidc: OidcSettings | None = None) -> Iterator[FastAPI]:
     """Yield an application on a login of its own, as docs/api.md tells to make it."""
     name, password = sql.Identifier(f"test_{secrets.token_hex(6)}"), secrets.token_hex(12)
     with psycopg.connect(dsn, autocommit=True) as owner:
@@ -29,20 +36,83 @@ def serving(dsn: str, settings: WebSettings) -> Iterator[FastAPI]:
             owner.execute(
                 sql.SQL("grant {} to {} with inherit false").format(sql.Identifier(f"parcelwatch_{role}"), name)
             )
-        made = bounded_engine(make_conninfo(dsn, user=name.as_string().strip('"'), password=password), 4, 10.0)
         try:
-            yield create_app(made, settings)
+            with serving_as(
+                make_conninfo(dsn, user=name.as_string().strip('"'), password=password), settings, oidc
+            ) as app:
+                yield app
         finally:
-            made.dispose()
             owner.execute(sql.SQL("drop role {}").format(name))
 
 
-def bearer(dsn: str, name: str, role: Role, *regions: str) -> dict[str, str]:
-    """Add a person who sees regions; return the header of a key of theirs."""
+@contextmanager
+def serving_as(dsn: str, settings: WebSettings | None = None, oidc: OidcSettings | None = None) -> Iterator[FastAPI]:
+    """Yield an application on the login of a connection string."""
+    made = bounded_engine(dsn, 4, 30.0)
+    try:
+        yield create_app(made, settings or WebSettings(), oidc)
+    finally:
+        made.dispose()
+
+
+@contextmanager
+def listening(app: FastAPI) -> Iterator[str]:
+    """Yield the address at which an application answers."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", ws="none", lifespan="off"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@contextmanager
+def served(dsn: str) -> Iterator[str]:
+    """Yield the address of the API and the console on the login of a connection string."""
+    with serving_as(dsn) as app, listening(app) as address:
+        yield address
+
+
+def key_of(dsn: str, name: str, role: Role, *regions: str) -> str:
+    """Add a person who sees regions; return a key of theirs."""
     key_id, whole, hashed = make_key()
     now = datetime.now(UTC)
     with engine(dsn).begin() as connection:
         access.add_person(connection, Principal(name, role), "ann", now)
         access.grant_regions(connection, name, regions, "ann", now)
         assert access.add_key(connection, key_id, name, "test", hashed, "ann", now, now + timedelta(days=1))
-    return {"Authorization": f"Bearer {whole}"}
+    return whole
+
+
+def bearer(dsn: str, name: str, role: Role, *regions: str) -> dict[str, str]:
+    """Add a person who sees regions; return the header of a key of theirs."""
+    return {"Authorization": f"Bearer {key_of(dsn, name, role, *regions)}"}
+
+
+@dataclass(frozen=True)
+class Api:
+    """A client, and a key for each role; the inspector sees the north."""
+
+    client: TestClient
+    keys: Mapping[Role, str]
+
+    def get(self, path: str, role: Role = "inspector", **more: Any) -> Any:
+        """Return the answer to a request of somebody with a role."""
+        headers = {"Authorization": f"Bearer {self.keys[role]}", **more.pop("headers", {})}
+        return self.client.get(path, headers=headers, **more)
+
+
+@contextmanager
+def api_on(dsn: str, with_the_chains_login: bool = False) -> Iterator[Api]:
+    """Yield a client of the API on a fresh database, which is filled."""
+    fill(dsn)
+    keys = {role: key_of(dsn, role, role, *(["north"] if role == "inspector" else [])) for role in ROLES}
+    settings = WebSettings(requests_per_minute=1_000_000)
+    made = serving_as(dsn, settings) if with_the_chains_login else serving(dsn, settings)
+    with made as app, TestClient(app, raise_server_exceptions=False) as opened:
+        yield Api(opened, keys)

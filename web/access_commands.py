@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from db import access
+from db import access, identities
 from db.access import ROLES, Principal
 from db.connect import Connection, engine
+from db.identities import Identity
 from devstack.addresses import resolve_dsn
 from monitor.errors import NotFound
 from monitor.inspection import arguments
@@ -18,7 +19,7 @@ from monitor.inspection.arguments import AsJson
 from monitor.inspection.listing import records
 from terminal.output import console, plain
 from web.principals import make_key
-from web.settings import WebSettings
+from web.settings import OidcSettings, WebSettings
 
 app = typer.Typer(no_args_is_help=True, help="Who may use the API and the console, and see which regions in SQL.")
 
@@ -54,6 +55,7 @@ def remove(name: Name) -> None:
     with engine(resolve_dsn()).begin() as connection:
         if not access.end_person(connection, name, datetime.now(UTC)):
             raise NotFound(f"nobody called {name!r} has access: `parcelwatch access list`")
+        identities.keep_out(connection, name)
     console.print(f"{plain(name)} has no access any more; servers notice within half a minute", soft_wrap=True)
 
 
@@ -102,6 +104,47 @@ def revoke_key(key_id: Annotated[str, typer.Argument(help="its first part, as `a
     console.print("revoked", soft_wrap=True)
 
 
+@app.command()
+def link(
+    name: Name,
+    email: Annotated[
+        str | None,
+        typer.Option(
+            help="as the issuer has verified it; the first who signs in with it is this person", callback=arguments.note
+        ),
+    ] = None,
+    subject: Annotated[
+        str | None, typer.Option(help="the issuer's own name of the person (claim sub)", callback=arguments.note)
+    ] = None,
+    by: By = None,
+) -> None:
+    """Let a person sign in with an account at the issuer of PARCELWATCH_OIDC_ISSUER, and with no other."""
+    issuer = OidcSettings().issuer
+    if issuer is None:
+        raise typer.BadParameter("there is no issuer to sign in with: PARCELWATCH_OIDC_ISSUER")
+    if (email is None) == (subject is None):
+        raise typer.BadParameter("one of --email and --subject is needed")
+    if email is not None and not (email.isascii() and "@" in email):
+        raise typer.BadParameter(f"{email!r} is no e-mail that issuers verify: ASCII, with @")
+    account = Identity(issuer, subject or "", email.lower() if email else None)
+    with engine(resolve_dsn()).begin() as connection:
+        holder = identities.link(connection, name, account, by or arguments.operator(), datetime.now(UTC))
+        if holder is None:
+            raise NotFound(f"nobody called {name!r} has access: `parcelwatch access add`")
+        if holder != name:
+            raise typer.BadParameter(f"this account is {holder!r}'s: `parcelwatch access unlink` it first")
+    console.print(f"{plain(name)} signs in at {plain(issuer)} as {plain(subject or email or '')}", soft_wrap=True)
+
+
+@app.command()
+def unlink(name: Name) -> None:
+    """Let a person sign in by key alone. A sign-in that has begun goes on; `access remove` ends all."""
+    with engine(resolve_dsn()).begin() as connection:
+        if not identities.unlink(connection, name):
+            raise NotFound(f"{name!r} is linked to no account: `parcelwatch access list`")
+    console.print(f"{plain(name)} signs in by key alone", soft_wrap=True)
+
+
 @app.command("list")
 def list_people(as_json: AsJson = False) -> None:
     """List people, and logins that regions were granted to."""
@@ -119,6 +162,7 @@ def list_people(as_json: AsJson = False) -> None:
         "role": ["gone" if row.ended_at else row.role for row in rows],
         "sees": [plain(", ".join(row.regions)) if row.role == "inspector" else "all regions" for row in rows],
         "keys": [plain(", ".join(row.keys)) for row in rows],
+        "signs in as": [plain(", ".join(row.identities)) for row in rows],
         "since": [f"{row.added_at:%Y-%m-%d}" for row in rows],
     }
     console.print(records(columns))

@@ -10,17 +10,19 @@ from web.body_limit import BodyLimit
 from web.console import pages
 from web.events import Feed
 from web.headers import SecurityHeaders
+from web.oidc import Issuer
 from web.principals import Gate
 from web.routes import ROUTERS
-from web.settings import WebSettings
+from web.settings import OidcSettings, WebSettings
 
 
-def create_app(engine: Engine, settings: WebSettings) -> FastAPI:
+def create_app(engine: Engine, settings: WebSettings, oidc: OidcSettings | None = None) -> FastAPI:
     """Return the application on a database.
 
     Args:
         engine: of a login that may take on the roles of people (`parcelwatch_web`), or of an administrator.
         settings: limits and times.
+        oidc: of sign-in by OpenID Connect; left out, or without an issuer: by key alone.
     """
     app = FastAPI(
         title="Parcelwatch",
@@ -33,6 +35,7 @@ def create_app(engine: Engine, settings: WebSettings) -> FastAPI:
     )
     app.state.gate = Gate(engine, settings)
     app.state.settings = settings
+    app.state.issuer = Issuer(oidc) if oidc and oidc.issuer else None
     app.state.feed = Feed(engine, settings)
     app.state.exports = BoundedSemaphore(settings.exports)
     problems.add_handlers(app)

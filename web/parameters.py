@@ -6,14 +6,17 @@ from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import urlencode
 
 import typer
-from fastapi import HTTPException, Request
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from fastapi import HTTPException, Query, Request
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from monitor.inspection.arguments import LONGEST_NOTE
 from terminal.times import moment
 
 BIGINT: Final = 2**63 - 1
 MOST_ROWS: Final = 10_000
 """Rows of an answer at most: a season of one parcel has about a thousand."""
+MOST_LINES: Final = 500
+"""Lines of a page of a list."""
 Row = TypeVar("Row")
 
 
@@ -26,6 +29,14 @@ def as_moment(text: str) -> datetime:
     if not 1900 <= found.year < 2200:
         raise ValueError(f"{text!r} is before 1900 or after 2199")
     return found
+
+
+def _moment(given: object) -> object:
+    if isinstance(given, str):
+        return as_moment(given)
+    if isinstance(given, datetime):
+        return given
+    raise ValueError("a time is written as text: 2025-06-01T09:30Z")
 
 
 def _past(value: datetime) -> datetime:
@@ -41,11 +52,21 @@ def storable(value: str) -> str:
     return value
 
 
-Moment = Annotated[datetime, BeforeValidator(lambda given: as_moment(given) if isinstance(given, str) else given)]
+Moment = Annotated[datetime, BeforeValidator(_moment)]
 """ISO 8601; UTC where it has no offset."""
 Past = Annotated[Moment, AfterValidator(_past)]
-Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(storable)]
+AsKnownAt = Annotated[Past | None, Query(description="as it was recorded by then; left out: now")]
+Chosen = Annotated[str, Field(max_length=200), AfterValidator(storable)]
+"""What a form of the console chooses; empty: anything."""
+Text = Annotated[Chosen, Field(min_length=1)]
+"""A name or word."""
+Note = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_NOTE), AfterValidator(storable)
+]
+"""What a person writes: why, or what is done."""
 Key = Annotated[int, Field(ge=1, le=BIGINT)]
+Limit = Annotated[int, Query(ge=1, le=MOST_LINES, description="at most so many")]
+Page = Annotated[int, Query(ge=1, le=1_000_000, description="which page of so many")]
 
 
 class Parameters(BaseModel):

@@ -23,12 +23,17 @@ from fastapi.security import HTTPBearer
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
-from db import access
+from db import access, identities
 from db.access import Principal, Role
 from db.connect import Connection, Engine
+from db.identities import ByGroups, Identity, Refusal
 from web.settings import WebSettings
 
 COOKIE: Final = "parcelwatch_session"
+PENDING_COOKIE: Final = "parcelwatch_sign_in"
+PENDING_PATH: Final = "/console/sign-in"
+PENDING_MINUTES: Final = 10.0
+"""How long somebody may take to sign in at an issuer: passwords, second factors."""
 CSRF_HEADER: Final = "X-CSRF-Token"
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 REMEMBERED_S: Final = 30.0
@@ -103,6 +108,32 @@ class Gate:
         with self.engine.begin() as connection:
             access.end_session(connection, _hash(token), datetime.now(UTC))
         response.delete_cookie(COOKIE)
+
+    def begin_elsewhere(self, response: Response, token: str, back: str) -> None:
+        """Begin a sign-in at an issuer, in this browser, that leads back to a page."""
+        lasts = timedelta(minutes=PENDING_MINUTES)
+        with self.engine.begin() as connection:
+            identities.begin(connection, _hash(token), back, datetime.now(UTC) + lasts)
+        # Lax: the issuer's page leads back to ours.
+        response.set_cookie(
+            PENDING_COOKIE,
+            token,
+            max_age=int(lasts.total_seconds()),
+            path=PENDING_PATH,
+            httponly=True,
+            samesite="lax",
+            secure=self.settings.is_https,
+        )
+
+    def come_back(self, token: str) -> str | None:
+        """Return the page that a sign-in leads back to, once; None where it did not begin, or its time is over."""
+        with self.engine.begin() as connection:
+            return identities.take(connection, _hash(token))
+
+    def of_identity(self, identity: Identity, by_groups: ByGroups | None) -> Principal | Refusal:
+        """Return who signs in with an issuer's identity, or why nobody does."""
+        with self.engine.begin() as connection:
+            return identities.person_of(connection, identity, by_groups, datetime.now(UTC))
 
     def count(self, who: str, cost: int = A_REQUEST) -> None:
         """Count a request of somebody, by what it costs; raises 429 where there were too many."""

@@ -9,7 +9,7 @@ from db.connect import bounded_engine
 from devstack.addresses import resolve_dsn
 from terminal.output import console
 from web.app import create_app
-from web.settings import WebSettings
+from web.settings import OidcSettings, WebSettings
 
 
 def serve(
@@ -19,17 +19,19 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the API and the console. Who may sign in: `parcelwatch access add`."""
-    settings = WebSettings()
-    run(settings.dsn.get_secret_value() if settings.dsn else resolve_dsn(), settings, host, port)
+    settings, oidc = WebSettings(), OidcSettings()
+    run(settings.dsn.get_secret_value() if settings.dsn else resolve_dsn(), settings, host, port, oidc)
 
 
-def run(dsn: str, settings: WebSettings, host: str | None = None, port: int | None = None) -> None:
+def run(
+    dsn: str, settings: WebSettings, host: str | None = None, port: int | None = None, oidc: OidcSettings | None = None
+) -> None:
     """Serve a database until interrupted, at the address of the settings unless another is given."""
     engine = bounded_engine(dsn, settings.connections, settings.statement_timeout_s)
     with engine.connect():  # says in one line where there is no database
         pass
     config = uvicorn.Config(
-        create_app(engine, settings),
+        create_app(engine, settings, oidc),
         host=settings.host if host is None else host,
         port=settings.port if port is None else port,
         log_level="warning",

@@ -1,9 +1,13 @@
-"""Settings of the web server, from the environment (PARCELWATCH_WEB_...)."""
+"""Settings of the web server (PARCELWATCH_WEB_...) and of its sign-in by OpenID Connect (PARCELWATCH_OIDC_...), from the environment."""
 
-from typing import Annotated
+import ipaddress
+from typing import Annotated, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from db.access import Role
 
 
 class WebSettings(BaseSettings):
@@ -44,3 +48,76 @@ class WebSettings(BaseSettings):
     """Streams of events at once of one person."""
     is_https: bool = False
     """Whether browsers reach the server by HTTPS: cookies are then sent over that alone."""
+
+
+def is_loopback(host: str | None) -> bool:
+    """Return whether a host is this machine, which nobody listens in on."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def is_protected(url: str) -> bool:
+    """Return whether a URL is one of HTTPS, or of this machine, and names no user."""
+    try:
+        parts = urlsplit(url)
+        is_safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))
+        return is_safe and bool(parts.hostname) and "@" not in parts.netloc
+    except ValueError:
+        return False
+
+
+def _issuer(url: str) -> str:
+    if not is_protected(url) or "?" in url or "#" in url:
+        raise ValueError("the issuer is an address with https (http on this machine alone), without ? and #")
+    return url
+
+
+class OfGroup(BaseModel):
+    """What members of a group of the issuer are here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    role: Role
+    regions: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _regions_are_of_inspectors(self) -> Self:
+        if (self.role == "inspector") != bool(self.regions):
+            raise ValueError("inspectors need regions, and the other roles take none")
+        return self
+
+
+class OidcSettings(BaseSettings):
+    """How people sign in to the console with an account elsewhere; without an issuer they do not."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PARCELWATCH_OIDC_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
+
+    issuer: Annotated[str, AfterValidator(_issuer)] | None = None
+    """The issuer, as it writes itself; /.well-known/openid-configuration below it says the rest. HTTPS, but on this machine."""
+    client_id: Annotated[str, Field(min_length=1)] | None = None
+    """What the issuer calls this server. Its redirect URI there: the console's address and /console/sign-in/callback."""
+    client_secret: SecretStr | None = None
+    """The secret that the issuer gave this server."""
+    name: Annotated[str, Field(min_length=1, max_length=60)] = "single sign-on"
+    """What the sign-in page calls it, after "Sign in with"."""
+    scope: str = "openid email"
+    """Scopes that are asked for; some issuers send groups for one of these only."""
+    groups_claim: str = "groups"
+    """The claim with a person's groups; with dots for one within another, as realm_access.roles."""
+    groups: dict[str, OfGroup] = {}
+    """Groups that let people in who were not added, as JSON: {"field north": {"role": "inspector", "regions": ["north-1"]}}. Of
+    several the first gives the role; an inspector sees the regions of all."""
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        given = {"ISSUER": self.issuer, "CLIENT_ID": self.client_id, "CLIENT_SECRET": self.client_secret}
+        if missing := [f"PARCELWATCH_OIDC_{name}" for name, value in given.items() if value is None]:
+            if len(missing) < len(given) or self.groups:
+                raise ValueError(f"sign-in by OpenID Connect also needs {' and '.join(missing)}")
+        elif "openid" not in self.scope.split():
+            raise ValueError("PARCELWATCH_OIDC_SCOPE has no openid")
+        return self

@@ -3,21 +3,14 @@
 import os
 import re
 import shutil
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 
 import psycopg
 import pytest
-import uvicorn
 
-from db.connect import bounded_engine
 from tests.filled_store import fill
-from tests.integration.test_console import key_of
-from web.app import create_app
-from web.settings import WebSettings
+from tests.web_server import key_of, served
 
 CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 playwright = pytest.importorskip("playwright.sync_api")
@@ -27,25 +20,6 @@ WATCHED: Final = """
 window.violations = [];
 document.addEventListener("securitypolicyviolation", (event) => violations.push(`${event.violatedDirective} ${event.blockedURI}`));
 """
-
-
-@contextmanager
-def served(dsn: str) -> Iterator[str]:
-    """Serve the console of a database, and yield its address."""
-    made = bounded_engine(dsn, 4, 10.0)
-    settings = WebSettings(port=0)
-    server = uvicorn.Server(uvicorn.Config(create_app(made, settings), port=0, log_level="error", ws="none"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.02)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-        made.dispose()
 
 
 @pytest.fixture

@@ -3,23 +3,19 @@
 import json
 import os
 import shutil
-import threading
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import psycopg
 import pytest
-import uvicorn
 
 from db import access
 from db.access import Principal
-from db.connect import bounded_engine, engine
+from db.connect import engine
 from tests.filled_store import fill
-from web.app import create_app
+from tests.web_server import served
 from web.principals import make_key
-from web.settings import WebSettings
 
 CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 playwright = pytest.importorskip("playwright.sync_api")
@@ -50,17 +46,8 @@ def address(dsn: str) -> Iterator[str]:
                select collection, season_key, 'quiet', region_key, ST_Translate(geom, 0, -0.02), now()
                from parcels where source_id = 'north-1'"""
         )
-    made = bounded_engine(dsn, 4, 30.0)
-    server = uvicorn.Server(uvicorn.Config(create_app(made, WebSettings()), port=0, log_level="error", ws="none"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
-    made.dispose()
+    with served(dsn) as address:
+        yield address
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from db.access import ROLES, Role
-from tests.api_client import Api, api_on
+from tests.web_server import Api, api_on
 from web.routes import features, operation, parcels, regions
 
 SERIES = ("history", "s2", "s1", "ndvi", "posteriors", "phenology", "markers", "crop-band")

@@ -1,28 +1,19 @@
 """The client on a real server: tables of what a key may see, pages, what is refused for now, and errors of one line."""
 
 import re
-import threading
-import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-import uvicorn
-from fastapi import APIRouter, FastAPI, HTTPException
+from fastapi import APIRouter, HTTPException
 from matplotlib import pyplot
 
 import parcelwatch
-from db import access
-from db.access import Principal
-from db.connect import bounded_engine, engine
 from tests.filled_store import fill
-from web.app import create_app
+from tests.web_server import key_of, listening, serving
 from web.client import ApiError, Client
-from web.principals import make_key
-from web.settings import WebSettings
 
 PAGE = Path(__file__).parents[2] / "docs" / "sql.md"
 LISTS = APIRouter(prefix="/api/test")
@@ -54,31 +45,17 @@ def elsewhere() -> dict[str, object]:
 @pytest.fixture
 def server(dsn: str) -> Iterator[str]:
     fill(dsn)
-    made = bounded_engine(dsn, 2, 5.0)
-    app: FastAPI = create_app(made, WebSettings())
-    app.include_router(LISTS)
-    running = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="off"))
-    thread = threading.Thread(target=running.run)
-    thread.start()
-    while not running.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
-    running.should_exit = True
-    thread.join()
-    made.dispose()
+    with serving(dsn) as app:
+        app.include_router(LISTS)
+        with listening(app) as address:
+            yield address
 
 
 @pytest.fixture
 def key(dsn: str, server: str) -> str:
     """The key of an inspector of the north."""
     assert server
-    key_id, whole, hashed = make_key()
-    now = datetime.now(UTC)
-    with engine(dsn).begin() as connection:
-        access.add_person(connection, Principal("anna", "inspector"), "ann", now)
-        access.grant_regions(connection, "anna", ["north"], "ann", now)
-        assert access.add_key(connection, key_id, "anna", "test", hashed, "ann", now, now + timedelta(days=1))
-    return whole
+    return key_of(dsn, "anna", "inspector", "north")
 
 
 def test_a_table_of_parcels_in_two_lines(key: str, server: str) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from html import unescape
 from html.parser import HTMLParser
 
@@ -11,15 +11,13 @@ import pytest
 from fastapi.testclient import TestClient
 
 from db import access
-from db.access import Principal, Role
-from db.connect import bounded_engine, engine
+from db.connect import bounded_engine
 from tests.filled_store import fill
-from web.app import create_app
+from tests.web_server import key_of, serving_as
 from web.console import assets, health, rounds
-from web.principals import CSRF_HEADER, make_key
+from web.principals import CSRF_HEADER
 from web.routes.alerts import Inbox, Incident
 from web.routes.operation import StatusLine
-from web.settings import WebSettings
 
 HOSTILE = "\"><script>alert('x')</script><img src=x onerror=alert(1)>{{ 7 * 7 }}"
 
@@ -28,21 +26,8 @@ HOSTILE = "\"><script>alert('x')</script><img src=x onerror=alert(1)>{{ 7 * 7 }}
 def client(dsn: str) -> Iterator[TestClient]:
     """A client of the console, over a store with a parcel and an alert in each of two regions."""
     fill(dsn)
-    made = bounded_engine(dsn, 2, 5.0)
-    with TestClient(create_app(made, WebSettings()), raise_server_exceptions=False, follow_redirects=False) as opened:
+    with serving_as(dsn) as app, TestClient(app, raise_server_exceptions=False, follow_redirects=False) as opened:
         yield opened
-    made.dispose()
-
-
-def key_of(dsn: str, name: str, role: Role, *regions: str) -> str:
-    """Add a person and return a key."""
-    key_id, whole, hashed = make_key()
-    now = datetime.now(UTC)
-    with engine(dsn).begin() as connection:
-        access.add_person(connection, Principal(name, role), "ann", now)
-        access.grant_regions(connection, name, regions, "ann", now)
-        assert access.add_key(connection, key_id, name, "test", hashed, "ann", now, now + timedelta(days=1))
-    return whole
 
 
 def sign_in(client: TestClient, key: str) -> None:
@@ -287,13 +272,13 @@ def test_a_decision_of_the_form_is_seen_in_the_inbox(dsn: str, client: TestClien
     token, alert = re.search('csrf-token" content="(\\w+)"', page), re.search('data-keys="(\\d+)"', page)
     assert token
     assert alert
-    given = {"alerts": [int(alert[1])], "decision": "request", "reason": "a photo", "deadline": "2999-01-31T23:59:59Z"}
+    given = {"alerts": [int(alert[1])], "decision": "request", "reason": "a photo", "deadline": "2199-01-31T23:59:59Z"}
     assert client.post("/api/decisions", json=given).status_code == 403
     own = {CSRF_HEADER: token[1], "Origin": "http://testserver"}
     assert client.post("/api/decisions", json=given, headers=own).status_code == 201
     page = client.get("/console/inbox").text
     assert "information requested by anna" in page
-    assert "2999-01-31 23:59 UTC" in page
+    assert "2199-01-31 23:59 UTC" in page
     assert "anna wrote: a photo" in page
 
 

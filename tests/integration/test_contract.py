@@ -174,6 +174,7 @@ def test_tables_are_private(owner: Cursor) -> None:
             "people": ["select"],
             "api_keys": ["select"],
             "sessions": ["select", "insert", "update"],
+            "pending_sign_ins": ["select", "insert", "delete"],
         }.items()
         for right in allowed
     }

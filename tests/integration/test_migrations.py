@@ -103,6 +103,7 @@ def test_one_step_at_a_time(empty_dsn: str) -> None:
         "0036",
         "0040",
         "0041",
+        "0042",
     ]
     seen = {}
     for revision in revisions:

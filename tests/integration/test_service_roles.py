@@ -65,6 +65,8 @@ NOBODYS = (
     "update declarations set crop_code = 'x'",
     "select from parcelwatch_access.people",
     "select from parcelwatch_access.api_keys",
+    "select from parcelwatch_access.identities",
+    "select person from parcelwatch_access.sessions",
     "insert into rounds (name) values ('x')",
     "update recording set clock = 'caller'",
     "create table public.mine (x int)",

@@ -15,7 +15,7 @@ from ingest.stream.settings import IngestSettings, KafkaSettings
 from monitor.alerts.settings import RuleSettings
 from monitor.settings import MonitorSettings
 from monitor.subscriptions.settings import DeliverySettings
-from web.settings import WebSettings
+from web.settings import OidcSettings, WebSettings
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 CLASSES: dict[type, str] = {
@@ -28,6 +28,7 @@ CLASSES: dict[type, str] = {
     RuleSettings: "PARCELWATCH_MONITOR_RULES__",
     DeliverySettings: "PARCELWATCH_DELIVERIES_",
     WebSettings: "PARCELWATCH_WEB_",
+    OidcSettings: "PARCELWATCH_OIDC_",
 }
 HEAD = """# Settings
 

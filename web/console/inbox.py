@@ -13,9 +13,9 @@ from monitor.alerts.lifecycle import ALIVE, State, named
 from monitor.inspection.bundle import RULE_TITLES
 from web.console.decisions import decisions_of
 from web.console.frame import PageRoute, Seen, SignedIn, page
+from web.parameters import Chosen, Page
 from web.routes import alerts as api
 from web.routes.alerts import AlertLine, Incident
-from web.values import Page, Text
 
 PAGE_LINES: Final = 25
 SOON_DAYS: Final = 14
@@ -31,8 +31,8 @@ def inbox(
     request: Request,
     who: SignedIn,
     connection: Seen,
-    region: Text = "",
-    rule: Text = "",
+    region: Chosen = "",
+    rule: Chosen = "",
     colour: Literal["", "yellow", "red"] = "",
     state: Literal["", State] = "",
     order: Literal["yield", "sure"] = "yield",

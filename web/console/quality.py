@@ -4,8 +4,8 @@ from fastapi import APIRouter, HTTPException, Request, Response
 
 from monitor.quality.verdicts import CHOICES
 from web.console.frame import PageRoute, Seen, SignedIn, page
+from web.parameters import Key
 from web.routes import quality as api
-from web.values import Key
 
 MOST_SAMPLES = 50
 router = APIRouter(route_class=PageRoute, include_in_schema=False)

@@ -12,7 +12,7 @@ from monitor.errors import NotFound
 from monitor.rounds.differences import SEVERITY
 from web.console.frame import PageRoute, Seen, page
 from web.console.season import LIGHTS, choose
-from web.values import Text, Time
+from web.parameters import Chosen, Moment
 
 MOST_ROUNDS: Final = 12
 MOST_CHANGES: Final = 100
@@ -24,11 +24,11 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 def shown(
     request: Request,
     connection: Seen,
-    collection: Text = "",
-    season: Text = "",
-    published_before: Annotated[Time | None, Query()] = None,
-    earlier: Text = "",
-    later: Text = "",
+    collection: Chosen = "",
+    season: Chosen = "",
+    published_before: Annotated[Moment | None, Query()] = None,
+    earlier: Chosen = "",
+    later: Chosen = "",
 ) -> Response:
     """Show the rounds of a season, newest first, and what changed between two where they are named."""
     seasons = map_reads.seasons(connection)

@@ -14,9 +14,9 @@ from db.parcel_reads import AreaRow
 from monitor.errors import NotFound
 from monitor.rounds.differences import SEVERITY
 from web.console.frame import PageRoute, Seen, page
+from web.parameters import Chosen
 from web.parameters import page as cut
 from web.routes.maps import known_by
-from web.values import Text
 
 LATELY_DAYS: Final = 14
 """Days within which a parcel counts as seen lately: two to five passes of each satellite."""
@@ -42,10 +42,10 @@ def choose(seasons: Sequence[MappedSeason], collection: str, season: str) -> Map
 def shown(
     request: Request,
     connection: Seen,
-    collection: Text = "",
-    season: Text = "",
+    collection: Chosen = "",
+    season: Chosen = "",
     on: Annotated[Literal[""] | date, Query()] = "",
-    after: Text = "",
+    after: Chosen = "",
 ) -> Response:
     """Show a season as known at the end of a day, else now."""
     seasons = map_reads.seasons(connection)

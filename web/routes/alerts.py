@@ -18,8 +18,8 @@ from monitor.alerts.incidents import incident_of
 from monitor.alerts.lifecycle import State
 from monitor.inspection import bundle, bundle_files
 from monitor.inspection.inbox_lines import said_of
+from web.parameters import AsKnownAt, Key, Limit, Page, Text
 from web.principals import Asked, Who
-from web.values import AsKnownAt, Key, Limit, Page, Text
 
 router = APIRouter(prefix="/api", tags=["alerts"])
 FORMS: Final = {

@@ -9,9 +9,9 @@ from pydantic import BaseModel
 from db import access, chips, decisions
 from db.chips import ChipRow
 from db.connect import Connection
+from web.parameters import MOST_LINES, Key, Moment
 from web.principals import Asked
 from web.routes.alerts import require_alert
-from web.values import MOST_LINES, Key, Time
 
 router = APIRouter(prefix="/api", tags=["chips"])
 Most = Annotated[int, Query(ge=20, le=MOST_LINES, description="at most so many")]
@@ -53,7 +53,7 @@ class Chips(BaseModel):
 
 
 @router.get("/parcels/{parcel}/chips")
-def chips_of_parcel(connection: Asked, parcel: Key, before: Time | None = None, limit: Most = 50) -> Chips:
+def chips_of_parcel(connection: Asked, parcel: Key, before: Moment | None = None, limit: Most = 50) -> Chips:
     """List the newest pictures of a parcel, of what was observed before a time."""
     if not decisions.sees_parcel(connection, parcel):
         raise HTTPException(404, f"there is no parcel {parcel}")
@@ -61,7 +61,7 @@ def chips_of_parcel(connection: Asked, parcel: Key, before: Time | None = None, 
 
 
 @router.get("/alerts/{alert}/chips")
-def chips_of_alert(connection: Asked, alert: Key, before: Time | None = None, limit: Most = 50) -> Chips:
+def chips_of_alert(connection: Asked, alert: Key, before: Moment | None = None, limit: Most = 50) -> Chips:
     """List the newest pictures of an alert's parcel, of what was observed before a time."""
     return _listed(connection, require_alert(connection, alert), f"/api/alerts/{alert}/chips", before, limit)
 

@@ -17,11 +17,10 @@ from monitor.alerts.decisions import decide_together
 from monitor.alerts.incidents import incident_of
 from monitor.alerts.lifecycle import Event, State
 from monitor.alerts.undo import undo
-from web.parameters import BIGINT
+from web.parameters import BIGINT, Key, Moment, Note, Text
 from web.principals import Asked, having
 from web.routes.alerts import no_alert, require_alert
 from web.settings import WebSettings
-from web.values import Key, Note, Text, Time
 
 router = APIRouter(prefix="/api", tags=["decisions"])
 Decider = Annotated[Principal, Depends(having("inspector", "operator", "admin"))]
@@ -64,7 +63,7 @@ class Decision(BaseModel):
     decision: Verb
     reason: Note | None = None
     """Why; only acknowledge, review and assign go without."""
-    deadline: Time | None = None
+    deadline: Moment | None = None
     """Of a request: when the answer is due."""
     to: Text | None = None
     """Of an assignment: who is to work on it."""
@@ -188,7 +187,7 @@ def answer(
     alert: Key,
     note: Annotated[Note, Form(description="what it says")],
     photo: Annotated[UploadFile | None, File(description="JPEG or PNG")] = None,
-    taken_at: Annotated[Time | None, Form(description="when the photo was taken or the note written")] = None,
+    taken_at: Annotated[Moment | None, Form(description="when the photo was taken or the note written")] = None,
     longitude: Annotated[float | None, Form(ge=-180, le=180, description="where, in degrees")] = None,
     latitude: Annotated[float | None, Form(ge=-90, le=90)] = None,
     expected: Annotated[State | None, Form()] = None,

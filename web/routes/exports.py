@@ -4,7 +4,6 @@ import itertools
 import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import IO, Annotated, Any
@@ -12,7 +11,6 @@ from urllib.parse import quote
 
 import anyio.to_thread
 from fastapi import APIRouter, HTTPException, Query, Request
-from fastapi import Path as InPath
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -21,12 +19,12 @@ from db.access import Principal
 from db.exports import Selection
 from monitor.exports.files import CHUNKS, KINDS, Kind, write_geopackage
 from monitor.exports.table import Export, export
+from web.parameters import AsKnownAt, Text
 from web.principals import Who
 
 router = APIRouter(prefix="/api/exports", tags=["exports"])
 BLOCK = 1 << 20
 """Bytes of a file that are sent at once."""
-Name = Annotated[str, InPath(max_length=200, pattern=r"^[^\x00]+$")]
 
 
 @router.get(
@@ -45,25 +43,16 @@ Name = Annotated[str, InPath(max_length=200, pattern=r"^[^\x00]+$")]
 def export_parcels(  # what is asked, of which parcels, and who asks
     request: Request,
     who: Who,
-    collection: Name,
-    season: Name,
+    collection: Text,
+    season: Text,
     kind: Kind,
-    region: Annotated[
-        str | None, Query(max_length=200, pattern=r"^[^\x00]+$", description="Only this region; else all that you see.")
-    ] = None,
-    as_known_at: Annotated[
-        datetime | None,
-        Query(description="As it was recorded by then, UTC where no offset is given; else as known now."),
-    ] = None,
+    region: Annotated[Text | None, Query(description="only this region; else all that you see")] = None,
+    as_known_at: AsKnownAt = None,
 ) -> StreamingResponse:
     """Return parcels with outline, declared crop, lights, likeliest crop and open alerts, all of one moment.
 
     An answer that breaks off is not complete: ask again.
     """
-    if as_known_at is not None:
-        as_known_at = as_known_at.replace(tzinfo=as_known_at.tzinfo or UTC)
-        if as_known_at > datetime.now(UTC):
-            raise HTTPException(422, "as_known_at lies ahead: nothing of it is known")
     selection = Selection(collection, season, region, as_known_at)
     blocks = _geopackage(request, who, selection) if kind == "gpkg" else _made(request, who, selection, kind)
     first = next(blocks)  # what is wrong is found here, while it can still be said

@@ -9,13 +9,14 @@ from typing import Annotated, Final, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from db import map_reads
 from db.map_reads import Box, ParcelFilter, RegionMap
 from monitor.errors import NotFound
 from monitor.subscriptions import asked
 from monitor.subscriptions.errors import InvalidSubscription
+from web.parameters import BIGINT, Chosen, Limit, Text, storable
 from web.principals import Asked
 
 router = APIRouter(prefix="/api", tags=["map"])
@@ -25,12 +26,6 @@ MOST_CROPS: Final = 100
 ZIPPED_FROM: Final = 1400
 """Bytes that one packet holds: compression of less gains nothing."""
 Light = Literal["red", "yellow", "suppressed", "not_valid", "green", "not_executed"]
-
-
-def _no_nul(text: str) -> str:
-    if "\0" in text:
-        raise HTTPException(422, "a name holds no NUL")
-    return text
 
 
 def known_by(
@@ -43,7 +38,7 @@ def known_by(
 
 
 On = Annotated[datetime | None, Depends(known_by)]
-Name = Annotated[str, Path(max_length=200)]
+Crop = Annotated[str, Field(max_length=500), AfterValidator(storable)]
 
 
 class Count(BaseModel):
@@ -106,8 +101,8 @@ class MapParcels(BaseModel):
 def tile(
     request: Request,
     connection: Asked,
-    collection: Name,
-    season: Name,
+    collection: Text,
+    season: Text,
     z: Annotated[int, Path(ge=0, le=22)],
     x: Annotated[int, Path(ge=0, le=2**22)],
     y: Annotated[int, Path(ge=0, le=2**22)],
@@ -116,7 +111,7 @@ def tile(
     """Return a vector tile: to zoom 10 the layer `cells`, which counts parcels by light, then the layer `parcels`."""
     if max(x, y) >= 2**z:
         raise HTTPException(404, f"there is no tile {z}/{x}/{y}: x and y are below {2**z} at zoom {z}")
-    version = map_reads.version(connection, _no_nul(collection), _no_nul(season), at)
+    version = map_reads.version(connection, collection, season, at)
     if version is None:
         raise _nothing(collection, season)
     tag = f'W/"{hashlib.sha256(f"{version} {z}/{x}/{y}".encode()).hexdigest()[:32]}"'
@@ -132,9 +127,9 @@ def tile(
 
 
 @router.get("/map/{collection}/{season}")
-def map_of_season(connection: Asked, collection: Name, season: Name, at: On) -> MapOfSeason:
+def map_of_season(connection: Asked, collection: Text, season: Text, at: On) -> MapOfSeason:
     """Return what the map shows in numbers: parcels by light and by crop, in all and by region, and where they lie."""
-    rows = map_reads.regions(connection, _no_nul(collection), _no_nul(season), at)
+    rows = map_reads.regions(connection, collection, season, at)
     if not rows:
         raise _nothing(collection, season)
     return MapOfSeason(
@@ -152,26 +147,29 @@ def map_of_season(connection: Asked, collection: Name, season: Name, at: On) -> 
 def parcels(
     request: Request,
     connection: Asked,
-    collection: Name,
-    season: Name,
+    collection: Text,
+    season: Text,
     at: On,
     area: Annotated[str | None, Query(max_length=8000, description="polygon that they touch, GeoJSON or WKT")] = None,
     bbox: Annotated[str | None, Query(max_length=200, description="west,south,east,north in degrees")] = None,
-    source_id: Annotated[str | None, Query(max_length=200, description="how the agency's id begins")] = None,
+    source_id: Annotated[Chosen | None, Query(description="how the agency's id begins")] = None,
     light: Light | None = None,
-    declared: Annotated[str | None, Query(max_length=500)] = None,
-    likeliest: Annotated[str | None, Query(max_length=500)] = None,
-    after: Annotated[int, Query(ge=0, le=2**63 - 1)] = 0,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    declared: Crop | None = None,
+    likeliest: Crop | None = None,
+    after: Annotated[int, Query(ge=0, le=BIGINT)] = 0,
+    limit: Limit = 100,
 ) -> MapParcels:
     """Return the parcels that the map shows, by key: in an area, of a light or crop, or by the agency's id."""
     if area is not None and bbox is not None:
         raise HTTPException(422, "an area or a bbox, not both")
     which = ParcelFilter(
         _polygon(area) if area is not None else _of_bbox(bbox) if bbox is not None else None,
-        *(None if text is None else _no_nul(text) for text in (source_id, light, declared, likeliest)),
+        source_id,
+        light,
+        declared,
+        likeliest,
     )
-    rows = map_reads.parcels(connection, _no_nul(collection), _no_nul(season), at, which, after, limit + 1)
+    rows = map_reads.parcels(connection, collection, season, at, which, after, limit + 1)
     shown = rows[:limit]
     following = request.url.include_query_params(after=shown[-1].parcel_key) if len(rows) > limit else None
     return MapParcels(

@@ -16,9 +16,8 @@ from monitor.errors import NotFound
 from monitor.quality import review
 from monitor.quality.form import observed
 from monitor.quality.verdicts import CHOICES, Verdict
-from web.parameters import BIGINT
+from web.parameters import BIGINT, AsKnownAt, Key, Limit, Note, Text
 from web.principals import Asked, Who, having
-from web.values import AsKnownAt, Key, Limit, Note, Text
 
 router = APIRouter(prefix="/api/quality", tags=["quality"])
 Reviewer = Annotated[Principal, Depends(having("inspector", "operator", "admin"))]

@@ -20,8 +20,8 @@ from monitor.subscriptions import keeping
 from monitor.subscriptions.errors import InvalidSubscription
 from monitor.subscriptions.keeping import Kept
 from monitor.subscriptions.settings import DeliverySettings
+from web.parameters import Key, Limit, Text
 from web.principals import Asked, Who
-from web.values import Key, Limit, Text
 
 router = APIRouter(prefix="/api/subscriptions", tags=["subscriptions"])
 Texts = Annotated[list[Text], Field(min_length=1, max_length=100)]
@@ -71,7 +71,7 @@ class Wanted(BaseModel):
 class NewSubscription(Wanted):
     """A subscription to make."""
 
-    name: Annotated[Text, Field(min_length=1)]
+    name: Text
     channel: Literal["email", "webhook"]
     to: Annotated[str, Field(min_length=1, max_length=2000)]
     """The address: an e-mail, or a webhook's URL."""
@@ -80,7 +80,7 @@ class NewSubscription(Wanted):
 class ChangedSubscription(Wanted):
     """What is changed of a subscription: what is given; null takes a condition back."""
 
-    name: Annotated[Text, Field(min_length=1)] | None = None
+    name: Text | None = None
     to: Annotated[str, Field(min_length=1, max_length=2000)] | None = None
     new_secret: bool = False
     """Sign a webhook with a new secret."""
