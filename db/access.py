@@ -71,6 +71,16 @@ def as_service(connection: sa.Connection) -> Iterator[None]:
 
 
 @contextmanager
+def watching(connection: sa.Connection) -> Iterator[None]:
+    """Let a connection of `asking` read the state of the chain within (`db.status`); check first that the person is an operator."""
+    role = connection.execute(
+        sa.text("select current_setting('role'), set_config('role', 'parcelwatch_watcher', true)")
+    ).one()[0]
+    yield
+    connection.execute(sa.text("select set_config('role', :role, true)"), {"role": role})
+
+
+@contextmanager
 def deciding(connection: sa.Connection) -> Iterator[None]:
     """Let a connection of `asking` read and write tables within, of the parcels that the person may see.
 

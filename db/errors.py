@@ -61,11 +61,6 @@ def is_outrun(error: BaseException) -> bool:
     return isinstance(_cause(error), psycopg.errors.SerializationFailure | psycopg.errors.DeadlockDetected)
 
 
-def is_forbidden(error: BaseException) -> bool:
-    """Return whether the login or its role lacks the right."""
-    return isinstance(_cause(error), psycopg.errors.InsufficientPrivilege)
-
-
 def first_line(error: BaseException) -> str:
     """Return what the driver said in its first line."""
     cause = _cause(error)

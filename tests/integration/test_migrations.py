@@ -104,6 +104,7 @@ def test_one_step_at_a_time(empty_dsn: str) -> None:
         "0040",
         "0041",
         "0042",
+        "0044",
     ]
     seen = {}
     for revision in revisions:

@@ -2,13 +2,12 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from db import parcel_reads as reads
 from db import status as store
-from db.access import as_service
-from db.errors import DATABASE_ERRORS, is_forbidden
+from db.access import watching
 from web.formats import RESPONSES, Formatted, Rows, answer, format_of
 from web.parameters import BIGINT, Moment, Past, following, page
 from web.principals import Asked, having
@@ -63,11 +62,6 @@ def scenes(request: Request, connection: Asked, asked: Annotated[Scenes, Query()
 @router.get("/status", dependencies=[Depends(having("operator", "admin"))])
 def status(connection: Asked) -> Status:
     """Return the state of the whole chain, as `parcelwatch status` shows it: processes, what is stored, what waits for what."""
-    try:
-        with as_service(connection):
-            lines = store.status(connection)
-    except DATABASE_ERRORS as error:
-        if is_forbidden(error):
-            raise HTTPException(503, "the server's own login may not read how the chain does") from None
-        raise
+    with watching(connection):
+        lines = store.status(connection)
     return Status(lines=[StatusLine(part=part, what=what, value=value) for part, what, value in lines])
