@@ -1,10 +1,12 @@
 """The console's pages: who may see them, what they say, and that nothing in them runs but our own scripts."""
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import date
 from html import unescape
 from html.parser import HTMLParser
+from urllib.parse import unquote
 
 import psycopg
 import pytest
@@ -318,6 +320,52 @@ def test_a_reader_has_no_form_to_decide(dsn: str, client: TestClient) -> None:
         page = client.get(f"/console/{path}").text
         assert "<dialog" not in page
         assert 'class="decide"' not in page
+
+
+def test_subscriptions_are_ones_own_and_said_in_words(dsn: str, client: TestClient) -> None:
+    area = {"type": "Polygon", "coordinates": [[[4.9, 51.9], [5.2, 51.9], [5.2, 52.2], [4.9, 51.9]]]}
+    full = {
+        "name": HOSTILE[:60],
+        "channel": "email",
+        "to": "anna@example.org",
+        "mode": "weekly",
+        "weekday": "friday",
+        "quiet": "22:00-06:00",
+        "min_interval": "2h",
+        "rules": ["early_loss"],
+        "except_crops": ["maize"],
+        "colours": ["red"],
+        "min_confidence": 0.75,
+        "area": area,
+        "events": ["closed"],
+    }
+    keys = {name: key_of(dsn, name, "inspector", "north") for name in ("anna", "bert")}
+    for name, given in (("anna", full), ("bert", {"name": "bert's", "channel": "email", "to": "bert@example.org"})):
+        headers = {"Authorization": f"Bearer {keys[name]}"}
+        assert client.post("/api/subscriptions", headers=headers, json=given).status_code == 201
+    sign_in(client, keys["anna"])
+    page = client.get("/console/subscriptions").text
+    scripts = _Scripts()
+    scripts.feed(page)
+    assert scripts.found == []
+    assert "bert" not in page
+    said = unescape(re.sub(r"<[^>]+>", " ", page))
+    for words in (
+        HOSTILE[:60],
+        "e-mail to anna@example.org",
+        "on Fridays at 07:00 (UTC), not from 22:00 to 06:00, at least 2h apart",
+        "the crop was lost early",
+        "all but maize",
+        "75% sure",
+        "closed",
+        "drawn: show it on the map",
+    ):
+        assert words in said
+    (link,) = [one for one in scripts.addresses if one.startswith("/console/map#area=")]
+    assert json.loads(unquote(link.partition("=")[2]))["type"] == "MultiPolygon"
+    with psycopg.connect(dsn) as connection:
+        connection.execute("update subscriptions set suspended_at = now(), suspended_because = '550 no such user'")
+    assert "550 no such user" in client.get("/console/subscriptions").text
 
 
 def test_a_database_that_is_away_is_said_in_a_page(dsn: str, client: TestClient) -> None:
