@@ -282,6 +282,13 @@ def test_a_decision_of_the_form_is_seen_in_the_inbox(dsn: str, client: TestClien
     assert "information requested by anna" in page
     assert "2199-01-31 23:59 UTC" in page
     assert "anna wrote: a photo" in page
+    assert ">1 to look at<" in page
+    given = {"alerts": [int(alert[1])], "decision": "dismiss", "reason": "as declared"}
+    assert client.post("/api/decisions", json=given, headers=own).status_code == 201
+    assert ">1 dismissed<" in client.get("/console/inbox").text
+    sign_in(client, key_of(dsn, "otto", "operator"))
+    assert ">1 to look at, 1 dismissed<" in client.get("/console/inbox").text
+    assert ">1 to look at<" in client.get("/console/inbox?region=south").text
 
 
 def test_a_regional_incident_is_one_line(dsn: str, client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -394,7 +401,7 @@ def test_health_says_what_to_do(dsn: str, client: TestClient) -> None:
         )
     sign_in(client, key_of(dsn, "otto", "operator"))
     page = client.get("/console/health").text
-    assert re.search(r'>S2</th><td>[^<]*UTC</td><td class="n">5 days</td><td class="n">3 days</td>', page)
+    assert re.search(r'>S2</th><td class="at">[^<]*UTC</td><td class="n at">5 days</td><td class="n at">3 days</td>', page)
     does = "<td>1 waiting: <code>parcelwatch ingest dead-letters</code></td><td>.*<code>parcelwatch ingest redrive"
     assert re.search(f"dead letters: unknown_parcel</th>{does}", page)
     assert "Start <code>parcelwatch monitor run</code>." in page
@@ -447,9 +454,9 @@ def test_rounds_count_and_compare_what_one_may_see(dsn: str, client: TestClient)
         _publish(connection, "August", "2025-08-02", "yellow")
     sign_in(client, key_of(dsn, "anna", "inspector", "north"))
     page = client.get("/console/rounds").text
-    assert re.findall(r'<th scope="row">(\w+)</th><td>2025', page) == ["August", "July", "June"]
-    assert re.search(r">June</th><td>2025-06-02 00:00 UTC</td>" + _numbers(1, 0, 0, 0, 0, 0), page)
-    assert re.search(r">July</th><td>2025-07-02 00:00 UTC</td>" + _numbers(0, 0, 0, 0, 1, 0), page)
+    assert re.findall(r'<th scope="row">(\w+)</th><td class="at">2025', page) == ["August", "July", "June"]
+    assert re.search(r">June</th><td class="at">2025-06-02 00:00 UTC</td>" + _numbers(1, 0, 0, 0, 0, 0), page)
+    assert re.search(r">July</th><td class="at">2025-07-02 00:00 UTC</td>" + _numbers(0, 0, 0, 0, 1, 0), page)
     changed = client.get("/console/rounds", params={"earlier": "August", "later": "July"}).text
     assert "From July to August: 1 light differs, 1 of them was green" in changed
     assert "north-1" in changed
@@ -457,7 +464,7 @@ def test_rounds_count_and_compare_what_one_may_see(dsn: str, client: TestClient)
     same = client.get("/console/rounds", params={"earlier": "July", "later": "July"}).text
     assert "0 lights differ" in same
     before = client.get("/console/rounds", params={"published_before": "2025-07-02T00:00:00Z"}).text
-    assert re.findall(r'<th scope="row">(\w+)</th><td>2025', before) == ["June"]
+    assert re.findall(r'<th scope="row">(\w+)</th><td class="at">2025', before) == ["June"]
     assert client.get("/console/rounds", params={"earlier": "May", "later": "July"}).status_code == 404
     client.cookies.clear()
     sign_in(client, key_of(dsn, "nora", "inspector"))

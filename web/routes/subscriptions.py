@@ -275,7 +275,7 @@ def _read(connection: Connection, given: Wanted) -> dict[str, Any]:
     return dict.fromkeys((field for name in cleared for field in _CLEARABLE[name]), None) | fields
 
 
-def _refused(error: InvalidSubscription) -> HTTPException:
+def _refused(error: InvalidSubscription) -> Exception:
     return HTTPException(422, str(error)) if error.field is None else Refused(422, f"body.{error.field}", str(error))
 
 
