@@ -72,11 +72,11 @@ def run(
     before: str = "",
 ) -> None:
     """Serve a database until interrupted, at the address of the settings unless another is given; it is printed after `before`."""
-    engine = bounded_engine(dsn, settings.connections, settings.statement_timeout_s)
-    with engine.connect():  # says in one line where there is no database
+    pool = bounded_engine(dsn, settings.connections, settings.statement_timeout_s)
+    with pool.connect():  # says in one line where there is no database
         pass
     config = uvicorn.Config(
-        create_app(engine, settings, oidc),
+        create_app(pool, settings, oidc),
         host=settings.host if host is None else host,
         port=settings.port if port is None else port,
         log_level="warning",
@@ -88,7 +88,7 @@ def run(
     server = _Server(config)
     server.before = before
     server.run()
-    engine.dispose()
+    pool.dispose()
 
 
 class _Server(uvicorn.Server):

@@ -79,9 +79,9 @@ def taken(dsn: str, alert: int | None = None) -> list[Picture]:
                 page.keyboard.press("Enter")
                 page.get_by_role("heading", name="Inbox").wait_for()
                 addresses = {name: f"/console/{name}" for name in PAGES} | {"parcel": _parcel(page, alert)}
-                found = [one for name in PAGES for one in _of_page(page, name, address + addresses[name])]
+                pictures = [one for name in PAGES for one in _of_page(page, name, address + addresses[name])]
                 browser.close()
-                return found
+                return pictures
         except Error as error:
             raise NoPictures(f"the browser failed: {str(error).strip().splitlines()[0]}") from error
 

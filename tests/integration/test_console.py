@@ -401,7 +401,9 @@ def test_health_says_what_to_do(dsn: str, client: TestClient) -> None:
         )
     sign_in(client, key_of(dsn, "otto", "operator"))
     page = client.get("/console/health").text
-    assert re.search(r'>S2</th><td class="at">[^<]*UTC</td><td class="n at">5 days</td><td class="n at">3 days</td>', page)
+    assert re.search(
+        r'>S2</th><td class="at">[^<]*UTC</td><td class="n at">5 days</td><td class="n at">3 days</td>', page
+    )
     does = "<td>1 waiting: <code>parcelwatch ingest dead-letters</code></td><td>.*<code>parcelwatch ingest redrive"
     assert re.search(f"dead letters: unknown_parcel</th>{does}", page)
     assert "Start <code>parcelwatch monitor run</code>." in page
@@ -455,8 +457,8 @@ def test_rounds_count_and_compare_what_one_may_see(dsn: str, client: TestClient)
     sign_in(client, key_of(dsn, "anna", "inspector", "north"))
     page = client.get("/console/rounds").text
     assert re.findall(r'<th scope="row">(\w+)</th><td class="at">2025', page) == ["August", "July", "June"]
-    assert re.search(r">June</th><td class="at">2025-06-02 00:00 UTC</td>" + _numbers(1, 0, 0, 0, 0, 0), page)
-    assert re.search(r">July</th><td class="at">2025-07-02 00:00 UTC</td>" + _numbers(0, 0, 0, 0, 1, 0), page)
+    assert re.search(r'>June</th><td class="at">2025-06-02 00:00 UTC</td>' + _numbers(1, 0, 0, 0, 0, 0), page)
+    assert re.search(r'>July</th><td class="at">2025-07-02 00:00 UTC</td>' + _numbers(0, 0, 0, 0, 1, 0), page)
     changed = client.get("/console/rounds", params={"earlier": "August", "later": "July"}).text
     assert "From July to August: 1 light differs, 1 of them was green" in changed
     assert "north-1" in changed
