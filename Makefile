@@ -8,7 +8,7 @@ EXAMPLES ?= 200# requests of each kind to each route in `make fuzz`
 WORKERS ?= 3# processes of `make test`, on two cores: many tests wait; 0 runs the tests in one
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage fuzz check lint types contracts bench lock serve clean
+.PHONY: help setup demo test coverage fuzz check lint types contracts bench lock serve console clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -24,7 +24,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 
 setup: $(VENV)/.ready ## install everything the project needs into .venv
 
-demo: setup ## simulate, train, stream and watch a season; ends with a report
+demo: setup ## simulate, train, stream and watch a season; ends with a report; `make console` then shows it in a browser
 	$(BIN)/parcelwatch demo
 
 test: setup ## run every test
@@ -58,6 +58,9 @@ serve: setup ## bring up the stack, then consume, monitor and serve the console 
 	$(BIN)/parcelwatch stack up --broker kafka || $(BIN)/parcelwatch stack up # durable where Java and Maven are to be had
 	$(BIN)/parcelwatch db upgrade
 	@trap 'kill 0' INT TERM; $(BIN)/parcelwatch ingest run & $(BIN)/parcelwatch monitor run & $(BIN)/parcelwatch serve & wait
+
+console: setup ## the season of the last demo in a browser, until interrupted
+	$(BIN)/parcelwatch serve --demo
 
 clean: ## remove what setup and runs made in this folder
 	rm -rf $(VENV) setup.log reports .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info

@@ -2,7 +2,8 @@
 
 StackError              show the message and stop: it says what is wrong and what to do
 ├── ProvisionError      the server's programs cannot be had on this machine: use other servers
-└── ServerError         a server did not start or stop: the message names its log
+├── ServerError         a server did not start or stop: the message names its log
+└── FolderUnavailable   another process has the folder, or it cannot be written: use another
 """
 
 from __future__ import annotations
@@ -20,3 +21,7 @@ class ProvisionError(StackError):
 
 class ServerError(StackError):
     """A server did not start, answer or stop."""
+
+
+class FolderUnavailable(StackError):
+    """A folder is in use, or not ours to write."""

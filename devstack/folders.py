@@ -35,6 +35,11 @@ def home_folder(environ: Mapping[str, str], is_root: bool) -> Path:
     return Path(environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "parcelwatch"
 
 
+def demonstration_folder(environ: Mapping[str, str], is_root: bool) -> Path:
+    """Return where the last demonstration keeps its servers' data: beside those of the stack."""
+    return home_folder(environ, is_root) / "demonstration"
+
+
 def cache_folder(environ: Mapping[str, str], is_root: bool) -> Path:
     """Return the programs' folder: `PARCELWATCH_CACHE`, else /var/cache for root, else the user's cache folder (XDG).
 

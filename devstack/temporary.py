@@ -1,4 +1,4 @@
-"""Stacks in temporary folders, gone at the end however it comes; what a killed process left is removed by the next."""
+"""Stacks of one run: in temporary folders, gone at the end however it comes; or kept, stopped, for another run to look at."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from types import FrameType
 
 from devstack import folders
 from devstack.archive import Progress
-from devstack.errors import StackError
+from devstack.errors import FolderUnavailable, StackError
 from devstack.stack import Stack, down, up
 
 _PREFIX = "parcelwatch-stack-"
+_COMPLETE = "complete"
+"""A file in the home of a kept stack whose run came to its end."""
 
 
 @contextmanager
@@ -47,6 +49,68 @@ def temporary_home() -> Iterator[Path]:
         finally:
             _discard(home)
             atexit.unregister(_discard)
+
+
+@contextmanager
+def kept_stack(home: Path, environ: Mapping[str, str], progress: Progress) -> Iterator[Stack]:
+    """Yield a fast stack with an empty database in a folder; at the end it stays there, stopped. After an error it goes.
+
+    Raises:
+        FolderUnavailable: another process has the folder.
+    """
+    with _owned(home):
+        (home / _COMPLETE).unlink(missing_ok=True)
+        down(home, delete=True)  # what was kept before, or a killed process left
+        home.mkdir(exist_ok=True)
+        try:
+            yield up(home, environ, progress, fast=True)
+        except BaseException:
+            down(home, delete=True)
+            raise
+        down(home)
+        (home / _COMPLETE).touch()
+
+
+def is_kept(home: Path) -> bool:
+    """Return whether a folder has a stack whose run came to its end."""
+    return (home / _COMPLETE).exists()
+
+
+@contextmanager
+def kept_again(home: Path, environ: Mapping[str, str], progress: Progress) -> Iterator[Stack]:
+    """Yield the stack that was kept in a folder; it is stopped at the end.
+
+    Raises:
+        StackError: none is kept there; FolderUnavailable: another process has the folder.
+    """
+    if not is_kept(home):
+        raise StackError(f"nothing is kept in {home}")
+    with _owned(home):
+        try:
+            yield up(home, environ, progress, fast=True)
+        finally:
+            down(home)
+
+
+@contextmanager
+def _owned(home: Path) -> Iterator[None]:
+    """Hold a folder, made if missing; the kernel lets go of it if this process dies."""
+    try:
+        for path in (home.parent, home):
+            if not path.exists():
+                path.mkdir(parents=True)
+                path.chmod(0o711)  # the servers' account passes through and lists nothing
+        folders.require_own(home, home)
+        handle = folders.open_plain(home / ".owner", os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        raise FolderUnavailable(f"{home} cannot be written: {error.strerror}") from error
+    with os.fdopen(handle, "r+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FolderUnavailable(f"{home} is in use by another process") from None
+        with _terminated_as_interrupted():
+            yield
 
 
 def _discard(home: Path) -> None:

@@ -19,6 +19,14 @@ MEDIA_TYPE: Final = "application/problem+json"
 log = logging.getLogger(__name__)
 
 
+class Refused(HTTPException):
+    """A refusal because of one place of the request, which the problem names."""
+
+    def __init__(self, status: int, at: str, what: str) -> None:
+        super().__init__(status, what)
+        self.errors = [{"at": at, "what": what}]
+
+
 class Problem(BaseModel):
     """What is wrong with a request, or why it cannot be answered now (RFC 9457)."""
 
@@ -29,7 +37,7 @@ class Problem(BaseModel):
     detail: str
     """What is wrong here, and what to do."""
     errors: list[dict[str, Any]] | None = None
-    """Of a request that is not as described: each place and what is wrong there."""
+    """Of a request that is not as described, or of which one place cannot be: each place and what is wrong there."""
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None, **more: Any) -> JSONResponse:
@@ -74,7 +82,7 @@ def faults(error: RequestValidationError) -> list[dict[str, str]]:
 
 def _http(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return problem(error.status_code, str(error.detail), error.headers)
+    return problem(error.status_code, str(error.detail), error.headers, errors=getattr(error, "errors", None))
 
 
 def _invalid(_: Request, error: Exception) -> JSONResponse:

@@ -1,6 +1,7 @@
 """What a person asks for in a subscription, checked: areas, times, zones, names; what belongs together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import time
 from typing import Any, Final, get_args
 from zoneinfo import ZoneInfo
@@ -36,16 +37,18 @@ def check(asked: Subscription, obligations: Sequence[str] = ()) -> None:
         InvalidSubscription: it cannot be.
     """
     if not 0 < len(asked.name.strip()) <= LONGEST_NAME or not asked.name.isprintable():
-        raise InvalidSubscription(f"a subscription's name has 1 to {LONGEST_NAME} printable characters")
+        raise InvalidSubscription(f"a subscription's name has 1 to {LONGEST_NAME} printable characters", "name")
     rules = (*RULES, *obligations)
     for field, known in {"events": EVENTS, "colours": COLOURS, "rules": rules, "except_rules": rules}.items():
         for value in getattr(asked, field) or ():
             if value not in known:
-                raise InvalidSubscription(f"{value!r} is none of {field.removeprefix('except_')}: {', '.join(known)}")
+                raise InvalidSubscription(
+                    f"{value!r} is none of {field.removeprefix('except_')}: {', '.join(known)}", field
+                )
     if asked.min_confidence is not None and not 0 <= asked.min_confidence <= 1:
-        raise InvalidSubscription("a confidence is from 0 to 1")
+        raise InvalidSubscription("a confidence is from 0 to 1", "min_confidence")
     if asked.quiet_from is not None and asked.quiet_from == asked.quiet_to:
-        raise InvalidSubscription("quiet hours that begin when they end leave no time to send")
+        raise InvalidSubscription("quiet hours that begin when they end leave no time to send", "quiet")
     zone(asked.zone)
 
 
@@ -54,7 +57,7 @@ def zone(name: str) -> str:
     try:
         return ZoneInfo(name).key
     except (ValueError, OSError, LookupError) as error:  # paths, folders and what is not there raise each of these
-        raise InvalidSubscription(f"{name!r} is no time zone: write one as Europe/Amsterdam") from error
+        raise InvalidSubscription(f"{name!r} is no time zone: write one as Europe/Amsterdam", "zone") from error
 
 
 def time_of_day(text: str) -> time:
@@ -125,17 +128,18 @@ def reached(channel: str, to: str, settings: DeliverySettings) -> tuple[str, Sec
     Raises:
         InvalidSubscription: the channel cannot reach such an address.
     """
-    match channel:
-        case "email":
-            return mail.checked_address(to), Secrets()
-        case "webhook":
-            return webhook.shown(webhook.checked_url(to, settings)), Secrets(to, webhook.new_secret())
-        case "apprise":
-            return f"{services.checked_service(to, settings)}://…", Secrets(to)
-        case "atom" | "icalendar":
-            return feeds.checked_file(to), Secrets()
-        case _:
-            raise InvalidSubscription(f"{channel!r} is no channel; there are {', '.join(CHANNELS)}")
+    if channel not in CHANNELS:
+        raise InvalidSubscription(f"{channel!r} is no channel; there are {', '.join(CHANNELS)}", "channel")
+    with _named("to"):
+        match channel:
+            case "email":
+                return mail.checked_address(to), Secrets()
+            case "webhook":
+                return webhook.shown(webhook.checked_url(to, settings)), Secrets(to, webhook.new_secret())
+            case "apprise":
+                return f"{services.checked_service(to, settings)}://…", Secrets(to)
+            case _:
+                return feeds.checked_file(to), Secrets()
 
 
 def fields(options: dict[str, Any]) -> dict[str, Any]:
@@ -154,13 +158,24 @@ def fields(options: dict[str, Any]) -> dict[str, Any]:
         "except_area": ("except_area", area),
     }
     for name, value in given.items():
-        if name == "quiet":
-            made["quiet_from"], made["quiet_to"] = quiet_hours(value)
-        elif name == "weekday":
-            if value.lower() not in WEEKDAYS:
-                raise InvalidSubscription(f"{value!r} is no day of the week: {', '.join(WEEKDAYS)}")
-            made["weekday"] = WEEKDAYS.index(value.lower()) + 1
-        else:
-            field, read = readers.get(name, (name, lambda one: one))
-            made[field] = read(value)
+        with _named(name):
+            if name == "quiet":
+                made["quiet_from"], made["quiet_to"] = quiet_hours(value)
+            elif name == "weekday":
+                if value.lower() not in WEEKDAYS:
+                    raise InvalidSubscription(f"{value!r} is no day of the week: {', '.join(WEEKDAYS)}")
+                made["weekday"] = WEEKDAYS.index(value.lower()) + 1
+            else:
+                field, read = readers.get(name, (name, lambda one: one))
+                made[field] = read(value)
     return made
+
+
+@contextmanager
+def _named(field: str) -> Iterator[None]:
+    """Say of what is wrong which field it is."""
+    try:
+        yield
+    except InvalidSubscription as error:
+        error.field = field
+        raise

@@ -14,6 +14,11 @@ from terminal.errors import UserError
 class InvalidSubscription(UserError):
     """An address, an area or a time that cannot be used."""
 
+    def __init__(self, why: str, field: str | None = None) -> None:
+        super().__init__(why)
+        self.field = field
+        """Which of what was asked for, where it is one thing alone."""
+
 
 class NotDelivered(Exception):
     """A message did not arrive; the message says why, in one line without secrets."""

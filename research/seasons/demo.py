@@ -7,6 +7,7 @@
 Season B begins before season A has ended, so its autumn is only stored; the models take over when A is complete.
 """
 
+import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -26,7 +27,9 @@ from db.errors import DatabaseUnavailable
 from db.fresh import fresh_database
 from db.seasons import Season
 from devstack.addresses import ServerSettings
-from devstack.temporary import temporary_stack
+from devstack.errors import FolderUnavailable
+from devstack.folders import demonstration_folder
+from devstack.temporary import kept_stack, temporary_stack
 from ingest.stream.settings import IngestSettings
 from models.checkpoint import Checkpoint
 from models.ndvi.training import GapTrainingConfig
@@ -54,6 +57,8 @@ class Servers:
     bootstrap: str
     topic_prefix: str
     what: str
+    is_kept: bool = False
+    """Whether `parcelwatch serve --demo` shows the season afterwards."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,9 @@ class Part:
 
 @contextmanager
 def servers(environ: Mapping[str, str], stages: Stages) -> Iterator[Servers]:
-    """The servers of the environment, in a database of their own that stays; else embedded ones that go at the end.
+    """The servers of the environment, in a database of their own that stays; else embedded ones, stopped at the end.
+
+    What embedded ones hold is kept until the next demonstration; where another one runs, in a folder of its own that goes at the end.
 
     Raises:
         DatabaseUnavailable: only one of the two addresses is set.
@@ -89,13 +96,22 @@ def servers(environ: Mapping[str, str], stages: Stages) -> Iterator[Servers]:
         name = f"parcelwatch_{prefix.replace('-', '_')}"
         yield Servers(fresh_database(given.dsn, name), given.bootstrap, prefix, f"database {name}, topics {prefix}.*")
         return
-    with ExitStack() as kept:
+    home = demonstration_folder(environ, os.geteuid() == 0)
+    with ExitStack() as held:
         with stages.stage("servers") as bar:
-            started = kept.enter_context(
-                temporary_stack(environ, lambda what, share: bar.to(share or 0, None if share is None else 1, what))
-            )
-        yield Servers(started.dsn, started.bootstrap, prefix, "embedded, removed at the end")
-    stages.console.print("embedded servers stopped and removed")
+
+            def progress(what: str, share: float | None) -> None:
+                bar.to(share or 0, None if share is None else 1, what)
+
+            try:
+                started, is_kept = held.enter_context(kept_stack(home, environ, progress)), True
+            except FolderUnavailable:
+                started, is_kept = held.enter_context(temporary_stack(environ, progress)), False
+        what = "embedded, stopped at the end" if is_kept else "embedded, removed at the end"
+        yield Servers(started.dsn, started.bootstrap, prefix, what, is_kept)
+    stages.console.print(
+        f"embedded servers stopped{f'; what they hold is kept in {home}' if is_kept else ' and removed'}"
+    )
 
 
 def demonstrate(

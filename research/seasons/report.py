@@ -13,6 +13,7 @@ from markupsafe import Markup
 from rich.table import Table
 
 from research.seasons import plots
+from research.seasons.console_pictures import Picture
 from research.seasons.evaluate import LIGHTS
 from research.seasons.outcome import GROWN_NAME, Outcome
 from training.metrics import AlertScores, ClassScores, reliability
@@ -21,13 +22,24 @@ KIND_ORDER: Final = ("wrong_declaration", "no_emergence", "early_loss", "flood",
 REGION_NAMES: Final = {"lowlands": "Lowlands", "centre": "Centre"}
 
 
-def write(outcome: Outcome, versions: Mapping[str, str], memory_mb: float, path: Path) -> None:
-    """Write the report; its folder is made."""
+def write(
+    outcome: Outcome,
+    versions: Mapping[str, str],
+    memory_mb: float,
+    path: Path,
+    pictures: Sequence[Picture] | str = "none were taken",
+) -> None:
+    """Write the report; its folder is made. Pictures: of the console, or why there are none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(outcome, versions, memory_mb), encoding="utf-8")
+    path.write_text(render(outcome, versions, memory_mb, pictures), encoding="utf-8")
 
 
-def render(outcome: Outcome, versions: Mapping[str, str], memory_mb: float) -> str:
+def render(
+    outcome: Outcome,
+    versions: Mapping[str, str],
+    memory_mb: float,
+    pictures: Sequence[Picture] | str = "none were taken",
+) -> str:
     """Return the report as HTML."""
     environment = Environment(
         loader=PackageLoader("research.seasons", "."),
@@ -59,6 +71,7 @@ def render(outcome: Outcome, versions: Mapping[str, str], memory_mb: float) -> s
         reasons=_reasons(outcome),
         light_shares=_light_shares(outcome.lights),
         final=_final(outcome, "network"),
+        pictures=pictures if isinstance(pictures, str) else _by_page(pictures),
     )
 
 
@@ -133,6 +146,14 @@ def _light_shares(lights: Mapping[str, int]) -> dict[str, str]:
         name: f"{lights[name] / max(assessed, 1):.1%}" if name in LIGHTS[:3] else f"{lights[name]} parcels"
         for name in LIGHTS
     }
+
+
+def _by_page(pictures: Sequence[Picture]) -> dict[str, dict[str, str]]:
+    """Return the pictures' addresses by page, then screen."""
+    found: dict[str, dict[str, str]] = {}
+    for one in pictures:
+        found.setdefault(one.page, {})[one.screen] = one.address
+    return found
 
 
 def _maps(outcome: Outcome) -> Iterator[tuple[str, Markup, Markup]]:

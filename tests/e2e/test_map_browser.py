@@ -3,17 +3,24 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
 import psycopg
 import pytest
+from standardwebhooks import Webhook
 
 from db import access
 from db.access import Principal
 from db.connect import engine
 from tests.filled_store import fill
+from tests.receivers import kept, running
+from tests.subscribed import open_alerts
 from tests.web_server import served
 from web.principals import make_key
 
@@ -147,11 +154,7 @@ def test_an_area_is_drawn_and_lists_what_lies_in_it(page: Any) -> None:
     """Four corners clicked around the two parcels in the west, then a box written around the other."""
     rows = page.locator("#list tr")
     playwright.expect(rows).to_have_count(3)
-    page.locator("#draw").click()
-    box = page.locator("#map").bounding_box()
-    for x, y in ((0.15, 0.02), (0.5, 0.02), (0.5, 0.98), (0.15, 0.98)):
-        page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
-    page.locator("#close-area").click()
+    _draw_around_the_west(page)
     playwright.expect(rows).to_have_count(2)
     page.locator("#area summary").click()
     drawn = json.loads(page.locator("#area-text").input_value())
@@ -167,6 +170,102 @@ def test_an_area_is_drawn_and_lists_what_lies_in_it(page: Any) -> None:
     playwright.expect(page.locator("#list-title")).to_have_text("Parcels in view")
 
 
+def _draw_around_the_west(page: Any) -> None:
+    """Draw an area around `north-1` and `quiet`: four corners, clicked."""
+    page.locator("#draw").click()
+    box = page.locator("#map").bounding_box()
+    for x, y in ((0.15, 0.02), (0.5, 0.02), (0.5, 0.98), (0.15, 0.98)):
+        page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+    page.locator("#close-area").click()
+
+
+# The command by itself, as in the tests of senders that are killed.
+SENDER: Final = [sys.executable, "-c", "from monitor.subscriptions.delivery_commands import app; app()", "run"]
+
+
+def test_a_drawn_area_is_subscribed_to_and_its_alerts_alone_are_delivered(
+    dsn: str, page: Any, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By webhook to a receiver of the loopback, through the sender as it runs; then the subscription is looked at and ended."""
+    received = tmp_path / "received"
+    with running("http", received) as port:
+        for name, value in {
+            "PARCELWATCH_DELIVERIES_WEBHOOK_HOSTS": '["127.0.0.1"]',
+            "PARCELWATCH_DELIVERIES_PRIVATE_NETWORKS": '["127.0.0.0/8"]',
+            "PARCELWATCH_DELIVERIES_INTERVAL_S": "0.1",
+            "PARCELWATCH_DSN": dsn,
+        }.items():
+            monkeypatch.setenv(name, value)
+        _draw_around_the_west(page)
+        page.get_by_role("button", name="Subscribe to its alerts").click()
+        form = page.get_by_role("dialog")
+        form.get_by_label("Sent by").select_option("webhook")
+        form.get_by_role("button", name="Subscribe").click()
+        playwright.expect(page.locator("#problem-name")).to_have_text("Give it a name, by which you know it again.")
+        playwright.expect(form.get_by_label("Name of the subscription")).to_be_focused()
+        form.get_by_label("Name of the subscription").fill(HOSTILE)
+        form.get_by_label("Address").fill("https://elsewhere.example/hook")
+        form.get_by_label("another crop than declared").check()
+        form.get_by_label("red alone").check()
+        form.get_by_role("button", name="Subscribe").click()
+        playwright.expect(page.locator("#problem-to")).to_contain_text("elsewhere.example is not allowed")
+        playwright.expect(form.get_by_label("Address")).to_be_focused()
+        assert _serious(page) == []
+        assert [one for one in said if "status of 422" in one] == said  # what the browser says of each refusal
+        said.clear()
+        form.get_by_label("Address").fill(f"http://127.0.0.1:{port}/hook")
+        form.get_by_role("button", name="Subscribe").click()
+        page.get_by_role("heading", name="Subscribed").wait_for()
+        secret = page.locator("#secret").inner_text()
+
+        sender = subprocess.Popen(SENDER, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])})
+        try:
+            with engine(dsn).begin() as connection:
+                of: dict[str, int] = dict(
+                    map(tuple, connection.exec_driver_sql("select source_id, parcel_key from parcels"))
+                )
+                now = datetime.now(UTC)
+                outside = open_alerts(connection, [of["south-1<b>"]], now, "red")
+                open_alerts(connection, [of["quiet"]], now, "yellow")
+                open_alerts(connection, [of["quiet"]], now, "red", rule="no_emergence")
+                (inside,) = open_alerts(connection, [of["north-1"]], now, "red")
+            begun = time.monotonic()
+            while not kept(received) and time.monotonic() - begun < 90:
+                assert sender.poll() is None, "the sender ended"
+                time.sleep(0.1)
+            page.get_by_role("link", name="Your subscriptions").click()
+            entry = page.get_by_role("article", name=HOSTILE)
+            for _ in range(50):
+                entry.get_by_text("Messages").click()
+                entry.locator(".messages :is(li, p.quiet)").wait_for()
+                if "1 event: sent" in entry.inner_text():
+                    break
+                entry.get_by_text("Messages").click()
+                page.wait_for_timeout(200)
+        finally:
+            sender.terminate()
+            sender.wait()
+        (message,) = kept(received)
+    headers = {name.lower(): value for name, value in message["headers"].items()}
+    delivered = Webhook(secret).verify(message["body"], headers)
+    assert [one["alert"] for one in delivered["data"]["events"]] == [inside]
+    assert outside != [inside]
+    for words in ("webhook to http://127.0.0.1", "another crop than declared", "red", "at once", "1 event: sent"):
+        assert words in entry.inner_text()
+
+    assert _serious(page) == []
+    entry.get_by_role("link", name="show it on the map").click()
+    playwright.expect(page.locator("#list tr")).to_have_count(2, timeout=20_000)
+    page.go_back()
+    page.get_by_role("button", name="End").click()
+    page.get_by_role("dialog").get_by_role("button", name="Keep it").click()
+    page.get_by_role("button", name="End").click()
+    page.get_by_role("dialog").get_by_role("button", name="End it").click()
+    playwright.expect(page.locator("#list-title")).to_have_text("You have none")
+    with psycopg.connect(dsn) as connection:
+        assert connection.execute("select count(*) from subscriptions where ended_at is null").fetchone() == (0,)
+
+
 def test_a_click_on_a_parcel_shows_it_and_a_light_can_be_seen_alone(page: Any) -> None:
     page.locator("#legend button").first.click()
     playwright.expect(page.locator("#list tr")).to_have_count(2)
@@ -180,15 +279,20 @@ def test_a_click_on_a_parcel_shows_it_and_a_light_can_be_seen_alone(page: Any) -
     assert page.locator("#chosen h2").inner_text() == "Parcel south-1<b>"
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
-def test_axe_finds_nothing_serious(page: Any, width: int, scheme: str) -> None:
+def _serious(page: Any) -> list[tuple[str, str]]:
+    """Return what axe finds that keeps people from using a page."""
     from axe_playwright_python.sync_playwright import Axe
 
+    found = Axe().run(page).response["violations"]
+    return [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
+def test_axe_finds_nothing_serious(page: Any, width: int, scheme: str) -> None:
     page.set_viewport_size({"width": width, "height": 844})
     page.emulate_media(color_scheme=scheme)
     page.locator("#area summary").click()
     page.locator("#list button").first.click()
     _drawn(page)
-    found = Axe().run(page).response["violations"]
-    assert [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")] == []
+    assert _serious(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -1,10 +1,12 @@
 """The console's pages: who may see them, what they say, and that nothing in them runs but our own scripts."""
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import date
 from html import unescape
 from html.parser import HTMLParser
+from urllib.parse import unquote
 
 import psycopg
 import pytest
@@ -280,6 +282,13 @@ def test_a_decision_of_the_form_is_seen_in_the_inbox(dsn: str, client: TestClien
     assert "information requested by anna" in page
     assert "2199-01-31 23:59 UTC" in page
     assert "anna wrote: a photo" in page
+    assert ">1 to look at<" in page
+    given = {"alerts": [int(alert[1])], "decision": "dismiss", "reason": "as declared"}
+    assert client.post("/api/decisions", json=given, headers=own).status_code == 201
+    assert ">1 dismissed<" in client.get("/console/inbox").text
+    sign_in(client, key_of(dsn, "otto", "operator"))
+    assert ">1 to look at, 1 dismissed<" in client.get("/console/inbox").text
+    assert ">1 to look at<" in client.get("/console/inbox?region=south").text
 
 
 def test_a_regional_incident_is_one_line(dsn: str, client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,6 +329,52 @@ def test_a_reader_has_no_form_to_decide(dsn: str, client: TestClient) -> None:
         assert 'class="decide"' not in page
 
 
+def test_subscriptions_are_ones_own_and_said_in_words(dsn: str, client: TestClient) -> None:
+    area = {"type": "Polygon", "coordinates": [[[4.9, 51.9], [5.2, 51.9], [5.2, 52.2], [4.9, 51.9]]]}
+    full = {
+        "name": HOSTILE[:60],
+        "channel": "email",
+        "to": "anna@example.org",
+        "mode": "weekly",
+        "weekday": "friday",
+        "quiet": "22:00-06:00",
+        "min_interval": "2h",
+        "rules": ["early_loss"],
+        "except_crops": ["maize"],
+        "colours": ["red"],
+        "min_confidence": 0.75,
+        "area": area,
+        "events": ["closed"],
+    }
+    keys = {name: key_of(dsn, name, "inspector", "north") for name in ("anna", "bert")}
+    for name, given in (("anna", full), ("bert", {"name": "bert's", "channel": "email", "to": "bert@example.org"})):
+        headers = {"Authorization": f"Bearer {keys[name]}"}
+        assert client.post("/api/subscriptions", headers=headers, json=given).status_code == 201
+    sign_in(client, keys["anna"])
+    page = client.get("/console/subscriptions").text
+    scripts = _Scripts()
+    scripts.feed(page)
+    assert scripts.found == []
+    assert "bert" not in page
+    said = unescape(re.sub(r"<[^>]+>", " ", page))
+    for words in (
+        HOSTILE[:60],
+        "e-mail to anna@example.org",
+        "on Fridays at 07:00 (UTC), not from 22:00 to 06:00, at least 2h apart",
+        "the crop was lost early",
+        "all but maize",
+        "75% sure",
+        "closed",
+        "drawn: show it on the map",
+    ):
+        assert words in said
+    (link,) = [one for one in scripts.addresses if one.startswith("/console/map#area=")]
+    assert json.loads(unquote(link.partition("=")[2]))["type"] == "MultiPolygon"
+    with psycopg.connect(dsn) as connection:
+        connection.execute("update subscriptions set suspended_at = now(), suspended_because = '550 no such user'")
+    assert "550 no such user" in client.get("/console/subscriptions").text
+
+
 def test_a_database_that_is_away_is_said_in_a_page(dsn: str, client: TestClient) -> None:
     sign_in(client, key_of(dsn, "rita", "reader"))
     client.app.state.gate.engine = bounded_engine("postgresql://nobody@127.0.0.1:1/x", 1, 1.0)  # type: ignore[attr-defined]
@@ -346,7 +401,9 @@ def test_health_says_what_to_do(dsn: str, client: TestClient) -> None:
         )
     sign_in(client, key_of(dsn, "otto", "operator"))
     page = client.get("/console/health").text
-    assert re.search(r'>S2</th><td>[^<]*UTC</td><td class="n">5 days</td><td class="n">3 days</td>', page)
+    assert re.search(
+        r'>S2</th><td class="at">[^<]*UTC</td><td class="n at">5 days</td><td class="n at">3 days</td>', page
+    )
     does = "<td>1 waiting: <code>parcelwatch ingest dead-letters</code></td><td>.*<code>parcelwatch ingest redrive"
     assert re.search(f"dead letters: unknown_parcel</th>{does}", page)
     assert "Start <code>parcelwatch monitor run</code>." in page
@@ -399,9 +456,9 @@ def test_rounds_count_and_compare_what_one_may_see(dsn: str, client: TestClient)
         _publish(connection, "August", "2025-08-02", "yellow")
     sign_in(client, key_of(dsn, "anna", "inspector", "north"))
     page = client.get("/console/rounds").text
-    assert re.findall(r'<th scope="row">(\w+)</th><td>2025', page) == ["August", "July", "June"]
-    assert re.search(r">June</th><td>2025-06-02 00:00 UTC</td>" + _numbers(1, 0, 0, 0, 0, 0), page)
-    assert re.search(r">July</th><td>2025-07-02 00:00 UTC</td>" + _numbers(0, 0, 0, 0, 1, 0), page)
+    assert re.findall(r'<th scope="row">(\w+)</th><td class="at">2025', page) == ["August", "July", "June"]
+    assert re.search(r'>June</th><td class="at">2025-06-02 00:00 UTC</td>' + _numbers(1, 0, 0, 0, 0, 0), page)
+    assert re.search(r'>July</th><td class="at">2025-07-02 00:00 UTC</td>' + _numbers(0, 0, 0, 0, 1, 0), page)
     changed = client.get("/console/rounds", params={"earlier": "August", "later": "July"}).text
     assert "From July to August: 1 light differs, 1 of them was green" in changed
     assert "north-1" in changed
@@ -409,7 +466,7 @@ def test_rounds_count_and_compare_what_one_may_see(dsn: str, client: TestClient)
     same = client.get("/console/rounds", params={"earlier": "July", "later": "July"}).text
     assert "0 lights differ" in same
     before = client.get("/console/rounds", params={"published_before": "2025-07-02T00:00:00Z"}).text
-    assert re.findall(r'<th scope="row">(\w+)</th><td>2025', before) == ["June"]
+    assert re.findall(r'<th scope="row">(\w+)</th><td class="at">2025', before) == ["June"]
     assert client.get("/console/rounds", params={"earlier": "May", "later": "July"}).status_code == 404
     client.cookies.clear()
     sign_in(client, key_of(dsn, "nora", "inspector"))

@@ -21,8 +21,8 @@ from db.errors import DatabaseUnavailable
 from devstack import process, stack
 from devstack.addresses import Broker, resolve_broker, resolve_dsn
 from devstack.archive import silent
-from devstack.errors import StackError
-from devstack.temporary import temporary_stack
+from devstack.errors import FolderUnavailable, StackError
+from devstack.temporary import is_kept, kept_again, kept_stack, temporary_stack
 
 REPOSITORY = Path(__file__).parents[2]
 UP = "import os, pathlib, sys; from devstack import stack, archive; "
@@ -283,6 +283,24 @@ def test_what_a_killed_process_left_is_removed_by_the_next(home: Path, monkeypat
     with temporary_stack(os.environ, silent) as fresh:
         assert list(home.iterdir()) == [fresh.home]
         assert not any(process.is_alive(pid) for pid in left)
+
+
+def test_a_kept_stack_is_there_again_and_what_failed_is_not(home: Path) -> None:
+    with pytest.raises(StackError, match="nothing is kept"), kept_again(home, os.environ, silent):
+        pass
+    with kept_stack(home, os.environ, silent) as made, psycopg.connect(made.dsn, autocommit=True) as connection:
+        connection.execute("create table seen as select 42 as value")
+        with pytest.raises(FolderUnavailable, match="in use"), kept_stack(home, os.environ, silent):
+            pass
+    assert is_kept(home)
+    assert stack.status(home).database is None
+    with kept_again(home, os.environ, silent) as again, psycopg.connect(again.dsn) as connection:
+        assert connection.execute("select value from seen").fetchone() == (42,)
+    assert stack.status(home).database is None
+    with pytest.raises(KeyboardInterrupt), kept_stack(home, os.environ, silent):
+        raise KeyboardInterrupt
+    assert not is_kept(home)
+    assert not (home / "stack").exists()
 
 
 def test_command_line(home: Path) -> None:

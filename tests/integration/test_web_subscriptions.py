@@ -165,6 +165,7 @@ def test_what_cannot_be_is_refused_and_nothing_is_stored(
 ) -> None:
     answer = client.post("/api/subscriptions", headers=anna, json=MAIL | wrong)
     assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+    assert {one["at"].split(".")[1] for one in answer.json()["errors"]} <= wrong.keys()
     assert store.execute("select count(*) from subscriptions").fetchone() == (0,)
 
 
@@ -191,7 +192,8 @@ def test_others_subscriptions_are_none(client: TestClient, store: Store, anna: H
             404,
             f"you have no subscription {made['subscription']}",
         )
-    assert client.post("/api/subscriptions", headers=otto, json=hook).status_code == 409
+    again = client.post("/api/subscriptions", headers=otto, json=hook)
+    assert (again.status_code, again.json()["errors"][0]["at"]) == (409, "body.name")
     renewed = client.patch(path, headers=otto, json={"new_secret": True}).json()
     assert renewed["secret"] not in (None, made["secret"])
 

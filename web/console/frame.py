@@ -26,6 +26,7 @@ NAVIGATION: Final = (
     ("/console/season", "Season"),
     ("/console/rounds", "Rounds"),
     ("/console/quality", "Quality"),
+    ("/console/subscriptions", "Subscriptions"),
 )
 """Addresses of the pages that the frame leads to, with their names."""
 OPERATORS: Final[tuple[Role, ...]] = ("operator", "admin")

@@ -65,6 +65,7 @@ def inbox(
         "inbox.html",
         lines=[_line(one, standing, datetime.now(UTC)) for one in listed.lines],
         n=listed.n,
+        n_dismissed=sum(row.n for row in counts if row.state == "dismissed" and _is_asked(row, wanted)),
         choices=_choices(counts),
         wanted=wanted,
         order=order,
@@ -75,6 +76,10 @@ def inbox(
         pages={to: f"?{urlencode(others | {'page': to})}" for to in (number - 1, number + 1) if 1 <= to <= n_pages},
         decisions=decisions_of(who),
     )
+
+
+def _is_asked(row: reads.OpenCount, wanted: dict[str, str]) -> bool:
+    return all(getattr(row, name) == value for name, value in wanted.items() if value)
 
 
 def _choices(counts: Sequence[reads.OpenCount]) -> dict[str, list[tuple[str, str, int]]]:

@@ -1,15 +1,14 @@
 """The page of the map: parcels by light and crop, as known on a day."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Final
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
 from db import map_reads
 from monitor.errors import NotFound
 from web.console.frame import PageRoute, Seen, page
-
-SUBSCRIPTIONS: Final = "/api/subscriptions"
+from web.console.subscriptions import rules
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -34,5 +33,4 @@ def shown(
     if chosen is None and seasons:
         raise NotFound(f"no parcels of collection {collection!r} and season {season!r}")
     last = min(chosen.ends_on, datetime.now(UTC).date()) if chosen else None
-    subscribes = any(getattr(route, "path", "").startswith(SUBSCRIPTIONS) for route in request.app.routes)
-    return page(request, "map.html", seasons=seasons, chosen=chosen, last=last, subscribes=subscribes)
+    return page(request, "map.html", seasons=seasons, chosen=chosen, last=last, rules=rules(connection))

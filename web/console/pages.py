@@ -4,7 +4,7 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from web.console import assets, health, inbox, map, parcel, quality, rounds, season, sign_in
+from web.console import assets, health, inbox, map, parcel, quality, rounds, season, sign_in, subscriptions
 
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     assets.router,
@@ -16,5 +16,6 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     season.router,
     rounds.router,
     quality.router,
+    subscriptions.router,
     health.router,
 )

@@ -22,6 +22,7 @@ from monitor.subscriptions.keeping import Kept
 from monitor.subscriptions.settings import DeliverySettings
 from web.parameters import Key, Limit, Text
 from web.principals import Asked, Who
+from web.problems import Refused
 
 router = APIRouter(prefix="/api/subscriptions", tags=["subscriptions"])
 Texts = Annotated[list[Text], Field(min_length=1, max_length=100)]
@@ -185,9 +186,9 @@ def add(who: Who, connection: Asked, settings: Settings, given: NewSubscription)
         try:
             kept = keeping.add(connection, name, given.channel, given.to, fields, who.name, settings, now, who.name)
         except store.NameTaken:
-            raise HTTPException(409, f"you have a subscription {given.name!r} already") from None
+            raise Refused(409, "body.name", f"you have a subscription {given.name!r} already") from None
         except InvalidSubscription as error:
-            raise HTTPException(422, str(error)) from None
+            raise _refused(error) from None
         return _kept(connection, who, kept)
 
 
@@ -211,9 +212,9 @@ def change(
         try:
             kept = keeping.change(connection, found, fields, settings, given.to, new_secret=given.new_secret)
         except store.NameTaken:
-            raise HTTPException(409, f"you have a subscription {given.name!r} already") from None
+            raise Refused(409, "body.name", f"you have a subscription {given.name!r} already") from None
         except InvalidSubscription as error:
-            raise HTTPException(422, str(error)) from None
+            raise _refused(error) from None
         return _kept(connection, who, kept)
 
 
@@ -259,25 +260,30 @@ def _read(connection: Connection, given: Wanted) -> dict[str, Any]:
     names = given.model_fields_set & Wanted.model_fields.keys()
     values = {name: getattr(given, name) for name in names}
     seen = set(contract.regions(connection))
-    for region in [*(given.regions or ()), *(given.except_regions or ())]:
-        if region not in seen:
-            raise HTTPException(422, f"there is no region {region!r}")
+    for name in ("regions", "except_regions"):
+        for region in values.get(name) or ():
+            if region not in seen:
+                raise Refused(422, f"body.{name}", f"there is no region {region!r}")
     for name in ("area", "except_area"):
         if values.get(name) is not None:
-            values[name] = _text_of(values[name])
+            values[name] = _text_of(values[name], name)
     try:
         fields = reading.fields(values)
     except InvalidSubscription as error:
-        raise HTTPException(422, str(error)) from None
+        raise _refused(error) from None
     cleared = [name for name in names if values[name] is None and name in _CLEARABLE and name not in _TIMES]
     return dict.fromkeys((field for name in cleared for field in _CLEARABLE[name]), None) | fields
 
 
-def _text_of(drawn: dict[str, Any]) -> str:
+def _refused(error: InvalidSubscription) -> Exception:
+    return HTTPException(422, str(error)) if error.field is None else Refused(422, f"body.{error.field}", str(error))
+
+
+def _text_of(drawn: dict[str, Any], name: str) -> str:
     """Return a drawn area as the text that `asked.area` reads; raises 422 where it has too many points."""
     text = json.dumps(drawn)
     if text.count("[") > MOST_POINTS + 1000:
-        raise HTTPException(422, f"an area has at most {MOST_POINTS} points")
+        raise Refused(422, f"body.{name}", f"an area has at most {MOST_POINTS} points")
     return text
 
 

@@ -1,11 +1,14 @@
 """The demonstration, small: everything sent is stored, the models know more than chance, the report is there."""
 
+import shutil
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from rich.console import Console
 
-from research.seasons import report
+from research.seasons import console_pictures, report
 from research.seasons.demo import Servers, demonstrate
 from research.seasons.demo_evidence import MOST, write_bundles
 from research.seasons.demo_quality import reviewed
@@ -51,10 +54,18 @@ def test_a_small_demonstration(dsn: str, bootstrap: str, topic_prefix: str, tmp_
     assert {one.task for one in outcome.run.models} == {"classifier", "ndvi"}
     assert {one.trained_on["season"] for one in outcome.run.models} == {"2024"}  # nothing of the watched season
 
+    pictures = console_pictures.taken(dsn) if any(map(shutil.which, console_pictures.BROWSERS)) else "no browser"
     page = tmp_path / "report" / "demo.html"
-    report.write(outcome, versions(), 0.0, page)
+    report.write(outcome, versions(), 0.0, page, pictures)
     text = page.read_text()
-    for section in ("watched", "scores", "crops", "examples", "alerts", "made"):
+    if not isinstance(pictures, str):
+        assert text.count("data:image/webp") == len(pictures) == 18
+        assert {(one.page, Image.open(BytesIO(one.webp)).size) for one in pictures} >= {
+            ("inbox", (1280, 800)),
+            ("map", (390, 844)),
+        }
+        assert len({one.webp for one in pictures}) == 18
+    for section in ("watched", "scores", "crops", "examples", "alerts", "console", "made"):
         assert f'id="{section}"' in text
     assert text.count("<svg") >= 8
     assert f"{counted.stored:,}" in text

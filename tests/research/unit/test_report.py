@@ -14,6 +14,7 @@ from db.registry import ModelRow
 from db.season_results import RaisedAlertRow
 from db.seasons import Season as StoredSeason
 from research.seasons import evaluate, plots, report
+from research.seasons.console_pictures import SCREENS, Picture
 from research.seasons.curve_scores import CurveScores
 from research.seasons.evaluate import Watched
 from research.seasons.examples import choose
@@ -181,6 +182,14 @@ def test_the_page_needs_nothing_from_elsewhere_and_every_figure_says_what_it_sho
     assert outline.foreign == []
     assert not re.search(r"url\((?!#)|@import|<script", page)
     assert outline.unlabelled == []
+
+
+def test_pictures_of_the_console_are_in_the_page_or_why_not(outcome: Outcome, page: str) -> None:
+    assert "No pictures of it: none were taken." in page
+    found = [Picture("inbox", screen, screen.encode()) for screen in SCREENS]
+    pictured = report.render(outcome, VERSIONS, 321.0, found)
+    assert [pictured.count(one.address) for one in found] == [1] * len(SCREENS)
+    assert "No pictures" not in pictured
 
 
 def test_plots_take_their_ink_from_the_page(page: str) -> None:

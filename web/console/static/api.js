@@ -1,7 +1,13 @@
 // Requests to this server in the name of who is signed in, and what is said about them.
 const token = document.querySelector('meta[name="csrf-token"]')?.content ?? "";
 
-export class Refused extends Error {}
+/** What the server refuses, in its words; errors: the places of the request that are wrong, as {at, what}. */
+export class Refused extends Error {
+  constructor(message, errors = []) {
+    super(message);
+    this.errors = errors;
+  }
+}
 
 /** Return what the server answers as JSON; throw Refused with its own words. To GET give no content. */
 export async function ask(address, content, { method = "POST", signal, keepalive = false } = {}) {
@@ -24,7 +30,7 @@ export async function ask(address, content, { method = "POST", signal, keepalive
     throw new Refused("Signed out meanwhile: sign in again");
   }
   const said = answer.status === 204 ? null : await answer.json().catch(() => null);
-  if (!answer.ok) throw new Refused(said?.detail ?? `The server answers ${answer.status}`);
+  if (!answer.ok) throw new Refused(said?.detail ?? `The server answers ${answer.status}`, said?.errors);
   return said;
 }
 

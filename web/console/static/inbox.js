@@ -12,6 +12,7 @@ const keysOf = (some) => some.flatMap((line) => line.dataset.keys.split(",").map
 
 // Filters count as soon as one is changed; without a script by their button.
 get("filters").addEventListener("change", () => get("filters").requestSubmit());
+get("show").hidden = true;
 
 // By listeners on the section, whose content is replaced after each decision.
 get("list").addEventListener("change", (event) => {
@@ -50,6 +51,7 @@ async function refresh() {
     location.reload();
     return;
   }
+  page.getElementById("show").hidden = true;
   for (const id of ["list", "filters"]) get(id).replaceChildren(...page.getElementById(id).childNodes);
   sayPicked();
   const next = lines()[Math.min(place, lines().length - 1)];

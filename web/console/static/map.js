@@ -1,5 +1,6 @@
 // The map: parcels by light or crop as known on a day, the list of what it shows, and areas.
 import { Refused, ask, make, say } from "./api.js";
+import { subscribe } from "./subscribe.js";
 
 const get = (id) => document.getElementById(id);
 const { collection, season, first, last, worker } = get("map-page").dataset;
@@ -39,9 +40,10 @@ day.value = Number.isNaN(asked) ? weeks + 1 : Math.max(0, Math.min(weeks, Math.r
 let area = null; // GeoJSON of the polygon that parcels must touch
 let only = null; // the name that was chosen in the legend
 let begins = ""; // of an id
+let region = address.searchParams.get("region"); // that was chosen; null: the page opens on what can be seen best
 
 function remember() {
-  address.search = new URLSearchParams({ collection, season, ...(by.value === "light" ? {} : { by: by.value }), ...(on() ? { on: on() } : {}) });
+  address.search = new URLSearchParams({ collection, season, ...(by.value === "light" ? {} : { by: by.value }), ...(on() ? { on: on() } : {}), ...(region === null ? {} : { region }) });
   history.replaceState(null, "", address);
 }
 
@@ -76,6 +78,36 @@ function filters() {
   const counted = { red: [">", ["get", "red"], 0], yellow: [">", ["get", "yellow"], 0], green: [">", ["get", "green"], 0] };
   return { parcels: chosen, cells: by.value === "light" ? counted[only] ?? null : chosen };
 }
+
+// Regions: where the map opens ------------------------------------------------------------------
+
+const mercator = (latitude) => Math.log(Math.tan(Math.PI / 4 + (latitude * Math.PI) / 360)) / (2 * Math.PI);
+
+/** Return at which zoom a box fills the map. */
+function zoomOf([west, south, east, north]) {
+  const { clientWidth, clientHeight } = get("map");
+  return Math.log2(Math.min((clientWidth - 60) / (east - west) * 360, (clientHeight - 60) / (mercator(north) - mercator(south))) / 512);
+}
+
+/** Return the region to open on: the one asked for, or where all of them together are too far out to see a parcel, the one with most that depart. */
+function opening({ regions, box }) {
+  const seen = regions.filter((one) => one.box), departing = ({ lights }) => (lights.red ?? 0) + (lights.yellow ?? 0);
+  if (region !== null) return seen.find((one) => one.region === region);
+  if (seen.length < 2 || zoomOf(box) >= CELLS_TO + 1) return undefined;
+  return seen.reduce((most, one) => (departing(one) > departing(most) ? one : most));
+}
+
+function offerRegions({ regions }, chosen) {
+  get("region-field").hidden = regions.length < 2;
+  get("region").replaceChildren(make("option", { value: "" }, "all"), ...regions.map((one) => make("option", { value: one.region }, one.region)));
+  get("region").value = chosen?.region ?? "";
+}
+
+get("region").addEventListener("change", () => {
+  region = get("region").value;
+  remember();
+  map?.fitBounds(shown.regions.find((one) => one.region === region)?.box ?? shown.box, { padding: 30, animate: false, maxZoom: 15 });
+});
 
 function makeMap(box) {
   maplibregl.setWorkerUrl(worker);
@@ -213,8 +245,10 @@ async function load() {
   if (only !== null && by.value === "light" && !(only in shown.lights)) only = null;
   legend(shown);
   if (map === null && shown.box) {
+    const chosen = opening(shown);
+    offerRegions(shown, chosen);
     try {
-      makeMap(shown.box);
+      makeMap(chosen?.box ?? shown.box);
     } catch (error) {
       get("map").hidden = true;
       get("map-problem").hidden = false;
@@ -262,8 +296,7 @@ async function list(address = `/api/map/${OF_SEASON}/parcels?${which()}`, isMore
     const show = make("button", { type: "button" }, "Show", make("span", { className: "unseen" }, ` parcel ${one.source_id} on the map`));
     show.addEventListener("click", () => choose(one, true));
     const row = make("tr", {},
-      make("td", {}, make("a", { href: parcelPage(one.parcel_key) }, one.source_id)),
-      make("td", {}, lightOf(one.light)), make("td", {}, one.declared ?? ""), make("td", {}, likely(one)), make("td", {}, show));
+      make("td", {}, make("a", { href: parcelPage(one.parcel_key) }, one.source_id), " ", lightOf(one.light)), make("td", {}, one.declared ?? ""), make("td", {}, likely(one)), make("td", {}, show));
     row.dataset.key = one.parcel_key;
     return row;
   });
@@ -350,7 +383,9 @@ function drawArea() {
   map?.getSource("drawn").setData({ type: "FeatureCollection", features });
   get("undo").disabled = !corners?.length;
   get("close-area").disabled = (corners?.length ?? 0) < 3;
-  get("clear").disabled = !area && !corners;
+  get("undo").hidden = get("close-area").hidden = corners === null;
+  get("subscribe").hidden = get("clear").hidden = !area || corners !== null;
+  get("draw").textContent = corners ? "Give up" : area ? "Draw another" : "Draw an area";
   get("draw").setAttribute("aria-pressed", String(corners !== null));
   get("draw-help").hidden = corners === null;
   get("map").classList.toggle("drawing", corners !== null);
@@ -378,10 +413,12 @@ get("close-area").addEventListener("click", () => {
   const ring = [...corners, corners[0]].map(rounded);
   get("area-text").value = JSON.stringify({ type: "Polygon", coordinates: [ring] });
   setArea({ type: "Polygon", coordinates: [ring] });
+  get("subscribe").focus(); // the button that was pressed is gone
 });
 get("clear").addEventListener("click", () => {
   get("area-text").value = "";
   setArea(null);
+  get("draw").focus();
 });
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && corners) {
@@ -426,19 +463,18 @@ get("use-area").addEventListener("click", async () => {
   }
 });
 
-get("subscribe")?.addEventListener("submit", async (event) => {
-  event.preventDefault();
-  try {
-    const made = await ask("/api/subscriptions", { name: get("subscription-name").value, channel: get("channel").value, to: get("to").value, area: written() });
-    get("subscribed").textContent = `Subscribed: ${made.name} tells ${made.address}.${made.secret ? ` Messages are signed with ${made.secret}, which is not shown again.` : ""}`;
-  } catch (error) {
-    if (!(error instanceof Refused)) throw error;
-    say(error.message);
-  }
-});
+get("subscribe").addEventListener("click", () => subscribe(area));
+
+/** Show the area that the address brings, as the page of subscriptions leads to it. */
+function showGiven() {
+  const given = new URLSearchParams(location.hash.slice(1)).get("area");
+  if (given === null) return;
+  get("area-text").value = given;
+  get("use-area").click();
+}
 
 if (typeof maplibregl === "undefined") {
   get("map").hidden = true;
   get("map-problem").hidden = false;
 }
-load();
+load().then(() => (map ? map.once("load", showGiven) : showGiven()));

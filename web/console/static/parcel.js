@@ -48,6 +48,7 @@ function sayKnown(day) {
   get("known-day").textContent = day === null ? "now" : `at the end of ${day} (UTC)`;
   knownInput.setAttribute("aria-valuetext", day ?? "now");
   document.querySelector(".known").classList.toggle("past", day !== null);
+  get("known-now").hidden = day === null;
 }
 
 const chosen = () => (bounds === null || Number(knownInput.value) >= bounds[1] ? null : dayText(Number(knownInput.value)));
@@ -60,6 +61,7 @@ knownInput.addEventListener("input", () => {
 });
 get("known-now").addEventListener("click", () => {
   knownInput.value = bounds[1];
+  knownInput.focus(); // the button goes
   load(null);
 });
 
@@ -152,12 +154,12 @@ function drawAll() {
     { stroke: ink, fill: ink, width: 0, paths: () => null, points: { show: true, size: 7, fill: ink, stroke: ink } },
   ];
   const columns = [shown.curve, shown.high, shown.low, shown.seen];
-  const words = [["reconstructed, with two standard deviations", accent], ["seen from Sentinel-2", ink]];
+  const words = [["reconstructed, with two standard deviations", accent], ["seen from Sentinel-2", ink, "dots"]];
   if (shown.band) {
     series.push(...["transparent", quiet, "transparent"].map((stroke, nr) => ({ ...line(stroke, nr === 1 ? 1.5 : 0), dash: [6, 4], spanGaps: true })));
     columns.push(shown.band[2], shown.band[1], shown.band[0]);
     bands.push({ series: [5, 7], fill: `${quiet}33` });
-    words.push([`the middle half of ${known.neighbours.n} parcels of the same crop around`, quiet]);
+    words.push([`the middle half of ${known.neighbours.n} parcels of the same crop around, and their median`, quiet, "dashed"]);
   }
   legend(get("ndvi-legend"), words);
   charts = [draw(get("ndvi"), { ...common, series, columns, bands, range: [-0.1, 1], marks, height: 300 })];
@@ -169,7 +171,7 @@ function drawAll() {
   charts.push(draw(get("crops"), { ...common, series: stack.reverse(), columns: sums.reverse(), range: [0, 1], height: 200 }));
 
   const radar = shown.orbits.flatMap((one, nr) => ["vv", "vh"].map((name) => ({ name: `${name.toUpperCase()}, orbit ${one.orbit}`, values: one[name], colour: lines[nr % lines.length], dash: name === "vh" ? [6, 4] : [] })));
-  legend(get("radar-legend"), radar.map((one) => [one.name, one.colour, one.dash.length > 0]));
+  legend(get("radar-legend"), radar.map((one) => [one.name, one.colour, one.dash.length > 0 ? "dashed" : undefined]));
   const values = radar.flatMap((one) => one.values.filter((value) => value !== null));
   charts.push(draw(get("radar"), {
     ...common, series: radar.map((one) => ({ stroke: one.colour, width: 1.5, dash: one.dash, spanGaps: true, points: { show: true, size: 5, fill: one.colour } })), columns: radar.map((one) => one.values),
@@ -214,7 +216,7 @@ function writePictures(day) {
   place.dataset.shown = wanted;
   if (found.length === 0) {
     const why = known.pictures.find((one) => one.missing)?.missing;
-    place.replaceChildren(make("p", { className: "quiet" }, why ? `None: ${why}` : chosen() === null ? "No pictures of this parcel are stored. They are cut from scenes, for parcels with an alert." : "No pictures had been cut by then."));
+    place.replaceChildren(make("p", { className: "quiet" }, why ? `None: ${why}` : chosen() === null ? "None are stored. They are cut from scenes, of parcels with an alert; what came as messages has none." : "No pictures had been cut by then."));
     return;
   }
   place.replaceChildren(...found.map((one) => {
@@ -234,7 +236,7 @@ function writeAlerts() {
   }
   place.replaceChildren(...known.alerts.map((one) => {
     const log = make("ol", {}, ...one.log.map((entry) => make("li", {}, `${entry.at.slice(0, 10)} ${entry.event} by ${entry.by}${entry.why ? `: ${entry.why}` : ""}`)));
-    const button = get("decision") && chosen() === null ? make("button", { type: "button", className: "noprint", ariaLabel: `Decide on alert ${one.key}` }, "Decide") : null;
+    const button = get("decision") && chosen() === null ? make("button", { type: "button", className: "noprint first", ariaLabel: `Decide on alert ${one.key}` }, "Decide") : null;
     button?.addEventListener("click", () => decide(`Alert ${one.key}: ${one.title}`, { alerts: [one.key], seen: { [one.key]: one.state.replaceAll(" ", "_") }, after: () => load(null) }));
     return make("article", { className: "alert" },
       make("h3", {}, make("span", { className: `light ${one.colour}` }, one.colour), `Alert ${one.key}: ${one.title}`, make("span", { className: "light grey" }, one.state)),

@@ -55,12 +55,12 @@ function drawAll() {
     for (const one of radar) if (one.values[nr] !== null) said.push(`${one.name}: ${one.values[nr].toFixed(1)} dB`);
     get("readout").textContent = said.join(" · ");
   };
-  legend(get("ndvi-legend"), [["reconstructed, with two standard deviations", accent], ["seen from Sentinel-2", ink]]);
+  legend(get("ndvi-legend"), [["reconstructed, with two standard deviations", accent], ["seen from Sentinel-2", ink, "dots"]]);
   charts.push(draw(get("ndvi"), {
     first, last, onDay, range: [-0.1, 1], height: 280, columns: [curve, off(2), off(-2), seen], bands: [{ series: [2, 3], fill: `${accent}40` }],
     series: [line(accent, 2.5), line("transparent", 0), line("transparent", 0), { stroke: ink, width: 0, paths: () => null, points: { show: true, size: 7, fill: ink, stroke: ink } }],
   }));
-  legend(get("radar-legend"), radar.map((one) => [one.name, one.colour, one.dash.length > 0]));
+  legend(get("radar-legend"), radar.map((one) => [one.name, one.colour, one.dash.length > 0 ? "dashed" : undefined]));
   const values = radar.flatMap((one) => one.values.filter((value) => value !== null));
   charts.push(draw(get("radar"), {
     first, last, onDay, height: 200, columns: radar.map((one) => one.values), range: values.length ? [Math.floor(Math.min(...values) - 1), Math.ceil(Math.max(...values) + 1)] : [-25, -5],
