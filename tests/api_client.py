@@ -14,7 +14,6 @@ from psycopg.conninfo import make_conninfo
 from db import access
 from db.access import ROLES, Principal
 from db.connect import bounded_engine, engine
-from tests.filled_store import fill
 from web.app import create_app
 from web.principals import make_key
 from web.settings import WebSettings
@@ -35,8 +34,7 @@ class Api:
 
 @contextmanager
 def api_on(dsn: str, with_the_chains_login: bool = False) -> Iterator[Api]:
-    """A client of the API on a fresh database, which is filled; the server's login may only take on the roles of people."""
-    fill(dsn)
+    """A client of the API on a filled store; the server's login may only take on the roles of people."""
     now = datetime.now(UTC)
     keys: dict[access.Role, str] = {}
     with engine(dsn).begin() as connection:

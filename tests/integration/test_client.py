@@ -14,7 +14,6 @@ import parcelwatch
 from db import access
 from db.access import Principal
 from db.connect import bounded_engine, engine
-from tests.filled_store import fill
 from web.app import create_app
 from web.client import ApiError, Client
 from web.principals import make_key
@@ -47,8 +46,13 @@ def elsewhere() -> dict[str, object]:
 
 
 @pytest.fixture
+def dsn(filled_dsn: str) -> str:
+    """A store with two regions."""
+    return filled_dsn
+
+
+@pytest.fixture
 def server(dsn: str) -> Iterator[str]:
-    fill(dsn)
     made = bounded_engine(dsn, 2, 5.0)
     app: FastAPI = create_app(made, WebSettings())
     app.include_router(LISTS)
