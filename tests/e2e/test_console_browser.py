@@ -14,7 +14,6 @@ import pytest
 import uvicorn
 
 from db.connect import bounded_engine
-from tests.filled_store import fill
 from tests.integration.test_console import key_of
 from web.app import create_app
 from web.settings import WebSettings
@@ -49,6 +48,12 @@ def served(dsn: str) -> Iterator[str]:
 
 
 @pytest.fixture
+def dsn(filled_dsn: str) -> str:
+    """A store with two regions."""
+    return filled_dsn
+
+
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A browser of the machine, as it is used with a mouse or a keyboard."""
     sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
@@ -67,7 +72,6 @@ def serious(page: Any) -> list[str]:
 
 
 def test_an_alert_is_found_looked_into_dismissed_and_taken_back(dsn: str, browser: Any) -> None:
-    fill(dsn)
     key = key_of(dsn, "anna", "inspector", "north")
     said: list[str] = []
     with served(dsn) as address:
@@ -125,7 +129,6 @@ def test_an_alert_is_found_looked_into_dismissed_and_taken_back(dsn: str, browse
 
 
 def test_pages_fit_a_telephone_and_can_be_read_in_the_dark(dsn: str, browser: Any) -> None:
-    fill(dsn)
     key = key_of(dsn, "otto", "operator")
     with served(dsn) as address:
         context = browser.new_context(viewport={"width": 360, "height": 740}, color_scheme="dark", has_touch=True)
@@ -148,7 +151,6 @@ def test_pages_fit_a_telephone_and_can_be_read_in_the_dark(dsn: str, browser: An
 
 
 def test_a_blind_review_is_filled_in(dsn: str, browser: Any) -> None:
-    fill(dsn)
     with psycopg.connect(dsn) as connection:  # one of which nobody said anything yet
         connection.execute("""
             with drawn as (

@@ -36,11 +36,11 @@ NOT_OURS: Final = ("Autofocus processing", "[DOM] Password forms")
 """What Chromium says of the form to sign in."""
 
 
-@pytest.fixture
-def address(dsn: str) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def address(shared_dsn: str) -> Iterator[str]:
     """Address of a server whose parcels of the north have a hostile crop, beside one of the south."""
-    fill(dsn)
-    with psycopg.connect(dsn) as connection:
+    fill(shared_dsn)
+    with psycopg.connect(shared_dsn) as connection:
         connection.execute("update declarations set crop_name = %s", [HOSTILE])
         connection.execute(
             "update parcels set geom = ST_Translate(geom, 0.02, 0), source_id = source_id || '<b>' where source_id like 's%'"
@@ -50,8 +50,9 @@ def address(dsn: str) -> Iterator[str]:
                select collection, season_key, 'quiet', region_key, ST_Translate(geom, 0, -0.02), now()
                from parcels where source_id = 'north-1'"""
         )
-    made = bounded_engine(dsn, 4, 30.0)
-    server = uvicorn.Server(uvicorn.Config(create_app(made, WebSettings()), port=0, log_level="error", ws="none"))
+    made = bounded_engine(shared_dsn, 4, 30.0)
+    app = create_app(made, WebSettings(requests_per_minute=100_000))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", ws="none"))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
@@ -63,6 +64,27 @@ def address(dsn: str) -> Iterator[str]:
     made.dispose()
 
 
+@pytest.fixture(scope="module")
+def key(shared_dsn: str, address: str) -> str:  # noqa: ARG001, the store is filled first
+    """The key of a reader."""
+    key_id, whole, hashed = make_key()
+    now = datetime.now(UTC)
+    with engine(shared_dsn).begin() as connection:
+        access.add_person(connection, Principal("rita", "reader"), "ann", now)
+        access.add_key(connection, key_id, "rita", "test", hashed, "ann", now, now + timedelta(days=1))
+    return whole
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A browser of the machine."""
+    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=[*SOFTWARE, *sandbox])
+        yield opened
+        opened.close()
+
+
 @pytest.fixture
 def said() -> list[str]:
     """What the browser complained of, and what it asked of other machines."""
@@ -70,31 +92,22 @@ def said() -> list[str]:
 
 
 @pytest.fixture
-def page(dsn: str, address: str, said: list[str]) -> Iterator[Any]:
+def page(browser: Any, address: str, key: str, said: list[str]) -> Iterator[Any]:
     """The map, of a reader who signed in."""
-    key_id, whole, hashed = make_key()
-    now = datetime.now(UTC)
-    with engine(dsn).begin() as connection:
-        access.add_person(connection, Principal("rita", "reader"), "ann", now)
-        access.add_key(connection, key_id, "rita", "test", hashed, "ann", now, now + timedelta(days=1))
-    with playwright.sync_playwright() as started:
-        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=[*SOFTWARE, *sandbox])
-        context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
-        context.add_init_script(WATCHED)
-        page = context.new_page()
-        page.on("console", lambda one: None if one.text.startswith(NOT_OURS) else said.append(one.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda one: None if one.url.startswith((address, "data:")) else said.append(one.url))
-        page.goto(f"{address}/console/map")
-        page.locator("input[name=key]").fill(whole)
-        page.keyboard.press("Enter")
-        page.wait_for_url("**/console/map*")
-        _drawn(page)
-        yield page
-        assert page.evaluate("violations") == []
-        context.close()
-        browser.close()
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
+    context.add_init_script(WATCHED)
+    page = context.new_page()
+    page.on("console", lambda one: None if one.text.startswith(NOT_OURS) else said.append(one.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda one: None if one.url.startswith((address, "data:")) else said.append(one.url))
+    page.goto(f"{address}/console/map")
+    page.locator("input[name=key]").fill(key)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/console/map*")
+    _drawn(page)
+    yield page
+    assert page.evaluate("violations") == []
+    context.close()
     assert said == []
 
 
@@ -193,15 +206,16 @@ def test_a_click_on_a_parcel_shows_it_and_a_light_can_be_seen_alone(page: Any) -
     assert page.locator("#chosen h2").inner_text() == "Parcel south-1<b>"
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
-def test_axe_finds_nothing_serious(page: Any, width: int, scheme: str) -> None:
+def test_axe_finds_nothing_serious(page: Any) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
-    page.set_viewport_size({"width": width, "height": 844})
-    page.emulate_media(color_scheme=scheme)
     page.locator("#area summary").click()
     page.locator("#list button").first.click()
-    _drawn(page)
-    found = Axe().run(page).response["violations"]
-    assert [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")] == []
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for width, scheme in ((1280, "light"), (1280, "dark"), (390, "light")):
+        page.set_viewport_size({"width": width, "height": 844})
+        page.emulate_media(color_scheme=scheme)
+        _drawn(page)
+        found = Axe().run(page).response["violations"]
+        serious = [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
+        assert serious == [], (width, scheme)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
