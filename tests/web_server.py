@@ -19,7 +19,6 @@ from psycopg.conninfo import make_conninfo
 from db import access
 from db.access import ROLES, Principal, Role
 from db.connect import bounded_engine, engine
-from tests.filled_store import fill
 from web.app import create_app
 from web.principals import make_key
 from web.settings import OidcSettings, WebSettings
@@ -109,8 +108,7 @@ class Api:
 
 @contextmanager
 def api_on(dsn: str) -> Iterator[Api]:
-    """Yield a client of the API on a fresh database, which is filled."""
-    fill(dsn)
+    """Yield a client of the API on a filled store."""
     keys = {role: key_of(dsn, role, role, *(["north"] if role == "inspector" else [])) for role in ROLES}
     settings = WebSettings(requests_per_minute=1_000_000)
     with serving(dsn, settings) as app, TestClient(app, raise_server_exceptions=False) as opened:

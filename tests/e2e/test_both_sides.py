@@ -428,7 +428,7 @@ def test_an_answer_as_known_at_a_time_has_every_chunk(dsn: str) -> None:
     threads = [threading.Thread(target=write), *(threading.Thread(target=ask, args=(query,)) for query in queries)]
     for thread in threads:
         thread.start()
-    time.sleep(8)
+    time.sleep(5)
     stop.set()
     for thread in threads:
         thread.join()

@@ -9,7 +9,6 @@ from typing import Any, Final
 import psycopg
 import pytest
 
-from tests.filled_store import fill
 from tests.web_server import key_of, served
 
 CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -23,6 +22,12 @@ document.addEventListener("securitypolicyviolation", (event) => violations.push(
 
 
 @pytest.fixture
+def dsn(filled_dsn: str) -> str:
+    """A store with two regions."""
+    return filled_dsn
+
+
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A browser of the machine, as it is used with a mouse or a keyboard."""
     sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
@@ -41,7 +46,6 @@ def serious(page: Any) -> list[str]:
 
 
 def test_an_alert_is_found_looked_into_dismissed_and_taken_back(dsn: str, browser: Any) -> None:
-    fill(dsn)
     key = key_of(dsn, "anna", "inspector", "north")
     said: list[str] = []
     with served(dsn) as address:
@@ -99,7 +103,6 @@ def test_an_alert_is_found_looked_into_dismissed_and_taken_back(dsn: str, browse
 
 
 def test_pages_fit_a_telephone_and_can_be_read_in_the_dark(dsn: str, browser: Any) -> None:
-    fill(dsn)
     key = key_of(dsn, "otto", "operator")
     with served(dsn) as address:
         context = browser.new_context(viewport={"width": 360, "height": 740}, color_scheme="dark", has_touch=True)
@@ -122,7 +125,6 @@ def test_pages_fit_a_telephone_and_can_be_read_in_the_dark(dsn: str, browser: An
 
 
 def test_a_blind_review_is_filled_in(dsn: str, browser: Any) -> None:
-    fill(dsn)
     with psycopg.connect(dsn) as connection:  # one of which nobody said anything yet
         connection.execute("""
             with drawn as (

@@ -1,4 +1,4 @@
-"""`parcelwatch ingest run` is killed at random moments of a replay, ten on each broker: every observation is stored once."""
+"""`parcelwatch ingest run` is killed at random moments of a replay, five on each broker: every observation is stored once."""
 
 import os
 import random
@@ -25,7 +25,7 @@ from ingest.stream.schemas import S1, S2
 from ingest.stream.settings import IngestSettings
 from ingest.stream.topics import Topics
 
-N_PARCELS, N_PASSES, N_KILLS = 500, 40, 10
+N_PARCELS, N_PASSES, N_KILLS = 500, 40, 5
 ROWS_PER_MESSAGE = 20
 PATIENCE_S = 60.0
 # The command by itself: the whole command line also imports the networks, seconds for each of the starts.
@@ -100,7 +100,7 @@ def consumed(dsn: str) -> int:
         )
 
 
-def test_killed_at_ten_random_moments(dsn: str, bootstrap: str, topic_prefix: str, environment: dict[str, str]) -> None:
+def test_killed_at_random_moments(dsn: str, bootstrap: str, topic_prefix: str, environment: dict[str, str]) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")  # shown when the test fails
     chance = random.Random(seed)

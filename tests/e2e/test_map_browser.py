@@ -7,7 +7,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,14 +16,11 @@ import psycopg
 import pytest
 from standardwebhooks import Webhook
 
-from db import access
-from db.access import Principal
 from db.connect import engine
 from tests.filled_store import fill
 from tests.receivers import kept, running
 from tests.subscribed import open_alerts
-from tests.web_server import served
-from web.principals import make_key
+from tests.web_server import key_of, served
 
 CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 playwright = pytest.importorskip("playwright.sync_api")
@@ -39,9 +37,9 @@ NOT_OURS: Final = ("Autofocus processing", "[DOM] Password forms")
 """What Chromium says of the form to sign in."""
 
 
-@pytest.fixture
-def address(dsn: str) -> Iterator[str]:
-    """Address of a server whose parcels of the north have a hostile crop, beside one of the south."""
+@contextmanager
+def _map_of(dsn: str) -> Iterator[tuple[str, str]]:
+    """Yield the address of a server whose parcels of the north have a hostile crop, beside one of the south, and a reader's key."""
     fill(dsn)
     with psycopg.connect(dsn) as connection:
         connection.execute("update declarations set crop_name = %s", [HOSTILE])
@@ -54,7 +52,24 @@ def address(dsn: str) -> Iterator[str]:
                from parcels where source_id = 'north-1'"""
         )
     with served(dsn) as address:
-        yield address
+        yield address, key_of(dsn, "rita", "reader")
+
+
+@pytest.fixture(scope="module")
+def shared_map(shared_dsn: str) -> Iterator[tuple[str, str]]:
+    """Address and key of tests that only read."""
+    with _map_of(shared_dsn) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A browser of the machine."""
+    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=[*SOFTWARE, *sandbox])
+        yield opened
+        opened.close()
 
 
 @pytest.fixture
@@ -64,31 +79,28 @@ def said() -> list[str]:
 
 
 @pytest.fixture
-def page(dsn: str, address: str, said: list[str]) -> Iterator[Any]:
+def page(browser: Any, shared_map: tuple[str, str], said: list[str]) -> Iterator[Any]:
     """The map, of a reader who signed in."""
-    key_id, whole, hashed = make_key()
-    now = datetime.now(UTC)
-    with engine(dsn).begin() as connection:
-        access.add_person(connection, Principal("rita", "reader"), "ann", now)
-        access.add_key(connection, key_id, "rita", "test", hashed, "ann", now, now + timedelta(days=1))
-    with playwright.sync_playwright() as started:
-        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=[*SOFTWARE, *sandbox])
-        context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
-        context.add_init_script(WATCHED)
-        page = context.new_page()
-        page.on("console", lambda one: None if one.text.startswith(NOT_OURS) else said.append(one.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda one: None if one.url.startswith((address, "data:")) else said.append(one.url))
-        page.goto(f"{address}/console/map")
-        page.locator("input[name=key]").fill(whole)
-        page.keyboard.press("Enter")
-        page.wait_for_url("**/console/map*")
-        _drawn(page)
+    with _signed_in(browser, *shared_map, said) as page:
         yield page
-        assert page.evaluate("violations") == []
-        context.close()
-        browser.close()
+
+
+@contextmanager
+def _signed_in(browser: Any, address: str, key: str, said: list[str]) -> Iterator[Any]:
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
+    context.add_init_script(WATCHED)
+    page = context.new_page()
+    page.on("console", lambda one: None if one.text.startswith(NOT_OURS) else said.append(one.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda one: None if one.url.startswith((address, "data:")) else said.append(one.url))
+    page.goto(f"{address}/console/map")
+    page.locator("input[name=key]").fill(key)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/console/map*")
+    _drawn(page)
+    yield page
+    assert page.evaluate("violations") == []
+    context.close()
     assert said == []
 
 
@@ -184,9 +196,16 @@ SENDER: Final = [sys.executable, "-c", "from monitor.subscriptions.delivery_comm
 
 
 def test_a_drawn_area_is_subscribed_to_and_its_alerts_alone_are_delivered(
-    dsn: str, page: Any, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dsn: str, browser: Any, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By webhook to a receiver of the loopback, through the sender as it runs; then the subscription is looked at and ended."""
+    with _map_of(dsn) as one, _signed_in(browser, *one, said) as page:
+        _subscribe_and_receive(dsn, page, said, tmp_path, monkeypatch)
+
+
+def _subscribe_and_receive(
+    dsn: str, page: Any, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     received = tmp_path / "received"
     with running("http", received) as port:
         for name, value in {
@@ -287,12 +306,12 @@ def _serious(page: Any) -> list[tuple[str, str]]:
     return [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
-def test_axe_finds_nothing_serious(page: Any, width: int, scheme: str) -> None:
-    page.set_viewport_size({"width": width, "height": 844})
-    page.emulate_media(color_scheme=scheme)
+def test_axe_finds_nothing_serious(page: Any) -> None:
     page.locator("#area summary").click()
     page.locator("#list button").first.click()
-    _drawn(page)
-    assert _serious(page) == []
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for width, scheme in ((1280, "light"), (1280, "dark"), (390, "light")):
+        page.set_viewport_size({"width": width, "height": 844})
+        page.emulate_media(color_scheme=scheme)
+        _drawn(page)
+        assert _serious(page) == [], (width, scheme)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width

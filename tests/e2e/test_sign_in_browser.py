@@ -11,7 +11,6 @@ from pydantic import SecretStr
 from db import identities
 from db.connect import engine
 from tests.e2e.test_console_browser import WATCHED, serious
-from tests.filled_store import fill
 from tests.identity_provider import CLIENT, SECRET, provider
 from tests.web_server import key_of, listening, serving
 from web.settings import OidcSettings
@@ -21,18 +20,17 @@ playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path: sign-in was tried in no browser")
 
 
-def test_one_goes_to_the_issuer_and_comes_back_to_the_page_that_was_asked_for(dsn: str) -> None:
+def test_one_goes_to_the_issuer_and_comes_back_to_the_page_that_was_asked_for(filled_dsn: str) -> None:
     """The issuer is at localhost, the console at 127.0.0.1: two sites, as far as cookies go."""
-    fill(dsn)
-    key_of(dsn, "anna", "operator")
+    key_of(filled_dsn, "anna", "operator")
     said: list[str] = []
     with provider() as issuer:
         issuer.has_page = True  # it is its page that leads back: a redirect alone would count as ours
-        with engine(dsn).begin() as connection:
+        with engine(filled_dsn).begin() as connection:
             anna = identities.Identity(issuer.url, issuer.person["sub"], None)
             assert identities.link(connection, "anna", anna, "ann", datetime.now(UTC)) == "anna"
         oidc = OidcSettings(issuer=issuer.url, client_id=CLIENT, client_secret=SecretStr(SECRET), name="the agency")
-        with serving(dsn, oidc=oidc) as app, listening(app) as address, playwright.sync_playwright() as started:
+        with serving(filled_dsn, oidc=oidc) as app, listening(app) as address, playwright.sync_playwright() as started:
             sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
             browser = started.chromium.launch(executable_path=CHROMIUM, args=sandbox)
             context = browser.new_context()

@@ -17,12 +17,17 @@ from typer.testing import CliRunner
 
 from db.connect import bounded_engine
 from parcelwatch import app
-from tests.filled_store import fill
 from web.app import create_app
 from web.settings import WebSettings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
 ADDRESS = "http://127.0.0.1:8080"
+
+
+@pytest.fixture
+def dsn(filled_dsn: str) -> str:
+    """A store with two regions."""
+    return filled_dsn
 
 
 @pytest.fixture
@@ -39,7 +44,6 @@ def login(dsn: str) -> Iterator[str]:
 @pytest.fixture
 def port(dsn: str, login: str) -> Iterator[int]:
     """The port of a server whose store has the page's parcel."""
-    fill(dsn)
     with psycopg.connect(dsn) as connection:
         connection.execute(
             "update parcels set collection = 'nl-brp', source_id = case source_id when 'north-1' then '10984' else 'x' end"

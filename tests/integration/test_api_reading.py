@@ -26,6 +26,12 @@ READING = (features.router, parcels.router, regions.router, operation.router)
 
 
 @pytest.fixture
+def dsn(filled_dsn: str) -> str:
+    """A store with two regions."""
+    return filled_dsn
+
+
+@pytest.fixture
 def api(dsn: str) -> Iterator[Api]:
     with api_on(dsn) as made:
         yield made

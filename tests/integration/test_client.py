@@ -11,7 +11,6 @@ from fastapi import APIRouter, HTTPException
 from matplotlib import pyplot
 
 import parcelwatch
-from tests.filled_store import fill
 from tests.web_server import key_of, listening, serving
 from web.client import ApiError, Client
 
@@ -43,8 +42,13 @@ def elsewhere() -> dict[str, object]:
 
 
 @pytest.fixture
+def dsn(filled_dsn: str) -> str:
+    """A store with two regions."""
+    return filled_dsn
+
+
+@pytest.fixture
 def server(dsn: str) -> Iterator[str]:
-    fill(dsn)
     with serving(dsn) as app:
         app.include_router(LISTS)
         with listening(app) as address:

@@ -10,8 +10,6 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from tests.filled_store import fill
-
 NAMES = Path(__file__).parents[2] / "docs" / "schemas" / "sql-contract.json"
 HUMAN_ROLES = ("parcelwatch_reader", "parcelwatch_inspector", "parcelwatch_operator", "parcelwatch_admin")
 AS_KNOWN_AT = "2026-01-01"
@@ -70,8 +68,13 @@ REFUSED = {
 
 
 @pytest.fixture
+def dsn(filled_dsn: str) -> str:
+    """A store with two regions."""
+    return filled_dsn
+
+
+@pytest.fixture
 def owner(dsn: str) -> Iterator[Cursor]:
-    fill(dsn)
     with psycopg.connect(dsn, autocommit=True) as connection:
         for statement in ROUND_BEFORE:
             connection.execute(statement.encode())

@@ -17,14 +17,18 @@ from typer.testing import CliRunner
 
 import parcelwatch
 from db import exports
-from tests.filled_store import fill
 
 RULE_LIGHTS = {"light_early_loss": "red", "light_flooding": "not_executed"}
 
 
 @pytest.fixture
+def dsn(filled_dsn: str) -> str:
+    """A store with two regions."""
+    return filled_dsn
+
+
+@pytest.fixture
 def store(dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[psycopg.Connection[Any]]:
-    fill(dsn)
     monkeypatch.setenv("PARCELWATCH_DSN", dsn)
     with psycopg.connect(dsn, autocommit=True) as connection:
         yield connection

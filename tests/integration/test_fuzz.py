@@ -29,7 +29,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.filled_store import fill, hail_on
+from tests.filled_store import hail_on
 from tests.web_server import bearer, serving
 from web.console import pages
 from web.routes import ROUTERS
@@ -76,12 +76,11 @@ class Server:
 
 
 @pytest.fixture
-def server(dsn: str) -> Iterator[Server]:
-    fill(dsn)
-    hail_on(dsn)
-    headers = bearer(dsn, "ada", "admin")
-    with serving(dsn, SETTINGS) as app, TestClient(app, headers=headers) as client:
-        with psycopg.connect(dsn, autocommit=True) as owner:
+def server(filled_dsn: str) -> Iterator[Server]:
+    hail_on(filled_dsn)
+    headers = bearer(filled_dsn, "ada", "admin")
+    with serving(filled_dsn, SETTINGS) as app, TestClient(app, headers=headers) as client:
+        with psycopg.connect(filled_dsn, autocommit=True) as owner:
             owner.execute(MORE)
             row = owner.execute(
                 """select parcel_key, alert_key, (select min(chip_key) from chips), (select max(sample_key) from quality_samples)

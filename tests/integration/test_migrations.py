@@ -228,40 +228,48 @@ def connection(dsn: str) -> Iterator[sa.Connection]:
         yield opened
 
 
-@pytest.fixture
-def season_of_rows(connection: sa.Connection) -> sa.Connection:
+@pytest.fixture(scope="module")
+def season_dsn(shared_dsn: str) -> str:
     """A region's season: each parcel seen every other day, an NDVI for each day, a posterior a week."""
-    where = {"parcels": PARCELS, "dates": DATES, "start": SEASON_START}
-    for statement in (
-        """insert into seasons (name, starts_on, ends_on) values ('2023', '2023-01-01', '2023-12-31')""",
-        """insert into regions (code) values ('r')""",
-        """insert into parcels (collection, season_key, source_id, region_key, recorded_at)
-           select 'c', season_key, 'p' || nr, region_key, :start
-           from seasons, regions, generate_series(1, :parcels) nr""",
-        """insert into models (model_id, task, config, metrics, trained_on, description, weights, recorded_at)
-           values ('m', 'classifier', '{"classes": ["wheat", "maize"]}', '{}', '{}', '{}', '', :start)""",
-        """insert into s2_observations (parcel_key, observed_at, relative_orbit, revision, is_withdrawn, n_clear,
-               available_at, recorded_at, scene_key, ndvi)
-           select parcel_key, at, 8, 0, false, 50, at, at + interval '6 hours', 1, 0.5
-           from generate_series(0, :dates - 1) nr, parcels, lateral (select :start + nr * interval '2 days' as at)""",
-        """insert into s1_observations (parcel_key, observed_at, relative_orbit, revision, is_withdrawn, n_pixels,
-               available_at, recorded_at, scene_key, direction, radiometry, vv, vh)
-           select parcel_key, observed_at, 88, 0, false, 50, available_at, recorded_at, 1, 'ascending', 'sigma0', 0.1,
-                  0.01
-           from s2_observations""",
-        """insert into ndvi_months (parcel_key, month, recorded_at, changed, is_causal, is_observed, ndvi, ndvi_sd)
-           select parcel_key, date_trunc('month', observed_at), recorded_at, bit, bit, bit, array_fill(ndvi, array[31]),
-                  array_fill(0.03, array[31])
-           from s2_observations, lateral (select 1 << extract(day from observed_at)::int - 1 as bit) day""",
-        """insert into posteriors (parcel_key, recorded_at, observed_to, model_key, n_s2, n_s1a, n_s1d, n_s1,
-               probabilities)
-           select parcel_key, s2.recorded_at, observed_at, model_key, 1, 0, 0, 0, array[0.3, 0.7]
-           from s2_observations s2, models where extract(day from observed_at)::int % 7 = 0""",
-    ):
-        connection.execute(sa.text(statement), where)
-    for table in ("s2_observations", "s1_observations", "ndvi_months", "posteriors", "parcels"):
-        connection.execute(sa.text(f"analyze {table}"))
-    return connection
+    with engine(shared_dsn).begin() as connection:
+        where = {"parcels": PARCELS, "dates": DATES, "start": SEASON_START}
+        for statement in (
+            """insert into seasons (name, starts_on, ends_on) values ('2023', '2023-01-01', '2023-12-31')""",
+            """insert into regions (code) values ('r')""",
+            """insert into parcels (collection, season_key, source_id, region_key, recorded_at)
+               select 'c', season_key, 'p' || nr, region_key, :start
+               from seasons, regions, generate_series(1, :parcels) nr""",
+            """insert into models (model_id, task, config, metrics, trained_on, description, weights, recorded_at)
+               values ('m', 'classifier', '{"classes": ["wheat", "maize"]}', '{}', '{}', '{}', '', :start)""",
+            """insert into s2_observations (parcel_key, observed_at, relative_orbit, revision, is_withdrawn, n_clear,
+                   available_at, recorded_at, scene_key, ndvi)
+               select parcel_key, at, 8, 0, false, 50, at, at + interval '6 hours', 1, 0.5
+               from generate_series(0, :dates - 1) nr, parcels, lateral (select :start + nr * interval '2 days' as at)""",
+            """insert into s1_observations (parcel_key, observed_at, relative_orbit, revision, is_withdrawn, n_pixels,
+                   available_at, recorded_at, scene_key, direction, radiometry, vv, vh)
+               select parcel_key, observed_at, 88, 0, false, 50, available_at, recorded_at, 1, 'ascending', 'sigma0', 0.1,
+                      0.01
+               from s2_observations""",
+            """insert into ndvi_months (parcel_key, month, recorded_at, changed, is_causal, is_observed, ndvi, ndvi_sd)
+               select parcel_key, date_trunc('month', observed_at), recorded_at, bit, bit, bit, array_fill(ndvi, array[31]),
+                      array_fill(0.03, array[31])
+               from s2_observations, lateral (select 1 << extract(day from observed_at)::int - 1 as bit) day""",
+            """insert into posteriors (parcel_key, recorded_at, observed_to, model_key, n_s2, n_s1a, n_s1d, n_s1,
+                   probabilities)
+               select parcel_key, s2.recorded_at, observed_at, model_key, 1, 0, 0, 0, array[0.3, 0.7]
+               from s2_observations s2, models where extract(day from observed_at)::int % 7 = 0""",
+        ):
+            connection.execute(sa.text(statement), where)
+        for table in ("s2_observations", "s1_observations", "ndvi_months", "posteriors", "parcels"):
+            connection.execute(sa.text(f"analyze {table}"))
+    return shared_dsn
+
+
+@pytest.fixture
+def season_of_rows(season_dsn: str) -> Iterator[sa.Connection]:
+    """The season, in a transaction that is taken back."""
+    with engine(season_dsn).connect() as opened:
+        yield opened
 
 
 def scans(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

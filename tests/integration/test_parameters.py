@@ -12,8 +12,8 @@ from db.connect import driver, engine
 
 
 @pytest.fixture
-def connection(dsn: str) -> Iterator[sa.Connection]:
-    with engine(dsn).begin() as opened:
+def connection(shared_dsn: str) -> Iterator[sa.Connection]:
+    with engine(shared_dsn).connect() as opened:
         yield opened
 
 

@@ -13,7 +13,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from monitor.alerts.lifecycle import State
-from tests.filled_store import fill, hail_on
+from tests.filled_store import hail_on
 from tests.logins import login
 
 ROOT = Path(__file__).parents[2]
@@ -78,13 +78,12 @@ def seen(qgis: str, address: str, folder: Path) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_each_sees_their_parcels_and_alerts_in_qgis(qgis: str, dsn: str, tmp_path: Path) -> None:
-    fill(dsn)
-    hail_on(dsn)
+def test_each_sees_their_parcels_and_alerts_in_qgis(qgis: str, filled_dsn: str, tmp_path: Path) -> None:
+    hail_on(filled_dsn)
     with (
-        psycopg.connect(dsn, autocommit=True) as owner,
-        login(dsn, "parcelwatch_reader") as rita,
-        login(dsn, "parcelwatch_inspector") as anna,
+        psycopg.connect(filled_dsn, autocommit=True) as owner,
+        login(filled_dsn, "parcelwatch_reader") as rita,
+        login(filled_dsn, "parcelwatch_inspector") as anna,
     ):
         owner.execute("""insert into declarations (parcel_key, recorded_at, declared_at, crop_code, crop_name)
                          select parcel_key, '2025-03-01', '2025-03-01', '2', 'wheat' from parcels where source_id like '%-hail-_'""")

@@ -31,10 +31,10 @@ def statements(page: str) -> list[str]:
 STATEMENTS, PRIVATE = statements(FOR_READERS), statements(FOR_THE_OWNER)
 
 
-@pytest.fixture
-def connection(dsn: str) -> Iterator[sa.Connection]:
+@pytest.fixture(scope="module")
+def filled(shared_dsn: str) -> str:
     """The page's parcel, its neighbour with a crop that no model knows, and all that is said of them."""
-    with engine(dsn).connect() as opened:
+    with engine(shared_dsn).begin() as opened:
         for statement in (
             """insert into seasons (name, starts_on, ends_on) values ('2025', '2025-01-01', '2025-12-31')""",
             "insert into regions (code) values ('r')",
@@ -96,16 +96,21 @@ def connection(dsn: str) -> Iterator[sa.Connection]:
             "insert into scene_ledger select scene_key, 'stored', 3 from scenes",
         ):
             opened.exec_driver_sql(statement)
-        opened.commit()
-        roll_up_weeks(dsn)
-        yield opened
+    roll_up_weeks(shared_dsn)
+    return shared_dsn
 
 
 @pytest.fixture
-def reader(dsn: str, connection: sa.Connection) -> Iterator[str]:
+def connection(filled: str) -> Iterator[sa.Connection]:
+    """The owner where the page's rows are stored, in a transaction that is taken back."""
+    with engine(filled).connect() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def reader(filled: str) -> Iterator[str]:
     """The address of an analyst, where the page's rows are stored."""
-    assert connection is not None
-    with login(dsn, "parcelwatch_reader") as address:
+    with login(filled, "parcelwatch_reader") as address:
         yield address
 
 
@@ -122,9 +127,9 @@ def test_the_page_has_its_statements() -> None:
 
 
 @pytest.mark.parametrize("statement", STATEMENTS, ids=range(len(STATEMENTS)))
-def test_every_statement_for_readers_runs_and_finds_something(statement: str, dsn: str, reader: str) -> None:
+def test_every_statement_for_readers_runs_and_finds_something(statement: str, filled: str, reader: str) -> None:
     if "chain_state" in statement:
-        with login(dsn, "parcelwatch_operator") as operator:
+        with login(filled, "parcelwatch_operator") as operator:
             assert asked(operator, statement)
     else:
         assert asked(reader, statement)

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.filled_store import fill, hail_on
+from tests.filled_store import hail_on
 from tests.web_server import bearer, serving
 from web.principals import CSRF_HEADER
 from web.settings import WebSettings
@@ -24,43 +24,42 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
 
 
 @pytest.fixture
-def filled(dsn: str) -> str:
-    """The address of a store with two regions."""
-    fill(dsn)
-    return dsn
+def dsn(filled_dsn: str) -> str:
+    """A store with two regions."""
+    return filled_dsn
 
 
 @pytest.fixture
-def store(filled: str) -> Iterator[Store]:
-    with psycopg.connect(filled, autocommit=True) as connection:
+def store(dsn: str) -> Iterator[Store]:
+    with psycopg.connect(dsn, autocommit=True) as connection:
         yield connection
 
 
 @pytest.fixture
-def client(filled: str) -> Iterator[TestClient]:
+def client(dsn: str) -> Iterator[TestClient]:
     with (
-        serving(filled, WebSettings(requests_per_minute=10_000, photo_bytes=1000, body_bytes=20_000)) as app,
+        serving(dsn, WebSettings(requests_per_minute=10_000, photo_bytes=1000, body_bytes=20_000)) as app,
         TestClient(app, raise_server_exceptions=False) as opened,
     ):
         yield opened
 
 
 @pytest.fixture
-def anna(filled: str) -> Headers:
+def anna(dsn: str) -> Headers:
     """Inspector of the north."""
-    return bearer(filled, "anna", "inspector", "north")
+    return bearer(dsn, "anna", "inspector", "north")
 
 
 @pytest.fixture
-def rita(filled: str) -> Headers:
+def rita(dsn: str) -> Headers:
     """Reader of all."""
-    return bearer(filled, "rita", "reader")
+    return bearer(dsn, "rita", "reader")
 
 
 @pytest.fixture
-def otto(filled: str) -> Headers:
+def otto(dsn: str) -> Headers:
     """Operator of all."""
-    return bearer(filled, "otto", "operator")
+    return bearer(dsn, "otto", "operator")
 
 
 def alert_of(store: Store, parcel: str) -> int:
@@ -101,9 +100,8 @@ def test_the_inbox_shows_the_alerts_of_ones_regions_and_counts_no_others(
     assert other.json() == nowhere.json() == {"n": 0, "lines": [], "next": None}
 
 
-@pytest.mark.parametrize(
-    ("query", "n"),
-    [
+def test_the_inbox_is_filtered(client: TestClient, rita: Headers) -> None:
+    for query, n in (
         ("region=north", 1),
         ("rule=early_loss", 2),
         ("rule=flooding", 0),
@@ -117,11 +115,9 @@ def test_the_inbox_shows_the_alerts_of_ones_regions_and_counts_no_others(
         ("as_known_at=2025-05-31T00:00:00Z", 0),
         ("as_known_at=2025-06-02", 2),
         ("order=sure&members=true&closed=true", 2),
-    ],
-)
-def test_the_inbox_is_filtered(client: TestClient, rita: Headers, query: str, n: int) -> None:
-    answer = client.get(f"/api/alerts?{query}", headers=rita)
-    assert (answer.status_code, answer.json()["n"]) == (200, n)
+    ):
+        answer = client.get(f"/api/alerts?{query}", headers=rita)
+        assert (answer.status_code, answer.json()["n"]) == (200, n), query
 
 
 def test_pages_follow_each_other(client: TestClient, rita: Headers) -> None:
@@ -169,18 +165,15 @@ def test_an_alert_with_its_log_as_known_at_a_time(client: TestClient, store: Sto
     assert client.get(f"/api/alerts/{key}?as_known_at=2025-05-01", headers=anna).status_code == 404
 
 
-READS = ("", "/chips", "/bundle.json", f"/photos/{'0' * 64}")
-
-
-@pytest.mark.parametrize("path", READS)
-def test_an_alert_of_another_region_is_none(client: TestClient, store: Store, anna: Headers, path: str) -> None:
+def test_an_alert_of_another_region_is_none(client: TestClient, store: Store, anna: Headers) -> None:
     foreign = alert_of(store, "south-1")
-    answers = [client.get(f"/api/alerts/{key}{path}", headers=anna) for key in (foreign, 999_999)]
-    assert [one.status_code for one in answers] == [404, 404]
-    assert answers[0].text.replace(str(foreign), "999999") == answers[1].text
-    assert client.get(f"/api/alerts/{alert_of(store, 'north-1')}{path}", headers=anna).status_code == (
-        404 if "photos" in path else 200
-    )
+    for path in ("", "/chips", "/bundle.json", f"/photos/{'0' * 64}"):
+        answers = [client.get(f"/api/alerts/{key}{path}", headers=anna) for key in (foreign, 999_999)]
+        assert [one.status_code for one in answers] == [404, 404]
+        assert answers[0].text.replace(str(foreign), "999999") == answers[1].text
+        assert client.get(f"/api/alerts/{alert_of(store, 'north-1')}{path}", headers=anna).status_code == (
+            404 if "photos" in path else 200
+        )
 
 
 @pytest.mark.parametrize("form", ["json", "html", "pdf", "zip"])
@@ -242,9 +235,9 @@ def test_a_decision_changes_the_store_and_the_log_says_who(
     ]
 
 
-@pytest.mark.parametrize(
-    "given",
-    [
+def test_what_is_no_decision_is_refused(client: TestClient, store: Store, anna: Headers) -> None:
+    key = alert_of(store, "north-1")
+    wrong: tuple[dict[str, Any], ...] = (
         {"decision": "dismiss"},
         {"decision": "dismiss", "reason": "  "},
         {"decision": "dismiss", "reason": "a\0b"},
@@ -256,12 +249,10 @@ def test_a_decision_changes_the_store_and_the_log_says_who(
         {"decision": "acknowledge", "to": "otto"},
         {"decision": "escalate", "reason": "why"},
         {"decision": "acknowledge", "expected": "gone"},
-    ],
-)
-def test_what_is_no_decision_is_refused(client: TestClient, store: Store, anna: Headers, given: dict[str, Any]) -> None:
-    key = alert_of(store, "north-1")
-    assert client.post(f"/api/alerts/{key}/decisions", headers=anna, json=given).status_code == 422
-    assert len(log_of(store, key)) == 1
+    )
+    for given in wrong:
+        assert client.post(f"/api/alerts/{key}/decisions", headers=anna, json=given).status_code == 422, given
+        assert len(log_of(store, key)) == 1
 
 
 def test_readers_decide_nothing_and_inspectors_nothing_elsewhere(

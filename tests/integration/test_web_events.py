@@ -19,7 +19,6 @@ import yaml
 from db import access
 from db.connect import engine
 from devstack.process import free_port
-from tests.filled_store import fill
 from tests.web_server import bearer, serving
 from web.settings import WebSettings
 
@@ -28,25 +27,24 @@ Messages = Iterator[dict[str, str]]
 
 
 @pytest.fixture
-def filled(dsn: str) -> str:
-    """The address of a store with two regions."""
-    fill(dsn)
-    return dsn
+def dsn(filled_dsn: str) -> str:
+    """A store with two regions."""
+    return filled_dsn
 
 
 @pytest.fixture
-def store(filled: str) -> Iterator[Store]:
-    with psycopg.connect(filled, autocommit=True) as connection:
+def store(dsn: str) -> Iterator[Store]:
+    with psycopg.connect(dsn, autocommit=True) as connection:
         yield connection
 
 
 @pytest.fixture
-def url(filled: str) -> Iterator[str]:
+def url(dsn: str) -> Iterator[str]:
     """The address of a server that looks for events often."""
     settings = WebSettings(
         requests_per_minute=10_000, events_interval_s=0.05, heartbeat_s=0.2, streams=3, streams_per_person=2
     )
-    with serving(filled, settings) as app:
+    with serving(dsn, settings) as app:
         port = free_port()
         server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", timeout_graceful_shutdown=2))
         thread = threading.Thread(target=server.run)

@@ -22,16 +22,20 @@ from db import access
 from db.access import Principal
 from db.connect import bounded_engine, engine
 from monitor.exports.files import CHUNKS
-from tests.filled_store import fill
 from web.app import create_app
 from web.principals import make_key
 from web.settings import WebSettings
 
 
 @pytest.fixture
+def dsn(filled_dsn: str) -> str:
+    """A store with two regions."""
+    return filled_dsn
+
+
+@pytest.fixture
 def client(dsn: str) -> Iterator[TestClient]:
     """A client of an application that makes one export at once, with a reader's key."""
-    fill(dsn)
     made = bounded_engine(dsn, 2, 5.0)
     with TestClient(create_app(made, WebSettings(exports=1)), raise_server_exceptions=False) as opened:
         opened.headers["Authorization"] = f"Bearer {_key(dsn, 'rita', 'reader')}"

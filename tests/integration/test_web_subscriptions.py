@@ -11,7 +11,6 @@ from fastapi.testclient import TestClient
 from db import access
 from db.connect import engine
 from monitor.subscriptions.settings import DeliverySettings
-from tests.filled_store import fill
 from tests.web_server import bearer, serving
 from web.routes.subscriptions import delivery_settings
 from web.settings import WebSettings
@@ -24,22 +23,21 @@ ELSEWHERE = {"type": "Polygon", "coordinates": [[[9, 49], [9.1, 49], [9.1, 49.1]
 
 
 @pytest.fixture
-def filled(dsn: str) -> str:
-    """The address of a store with two regions."""
-    fill(dsn)
-    return dsn
+def dsn(filled_dsn: str) -> str:
+    """A store with two regions."""
+    return filled_dsn
 
 
 @pytest.fixture
-def store(filled: str) -> Iterator[Store]:
-    with psycopg.connect(filled, autocommit=True) as connection:
+def store(dsn: str) -> Iterator[Store]:
+    with psycopg.connect(dsn, autocommit=True) as connection:
         yield connection
 
 
 @pytest.fixture
-def client(filled: str) -> Iterator[TestClient]:
+def client(dsn: str) -> Iterator[TestClient]:
     with (
-        serving(filled, WebSettings(requests_per_minute=10_000)) as app,
+        serving(dsn, WebSettings(requests_per_minute=10_000)) as app,
         TestClient(app, raise_server_exceptions=False) as opened,
     ):
         app.dependency_overrides[delivery_settings] = lambda: DeliverySettings(webhook_hosts=["hooks.example.org"])
@@ -47,13 +45,13 @@ def client(filled: str) -> Iterator[TestClient]:
 
 
 @pytest.fixture
-def anna(filled: str) -> Headers:
-    return bearer(filled, "anna", "inspector", "north")
+def anna(dsn: str) -> Headers:
+    return bearer(dsn, "anna", "inspector", "north")
 
 
 @pytest.fixture
-def otto(filled: str) -> Headers:
-    return bearer(filled, "otto", "operator")
+def otto(dsn: str) -> Headers:
+    return bearer(dsn, "otto", "operator")
 
 
 def happens(store: Store, event: str = "escalated") -> None:
