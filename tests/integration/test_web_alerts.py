@@ -412,8 +412,8 @@ def test_with_a_sign_in_decisions_need_our_page(client: TestClient, store: Store
 
 
 @pytest.fixture
-def hail(filled: str) -> None:
-    hail_on(filled)
+def hail(dsn: str) -> None:
+    hail_on(dsn)
 
 
 @pytest.mark.usefixtures("hail")
