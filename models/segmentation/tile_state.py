@@ -49,7 +49,9 @@ def initial(network: Utae, samples: int, height: int, width: int, device: torch.
     """
     c = network.config
     if c.norm != "date":
-        raise ConfigError("the norm of this network is taken over the dates of a whole season: no date can be folded in by itself")
+        raise ConfigError(
+            "the norm of this network is taken over the dates of a whole season: no date can be folded in by itself"
+        )
     if height % c.stride or width % c.stride:
         raise ConfigError(f"{height} x {width} pixels are no multiple of {c.stride}")
     coarse = (height // c.stride) * (width // c.stride)

@@ -51,7 +51,9 @@ class UtaeConfig:
 
     def __post_init__(self) -> None:
         if len(self.encoder) != len(self.decoder) or self.encoder[-1] != self.decoder[-1]:
-            raise ConfigError(f"levels of encoder {self.encoder} and decoder {self.decoder} do not fit: same number, same coarsest")
+            raise ConfigError(
+                f"levels of encoder {self.encoder} and decoder {self.decoder} do not fit: same number, same coarsest"
+            )
         if wrong := [one for one in (*self.encoder, self.width) if one % self.heads]:
             raise ConfigError(f"{wrong[0]} channels are not a multiple of {self.heads} heads")
         if self.norm not in get_args(Norm):
@@ -71,7 +73,9 @@ class UtaeConfig:
 class Convolution(nn.Module):
     """A convolution, a norm and a ReLU; group norm looks at one image, batch norm at all."""
 
-    def __init__(self, inputs: int, outputs: int, norm: nn.Module, *, kernel: int = 3, stride: int = 1, relu: bool = True) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, norm: nn.Module, *, kernel: int = 3, stride: int = 1, relu: bool = True
+    ) -> None:
         super().__init__()
         pad = 0 if kernel == 1 else 1
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, pad, padding_mode="reflect" if pad else "zeros")
