@@ -22,7 +22,8 @@ from torch import Tensor
 
 from models.classifier import attention_state
 from models.classifier.attention_state import State
-from models.segmentation.utae import ConfigError, Utae
+from models.classifier.ltae import ConfigError
+from models.segmentation.utae import Utae
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class TileState:
     pixels: State
     """Of B x h x w pixels of the coarsest level, in this order."""
     sums: tuple[Tensor, ...]
-    """Of each other level, fine to coarse, (B, 4, C, H, W): relative to m of the coarse pixels above left, above right, below left, below right."""
+    """Of each other level, fine to coarse, (B, 4, C, H, W): relative to m of the coarse pixels above left, right, below left, right."""
 
     @property
     def size(self) -> tuple[int, int, int]:
@@ -95,10 +96,10 @@ def _fold_one(network: Utae, state: TileState, images: Tensor, day: Tensor) -> T
     weight = of_heads(torch.exp(new.flatten(0, 2) - pixels.m))
     sums = []
     for level, before in zip(levels[:-1], state.sums, strict=True):
-        by_head = level.unflatten(1, (weight.shape[1], -1))
+        by_head = level.unflatten(1, (weight.shape[1], -1))  # type: ignore[no-untyped-call]
         after = torch.empty_like(before)
         for place, (rows, columns, _) in enumerate(_around(height, width, before.shape[-2:], images.device)):
-            was = before[:, place].unflatten(1, (weight.shape[1], -1))
+            was = before[:, place].unflatten(1, (weight.shape[1], -1))  # type: ignore[no-untyped-call]
             scale, added = (_taken(one, rows, columns)[:, :, None] for one in (kept, weight))
             after[:, place] = torch.addcmul(was * scale, by_head, added).flatten(1, 2)
         sums.append(after)
@@ -112,7 +113,7 @@ def _resized_sum(sums: Tensor, state: TileState) -> Tensor:
     share = torch.where(s > 0, 1.0 / s, 0.0)
     out = sums.new_zeros(samples, share.shape[1], sums.shape[2] // share.shape[1], *sums.shape[-2:])
     for place, (rows, columns, coefficient) in enumerate(_around(height, width, sums.shape[-2:], sums.device)):
-        by_head = sums[:, place].unflatten(1, (share.shape[1], -1))
+        by_head = sums[:, place].unflatten(1, (share.shape[1], -1))  # type: ignore[no-untyped-call]
         out.addcmul_(by_head, (_taken(share, rows, columns) * coefficient)[:, :, None])
     return out.flatten(1, 2)
 

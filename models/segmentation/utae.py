@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
@@ -46,6 +47,8 @@ class UtaeConfig:
     period: float = 1000.0
     """Longest period of the positional code, in days."""
     norm: Norm = "date"
+    head: tuple[int, ...] = (32,)
+    """Channels of the convolutions before that of the logits."""
     dropout: float = 0.2
     attention_dropout: float = 0.1
 
@@ -67,7 +70,7 @@ class UtaeConfig:
     @property
     def stride(self) -> int:
         """Pixels of an image to one of the coarsest level; height and width are multiples of it."""
-        return 2 ** (len(self.encoder) - 1)
+        return 2 ** (len(self.encoder) - 1)  # type: ignore[no-any-return]
 
 
 class Convolution(nn.Module):
@@ -83,7 +86,7 @@ class Convolution(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         out = self.norm(self.conv(images))
-        return functional.relu(out, inplace=not self.training) if self.relu else out  # type: ignore[no-any-return]
+        return functional.relu(out, inplace=not self.training) if self.relu else out
 
 
 def group_convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> Convolution:
@@ -149,7 +152,7 @@ class PixelAttention(nn.Module):
 
     def _normalised(self, rows: Tensor, sample: Tensor, samples: int) -> Tensor:
         """Return (N, h, w, 128) with each group of channels normalised, over its date or over the dates of its series."""
-        grouped = rows.unflatten(3, (self.config.heads, -1))
+        grouped = rows.unflatten(3, (self.config.heads, -1))  # type: ignore[no-untyped-call]
         if self.config.norm == "date":
             # As the season's, of a season of one date: `nn.GroupNorm` would take its rows apart in another order of memory.
             variance, mean = torch.var_mean(grouped, 4, correction=0, keepdim=True)
@@ -163,7 +166,7 @@ class PixelAttention(nn.Module):
             mean = over_dates(grouped.mean(4, keepdim=True))
             variance = over_dates((grouped - mean).square().mean(4, keepdim=True))
         scaled = ((grouped - mean) * torch.rsqrt(variance + EPS)).flatten(3)
-        return scaled * self.norm_in.weight + self.norm_in.bias
+        return scaled * self.norm_in.weight + self.norm_in.bias  # type: ignore[no-any-return]
 
     def summarise(self, attended: Tensor) -> Tensor:
         """Return (B, 128, h, w) of the weighted sum of values (B, h, w, 256)."""
@@ -171,13 +174,13 @@ class PixelAttention(nn.Module):
         return self.norm_out(rows).view(*attended.shape[:3], -1).permute(0, 3, 1, 2)  # type: ignore[no-any-return]
 
 
-class Utae(nn.Module):
-    """The network of one series of images."""
+class UtaeFeatures(nn.Module):
+    """What U-TAE and PaPs share: a series of images to features of each level."""
 
     def __init__(self, config: UtaeConfig) -> None:
         super().__init__()
         self.config = config
-        first, last = config.encoder[0], config.decoder[0]
+        first = config.encoder[0]
         levels = range(len(config.encoder) - 1)
         self.first = nn.Sequential(group_convolution(config.channels, first), group_convolution(first, first))
         self.downs = nn.ModuleList(Down(config.encoder[i], config.encoder[i + 1]) for i in levels)
@@ -185,8 +188,6 @@ class Utae(nn.Module):
         self.ups = nn.ModuleList(
             Up(config.decoder[i + 1], config.decoder[i], config.encoder[i]) for i in reversed(levels)
         )
-        # Published so: a batch norm and a ReLU on the logits too.
-        self.head = nn.Sequential(batch_convolution(last, last), batch_convolution(last, config.classes))
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """Return the levels of each date (N, C, H, W), fine to coarse."""
@@ -203,6 +204,21 @@ class Utae(nn.Module):
             day: (B, T).
             valid: (B, T) bool, dates that are there; the others take part in nothing. None: all.
         """
+        return self._features(images, day, valid)[0]
+
+    def features_and_attention(
+        self, images: Tensor, day: Tensor, valid: Tensor | None = None
+    ) -> tuple[list[Tensor], Tensor]:
+        """Return `features`, and the weight of each date (heads, B, T, H/8, W/8), 0 of those that are not there."""
+        levels, weights = self._features(images, day, valid)
+        dense = weights.new_zeros(*images.shape[:2], *weights.shape[1:])
+        if valid is None:
+            return levels, weights.view_as(dense).permute(4, 0, 1, 2, 3)
+        dense[valid] = weights
+        return levels, dense.permute(4, 0, 1, 2, 3)
+
+    def _features(self, images: Tensor, day: Tensor, valid: Tensor | None) -> tuple[list[Tensor], Tensor]:
+        """Return the decoder's levels, and the weights (N, h, w, heads) of the dates that are there."""
         samples, dates = images.shape[:2]
         valid = torch.ones(samples, dates, dtype=torch.bool, device=images.device) if valid is None else valid
         sample = torch.nonzero(valid)[:, 0]
@@ -214,7 +230,7 @@ class Utae(nn.Module):
         attended = _summed((weights[..., None] * values).flatten(3), sample, samples)
         heads = weights.permute(0, 3, 1, 2)
         skips = [weighted_dates(level, heads, sample, samples) for level in levels[:-1]]
-        return self.decode(self.temporal.summarise(attended), skips)
+        return self.decode(self.temporal.summarise(attended), skips), weights
 
     def decode(self, coarse: Tensor, skips: Sequence[Tensor]) -> list[Tensor]:
         """Return the decoder's levels, coarse to fine, from the coarsest (B, 128, h, w) and the encoder's others, fine to coarse."""
@@ -222,6 +238,16 @@ class Utae(nn.Module):
         for up, skipped in zip(self.ups, reversed(skips), strict=True):
             levels.append(up(levels[-1], skipped))
         return levels
+
+
+class Utae(UtaeFeatures):
+    """The network of one series of images."""
+
+    def __init__(self, config: UtaeConfig) -> None:
+        super().__init__(config)
+        widths = [config.decoder[0], *config.head, config.classes]
+        # Published so: a batch norm and a ReLU on the logits too.
+        self.head = nn.Sequential(*(batch_convolution(a, b) for a, b in pairwise(widths)))
 
     def forward(self, images: Tensor, day: Tensor, valid: Tensor | None = None) -> Tensor:
         return self.head(self.features(images, day, valid)[-1])  # type: ignore[no-any-return]
@@ -233,7 +259,7 @@ def weighted_dates(level: Tensor, weights: Tensor, sample: Tensor, samples: int)
     A head weighs its own C / heads channels.
     """
     weights = functional.interpolate(weights, size=level.shape[-2:], mode="bilinear", align_corners=False)
-    weighted = level.unflatten(1, (weights.shape[1], -1)) * weights[:, :, None]
+    weighted = level.unflatten(1, (weights.shape[1], -1)) * weights[:, :, None]  # type: ignore[no-untyped-call]
     return _summed(weighted.flatten(1, 2), sample, samples)
 
 
