@@ -1,4 +1,4 @@
-"""U-TAE and PaPs as printed: one candidate after another, dense, in float64. What the networks are tested against."""
+"""U-TAE and PaPs as printed: one candidate after another, dense, in any precision. What the networks are tested against."""
 
 import math
 from dataclasses import dataclass
@@ -110,11 +110,13 @@ class _Draw:
             state[f"{name}.num_batches_tracked"] = torch.tensor(7)
 
 
-def utae_features(state: dict[str, Tensor], images: Tensor, positions: Tensor) -> tuple[list[Tensor], Tensor]:
+def utae_features(
+    state: dict[str, Tensor], images: Tensor, positions: Tensor, dtype: torch.dtype
+) -> tuple[list[Tensor], Tensor]:
     """Return the decoder's levels, coarse to fine, and the attention (heads, B, T, h, w), of dates that are all there."""
-    w = _Weights(state)
+    w = _Weights(state, dtype)
     b, t = images.shape[:2]
-    x = images.double().flatten(0, 1)
+    x = images.to(dtype).flatten(0, 1)
     for nr in (0, 3):
         x = w.convolution(f"in_conv.conv.conv.{nr}", x)
     levels = [x]
@@ -131,10 +133,11 @@ def utae_features(state: dict[str, Tensor], images: Tensor, positions: Tensor) -
     )
     h = w.linear("temporal_encoder.inconv", series.transpose(1, 2))  # (pixels, T, width)
     d = h.shape[2] // heads
-    code = torch.tensor([
-        [(math.cos if i % 2 else math.sin)(day / 1000 ** (2 * (i // 2) / d)) for i in range(d)]
-        for day in positions.expand(b, t).flatten().tolist()
-    ], dtype=torch.float64).view(b, t, d).repeat(1, 1, heads)  # fmt: skip
+    # In float32 whatever the rest is in: its rounding is part of what the weights were trained with.
+    turn = torch.pow(1000.0, 2 * (torch.arange(d).float() // 2) / d)
+    angles = (positions.expand(b, t).flatten()[:, None].float() / turn).tolist()
+    sines = [[(math.cos if i % 2 else math.sin)(angle) for i, angle in enumerate(one)] for one in angles]
+    code = torch.tensor(sines, dtype=dtype).view(b, t, d).repeat(1, 1, heads)
     h = h + code.repeat_interleave(height * width, 0)
     keys = w.linear("temporal_encoder.attention_heads.fc1_k", h).view(-1, t, heads, key)
     attention, outputs = [], []
@@ -162,10 +165,12 @@ def utae_features(state: dict[str, Tensor], images: Tensor, positions: Tensor) -
     return maps, torch.stack(attention)
 
 
-def utae_outputs(state: dict[str, Tensor], images: Tensor, positions: Tensor) -> dict[str, Tensor]:
+def utae_outputs(
+    state: dict[str, Tensor], images: Tensor, positions: Tensor, dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
     """Return logits and attention."""
-    w = _Weights(state)
-    maps, attention = utae_features(state, images, positions)
+    w = _Weights(state, dtype)
+    maps, attention = utae_features(state, images, positions, dtype)
     x, nr = maps[-1], 0
     while f"out_conv.conv.conv.{nr}.weight" in state:
         x, nr = w.convolution(f"out_conv.conv.conv.{nr}", x), nr + 3
@@ -179,11 +184,12 @@ def paps_outputs(  # its thresholds are the published ones
     min_confidence: float = 0.2,
     *,
     mean_of_batch: bool = True,
+    dtype: torch.dtype = torch.float32,
 ) -> dict[str, Tensor]:
     """Return the published outputs, and `masks`: the sum of each candidate's mask."""
-    w = _Weights(state)
+    w = _Weights(state, dtype)
     encoder = {name.removeprefix("encoder."): one for name, one in state.items() if name.startswith("encoder.")}
-    maps, _ = utae_features(encoder, images, positions)
+    maps, _ = utae_features(encoder, images, positions, dtype)
     finest = maps[-1]
     b, _, height, width = finest.shape
 
@@ -256,10 +262,10 @@ def paps_outputs(  # its thresholds are the published ones
 
 
 class _Weights:
-    """Weights in float64, and the layers that take them."""
+    """Weights of one precision, and the layers that take them."""
 
-    def __init__(self, state: dict[str, Tensor]) -> None:
-        self.state = {name: one.double() for name, one in state.items()}
+    def __init__(self, state: dict[str, Tensor], dtype: torch.dtype) -> None:
+        self.state = {name: one.to(dtype) for name, one in state.items()}
 
     def __getitem__(self, name: str) -> Tensor:
         return self.state[name]

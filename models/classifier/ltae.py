@@ -71,7 +71,7 @@ def positional_code(day: Tensor, channels: int, period: float) -> Tensor:
     pair = torch.arange(0, channels, 2, device=day.device, dtype=torch.float64)
     # In float64: day 290 in float32 is already 6e-6 off the published table.
     angle = day[:, None].double() / period ** (pair / channels)  # (N, channels / 2)
-    return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)[:, :channels].to(day.dtype)
+    return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1).to(day.dtype)
 
 
 class Attention(nn.Module):

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Pixels of a padded pass. On a CPU the fastest of 2**8 to 2**20 measured, 4 times as fast as one candidate a pass; on a GPU 16
+# Pixels of a padded pass. On a CPU the fastest of 2**8 to 2**20 measured, 4 to 10 times as fast as one candidate a pass; on a GPU 16
 # channels of it are 128 MiB.
 CPU_PIXELS, GPU_PIXELS = 2**14, 2**21
 LARGEST = 2**20

@@ -111,9 +111,7 @@ def center_loss(heatmap: Tensor, target: Tensor) -> Tensor:
 
 def _shape_loss(prediction: Prediction, of: Truth, field: Tensor, shape: Shape) -> Tensor:
     masks = prediction.masks
-    is_field = (of.instances.flatten()[masks.pixel] == field[masks.candidate]).to(masks.value.dtype)
-    if shape == "published":
-        loss = functional.binary_cross_entropy_with_logits(2 * masks.value - 1, is_field, reduction="sum")
-    else:
-        loss = functional.binary_cross_entropy(masks.value, is_field, reduction="sum")
-    return loss / max(len(is_field), 1)
+    is_field = of.instances.flatten()[masks.pixel] == field[masks.candidate]
+    likelihood = torch.where(is_field, masks.value, 1 - masks.value)
+    loss = functional.softplus(1 - 2 * likelihood) if shape == "published" else -torch.log(likelihood + EPS)
+    return loss.sum() / max(len(loss), 1)

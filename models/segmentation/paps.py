@@ -129,21 +129,21 @@ class PapsHead(nn.Module):
             zones: (B, H, W) the true field whose centre is nearest to each pixel, 0: none. With them there is one candidate in each
                 zone, where the heat map is highest, for training; without, one in each local maximum.
         """
+        device = levels[-1].device.type
         # In float32 under autocast too: half the digits make neighbours equal, and each of them a centre.
-        with torch.autocast(levels[-1].device.type, enabled=False):
+        with torch.autocast(device, enabled=False):
             heatmap = self.heat(levels[-1].float()).sigmoid()
         saliency = self.saliency(levels[-1])
         centers = self._maxima(heatmap) if zones is None else highest_in_zones(heatmap, zones)
         at = centers.nonzero()
         stack = _stacked(levels, at)
-        size = functional.softplus(self.size(stack))
-        shapes = self.shape(stack).unflatten(1, (self.config.shape, -1))
+        size = functional.softplus(self.size(stack).float())
         confidence = heatmap[:, 0][centers]
         found = boxes(at[:, 1], at[:, 2], size, *heatmap.shape[-2:])
-        return Prediction(
-            heatmap, saliency, centers, at, confidence, size, self.classes(stack), found.clipped,
-            self._masks(shapes, saliency, at[:, 0], found, confidence, is_whole=zones is not None),
-        )  # fmt: skip
+        shapes = self.shape(stack).float().unflatten(1, (self.config.shape, -1))
+        with torch.autocast(device, enabled=False):  # places in a shape are fractions of a pixel
+            packed = self._masks(shapes, saliency.float(), at[:, 0], found, confidence, is_whole=zones is not None)
+        return Prediction(heatmap, saliency, centers, at, confidence, size, self.classes(stack), found.clipped, packed)
 
     def _maxima(self, heatmap: Tensor) -> Tensor:
         over = (0, 1, 2, 3) if self.config.mean == "batch" else (1, 2, 3)
@@ -182,7 +182,7 @@ def highest_in_zones(heatmap: Tensor, zones: Tensor) -> Tensor:
     _, key = (image * (zone.max() + 1) + zone).unique(return_inverse=True)  # type: ignore[no-untyped-call]
     highest = heat.new_full((int(key.max()) + 1,), -torch.inf).scatter_reduce(0, key, heat, "amax")
     pixel = torch.arange(len(heat), device=heat.device)
-    is_candidate = (heat == highest[key]) & (zone.flatten() != 0)
+    is_candidate = (heat == highest[key]) & (zone != 0)
     first = pixel.new_full(highest.shape, len(heat))
     first = first.scatter_reduce(0, key[is_candidate], pixel[is_candidate], "amin")
     centers = torch.zeros(len(heat) + 1, dtype=torch.bool, device=heat.device)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.classifier.ltae import Attention, ConfigError, positional_code
+from models.classifier.ltae import Attention, ConfigError
 from models.classifier.pixel_set_encoder import LinearNorm
 
 Norm = Literal["date", "season"]
@@ -141,17 +141,21 @@ class PixelAttention(nn.Module):
         self.mlp = LinearNorm(config.width, inputs)
         self.dropout = nn.Dropout(config.dropout)
         self.norm_out = nn.GroupNorm(config.heads, inputs)
+        self.turns: Tensor
+        self.register_buffer("turns", turns(config.value, config.period), persistent=False)
 
     def attend(self, images: Tensor, day: Tensor, sample: Tensor, samples: int) -> tuple[Tensor, Tensor]:
         """Return logits (N, h, w, heads) and values (N, h, w, heads, 16) of the coarsest level (N, 128, h, w) of N dates."""
         c = self.config
         rows = self._normalised(images.permute(0, 2, 3, 1), sample, samples)
-        code = positional_code(day, c.value, c.period).repeat(1, c.heads)
+        code = positional_code(day, self.turns).to(rows.dtype).repeat(1, c.heads)
         dates = self.project(rows) + code[:, None, None]
         return self.attention(dates), dates.unflatten(3, (c.heads, c.value))
 
     def _normalised(self, rows: Tensor, sample: Tensor, samples: int) -> Tensor:
         """Return (N, h, w, 128) with each group of channels normalised, over its date or over the dates of its series."""
+        if len(rows) == 0:  # a batch without a date
+            return rows
         grouped = rows.unflatten(3, (self.config.heads, -1))  # type: ignore[no-untyped-call]
         if self.config.norm == "date":
             # As the season's, of a season of one date: `nn.GroupNorm` would take its rows apart in another order of memory.
@@ -251,6 +255,21 @@ class Utae(UtaeFeatures):
 
     def forward(self, images: Tensor, day: Tensor, valid: Tensor | None = None) -> Tensor:
         return self.head(self.features(images, day, valid)[-1])  # type: ignore[no-any-return]
+
+
+def turns(channels: int, period: float) -> Tensor:
+    """Return what days are divided by (channels,): period^(2 floor(i / 2) / channels)."""
+    return torch.pow(period, 2 * (torch.arange(channels).float() // 2) / channels)
+
+
+def positional_code(day: Tensor, turns: Tensor) -> Tensor:
+    """Return the code of days (N,) as (N, channels): day / turns, even ones sine, odd ones cosine.
+
+    In float32 throughout, as published, unlike that of the parcels: in float64 it moves attention after day 200 by 1.5e-5.
+    """
+    angle = day[:, None].float() / turns
+    is_even = torch.arange(len(turns), device=day.device) % 2 == 0
+    return torch.where(is_even, angle.sin(), angle.cos())
 
 
 def weighted_dates(level: Tensor, weights: Tensor, sample: Tensor, samples: int) -> Tensor:

@@ -218,6 +218,36 @@ def test_training_lowers_every_loss_and_finds_the_fields() -> None:
         assert getattr(found, name) < 0.9 * getattr(first, name), name
 
 
+def test_half_precision_leaves_heat_map_sizes_and_masks_whole() -> None:
+    """Half the digits would make neighbours of the heat map equal: each of them a centre."""
+    net, of = network().train(), two_images()
+    with torch.autocast("cpu", torch.bfloat16):
+        prediction = net(*series(), zones=of.zones)
+        found = losses(prediction, of)
+    assert prediction.saliency.dtype == torch.bfloat16
+    for one in (prediction.heatmap, prediction.size, prediction.masks.value, found.total):
+        assert one.dtype == torch.float32
+    found.total.backward()  # type: ignore[no-untyped-call]
+    assert all(one.grad is not None and one.grad.isfinite().all() for one in net.parameters())
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        eight = net.eval()(*series())
+    whole = net(*series())
+    assert len(eight.at) == pytest.approx(len(whole.at), rel=0.1)
+
+
+def test_a_series_without_a_date_has_an_answer_and_changes_no_other() -> None:
+    net = network().eval()
+    images, day = series()
+    valid = torch.tensor([[True, True], [False, False]])
+    with torch.no_grad():
+        whole, alone = net(images, day, valid), net(images[:1], day[:1])
+        torch.testing.assert_close(whole.heatmap[:1], alone.heatmap, atol=1e-6, rtol=0)
+        assert whole.heatmap.isfinite().all()
+        assert net(images, day, torch.zeros(2, 2, dtype=torch.bool)).heatmap.isfinite().all()
+        images[1] = torch.nan
+        assert net(images, day, valid).heatmap.equal(whole.heatmap)
+
+
 def test_there_is_one_center_in_each_zone_where_the_heat_is_highest() -> None:
     heat = torch.rand(2, 1, 12, 12, generator=torch.Generator().manual_seed(0))
     zones = torch.zeros(2, 12, 12, dtype=torch.long)

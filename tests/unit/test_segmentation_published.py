@@ -39,7 +39,7 @@ def inputs_of(sizes: Sizes, series: int, dates: int, size: tuple[int, int], seed
     random = torch.Generator().manual_seed(seed)
     return {
         "images": torch.randn(series, dates, sizes.channels, *size, generator=random),
-        "positions": torch.randint(0, 500, (series, dates), generator=random).sort(1).values,
+        "positions": torch.randint(0, 700, (series, dates), generator=random).sort(1).values,
     }
 
 
@@ -88,31 +88,34 @@ def test_parameters_are_as_many_as_published(channels: int, classes: int, parame
     assert sum(one.numel() for one in load_utae(utae_state(published)).parameters()) == parameters
 
 
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("sizes", "series", "dates", "size"), OTHERS, ids=range(len(OTHERS)))
-def test_any_sizes_of_utae_are_read_from_the_weights(
-    sizes: Sizes, series: int, dates: int, size: tuple[int, int]
+def test_any_sizes_are_read_from_the_weights(
+    sizes: Sizes, series: int, dates: int, size: tuple[int, int], seed: int
 ) -> None:
-    state, inputs = utae_state(sizes), inputs_of(sizes, series, dates, size)
-    outputs = utae_outputs(state, **inputs)
-    assert outputs["logits"].std() > 0.1
+    state, inputs = utae_state(sizes, seed), inputs_of(sizes, series, dates, size, seed)
+    outputs = utae_outputs(state, inputs["images"], inputs["positions"])
+    assert outputs["logits"].std() > 0.05
     found = largest_differences(load_utae(state), {**inputs, **outputs})
     assert max(found.values()) <= TOLERANCE
 
-
-@pytest.mark.parametrize(("sizes", "series", "dates", "size"), OTHERS, ids=range(len(OTHERS)))
-def test_any_sizes_of_paps_are_read_from_the_weights(
-    sizes: Sizes, series: int, dates: int, size: tuple[int, int]
-) -> None:
-    state, inputs = paps_state(sizes), inputs_of(sizes, series, dates, size)
+    state = paps_state(sizes, seed)
     outputs = paps_outputs(state, inputs["images"], inputs["positions"])
     # Fields were drawn, and some candidates were not.
-    assert outputs["pano_instance"].unique().numel() > 3  # type: ignore[no-untyped-call]
-    assert outputs["pano_instance"].unique().numel() < len(outputs["size"])  # type: ignore[no-untyped-call]
-    found = largest_differences(
-        load_paps(state), {**inputs, **{name: outputs[name] for name in OUTPUTS[type(load_paps(state))]}}
-    )
+    assert 2 < outputs["pano_instance"].unique().numel() < len(outputs["size"])  # type: ignore[no-untyped-call]
+    network = load_paps(state)
+    found = largest_differences(network, {**inputs, **{name: outputs[name] for name in OUTPUTS[type(network)]}})
     assert len(found) == 10
     assert max(found.values()) <= TOLERANCE
+
+
+def test_the_form_itself_is_no_better_than_its_float32() -> None:
+    """What 1e-5 leaves out is rounding that any float32 evaluation has: against float64 ours is as near as the form's own."""
+    state, inputs = utae_state(SMALL), inputs_of(SMALL, 2, 3, (16, 16))
+    exact = utae_outputs(state, inputs["images"], inputs["positions"], dtype=torch.float64)
+    found = largest_differences(load_utae(state), {**inputs, **exact})
+    for name, one in utae_outputs(state, inputs["images"], inputs["positions"]).items():
+        assert found[name] <= 2 * float((one - exact[name]).abs().max()) + 1e-6
 
 
 def test_a_confidence_given_with_the_reference_counts() -> None:
@@ -140,7 +143,7 @@ def test_dates_that_are_zero_everywhere_are_padding() -> None:
     for state, load in ((utae_state(SMALL), load_utae), (paps_state(SMALL), load_paps)):
         inputs = inputs_of(SMALL, 2, 3, (16, 16))
         expected = (
-            utae_outputs(state, **inputs)
+            utae_outputs(state, inputs["images"], inputs["positions"])
             if load is load_utae
             else paps_outputs(state, inputs["images"], inputs["positions"])
         )
@@ -157,7 +160,9 @@ def test_dates_that_are_zero_everywhere_are_padding() -> None:
 def test_positions_for_all_series_or_for_each() -> None:
     state, inputs = utae_state(SMALL), inputs_of(SMALL, 2, 2, (16, 16))
     inputs["positions"] = inputs["positions"][0]
-    found = largest_differences(load_utae(state), {**inputs, **utae_outputs(state, **inputs)})
+    found = largest_differences(
+        load_utae(state), {**inputs, **utae_outputs(state, inputs["images"], inputs["positions"])}
+    )
     assert max(found.values()) <= TOLERANCE
 
 

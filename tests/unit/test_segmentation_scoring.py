@@ -141,6 +141,15 @@ def test_a_field_mostly_in_void_counts_as_false_unless_segments_are_left_out() -
     for treatment, false in (("pixels", 1), ("segments", 0), ("uncorrected", 1)):
         counts = panoptic_counts(predicted, predicted, true, classes, K, void=VOID, treatment=treatment)  # type: ignore[arg-type]
         assert counts.false.tolist() == [0, false, 0, 0, 0]
+        # Two fifths in void are not most of it.
+        less = np.array([[0] * 4 + [1] * 5 + [0]])
+        counts = panoptic_counts(less, less, true, classes, K, void=VOID, treatment=treatment)  # type: ignore[arg-type]
+        assert counts.false.tolist() == [0, 1, 0, 0, 0]
+        # One that matches what is not void is a hit, and no less than that.
+        field, label = np.array([[0] * 6 + [1] * 4]), np.where(classes == VOID, VOID, 1)
+        whole = np.ones((1, 10), np.int64)
+        counts = panoptic_counts(whole, whole, field, label, K, void=VOID, treatment=treatment)  # type: ignore[arg-type]
+        assert (counts.hits[1], counts.false[1]) == ((0, 1) if treatment == "uncorrected" else (1, 0))
 
 
 def test_quality_is_pooled_over_a_set() -> None:
