@@ -3,6 +3,8 @@
 import pickle
 import zipfile
 import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,22 +12,86 @@ import torch
 from torch import Tensor
 
 from db.sensors import S2_BANDS
+from models.checkpoint import Checkpoint
+from models.classifier import published as parcels
 from models.classifier.crop_model import CropModel
 from models.classifier.normalisation import ChannelStatistics, ModalityStatistics, Normaliser
-from models.classifier.published import PublishedError, PublishedPseLtae
+from models.classifier.published import PublishedPseLtae
+from models.published_weights import PublishedError, kind_of
+from models.segmentation import published as segmentation
+from models.segmentation.at_rest import to_checkpoint
+from models.segmentation.paps import Paps
+from models.segmentation.utae import Utae, UtaeConfig
 
 BANDS = {10: S2_BANDS, 3: ("VV", "VH", "VV-VH")}
 """Names of the channels by their number: Sentinel-2 and Sentinel-1 of PASTIS-R."""
-PREFIX = "weights/"
+PREFIX, OUTPUT = "weights/", "out/"
+Network = PublishedPseLtae | Utae | Paps
 
 
-def describe(network: PublishedPseLtae) -> str:
+@dataclass(frozen=True)
+class Uses:
+    """What an imported network can be used for."""
+
+    is_classifier: bool
+    """It classifies parcels, so that the store takes it."""
+    restriction: str
+    """A line that says what it cannot do; empty: nothing."""
+
+
+def network_of(weights: Mapping[str, object], *, modality: str | None = None, classes: Sequence[str] = ()) -> Network:
+    """Return the published network that weights are of, by their names.
+
+    Raises:
+        PublishedError: of none that is known, or they do not fit it, or there are more or fewer names of classes than it has.
+    """
+    kind = kind_of(weights)
+    if kind == "parcels":
+        channels = len(parcels.load_published(weights).network.config.modalities[0].channels)
+        modality = modality or ("s1" if channels == len(BANDS[3]) else "s2")
+        return parcels.load_published(weights, modality=modality, channels=BANDS.get(channels, ()), classes=classes)
+    network = segmentation.load_utae(weights) if kind == "utae" else segmentation.load_paps(weights)
+    number = _utae_config(network).classes
+    if classes and len(classes) != number:
+        raise PublishedError(f"{len(classes)} names are given, the weights have {number} of class")
+    return network
+
+
+def to_compare(network: Network, reference: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
+    """Return the largest differences of each way in which a network is applied."""
+    if isinstance(network, PublishedPseLtae):
+        return {
+            "plain": parcels.largest_differences(network, reference),
+            "folded": parcels.largest_differences(network.folded(), reference),
+        }
+    return {"plain": segmentation.largest_differences(network, reference)}
+
+
+def describe(network: Network) -> str:
     """Return what a network is, in one line."""
-    config = network.network.config
-    parameters = sum(one.numel() for name, one in network.network.named_parameters() if not name.endswith("absent"))
-    return (
-        f"PSE + L-TAE, {len(config.modalities[0].channels)} channels, {config.ltae.dates} dates, "
-        f"{len(config.classes)} classes, {parameters:,} parameters"
+    if isinstance(network, PublishedPseLtae):
+        config = network.network.config
+        # The published network has no vector of absence.
+        parameters = sum(one.numel() for name, one in network.network.named_parameters() if not name.endswith("absent"))
+        return (
+            f"PSE + L-TAE, {len(config.modalities[0].channels)} channels, {config.ltae.dates} dates, "
+            f"{len(config.classes)} classes, {parameters:,} parameters"
+        )
+    utae = _utae_config(network)
+    parameters = sum(one.numel() for one in network.parameters())
+    name = "U-TAE" if isinstance(network, Utae) else "PaPs"
+    return f"{name}, {utae.channels} channels, {utae.classes} classes, {parameters:,} parameters"
+
+
+def at_rest(network: Network, file: str, classes: Sequence[str] = ()) -> tuple[Checkpoint, Uses]:
+    """Return the checkpoint of a network that was read from a file, and what it can be used for."""
+    if isinstance(network, PublishedPseLtae):
+        coupling = network.network.config.coupling
+        restriction = f"it classifies whole seasons and cannot be activated: {coupling}" if coupling else ""
+        return model_of(network, file).to_checkpoint(), Uses(is_classifier=True, restriction=restriction)
+    checkpoint = to_checkpoint(network, {"weights": f"published weights {file}", "classes": list(classes)})
+    return checkpoint, Uses(
+        is_classifier=False, restriction="it draws fields from images: no parcel is watched with it"
     )
 
 
@@ -68,6 +134,11 @@ def weights_of(arrays: dict[str, Tensor], file: Path) -> dict[str, object]:
     return weights
 
 
+def reference_of(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return inputs and outputs among the arrays of a reference file."""
+    return {name.removeprefix(OUTPUT): one for name, one in arrays.items() if not name.startswith(PREFIX)}
+
+
 def arrays_of(file: Path) -> dict[str, Tensor]:
     """Return the arrays of an .npz; pickled ones are refused."""
     try:
@@ -82,3 +153,7 @@ def arrays_of(file: Path) -> dict[str, Tensor]:
         raise
     except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error, pickle.UnpicklingError) as error:
         raise PublishedError(f"{file}: not an .npz of plain arrays (pickled objects are never read)") from error
+
+
+def _utae_config(network: Utae | Paps) -> UtaeConfig:
+    return network.config if isinstance(network, Utae) else network.config.utae

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from models.classifier.inference import folded
 from models.classifier.ltae import LtaeConfig, positional_code
 from models.classifier.network import ClassifierConfig, FusionNetwork, ModalityConfig, PseLtae
-from terminal.errors import UserError
+from models.published_weights import PublishedError, differences, expected_outputs, one_line, plain_state
 
 # Published names to ours, of one pixel-set encoder, attention and decoder. Decoders follow by number.
 NAMES = (
@@ -39,15 +39,9 @@ NAMES = (
 )
 # The positional code of the training season's days, a buffer of the published module.
 POSITION_TABLE = "temporal_encoder.position_enc.weight"
-# Names under which training scripts nest the state dict beside the epoch and the optimiser.
-NESTED = ("state_dict", "model_state_dict")
-UNKNOWN = "not a state dict of the published PSE + L-TAE, the only weights known here"
+UNKNOWN = "not a state dict of the published PSE + L-TAE"
 KNOWN = "spatial_encoder.mlp1 of any depth and mlp2 of one layer, temporal_encoder with inconv and mlp of one layer, decoder"
 OUTPUTS = ("embeddings", "temporal", "logits")
-
-
-class PublishedError(UserError, ValueError):
-    """Not what the published code stores, or not what its network takes. The caller shows the line and stops."""
 
 
 class PublishedPseLtae(nn.Module):
@@ -117,7 +111,7 @@ def load_published(
     Raises:
         PublishedError: a parameter is missing, too much, or of another shape.
     """
-    state = _state(published)
+    state = plain_state(published)
     table = state.pop(POSITION_TABLE, None)
     ours = _renamed(state)
     try:
@@ -125,8 +119,7 @@ def load_published(
         network = PseLtae(config)
         network.load_state_dict(_placed(ours, config))
     except (KeyError, IndexError, RuntimeError, ValueError) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise PublishedError(f"{UNKNOWN}: {what}") from error
+        raise PublishedError(f"{UNKNOWN}: {one_line(error)}") from error
     return PublishedPseLtae(network.eval(), None if table is None else _positions(table, config.ltae))
 
 
@@ -140,29 +133,14 @@ def largest_differences(network: PublishedPseLtae, reference: Mapping[str, Tenso
     Raises:
         PublishedError: an input is missing or of the wrong shape, or there is no output to compare with.
     """
-    expected = {name: reference[name].float() for name in OUTPUTS if name in reference}
-    if not expected:
-        raise PublishedError(f"nothing to compare with: none of {', '.join(OUTPUTS)} is there")
+    expected = expected_outputs(reference, OUTPUTS)
     inputs = _inputs(network.network.config, reference)
     embeddings = network.embed(inputs["pixels"], inputs.get("mask"), inputs.get("geometry"))
     got = {"embeddings": embeddings}
     if expected.keys() - got.keys():
         got["temporal"] = network.summarise(embeddings, inputs.get("positions"))
         got["logits"] = network.decode(got["temporal"])
-    for name, one in expected.items():
-        if one.shape != got[name].shape:
-            raise PublishedError(f"{name} is {tuple(one.shape)}, these weights give {tuple(got[name].shape)}")
-    return {name: float((got[name] - one).abs().max()) for name, one in expected.items()}
-
-
-def _state(published: Mapping[str, object]) -> dict[str, Tensor]:
-    """Return the state dict by its plain names, in float32."""
-    nested = next((published[name] for name in NESTED if isinstance(published.get(name), Mapping)), published)
-    assert isinstance(nested, Mapping)
-    state = {str(name).removeprefix("module."): one for name, one in nested.items()}
-    if other := [name for name, one in state.items() if not isinstance(one, Tensor)]:
-        raise PublishedError(f"not a state dict: {other[0]!r} is no tensor")
-    return {name: one.float() if one.is_floating_point() else one for name, one in state.items()}
+    return differences(got, expected)
 
 
 def _renamed(published: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -13,14 +13,8 @@ from torch.nn import functional
 
 from models.classifier.ltae import ConfigError, positional_code
 from models.classifier.packed_series import Batch, Series
-from models.classifier.published import (
-    OUTPUTS,
-    POSITION_TABLE,
-    PublishedError,
-    PublishedPseLtae,
-    largest_differences,
-    load_published,
-)
+from models.classifier.published import OUTPUTS, POSITION_TABLE, PublishedPseLtae, largest_differences, load_published
+from models.published_weights import PublishedError
 
 REFERENCE = Path(os.environ.get("PARCELWATCH_REFERENCE", Path(__file__).parents[3] / "shared" / "reference"))
 FILE = REFERENCE / "parcel_s2_t24.npz"

@@ -1,6 +1,7 @@
 """`models import-published` and `models verify`: what they read, what they refuse, and how they end."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,14 @@ import typer
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.checkpoint import Checkpoint
+from models.checkpoint import Checkpoint, CheckpointError, pack
 from models.classifier.crop_model import CropModel
-from models.classifier.published import PublishedError, load_published
+from models.classifier.published import load_published
+from models.published_weights import PublishedError
+from models.segmentation.at_rest import from_checkpoint
+from models.segmentation.published import load_paps, load_utae
 from research.experiments.published_form import PublishedForm, trained_like
+from tests.published_segmentation import Sizes, paps_outputs, paps_state, utae_outputs, utae_state
 from training.published_commands import import_published, verify
 
 Arrays = dict[str, NDArray[Any]]
@@ -125,12 +130,18 @@ def test_verify_refuses_what_is_no_npz_of_plain_arrays(tmp_path: Path, reference
 
 
 def test_verify_refuses_the_weights_of_another_network(tmp_path: Path) -> None:
-    arrays: Arrays = {"weights/in_conv.conv.0.weight": np.zeros(3, np.float32), "images": np.zeros(1)}
-    with pytest.raises(
-        PublishedError,
-        match=r"not a state dict of the published PSE \+ L-TAE, the only weights known here: it lacks spatial_encoder",
+    for name, message in (
+        ("in_conv.conv.0.weight", r"not a state dict of the published U-TAE: it has 'in_conv\.conv\.0\.weight'"),
+        ("heatmap_conv.1.weight", r"not a state dict of the published PaPs: it has 'heatmap_conv\.1\.weight'"),
+        (
+            "layer1.0.conv1.weight",
+            r"not a state dict of a published PSE \+ L-TAE, U-TAE or PaPs, the only weights known here",
+        ),
     ):
-        verify(written(tmp_path, arrays))
+        arrays: Arrays = {f"weights/{name}": np.zeros(3, np.float32), "images": np.zeros(1)}
+        with pytest.raises(PublishedError, match=message) as refused:
+            verify(written(tmp_path, arrays))
+        assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("form", ["state dict", "nested", "npz"])
@@ -178,3 +189,60 @@ def test_import_refuses_what_is_no_state_dict(tmp_path: Path) -> None:
         with pytest.raises(PublishedError, match=message) as refused:
             import_published(file, out=tmp_path / "out", register=False)
         assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", ["utae", "paps"])
+def test_networks_of_images_are_recognised_verified_and_imported(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PARCELWATCH_DSN", "host=127.0.0.1 port=1 connect_timeout=1")
+    torch.manual_seed(0)
+    sizes, images, positions = Sizes(), torch.randn(1, 2, 3, 16, 16), torch.tensor([[3, 40]])
+    state = utae_state(sizes) if kind == "utae" else paps_state(sizes)
+    outputs = (utae_outputs if kind == "utae" else paps_outputs)(state, images, positions)
+    tensors = {"images": images, "positions": positions, **{f"weights/{name}": one for name, one in state.items()}}
+    tensors |= outputs if kind == "utae" else {f"out/{name}": one for name, one in outputs.items()}
+    file = written(tmp_path, {name: one.numpy() for name, one in tensors.items()})
+    name = "U-TAE" if kind == "utae" else "PaPs"
+    verify(file)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"reference.npz: {name}, 3 channels, 5 classes, ")
+    assert lines[1].split() == ["largest", "difference", "plain"]
+    assert [line.split()[0] for line in lines[2:-1]] == [one for one in outputs if one != "masks"]
+    assert lines[-1] == "at most 1e-05"
+    tensors[f"weights/{'temporal_encoder.attention_heads.fc1_k.weight' if kind == 'utae' else 'size_mlp.6.bias'}"][
+        1
+    ] += 0.5
+    with pytest.raises(typer.Exit):
+        verify(written(tmp_path, {name: one.numpy() for name, one in tensors.items()}))
+
+    torch.save({"state_dict": state}, tmp_path / "model.pth.tar")
+    import_published(tmp_path / "model.pth.tar", out=tmp_path / "out", classes="none,wheat,maize,beet,void")
+    said = capsys.readouterr().out
+    assert f"{name}, 3 channels, 5 classes" in said
+    assert "it draws fields from images" in said
+    assert "registered" not in said
+    (folder,) = (tmp_path / "out").iterdir()
+    stored = Checkpoint((folder / "weights.pt").read_bytes(), (folder / "model.json").read_text())
+    network, about = from_checkpoint(stored)
+    assert about["classes"] == ["none", "wheat", "maize", "beet", "void"]
+    expected = (load_utae if kind == "utae" else load_paps)(state)
+    assert network.config == expected.config
+    assert all(one.equal(expected.state_dict()[name]) for name, one in network.state_dict().items())
+    with pytest.raises(CheckpointError, match="is of kind 'utae'" if kind == "utae" else "is of kind 'paps'"):
+        CropModel.from_checkpoint(stored)
+    with pytest.raises(PublishedError, match="2 names are given, the weights have 5 of class"):
+        import_published(tmp_path / "model.pth.tar", out=tmp_path / "out", classes="wheat,maize")
+
+
+def test_a_checkpoint_of_another_kind_is_no_network_of_images(tmp_path: Path, weights: dict[str, Tensor]) -> None:
+    torch.save(weights, tmp_path / "model.pt")
+    import_published(tmp_path / "model.pt", out=tmp_path / "out", register=False)
+    (folder,) = (tmp_path / "out").iterdir()
+    classifier = Checkpoint((folder / "weights.pt").read_bytes(), (folder / "model.json").read_text())
+    with pytest.raises(CheckpointError, match="is of kind 'pse-ltae', not a U-TAE or a PaPs"):
+        from_checkpoint(classifier)
+    utae = load_utae(utae_state(Sizes()))
+    for config, message in (({}, "cannot be read"), ({**asdict(utae.config), "classes": 3}, "do not fit")):
+        with pytest.raises(CheckpointError, match=message):
+            from_checkpoint(pack(utae.state_dict(), {"kind": "utae", "config": config, "about": {}}))
