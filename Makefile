@@ -48,7 +48,7 @@ contracts: setup ## import-linter: who may import whom
 	$(BIN)/lint-imports
 
 bench: setup ## the benchmarks, each beside a reference implementation or a limit
-	@for b in encoder streaming mcnn_seq ingest extract queries api; do echo "bench.$$b"; $(BIN)/python -m research.bench.$$b || exit 1; done
+	@for b in encoder streaming mcnn_seq ingest extract segmentation queries api; do echo "bench.$$b"; $(BIN)/python -m research.bench.$$b || exit 1; done
 
 lock: setup ## write requirements.lock anew from what .venv holds (make it from an empty one)
 	@{ sed -n '/^#/p' requirements.lock; $(BIN)/python -m pip freeze --all --exclude-editable | grep -vE '^(pip|wheel)=='; } \

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
 from typing import Literal, get_args
 
@@ -24,8 +25,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.classifier.attention_state import is_remote
 from models.classifier.ltae import Attention, ConfigError
-from models.classifier.pixel_set_encoder import LinearNorm
+from models.classifier.pixel_set_encoder import CPU_CHUNK, GPU_CHUNK, LinearNorm
 
 Norm = Literal["date", "season"]
 EPS = 1e-5
@@ -225,16 +227,32 @@ class UtaeFeatures(nn.Module):
         """Return the decoder's levels, and the weights (N, h, w, heads) of the dates that are there."""
         samples, dates = images.shape[:2]
         valid = torch.ones(samples, dates, dtype=torch.bool, device=images.device) if valid is None else valid
-        sample = torch.nonzero(valid)[:, 0]
-        levels = self.encode(images[valid])
-        logits, values = self.temporal.attend(levels[-1], day[valid].to(images.dtype), sample, samples)
+        sample, rows = torch.nonzero(valid)[:, 0], images[valid]
+        parts = self._parts(rows)
+        levels = [self.encode(rows[part]) for part in parts]  # of each part
+        coarse = torch.cat([its[-1] for its in levels])
+        logits, values = self.temporal.attend(coarse, day[valid].to(images.dtype), sample, samples)
         weights = _softmax(logits, valid)
         if self.training and self.config.attention_dropout > 0:
             weights = functional.dropout(weights, self.config.attention_dropout)
         attended = _summed((weights[..., None] * values).flatten(3), sample, samples)
         heads = weights.permute(0, 3, 1, 2)
-        skips = [weighted_dates(level, heads, sample, samples) for level in levels[:-1]]
+        skips = []
+        for nr in range(len(self.ups)):
+            sums = (
+                weighted_dates(its[nr], heads[part], sample[part], samples)
+                for part, its in zip(parts, levels, strict=True)
+            )
+            skips.append(reduce(torch.add, sums))
         return self.decode(self.temporal.summarise(attended), skips), weights
+
+    def _parts(self, rows: Tensor) -> list[slice]:
+        """Return the dates (N, C, H, W) that are encoded at once: all where gradients are kept, few where memory is near (docs/LOG.md)."""
+        if torch.is_grad_enabled() or len(rows) == 0:
+            return [slice(None)]
+        budget = GPU_CHUNK if is_remote(rows) else CPU_CHUNK
+        step = max(1, budget // (self.config.encoder[0] * rows.shape[-2] * rows.shape[-1]))
+        return [slice(first, first + step) for first in range(0, len(rows), step)]
 
     def decode(self, coarse: Tensor, skips: Sequence[Tensor]) -> list[Tensor]:
         """Return the decoder's levels, coarse to fine, from the coarsest (B, 128, h, w) and the encoder's others, fine to coarse."""

@@ -243,7 +243,9 @@ def main(
             figures |= {"tile_p95_ms": round(quantiles(took, n=20)[-1], 1), "tile_median_ms": round(median(took), 1)}
             figures["page_bytes"] = sum(map(client.get, page_of(drawn[0])))
             begun = time.monotonic()
-            while time.monotonic() - begun < REMEMBERED_S + 5:  # the key is verified anew, whose memory the server keeps
+            while (
+                time.monotonic() - begun < REMEMBERED_S + 5
+            ):  # the key is verified anew, whose memory the server keeps
                 rate_of(client, keys, 1000)
             before = memory_mb(pid)
             figures["requests_per_s"] = round(rate_of(client, keys, requests), 1)

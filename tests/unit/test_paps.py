@@ -16,7 +16,7 @@ from models.segmentation.paps import Paps, PapsConfig, Prediction, highest_in_zo
 from models.segmentation.published import load_paps
 from models.segmentation.targets import targets
 from models.segmentation.utae import UtaeConfig
-from tests.published_segmentation import Sizes, paps_outputs, paps_state
+from research.experiments.published_segmentation import Sizes, paps_outputs, paps_state
 
 UTAE = UtaeConfig(channels=3, classes=5, encoder=(8, 8, 16), decoder=(8, 8, 16), width=16, heads=4)
 

@@ -19,7 +19,7 @@ from models.published_weights import PublishedError
 from models.segmentation.at_rest import from_checkpoint
 from models.segmentation.published import load_paps, load_utae
 from research.experiments.published_form import PublishedForm, trained_like
-from tests.published_segmentation import Sizes, paps_outputs, paps_state, utae_outputs, utae_state
+from research.experiments.published_segmentation import Sizes, paps_outputs, paps_state, utae_outputs, utae_state
 from training.published_commands import import_published, verify
 
 Arrays = dict[str, NDArray[Any]]

@@ -41,11 +41,12 @@ parcelwatch.main()
 
 BORROWED: Final = {
     "research.experiments.published_form",
+    "research.experiments.published_segmentation",
     "research.experiments.season_source",
     "research.seasons.season_stream",
     "research.simulator",
 }
-"""What tests of the product use of research: a season to work on, and the reference implementation of the classifier."""
+"""What tests of the product use of research: a season to work on, and the reference implementations of the networks."""
 
 
 def _borrowed(test: str) -> set[str]:

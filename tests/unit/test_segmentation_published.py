@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.published_weights import PublishedError, kind_of
 from models.segmentation.published import OUTPUTS, largest_differences, load_paps, load_utae
-from tests.published_segmentation import Sizes, paps_outputs, paps_state, utae_outputs, utae_state
+from research.experiments.published_segmentation import Sizes, paps_outputs, paps_state, utae_outputs, utae_state
 
 REFERENCE = Path(os.environ.get("PARCELWATCH_REFERENCE", Path(__file__).parents[3] / "shared" / "reference"))
 TOLERANCE = 1e-5
