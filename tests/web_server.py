@@ -3,10 +3,11 @@
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from statistics import median
 from typing import Any
 
 import psycopg
@@ -113,3 +114,18 @@ def api_on(dsn: str) -> Iterator[Api]:
     settings = WebSettings(requests_per_minute=1_000_000)
     with serving(dsn, settings) as app, TestClient(app, raise_server_exceptions=False) as opened:
         yield Api(opened, keys)
+
+
+def take_as_long(one: Callable[[], object], other: Callable[[], object]) -> bool:
+    """Say whether two requests take as long, coarsely: what the network hides is not looked for, and a real difference comes each time."""
+    for _ in range(3):
+        took: tuple[list[float], list[float]] = ([], [])
+        for nr in range(40):
+            for which in ((0, 1), (0, 1), (1, 0), (1, 0))[nr % 4]:  # neither always by the same pooled connection
+                began = time.perf_counter()
+                (one, other)[which]()
+                took[which].append(time.perf_counter() - began)
+        a, b = map(median, took)
+        if abs(a - b) < max(0.25 * max(a, b), 0.002):
+            return True
+    return False

@@ -5,8 +5,7 @@ import io
 import itertools
 import json
 import time
-from collections.abc import Iterator
-from statistics import median
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -17,7 +16,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from db.access import ROLES, Role
-from tests.web_server import Api, api_on
+from tests.web_server import Api, api_on, take_as_long
 from web.routes import features, operation, parcels, regions
 
 SERIES = ("history", "s2", "s1", "ndvi", "posteriors", "phenology", "markers", "crop-band")
@@ -86,19 +85,13 @@ def test_lists_hold_own_regions_alone(api: Api) -> None:
 
 
 def test_time_does_not_say_whether_another_regions_parcel_is_there(api: Api, keys: dict[str, int]) -> None:
-    """Coarsely: a difference that the network hides is not looked for, and one that is real comes each time."""
-    assert any(_takes_as_long(api, keys["south-1"], 999) for _ in range(3))
-
-
-def _takes_as_long(api: Api, foreign: int, absent: int) -> bool:
-    took: dict[int, list[float]] = {foreign: [], absent: []}
-    for nr in range(40):
-        for key in sorted(took, reverse=nr % 4 > 1):  # neither always on the same pooled connection
-            began = time.perf_counter()
+    def ask(key: int) -> Callable[[], None]:
+        def history() -> None:
             assert api.get(f"/api/parcels/{key}/history").status_code == 404
-            took[key].append(time.perf_counter() - began)
-    one, other = map(median, took.values())
-    return abs(one - other) < max(0.3 * max(one, other), 0.002)
+
+        return history
+
+    assert take_as_long(ask(keys["south-1"]), ask(999))
 
 
 def test_what_is_of_no_region_is_not_for_everybody(api: Api) -> None:
