@@ -42,6 +42,9 @@ COMMANDS: Final = {
         "ingest.scenes.commands", "app", "Scenes from catalogues and folders, cut into observations of parcels."
     ),
     "chips": Place("ingest.scenes.chip_commands", "app", "Pictures of parcels, before and after a departure."),
+    "delineate": Place(
+        "ingest.delineation.command", "delineate", "Fields where nobody drew them, from the scenes of a season."
+    ),
     "models": Place("training.commands", "app", "Train, list and activate models."),
     "monitor": Place("monitor.commands", "app", "Fold new observations into posteriors, curves and alerts."),
     "policy": Place(

@@ -62,7 +62,9 @@ def test_the_first_fault_is_kept() -> None:
 
 
 def test_every_shipped_agency_loads() -> None:
-    assert {"be_vlg", "ch", "dk", "fi", "fiboa", "nl_brp", "parcelwatch", "simulator"} == set(shipped_agencies())
+    assert {"be_vlg", "ch", "delineation", "dk", "fi", "fiboa", "nl_brp", "parcelwatch", "simulator"} == set(
+        shipped_agencies()
+    )
     for name in shipped_agencies():
         assert load_agency(name).title
 

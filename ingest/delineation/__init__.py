@@ -1,0 +1,1 @@
+"""Fields where nobody drew them: scenes of a season in, parcels out."""

@@ -1,0 +1,108 @@
+"""Segmenters of windows (models.segmentation.delineation) from networks of one series.
+
+    PaPs     its panoptic masks; scores softmax(class) x confidence
+    U-TAE    the fields of a watershed; scores the mean over a field's pixels of softmax(logits)
+
+Chosen because: a U-TAE has no fields of its own, and neighbours of one crop are one patch of its map.
+Shapes: images (T, C, h, w), days (T,); K classes.
+Units:  images as the network was trained on, before they are standardised; days since the season's start.
+Errors: ValueError for other channels than the network's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch.nn import functional
+
+from models.segmentation.delineation import Instances
+from models.segmentation.paps import Paps, panoptic
+from models.segmentation.utae import Utae
+
+LEAST = 16
+"""Pixels of the smallest image that the networks take."""
+
+
+@dataclass(frozen=True)
+class Standardised:
+    """A network with the statistics of its inputs."""
+
+    network: Utae | Paps
+    mean: NDArray[np.float64]
+    """(C,)"""
+    sd: NDArray[np.float64]
+    """(C,)"""
+
+    @property
+    def channels(self) -> int:
+        """Return C."""
+        return int(self._features.channels)
+
+    @property
+    def _features(self) -> Any:
+        return self.network.config.utae if isinstance(self.network, Paps) else self.network.config
+
+    @torch.inference_mode()
+    def __call__(
+        self, images: NDArray[np.floating[Any]], days: NDArray[np.integer[Any]], drawn: Instances | None = None
+    ) -> Instances:
+        """Return the fields of a window; `drawn`: the fields that a U-TAE gives scores to."""
+        if images.shape[1] != self.channels:
+            raise ValueError(f"the network reads {self.channels} channels, the images have {images.shape[1]}")
+        height, width = images.shape[2:]
+        scaled = (images - self.mean[:, None, None]) / self.sd[:, None, None]
+        stride = self._features.stride
+        sides = [max(-side % stride + side, LEAST) - side for side in (height, width)]
+        padded = np.pad(scaled, ((0, 0), (0, 0), (0, sides[0]), (0, sides[1])), mode="edge")
+        series = torch.from_numpy(padded.astype(np.float32))[None]
+        day = torch.from_numpy(np.asarray(days, np.int64))[None]
+        if isinstance(self.network, Paps):
+            return self._masks(self.network, series, day, height, width)
+        if drawn is None:
+            raise ValueError("a U-TAE gives classes to fields that another segmenter drew")
+        probability = self.network(series, day).softmax(1)[0, :, :height, :width].numpy()
+        flat = drawn.labels.ravel()
+        count = np.maximum(np.bincount(flat, minlength=len(drawn.scores) + 1)[1:], 1)
+        sums = [np.bincount(flat, one.ravel(), len(drawn.scores) + 1)[1:] for one in probability]
+        return Instances(drawn.labels, np.stack(sums, 1) / count[:, None])
+
+    @staticmethod
+    def _masks(network: Paps, series: torch.Tensor, day: torch.Tensor, height: int, width: int) -> Instances:
+        prediction = network(series, day)
+        candidate = panoptic(prediction, network.config).candidate[0, :height, :width].numpy()
+        chosen, labels = np.unique(candidate, return_inverse=True)
+        labels = labels.reshape(candidate.shape) + (1 if chosen[0] >= 0 else 0)
+        chosen = chosen[chosen >= 0]
+        scores = functional.softmax(prediction.classes[chosen].float(), 1) * prediction.confidence[chosen, None]
+        return Instances(_connected(labels), scores.numpy().astype(np.float64))
+
+
+def _connected(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the labels without parts of a field that are not its largest one."""
+    number, n = ndimage.label(_apart(labels))
+    if not n:
+        return labels
+    area = np.bincount(number.ravel())
+    area[0] = 0
+    upper = number[::2, ::2]
+    of = ndimage.maximum(labels, upper, np.arange(1, n + 1)).astype(np.int64)
+    largest = np.zeros(int(labels.max()) + 1, np.int64)
+    order = np.argsort(area[1:], kind="stable")
+    largest[of[order]] = order + 1
+    kept: NDArray[np.int64] = np.where(upper == largest[labels], labels, 0)
+    return kept
+
+
+def _apart(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return (2h - 1, 2w - 1): pixels of fields, joined to neighbours of the same field."""
+    h, w = labels.shape
+    made = np.zeros((2 * h - 1, 2 * w - 1), bool)
+    made[::2, ::2] = labels > 0
+    made[1::2, ::2] = (labels[1:] == labels[:-1]) & (labels[1:] > 0)
+    made[::2, 1::2] = (labels[:, 1:] == labels[:, :-1]) & (labels[:, 1:] > 0)
+    return made
