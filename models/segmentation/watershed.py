@@ -102,11 +102,11 @@ def _flooded(height: NDArray[np.float32], side: int) -> NDArray[np.int64]:
     """Return the basins (h, w) of a height, numbered from 1.
 
     SciPy's flooding goes over differences of neighbours, not over heights. So pixels are 0, with the greater height of two
-    neighbours between them.
+    neighbours between them; the corners that are left are farther from every height than the highest is from 0.
     """
     h, w = height.shape
     scaled = np.minimum(height / max(float(np.quantile(height, 0.99)), 1e-9), 1.0)
-    levels = (scaled * 65535).astype(np.uint16)
+    levels = (scaled * 32767).astype(np.uint16)
     between = np.full((2 * h - 1, 2 * w - 1), 65535, np.uint16)
     between[::2, ::2] = 0
     between[1::2, ::2] = np.maximum(levels[1:], levels[:-1])

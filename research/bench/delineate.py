@@ -45,6 +45,7 @@ SIDE: Final = 17
 """Pixels from field to field: 2.9 ha."""
 NOISE: Final = 0.004
 """Reflectance."""
+YEAR_S: Final = 365 * 86_400.0
 NOW = datetime(2024, 9, 30, tzinfo=UTC)
 Json = Annotated[bool, typer.Option("--json")]
 
@@ -172,21 +173,30 @@ def simulated(
 
 
 @app.command()
-def flanders(folder: Path, as_json: Json = False) -> None:
-    """Print how a watershed draws the fields of the recorded patch in its last season."""
+def flanders(
+    folder: Path,
+    alike: Annotated[
+        float, typer.Option(help="Reflectance by which neighbours of one field may differ.")
+    ] = Watershed.alike,
+    as_json: Json = False,
+) -> None:
+    """Print how a watershed draws the fields of the recorded patch in its last year."""
     place = next(one for one in sorted(folder.iterdir()) if one.is_dir())
     fine, coarse, output = (next(place.glob(f"{name}_*.nc")) for name in ("S2_L2A_10m", "S2_L2A_20m", "OUTPUT"))
     images = np.stack([_read(fine, name) for name in FINE], 1).astype(np.float32) * 1e-4
     classes = _read(coarse, "SCL")
     if classes.shape[-1] != images.shape[-1]:
         classes = classes.repeat(2, -2).repeat(2, -1)
+    with rasterio.open(f"netcdf:{fine}:{FINE[0]}") as file:
+        seconds = np.array(file.tags()["NETCDF_DIM_timestamp_VALUES"].strip("{}").split(","), float)
     images[np.broadcast_to(~np.isin(classes, list(ImagerySettings().clear_classes))[:, None], images.shape)] = np.nan
+    images = images[seconds > seconds[-1] - YEAR_S]
     crops = _read(output, "CT")[0].astype(np.int64)
     known = np.zeros(crops.shape, np.int64)
     for crop in np.unique(crops[crops > 0]):
         number, _ = ndimage.label(crops == crop)
         known += np.where(number > 0, number + known.max(), 0)
-    watershed = Watershed()
+    watershed = Watershed(alike=alike)
     ours = _drawn((crops.shape[0], crops.shape[1]), lambda _: watershed(images, RED, NIR), Settings(64, 16))
     _shown({"dates": len(images), **_scores(fit(ours, known, known > 0))}, as_json)
 

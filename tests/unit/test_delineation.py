@@ -215,7 +215,7 @@ def test_a_watershed_finds_fields_of_different_courses_under_clouds() -> None:
     images[2, :, 30:70, 40:90] = np.nan
     found = Watershed()(images, 0, 1)
     scores = fit(found.labels, labels)
-    assert scores.f1 > 0.85
+    assert scores.f1 > 0.8
     assert found.scores.shape == (found.labels.max(), 1)
     assert found.scores.min() >= 0
     assert found.scores.max() <= 1
