@@ -4,8 +4,8 @@
     over  = 1 - |O n R| / |O|          under = 1 - |O n R| / |R|          total = sqrt((over^2 + under^2) / 2)
     area  = ||R| - |O|| / |O|          GTC   = sum |O| total(O) / sum |O|
 
-Source: Persello and Bruzzone 2010 (IEEE Trans. Geosci. Remote Sens. 48(3), errors of over- and under-segmentation); Liu et al. 2020
-        (GTC: total errors weighted by area). A known field without a drawn one has over, under and total 1, area 1.
+Source: Persello and Bruzzone 2010 (IEEE Trans. Geosci. Remote Sens. 48(3)): errors of over- and under-segmentation. GTC weighs the total
+        errors by area, here over known fields. A known field without a drawn one has over, under, total and area 1.
 Shapes: maps (H, W), 0 where there is no field.
 Units:  pixels.
 Errors: ValueError for maps of two shapes.

@@ -4,8 +4,8 @@
     fields = watershed of g from its local minima; the nearest neighbours within `alike` of each other are merged, round by round
     d(a,b) = sqrt(mean_tc (m_tc(a) - m_tc(b))^2)           m: means of a field
 
-Source: Meyer and Beucher 1990 (morphological segmentation); Waldner et al. 2021 and Persello et al. 2019 have such a watershed beside their
-        networks. The minimum side of markers and the bounds are chosen, on simulated seasons of seeds 1 and 2.
+Source: Meyer and Beucher 1990 (morphological segmentation). The side of markers and the bounds are chosen, on simulated seasons of
+        seeds 1 and 2.
 Chosen because: it is the peer that needs no labels; a network that draws fields worse is not worth training.
 Shapes: images (T, C, h, w), NaN where a date is not clear; instances of 1 score.
 Units:  reflectance 0 to 1.
