@@ -252,6 +252,15 @@ def published_normaliser(folder: Path, folds: Sequence[int], geometry: NDArray[n
     return Normaliser(found, Normaliser.fit({}, geometry, np.ones(len(geometry), bool)).geometry)
 
 
+def patch_statistics(folder: Path, folds: Sequence[int], sensor: Sensor) -> ChannelStatistics:
+    """Return the published standardisation of a sensor's patches, in physical units.
+
+    Raises:
+        PastisError: no statistics in the folder, or not of a fold.
+    """
+    return _mean_of_folds(folder / f"NORM_{sensor.name}_patch.json", folds, sensor)
+
+
 def _mean_of_folds(path: Path, folds: Sequence[int], sensor: Sensor) -> ChannelStatistics:
     plain = read_json(path)
     try:

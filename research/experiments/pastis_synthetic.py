@@ -9,6 +9,7 @@ Units:  reflectance x 10000, dB.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.segmentation.targets import targets
 from research.experiments.pastis import shapes
 from research.experiments.pastis_metadata import FOLDS, SENSORS, STARTS_ON, VOID, Sensor
 
@@ -48,24 +50,37 @@ class Landscape:
 
 
 @dataclass(frozen=True)
-class _Patch:
+class MadePatch:
+    """A patch that is not from a satellite."""
+
     number: int
     fold: int
     ids: NDArray[np.int32]
+    """(H, W) parcel ids, 0 where there is none."""
     target: NDArray[np.uint8]
+    """(H, W) classes."""
     days: dict[str, NDArray[np.int64]]
+    """(T,) since 2018-09-01, by sensor."""
     images: dict[str, NDArray[Any]]
+    """(T, C, H, W) as published, by sensor."""
 
 
 def write_patches(folder: Path, landscape: Landscape = Landscape()) -> Path:
     """Write the patch form into a folder, and return it."""
+    return write(folder, (_patch(index, landscape) for index in range(landscape.patches)))
+
+
+def write(folder: Path, patches: Iterable[MadePatch]) -> Path:
+    """Write patches in the patch form, with the annotations of instances, into a folder, and return it."""
     norms = {one.name: _Moments() for one in SENSORS}
     features = []
-    for name in ("ANNOTATIONS", *(f"DATA_{one.name}" for one in SENSORS)):
+    for name in ("ANNOTATIONS", "INSTANCE_ANNOTATIONS", *(f"DATA_{one.name}" for one in SENSORS)):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    for index in range(landscape.patches):
-        patch = _patch(index, landscape)
+    for patch in patches:
         features.append(_feature(patch))
+        fields = targets(patch.ids, patch.target)
+        for name, array in (("HEATMAP", fields.heatmap), ("INSTANCES", fields.instances), ("ZONES", fields.zones)):
+            np.save(folder / "INSTANCE_ANNOTATIONS" / f"{name}_{patch.number}.npy", array)
         annotation = np.stack([patch.target, *np.zeros_like([patch.target] * 2)])
         np.save(folder / "ANNOTATIONS" / f"TARGET_{patch.number}.npy", annotation)
         np.save(folder / "ANNOTATIONS" / f"ParcelIDs_{patch.number}.npy", patch.ids)
@@ -133,7 +148,7 @@ def _write_metadata(folder: Path, features: list[dict[str, Any]]) -> None:
     (folder / "metadata.geojson").write_text(json.dumps({**plain, "features": features}))
 
 
-def _feature(patch: _Patch) -> dict[str, Any]:
+def _feature(patch: MadePatch) -> dict[str, Any]:
     side = patch.ids.shape[0] * 10.0
     west, south = 900_000.0 + side * (patch.number - FIRST_ID), 6_500_000.0  # Lambert-93, somewhere in France
     ring = [[west, south], [west + side, south], [west + side, south + side], [west, south + side], [west, south]]
@@ -146,7 +161,7 @@ def _feature(patch: _Patch) -> dict[str, Any]:
     return {"id": str(patch.number), "type": "Feature", "properties": properties, "geometry": geometry}
 
 
-def _patch(index: int, landscape: Landscape) -> _Patch:
+def _patch(index: int, landscape: Landscape) -> MadePatch:
     random = np.random.default_rng([landscape.seed, index])
     ids, target = _fields(index, landscape, random)
     days = {
@@ -154,7 +169,7 @@ def _patch(index: int, landscape: Landscape) -> _Patch:
         for one, n in zip(SENSORS, landscape.dates, strict=True)
     }
     images = {one.name: _images(one, target, days[one.name], random) for one in SENSORS}
-    return _Patch(FIRST_ID + index, FOLDS[index % len(FOLDS)], ids, target, days, images)
+    return MadePatch(FIRST_ID + index, FOLDS[index % len(FOLDS)], ids, target, days, images)
 
 
 def _fields(index: int, landscape: Landscape, random: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:

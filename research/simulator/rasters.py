@@ -78,75 +78,56 @@ class Place:
     """(n,) distance to its outline."""
 
 
-class SceneWriter:
-    """Writes the scenes of a season around some parcels of one region.
+Layers = list[tuple[Place, dict[str, NDArray[Any]]]]
+"""Places that a pass shows, each with digital numbers (n,) by asset; 0: nothing was seen there."""
 
-    Args:
-        season: the season.
-        region: the parcels' region.
-        parcel_ids: the parcels; others near them are drawn too.
-        folder: gets a folder for each scene.
-    """
 
-    def __init__(self, season: Season, region: str, parcel_ids: Sequence[str], folder: Path) -> None:
-        self._season, self._region, self._folder = season, region, folder
-        self._fields: Fields = season.fields[region]
+class Renderer:
+    """Draws what a pass shows of places of one region."""
+
+    def __init__(self, season: Season, region: str) -> None:
+        self._season = season
+        self.fields: Fields = season.fields[region]
         own = season.parcels[season.parcels["region"] == region].to_crs(REGIONS[region].epsg)
-        self._outlines = np.array(own.geometry.to_list(), dtype=object)
-        row_of = {name: row for row, name in enumerate(self._fields.parcel_id.tolist())}
-        self._places = [self._place(row_of[name]) for name in parcel_ids]
-        self._patches = draw_patches(len(self._outlines), stream(season.config.seed, "pattern"))
+        self.outlines = np.array(own.geometry.to_list(), dtype=object)
+        """(P,) of the rows of `fields`, in the region's system."""
+        self._tree = shapely.STRtree(self.outlines)
+        self._patches = draw_patches(len(self.outlines), stream(season.config.seed, "pattern"))
+        self._area = _mean_area(self._patches, self.fields)
 
-    def write(self, product: Product) -> Path | None:
-        """Write a scene and return its item; None of a product that has no rasters, or shows none of the parcels."""
-        if product.is_lost or product.is_withdrawn or product.region != self._region:
-            return None
-        orbit = orbit_of(REGIONS[self._region], product)
-        if isinstance(orbit, S2Orbit):
-            shown = self._optical(product, orbit)
-            properties: dict[str, Any] = {"s2:processing_baseline": f"05.{11 + product.revision:02d}"}
-        else:
-            shown = self._radar(product, orbit)
-            properties = {
-                "sat:orbit_state": orbit.direction,
-                "sat:relative_orbit": product.relative_orbit,
-                "card4l:measurement_type": "sigma0",
-            }
-        properties |= {
-            "datetime": product.observed_at.isoformat(),
-            "created": product.available_at.isoformat(),
-            "platform": f"sentinel-{product.platform[1:].lower()}",
-        }
-        return self._write(product, shown, properties) if shown else None
-
-    def _place(self, row: int) -> Place:
-        west, south, east, north = self._outlines[row].buffer(AROUND_M).bounds
-        left, top = np.floor(west / 20) * 20, np.ceil(north / 20) * 20  # whole pixels of 20 m, too
+    def around(self, row: int) -> Place:
+        """Return the window around a parcel, of whole pixels of 20 m."""
+        west, south, east, north = self.outlines[row].buffer(AROUND_M).bounds
+        left, top = np.floor(west / 20) * 20, np.ceil(north / 20) * 20
         width, height = (2 * int(np.ceil(side / 20)) for side in (east - left, top - south))
+        return self.place(float(left), float(top), width, height)
+
+    def place(self, left: float, top: float, width: int, height: int) -> Place:
+        """Return a window of pixels."""
         x = left + GRID_M * (np.arange(width) + 0.5)
         y = top - GRID_M * (np.arange(height) + 0.5)
         points = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-        tree = shapely.STRtree(self._outlines)
         at = shapely.points(points)
         field = np.empty(len(points), np.int64)
-        near = tree.query_nearest(at, all_matches=False)
+        near = self._tree.query_nearest(at, all_matches=False)
         field[near[0]] = near[1]
         return Place(
-            float(left),
-            float(top),
+            left,
+            top,
             width,
             height,
             field,
-            shapely.contains(self._outlines[field], at),
-            (points - self._fields.centre[field]).astype(np.float32),
-            shapely.distance(at, shapely.boundary(self._outlines[field])).astype(np.float32),
+            shapely.contains(self.outlines[field], at),
+            (points - self.fields.centre[field]).astype(np.float32),
+            shapely.distance(at, shapely.boundary(self.outlines[field])).astype(np.float32),
         )
 
     def _day(self, product: Product) -> int:
         return (product.observed_at.date() - self._season.starts_on).days
 
-    def _optical(self, product: Product, orbit: S2Orbit) -> list[tuple[Place, dict[str, NDArray[Any]]]]:
-        fields, t, config = self._fields, self._day(product), self._season.config
+    def optical(self, product: Product, orbit: S2Orbit, places: Sequence[Place], first: int = 0) -> Layers:
+        """Return the bands and SCL of the places in the swath; places have numbers from `first` on, by which their noise is drawn."""
+        fields, t, config = self.fields, self._day(product), self._season.config
         # The same draws in the same order as `observe_s2` makes them.
         rng = stream(config.seed, "s2", product.region, int(config.season), product.number)
         clouds = draw_clouds(fields, t, rng, config.missed_cloud if product.revision == 0 else 0.0)
@@ -159,7 +140,7 @@ class SceneWriter:
         wetness = np.full(len(fields.crop), fields.wetness[t], np.float32)
         mixed = optics.mixture(fields.states, t, fields.crop, fields.appearance.traits, fields.appearance.soil, wetness)
         shown = []
-        for number, place in enumerate(self._places):
+        for number, place in enumerate(places, first):
             if not in_swath[place.field].any():
                 continue
             own = stream(config.seed, "raster", product.region, product.number, number)
@@ -180,7 +161,7 @@ class SceneWriter:
         self, place: Place, mixed: tuple[Float32, Float32, Float32], t: int, rng: np.random.Generator
     ) -> Float32:
         """Return (n, 10) reflectance of the ground at the pixels of a place."""
-        fields, at = self._fields, place.field
+        fields, at = self.fields, place.field
         canopy, ground, area = mixed
         flooded = fields.states.flooded[:, t]
         pattern = self._pattern(place, rng)
@@ -195,12 +176,13 @@ class SceneWriter:
         """Return (n, 1) plant area over the field's mean."""
         fine = rng.normal(0, FINE, (len(place.field), 1))
         here = self._patches.at(place.field, place.offset[:, None, :], place.border_m[:, None], fine)
-        mean = _mean_area(self._patches, self._fields)[place.field]
+        mean = self._area[place.field]
         relative: Float32 = (here / np.maximum(mean, 0.2)[:, None]).astype(np.float32)
         return relative
 
-    def _radar(self, product: Product, orbit: S1Orbit) -> list[tuple[Place, dict[str, NDArray[Any]]]]:
-        fields, t, config = self._fields, self._day(product), self._season.config
+    def radar(self, product: Product, orbit: S1Orbit, places: Sequence[Place], first: int = 0) -> Layers:
+        """Return VV and VH, linear power, of the places; `first` as in `optical`."""
+        fields, t, config = self.fields, self._day(product), self._season.config
         rng = stream(config.seed, "s1", product.region, int(config.season), product.number)
         seen = np.flatnonzero(fields.is_monitorable & (fields.s1.count > 0))
         mean = radar.field_backscatter(
@@ -217,7 +199,7 @@ class SceneWriter:
         mean[seen] *= np.power(10, drawn / 10).astype(np.float32)
         hedge = np.power(10, np.array(HEDGE_DB, np.float32) / 10)
         shown = []
-        for number, place in enumerate(self._places):
+        for number, place in enumerate(places, first):
             own = stream(config.seed, "raster", product.region, product.number, number)
             ground = np.where(place.is_field[:, None], mean[place.field], hedge).astype(np.float32)
             texture = np.exp(own.normal(0, TEXTURE, (len(ground), 1))).astype(np.float32)
@@ -225,9 +207,45 @@ class SceneWriter:
             shown.append((place, {"VV": power[:, 0], "VH": power[:, 1]}))
         return shown
 
-    def _write(
-        self, product: Product, shown: Sequence[tuple[Place, dict[str, NDArray[Any]]]], properties: dict[str, Any]
-    ) -> Path:
+
+class SceneWriter:
+    """Writes the scenes of a season around some parcels of one region.
+
+    Args:
+        season: the season.
+        region: the parcels' region.
+        parcel_ids: the parcels; others near them are drawn too.
+        folder: gets a folder for each scene.
+    """
+
+    def __init__(self, season: Season, region: str, parcel_ids: Sequence[str], folder: Path) -> None:
+        self._region, self._folder, self._renderer = region, folder, Renderer(season, region)
+        row_of = {name: row for row, name in enumerate(self._renderer.fields.parcel_id.tolist())}
+        self._places = [self._renderer.around(row_of[name]) for name in parcel_ids]
+
+    def write(self, product: Product) -> Path | None:
+        """Write a scene and return its item; None of a product that has no rasters, or shows none of the parcels."""
+        if product.is_lost or product.is_withdrawn or product.region != self._region:
+            return None
+        orbit = orbit_of(REGIONS[self._region], product)
+        if isinstance(orbit, S2Orbit):
+            shown = self._renderer.optical(product, orbit, self._places)
+            properties: dict[str, Any] = {"s2:processing_baseline": f"05.{11 + product.revision:02d}"}
+        else:
+            shown = self._renderer.radar(product, orbit, self._places)
+            properties = {
+                "sat:orbit_state": orbit.direction,
+                "sat:relative_orbit": product.relative_orbit,
+                "card4l:measurement_type": "sigma0",
+            }
+        properties |= {
+            "datetime": product.observed_at.isoformat(),
+            "created": product.available_at.isoformat(),
+            "platform": f"sentinel-{product.platform[1:].lower()}",
+        }
+        return self._write(product, shown, properties) if shown else None
+
+    def _write(self, product: Product, shown: Layers, properties: dict[str, Any]) -> Path:
         folder = self._folder / product.scene_id
         folder.mkdir(parents=True, exist_ok=True)
         left, top = min(place.left for place, _ in shown), max(place.top for place, _ in shown)
