@@ -19,12 +19,15 @@ from terminal.output import console, plain
 from training.classifier_command import classifier
 from training.ndvi_command import ndvi
 from training.published_commands import import_published, verify
+from training.segmentation_command import panoptic, segmentation
 
 app = typer.Typer(no_args_is_help=True, help="Train, list and activate models.")
 train = typer.Typer(no_args_is_help=True, help="Train a model on a stored season, or on a file's source.")
 app.add_typer(train, name="train")
 train.command()(classifier)
 train.command()(ndvi)
+train.command()(segmentation)
+train.command()(panoptic)
 app.command()(import_published)
 app.command()(verify)
 

@@ -150,7 +150,7 @@ def parse(plain: Mapping[str, Any], where: str) -> RunConfig:
         found = RunConfig.model_validate({**plain, **({"data": data or _Unusable()} if "data" in plain else {})})
     except ValidationError as error:
         faults += [
-            _fault(one, RunConfig if len(one["loc"]) == 1 else _SECTIONS[str(one["loc"][0])]) for one in error.errors()
+            fault(one, RunConfig if len(one["loc"]) == 1 else _SECTIONS[str(one["loc"][0])]) for one in error.errors()
         ]
     if faults:
         raise RunConfigError(f"{where}: " + "; ".join(faults))
@@ -172,7 +172,7 @@ def _source(table: Any, faults: list[str]) -> LabelledSource | None:
     except UnknownSource as error:
         faults.append(f"[data] {error}")
     except ValidationError as error:
-        faults += [_fault(one | {"loc": ("data", *one["loc"])}, made) for one in error.errors()]
+        faults += [fault(one | {"loc": ("data", *one["loc"])}, made) for one in error.errors()]
     return None
 
 
@@ -188,7 +188,7 @@ def to_toml(config: RunConfig) -> str:
 _SECTIONS: dict[str, type[Section]] = {"model": ModelConfig, "training": TrainingSection, "run": RunSection}
 
 
-def _fault(error: Any, known: type[BaseModel]) -> str:
+def fault(error: Any, known: type[BaseModel]) -> str:
     """Return one error in a line: [table] key: what, and what is allowed; `known` has the keys that may stand there."""
     table, *rest = (str(part) for part in error["loc"])
     where = f"[{table}]" + (f" {rest[-1]}" if rest else "")

@@ -130,13 +130,13 @@ class RunFolder:
         """Append what the run was started with: a run that goes on elsewhere has two entries."""
         path = self.path / "environment.json"
         known = json.loads(path.read_text()) if path.exists() else []
-        write(path, json.dumps([*known, environment(config, now)], indent=1))
+        write(path, json.dumps([*known, environment(config.training.device, config.training.seed, now)], indent=1))
 
 
-def environment(config: RunConfig, now: datetime) -> dict[str, Any]:
+def environment(on: str, seed: int, now: datetime) -> dict[str, Any]:
     """Return what the figures of a run may depend on."""
     versions = {one.metadata["Name"].lower(): one.version for one in distributions() if one.metadata["Name"]}
-    device = torch.device(config.training.device)
+    device = torch.device(on)
     return {
         "started_at": now.isoformat(timespec="seconds"),
         "python": platform.python_version(),
@@ -149,7 +149,7 @@ def environment(config: RunConfig, now: datetime) -> dict[str, Any]:
         else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
-        "seed": config.training.seed,
+        "seed": seed,
     }
 
 

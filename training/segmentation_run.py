@@ -1,0 +1,212 @@
+"""A run of `models train segmentation | panoptic`: a model for each test fold, scores pooled over folds, all in one folder.
+
+    config.json            as run, every default written out
+    environment.json       versions, device, commit, seed
+    fold-K/                metrics.csv (an epoch a row), last.pt (to go on from), weights.pt, model.json and counts.json (when finished)
+    metrics.json, metrics.md, curves.png
+
+A file is written beside its place and moved there, so none is ever half a file; counts.json is written last.
+Errors: RunConfigError for a folder that holds another run, or modalities that the source has not.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from models.segmentation.network import PanopticNetwork, SegmentationConfig, SegmentationNetwork, parameters
+from models.segmentation.scoring import Counts, PanopticCounts
+from training.errors import RunConfigError
+from training.patches import Loading, PatchSet, rows_of, training_folds
+from training.run_folder import environment, has_learnt, write
+from training.segmentation_config import SegmentationRun
+from training.segmentation_fitting import Epoch, Fitting, Network, Scores, State, scored
+
+OnEpoch = Callable[[str, Epoch], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run found."""
+
+    metrics: dict[str, float]
+    """Pooled over the test folds."""
+    parameters: int
+    """Of inference."""
+    folds: dict[int, dict[str, float]]
+
+
+def network_of(run: SegmentationRun, patches: PatchSet) -> Network:
+    """Return the network of a run with new weights, drawn from its seed.
+
+    Raises:
+        RunConfigError: the source has not a modality.
+    """
+    names = run.model.modalities or tuple(one.name for one in patches.modalities)
+    known = {one.name: one for one in patches.modalities}
+    if missing := [name for name in names if name not in known]:
+        raise RunConfigError(f"[model] modalities: {patches.name} has {', '.join(known)}, not {', '.join(missing)}")
+    is_panoptic = run.task == "panoptic"
+    # Void is a class of fields, and none of pixels: published.
+    utae = run.model.utae(len(patches.classes) + is_panoptic)
+    config = SegmentationConfig(tuple(known[name] for name in names), utae, run.model.fusion)
+    has_heads = run.model.auxiliary and not is_panoptic and config.scheme in ("late", "decision")
+    torch.manual_seed(run.training.seed)
+    if is_panoptic:
+        return PanopticNetwork(config)
+    return SegmentationNetwork(replace(config, auxiliary=has_heads))
+
+
+def run_all(run: SegmentationRun, patches: PatchSet, now: datetime, on_epoch: OnEpoch) -> Result:
+    """Train and test on each fold, or go on where a run of this folder was stopped; return the scores.
+
+    Raises:
+        RunConfigError: the folder holds another run, a fold has no patches, or the source has not a modality.
+    """
+    for fold in run.training.folds:
+        if missing := [nr for nr in range(3) if not len(rows_of(patches, fold)[nr])]:
+            what = ("to train on", "to validate on", "to test on")[missing[0]]
+            raise RunConfigError(f"[training] folds: {patches.name} has no patch {what} for test fold {fold}")
+    size = parameters(network_of(run, patches))
+    folder = run.run.folder
+    _claim(run)
+    path = folder / "environment.json"
+    known = json.loads(path.read_text()) if path.exists() else []
+    write(path, json.dumps([*known, environment(run.training.device, run.training.seed, now)], indent=1))
+    found = {fold: _fold(run, patches, fold, on_epoch) for fold in run.training.folds}
+    total = list(found.values())
+    result = Result(sum(total[1:], total[0]).metrics(), size, {fold: one.metrics() for fold, one in found.items()})
+    _write(run, patches, result)
+    return result
+
+
+def _claim(run: SegmentationRun) -> None:
+    folder, path = run.run.folder, run.run.folder / "config.json"
+    if path.exists() and has_learnt(folder):
+        if json.loads(path.read_text()) != run.identity:
+            raise RunConfigError(f"{folder} holds another run (see {path}): name another folder")
+    elif not path.exists() and folder.exists() and any(folder.iterdir()):
+        raise RunConfigError(f"{folder} is not empty and holds no run: name another folder")
+    else:
+        (folder / "environment.json").unlink(missing_ok=True)
+        write(path, json.dumps(run.identity, indent=1))
+
+
+def _fold(run: SegmentationRun, patches: PatchSet, fold: int, on_epoch: OnEpoch) -> Scores:
+    """Return the test counts of a fold, trained now or before."""
+    folder = run.run.folder / f"fold-{fold}"
+    if (folder / "counts.json").exists():
+        return counts_from(json.loads((folder / "counts.json").read_text()))
+    network = network_of(run, patches)
+    statistics = patches.statistics(training_folds(fold))
+    has_fields = run.task == "panoptic"
+    loading = Loading(
+        patches, network.config.names, statistics, run.training.batch, run.training.workers, has_fields=has_fields
+    )
+    training, validation, test = rows_of(patches, fold)
+    state, done = None, list[Epoch]()
+    if (folder / "last.pt").exists():
+        last = torch.load(folder / "last.pt", map_location=run.training.device, weights_only=True)
+        state, done = last["state"], [Epoch(**one) for one in last["epochs"]]
+
+    def keep(epoch: Epoch, of: Callable[[], State]) -> None:
+        done.append(epoch)
+        buffer = io.BytesIO()
+        torch.save({"epochs": [asdict(one) for one in done], "state": of()}, buffer)
+        write(folder / "last.pt", buffer.getvalue())
+        write(folder / "metrics.csv", _table(done))
+        on_epoch(folder.name, epoch)
+
+    fitted = Fitting(network, run, loading, training, state).fit(validation, keep)
+    counts = scored(fitted, loading, test, run)
+    buffer = io.BytesIO()
+    torch.save(fitted.state_dict(), buffer)
+    write(folder / "weights.pt", buffer.getvalue())
+    description = {
+        "task": run.task,
+        "config": fitted.config.to_json(),
+        "classes": patches.classes,
+        "statistics": {
+            name: {"mean": statistics[name].mean.tolist(), "sd": statistics[name].sd.tolist()}
+            for name in fitted.config.names
+        },
+    }
+    write(folder / "model.json", json.dumps(description, indent=1))
+    write(folder / "counts.json", json.dumps(counts_to(counts)))
+    return counts
+
+
+def counts_to(scores: Scores) -> dict[str, Any]:
+    """Return counts as plain JSON values."""
+    if scores.confusion is not None:
+        return {"confusion": scores.confusion.tolist()}
+    rows = [
+        {name: getattr(one, name).tolist() for name in ("hits", "false", "missed", "iou")} | {"void": one.void}
+        for one in scores.panoptic
+    ]
+    return {"panoptic": rows, "objects": asdict(scores.objects), "boundaries": asdict(scores.boundaries)}
+
+
+def counts_from(plain: Mapping[str, Any]) -> Scores:
+    """Return the counts of what `counts_to` gave."""
+    if "confusion" in plain:
+        return Scores(np.array(plain["confusion"], np.int64))
+    rows = []
+    for one in plain["panoptic"]:
+        hits, false, missed = (np.array(one[name], np.int64) for name in ("hits", "false", "missed"))
+        rows.append(PanopticCounts(hits, false, missed, np.array(one["iou"], float), one["void"]))
+    return Scores(None, tuple(rows), Counts(**plain["objects"]), Counts(**plain["boundaries"]))
+
+
+def _table(epochs: Sequence[Epoch]) -> str:
+    out = io.StringIO()
+    rows = csv.DictWriter(out, [one.name for one in fields(Epoch)], lineterminator="\n")
+    rows.writeheader()
+    rows.writerows(asdict(one) for one in epochs)
+    return out.getvalue()
+
+
+def _write(run: SegmentationRun, patches: PatchSet, result: Result) -> None:
+    folder, model = run.run.folder, run.model
+    write(folder / "metrics.json", json.dumps(asdict(result), indent=1))
+    names = list(result.metrics)
+    rows = [*((f"fold {fold}", one) for fold, one in result.folds.items()), ("pooled", result.metrics)]
+    widths = "published widths" if model.is_published else f"narrow: encoder {list(model.encoder)}"
+    lines = [
+        f"# {run.task}: {patches.name}, {', '.join(model.modalities) or 'all modalities'}, {model.fusion} fusion, {widths}",
+        "",
+        f"{result.parameters:,} parameters. Void pixels are left out.",
+        "",
+        f"| | {' | '.join(names)} |",
+        "| --- |" + " --: |" * len(names),
+        *(f"| {name} | {' | '.join(f'{one[key]:.3f}' for key in names)} |" for name, one in rows),
+    ]
+    write(folder / "metrics.md", "\n".join([*lines, ""]))
+    write(folder / "curves.png", _curves(run))
+
+
+def _curves(run: SegmentationRun) -> bytes:
+    """PNG: loss and validation score of each fold against the epoch."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    loss, score = figure.subplots(1, 2)
+    for fold in run.training.folds:
+        path = run.run.folder / f"fold-{fold}" / "metrics.csv"
+        rows = list(csv.DictReader(path.read_text().splitlines()))
+        known = [one for one in rows if one["score"]]
+        loss.plot([int(one["number"]) for one in rows], [float(one["loss"]) for one in rows], label=f"fold {fold}")
+        score.plot([int(one["number"]) for one in known], [float(one["score"]) for one in known], marker=".")
+    loss.set(xlabel="epoch", ylabel="training loss")
+    score.set(xlabel="epoch", ylabel=f"validation {'PQ' if run.task == 'panoptic' else 'mIoU'}", ylim=(0, 1.03))
+    loss.legend()
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=110)
+    return out.getvalue()
