@@ -15,7 +15,7 @@ from research.experiments import clouds as clouds_experiment
 from research.experiments import fusion as fusion_experiment
 from research.experiments import gradient_flow as gradient_flow_experiment
 from research.experiments import in_season as in_season_experiment
-from research.experiments import tables
+from research.experiments import segmentation_commands, tables
 from research.experiments import timing as timing_experiment
 from research.experiments.grid import Grid
 from research.experiments.ndvi import commands as ndvi_commands
@@ -29,7 +29,7 @@ from training.sources import open_source
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="The published experiments: fusion, clouds, gradient flow, timing; and the score in season.",
+    help="The published experiments: fusion, clouds, gradient flow, timing, segmentation; and the score in season.",
 )
 
 
@@ -208,6 +208,7 @@ def in_season(
 
 
 ndvi_commands.register(app)
+segmentation_commands.register(app)
 
 
 def _toml(path: Path) -> dict[str, Any]:
