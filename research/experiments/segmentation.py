@@ -109,11 +109,11 @@ NOTE: Final = (
     "Table 2 are ours; those of fused and of panoptic networks cannot be reproduced from the description, and are not tuned to."
 )
 
-SMOKE: Final = Simulated(patches=40, side=48, dates=(8, 8, 8))
+SMOKE: Final = Simulated(patches=60, side=48, dates=(8, 8, 8), regions=("lowlands",))
 SMOKE_TABLES: Final[Mapping[str, Mapping[str, Any]]] = {
     "model": {"encoder": (16, 16, 32), "decoder": (16, 16, 32), "attention": 64, "heads": 4},
     "training": {
-        "epochs": 60,
+        "epochs": 40,
         "batch": 2,
         "learning_rate": 0.01,
         "schedule": "step",
@@ -125,26 +125,34 @@ SMOKE_TABLES: Final[Mapping[str, Mapping[str, Any]]] = {
 """Narrow networks, and a schedule for few steps; chosen on the validation scores of S2 alone, so that a row takes minutes of one core."""
 
 
-def smoke_tables(out: Path, seed: int = 1) -> dict[str, Any]:
+def smoke_tables(out: Path) -> dict[str, Any]:
     """Return the tables of the smoke configuration; write its patches into a folder where they are not yet."""
     folder = out / "patches"
     if not (folder / "NORM_S1D_patch.json").exists():  # written last
-        write_simulated(folder, Simulated(SMOKE.patches, SMOKE.side, SMOKE.dates, seed=seed))
+        write_simulated(folder, SMOKE)
     return {"data": {"kind": "pastis", "path": str(folder)}, **{name: dict(one) for name, one in SMOKE_TABLES.items()}}
 
 
-def chosen(task: Task, schemes: Sequence[str]) -> tuple[Row, ...]:
-    """Return the rows of these schemes; all for none.
+def chosen(task: Task, schemes: Sequence[str], enhancements: Sequence[str] = ()) -> tuple[Row, ...]:
+    """Return the rows of these schemes and enhancements; all for none.
 
     Raises:
-        ExperimentError: no such scheme.
+        ExperimentError: the table has no such scheme or enhancement, or not together.
     """
-    known = dict.fromkeys(row.scheme for row in ROWS[task])
-    if missing := [name for name in schemes if name not in known]:
-        raise ExperimentError(
-            f"--schemes {', '.join(missing)}: Table {2 + (task == 'panoptic')} has {', '.join(known)}"
-        )
-    return tuple(row for row in ROWS[task] if not schemes or row.scheme in schemes)
+    table = f"Table {2 + (task == 'panoptic')}"
+    names = {
+        "schemes": [row.scheme for row in ROWS[task]],
+        "enhancements": [row.enhancement.name for row in ROWS[task]],
+    }
+    for option, asked in (("schemes", schemes), ("enhancements", enhancements)):
+        if missing := [name for name in asked if name not in names[option]]:
+            known = ", ".join(dict.fromkeys(names[option]))
+            raise ExperimentError(f"--{option} {', '.join(missing)}: {table} has {known}")
+    rows = [row for row in ROWS[task] if not schemes or row.scheme in schemes]
+    found = tuple(row for row in rows if not enhancements or row.enhancement.name in enhancements)
+    if not found:
+        raise ExperimentError(f"{table} has no row of {', '.join(schemes)} with {', '.join(enhancements)}")
+    return found
 
 
 def run_of(task: Task, plain: Mapping[str, Any], row: Row, seed: int, out: Path) -> SegmentationRun:

@@ -24,6 +24,7 @@ Smoke = Annotated[bool, typer.Option("--smoke", help="simulated patches and narr
 Seeds = Annotated[str, typer.Option(help="seeds, by commas")]
 Folds = Annotated[str, typer.Option(help="test folds, by commas; without it those of the file, or all")]
 Schemes = Annotated[str, typer.Option(help="rows by commas, such as S2,early,late; empty: all of the table")]
+Enhanced = Annotated[str, typer.Option(help="none, temporal dropout, both; by commas; empty: all of the table")]
 Epochs = Annotated[int | None, typer.Option(min=1, help="passes over the training patches")]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda")]
 Out = Annotated[Path | None, typer.Option(help="default: reports/experiments/NAME")]
@@ -42,13 +43,24 @@ def segmentation(
     seeds: Seeds = "0",
     folds: Folds = "",
     schemes: Schemes = "",
+    enhancements: Enhanced = "",
     epochs: Epochs = None,
     forest: Annotated[bool, typer.Option("--forest/--no-forest", help="a random forest on single pixels")] = True,
     device: Device = None,
     out: Out = None,
 ) -> None:
     """A crop for each pixel: one modality and fusions (Table 2), beside a forest on single pixels."""
-    _run("segmentation", path, config, smoke, (seeds, folds, schemes), epochs, device, out, with_forest=forest)
+    _run(
+        "segmentation",
+        path,
+        config,
+        smoke,
+        (seeds, folds, schemes, enhancements),
+        epochs,
+        device,
+        out,
+        with_forest=forest,
+    )
 
 
 def panoptic(
@@ -58,12 +70,13 @@ def panoptic(
     seeds: Seeds = "0",
     folds: Folds = "",
     schemes: Schemes = "",
+    enhancements: Enhanced = "",
     epochs: Epochs = None,
     device: Device = None,
     out: Out = None,
 ) -> None:
     """A mask and a crop for each field: one modality and fusions (Table 3)."""
-    _run("panoptic", path, config, smoke, (seeds, folds, schemes), epochs, device, out, with_forest=False)
+    _run("panoptic", path, config, smoke, (seeds, folds, schemes, enhancements), epochs, device, out, with_forest=False)
 
 
 def _run(
@@ -71,7 +84,7 @@ def _run(
     path: Path | None,
     config: Path | None,
     is_smoke: bool,
-    asked: tuple[str, str, str],
+    asked: tuple[str, str, str, str],
     epochs: int | None,
     device: str | None,
     out: Path | None,
@@ -83,7 +96,7 @@ def _run(
         require_device(device)
     from research.experiments import segmentation as experiment
 
-    rows = experiment.chosen(task, schemes)
+    rows = experiment.chosen(task, schemes, names_in(asked[3]))
     folder = out or Path("reports/experiments") / (f"{task}-smoke" if is_smoke else task)
     set_threads()
     tables_of = _tables(path, config, is_smoke, folder)

@@ -81,6 +81,9 @@ def test_rows_are_what_was_published() -> None:
         assert np.isclose(pq, sq * rq, atol=0.015)
     with pytest.raises(ExperimentError, match="Table 3 has S2, S1D, S1A, early, late"):
         chosen("panoptic", ["decision"])
+    assert [row.scheme for row in chosen("segmentation", ["S2", "late"], ["temporal dropout"])] == ["S2", "late"]
+    with pytest.raises(ExperimentError, match="Table 3 has no row of late with none"):
+        chosen("panoptic", ["late"], ["none"])
 
 
 def test_which_patches_is_asked_once(tmp_path: Path) -> None:
