@@ -122,7 +122,7 @@ SMOKE_TABLES: Final[Mapping[str, Mapping[str, Any]]] = {
         "validate_every": 4,
     },
 }
-"""Narrow networks, and a schedule for few steps; chosen on S2 alone (a pilot of other seeds and 40 patches), so that a row takes minutes of one core."""
+"""Narrow networks, and a schedule for few steps, chosen on pilots of S2 alone (another seed, 40 patches): a row takes minutes of one core."""
 
 
 def smoke_tables(out: Path) -> dict[str, Any]:
