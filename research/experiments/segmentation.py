@@ -122,7 +122,7 @@ SMOKE_TABLES: Final[Mapping[str, Mapping[str, Any]]] = {
         "validate_every": 4,
     },
 }
-"""Narrow networks, and a schedule for few steps, chosen on pilots of S2 alone (another seed, 40 patches): a row takes minutes of one core."""
+"""Narrow networks, and a schedule for few steps, chosen on pilots of S2 alone (another seed, 40 patches): minutes a row."""
 
 
 def smoke_tables(out: Path) -> dict[str, Any]:
