@@ -105,6 +105,7 @@ def test_one_step_at_a_time(empty_dsn: str) -> None:
         "0041",
         "0042",
         "0044",
+        "0045",
     ]
     seen = {}
     for revision in revisions:

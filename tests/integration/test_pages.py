@@ -23,7 +23,7 @@ SHORTER = {
     "models train ndvi": ["--config", "ndvi.toml"],
 }
 """What the tests add to commands of the pages, so that they end within seconds."""
-UNBOUNDED = ("stack", "scenes", "monitor run", "serve", "replay", "experiments", "models verify")
+UNBOUNDED = ("stack", "scenes", "monitor run", "serve", "replay", "experiments", "models verify", "delineate")
 """Commands of the README that start servers, ask catalogues, never end, or take data that the tests have not: only parsed."""
 RUN_FILE = """
 [data]
