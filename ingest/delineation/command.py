@@ -82,6 +82,7 @@ def _network(folder: Path, statistics: Path | None) -> tuple[Any, tuple[str, ...
     from db.sensors import S2_BANDS
     from models.checkpoint import Checkpoint
     from models.segmentation.at_rest import from_checkpoint
+    from models.segmentation.inference import folded
     from models.segmentation.segmenters import Standardised
 
     try:
@@ -100,7 +101,7 @@ def _network(folder: Path, statistics: Path | None) -> tuple[Any, tuple[str, ...
     except (KeyError, TypeError, ValueError) as error:
         where = statistics or f"{folder}: the checkpoint has no statistics; give --statistics"
         raise NotDelineated(f"{where}: `mean` and `std`, a number for each of {len(S2_BANDS)} bands") from error
-    made = Standardised(network, mean, sd)
+    made = Standardised(folded(network), mean, sd)
     if not made.channels == len(mean) == len(sd) == len(S2_BANDS) or not (np.isfinite(mean).all() and (sd > 0).all()):
         raise NotDelineated(
             f"{folder}: a network of {made.channels} channels with {len(mean)} means and {len(sd)} deviations; "

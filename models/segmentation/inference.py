@@ -19,9 +19,9 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from models.segmentation.utae import Convolution, Up, UtaeFeatures
+from models.segmentation.utae import Convolution, Up
 
-Network = TypeVar("Network", bound=UtaeFeatures)
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def folded(network: Network) -> Network:

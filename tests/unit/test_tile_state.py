@@ -7,6 +7,7 @@ from torch import Tensor
 from models.classifier.ltae import ConfigError
 from models.segmentation import tile_state
 from models.segmentation.inference import folded
+from models.segmentation.paps import Paps, PapsConfig
 from models.segmentation.utae import Utae, UtaeConfig
 
 
@@ -75,3 +76,13 @@ def test_dates_encoded_in_parts_give_what_they_give_at_once(monkeypatch: pytest.
     monkeypatch.setattr("models.segmentation.utae.CPU_CHUNK", 3 * 8 * 20 * 28)
     with torch.inference_mode():
         assert torch.allclose(net(images, day, valid), at_once, atol=1e-6)
+
+
+@torch.inference_mode()
+def test_a_folded_paps_gives_the_same() -> None:
+    torch.manual_seed(3)
+    net = Paps(PapsConfig(UtaeConfig(3, 5, encoder=(8, 8, 16), decoder=(8, 8, 16), width=16, heads=4))).eval()
+    images, day = season()
+    ours, plain = folded(net)(images, day), net(images, day)
+    assert torch.allclose(ours.heatmap, plain.heatmap, atol=1e-5)
+    assert torch.allclose(ours.saliency, plain.saliency, atol=1e-5)
