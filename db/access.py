@@ -62,15 +62,6 @@ def asking(engine: sa.Engine, principal: Principal) -> Iterator[sa.Connection]:
 
 
 @contextmanager
-def as_service(connection: sa.Connection) -> Iterator[None]:
-    """Let a connection of `asking` act as its login within: to write what was found that the person may do."""
-    role = connection.execute(sa.text("select current_setting('role')")).scalar_one()
-    connection.execute(sa.text("select set_config('role', 'none', true)"))
-    yield
-    connection.execute(sa.text("select set_config('role', :role, true)"), {"role": role})
-
-
-@contextmanager
 def watching(connection: sa.Connection) -> Iterator[None]:
     """Let a connection of `asking` read the state of the chain within (`db.status`); check first that the person is an operator."""
     role = connection.execute(

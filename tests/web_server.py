@@ -78,14 +78,14 @@ def served(dsn: str) -> Iterator[str]:
         yield address
 
 
-def key_of(dsn: str, name: str, role: Role, *regions: str) -> str:
+def key_of(dsn: str, name: str, role: Role, *regions: str, lasts: timedelta = timedelta(days=1)) -> str:
     """Add a person who sees regions; return a key of theirs."""
     key_id, whole, hashed = make_key()
     now = datetime.now(UTC)
     with engine(dsn).begin() as connection:
         access.add_person(connection, Principal(name, role), "ann", now)
         access.grant_regions(connection, name, regions, "ann", now)
-        assert access.add_key(connection, key_id, name, "test", hashed, "ann", now, now + timedelta(days=1))
+        assert access.add_key(connection, key_id, name, "test", hashed, "ann", now, now + lasts)
     return whole
 
 

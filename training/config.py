@@ -124,6 +124,15 @@ def read(path: Path, given: Mapping[str, Mapping[str, Any]] | None = None) -> Ru
     Raises:
         RunConfigError: no such file, no TOML, an unknown key or a value that is not allowed.
     """
+    return parse(tables(path, given), str(path))
+
+
+def tables(path: Path, given: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
+    """Return the tables of a TOML file, with values that count instead of the file's; None gives nothing.
+
+    Raises:
+        RunConfigError: no such file, or no TOML.
+    """
     try:
         plain = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -134,7 +143,7 @@ def read(path: Path, given: Mapping[str, Mapping[str, Any]] | None = None) -> Ru
         own = {key: value for key, value in values.items() if value is not None}
         if own and isinstance(plain.get(name, {}), dict):  # a value where a table must be is an error of the file
             plain[name] = plain.get(name, {}) | own
-    return parse(plain, str(path))
+    return plain
 
 
 def parse(plain: Mapping[str, Any], where: str) -> RunConfig:

@@ -10,7 +10,6 @@ The defaults are the published ones (Garnot, Landrieu and Chehata 2022, section 
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,7 +18,7 @@ from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
 from models.segmentation.network import Fusion
 from models.segmentation.utae import Norm, UtaeConfig
-from training.config import RunSection, fault
+from training.config import RunSection, fault, tables
 from training.errors import RunConfigError
 from training.patches import FOLDS, PatchSource
 from training.sources import PATCHES, Section, UnknownSource, class_of
@@ -120,17 +119,7 @@ def read(task: Task, path: Path, given: Mapping[str, Mapping[str, Any]] | None =
     Raises:
         RunConfigError: no such file, no TOML, an unknown key or a value that is not allowed.
     """
-    try:
-        plain = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RunConfigError(f"{path}: no such file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RunConfigError(f"{path}: not TOML ({error})") from error
-    for name, values in (given or {}).items():
-        own = {key: value for key, value in values.items() if value is not None}
-        if own and isinstance(plain.get(name, {}), dict):
-            plain[name] = plain.get(name, {}) | own
-    return parse(task, plain, str(path))
+    return parse(task, tables(path, given), str(path))
 
 
 def parse(task: Task, plain: Mapping[str, Any], where: str) -> SegmentationRun:

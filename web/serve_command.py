@@ -50,16 +50,20 @@ def serve(
 
 def serve_to_visitor(dsn: str, settings: WebSettings, host: str | None = None, port: int | None = None) -> None:
     """Serve a demonstration until interrupted, with a key for a day."""
+    key = visitors_key(dsn, "demonstration", timedelta(days=1))
+    console.print("Open this address in a browser (Ctrl-C ends it), and sign in with the key:")
+    console.print(f"  key      {key}", soft_wrap=True)
+    run(dsn, settings, host, port, before="  address  ")
+
+
+def visitors_key(dsn: str, label: str, lasts: timedelta) -> str:
+    """Let the visitor of a demonstration in; return a key."""
     key_id, key, hashed = make_key()
     now = datetime.now(UTC)
     with engine(dsn).begin() as connection:
         access.add_person(connection, VISITOR, "the demonstration", now)
-        access.add_key(
-            connection, key_id, VISITOR.name, "demonstration", hashed, VISITOR.name, now, now + timedelta(days=1)
-        )
-    console.print("Open this address in a browser (Ctrl-C ends it), and sign in with the key:")
-    console.print(f"  key      {key}", soft_wrap=True)
-    run(dsn, settings, host, port, before="  address  ")
+        access.add_key(connection, key_id, VISITOR.name, label, hashed, VISITOR.name, now, now + lasts)
+    return key
 
 
 # More than six: where, by what settings, and what is said.

@@ -8,17 +8,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 import uvicorn
 
-from db import access
-from db.connect import bounded_engine, engine
+from db.connect import bounded_engine
 from terminal.errors import UserError
 from web.app import create_app
-from web.principals import make_key
-from web.serve_command import VISITOR
+from web.serve_command import visitors_key
 from web.settings import WebSettings
 
 BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")
@@ -103,9 +101,8 @@ def _of_page(page: Any, name: str, address: str) -> Iterator[Picture]:
         if nr == 0 or (name, screen) == ("map", "telephone"):  # a map that is opened fits its place
             page.goto(address)
         page.locator("#map[aria-busy], #parcel[aria-busy]").wait_for(state="detached")
-        page.wait_for_timeout(
-            400 if name in ("map", "parcel") else 50
-        )  # what a script draws anew when its place changes
+        # What a script draws anew when its place changes.
+        page.wait_for_timeout(400 if name in ("map", "parcel") else 50)
         said = browser.send("Page.captureScreenshot", {"format": "webp", "quality": QUALITY})
         yield Picture(name, screen, base64.b64decode(said["data"]))
     browser.detach()
@@ -114,13 +111,7 @@ def _of_page(page: Any, name: str, address: str) -> Iterator[Picture]:
 @contextmanager
 def _served(dsn: str) -> Iterator[tuple[str, str]]:
     """Serve the console of a database within the context; yield its address, and a key for an hour."""
-    key_id, key, hashed = make_key()
-    now = datetime.now(UTC)
-    with engine(dsn).begin() as connection:
-        access.add_person(connection, VISITOR, "pictures of the console", now)
-        access.add_key(
-            connection, key_id, VISITOR.name, "pictures", hashed, VISITOR.name, now, now + timedelta(hours=1)
-        )
+    key = visitors_key(dsn, "pictures", timedelta(hours=1))
     made = bounded_engine(dsn, 4, 30.0)
     app = create_app(made, WebSettings(requests_per_minute=10_000))
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", ws="none"))

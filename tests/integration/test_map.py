@@ -3,7 +3,6 @@
 import gzip
 import json
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -13,14 +12,11 @@ import shapely
 from fastapi.testclient import TestClient
 from psycopg.conninfo import make_conninfo
 
-from db import access
-from db.access import Principal
-from db.connect import bounded_engine, engine
+from db.connect import bounded_engine
 from tests.filled_store import fill
 from tests.mapped import features
-from tests.web_server import take_as_long
+from tests.web_server import bearer, take_as_long
 from web.app import create_app
-from web.principals import make_key
 from web.settings import WebSettings
 
 Store = psycopg.Connection[tuple[Any, ...]]
@@ -54,26 +50,16 @@ def app(dsn: str, store: Store) -> Iterator[TestClient]:  # noqa: ARG001, it is 
     made.dispose()
 
 
-def _key(dsn: str, name: str, role: access.Role, *regions: str) -> dict[str, str]:
-    key_id, whole, hashed = make_key()
-    now = datetime.now(UTC)
-    with engine(dsn).begin() as connection:
-        access.add_person(connection, Principal(name, role), "ann", now)
-        access.grant_regions(connection, name, regions, "ann", now)
-        assert access.add_key(connection, key_id, name, "test", hashed, "ann", now, now + timedelta(days=1))
-    return {"Authorization": f"Bearer {whole}"}
-
-
 @pytest.fixture
 def reader(dsn: str, app: TestClient) -> Get:
-    headers = _key(dsn, "rita", "reader")
+    headers = bearer(dsn, "rita", "reader")
     return lambda path, **more: app.get(path, headers=headers | more.pop("headers", {}), **more)
 
 
 @pytest.fixture
 def inspector(dsn: str, app: TestClient) -> Get:
     """One who sees the north."""
-    headers = _key(dsn, "anna", "inspector", "north")
+    headers = bearer(dsn, "anna", "inspector", "north")
     return lambda path, **more: app.get(path, headers=headers | more.pop("headers", {}), **more)
 
 
@@ -84,7 +70,7 @@ def shown(shared_dsn: str) -> Iterator[tuple[Get, Get]]:
     with psycopg.connect(shared_dsn) as connection:
         connection.execute("update recording set clock = 'database'")
     made = bounded_engine(shared_dsn, 4, 30.0)
-    headers = _key(shared_dsn, "rita", "reader"), _key(shared_dsn, "anna", "inspector", "north")
+    headers = bearer(shared_dsn, "rita", "reader"), bearer(shared_dsn, "anna", "inspector", "north")
     with TestClient(
         create_app(made, WebSettings(requests_per_minute=100_000)), raise_server_exceptions=False
     ) as opened:
@@ -325,7 +311,7 @@ def test_pages_of_parcels_follow_each_other(shown: tuple[Get, Get]) -> None:
 @pytest.mark.usefixtures("store")
 def test_tiles_count_a_tenth(dsn: str) -> None:
     made = bounded_engine(dsn, 2, 30.0)
-    headers = _key(dsn, "rita", "reader")
+    headers = bearer(dsn, "rita", "reader")
     with TestClient(create_app(made, WebSettings(requests_per_minute=3)), raise_server_exceptions=False) as client:
         statuses = [client.get(f"/api/tiles/nl/2025/{HERE}.mvt", headers=headers).status_code for _ in range(31)]
     made.dispose()

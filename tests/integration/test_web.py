@@ -8,10 +8,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from db import access
-from db.access import Principal
 from db.connect import bounded_engine, engine
+from tests.web_server import key_of
 from web.app import create_app
-from web.principals import COOKIE, CSRF_HEADER, csrf_token, make_key
+from web.principals import COOKIE, CSRF_HEADER, csrf_token
 from web.settings import WebSettings
 
 
@@ -27,22 +27,12 @@ def client(dsn: str) -> Iterator[TestClient]:
     made.dispose()
 
 
-def _key(dsn: str, name: str, role: access.Role, *regions: str, lasts: timedelta = timedelta(days=1)) -> str:
-    key_id, whole, hashed = make_key()
-    now = datetime.now(UTC)
-    with engine(dsn).begin() as connection:
-        access.add_person(connection, Principal(name, role), "ann", now)
-        access.grant_regions(connection, name, regions, "ann", now)
-        assert access.add_key(connection, key_id, name, "test", hashed, "ann", now, now + lasts)
-    return whole
-
-
 def _bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
 def test_a_key_says_who_asks_and_what_they_see(dsn: str, client: TestClient) -> None:
-    inspector, reader = _key(dsn, "anna", "inspector", "north"), _key(dsn, "rita", "reader")
+    inspector, reader = key_of(dsn, "anna", "inspector", "north"), key_of(dsn, "rita", "reader")
     for _ in range(2):  # the second time it is remembered
         answer = client.get("/api/me", headers=_bearer(inspector))
         assert answer.json() == {"name": "anna", "role": "inspector", "regions": ["north"]}
@@ -64,8 +54,8 @@ def test_without_a_key_nothing_is_shown(client: TestClient, header: str) -> None
 
 
 def test_a_key_that_ended_or_was_revoked_or_whose_person_left_is_none(dsn: str, client: TestClient) -> None:
-    ended = _key(dsn, "anna", "reader", lasts=timedelta(seconds=-1))
-    revoked, left = _key(dsn, "anna", "reader"), _key(dsn, "bob", "reader")
+    ended = key_of(dsn, "anna", "reader", lasts=timedelta(seconds=-1))
+    revoked, left = key_of(dsn, "anna", "reader"), key_of(dsn, "bob", "reader")
     with engine(dsn).begin() as connection:
         assert access.revoke_key(connection, revoked.split("_")[1], datetime.now(UTC))
         assert access.end_person(connection, "bob", datetime.now(UTC))
@@ -74,7 +64,7 @@ def test_a_key_that_ended_or_was_revoked_or_whose_person_left_is_none(dsn: str, 
 
 
 def test_secrets_are_not_stored(dsn: str) -> None:
-    key = _key(dsn, "anna", "reader")
+    key = key_of(dsn, "anna", "reader")
     with psycopg.connect(dsn) as connection:
         stored = connection.execute("select k::text from parcelwatch_access.api_keys k").fetchall()
     assert key.split("_")[2] not in str(stored)
@@ -83,7 +73,7 @@ def test_secrets_are_not_stored(dsn: str) -> None:
 
 def test_a_sign_in_is_a_cookie_that_no_script_reads_and_changes_need_our_page(dsn: str, client: TestClient) -> None:
     assert client.post("/api/session", json={"key": "pw_0_0"}).status_code == 401
-    answer = client.post("/api/session", json={"key": _key(dsn, "anna", "reader")})
+    answer = client.post("/api/session", json={"key": key_of(dsn, "anna", "reader")})
     cookie = answer.headers["set-cookie"].lower()
     assert "httponly" in cookie
     assert "samesite=strict" in cookie
@@ -102,7 +92,7 @@ def test_a_sign_in_is_a_cookie_that_no_script_reads_and_changes_need_our_page(ds
 
 
 def test_who_asks_too_often_is_told_when_to_come_again(dsn: str, client: TestClient) -> None:
-    anna, rita = _key(dsn, "anna", "reader"), _key(dsn, "rita", "reader")
+    anna, rita = key_of(dsn, "anna", "reader"), key_of(dsn, "rita", "reader")
     statuses = [client.get("/api/me", headers=_bearer(anna)).status_code for _ in range(21)]
     assert statuses == [200] * 20 + [429]
     assert 1 <= int(client.get("/api/me", headers=_bearer(anna)).headers["retry-after"]) <= 61
@@ -119,7 +109,7 @@ def test_every_answer_has_its_headers(client: TestClient) -> None:
 
 
 def test_a_database_that_is_away_is_said_in_a_sentence(client: TestClient, dsn: str) -> None:
-    key = _key(dsn, "anna", "reader")
+    key = key_of(dsn, "anna", "reader")
     away = bounded_engine("postgresql://nobody@127.0.0.1:1/x", 1, 1.0)
     client.app.state.gate.engine = away  # type: ignore[attr-defined]
     answer = client.get("/api/me", headers=_bearer(key))

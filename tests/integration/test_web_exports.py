@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,10 @@ import uvicorn
 from fastapi.testclient import TestClient
 from pyarrow import csv, parquet
 
-from db import access
-from db.access import Principal
-from db.connect import bounded_engine, engine
+from db.connect import bounded_engine
 from monitor.exports.files import CHUNKS
+from tests.web_server import key_of
 from web.app import create_app
-from web.principals import make_key
 from web.settings import WebSettings
 
 
@@ -38,19 +35,9 @@ def client(dsn: str) -> Iterator[TestClient]:
     """A client of an application that makes one export at once, with a reader's key."""
     made = bounded_engine(dsn, 2, 5.0)
     with TestClient(create_app(made, WebSettings(exports=1)), raise_server_exceptions=False) as opened:
-        opened.headers["Authorization"] = f"Bearer {_key(dsn, 'rita', 'reader')}"
+        opened.headers["Authorization"] = f"Bearer {key_of(dsn, 'rita', 'reader')}"
         yield opened
     made.dispose()
-
-
-def _key(dsn: str, name: str, role: access.Role, *regions: str) -> str:
-    key_id, whole, hashed = make_key()
-    now = datetime.now(UTC)
-    with engine(dsn).begin() as connection:
-        access.add_person(connection, Principal(name, role), "ann", now)
-        access.grant_regions(connection, name, regions, "ann", now)
-        assert access.add_key(connection, key_id, name, "test", hashed, "ann", now, now + timedelta(days=1))
-    return whole
 
 
 def _ids(answer: Any, kind: str, folder: Path) -> list[str]:
@@ -68,7 +55,7 @@ def test_each_sees_the_parcels_of_their_regions(dsn: str, client: TestClient, tm
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-disposition"] == f"attachment; filename*=UTF-8''nl-2025.{kind}"
     assert _ids(answer, kind, tmp_path) == ["north-1", "south-1"]
-    client.headers["Authorization"] = f"Bearer {_key(dsn, 'anna', 'inspector', 'north')}"
+    client.headers["Authorization"] = f"Bearer {key_of(dsn, 'anna', 'inspector', 'north')}"
     answer = client.get(f"/api/exports/nl/2025.{kind}")
     assert _ids(answer, kind, tmp_path) == ["north-1"]
     assert b"south" not in answer.content
