@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -111,10 +111,10 @@ class Loading:
     has_fields: bool = False
     """Targets of fields are made."""
 
-    def batches(self, rows: Sequence[int]) -> Iterator[Loaded]:
-        """Yield the patches in this order."""
+    def batches(self, rows: Sequence[int], turns: Sequence[int] | None = None) -> Iterator[Loaded]:
+        """Yield the patches in this order, each turned (`turned`) by its number of `turns`, or as it is."""
         loader: DataLoader[Any] = DataLoader(
-            _Rows(self, tuple(rows)),
+            _Rows(self, tuple(rows), tuple(turns or [0] * len(rows))),
             self.batch,
             collate_fn=collate,
             num_workers=self.workers,
@@ -124,9 +124,9 @@ class Loading:
         )
         yield from loader
 
-    def sample(self, row: int) -> Loaded:
+    def sample(self, row: int, turn: int = 0) -> Loaded:
         """Return a patch as a batch of one, standardised; 0, the mean, where there is no value."""
-        patch = self.patches.read(row, self.names)
+        patch = turned(self.patches.read(row, self.names), turn)
         batch = {}
         for name in self.names:
             mean, sd = (one[:, None, None] for one in self.statistics[name])
@@ -142,14 +142,32 @@ class Loading:
 class _Rows(Dataset[Loaded]):
     """The patches of an epoch."""
 
-    def __init__(self, loading: Loading, rows: tuple[int, ...]) -> None:
-        self.loading, self.rows = loading, rows
+    def __init__(self, loading: Loading, rows: tuple[int, ...], turns: tuple[int, ...]) -> None:
+        self.loading, self.rows, self.turns = loading, rows, turns
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Loaded:
-        return self.loading.sample(self.rows[index])
+        return self.loading.sample(self.rows[index], self.turns[index])
+
+
+TURNS = 8
+"""Of a square: quarter turns, each as it is and mirrored."""
+
+
+def turned(patch: Patch, turn: int) -> Patch:
+    """Return the patch mirrored (4 to 7) and turned by quarters; of one that is not square, by halves."""
+
+    def of(values: NDArray[Any]) -> NDArray[Any]:
+        mirrored = values[..., ::-1] if turn >= TURNS // 2 else values
+        is_square = values.shape[-1] == values.shape[-2]
+        return np.ascontiguousarray(np.rot90(mirrored, turn if is_square else 2 * turn, axes=(-2, -1)))
+
+    if turn == 0:
+        return patch
+    images = {name: of(one) for name, one in patch.images.items()}
+    return replace(patch, images=images, classes=of(patch.classes), instances=of(patch.instances))
 
 
 def collate(samples: Sequence[Loaded]) -> Loaded:

@@ -10,6 +10,7 @@ The defaults are the published ones (Garnot, Landrieu and Chehata 2022, section 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,7 +26,8 @@ from training.sources import PATCHES, Section, UnknownSource, class_of
 
 Task = Literal["segmentation", "panoptic"]
 LEARNING_RATE: Mapping[Task, float] = {"segmentation": 1e-3, "panoptic": 1e-2}
-"""Published: constant, and a tenth of it in the second half."""
+SCHEDULE: Mapping[Task, Literal["constant", "step"]] = {"segmentation": "constant", "panoptic": "step"}
+"""Both as published."""
 
 
 class ModelSection(Section):
@@ -73,8 +75,10 @@ class FittingSection(Section):
     batch: Annotated[int, Field(ge=1)] = 4
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Without it as published: 1e-3; of panoptic segmentation 1e-2."""
-    schedule: Literal["constant", "step"] | None = None
-    """"step": a tenth in the second half. Without it as published: constant; of panoptic segmentation step."""
+    schedule: Literal["constant", "step", "cosine"] | None = None
+    """"step": a tenth in the second half; "cosine": half a wave, to nearly 0. Without it as published (`SCHEDULE`)."""
+    augment: bool = False
+    """Patches are mirrored and turned by quarters, at random; not published."""
     validate_every: Annotated[int, Field(ge=1)] = 1
     seed: int = 0
     folds: tuple[int, ...] = FOLDS
@@ -109,8 +113,10 @@ class SegmentationRun(Section):
     def rate(self, epoch: int) -> float:
         """Return the learning rate of an epoch, from 1."""
         first = self.training.learning_rate or LEARNING_RATE[self.task]
-        is_step = (self.training.schedule or ("step" if self.task == "panoptic" else "constant")) == "step"
-        return first / 10 if is_step and epoch > self.training.epochs / 2 else first
+        schedule, share = self.training.schedule or SCHEDULE[self.task], (epoch - 1) / self.training.epochs
+        if schedule == "cosine":
+            return first * (1 + math.cos(math.pi * share)) / 2
+        return first / 10 if schedule == "step" and epoch > self.training.epochs / 2 else first
 
 
 def read(task: Task, path: Path, given: Mapping[str, Mapping[str, Any]] | None = None) -> SegmentationRun:

@@ -35,7 +35,7 @@ from models.segmentation.scoring import (
     object_f1,
     panoptic_counts,
 )
-from training.patches import Loaded, Loading
+from training.patches import TURNS, Loaded, Loading
 from training.segmentation_config import SegmentationRun
 
 Network = SegmentationNetwork | PanopticNetwork
@@ -111,7 +111,9 @@ class Fitting:
         for group in self.optimiser.param_groups:
             group["lr"] = self.run.rate(self.epoch)
         total = torch.zeros((), device=self.device)
-        for loaded in self.loading.batches(self.rows[order.numpy()].tolist()):
+        turns = torch.randint(TURNS, (len(order),), generator=torch.Generator().manual_seed(self._seed(4))).tolist()
+        rows = self.rows[order.numpy()].tolist()
+        for loaded in self.loading.batches(rows, turns if self.run.training.augment else None):
             loss = self._loss(loaded.to(self.device), random)
             self.optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]

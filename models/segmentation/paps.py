@@ -13,6 +13,7 @@ Errors: ConfigError for settings that do not fit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -30,6 +31,8 @@ from models.segmentation.utae import UtaeConfig, UtaeFeatures, batch_convolution
 Mean = Literal["image", "batch"]
 HIDDEN = 32
 """Channels between the features and a map of one channel, as published."""
+PRIOR = 0.01
+"""Of a pixel to be a centre, before anything is learnt (Lin et al. 2017, section 4.1); not published of PaPs."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class PapsHead(nn.Module):
         self.config = config
         stack, fine = sum(widths), widths[0]
         half, quarter = stack // 2, stack // 4
-        self.heat = self._map(fine)
+        self.heat = self._map(fine, PRIOR)
         self.saliency = self._map(fine)
         self.shape = nn.Sequential(LinearNorm(stack, half), nn.ReLU(), nn.Linear(half, config.shape**2))
         self.size = nn.Sequential(
@@ -118,8 +121,11 @@ class PapsHead(nn.Module):
         self.mask = MaskNetwork()
 
     @staticmethod
-    def _map(fine: int) -> nn.Sequential:
-        return nn.Sequential(batch_convolution(fine, HIDDEN), batch_convolution(HIDDEN, 1, relu=False))
+    def _map(fine: int, prior: float = 0.5) -> nn.Sequential:
+        last = batch_convolution(HIDDEN, 1, relu=False)
+        # Centres are rare: from a half everywhere, thousands of steps go by before there is one (docs/LOG.md).
+        nn.init.constant_(last.norm.bias, math.log(prior / (1 - prior)))  # type: ignore[arg-type]
+        return nn.Sequential(batch_convolution(fine, HIDDEN), last)
 
     def forward(self, levels: Sequence[Tensor], zones: Tensor | None = None) -> Prediction:
         """Return the candidates of the decoder's levels, coarse to fine.

@@ -50,6 +50,8 @@ FIELDS_A_BLOCK: Final = 9.0
 """At least, on the average: blocks are of 23 to 68 ha, fields of 3 to 4."""
 APART_M: Final = 20.0
 """Blocks are further apart than this, fields of a block are not."""
+AT_ONCE: Final = 16
+"""Patches of a region that a pass is drawn of at a time: what is of the whole pass is done once for all, and all their images are held."""
 _CLOUD: Final = 9
 _OFFSET: Final = 1000
 
@@ -89,9 +91,17 @@ def write_simulated(folder: Path, made: Simulated = Simulated()) -> Path:
 def _patches(season: Season, made: Simulated) -> Iterator[MadePatch]:
     """Yield the patches, regions in turn, folds in turn."""
     views = [_View(season, region, made) for region in made.regions]
-    for index in range(made.patches):
-        view, nr = views[index % len(views)], index // len(views)
-        yield view.patch(nr, FIRST_ID + index, FOLDS[index // len(views) % len(FOLDS)])
+    of_view = -(-made.patches // len(views))
+    for first in range(0, of_view, AT_ONCE):
+        drawn = [view.patches(range(first, min(first + AT_ONCE, of_view))) for view in views]
+        for nr, of_regions in enumerate(zip(*drawn, strict=True), first):
+            for region, one in enumerate(of_regions):
+                if (index := nr * len(views) + region) < made.patches:
+                    yield MadePatch(FIRST_ID + index, FOLDS[nr % len(FOLDS)], *one)
+
+
+Series = tuple[NDArray[np.int64], NDArray[Any]]
+"""Days (T,) and images (T, C, H, W)."""
 
 
 class _View:
@@ -110,26 +120,33 @@ class _View:
                 name = "S2" if isinstance(orbit, S2Orbit) else {"a": "S1A", "d": "S1D"}[orbit.direction[0]]
                 self.passes[name].append((product, orbit))
 
-    def patch(self, nr: int, number: int, fold: int) -> MadePatch:
-        """Return the patch over a block.
+    def patches(self, numbers: range) -> list[tuple[Any, Any, dict[str, Any], dict[str, Any]]]:
+        """Return parcel ids, classes, days and images of the patches over these blocks.
 
         Raises:
             ValueError: there are not so many blocks.
         """
-        if nr >= len(self.blocks):
+        if numbers.stop > len(self.blocks):
             raise ValueError(
-                f"{self.region} has {len(self.blocks)} blocks of fields, not {nr + 1}: ask for fewer patches"
+                f"{self.region} has {len(self.blocks)} blocks of fields, not {numbers.stop}: ask for fewer patches"
             )
-        side, centre = self.made.side, self.blocks[nr].centroid
+        places = [self._place(self.blocks[nr]) for nr in numbers]
+        chosen = {
+            one.name: self._series(one.name, places, numbers.start, most)
+            for one, most in zip(SENSORS, self.made.dates, strict=True)
+        }
+        made = []
+        for at, place in enumerate(places):
+            days, images = ({name: series[at][part] for name, series in chosen.items()} for part in (0, 1))
+            made.append((*self._annotated(place), days, images))
+        return made
+
+    def _place(self, block: Any) -> Place:
+        side, centre = self.made.side, block.centroid
         left, top = (
             float(np.round(at / GRID_M) * GRID_M) for at in (centre.x - side * GRID_M / 2, centre.y + side * GRID_M / 2)
         )
-        place = self.renderer.place(left, top, side, side)
-        ids, target = self._annotated(place)
-        days, images = {}, {}
-        for one, most in zip(SENSORS, self.made.dates, strict=True):
-            days[one.name], images[one.name] = self._series(one.name, place, nr, most)
-        return MadePatch(number, fold, ids, target, days, images)
+        return self.renderer.place(left, top, side, side)
 
     def _annotated(self, place: Place) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
         """Return parcel ids and classes (H, W)."""
@@ -139,27 +156,34 @@ class _View:
         label[inside < shapely.area(self.renderer.outlines) / 2] = VOID
         return (rows + 1).astype(np.int32), np.where(rows >= 0, label[rows], BACKGROUND).astype(np.uint8)
 
-    def _series(self, sensor: str, place: Place, nr: int, most: int) -> tuple[NDArray[np.int64], NDArray[Any]]:
-        """Return days (T,) and images (T, C, H, W) of a sensor, evenly among the passes that show the place."""
-        drawn = (self._seen(product, orbit, place, nr) for product, orbit in self.passes[sensor])
-        seen = [one for one in drawn if one is not None]
-        chosen = np.unique(np.linspace(0, len(seen) - 1, min(most, len(seen))).round().astype(int))
-        kept = sorted((seen[one] for one in chosen), key=lambda one: one[0])
+    def _series(self, sensor: str, places: list[Place], first: int, most: int) -> list[Series]:
+        """Return the series of each place, numbered from `first` on, evenly among the passes that show it."""
+        seen: list[list[tuple[int, NDArray[Any]]]] = [[] for _ in places]
+        for product, orbit in self.passes[sensor]:
+            day = (product.observed_at.date() - STARTS_ON).days
+            for place, image in self._seen(product, orbit, places, first):
+                seen[next(at for at, one in enumerate(places) if one is place)].append((day, image))
+        return [self._chosen(one, most) for one in seen]
+
+    @staticmethod
+    def _chosen(seen: list[tuple[int, NDArray[Any]]], most: int) -> Series:
+        rows = np.unique(np.linspace(0, len(seen) - 1, min(most, len(seen))).round().astype(int))
+        kept = sorted((seen[row] for row in rows), key=lambda one: one[0])
         return np.array([day for day, _ in kept], np.int64), np.stack([image for _, image in kept])
 
     def _seen(
-        self, product: Product, orbit: S1Orbit | S2Orbit, place: Place, nr: int
-    ) -> tuple[int, NDArray[Any]] | None:
-        """Return the day and the image (C, H, W) of a pass; None of one that does not show the place."""
-        day = (product.observed_at.date() - STARTS_ON).days
+        self, product: Product, orbit: S1Orbit | S2Orbit, places: list[Place], first: int
+    ) -> Iterator[tuple[Place, NDArray[Any]]]:
+        """Yield the places that a pass shows, with their images (C, H, W)."""
         if isinstance(orbit, S1Orbit):
-            ((_, values),) = self.renderer.radar(product, orbit, [place], nr)
-            vv, vh = (decibel(values[name]) for name in ("VV", "VH"))
-            return day, self._image([vv, vh, vv - vh], place).astype(np.float16)
-        shown = self.renderer.optical(product, orbit, [place], nr)
-        if not shown or (classes := shown[0][1].pop("SCL")).min() == 0 or (classes == _CLOUD).mean() > self.made.cloud:
-            return None
-        return day, (self._image(list(shown[0][1].values()), place).astype(np.int32) - _OFFSET).astype(np.int16)
+            for place, values in self.renderer.radar(product, orbit, places, first):
+                vv, vh = (decibel(values[name]) for name in ("VV", "VH"))
+                yield place, self._image([vv, vh, vv - vh], place).astype(np.float16)
+            return
+        for place, values in self.renderer.optical(product, orbit, places, first):
+            classes = values.pop("SCL")
+            if classes.min() > 0 and (classes == _CLOUD).mean() <= self.made.cloud:
+                yield place, (self._image(list(values.values()), place).astype(np.int32) - _OFFSET).astype(np.int16)
 
     @staticmethod
     def _image(channels: list[NDArray[Any]], place: Place) -> NDArray[Any]:

@@ -72,11 +72,16 @@ def panoptic(
     schemes: Schemes = "",
     enhancements: Enhanced = "",
     epochs: Epochs = None,
+    forest: Annotated[
+        bool, typer.Option("--forest/--no-forest", help="fields of a watershed, crops of a forest")
+    ] = True,
     device: Device = None,
     out: Out = None,
 ) -> None:
-    """A mask and a crop for each field: one modality and fusions (Table 3)."""
-    _run("panoptic", path, config, smoke, (seeds, folds, schemes, enhancements), epochs, device, out, with_forest=False)
+    """A mask and a crop for each field: one modality and fusions (Table 3), beside a watershed."""
+    _run(
+        "panoptic", path, config, smoke, (seeds, folds, schemes, enhancements), epochs, device, out, with_forest=forest
+    )
 
 
 def _run(
@@ -99,7 +104,7 @@ def _run(
     rows = experiment.chosen(task, schemes, names_in(asked[3]))
     folder = out or Path("reports/experiments") / (f"{task}-smoke" if is_smoke else task)
     set_threads()
-    tables_of = _tables(path, config, is_smoke, folder)
+    tables_of = _tables(task, path, config, is_smoke, folder)
     given = {"epochs": epochs, "device": device, "folds": folds or None}
     training = {key: one for key, one in given.items() if one is not None}
     tables_of["training"] = {**tables_of.get("training", {}), **training}
@@ -125,7 +130,7 @@ def _run(
     typer.echo(f"written to {printable(folder)}")
 
 
-def _tables(path: Path | None, config: Path | None, is_smoke: bool, folder: Path) -> dict[str, Any]:
+def _tables(task: Task, path: Path | None, config: Path | None, is_smoke: bool, folder: Path) -> dict[str, Any]:
     """Return data, model and training as plain tables.
 
     Raises:
@@ -137,7 +142,7 @@ def _tables(path: Path | None, config: Path | None, is_smoke: bool, folder: Path
         from research.experiments.segmentation import smoke_tables
 
         console.print("simulated patches")
-        return smoke_tables(folder)
+        return smoke_tables(task, folder)
     if path is not None:
         return {"data": {"kind": "pastis", "path": str(path)}}
     assert config is not None

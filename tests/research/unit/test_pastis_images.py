@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from models.segmentation.targets import targets
+from research.experiments import pastis_simulated
 from research.experiments.pastis_images import PastisImages, read
 from research.experiments.pastis_metadata import VOID, PastisError
 from research.experiments.pastis_simulated import CLASS_OF, Simulated, write_simulated
 from research.experiments.pastis_synthetic import FIRST_ID, Landscape, write_patches
 from research.simulator.crops import CROPS
-from training.patches import Loading, rows_of, training_folds
+from training.patches import TURNS, Loading, Patch, rows_of, training_folds, turned
 from training.sources import PATCHES, class_of
 
 SMALL = Landscape(patches=5, side=24, fields=3, dates=(6, 7, 8), classes=(1, 3))
@@ -64,6 +65,38 @@ def test_batches_are_padded_and_do_not_depend_on_who_reads(made: Path, simulated
         for series in one.batch.values():
             assert not series.images[~series.valid].any()
             assert series.valid.any(1).all()
+
+
+def test_a_patch_is_turned_with_its_maps(made: Path) -> None:
+    whole = loading(made, has_fields=True)
+    (plain,) = whole.batches([1])
+    found = {}
+    for turn in range(TURNS):
+        (one,) = whole.batches([1], [turn])
+        found[turn] = one.classes.numpy().tobytes()
+        # What a pixel shows goes with what it is: a class is where its images are.
+        for crop in plain.classes.unique():
+            shown = [
+                loaded.batch["s2"].images[0, 0, 0][loaded.classes[0] == crop].sort().values for loaded in (plain, one)
+            ]
+            np.testing.assert_array_equal(*shown)
+        assert one.truth is not None
+        assert (one.truth.heatmap == 1).sum() == len(one.instances.unique()) - (0 in one.instances)
+    assert len(set(found.values())) == TURNS
+    assert found[0] == plain.classes.numpy().tobytes()
+    with_columns = Patch(
+        {"s2": np.zeros((1, 1, 2, 3), np.float32)}, {}, np.arange(6).reshape(2, 3), np.zeros((2, 3), int)
+    )
+    assert [turned(with_columns, turn).classes.shape for turn in range(TURNS)] == [(2, 3)] * TURNS
+
+
+def test_patches_are_the_same_however_many_are_drawn_at_once(
+    simulated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pastis_simulated, "AT_ONCE", 1)
+    again = write_simulated(tmp_path / "pastis", SIMULATED)
+    for path in simulated.rglob("*.npy"):
+        np.testing.assert_array_equal(np.load(path), np.load(again / path.relative_to(simulated)))
 
 
 def test_simulated_patches_have_fields_with_seasons_of_their_crops(simulated: Path) -> None:

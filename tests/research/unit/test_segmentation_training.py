@@ -59,9 +59,9 @@ def go(run: SegmentationRun, kill_at: int | None = None) -> Result:
 def test_a_killed_run_goes_on_to_the_same_weights_and_curve(
     task: Task, fusion: str, folder: Path, tmp_path: Path
 ) -> None:
-    whole = asked(task, folder, tmp_path / "whole", {"fusion": fusion}, epochs=2)
+    whole = asked(task, folder, tmp_path / "whole", {"fusion": fusion}, epochs=2, augment=True)
     found = go(whole)
-    halved = asked(task, folder, tmp_path / "halved", {"fusion": fusion}, epochs=2)
+    halved = asked(task, folder, tmp_path / "halved", {"fusion": fusion}, epochs=2, augment=True)
     with pytest.raises(Killed):
         go(halved, kill_at=1)
     torch.rand(7)  # another state of the process's random numbers
@@ -92,6 +92,8 @@ def test_the_rate_of_fields_falls_to_a_tenth_halfway(folder: Path, tmp_path: Pat
     fields, pixels = (asked(task, folder, tmp_path) for task in ("panoptic", "segmentation"))
     assert [fields.rate(epoch) for epoch in (1, 50, 51, 100)] == pytest.approx([0.01, 0.01, 0.001, 0.001])
     assert {pixels.rate(epoch) for epoch in (1, 50, 51, 100)} == {0.001}
+    cosine = asked("segmentation", folder, tmp_path, epochs=100, schedule="cosine")
+    assert [cosine.rate(epoch) for epoch in (1, 51, 100)] == pytest.approx([1e-3, 5e-4, 2.5e-7], rel=0.02)
 
 
 @pytest.mark.parametrize(
