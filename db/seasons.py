@@ -31,6 +31,13 @@ class Season:
         return (self.starts_on + (self.ends_on - self.starts_on) // 2).year
 
 
+def last_anniversary(starts_on: date, first: date) -> date:
+    """Return the last anniversary of a season's first day that is not after a date; 28 February of the 29th."""
+    day = min(starts_on.day, 28 if starts_on.month == 2 else 31)
+    this_year = date(first.year, starts_on.month, day)
+    return this_year if this_year <= first else this_year.replace(year=first.year - 1)
+
+
 def season_by_name(connection: sa.Connection, name: str) -> Season:
     """Return the stored season of that name; raises UnknownSeason."""
     row = connection.execute(

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from db import history, registry
 from db.connect import Connection, engine
+from db.seasons import last_anniversary
 from devstack.addresses import resolve_dsn
 from models.checkpoint import Checkpoint, CheckpointError, unpack
 from models.classifier import crop_model, cross_fitted
@@ -311,9 +312,7 @@ def _day_0(model: LoadedModel, first: date, given: Day | None) -> date:
         raise TableError(
             "the model states no day 0 (an earlier version made it): give starts_on, the first day of the season"
         )
-    month, day = model.starts_on.month, min(model.starts_on.day, 28 if model.starts_on.month == 2 else 31)
-    this_year = date(first.year, month, day)
-    return this_year if this_year <= first else date(first.year - 1, month, day)
+    return last_anniversary(model.starts_on, first)
 
 
 def _floats(values: ArrayLike, where: str) -> NDArray[np.float64]:

@@ -23,11 +23,13 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from models.segmentation.at_rest import to_checkpoint
 from models.segmentation.network import PanopticNetwork, SegmentationConfig, SegmentationNetwork, parameters
 from models.segmentation.scoring import Counts, PanopticCounts
 from training.errors import RunConfigError
 from training.patches import Loading, PatchSet, rows_of, training_folds
 from training.run_folder import environment, has_learnt, write
+from training.season_models import conventions
 from training.segmentation_config import SegmentationRun
 from training.segmentation_fitting import Epoch, Fitting, Network, Scores, State, scored
 
@@ -128,19 +130,20 @@ def _fold(run: SegmentationRun, patches: PatchSet, fold: int, on_epoch: OnEpoch)
 
     fitted = Fitting(network, run, loading, training, state).fit(validation, keep)
     counts = scored(fitted, loading, test, run)
-    buffer = io.BytesIO()
-    torch.save(fitted.state_dict(), buffer)
-    write(folder / "weights.pt", buffer.getvalue())
-    description = {
-        "task": run.task,
-        "config": fitted.config.to_json(),
-        "classes": patches.classes,
+    about = {
+        "source": patches.name,
+        "test_fold": fold,
+        "classes": [*patches.classes, *(["Void"] if has_fields else [])],
+        "void": patches.void,
         "statistics": {
             name: {"mean": statistics[name].mean.tolist(), "sd": statistics[name].sd.tolist()}
             for name in fitted.config.names
         },
+        **conventions(patches.starts_on),
     }
-    write(folder / "model.json", json.dumps(description, indent=1))
+    checkpoint = to_checkpoint(fitted, about)
+    write(folder / "weights.pt", checkpoint.weights)
+    write(folder / "model.json", checkpoint.description)
     write(folder / "counts.json", json.dumps(counts_to(counts)))
     return counts
 

@@ -60,14 +60,18 @@ class SeasonScenes:
             raise
 
     @property
+    def observed_from(self) -> datetime:
+        """Return the time of the first scene."""
+        return self._opened[0].scene.observed_at
+
+    @property
     def observed_to(self) -> datetime:
         """Return the time of the last scene."""
         return self._opened[-1].scene.observed_at
 
-    def days(self, starts_on: date | None = None) -> NDArray[np.int64]:
-        """Return (T,) days since a day, or since the first scene."""
-        dates = [one.scene.observed_at.date() for one in self._opened]
-        return np.array([(one - (starts_on or dates[0])).days for one in dates], np.int64)
+    def days(self, starts_on: date) -> NDArray[np.int64]:
+        """Return (T,) days since a day."""
+        return np.array([(one.scene.observed_at.date() - starts_on).days for one in self._opened], np.int64)
 
     def images(self, row: int, column: int, height: int, width: int, *, is_masked: bool = True) -> NDArray[np.float32]:
         """Return (T, C, height, width) reflectance, NaN where there is no value; where it is not clear too, unless not `is_masked`.

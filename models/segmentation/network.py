@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.classifier.ltae import ConfigError
-from models.segmentation.paps import PapsConfig, PapsHead, Prediction
+from models.segmentation.paps import Paps, PapsConfig, PapsHead, Prediction
 from models.segmentation.targets import VOID
-from models.segmentation.utae import UtaeConfig, UtaeFeatures, batch_convolution
+from models.segmentation.utae import Utae, UtaeConfig, UtaeFeatures, batch_convolution
 
 Fusion = Literal["early", "late", "decision"]
 AUXILIARY = 0.5
@@ -209,6 +209,27 @@ class PanopticNetwork(nn.Module):
         """Return the candidates of B patches; with `zones` (B, H, W) one in each, as `PapsHead`."""
         by_level = zip(*self.features(batch).values(), strict=True)
         return self.head([torch.cat(one, 1) for one in by_level], zones)  # type: ignore[no-any-return]
+
+
+def single(network: SegmentationNetwork | PanopticNetwork) -> Utae | Paps:
+    """Return the U-TAE or PaPs that a trained network of one modality is.
+
+    Raises:
+        ConfigError: it fuses several modalities.
+    """
+    config = network.config
+    if config.scheme != "single":
+        raise ConfigError(f"this network fuses {', '.join(config.names)}: it is none of one series")
+    (name, channels), *_ = config.sequences.items()
+    utae = replace(config.utae, channels=channels)
+    made: Utae | Paps
+    if isinstance(network, PanopticNetwork):
+        made, prefix = Paps(replace(network.head.config, utae=utae)), "encoder."
+    else:
+        made, prefix = Utae(utae), ""
+    inner = f"features.encoders.{name}."
+    made.load_state_dict({key.replace(inner, prefix, 1): one for key, one in network.state_dict().items()})
+    return made.train(network.training)
 
 
 def loss_of(output: Output, target: Tensor, auxiliary: float = AUXILIARY, void: int = VOID) -> Tensor:

@@ -5,7 +5,7 @@
 
 Chosen because: a U-TAE has no fields of its own, and neighbours of one crop are one patch of its map.
 Shapes: images (T, C, h, w), days (T,); K classes.
-Units:  images as the network was trained on, before they are standardised; days since the season's start.
+Units:  images as the network was trained on, before they are standardised, NaN where there is no value; days since the season's start.
 Errors: ValueError for other channels than the network's.
 """
 
@@ -30,18 +30,23 @@ LEAST = 16
 
 @dataclass(frozen=True)
 class Standardised:
-    """A network with the statistics of its inputs."""
+    """A network with the statistics of its inputs; where there is no value it reads the mean, as in training (training.patches)."""
 
     network: Utae | Paps
-    mean: NDArray[np.float64]
+    mean: NDArray[np.float32]
     """(C,)"""
-    sd: NDArray[np.float64]
+    sd: NDArray[np.float32]
     """(C,)"""
 
     @property
     def channels(self) -> int:
         """Return C."""
         return int(self._features.channels)
+
+    @property
+    def classes(self) -> int:
+        """Return K."""
+        return int(self._features.classes)
 
     @property
     def _features(self) -> Any:
@@ -55,7 +60,7 @@ class Standardised:
         if images.shape[1] != self.channels:
             raise ValueError(f"the network reads {self.channels} channels, the images have {images.shape[1]}")
         height, width = images.shape[2:]
-        scaled = (images - self.mean[:, None, None]) / self.sd[:, None, None]
+        scaled = np.nan_to_num((images - self.mean[:, None, None]) / self.sd[:, None, None], posinf=0.0, neginf=0.0)
         stride = self._features.stride
         sides = [max(-side % stride + side, LEAST) - side for side in (height, width)]
         padded = np.pad(scaled, ((0, 0), (0, 0), (0, sides[0]), (0, sides[1])), mode="edge")

@@ -23,6 +23,7 @@ from research.experiments.pastis_metadata import (
     BACKGROUND,
     CLASSES,
     INVALID,
+    STARTS_ON,
     VOID,
     PastisError,
     Patch,
@@ -69,6 +70,7 @@ def read(folder: Path) -> PatchSet:
         np.array([one.fold for one in reader.listed]),
         reader.patch,
         partial(_statistics, folder, sensors),
+        STARTS_ON,
     )
 
 

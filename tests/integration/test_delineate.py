@@ -21,8 +21,9 @@ from db.parcels import load_parcels
 from ingest.delineation.season import NotDelineated
 from ingest.scenes.items import NotAScene
 from models.checkpoint import Checkpoint, CheckpointError
-from models.segmentation.at_rest import to_checkpoint
+from models.segmentation.at_rest import Network, to_checkpoint
 from models.segmentation.delineation_scores import fit
+from models.segmentation.network import ModalityConfig, PanopticNetwork, SegmentationConfig, SegmentationNetwork
 from models.segmentation.paps import Paps, PapsConfig
 from models.segmentation.utae import Utae, UtaeConfig
 from tests.made_scenes import FACTOR, GRID, START, s2_item
@@ -89,20 +90,31 @@ def test_fields_from_scenes_are_parcels_of_a_season(
     assert {one.source_id for one in stored} <= set(frames[0]["id"])
 
 
-@pytest.mark.parametrize("kind", ["paps", "utae"])
+@pytest.mark.parametrize("kind", ["paps", "utae", "panoptic", "segmentation"])
 def test_a_network_names_crops(kind: str, scenes: Path, tmp_path: Path) -> None:
     torch.manual_seed(3)
     config = UtaeConfig(10, 4, encoder=(16, 16), decoder=(16, 16), width=32, heads=4)
-    network = Utae(config) if kind == "utae" else Paps(PapsConfig(config, min_confidence=0.0, mask_threshold=0.05))
-    about = {"classes": ["none", "wheat", "maize", "beet"], "statistics": {"mean": [2000.0] * 10, "std": [900.0] * 10}}
+    fields = PapsConfig(config, min_confidence=0.0, mask_threshold=0.05)
+    trained = SegmentationConfig((ModalityConfig("s2", 10),), config)
+    networks: dict[str, Network] = {
+        "paps": Paps(fields),
+        "utae": Utae(config),
+        "panoptic": PanopticNetwork(trained, fields),
+        "segmentation": SegmentationNetwork(trained),
+    }
+    network = networks[kind]
+    statistics = tmp_path / "norm.json"
+    statistics.write_text(json.dumps({"mean": [2000.0] * 10, "std": [900.0] * 10}))
+    about = {"classes": ["none", "wheat", "maize", "beet"]}
     out = tmp_path / "fields.gpkg"
     with torch.no_grad():  # no field is of class 0, whatever the seed
         weights = dict(network.named_parameters())
-        weights["head.1.norm.bias" if kind == "utae" else "head.classes.3.bias"][1] += 5
-        if kind == "paps":
+        weights["head.1.norm.bias" if kind in ("utae", "segmentation") else "head.classes.3.bias"][1] += 5
+        if kind in ("paps", "panoptic"):
             weights["head.size.4.bias"].add_(12)  # pixels
     folder = stored(tmp_path / "model", to_checkpoint(network, about))
-    said = run(scenes, "--out", out, "--model", folder, "--window", 48, "--overlap", 16, "--min-ha", 0.02)
+    with_statistics = ["--model", folder, "--statistics", statistics]
+    said = run(scenes, "--out", out, *with_statistics, "--window", 48, "--overlap", 16, "--min-ha", 0.02)
     frame = gpd.read_file(out)
     assert len(frame) == said["fields"] > 0
     assert set(zip(frame["crop:code"], frame["crop:name"], strict=True)) <= {
@@ -114,7 +126,7 @@ def test_a_network_names_crops(kind: str, scenes: Path, tmp_path: Path) -> None:
 
 
 def stored(folder: Path, checkpoint: Checkpoint) -> Path:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "weights.pt").write_bytes(checkpoint.weights)
     (folder / "model.json").write_text(checkpoint.description)
     return folder
@@ -124,7 +136,12 @@ def test_what_cannot_be_drawn_is_said_in_one_line(scenes: Path, tmp_path: Path) 
     out = tmp_path / "fields.gpkg"
     network = Utae(UtaeConfig(3, 4, encoder=(16, 16), decoder=(16, 16), width=32, heads=4))
     bare = stored(tmp_path / "bare", to_checkpoint(network, {}))
-    three = stored(tmp_path / "three", to_checkpoint(network, {"statistics": {"mean": [0.0] * 3, "std": [1.0] * 3}}))
+    known = {"statistics": {"s2": {"mean": [0.0] * 3, "sd": [1.0] * 3}}}
+    three = stored(tmp_path / "three", to_checkpoint(network, known))
+    both = SegmentationConfig((ModalityConfig("s2", 10), ModalityConfig("s1a", 3)), network.config)
+    radar = stored(tmp_path / "radar", to_checkpoint(SegmentationNetwork(both), known))
+    for fold in (1, 2):
+        stored(tmp_path / f"run/fold-{fold}", to_checkpoint(network, known))
     (tmp_path / "empty").mkdir()
     for arguments, error, said in (
         ([tmp_path / "empty"], NotAScene, "neither a SAFE folder"),
@@ -133,6 +150,9 @@ def test_what_cannot_be_drawn_is_said_in_one_line(scenes: Path, tmp_path: Path) 
         ([scenes, "--model", tmp_path / "missing"], NotDelineated, "weights.pt"),
         ([scenes, "--model", bare], NotDelineated, "no statistics"),
         ([scenes, "--model", three], NotDelineated, "3 channels"),
+        ([scenes, "--model", radar], NotDelineated, "a network of s2, s1a; Sentinel-2 alone is read here"),
+        ([scenes, "--model", tmp_path / "run"], NotDelineated, "give one of .*run/fold-1, .*run/fold-2"),
+        ([scenes, "--model", three, "--statistics", radar / "model.json"], NotDelineated, "`mean` and `std`"),
         ([scenes, "--min-ha", 1e6], NotDelineated, "no field was found"),
     ):
         with pytest.raises(error, match=said):

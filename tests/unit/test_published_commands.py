@@ -240,7 +240,7 @@ def test_a_checkpoint_of_another_kind_is_no_network_of_images(tmp_path: Path, we
     import_published(tmp_path / "model.pt", out=tmp_path / "out", register=False)
     (folder,) = (tmp_path / "out").iterdir()
     classifier = Checkpoint((folder / "weights.pt").read_bytes(), (folder / "model.json").read_text())
-    with pytest.raises(CheckpointError, match="is of kind 'pse-ltae', not a U-TAE or a PaPs"):
+    with pytest.raises(CheckpointError, match="is of kind 'pse-ltae', not a network of pixels or of fields"):
         from_checkpoint(classifier)
     utae = load_utae(utae_state(Sizes()))
     for config, message in (({}, "cannot be read"), ({**asdict(utae.config), "classes": 3}, "do not fit")):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from models.classifier.ltae import ConfigError
+from models.segmentation.at_rest import from_checkpoint, to_checkpoint
 from models.segmentation.network import (
     Fusion,
     ImageSeries,
@@ -20,8 +21,10 @@ from models.segmentation.network import (
     interpolated,
     loss_of,
     parameters,
+    single,
     without_dates,
 )
+from models.segmentation.paps import Paps, PapsConfig
 from models.segmentation.utae import Utae, UtaeConfig
 
 SMALL = UtaeConfig(1, 4, (8, 8, 8, 8), (8, 8, 8, 8), width=16, heads=4, key=2, head=(8,), norm="season")
@@ -76,12 +79,35 @@ def test_radar_is_interpolated_and_held_at_both_ends() -> None:
 
 def test_one_modality_is_the_network_of_one_series() -> None:
     torch.manual_seed(0)
-    network, alone = SegmentationNetwork(config(n=1)).eval(), Utae(replace(SMALL, channels=3)).eval()
-    alone.load_state_dict(
-        {one.removeprefix("features.encoders.s2."): value for one, value in network.state_dict().items()}
-    )
-    one = batch()["s2"]
+    network, one = SegmentationNetwork(config(n=1)).eval(), batch()["s2"]
+    alone = single(network)
+    assert isinstance(alone, Utae)
+    assert alone.config == replace(SMALL, channels=3)
     torch.testing.assert_close(network(batch()).logits, alone(one.images, one.day), rtol=0, atol=0)
+    fields = PanopticNetwork(config(n=1), PapsConfig(SMALL, min_confidence=0.1)).eval()
+    masks = single(fields)
+    assert isinstance(masks, Paps)
+    assert masks.config.min_confidence == 0.1
+    torch.testing.assert_close(
+        vars(fields(batch())) | {"masks": None}, vars(masks(one.images, one.day)) | {"masks": None}, rtol=0, atol=0
+    )
+    with pytest.raises(ConfigError, match="fuses s2, s1a"):
+        single(SegmentationNetwork(config(n=2)))
+
+
+@pytest.mark.parametrize("fusion", ["early", "late", "decision"])
+def test_a_network_at_rest_is_itself(fusion: Fusion) -> None:
+    networks: list[SegmentationNetwork | PanopticNetwork] = [SegmentationNetwork(config(fusion, fusion != "early"))]
+    if fusion != "decision":
+        networks.append(PanopticNetwork(config(fusion), PapsConfig(SMALL, shape=8, mask_threshold=0.3)))
+    for network in networks:
+        again, about = from_checkpoint(to_checkpoint(network, {"classes": ["a"]}))
+        assert type(again) is type(network)
+        assert again.config == network.config
+        assert about == {"classes": ["a"]}
+        assert all(torch.equal(one, network.state_dict()[name]) for name, one in again.state_dict().items())
+        if isinstance(again, PanopticNetwork):
+            assert (again.head.config.shape, again.head.config.mask_threshold) == (8, 0.3)
 
 
 def test_decision_is_the_mean_of_the_logits_of_what_was_seen() -> None:

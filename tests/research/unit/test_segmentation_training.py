@@ -1,19 +1,31 @@
 """Training networks of pixels and of fields: they learn, go on where they were killed, and say in one line what is wrong."""
 
 import json
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import geopandas as gpd
 import numpy as np
 import pytest
+import rasterio
 import torch
+from rasterio.features import rasterize
 from typer.testing import CliRunner
 
+from db.sensors import S2_BANDS
+from ingest.delineation.season import SeasonScenes
+from ingest.imagery.settings import ImagerySettings
+from models.checkpoint import Checkpoint
+from models.segmentation.at_rest import from_checkpoint
+from models.segmentation.network import SegmentationNetwork
 from parcelwatch import app
 from research.experiments.pastis_images import read as read_patches
 from research.experiments.pastis_synthetic import Landscape, write_patches
+from tests.made_scenes import GRID, START, blanked, optical, s2_item
 from training.errors import RunConfigError
+from training.patches import Loading, Patch, training_folds
 from training.segmentation_config import SegmentationRun, Task, parse
 from training.segmentation_fitting import Epoch
 from training.segmentation_run import Result, run_all
@@ -86,6 +98,44 @@ def test_pixels_are_learnt_and_scored_over_folds(folder: Path, tmp_path: Path) -
     assert sum(int(one.sum()) for one in counts) == sum(int((one != 19).sum()) for one in labels)
     with pytest.raises(RunConfigError, match="holds another run"):
         go(asked("segmentation", folder, tmp_path / "run", {"modalities": ["s1a"]}))
+
+
+def test_what_was_trained_draws_fields_as_it_was_trained(folder: Path, tmp_path: Path) -> None:
+    model = {"modalities": ["s2"], "temporal_dropout": False}
+    go(asked("segmentation", folder, tmp_path / "run", model, epochs=1))
+    scenes = tmp_path / "scenes"
+    for nr in range(4):
+        numbers = optical(nr)
+        if nr == 2:
+            numbers = blanked(numbers, slice(0, 24))  # no value there
+        s2_item(scenes, numbers, start=START + timedelta(days=10 * nr))
+    out = tmp_path / "fields.parquet"
+    # One window; outlines along the pixels.
+    arguments = ["--model", tmp_path / "run", "--window", 64, "--overlap", 2, "--tolerance", 0, "--min-ha", 0]
+    answer = CliRunner().invoke(app, ["delineate", str(scenes), "--out", str(out), *map(str, arguments)])
+    assert answer.exit_code == 0, answer.output
+
+    fold = tmp_path / "run/fold-1"
+    network, about = from_checkpoint(Checkpoint((fold / "weights.pt").read_bytes(), (fold / "model.json").read_text()))
+    assert isinstance(network, SegmentationNetwork)
+    assert about["starts_on"] == "2018-09-01"
+    with SeasonScenes([str(scenes)], S2_BANDS, ImagerySettings()) as season:
+        images, days = season.images(0, 0, 64, 64, is_masked=False), season.days(date(2022, 9, 1))
+    assert days[0] == 242
+    assert np.isnan(images).any((1, 2, 3)).tolist() == [False, False, True, False]
+    patches = read_patches(folder)
+    seen = Patch({"s2": images}, {"s2": days.astype(np.float32)}, *np.zeros((2, 64, 64), np.int64))
+    alone = replace(patches, read=lambda *_: seen)
+    loaded = Loading(alone, ("s2",), patches.statistics(training_folds(1)), 1).sample(0)
+    with torch.inference_mode():
+        probability = network(loaded.batch).logits.softmax(1)[0].numpy()
+    drawn = gpd.read_parquet(out)
+    assert len(drawn) > 3
+    for one in drawn.itertuples():
+        is_field = rasterize([one.geometry], (64, 64), transform=rasterio.Affine(*GRID.transform), dtype="uint8") > 0
+        mean = probability[:, is_field].mean(1)
+        assert patches.classes[mean.argmax()] == one._4
+        assert mean.max() == pytest.approx(one._5, abs=1e-5)
 
 
 def test_the_rate_of_fields_falls_to_a_tenth_halfway(folder: Path, tmp_path: Path) -> None:
