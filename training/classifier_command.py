@@ -5,7 +5,6 @@ $ torchrun --nproc-per-node 4 --no-python parcelwatch models train classifier --
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from db.connect import engine
 from devstack.addresses import resolve_dsn
 from terminal.output import console
 from training.activation import is_allowed
-from training.devices import require_device, set_threads
+from training.devices import require_device, session, set_threads
 from training.errors import RunConfigError
 
 if TYPE_CHECKING:  # what a training needs takes seconds to import; a wrong option is refused before
@@ -99,34 +98,6 @@ def classifier(
         console.print(f"everything is in {asked.run.folder}")
         if final is not None and asked.data.kind == "database":
             register(final, asked.run.folder / "final")
-
-
-@contextmanager
-def session(device: str) -> Iterator[Session]:
-    """This process alone, or as one of those that torchrun started, each GPU with its own.
-
-    Raises:
-        RunConfigError: no such device.
-    """
-    import torch
-    from torch import distributed
-
-    from models.classifier.fitting import Session
-
-    require_device(device)
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    own = torch.device(device)
-    if world == 1:
-        yield Session(own)
-        return
-    if own.type == "cuda":
-        own = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(own)
-    distributed.init_process_group("nccl" if own.type == "cuda" else "gloo")
-    try:
-        yield Session(own, rank, world)
-    finally:
-        distributed.destroy_process_group()
 
 
 @contextmanager

@@ -1,8 +1,19 @@
-"""Where a training runs: its device, refused before anything is read, and its threads."""
+"""Where a training runs: its device, refused before anything is read, its threads, and the processes that share it."""
 
+from __future__ import annotations
+
+import os
 import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING
 
-from training.errors import RunConfigError
+from training.errors import ProcessLost, RunConfigError
+
+if TYPE_CHECKING:
+    from models.classifier.fitting import Session
 
 
 def require_device(name: str) -> None:
@@ -26,3 +37,48 @@ def set_threads() -> None:
     from monitor.settings import MonitorSettings
 
     torch.set_num_threads(MonitorSettings().threads)
+
+
+@contextmanager
+def session(device: str) -> Iterator[Session]:
+    """This process alone, or as one of those that torchrun started, each GPU with its own.
+
+    Raises:
+        RunConfigError: no such device.
+        ProcessLost: another of the processes ended, on which torchrun sends SIGTERM to this one; or somebody else sent it.
+    """
+    import torch
+    from torch import distributed
+
+    from models.classifier.fitting import Session
+
+    require_device(device)
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    own = torch.device(device)
+    if world == 1:
+        yield Session(own)
+        return
+    if own.type == "cuda":
+        own = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        require_device(str(own))
+        torch.cuda.set_device(own)
+    distributed.init_process_group("nccl" if own.type == "cuda" else "gloo")
+    before = signal.signal(signal.SIGTERM, _stopped)
+    try:
+        yield Session(own, rank, world)
+    except RuntimeError as error:
+        if not (isinstance(error, distributed.DistError) or "gloo" in str(error)):
+            raise
+        raise ProcessLost(_LOST) from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        distributed.destroy_process_group()
+
+
+_LOST = (
+    "the training was stopped, or another of its processes ended; the same command goes on from the last whole epoch"
+)
+
+
+def _stopped(_signal: int, _frame: FrameType | None) -> None:
+    raise ProcessLost(_LOST)

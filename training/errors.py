@@ -2,10 +2,11 @@
 
 UserError
 ├── RunConfigError      a training cannot be run as it is configured
+├── ProcessLost         a training of several processes was stopped, or lost one
 ├── EventTableError     a file of observations or events cannot be used
 └── EvaluationError     declarations cannot be evaluated on these folders or dates
 
-The caller shows the line; nothing was trained or scored.
+The caller shows the line; nothing was trained or scored, but that a training whose process was lost is there to its last whole epoch.
 """
 
 from terminal.errors import UserError
@@ -13,6 +14,10 @@ from terminal.errors import UserError
 
 class RunConfigError(UserError):
     """A configuration that cannot be run; the message says which key, where, and what is allowed."""
+
+
+class ProcessLost(UserError):
+    """A training of several processes was stopped, or one of them ended; the same command goes on."""
 
 
 class EventTableError(UserError, ValueError):

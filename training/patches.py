@@ -113,12 +113,20 @@ class Loading:
     """Processes that read; 0: this one."""
     has_fields: bool = False
     """Targets of fields are made."""
+    rank: int = 0
+    """Which of the processes this is, each of which reads its part of every batch."""
+    world: int = 1
 
     def batches(self, rows: Sequence[int], turns: Sequence[int] | None = None) -> Iterator[Loaded]:
-        """Yield the patches in this order, each turned (`turned`) by its number of `turns`, or as it is."""
+        """Yield this process's part of the batches of the patches in this order, each turned (`turned`) by its number of `turns`.
+
+        A last batch of fewer patches than processes is given whole to those that have no part of it, for none may miss a step.
+        """
+        starts = range(0, len(rows), self.batch)
+        whole = [list(range(start, min(start + self.batch, len(rows)))) for start in starts]
         loader: DataLoader[Any] = DataLoader(
             _Rows(self, tuple(rows), tuple(turns or [0] * len(rows))),
-            self.batch,
+            batch_sampler=[one[self.rank :: self.world] or one for one in whole],
             collate_fn=collate,
             num_workers=self.workers,
             prefetch_factor=AHEAD if self.workers else None,

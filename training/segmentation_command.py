@@ -1,4 +1,7 @@
-"""`parcelwatch models train segmentation | panoptic`: patches of imagery into networks of pixels and of fields, from a TOML file."""
+"""`parcelwatch models train segmentation | panoptic`: patches of imagery into networks of pixels and of fields, from a TOML file.
+
+$ torchrun --nproc-per-node 4 --no-python parcelwatch models train segmentation --config FILE       several processes
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from terminal.output import console, plain
-from training.devices import require_device, set_threads
+from training.devices import require_device, session, set_threads
 
 if TYPE_CHECKING:
     from training.segmentation_config import Task
@@ -43,14 +46,16 @@ def _train(task: Task, config: Path, folder: Path | None, given: dict[str, Any])
     from training.segmentation_run import run_all
 
     run = read(task, config, {"training": given, "run": {"folder": folder}})
-    require_device(run.training.device)
     set_threads()
 
     def said(name: str, epoch: Epoch) -> None:
         score = "" if epoch.score is None else f" validation {epoch.score:.3f}"
         console.print(plain(f"{name} epoch {epoch.number}/{epoch.of} loss {epoch.loss:.3f}{score}"))
 
-    result = run_all(run, run.data.open(), datetime.now(UTC), said)
+    with session(run.training.device) as own:
+        result = run_all(run, run.data.open(), datetime.now(UTC), said, own)
+    if not own.is_first:
+        return
     for name, value in result.metrics.items():
         console.print(plain(f"{name} {value:.3f}"))
     console.print(plain(f"{result.parameters:,} parameters; everything is in {run.run.folder}"))

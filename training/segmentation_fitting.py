@@ -3,8 +3,10 @@
     segmentation  CE(fused) + 0.5 sum_m CE(modality m), void left out            score: mIoU
     panoptic      centre + size + class + shape (models.segmentation.losses)     score: PQ
 
-Every epoch draws from seeds of its own (seed, epoch), so an epoch depends on the weights and the optimiser before it and on nothing else:
-stopped at any time and gone on with, a fit ends with the weights of one that was not stopped.
+Every epoch draws from seeds of its own (seed, epoch, rank), so an epoch depends on the weights and the optimiser before it and on nothing
+else: stopped at any time and gone on with, a fit ends with the weights of one that was not stopped. Processes share each batch: means are
+over the whole of it, gradients are added up, and after each epoch the running statistics of the batch norms are averaged; within a step a
+batch norm sees the part of its own process.
 Source: Garnot, Landrieu and Chehata 2022, section 4.2: Adam, the epoch that validates best is taken.
 Errors: none of its own.
 """
@@ -14,13 +16,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, distributed, nn
 
 from models.segmentation.losses import losses
 from models.segmentation.network import AUXILIARY, PanopticNetwork, SegmentationNetwork, loss_of, without_dates
@@ -70,6 +72,12 @@ class Fitting:
     ) -> None:
         self.device = torch.device(run.training.device)
         self.network, self.run, self.loading, self.rows = network.to(self.device), run, loading, rows
+        self.shared: nn.Module = self.network
+        if loading.world > 1:
+            # Where no process has a candidate, nothing of the heads of fields has a gradient.
+            self.shared = nn.parallel.DistributedDataParallel(
+                self.network, forward_sync_buffers=False, find_unused_parameters=run.task == "panoptic"
+            )
         self.optimiser = torch.optim.Adam(network.parameters(), run.rate(1))
         self.epoch, self.best_score, self.best = 0, -math.inf, copy.deepcopy(network.state_dict())
         if state is not None:
@@ -104,36 +112,53 @@ class Fitting:
 
     def _learn(self) -> float:
         """Fit one epoch; return the mean loss."""
-        self.network.train()
-        torch.manual_seed(self._seed(1))  # dropout
-        random = torch.Generator().manual_seed(self._seed(2))
+        self.shared.train()
+        rank, world, size = self.loading.rank, self.loading.world, self.loading.batch
+        torch.manual_seed(self._seed(1, rank))  # dropout
+        random = torch.Generator().manual_seed(self._seed(2, rank))
         order = torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(self._seed(3)))
         for group in self.optimiser.param_groups:
             group["lr"] = self.run.rate(self.epoch)
         total = torch.zeros((), device=self.device)
         turns = torch.randint(TURNS, (len(order),), generator=torch.Generator().manual_seed(self._seed(4))).tolist()
         rows = self.rows[order.numpy()].tolist()
-        for loaded in self.loading.batches(rows, turns if self.run.training.augment else None):
-            loss = self._loss(loaded.to(self.device), random)
+        for step, loaded in enumerate(self.loading.batches(rows, turns if self.run.training.augment else None)):
+            patches = min(size, len(self.rows) - step * size)
+            loss = self._loss(loaded.to(self.device), random, has_part=rank < patches)
             self.optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimiser.step()
-            total += loss.detach() * len(loaded.classes)
+            total += loss.detach() * patches
+        if world > 1:
+            for tensor in (total, *(one for one in self.network.buffers() if one.is_floating_point())):
+                distributed.all_reduce(tensor)
+                tensor /= world
         return float(total) / len(self.rows)
 
-    def _loss(self, loaded: Loaded, random: torch.Generator) -> Tensor:
+    def _loss(self, loaded: Loaded, random: torch.Generator, *, has_part: bool = True) -> Tensor:
+        """Return the loss of a batch; of several processes: what has the batch's as its mean over them."""
         model, batch = self.run.model, loaded.batch
         if model.temporal_dropout:
             batch = without_dates(batch, self.network.config, random)
         with autocast(self.run):
             if isinstance(self.network, SegmentationNetwork):
                 weight = AUXILIARY if model.auxiliary else 0.0
-                return loss_of(self.network(batch), loaded.classes, weight, self.loading.patches.void)
-            assert loaded.truth is not None
-            return losses(self.network(batch, loaded.truth.zones), loaded.truth, self.loading.patches.void).total
+                parts = loss_of(self.shared(batch), loaded.classes, weight, self.loading.patches.void)[None]
+                counts = (loaded.classes != self.loading.patches.void).sum()[None]
+            else:
+                assert loaded.truth is not None
+                found = losses(self.shared(batch, loaded.truth.zones), loaded.truth, self.loading.patches.void)
+                parts, counts = found.parts, found.counts
+        if self.loading.world == 1:
+            return parts.sum()
+        whole = counts * has_part
+        distributed.all_reduce(whole)
+        # As in the losses, a mean over nothing is over one.
+        weight_of = counts.clamp(min=1) * has_part * self.loading.world / whole.clamp(min=1)
+        return (parts * weight_of).sum()
 
-    def _seed(self, what: int) -> int:
-        return int(np.random.SeedSequence([self.run.training.seed, self.epoch, what]).generate_state(1)[0])
+    def _seed(self, what: int, rank: int = 0) -> int:
+        return int(np.random.SeedSequence([self.run.training.seed, self.epoch, what, rank]).generate_state(1)[0])
 
 
 def autocast(run: SegmentationRun) -> torch.autocast:
@@ -205,11 +230,12 @@ def panoptic_scores(
 
 @torch.inference_mode()
 def scored(network: Network, loading: Loading, rows: Sequence[int] | NDArray[np.int64], run: SegmentationRun) -> Scores:
-    """Return the counts of a network on patches, all dates given; the network is left in evaluation mode."""
+    """Return the counts of a network on patches, all dates given, added up over processes; it is left in evaluation mode."""
     network.eval()
     void, device = loading.patches.void, next(network.parameters()).device
     found: list[Scores] = []
-    for loaded in loading.batches([int(one) for one in rows]):
+    own = [int(one) for one in rows[loading.rank :: loading.world]]
+    for loaded in replace(loading, rank=0, world=1).batches(own):
         batch = {name: one.to(device) for name, one in loaded.batch.items()}
         with autocast(run):
             answer = network(batch)
@@ -221,4 +247,8 @@ def scored(network: Network, loading: Loading, rows: Sequence[int] | NDArray[np.
         classes = fields.class_scores(answer).argmax(1).cpu().numpy()
         each = zip(fields.instances.cpu().numpy(), classes, loaded.instances.numpy(), true, strict=True)
         found += [panoptic_scores(*one, void) for one in each]
+    if loading.world > 1:
+        gathered: list[Any] = [None] * loading.world
+        distributed.all_gather_object(gathered, found)
+        found = [one for part in gathered for one in part]
     return sum(found[1:], found[0])

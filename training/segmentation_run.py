@@ -17,12 +17,15 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from torch import distributed
 
+from models.classifier.fitting import Session
 from models.segmentation.at_rest import to_checkpoint
 from models.segmentation.network import PanopticNetwork, SegmentationConfig, SegmentationNetwork, parameters
 from models.segmentation.scoring import Counts, PanopticCounts
@@ -68,30 +71,40 @@ def network_of(run: SegmentationRun, patches: PatchSet) -> Network:
     return SegmentationNetwork(replace(config, auxiliary=has_heads))
 
 
-def run_all(run: SegmentationRun, patches: PatchSet, now: datetime, on_epoch: OnEpoch) -> Result:
+def run_all(
+    run: SegmentationRun, patches: PatchSet, now: datetime, on_epoch: OnEpoch, session: Session | None = None
+) -> Result:
     """Train and test on each fold, or go on where a run of this folder was stopped; return the scores.
 
+    Args:
+        session: device and processes, of which the first alone reads and writes the folder; None: this process, on `training.device`.
+
     Raises:
-        RunConfigError: the folder holds another run, a fold has no patches, or the source has not a modality.
+        RunConfigError: the folder holds another run, a fold has no patches, the source has not a modality, or a batch has too few patches.
     """
+    session = session or Session(torch.device(run.training.device))
+    if session.world > run.training.batch:
+        raise RunConfigError(
+            f"[training] batch: {run.training.batch} patches for {session.world} processes; one each at least"
+        )
+    run = run.model_copy(update={"training": run.training.model_copy(update={"device": str(session.device)})})
     for fold in run.training.folds:
         if missing := [nr for nr in range(3) if not len(rows_of(patches, fold)[nr])]:
             what = ("to train on", "to validate on", "to test on")[missing[0]]
             raise RunConfigError(f"[training] folds: {patches.name} has no patch {what} for test fold {fold}")
     size = parameters(network_of(run, patches))
-    folder = run.run.folder
-    _claim(run)
-    path = folder / "environment.json"
-    known = json.loads(path.read_text()) if path.exists() else []
-    write(path, json.dumps([*known, environment(run.training.device, run.training.seed, now)], indent=1))
-    found = {fold: _fold(run, patches, fold, on_epoch) for fold in run.training.folds}
+    if session.is_first:
+        _claim(run, now)
+    found = {fold: _fold(run, patches, fold, on_epoch, session) for fold in run.training.folds}
     total = list(found.values())
     result = Result(sum(total[1:], total[0]).metrics(), size, {fold: one.metrics() for fold, one in found.items()})
-    _write(run, patches, result)
+    if session.is_first:
+        _write(run, patches, result)
     return result
 
 
-def _claim(run: SegmentationRun) -> None:
+def _claim(run: SegmentationRun, now: datetime) -> None:
+    """Make the folder this run's, and note what it was started with."""
     folder, path = run.run.folder, run.run.folder / "config.json"
     if path.exists() and has_learnt(folder):
         if json.loads(path.read_text()) != run.identity:
@@ -101,26 +114,39 @@ def _claim(run: SegmentationRun) -> None:
     else:
         (folder / "environment.json").unlink(missing_ok=True)
         write(path, json.dumps(run.identity, indent=1))
+    path = folder / "environment.json"
+    known = json.loads(path.read_text()) if path.exists() else []
+    write(path, json.dumps([*known, environment(run.training.device, run.training.seed, now)], indent=1))
 
 
-def _fold(run: SegmentationRun, patches: PatchSet, fold: int, on_epoch: OnEpoch) -> Scores:
+def _fold(run: SegmentationRun, patches: PatchSet, fold: int, on_epoch: OnEpoch, session: Session) -> Scores:
     """Return the test counts of a fold, trained now or before."""
     folder = run.run.folder / f"fold-{fold}"
-    if (folder / "counts.json").exists():
-        return counts_from(json.loads((folder / "counts.json").read_text()))
+    kept: list[Any] = [_kept(folder)] if session.is_first else [None]
+    if session.world > 1:  # so that all do the same
+        distributed.broadcast_object_list(kept, 0)
+    counted, last = kept[0]
+    if counted is not None:
+        return counts_from(counted)
     network = network_of(run, patches)
     statistics = patches.statistics(training_folds(fold))
     has_fields = run.task == "panoptic"
     loading = Loading(
-        patches, network.config.names, statistics, run.training.batch, run.training.workers, has_fields=has_fields
+        patches,
+        network.config.names,
+        statistics,
+        run.training.batch,
+        run.training.workers,
+        has_fields=has_fields,
+        rank=session.rank,
+        world=session.world,
     )
     training, validation, test = rows_of(patches, fold)
-    state, done = None, list[Epoch]()
-    if (folder / "last.pt").exists():
-        last = torch.load(folder / "last.pt", map_location=run.training.device, weights_only=True)
-        state, done = last["state"], [Epoch(**one) for one in last["epochs"]]
+    state, done = last["state"], [Epoch(**one) for one in last["epochs"]]
 
     def keep(epoch: Epoch, of: Callable[[], State]) -> None:
+        if not session.is_first:
+            return
         done.append(epoch)
         buffer = io.BytesIO()
         torch.save({"epochs": [asdict(one) for one in done], "state": of()}, buffer)
@@ -128,7 +154,10 @@ def _fold(run: SegmentationRun, patches: PatchSet, fold: int, on_epoch: OnEpoch)
         write(folder / "metrics.csv", _table(done))
         on_epoch(folder.name, epoch)
 
-    fitted = Fitting(network, run, loading, training, state).fit(validation, keep)
+    fitting = Fitting(network, run, loading, training, state)
+    if not session.is_first:
+        return scored(fitting.fit(validation, keep), loading, test, run)
+    fitted = fitting.fit(validation, keep)
     counts = scored(fitted, loading, test, run)
     about = {
         "source": patches.name,
@@ -146,6 +175,15 @@ def _fold(run: SegmentationRun, patches: PatchSet, fold: int, on_epoch: OnEpoch)
     write(folder / "model.json", checkpoint.description)
     write(folder / "counts.json", json.dumps(counts_to(counts)))
     return counts
+
+
+def _kept(folder: Path) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """Return the counts of a fold, None unless it is finished, and what to go on from."""
+    counted = json.loads((folder / "counts.json").read_text()) if (folder / "counts.json").exists() else None
+    last: dict[str, Any] = {"state": None, "epochs": []}
+    if counted is None and (folder / "last.pt").exists():
+        last = torch.load(folder / "last.pt", map_location="cpu", weights_only=True)
+    return counted, last
 
 
 def counts_to(scores: Scores) -> dict[str, Any]:

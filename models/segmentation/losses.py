@@ -61,11 +61,18 @@ class Losses:
     size: Tensor
     classes: Tensor
     shape: Tensor
+    counts: Tensor
+    """(4,) how many centres, candidates, candidates of a known class and pixels of masks they are means over."""
+
+    @property
+    def parts(self) -> Tensor:
+        """Return them, (4,)."""
+        return torch.stack([self.center, self.size, self.classes, self.shape])
 
     @property
     def total(self) -> Tensor:
         """Return their sum."""
-        return self.center + self.size + self.classes + self.shape
+        return self.parts.sum()
 
 
 def truth(images: Sequence[Targets]) -> Truth:
@@ -93,11 +100,14 @@ def losses(prediction: Prediction, of: Truth, void: int = VOID, shape: Shape = "
     relative = (size - prediction.size).abs() / (size + EPS)
     is_known = label != void
     entropy = functional.cross_entropy(prediction.classes[is_known], label[is_known], reduction="sum")
+    known = is_known.sum()
+    pixels = len(prediction.masks.value)
     return Losses(
         center_loss(prediction.heatmap[:, 0], of.heatmap),
         relative.sum() / max(len(relative), 1),
-        entropy / is_known.sum().clamp(min=1),
+        entropy / known.clamp(min=1),
         _shape_loss(prediction, of, of.zones[image, row, column], shape),
+        torch.stack([(of.heatmap == 1).sum(), known.new_tensor(len(label)), known, known.new_tensor(pixels)]),
     )
 
 

@@ -7,8 +7,9 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from training.classifier_command import classifier, session
+from training.classifier_command import classifier
 from training.config import read
+from training.devices import session
 from training.errors import RunConfigError
 
 DATA_AND_SEED = '[data]\nkind = "nl"\npath = "x"\n[training]\nseed = 5\n'
