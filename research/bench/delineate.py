@@ -1,12 +1,11 @@
 """Fields of a tile: minutes, memory, and how well a watershed draws simulated and real fields.
 
-python -m research.bench.delineate [tile | simulated | flanders DIR] [--json]
+python -m research.bench.delineate [tile | simulated | flanders DIR [--model FOLDER] [--picture FILE]] [--json]
 
 tile         a synthetic tile, 10,980 x 10,980 pixels (--pixels), of warped fields of some 3 ha, six dates of four bands made as they are
              read; by the watershed, or by a local segmenter (--local), which leaves windows, borders, outlines and the file
 simulated    one region of a simulated season as scenes; known fields are those of the simulator
-flanders     the recorded patch; a known field is a connected area of one declared crop, so that neighbours of one crop are one field:
-             the data hold no finer outlines
+flanders     the recorded patch (research.bench.recorded_patch), by the watershed and a network
 """
 
 import json
@@ -24,8 +23,9 @@ import rasterio
 import typer
 from numpy.typing import NDArray
 from rasterio import features
-from scipy import ndimage
 
+from db.sensors import S2_BANDS
+from ingest.delineation import networks
 from ingest.delineation.command import FINE
 from ingest.delineation.files import Crops, batches, write
 from ingest.delineation.season import SeasonScenes
@@ -34,6 +34,7 @@ from ingest.imagery.settings import ImagerySettings
 from models.segmentation.delineation import Instances, Segmenter, Settings, Soft, Window, delineate
 from models.segmentation.delineation_scores import Fit, fit
 from models.segmentation.watershed import Watershed
+from research.bench import recorded_patch
 from research.simulator import SimulatorConfig, simulate_season
 from research.simulator.rasters import write_scenes
 from research.simulator.regions import REGIONS
@@ -45,7 +46,6 @@ SIDE: Final = 17
 """Pixels from field to field: 2.9 ha."""
 NOISE: Final = 0.004
 """Reflectance."""
-YEAR_S: Final = 365 * 86_400.0
 NOW = datetime(2024, 9, 30, tzinfo=UTC)
 Json = Annotated[bool, typer.Option("--json")]
 
@@ -178,33 +178,26 @@ def flanders(
     alike: Annotated[
         float, typer.Option(help="Reflectance by which neighbours of one field may differ.")
     ] = Watershed.alike,
+    model: Annotated[
+        Path | None, typer.Option(help="A trained PaPs beside the watershed, as `delineate` takes it.")
+    ] = None,
+    picture: Annotated[Path | None, typer.Option(help="A PNG of all of it.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Print how a watershed draws the fields of the recorded patch in its last year."""
-    place = next(one for one in sorted(folder.iterdir()) if one.is_dir())
-    fine, coarse, output = (next(place.glob(f"{name}_*.nc")) for name in ("S2_L2A_10m", "S2_L2A_20m", "OUTPUT"))
-    images = np.stack([_read(fine, name) for name in FINE], 1).astype(np.float32) * 1e-4
-    classes = _read(coarse, "SCL")
-    if classes.shape[-1] != images.shape[-1]:
-        classes = classes.repeat(2, -2).repeat(2, -1)
-    with rasterio.open(f"netcdf:{fine}:{FINE[0]}") as file:
-        seconds = np.array(file.tags()["NETCDF_DIM_timestamp_VALUES"].strip("{}").split(","), float)
-    images[np.broadcast_to(~np.isin(classes, list(ImagerySettings().clear_classes))[:, None], images.shape)] = np.nan
-    images = images[seconds > seconds[-1] - YEAR_S]
-    crops = _read(output, "CT")[0].astype(np.int64)
-    known = np.zeros(crops.shape, np.int64)
-    for crop in np.unique(crops[crops > 0]):
-        number, _ = ndimage.label(crops == crop)
-        known += np.where(number > 0, number + known.max(), 0)
-    watershed = Watershed(alike=alike)
-    ours = _drawn((crops.shape[0], crops.shape[1]), lambda _: watershed(images, RED, NIR), Settings(64, 16))
-    _shown({"dates": len(images), **_scores(fit(ours, known, known > 0))}, as_json)
-
-
-def _read(path: Path, name: str) -> NDArray[Any]:
-    with rasterio.open(f"netcdf:{path}:{name}") as file:
-        values: NDArray[Any] = file.read()
-    return values
+    """Print how a watershed, and a network, draw the fields of the recorded patch in its last year."""
+    patch = recorded_patch.read(folder)
+    watershed, images = Watershed(alike=alike), patch.clear_images[:, [S2_BANDS.index(name) for name in FINE]]
+    drawn = {"watershed": watershed(images, RED, NIR).labels}
+    if model is not None:
+        network = networks.read(model)
+        first = network.day_0(patch.dates[0].date())
+        days = np.array([(one.date() - first).days for one in patch.dates])
+        drawn["PaPs"] = network.standardised(patch.images, days).labels
+    found = {name: (fields, fit(fields, patch.known, patch.known > 0)) for name, fields in drawn.items()}
+    if picture is not None:
+        recorded_patch.picture(patch, found).savefig(picture, dpi=110)
+    scores = {f"{name} {key}": value for name, (_, one) in found.items() for key, value in _scores(one).items()}
+    _shown({"dates": len(patch.dates), **scores}, as_json)
 
 
 def _drawn(shape: tuple[int, int], segment: Segmenter, settings: Settings | None = None) -> NDArray[np.int32]:

@@ -71,7 +71,7 @@ def pixels(folder: Path, n_pixels: int | None = 1000, seed: int = 0, min_pixels:
     Raises:
         SeasonDataError: no patch, or a broken one.
     """
-    patches = [read(one) for one in _folders(folder)]
+    patches = [read(one) for one in folders(folder)]
     first = min(at[0] for one in patches for at in (one.s2_at, *(times for _, times in one.sar.values())))
     starts_on = date(first.year, 1, 1)
     places = np.concatenate([_places(nr, one) for nr, one in enumerate(patches)])  # (Q, 4) patch, row, column, field
@@ -107,9 +107,9 @@ def read(folder: Path, clear_classes: Collection[int] = CLEAR_CLASSES) -> Patch:
     Raises:
         SeasonDataError: a file or variable is missing, or their sizes do not belong together.
     """
-    fine, coarse = _only(folder, "S2_L2A_10m"), _only(folder, "S2_L2A_20m")
-    (red, s2_at), (infrared, _), (scl, _) = _variable(fine, "B04"), _variable(fine, "B08"), _variable(coarse, "SCL")
-    crop, cover = (_variable(_only(folder, "OUTPUT"), name)[0][0] for name in ("CT", "LC"))
+    fine, coarse = only(folder, "S2_L2A_10m"), only(folder, "S2_L2A_20m")
+    (red, s2_at), (infrared, _), (scl, _) = variable(fine, "B04"), variable(fine, "B08"), variable(coarse, "SCL")
+    crop, cover = (variable(only(folder, "OUTPUT"), name)[0][0] for name in ("CT", "LC"))
     scl = scl.repeat(red.shape[1] // scl.shape[1], axis=1).repeat(red.shape[2] // scl.shape[2], axis=2)
     if not (scl.shape == red.shape == infrared.shape and crop.shape == red.shape[1:]):
         raise SeasonDataError(
@@ -124,7 +124,17 @@ def read(folder: Path, clear_classes: Collection[int] = CLEAR_CLASSES) -> Patch:
     return Patch(ndvi, s2_at, sar, crop.astype(np.int64), np.asarray(cover == GRASS_COVER))
 
 
-def _folders(folder: Path) -> list[Path]:
+def fields(crop: Ints) -> Ints:
+    """Return (R, C) a number for each connected area of one crop, 0 where there is none."""
+    field = np.zeros(crop.shape, np.int64)
+    for code in np.unique(crop[crop > 0]):
+        own, _ = ndimage.label(crop == code)
+        field = np.where(own > 0, own + field.max(), field)
+    return field
+
+
+def folders(folder: Path) -> list[Path]:
+    """Return the patches of a folder, which may be one; raises SeasonDataError where there is none."""
     found = [one for one in (folder, *sorted(folder.glob("*"))) if one.is_dir() and any(one.glob("S2_L2A_10m_*.nc"))]
     if not found:
         raise SeasonDataError(f"{folder}: no patch; a folder of patches has sub-folders with {NEEDED}")
@@ -136,18 +146,14 @@ def _backscatter(folder: Path, direction: str) -> tuple[Floats, list[datetime]] 
     found = list(folder.glob(f"S1_GRD-{direction}_20m_*.nc"))
     if not found:
         return None
-    (vv, at), (vh, _) = _variable(found[0], "VV"), _variable(found[0], "VH")
+    (vv, at), (vh, _) = variable(found[0], "VV"), variable(found[0], "VH")
     both = np.stack([vv, vh], axis=1).astype(np.float64)
     return np.where(both == 0, np.nan, both * DB_SCALE), at
 
 
 def _places(nr: int, patch: Patch) -> Ints:
     """Return (Q, 4) patch, row, column and field of each pixel with a crop code."""
-    field = np.zeros(patch.crop.shape, np.int64)
-    for code in np.unique(patch.crop[patch.crop > 0]):
-        own, n = ndimage.label(patch.crop == code)
-        field = np.where(own > 0, own + field.max(), field)
-        assert n == own.max()
+    field = fields(patch.crop)
     row, column = np.nonzero(field)
     return np.stack([np.full(len(row), nr), row, column, field[row, column]], axis=1)
 
@@ -185,14 +191,15 @@ def _days(times: list[datetime], starts_on: date) -> Floats:
     return np.array([(one - zero) / timedelta(days=1) for one in times])
 
 
-def _only(folder: Path, prefix: str) -> Path:
+def only(folder: Path, prefix: str) -> Path:
+    """Return a patch's file; raises SeasonDataError."""
     found = sorted(folder.glob(f"{prefix}_*.nc"))
     if not found:
         raise SeasonDataError(f"{folder}: no {prefix}_*.nc; a patch holds {NEEDED}")
     return found[0]
 
 
-def _variable(path: Path, name: str) -> tuple[NDArray[np.number], list[datetime]]:
+def variable(path: Path, name: str) -> tuple[NDArray[np.number], list[datetime]]:
     """Return a variable as stored (dates, rows, columns), and the times of its dates where it has any."""
     try:
         with warnings.catch_warnings():

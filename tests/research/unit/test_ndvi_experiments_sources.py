@@ -57,7 +57,7 @@ def variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Variables:
     for name in ("S2_L2A_10m_A.nc", "S2_L2A_20m_A.nc", "S1_GRD-ASCENDING_20m_A.nc", "OUTPUT_A.nc"):
         (folder / name).touch()
     at = {"VV": S1_AT, "VH": S1_AT, "CT": [], "LC": []}
-    monkeypatch.setattr(patches, "_variable", lambda _path, name: (made[name], at.get(name, S2_AT)))
+    monkeypatch.setattr(patches, "variable", lambda _path, name: (made[name], at.get(name, S2_AT)))
     return made
 
 
