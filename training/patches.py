@@ -12,6 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,6 +68,8 @@ class PatchSet:
     """Of a patch's row and names of modalities."""
     statistics: Callable[[Sequence[int]], Mapping[str, Statistics]]
     """Of folds, by modality."""
+    starts_on: date
+    """Day 0."""
 
 
 class PatchSource(Section, ABC):

@@ -19,8 +19,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from research.experiments.pastis_metadata import BACKGROUND, FOLDS, SENSORS, STARTS_ON, VOID
-from research.experiments.pastis_synthetic import FIRST_ID, MadePatch, write
+from research.experiments.pastis_synthetic import FIRST_ID, made_up_corner
 from research.simulator import Season, SimulatorConfig, simulate_season
 from research.simulator.crops import CROPS
 from research.simulator.pixels import GRID_M
@@ -29,6 +28,8 @@ from research.simulator.rasters import Place, Renderer
 from research.simulator.regions import REGIONS, S1Orbit, S2Orbit
 from research.simulator.schedule import Product
 from research.simulator.season import orbit_of
+from training.patch_metadata import BACKGROUND, FOLDS, SENSORS, STARTS_ON, VOID
+from training.patch_writing import MadePatch, write
 
 CLASS_OF: Final = {
     "permanent_grass": 1,
@@ -129,7 +130,7 @@ class _View:
         days, images = {}, {}
         for one, most in zip(SENSORS, self.made.dates, strict=True):
             days[one.name], images[one.name] = self._series(one.name, place, nr, most)
-        return MadePatch(number, fold, ids, target, days, images)
+        return MadePatch(number, fold, ids, target, days, images, made_up_corner(number - FIRST_ID, side))
 
     def _annotated(self, place: Place) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
         """Return parcel ids and classes (H, W)."""
