@@ -18,6 +18,7 @@ from monitor.inspection.listing import records
 from terminal.output import console, plain
 from training.classifier_command import classifier
 from training.ndvi_command import ndvi
+from training.patches_command import patches
 from training.published_commands import import_published, verify
 from training.segmentation_command import panoptic, segmentation
 
@@ -28,6 +29,7 @@ train.command()(classifier)
 train.command()(ndvi)
 train.command()(segmentation)
 train.command()(panoptic)
+app.command()(patches)
 app.command()(import_published)
 app.command()(verify)
 

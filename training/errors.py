@@ -3,6 +3,7 @@
 UserError
 ├── RunConfigError      a training cannot be run as it is configured
 ├── ProcessLost         a training of several processes was stopped, or lost one
+├── PatchError          patches cannot be cut from these scenes and parcels
 ├── EventTableError     a file of observations or events cannot be used
 └── EvaluationError     declarations cannot be evaluated on these folders or dates
 
@@ -18,6 +19,10 @@ class RunConfigError(UserError):
 
 class ProcessLost(UserError):
     """A training of several processes was stopped, or one of them ended; the same command goes on."""
+
+
+class PatchError(UserError):
+    """Scenes and parcels that patches cannot be cut from; the message says what to do."""
 
 
 class EventTableError(UserError, ValueError):

@@ -124,7 +124,10 @@ LABELLED: Final = {
 }
 """Kinds of the table [data]."""
 
-PATCHES: Final = {"pastis": Place("research.experiments.pastis_images", "PastisImages")}
+PATCHES: Final = {
+    "patches": Place("training.patch_images", "PatchFolder"),
+    "pastis": Place("research.experiments.pastis_images", "PastisImages"),
+}
 """Kinds of the table [data] for `models train segmentation` and `panoptic`."""
 
 NDVI: Final = dict.fromkeys(("nl", "simulator", "patches"), Place("research.experiments.ndvi.sources", "Source"))

@@ -1,7 +1,7 @@
 """The Sentinel-2 scenes of a season on one grid, read window by window."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -11,10 +11,11 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from db.sensors import Sensor
 from ingest.errors import IngestError
 from ingest.imagery.optical import SMALLEST
 from ingest.imagery.raster import Raster
-from ingest.imagery.scene import LONGEST_SIDE, SCL, Grid
+from ingest.imagery.scene import LONGEST_SIDE, SCL, Grid, Scene
 from ingest.imagery.settings import ImagerySettings
 from ingest.scenes.adding import scenes_at
 from ingest.scenes.http_retries import Http
@@ -41,14 +42,10 @@ class SeasonScenes:
 
     def __init__(self, places: Sequence[str], bands: Sequence[str], settings: ImagerySettings) -> None:
         """Open the files' headers. Raises NotDelineated, NotAScene, SceneError."""
-        opener = Opener(
-            os.environ, _no_requests, lambda: datetime.now(UTC), lambda: Places.of(map(named, places), (), ())
-        )
-        found = [opener.opened(one) for place in places for one in _found(place) if one.sensor == "S2"]
-        if not 0 < len(found) <= MOST_SCENES:
-            raise NotDelineated(f"{len(found)} Sentinel-2 scenes: give 1 to {MOST_SCENES} of one season")
-        self._opened = sorted(found, key=lambda one: (one.scene.observed_at, one.scene.scene_id))
-        self.bands, self.grid = tuple(bands), _grid(self._opened)
+        self._opened = scenes_of(places, "S2")
+        if not 0 < len(self._opened) <= MOST_SCENES:
+            raise NotDelineated(f"{len(self._opened)} Sentinel-2 scenes: give 1 to {MOST_SCENES} of one season")
+        self.bands, self.grid = tuple(bands), grid_over(self._opened)
         self._clear = np.isin(np.arange(256), list(settings.clear_classes))
         self._rasters: list[dict[str, Raster]] = []
         self._stack = ExitStack()
@@ -78,18 +75,12 @@ class SeasonScenes:
 
         Raises SceneError: unreadable.
         """
-        side = max(height, width)
-        made = np.full((len(self._opened), len(self.bands), height, width), np.nan, np.float32)
+        side, made = max(height, width), np.empty((len(self._opened), len(self.bands), height, width), np.float32)
         for image, rasters, one in zip(made, self._rasters, self._opened, strict=True):
-            numbers = {name: raster.window(row, column, side)[:height, :width] for name, raster in rasters.items()}
-            has_value = np.ones((height, width), bool)
-            for name in self.bands:
-                has_value &= (numbers[name] != rasters[name].nodata) & (numbers[name] > SMALLEST)
+            bands = {name: rasters[name] for name in self.bands}
+            image[:] = reflectance(one.scene, bands, row, column, side)[:, :height, :width]
             if is_masked:
-                has_value &= self._clear[numbers[SCL]]
-            for layer, name in zip(image, self.bands, strict=True):
-                band = one.scene.bands[name]
-                layer[has_value] = numbers[name][has_value] * np.float32(band.scale) + np.float32(band.offset)
+                image[:, ~self._clear[rasters[SCL].window(row, column, side)[:height, :width]]] = np.nan
         return made
 
     def __len__(self) -> int:
@@ -107,6 +98,26 @@ class SeasonScenes:
         if name not in one.scene.bands:
             raise NotDelineated(f"{one.scene.scene_id}: no band {name}; leave the scene out, or fetch the band")
         return self._stack.enter_context(Raster(one.scene, name, one.scene.bands[name], self.grid))
+
+
+def reflectance(scene: Scene, rasters: Mapping[str, Raster], row: int, column: int, side: int) -> NDArray[np.float32]:
+    """Return (C, side, side) reflectance of a window, NaN where any band has no value. Raises SceneError: unreadable."""
+    numbers = {name: raster.window(row, column, side) for name, raster in rasters.items()}
+    has_value = np.logical_and.reduce(
+        [(numbers[name] != raster.nodata) & (numbers[name] > SMALLEST) for name, raster in rasters.items()]
+    )
+    made = np.full((len(rasters), side, side), np.nan, np.float32)
+    for layer, name in zip(made, rasters, strict=True):
+        band = scene.bands[name]
+        layer[has_value] = numbers[name][has_value] * np.float32(band.scale) + np.float32(band.offset)
+    return made
+
+
+def scenes_of(places: Sequence[str], sensor: Sensor) -> list[Opened]:
+    """Return a sensor's scenes in the order of their times, their headers read. Raises NotAScene, SceneError."""
+    opener = Opener(os.environ, _no_requests, lambda: datetime.now(UTC), lambda: Places.of(map(named, places), (), ()))
+    found = [opener.opened(one) for place in places for one in _found(place) if one.sensor == sensor]
+    return sorted(found, key=lambda one: (one.scene.observed_at, one.scene.scene_id))
 
 
 def _found(place: str) -> list[Any]:
@@ -127,8 +138,8 @@ def _no_requests(address: str) -> Http:
     raise NotAScene(f"{address}: only files on this machine are read; fetch the scene first")
 
 
-def _grid(opened: Sequence[Opened]) -> Grid:
-    """Return the first scene's grid, made as large as those of all scenes in its system."""
+def grid_over(opened: Sequence[Opened]) -> Grid:
+    """Return the first scene's grid, made as large as those of all scenes in its system. Raises NotDelineated."""
     first = opened[0].grid
     grids = [one.grid for one in opened if (one.grid.crs, one.grid.pixel_m) == (first.crs, first.pixel_m)]
     left, top = min(one.left for one in grids), max(one.top for one in grids)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from db.sensors import POLARISATIONS, SENSORS
 from ingest.imagery.index import Chunk, ParcelIndex
-from ingest.imagery.scene import Scene
+from ingest.imagery.scene import Band, Scene
 from ingest.imagery.sums import Columns, PixelSets, float_sums, integer_sums, spread
 
 COHERENCE: Final = tuple(f"coherence_{name}" for name in POLARISATIONS)
@@ -40,8 +40,8 @@ class RadarSums:
     def add(self, chunk: Chunk, values: Mapping[str, NDArray[Any]]) -> None:
         """Add a chunk: (n,) numbers of each band at its pixels."""
         scaled = {name: self._scaled(name, values[name]) for name in POLARISATIONS}
-        power = {name: self._power(name, one) for name, one in scaled.items()}
-        is_valid = np.logical_and.reduce([one > NOISE_FLOOR for one in power.values()])  # NaN is not
+        power = {name: power_of(self._scene.bands[name], one) for name, one in scaled.items()}
+        is_valid = is_ground(*power.values())
         at, taken = chunk.parcel, chunk.sampled
         pixels = [self._pixel_values(name, one[taken]) for name, one in scaled.items()]
         self._sets.put(chunk, pixels, is_valid[taken])
@@ -71,23 +71,38 @@ class RadarSums:
         return columns
 
     def _scaled(self, name: str, numbers: NDArray[Any]) -> NDArray[np.float64]:
-        """Return values in the band's unit, NaN where there is none."""
-        band = self._scene.bands[name]
-        scaled: NDArray[np.float64] = numbers * band.scale + band.offset
-        scaled[numbers == self._nodata[name]] = np.nan
-        return scaled.astype(np.float64, copy=False)
-
-    def _power(self, name: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        unit = self._scene.bands[name].unit
-        if unit == "dB":
-            power: NDArray[np.float64] = np.power(10.0, values / 10.0)
-            return power
-        return np.square(values) if unit == "amplitude" else values.copy()
+        return scaled_of(self._scene.bands[name], numbers, self._nodata[name])
 
     def _pixel_values(self, name: str, values: NDArray[np.float64]) -> NDArray[np.int16]:
-        decibels = values
-        if (unit := self._scene.bands[name].unit) != "dB":
-            decibels = (20.0 if unit == "amplitude" else 10.0) * np.log10(np.where(values > 0, values, 1.0))
+        decibels = decibels_of(self._scene.bands[name], values)
         limited = np.clip(np.rint(np.nan_to_num(decibels) * SENSORS["S1"].pixel_scale), -_LARGEST, _LARGEST)
         pixels: NDArray[np.int16] = limited.astype(np.int16)
         return pixels
+
+
+def scaled_of(band: Band, numbers: NDArray[Any], nodata: float) -> NDArray[np.float64]:
+    """Return values in the band's unit, NaN where there is none."""
+    scaled: NDArray[np.float64] = numbers * band.scale + band.offset
+    scaled[numbers == nodata] = np.nan
+    return scaled.astype(np.float64, copy=False)
+
+
+def power_of(band: Band, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return linear power of values in the band's unit."""
+    if band.unit == "dB":
+        power: NDArray[np.float64] = np.power(10.0, values / 10.0)
+        return power
+    return np.square(values) if band.unit == "amplitude" else values.copy()
+
+
+def decibels_of(band: Band, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return decibels of values in the band's unit; 0 where power is none."""
+    if band.unit == "dB":
+        return values
+    return (20.0 if band.unit == "amplitude" else 10.0) * np.log10(np.where(values > 0, values, 1.0))
+
+
+def is_ground(*power: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Say where every polarisation shows the ground: its linear power is above the noise floor."""
+    valid: NDArray[np.bool_] = np.logical_and.reduce([one > NOISE_FLOOR for one in power])  # NaN is not
+    return valid

@@ -4,7 +4,7 @@
     DATA_S1A/S1A_{ID}.npy, DATA_S1D/S1D_{ID}.npy (T, 3, H, W) float16: VV, VH, VV-VH in dB; ascending, descending
     ANNOTATIONS/TARGET_{ID}.npy                  (3, H, W), channel 0 the class 0..19
     ANNOTATIONS/ParcelIDs_{ID}.npy               (H, W), 0 where no parcel is
-    metadata.geojson                             see research.experiments.pastis_metadata
+    metadata.geojson                             see training.patch_metadata
 
 A parcel is a parcel id within a patch; classes 1 to 18 are labels, background (0) and void (19: mostly outside its patch)
 are left out, as in the published parcel classification. Dates count from 2018-09-01; folds are the official ones; a block
@@ -29,7 +29,9 @@ from numpy.typing import NDArray
 
 from research.experiments import pastis_store
 from research.experiments.pastis_labelled import labelled
-from research.experiments.pastis_metadata import (
+from research.experiments.pastis_store import Block, Notice, Observed, Options, Parcels, Plan, Progress, log
+from training.labelled import LabelledParcels
+from training.patch_metadata import (
     BACKGROUND,
     INVALID,
     VOID,
@@ -41,8 +43,6 @@ from research.experiments.pastis_metadata import (
     patches,
     sensors_in,
 )
-from research.experiments.pastis_store import Block, Notice, Observed, Options, Parcels, Plan, Progress, log
-from training.labelled import LabelledParcels
 
 PIXEL_M = 10.0
 """Of Sentinel-2's finest bands, to which all three sensors are resampled."""

@@ -14,9 +14,9 @@ import numpy as np
 
 from models.classifier.network import ModalityConfig
 from models.classifier.normalisation import Observations
-from research.experiments.pastis_metadata import CLASSES, INVALID, SENSORS, STARTS_ON, PastisError, Sensor
 from research.experiments.pastis_store import Notice, Options, Store
 from training.labelled import NO_LABEL, LabelledParcels
+from training.patch_metadata import CLASSES, INVALID, SENSORS, STARTS_ON, PastisError, Sensor
 
 SCORED_ON = (date(2019, 2, 28), date(2019, 4, 30), date(2019, 6, 15), date(2019, 7, 15), date(2019, 8, 15))
 """The days of the recorded seasons (research.seasons.nl), and one before them: most of these crops are sown in autumn."""

@@ -1,7 +1,7 @@
 """PASTIS-R as pixel sets (the archive "PASTIS-R pixel-set format", made for parcel classification), packed once and mapped.
 
     metadata_parcel.csv        ID_PARCEL, ID_PATCH, Fold, Label 1..18, and four columns GF_... with geometric features
-    metadata.geojson           dates of each patch, see research.experiments.pastis_metadata
+    metadata.geojson           dates of each patch, see training.patch_metadata
     DATA_S2/S2_{ID_PARCEL}.npy (T, 10, N), reflectance x 10000; N all pixels of the parcel, 0 for some parcels
     DATA_S1A/..., DATA_S1D/... (T, 3, N): VV, VH, VV-VH in dB
 
@@ -28,7 +28,9 @@ from numpy.typing import NDArray
 
 from research.experiments import pastis_store
 from research.experiments.pastis_labelled import labelled
-from research.experiments.pastis_metadata import (
+from research.experiments.pastis_store import Block, Notice, Observed, Options, Parcels, Plan, Progress, log
+from training.labelled import LabelledParcels
+from training.patch_metadata import (
     BACKGROUND,
     FOLDS,
     INVALID,
@@ -40,8 +42,6 @@ from research.experiments.pastis_metadata import (
     patches,
     sensors_in,
 )
-from research.experiments.pastis_store import Block, Notice, Observed, Options, Parcels, Plan, Progress, log
-from training.labelled import LabelledParcels
 
 COLUMNS = ("ID_PARCEL", "ID_PATCH", "Fold", "Label")
 FEATURES = (("perim",), ("area", "surf"), ("ratio",), ("fill", "cover", "box"))

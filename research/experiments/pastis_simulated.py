@@ -19,8 +19,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from research.experiments.pastis_metadata import BACKGROUND, FOLDS, SENSORS, STARTS_ON, VOID
-from research.experiments.pastis_synthetic import FIRST_ID, MadePatch, write
+from research.experiments.pastis_synthetic import FIRST_ID, made_up_corner
 from research.simulator import Season, SimulatorConfig, simulate_season
 from research.simulator.crops import CROPS
 from research.simulator.pixels import GRID_M
@@ -29,6 +28,8 @@ from research.simulator.rasters import Place, Renderer
 from research.simulator.regions import REGIONS, S1Orbit, S2Orbit
 from research.simulator.schedule import Product
 from research.simulator.season import orbit_of
+from training.patch_metadata import BACKGROUND, FOLDS, SENSORS, STARTS_ON, VOID
+from training.patch_writing import MadePatch, write
 
 CLASS_OF: Final = {
     "permanent_grass": 1,
@@ -95,9 +96,10 @@ def _patches(season: Season, made: Simulated) -> Iterator[MadePatch]:
     for first in range(0, of_view, AT_ONCE):
         drawn = [view.patches(range(first, min(first + AT_ONCE, of_view))) for view in views]
         for nr, of_regions in enumerate(zip(*drawn, strict=True), first):
-            for region, one in enumerate(of_regions):
+            for region, (ids, target, days, images) in enumerate(of_regions):
                 if (index := nr * len(views) + region) < made.patches:
-                    yield MadePatch(FIRST_ID + index, FOLDS[nr % len(FOLDS)], *one)
+                    corner = made_up_corner(index, made.side)
+                    yield MadePatch(FIRST_ID + index, FOLDS[nr % len(FOLDS)], ids, target, days, images, corner)
 
 
 Series = tuple[NDArray[np.int64], NDArray[Any]]

@@ -31,7 +31,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from research.experiments.pastis_metadata import BACKGROUND, VOID, PastisError, Sensor
+from training.patch_metadata import BACKGROUND, VOID, PastisError, Sensor
 
 VERSION = 1
 """Of what a store holds: raised when the same files would be cut otherwise, so that older stores are not taken."""

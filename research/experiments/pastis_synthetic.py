@@ -9,18 +9,16 @@ Units:  reflectance x 10000, dB.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.segmentation.targets import targets
 from research.experiments.pastis import shapes
-from research.experiments.pastis_metadata import FOLDS, SENSORS, STARTS_ON, VOID, Sensor
+from training.patch_metadata import FOLDS, SENSORS, VOID, Sensor
+from training.patch_writing import PIXEL_M, MadePatch, Moments, feature, write, write_metadata
 
 FIRST_ID = 10_000  # as the published ids
 SPAN_D = 430
@@ -49,59 +47,20 @@ class Landscape:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class MadePatch:
-    """A patch that is not from a satellite."""
-
-    number: int
-    fold: int
-    ids: NDArray[np.int32]
-    """(H, W) parcel ids, 0 where there is none."""
-    target: NDArray[np.uint8]
-    """(H, W) classes."""
-    days: dict[str, NDArray[np.int64]]
-    """(T,) since 2018-09-01, by sensor."""
-    images: dict[str, NDArray[Any]]
-    """(T, C, H, W) as published, by sensor."""
-
-
 def write_patches(folder: Path, landscape: Landscape = Landscape()) -> Path:
     """Write the patch form into a folder, and return it."""
     return write(folder, (_patch(index, landscape) for index in range(landscape.patches)))
 
 
-def write(folder: Path, patches: Iterable[MadePatch]) -> Path:
-    """Write patches in the patch form, with the annotations of instances, into a folder, and return it."""
-    norms = {one.name: _Moments() for one in SENSORS}
-    features = []
-    for name in ("ANNOTATIONS", "INSTANCE_ANNOTATIONS", *(f"DATA_{one.name}" for one in SENSORS)):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    for patch in patches:
-        features.append(_feature(patch))
-        fields = targets(patch.ids, patch.target)
-        for name, array in (("HEATMAP", fields.heatmap), ("INSTANCES", fields.instances), ("ZONES", fields.zones)):
-            np.save(folder / "INSTANCE_ANNOTATIONS" / f"{name}_{patch.number}.npy", array)
-        annotation = np.stack([patch.target, *np.zeros_like([patch.target] * 2)])
-        np.save(folder / "ANNOTATIONS" / f"TARGET_{patch.number}.npy", annotation)
-        np.save(folder / "ANNOTATIONS" / f"ParcelIDs_{patch.number}.npy", patch.ids)
-        for name, images in patch.images.items():
-            np.save(folder / f"DATA_{name}" / f"{name}_{patch.number}.npy", images)
-            norms[name].add(patch.fold, images.swapaxes(0, 1).reshape(images.shape[1], -1))
-    _write_metadata(folder, features)
-    for name, norm in norms.items():
-        (folder / f"NORM_{name}_patch.json").write_text(json.dumps(norm.plain()))
-    return folder
-
-
 def write_pixel_sets(folder: Path, landscape: Landscape = Landscape()) -> Path:
     """Write the same fields in pixel-set form into a folder, and return it."""
-    norms = {one.name: _Moments() for one in SENSORS}
+    norms = {one.name: Moments() for one in SENSORS}
     features, rows = [], ["ID_PARCEL,ID_PATCH,Fold,Label,GF_perimeter,GF_area,GF_ratio,GF_fill"]
     for one in SENSORS:
         (folder / f"DATA_{one.name}").mkdir(parents=True, exist_ok=True)
     for index in range(landscape.patches):
         patch = _patch(index, landscape)
-        features.append(_feature(patch))
+        features.append(feature(patch))
         numbers = np.unique(patch.ids[patch.ids > 0])
         geometry = shapes(np.where(patch.ids > 0, np.searchsorted(numbers, patch.ids) + 1, 0), len(numbers))
         for number, features_of_parcel in zip(numbers, geometry, strict=True):
@@ -114,51 +73,10 @@ def write_pixel_sets(folder: Path, landscape: Landscape = Landscape()) -> Path:
                 np.save(folder / f"DATA_{name}" / f"{name}_{number}.npy", pixels)
                 norms[name].add(patch.fold, pixels.swapaxes(0, 1).reshape(images.shape[1], -1))
     (folder / "metadata_parcel.csv").write_text("\n".join(rows) + "\n")
-    _write_metadata(folder, features)
+    write_metadata(folder, features)
     for name, norm in norms.items():
         (folder / f"NORM_PARCEL_{name}_set.json").write_text(json.dumps(norm.plain()))
     return folder
-
-
-class _Moments:
-    """Sums over the pixels of each fold, for the published statistics."""
-
-    def __init__(self) -> None:
-        self.of_fold: dict[int, list[Any]] = {}
-
-    def add(self, fold: int, pixels: NDArray[Any]) -> None:
-        """Add pixels (C, M)."""
-        values = pixels.astype(np.float64)
-        count, total, squares = self.of_fold.get(fold, [0, 0.0, 0.0])
-        self.of_fold[fold] = [count + values.shape[1], total + values.sum(1), squares + (values**2).sum(1)]
-
-    def plain(self) -> dict[str, Any]:
-        """Return {"Fold_1": {"mean": [C], "std": [C]}}."""
-        return {
-            f"Fold_{fold}": {
-                "mean": (total / count).tolist(),
-                "std": np.sqrt(np.maximum(squares / count - (total / count) ** 2, 0)).tolist(),
-            }
-            for fold, (count, total, squares) in sorted(self.of_fold.items())
-        }
-
-
-def _write_metadata(folder: Path, features: list[dict[str, Any]]) -> None:
-    plain = {"type": "FeatureCollection", "crs": {"type": "name", "properties": {"name": "EPSG:2154"}}}
-    (folder / "metadata.geojson").write_text(json.dumps({**plain, "features": features}))
-
-
-def _feature(patch: MadePatch) -> dict[str, Any]:
-    side = patch.ids.shape[0] * 10.0
-    west, south = 900_000.0 + side * (patch.number - FIRST_ID), 6_500_000.0  # Lambert-93, somewhere in France
-    ring = [[west, south], [west + side, south], [west + side, south + side], [west, south + side], [west, south]]
-    dates = {
-        f"dates-{name}": {str(k): int(f"{STARTS_ON + timedelta(days=int(day)):%Y%m%d}") for k, day in enumerate(days)}
-        for name, days in patch.days.items()
-    }
-    properties = {"ID_PATCH": patch.number, "Fold": patch.fold, "TILE": "t31tfm", **dates}
-    geometry = {"type": "MultiPolygon", "coordinates": [[ring]]}
-    return {"id": str(patch.number), "type": "Feature", "properties": properties, "geometry": geometry}
 
 
 def _patch(index: int, landscape: Landscape) -> MadePatch:
@@ -169,7 +87,13 @@ def _patch(index: int, landscape: Landscape) -> MadePatch:
         for one, n in zip(SENSORS, landscape.dates, strict=True)
     }
     images = {one.name: _images(one, target, days[one.name], random) for one in SENSORS}
-    return MadePatch(FIRST_ID + index, FOLDS[index % len(FOLDS)], ids, target, days, images)
+    corner = made_up_corner(index, landscape.side)
+    return MadePatch(FIRST_ID + index, FOLDS[index % len(FOLDS)], ids, target, days, images, corner)
+
+
+def made_up_corner(index: int, side: int) -> tuple[float, float]:
+    """Return where a patch is said to lie: Lambert-93, somewhere in France."""
+    return 900_000.0 + side * PIXEL_M * index, 6_500_000.0
 
 
 def _fields(index: int, landscape: Landscape, random: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:

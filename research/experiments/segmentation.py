@@ -28,10 +28,10 @@ from models.segmentation.network import Fusion, interpolated
 from models.segmentation.scoring import confusion
 from models.segmentation.watershed import Watershed
 from research.experiments import tables
-from research.experiments.pastis_metadata import BACKGROUND
 from research.experiments.pastis_simulated import Simulated, write_simulated
 from research.experiments.schemes import ENHANCEMENTS, FOREST, Enhancement, ExperimentError
 from research.experiments.tables import Measurement
+from training.patch_metadata import BACKGROUND
 from training.patches import Loading, Patch, PatchSet, rows_of, training_folds
 from training.segmentation_config import SegmentationRun, Task, parse
 from training.segmentation_fitting import Epoch, Scores, panoptic_scores

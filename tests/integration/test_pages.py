@@ -23,7 +23,17 @@ SHORTER = {
     "models train ndvi": ["--config", "ndvi.toml"],
 }
 """What the tests add to commands of the pages, so that they end within seconds."""
-UNBOUNDED = ("stack", "scenes", "monitor run", "serve", "replay", "experiments", "models verify", "delineate")
+UNBOUNDED = (
+    "stack",
+    "scenes",
+    "monitor run",
+    "serve",
+    "replay",
+    "experiments",
+    "models verify",
+    "models patches",
+    "delineate",
+)
 """Commands of the README that start servers, ask catalogues, never end, or take data that the tests have not: only parsed."""
 RUN_FILE = """
 [data]

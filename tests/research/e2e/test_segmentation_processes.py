@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from models.classifier.fitting import Session
-from research.experiments.pastis_images import read
 from research.experiments.pastis_synthetic import Landscape, write_patches
 from training.errors import RunConfigError
+from training.patch_images import read
 from training.patches import Loading
 from training.segmentation_config import SegmentationRun, Task, parse
 from training.segmentation_fitting import Fitting

@@ -11,10 +11,10 @@ import pytest
 
 from models.classifier.normalisation import Normaliser
 from research.experiments import pastis
-from research.experiments.pastis_metadata import CLASSES, INVALID, PastisError, published_normaliser
 from research.experiments.pastis_store import Options
 from research.experiments.pastis_synthetic import FIRST_ID, Landscape, write_patches
 from training.labelled import NO_LABEL, masks
+from training.patch_metadata import CLASSES, INVALID, PastisError, published_normaliser
 
 SMALL = Landscape(patches=3, side=24, fields=3, dates=(6, 7, 8), classes=(1, 3))
 ALL = Options(pixels=24 * 24)

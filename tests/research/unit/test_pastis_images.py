@@ -7,11 +7,12 @@ import pytest
 
 from models.segmentation.targets import targets
 from research.experiments import pastis_simulated
-from research.experiments.pastis_images import PastisImages, read
-from research.experiments.pastis_metadata import VOID, PastisError
+from research.experiments.pastis_images import PastisImages
 from research.experiments.pastis_simulated import CLASS_OF, Simulated, write_simulated
 from research.experiments.pastis_synthetic import FIRST_ID, Landscape, write_patches
 from research.simulator.crops import CROPS
+from training.patch_images import read
+from training.patch_metadata import VOID, PastisError
 from training.patches import TURNS, Loading, Patch, rows_of, training_folds, turned
 from training.sources import PATCHES, class_of
 

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from research.experiments import pastis, pastis_pixelset
-from research.experiments.pastis_metadata import INVALID, PastisError, published_normaliser
 from research.experiments.pastis_store import Options
 from research.experiments.pastis_synthetic import Landscape, write_patches, write_pixel_sets
+from training.patch_metadata import INVALID, PastisError, published_normaliser
 
 SMALL = Landscape(patches=3, side=24, fields=3, dates=(6, 7, 8), classes=(1, 3))
 ALL = Options(pixels=24 * 24)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from research.experiments import pastis
-from research.experiments.pastis_metadata import PastisError
 from research.experiments.pastis_store import CACHE
 from research.experiments.pastis_synthetic import FIRST_ID, Landscape, write_patches
+from training.patch_metadata import PastisError
 
 SMALL = Landscape(patches=3, side=24, fields=3, dates=(6, 7, 8), classes=(1, 3))
 

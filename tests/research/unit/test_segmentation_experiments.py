@@ -9,12 +9,12 @@ from typer.testing import CliRunner
 
 from parcelwatch import app
 from research.experiments import segmentation
-from research.experiments.pastis_images import read
 from research.experiments.pastis_simulated import Simulated, write_simulated
 from research.experiments.pastis_synthetic import Landscape, write_patches
 from research.experiments.schemes import ExperimentError
 from research.experiments.segmentation import BOTH, NONE, ROWS, chosen, forest_scores, run_of
 from research.experiments.tables import read_csv
+from training.patch_images import read
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RUN = """

@@ -21,10 +21,10 @@ from models.checkpoint import Checkpoint
 from models.segmentation.at_rest import from_checkpoint
 from models.segmentation.network import SegmentationNetwork
 from parcelwatch import app
-from research.experiments.pastis_images import read as read_patches
 from research.experiments.pastis_synthetic import Landscape, write_patches
 from tests.made_scenes import GRID, START, blanked, optical, s2_item
 from training.errors import RunConfigError
+from training.patch_images import read as read_patches
 from training.patches import Loading, Patch, training_folds
 from training.segmentation_config import SegmentationRun, Task, parse
 from training.segmentation_fitting import Epoch
@@ -149,7 +149,7 @@ def test_the_rate_of_fields_falls_to_a_tenth_halfway(folder: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "[data] kind: one of pastis is needed"),
+        ("", "[data] kind: one of patches, pastis is needed"),
         ('[data]\nkind = "pastis"\n', "[data] path: missing"),
         ('[data]\nkind = "pastis"\npath = "x"\n', "[run]: missing"),
         ('[data]\nkind = "pastis"\npath = "x"\n[model]\nfusion = "mid"\n[run]\nfolder = "y"\n', "[model] fusion"),

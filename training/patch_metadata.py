@@ -1,11 +1,12 @@
-"""What both published forms of PASTIS-R share: classes, sensors, patches with folds and dates, published statistics.
+"""What folders in the published forms of PASTIS-R share: classes, sensors, patches with folds and dates, statistics.
 
     metadata.geojson          a feature per patch: ID_PATCH, Fold 1..5, dates-S2, dates-S1A, dates-S1D as {"0": YYYYMMDD}
     NORM_{sensor}_patch.json  (patches), NORM_PARCEL_{sensor}_set.json (pixel sets): {"Fold_1": {"mean": [C], "std": [C]}}
+    patches.json              not of PASTIS: {"classes": ["Background", ...], "starts_on": "YYYY-MM-DD", "channels": {"S2": ["B02", ...]}}
 
 Source: Garnot, Landrieu and Chehata 2022; the loaders at https://github.com/VSainteuf/pastis-benchmark (code/dataloader.py,
         code/dataloader_pixelset.py), its README and documentation/label_names.json.
-Units:  days since 2018-09-01; S2 digital numbers of the L2A product, reflectance x 10000; S1 dB.
+Units:  days since 2018-09-01, or the day that patches.json says; S2 digital numbers of the L2A product, reflectance x 10000; S1 dB.
 Errors: PastisError, one line: which file, what, what to do.
 """
 
@@ -53,6 +54,7 @@ CLASSES = (
 BACKGROUND, VOID = 0, 19
 """Not agricultural; a parcel that lies mostly outside its patch. Neither is trained or scored on."""
 FOLDS = (1, 2, 3, 4, 5)
+ABOUT = "patches.json"
 
 INVALID = np.int16(-32768)
 """No data, in every packed pixel set of this software."""
@@ -95,15 +97,54 @@ SENSORS = (Sensor("S2", S2_BANDS, 1e-4, 1, 0.4), Sensor("S1A", _S1, 0.01, 100, 0
 
 
 @dataclass(frozen=True)
+class Form:
+    """What classes and days of a folder mean."""
+
+    classes: tuple[str, ...] = ("Background", *CLASSES)
+    """Background first, without void, which is the one after the last."""
+    starts_on: date = STARTS_ON
+    """Day 0."""
+
+    @property
+    def void(self) -> int:
+        """Return the class of what is not scored."""
+        return len(self.classes)
+
+
+def form_of(folder: Path) -> Form:
+    """Return what classes and days of a folder mean: as its patches.json says, without one as in PASTIS.
+
+    Raises:
+        PastisError: patches.json says something else, or other channels than those that are read.
+    """
+    path = folder / ABOUT
+    if not path.is_file():
+        return Form()
+    plain = read_json(path)
+    try:
+        form = Form(tuple(map(str, plain["classes"])), date.fromisoformat(plain["starts_on"]))
+        channels = {str(name): tuple(map(str, one)) for name, one in plain["channels"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PastisError(f"{path}: classes, starts_on and channels expected; cut the patches again") from error
+    known = {one.name: one.channels for one in SENSORS}
+    if other := [name for name, one in channels.items() if known.get(name) != one]:
+        raise PastisError(
+            f"{path}: {other[0]} of channels {', '.join(channels[other[0]])}; the order of PASTIS-R is read"
+        )
+    return form
+
+
+@dataclass(frozen=True)
 class Patch:
     """A patch as the metadata describes it."""
 
     id: int
     fold: int
     properties: Mapping[str, Any]
+    starts_on: date = STARTS_ON
 
     def days(self, sensor: Sensor) -> NDArray[np.float32]:
-        """Return (T,) days since 2018-09-01 of a sensor's dates, in the order of its array.
+        """Return (T,) days since day 0 of a sensor's dates, in the order of its array.
 
         Raises:
             PastisError: no dates, or not dates.
@@ -117,9 +158,9 @@ class Patch:
                 stated = [stated[name] for name in sorted(stated, key=int)]
             if not isinstance(stated, Sequence) or not stated:
                 raise ValueError(f"it is {stated!r:.40}")
-            days = [(_date(one) - STARTS_ON).days for one in stated]
+            days = [(_date(one) - self.starts_on).days for one in stated]
             if far := [day for day in days if day not in DAYS]:
-                raise ValueError(f"a date is {far[0]} days from {STARTS_ON}, which is no date of the season")
+                raise ValueError(f"a date is {far[0]} days from {self.starts_on}, which is no date of the season")
         except (ValueError, TypeError) as error:
             line = f'patch {self.id}: {key}: {error}; {{"0": YYYYMMDD, ...}} expected'
             raise PastisError(line) from error
@@ -139,7 +180,7 @@ def patches(folder: Path) -> tuple[Patch, ...]:
     Raises:
         PastisError: no such file, not a GeoJSON, or a patch without id or fold.
     """
-    path = folder / "metadata.geojson"
+    path, starts_on = folder / "metadata.geojson", form_of(folder).starts_on
     features = read_json(path).get("features")
     if not isinstance(features, list) or not features:
         raise PastisError(f"{path}: no features; a patch a feature is expected")
@@ -147,7 +188,7 @@ def patches(folder: Path) -> tuple[Patch, ...]:
     for number, feature in enumerate(features):
         try:
             properties = feature["properties"]
-            patch = Patch(int(properties["ID_PATCH"]), int(properties["Fold"]), properties)
+            patch = Patch(int(properties["ID_PATCH"]), int(properties["Fold"]), properties, starts_on)
         except (KeyError, TypeError, ValueError) as error:
             raise PastisError(f"{path}: feature {number} has no ID_PATCH or no Fold; whole numbers expected") from error
         if patch.fold not in FOLDS:
