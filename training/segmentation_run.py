@@ -25,8 +25,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import distributed
 
+from models.checkpoint import Checkpoint
 from models.classifier.fitting import Session
-from models.segmentation.at_rest import to_checkpoint
+from models.segmentation.at_rest import from_checkpoint, to_checkpoint
 from models.segmentation.network import PanopticNetwork, SegmentationConfig, SegmentationNetwork, parameters
 from models.segmentation.scoring import Counts, PanopticCounts
 from training.errors import RunConfigError
@@ -69,6 +70,35 @@ def network_of(run: SegmentationRun, patches: PatchSet) -> Network:
     if is_panoptic:
         return PanopticNetwork(config)
     return SegmentationNetwork(replace(config, auxiliary=has_heads))
+
+
+def loading_of(
+    run: SegmentationRun, patches: PatchSet, fold: int, names: tuple[str, ...], rank: int = 0, world: int = 1
+) -> Loading:
+    """Return how patches become batches of these modalities where a fold is tested: with the statistics of its training folds."""
+    statistics = patches.statistics(training_folds(fold))
+    has_fields = run.task == "panoptic"
+    training = run.training
+    return Loading(patches, names, statistics, training.batch, training.workers, has_fields, rank, world)
+
+
+def trained(run: SegmentationRun, patches: PatchSet, fold: int) -> tuple[Network, Loading]:
+    """Return the network of a test fold as the run has trained it, in evaluation mode on the run's device, and how its batches are made.
+
+    Raises:
+        RunConfigError: the run has not trained it.
+    """
+    path = run.run.folder / f"fold-{fold}" / "weights.pt"
+    if not path.exists():
+        raise RunConfigError(f"{path}: no such file; this fold has not been trained to its end")
+    network, _ = from_checkpoint(Checkpoint(path.read_bytes(), path.with_name("model.json").read_text()))
+    assert isinstance(network, SegmentationNetwork | PanopticNetwork)
+    return network.to(run.training.device).eval(), loading_of(run, patches, fold, network.config.names)
+
+
+def counts_of(run: SegmentationRun, fold: int) -> Scores:
+    """Return the counts of a test fold that was trained."""
+    return counts_from(json.loads((run.run.folder / f"fold-{fold}" / "counts.json").read_text()))
 
 
 def run_all(
@@ -129,18 +159,7 @@ def _fold(run: SegmentationRun, patches: PatchSet, fold: int, on_epoch: OnEpoch,
     if counted is not None:
         return counts_from(counted)
     network = network_of(run, patches)
-    statistics = patches.statistics(training_folds(fold))
-    has_fields = run.task == "panoptic"
-    loading = Loading(
-        patches,
-        network.config.names,
-        statistics,
-        run.training.batch,
-        run.training.workers,
-        has_fields=has_fields,
-        rank=session.rank,
-        world=session.world,
-    )
+    loading = loading_of(run, patches, fold, network.config.names, session.rank, session.world)
     training, validation, test = rows_of(patches, fold)
     state, done = last["state"], [Epoch(**one) for one in last["epochs"]]
 
@@ -162,10 +181,10 @@ def _fold(run: SegmentationRun, patches: PatchSet, fold: int, on_epoch: OnEpoch,
     about = {
         "source": patches.name,
         "test_fold": fold,
-        "classes": [*patches.classes, *(["Void"] if has_fields else [])],
+        "classes": [*patches.classes, *(["Void"] if loading.has_fields else [])],
         "void": patches.void,
         "statistics": {
-            name: {"mean": statistics[name].mean.tolist(), "sd": statistics[name].sd.tolist()}
+            name: {"mean": loading.statistics[name].mean.tolist(), "sd": loading.statistics[name].sd.tolist()}
             for name in fitted.config.names
         },
         **conventions(patches.starts_on),
