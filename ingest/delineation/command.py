@@ -2,22 +2,17 @@
 
 import json
 import secrets
-from datetime import date, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ingest.delineation.files import KINDS, Crops, batches, write
-from ingest.delineation.season import NotDelineated, SeasonScenes
+from ingest.delineation.season import FINE, NotDelineated, SeasonScenes
 from ingest.imagery.settings import ImagerySettings
 from terminal.output import console, plain
 
-if TYPE_CHECKING:
-    from ingest.delineation.networks import FieldNetwork
-
-FINE = ("B02", "B03", "B04", "B08")
-"""Bands of 10 m: those of the watershed."""
 PIXEL_HA = 0.01
 
 
@@ -43,6 +38,12 @@ def delineate(
             help="Day from which the model counts. Default: as in its training, else the first scene.",
         ),
     ] = None,
+    states: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that keeps what --model has seen of each window: with a scene more, that one alone is encoded."
+        ),
+    ] = None,
     window: Annotated[int, typer.Option(min=32, help="Pixels of a window's side.")] = 256,
     overlap: Annotated[int, typer.Option(min=2, help="Pixels that windows share.")] = 64,
     tolerance: Annotated[float, typer.Option(min=0, help="Corners below its square are cut, in pixels.")] = 1.5,
@@ -52,15 +53,17 @@ def delineate(
     """Draw the fields of a tile; memory is that of a stripe of it, however large it is."""
     if out.suffix.lower() not in KINDS:
         raise typer.BadParameter(f"--out {plain(out.name)} ends with none of {', '.join(KINDS)}")
-    if statistics is not None and model is None:
-        raise typer.BadParameter("--statistics are of a --model")
+    for name, given in (("--statistics", statistics), ("--states", states)):
+        if given is not None and model is None:
+            raise typer.BadParameter(f"{name} are of a --model")
     if overlap > window // 2:
         raise typer.BadParameter(f"--overlap is at most half of --window, {window // 2}")
     if not out.absolute().parent.is_dir():
         raise NotDelineated(f"{out}: no such folder; make it first")
     from db.sensors import S2_BANDS
     from ingest.delineation.networks import read
-    from models.segmentation.delineation import Settings
+    from ingest.delineation.segmenting import NetworkSegmenter, by_watershed
+    from models.segmentation.delineation import Segmenter, Settings
     from models.segmentation.delineation import delineate as drawn
 
     network = None if model is None else read(model, statistics)
@@ -68,10 +71,13 @@ def delineate(
     unfinished = out.with_name(f".{out.stem}.{secrets.token_hex(4)}{out.suffix.lower()}")
     try:
         with SeasonScenes(scenes, FINE if network is None else S2_BANDS, ImagerySettings()) as season:
-            segmenter, crops = _segmenter(season, network, starts_on.date() if starts_on else None)
+            segmenter: Segmenter = by_watershed(season)
+            if network is not None:
+                day_0 = starts_on.date() if starts_on else network.day_0(season.observed_from.date())
+                segmenter = NetworkSegmenter(network, season, day_0, states)
             grid = season.grid
             fields = drawn(grid.height, grid.width, segmenter, settings)
-            rows = batches(fields, grid, crops, season.observed_to)
+            rows = batches(fields, grid, network.crops if network else Crops(()), season.observed_to)
             number = write(unfinished, rows, grid.crs, out.stem)
         if not number:
             raise NotDelineated("no field was found: give more clear dates, or a smaller --min-ha")
@@ -81,35 +87,11 @@ def delineate(
     finally:
         unfinished.unlink(missing_ok=True)
     if as_json:
-        typer.echo(json.dumps({"fields": number, "scenes": len(season), "width": grid.width, "height": grid.height}))
+        found = {"fields": number, "scenes": len(season), "width": grid.width, "height": grid.height}
+        if isinstance(segmenter, NetworkSegmenter):
+            found["encoded"] = segmenter.encoded
+        typer.echo(json.dumps(found))
         return
     console.print(
         plain(f"{out}: {number} fields from {len(season)} scenes, {grid.width} x {grid.height} pixels"), soft_wrap=True
     )
-
-
-def _segmenter(season: SeasonScenes, network: "FieldNetwork | None", starts_on: date | None) -> tuple[Any, Crops]:
-    """Return what draws the fields of a window, and what its scores stand for."""
-    import numpy as np
-
-    from models.segmentation.delineation import Instances
-    from models.segmentation.paps import Paps
-    from models.segmentation.watershed import Watershed
-
-    places = [season.bands.index(name) for name in FINE]
-    red, nir = FINE.index("B04"), FINE.index("B08")
-    if network is None:
-        return lambda window: Watershed()(season.images(*window), red, nir), Crops(())
-    standardised, days = network.standardised, season.days(starts_on or network.day_0(season.observed_from.date()))
-
-    def by_network(window: Any) -> Any:
-        images = season.images(*window, is_masked=False)
-        is_seen = np.isfinite(images).any((1, 2, 3))
-        if not is_seen.any():
-            return Instances(np.zeros(images.shape[2:], np.int64), np.zeros((0, standardised.classes)))
-        drawn = None
-        if not isinstance(standardised.network, Paps):
-            drawn = Watershed()(season.images(*window)[:, places], red, nir)
-        return standardised(images[is_seen], days[is_seen], drawn)
-
-    return by_network, network.crops

@@ -31,6 +31,8 @@ class FieldNetwork:
     """A network of one series of Sentinel-2, as it is applied."""
 
     standardised: Standardised
+    model: str
+    """Id of the checkpoint."""
     crops: Crops
     """K names."""
     starts_on: date | None
@@ -61,7 +63,8 @@ def read(folder: Path, statistics: Path | None = None) -> FieldNetwork:
         ) from error
     except ValueError as error:
         raise NotDelineated(f"{statistics or folder}: not JSON in UTF-8") from error
-    network, about = from_checkpoint(Checkpoint(weights, description))
+    checkpoint = Checkpoint(weights, description)
+    network, about = from_checkpoint(checkpoint)
     known = about.get("statistics") or {}
     if isinstance(network, SegmentationNetwork | PanopticNetwork):
         names = network.config.names
@@ -85,6 +88,7 @@ def read(folder: Path, statistics: Path | None = None) -> FieldNetwork:
     starts_on = about.get("starts_on")
     return FieldNetwork(
         made,
+        checkpoint.model,
         Crops(names, frozenset({BACKGROUND, about.get("void", VOID)})),
         None if starts_on is None else date.fromisoformat(starts_on),
     )

@@ -1,18 +1,21 @@
 """The Sentinel-2 scenes of a season on one grid, read window by window."""
 
+import hashlib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, date, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from db.sensors import Sensor
 from ingest.errors import IngestError
+from ingest.imagery.checksums import local_file
 from ingest.imagery.optical import SMALLEST
 from ingest.imagery.raster import Raster
 from ingest.imagery.scene import LONGEST_SIDE, SCL, Grid, Scene
@@ -27,8 +30,41 @@ MOST_SCENES: Final = 100
 """Eleven files of each are open at once."""
 
 
+FINE: Final = ("B02", "B03", "B04", "B08")
+"""Bands of 10 m: those of the watershed."""
+_ALL: Final = slice(None)
+
+
 class NotDelineated(IngestError):
     """Fields cannot be drawn from these scenes; the message says what to mend."""
+
+
+class Season(Protocol):
+    """What is read of a season's scenes."""
+
+    @property
+    def grid(self) -> Grid:
+        """Where the windows lie."""
+
+    def days(self, starts_on: date) -> NDArray[np.int64]:
+        """Return (T,) days since a day."""
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """Return (T,)."""
+
+    def images(
+        self,
+        row: int,
+        column: int,
+        height: int,
+        width: int,
+        *,
+        is_masked: bool = True,
+        bands: Sequence[str] | None = None,
+        scenes: slice = _ALL,
+    ) -> NDArray[np.float32]:
+        """Return (T, C, height, width) reflectance, NaN where there is no value."""
 
 
 class SeasonScenes:
@@ -70,15 +106,32 @@ class SeasonScenes:
         """Return (T,) days since a day."""
         return np.array([(one.scene.observed_at.date() - starts_on).days for one in self._opened], np.int64)
 
-    def images(self, row: int, column: int, height: int, width: int, *, is_masked: bool = True) -> NDArray[np.float32]:
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """Return (T,) what tells each scene from others, and from itself after its files or its numbers' meaning have changed."""
+        return tuple(_identity(one, self.bands) for one in self._opened)
+
+    def images(
+        self,
+        row: int,
+        column: int,
+        height: int,
+        width: int,
+        *,
+        is_masked: bool = True,
+        bands: Sequence[str] | None = None,
+        scenes: slice = _ALL,
+    ) -> NDArray[np.float32]:
         """Return (T, C, height, width) reflectance, NaN where there is no value; where it is not clear too, unless not `is_masked`.
 
-        Raises SceneError: unreadable.
+        `bands` and `scenes` are those that are read, else all. Raises SceneError: unreadable.
         """
-        side, made = max(height, width), np.empty((len(self._opened), len(self.bands), height, width), np.float32)
-        for image, rasters, one in zip(made, self._rasters, self._opened, strict=True):
-            bands = {name: rasters[name] for name in self.bands}
-            image[:] = reflectance(one.scene, bands, row, column, side)[:, :height, :width]
+        side, bands = max(height, width), self.bands if bands is None else bands
+        opened, open_rasters = self._opened[scenes], self._rasters[scenes]
+        made = np.empty((len(opened), len(bands), height, width), np.float32)
+        for image, rasters, one in zip(made, open_rasters, opened, strict=True):
+            read = {name: rasters[name] for name in bands}
+            image[:] = reflectance(one.scene, read, row, column, side)[:, :height, :width]
             if is_masked:
                 image[:, ~self._clear[rasters[SCL].window(row, column, side)[:height, :width]]] = np.nan
         return made
@@ -132,6 +185,18 @@ def _found(place: str) -> list[Any]:
     here = scenes_at(place, None, _no_requests, now) if holds or not inner else []
     below = [one for one in inner if any(file.suffix in (".json", ".SAFE", ".zip") for file in one.iterdir())]
     return here + [scene for one in below for scene in scenes_at(str(one), None, _no_requests, now)]
+
+
+def _identity(one: Opened, bands: Sequence[str]) -> str:
+    scene = one.scene
+    files = []
+    for name in bands:
+        band = scene.bands[name]
+        path, member = local_file(band.href)
+        stat = path.stat() if path else None
+        files.append([band.scale, band.offset, band.nodata, member, stat and [stat.st_size, stat.st_mtime_ns]])
+    stated = json.dumps([scene.scene_id, scene.observed_at.isoformat(), bands, files])
+    return hashlib.sha256(stated.encode()).hexdigest()
 
 
 def _no_requests(address: str) -> Http:

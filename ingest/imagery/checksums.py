@@ -56,7 +56,7 @@ def require(href: str, published: Checksum) -> None:
 
     Raises ValueError where they differ, or the member of a zip cannot be unpacked; OSError where the file cannot be read.
     """
-    path, member = _local(href)
+    path, member = local_file(href)
     if path is None:
         return
     try:
@@ -67,7 +67,7 @@ def require(href: str, published: Checksum) -> None:
         raise ValueError(f"its {published.algorithm} is {found}, published is {published.digest}")
 
 
-def _local(href: str) -> tuple[Path | None, str | None]:
+def local_file(href: str) -> tuple[Path | None, str | None]:
     """Return the file, and the member of it where it is a zip; no file where the address is a server's."""
     if href.startswith("/vsizip/"):
         whole = Path(href.removeprefix("/vsizip"))

@@ -11,6 +11,7 @@ Errors: ValueError for other channels than the network's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +19,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from torch import Tensor
 from torch.nn import functional
 
 from models.segmentation.delineation import Instances
 from models.segmentation.paps import Paps, panoptic
-from models.segmentation.utae import Utae
+from models.segmentation.utae import Utae, UtaeFeatures
 
 LEAST = 16
 """Pixels of the smallest image that the networks take."""
@@ -52,33 +54,53 @@ class Standardised:
     def _features(self) -> Any:
         return self.network.config.utae if isinstance(self.network, Paps) else self.network.config
 
+    @property
+    def encoder(self) -> UtaeFeatures:
+        """Return the network from images to features."""
+        return self.network.encoder if isinstance(self.network, Paps) else self.network
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the pixels that the network is given for a window: multiples of its stride, not too few."""
+        stride = self._features.stride
+        return max(-height % stride + height, LEAST), max(-width % stride + width, LEAST)
+
+    def series(self, images: NDArray[np.floating[Any]], days: NDArray[np.integer[Any]]) -> tuple[Tensor, Tensor]:
+        """Return images (1, T, C, H, W), standardised and as large as `size`, and days (1, T)."""
+        if images.shape[1] != self.channels:
+            raise ValueError(f"the network reads {self.channels} channels, the images have {images.shape[1]}")
+        scaled = np.nan_to_num((images - self.mean[:, None, None]) / self.sd[:, None, None], posinf=0.0, neginf=0.0)
+        more = [(0, to - side) for side, to in zip(images.shape[2:], self.size(*images.shape[2:]), strict=True)]
+        padded = np.pad(scaled, ((0, 0), (0, 0), *more), mode="edge").astype(np.float32, copy=False)
+        return torch.from_numpy(padded)[None], torch.from_numpy(np.asarray(days, np.int64))[None]
+
     @torch.inference_mode()
     def __call__(
         self, images: NDArray[np.floating[Any]], days: NDArray[np.integer[Any]], drawn: Instances | None = None
     ) -> Instances:
         """Return the fields of a window; `drawn`: the fields that a U-TAE gives scores to."""
-        if images.shape[1] != self.channels:
-            raise ValueError(f"the network reads {self.channels} channels, the images have {images.shape[1]}")
-        height, width = images.shape[2:]
-        scaled = np.nan_to_num((images - self.mean[:, None, None]) / self.sd[:, None, None], posinf=0.0, neginf=0.0)
-        stride = self._features.stride
-        sides = [max(-side % stride + side, LEAST) - side for side in (height, width)]
-        padded = np.pad(scaled, ((0, 0), (0, 0), (0, sides[0]), (0, sides[1])), mode="edge")
-        series = torch.from_numpy(padded.astype(np.float32))[None]
-        day = torch.from_numpy(np.asarray(days, np.int64))[None]
+        return self.fields(self.levels(images, days), images.shape[2], images.shape[3], drawn)
+
+    @torch.inference_mode()
+    def levels(self, images: NDArray[np.floating[Any]], days: NDArray[np.integer[Any]]) -> list[Tensor]:
+        """Return the features of a window, coarse to fine."""
+        return self.encoder.features(*self.series(images, days))
+
+    @torch.inference_mode()
+    def fields(self, levels: Sequence[Tensor], height: int, width: int, drawn: Instances | None = None) -> Instances:
+        """Return the fields of a window's features, coarse to fine; `drawn` as above."""
         if isinstance(self.network, Paps):
-            return self._masks(self.network, series, day, height, width)
+            return self._masks(self.network, levels, height, width)
         if drawn is None:
             raise ValueError("a U-TAE gives classes to fields that another segmenter drew")
-        probability = self.network(series, day).softmax(1)[0, :, :height, :width].numpy()
+        probability = self.network.head(levels[-1]).softmax(1)[0, :, :height, :width].numpy()
         flat = drawn.labels.ravel()
         count = np.maximum(np.bincount(flat, minlength=len(drawn.scores) + 1)[1:], 1)
         sums = [np.bincount(flat, one.ravel(), len(drawn.scores) + 1)[1:] for one in probability]
         return Instances(drawn.labels, np.stack(sums, 1) / count[:, None])
 
     @staticmethod
-    def _masks(network: Paps, series: torch.Tensor, day: torch.Tensor, height: int, width: int) -> Instances:
-        prediction = network(series, day)
+    def _masks(network: Paps, levels: Sequence[Tensor], height: int, width: int) -> Instances:
+        prediction = network.head(levels)
         candidate = panoptic(prediction, network.config).candidate[0, :height, :width].numpy()
         chosen, labels = np.unique(candidate, return_inverse=True)
         labels = labels.reshape(candidate.shape) + (1 if chosen[0] >= 0 else 0)

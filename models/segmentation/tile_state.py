@@ -10,20 +10,22 @@ Chosen because: weights are resized after the softmax, whose denominator differs
 Source: Milakov and Gimelshein 2018, eq. 3 to 6; U-TAE with its norm over each date.
 Shapes: images (B, T, C, H, W) of T new dates of B series, day (B, T); S of a level (B, 4, C, H, W).
 Units:  images standardised, days since the season's start.
-Errors: ConfigError for a network whose norm is over a season.
+Errors: ConfigError for a network whose norm is over a season; ValueError for numbers of a state of another size.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.classifier import attention_state
 from models.classifier.attention_state import State
 from models.classifier.ltae import ConfigError
-from models.segmentation.utae import Utae
+from models.segmentation.utae import Utae, UtaeFeatures
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,15 @@ class TileState:
         samples, _, _, height, width = self.sums[-1].shape
         return samples, height // 2, width // 2
 
+    @property
+    def is_seen(self) -> bool:
+        """Say whether any date is in it."""
+        return bool(self.pixels.is_seen.any())
 
-def initial(network: Utae, samples: int, height: int, width: int, device: torch.device | str = "cpu") -> TileState:
+
+def initial(
+    network: UtaeFeatures, samples: int, height: int, width: int, device: torch.device | str = "cpu"
+) -> TileState:
     """Return the state of series of H x W pixels that nothing was seen of.
 
     Raises:
@@ -64,7 +73,7 @@ def initial(network: Utae, samples: int, height: int, width: int, device: torch.
 
 
 @torch.inference_mode()
-def fold(network: Utae, state: TileState, images: Tensor, day: Tensor) -> TileState:
+def fold(network: UtaeFeatures, state: TileState, images: Tensor, day: Tensor) -> TileState:
     """Return the state with T more dates of each series; the network is in evaluation mode. One date is held at a time."""
     for nr in range(images.shape[1]):
         state = _fold_one(network, state, images[:, nr], day[:, nr])
@@ -74,13 +83,42 @@ def fold(network: Utae, state: TileState, images: Tensor, day: Tensor) -> TileSt
 @torch.inference_mode()
 def logits(network: Utae, state: TileState) -> Tensor:
     """Return the logits (B, K, H, W) of what the state has seen; meaningless where it has seen nothing."""
+    return network.head(levels(network, state)[-1])  # type: ignore[no-any-return]
+
+
+@torch.inference_mode()
+def levels(network: UtaeFeatures, state: TileState) -> list[Tensor]:
+    """Return the decoder's levels, coarse to fine, as `UtaeFeatures.features` of all dates that the state has seen."""
     samples, height, width = state.size
     attended = attention_state.finish(state.pixels).view(samples, height, width, -1)
     skips = [_resized_sum(sums, state) for sums in state.sums]
-    return network.head(network.decode(network.temporal.summarise(attended), skips)[-1])  # type: ignore[no-any-return]
+    return network.decode(network.temporal.summarise(attended), skips)
 
 
-def _fold_one(network: Utae, state: TileState, images: Tensor, day: Tensor) -> TileState:
+def to_arrays(state: TileState) -> list[NDArray[np.float32]]:
+    """Return the state for storage, float32 little endian: the coarsest level, then the others fine to coarse."""
+    sums = [one.detach().cpu().numpy().astype(attention_state.STORED, copy=False) for one in state.sums]
+    return [attention_state.to_array(state.pixels), *sums]
+
+
+def from_arrays(network: UtaeFeatures, stored: NDArray[np.float32], size: tuple[int, int, int]) -> TileState:
+    """Return the state of stored numbers (n,), end to end, for series of `size` (B, H, W).
+
+    Raises:
+        ValueError: a state of that size has more or fewer numbers.
+    """
+    shapes = [one.shape for one in initial(network, size[0], size[1], size[2], device="meta").sums]
+    config = network.config
+    pixels = size[0] * (size[1] // config.stride) * (size[2] // config.stride)
+    numbers = [pixels * config.heads * (2 + config.value), *(one.numel() for one in shapes)]
+    if len(stored) != sum(numbers):
+        raise ValueError(f"a state of {size} has {sum(numbers)} numbers, got {len(stored)}")
+    coarse, *others = np.split(stored, np.cumsum(numbers)[:-1])
+    state = attention_state.from_array(coarse.reshape(pixels, -1), config.heads, config.value)
+    return TileState(state, tuple(torch.from_numpy(one).view(shape) for one, shape in zip(others, shapes, strict=True)))
+
+
+def _fold_one(network: UtaeFeatures, state: TileState, images: Tensor, day: Tensor) -> TileState:
     """Fold one date (B, C, H, W) of each series in."""
     samples, height, width = state.size
     sample = torch.arange(samples, device=images.device)

@@ -26,9 +26,8 @@ from rasterio import features
 
 from db.sensors import S2_BANDS
 from ingest.delineation import networks
-from ingest.delineation.command import FINE
 from ingest.delineation.files import Crops, batches, write
-from ingest.delineation.season import SeasonScenes
+from ingest.delineation.season import FINE, SeasonScenes
 from ingest.imagery.scene import Grid
 from ingest.imagery.settings import ImagerySettings
 from models.segmentation.delineation import Instances, Segmenter, Settings, Soft, Window, delineate

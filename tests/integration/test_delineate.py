@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -125,6 +127,42 @@ def test_a_network_names_crops(kind: str, scenes: Path, tmp_path: Path) -> None:
     assert frame["delineation:confidence"].between(0, 1).all()
 
 
+@pytest.mark.parametrize("kind", ["paps", "utae"])
+def test_a_scene_more_is_encoded_by_itself(kind: str, scenes: Path, tmp_path: Path) -> None:
+    folder, states = network_at_rest(tmp_path / "model", kind), tmp_path / "states"
+    places = sorted(scenes.iterdir())
+    options = ["--model", folder, "--window", 48, "--overlap", 16, "--min-ha", 0.02, "--starts-on", "2023-04-01"]
+    kept, anew = tmp_path / "kept.parquet", tmp_path / "anew.parquet"
+    windows = 4
+    assert run(*places[:4], "--out", kept, *options, "--states", states)["encoded"] == 4 * windows
+    assert run(*places, "--out", kept, *options, "--states", states)["encoded"] == windows
+    assert len(list(states.iterdir())) == windows  # nothing else was left
+    assert run(*places, "--out", anew, *options)["encoded"] == 5 * windows
+    ours, whole = gpd.read_parquet(kept), gpd.read_parquet(anew)
+    assert len(ours) > 3
+    assert ours["id"].tolist() == whole["id"].tolist()
+    assert ours["crop:code"].tolist() == whole["crop:code"].tolist()
+    assert ours.geometry.geom_equals(whole.geometry).all()
+    np.testing.assert_allclose(ours["delineation:confidence"], whole["delineation:confidence"], atol=1e-5)
+    # A scene that has other files, though the same values, is another.
+    changed = Path(shutil.copytree(places[0], tmp_path / "changed" / places[0].name, copy_function=shutil.copy))
+    said = run(changed, *places[1:], "--out", kept, *options, "--states", states)
+    assert said["encoded"] == 5 * windows
+
+
+def network_at_rest(folder: Path, kind: str, **config: Any) -> Path:
+    """A network with statistics that draws some fields, none of class 0."""
+    torch.manual_seed(3)
+    utae = UtaeConfig(10, 4, encoder=(16, 16), decoder=(16, 16), width=32, heads=4, **config)
+    network = Utae(utae) if kind == "utae" else Paps(PapsConfig(utae, min_confidence=0.0, mask_threshold=0.05))
+    with torch.no_grad():
+        weights = dict(network.named_parameters())
+        weights["head.1.norm.bias" if kind == "utae" else "head.classes.3.bias"][1] += 5
+        if kind == "paps":
+            weights["head.size.4.bias"].add_(12)  # pixels
+    return stored(folder, to_checkpoint(network, {"statistics": {"s2": {"mean": [0.2] * 10, "sd": [0.09] * 10}}}))
+
+
 def stored(folder: Path, checkpoint: Checkpoint) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "weights.pt").write_bytes(checkpoint.weights)
@@ -142,7 +180,9 @@ def test_what_cannot_be_drawn_is_said_in_one_line(scenes: Path, tmp_path: Path) 
     radar = stored(tmp_path / "radar", to_checkpoint(SegmentationNetwork(both), known))
     for fold in (1, 2):
         stored(tmp_path / f"run/fold-{fold}", to_checkpoint(network, known))
+    season, dated = (network_at_rest(tmp_path / norm, "utae", norm=norm) for norm in ("season", "date"))
     (tmp_path / "empty").mkdir()
+    (tmp_path / "a-file").touch()
     for arguments, error, said in (
         ([tmp_path / "empty"], NotAScene, "neither a SAFE folder"),
         ([tmp_path / "missing"], NotAScene, "no such file or folder"),
@@ -152,6 +192,8 @@ def test_what_cannot_be_drawn_is_said_in_one_line(scenes: Path, tmp_path: Path) 
         ([scenes, "--model", three], NotDelineated, "3 channels"),
         ([scenes, "--model", radar], NotDelineated, "a network of s2, s1a; Sentinel-2 alone is read here"),
         ([scenes, "--model", tmp_path / "run"], NotDelineated, "give one of .*run/fold-1, .*run/fold-2"),
+        ([scenes, "--model", season, "--states", tmp_path / "states"], NotDelineated, 'train with norm = "date"'),
+        ([scenes, "--model", dated, "--states", out.parent / "a-file"], NotDelineated, "a-file: File exists"),
         ([scenes, "--model", three, "--statistics", radar / "model.json"], NotDelineated, "`mean` and `std`"),
         ([scenes, "--min-ha", 1e6], NotDelineated, "no field was found"),
     ):
@@ -162,7 +204,11 @@ def test_what_cannot_be_drawn_is_said_in_one_line(scenes: Path, tmp_path: Path) 
         run(scenes, "--out", out, "--model", bare)
     with pytest.raises(NotDelineated, match="no such folder"):
         run(scenes, "--out", tmp_path / "nowhere" / "fields.gpkg")
-    for wrong in (["--out", tmp_path / "fields.shp"], ["--out", out, "--window", 64, "--overlap", 40]):
+    for wrong in (
+        ["--out", tmp_path / "fields.shp"],
+        ["--out", out, "--window", 64, "--overlap", 40],
+        ["--out", out, "--states", tmp_path],
+    ):
         result = CliRunner().invoke(parcelwatch.app, ["delineate", str(scenes), *map(str, wrong)])
         assert result.exit_code == 2
     assert [one for one in tmp_path.iterdir() if "fields" in one.name] == []
