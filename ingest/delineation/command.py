@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ingest.delineation.comparison import Known, lines, plain_values
 from ingest.delineation.files import KINDS, Crops, batches, write
 from ingest.delineation.season import NotDelineated, SeasonScenes
 from ingest.imagery.settings import ImagerySettings
@@ -35,6 +36,12 @@ def delineate(
     overlap: Annotated[int, typer.Option(min=2, help="Pixels that windows share.")] = 64,
     tolerance: Annotated[float, typer.Option(min=0, help="Corners below its square are cut, in pixels.")] = 1.5,
     min_ha: Annotated[float, typer.Option(min=0, help="Area of the smallest field.")] = 0.25,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            help="Known parcels, a file as `parcels import` takes it: how well the fields fit them is reported."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Report as JSON.")] = False,
 ) -> None:
     """Draw the fields of a tile; memory is that of a stripe of it, however large it is."""
@@ -57,6 +64,7 @@ def delineate(
         with SeasonScenes(scenes, FINE if network is None else S2_BANDS, ImagerySettings()) as season:
             segmenter, crops = _segmenter(season, network, starts_on)
             grid = season.grid
+            known = None if against is None else Known.read(against, grid)
             fields = drawn(grid.height, grid.width, segmenter, settings)
             rows = batches(fields, grid, crops, season.observed_to)
             number = write(unfinished, rows, grid.crs, out.stem)
@@ -67,12 +75,16 @@ def delineate(
         raise NotDelineated(f"{out} cannot be written: {error.strerror or error}") from error
     finally:
         unfinished.unlink(missing_ok=True)
+    fit = None if known is None else known.fit(out)
     if as_json:
-        typer.echo(json.dumps({"fields": number, "scenes": len(season), "width": grid.width, "height": grid.height}))
+        said = {"fields": number, "scenes": len(season), "width": grid.width, "height": grid.height}
+        typer.echo(json.dumps(said if fit is None else {**said, "against": plain_values(fit)}))
         return
     console.print(
         plain(f"{out}: {number} fields from {len(season)} scenes, {grid.width} x {grid.height} pixels"), soft_wrap=True
     )
+    for what, value in () if fit is None else lines(fit):
+        console.print(f"  {what:<36}{value:>8}")
 
 
 def _network(folder: Path, statistics: Path | None) -> tuple[Any, tuple[str, ...]]:
