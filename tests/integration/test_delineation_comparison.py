@@ -41,7 +41,7 @@ def stored(path: Path, outlines: list[shapely.Polygon], crs: str | None = None) 
 
 def drawn_on_grid(outlines: list[shapely.Polygon]) -> np.ndarray:
     pairs = zip(outlines, range(1, len(outlines) + 1), strict=True)
-    return rasterize(pairs, (GRID.height, GRID.width), transform=GRID.transform)
+    return rasterize(pairs, (GRID.height, GRID.width), transform=GRID.transform)  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize(("name", "crs"), [("k.gpkg", "EPSG:31370"), ("k.geojson", "EPSG:4326"), ("k.shp", None)])
