@@ -4,10 +4,11 @@ import json
 import secrets
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from ingest.delineation.comparison import Known, lines, plain_values
 from ingest.delineation.files import KINDS, Crops, batches, write
 from ingest.delineation.season import FINE, NotDelineated, SeasonScenes
 from ingest.imagery.settings import ImagerySettings
@@ -48,6 +49,12 @@ def delineate(
     overlap: Annotated[int, typer.Option(min=2, help="Pixels that windows share.")] = 64,
     tolerance: Annotated[float, typer.Option(min=0, help="Corners below its square are cut, in pixels.")] = 1.5,
     min_ha: Annotated[float, typer.Option(min=0, help="Area of the smallest field.")] = 0.25,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            help="Known parcels, a file as `parcels import` takes it: how well the fields fit them is reported."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Report as JSON.")] = False,
 ) -> None:
     """Draw the fields of a tile; memory is that of a stripe of it, however large it is."""
@@ -76,6 +83,7 @@ def delineate(
                 day_0 = starts_on.date() if starts_on else network.day_0(season.observed_from.date())
                 segmenter = NetworkSegmenter(network, season, day_0, states)
             grid = season.grid
+            known = None if against is None else Known.read(against, grid)
             fields = drawn(grid.height, grid.width, segmenter, settings)
             rows = batches(fields, grid, network.crops if network else Crops(()), season.observed_to)
             number = write(unfinished, rows, grid.crs, out.stem)
@@ -86,12 +94,17 @@ def delineate(
         raise NotDelineated(f"{out} cannot be written: {error.strerror or error}") from error
     finally:
         unfinished.unlink(missing_ok=True)
+    fit = None if known is None else known.fit(out)
     if as_json:
-        found = {"fields": number, "scenes": len(season), "width": grid.width, "height": grid.height}
+        found: dict[str, Any] = {"fields": number, "scenes": len(season), "width": grid.width, "height": grid.height}
         if isinstance(segmenter, NetworkSegmenter):
             found["encoded"] = segmenter.encoded
+        if fit is not None:
+            found["against"] = plain_values(fit)
         typer.echo(json.dumps(found))
         return
     console.print(
         plain(f"{out}: {number} fields from {len(season)} scenes, {grid.width} x {grid.height} pixels"), soft_wrap=True
     )
+    for what, value in () if fit is None else lines(fit):
+        console.print(f"  {what:<36}{value:>8}")

@@ -6,9 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, date, datetime
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Final, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +24,7 @@ from ingest.scenes.http_retries import Http
 from ingest.scenes.items import NotAScene
 from ingest.scenes.opening import Opened, Opener
 from ingest.scenes.places import Places, named
+from ingest.scenes.record import FoundScene
 
 MOST_SCENES: Final = 100
 """Eleven files of each are open at once."""
@@ -173,18 +173,11 @@ def scenes_of(places: Sequence[str], sensor: Sensor) -> list[Opened]:
     return sorted(found, key=lambda one: (one.scene.observed_at, one.scene.scene_id))
 
 
-def _found(place: str) -> list[Any]:
+def _found(place: str) -> list[FoundScene]:
     """Return the scenes at a path, or in the folders of a folder."""
-    now, path = datetime.now(UTC), Path(place)
     if "://" in place:
         raise NotAScene(f"{place}: an address; fetch the scene, then give its folder")
-    if not path.is_dir() or path.suffix == ".SAFE":
-        return scenes_at(place, None, _no_requests, now)
-    inner = [one for one in sorted(path.iterdir()) if one.is_dir() and one.suffix != ".SAFE"]
-    holds = any(one.suffix in (".json", ".SAFE", ".zip") for one in path.iterdir())
-    here = scenes_at(place, None, _no_requests, now) if holds or not inner else []
-    below = [one for one in inner if any(file.suffix in (".json", ".SAFE", ".zip") for file in one.iterdir())]
-    return here + [scene for one in below for scene in scenes_at(str(one), None, _no_requests, now)]
+    return scenes_at(place, None, _no_requests, datetime.now(UTC))
 
 
 def _identity(one: Opened, bands: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import shapely
@@ -22,6 +23,9 @@ from ingest.parcels.errors import ParcelFileError
 from ingest.parcels.files import ParcelFile, open_parcel_file
 from ingest.parcels.texts import UNSTORABLE
 from ingest.parcels.validation import NAMED_IDS, refuse_shared_ids, validate
+
+DRAWN: Final = "delineation"
+"""What files of `parcelwatch delineate` are recognised as."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +114,13 @@ def import_parcels(  # what to import, as what, and when it is known; the last t
         lineage=link_lineage(connection, collection, season, earlier) if earlier else 0,
         earlier_season=earlier.name if earlier else None,
         declared_at=declared_at or recorded_at,
-        remarks=_remarks(file, declared, found, upserted),
+        remarks=_remarks(file, recognised_as, declared, found, upserted),
     )
 
 
-def _remarks(file: ParcelFile, declared: Declared, found: Findings, changed: Upserted) -> tuple[str, ...]:
+def _remarks(
+    file: ParcelFile, recognised_as: str | None, declared: Declared, found: Findings, changed: Upserted
+) -> tuple[str, ...]:
     """Return what a person should know of an import that went through."""
     remarks = []
     if declared.unusable:
@@ -128,7 +134,12 @@ def _remarks(file: ParcelFile, declared: Declared, found: Findings, changed: Ups
             f"fields, and nothing of them was stored: {_some(changed.moved_away)}; choose ids that stay with a field "
             "(--id-column), or import the file as another collection"
         )
-    if found.undeclared == found.parcels:
+    if found.undeclared == found.parcels and recognised_as == DRAWN:
+        remarks.append(
+            "no field has a crop, so crop_mismatch, no_emergence and early_loss have nothing to compare; a policy asks the same of all "
+            "fields: `parcelwatch policy example --undeclared`"
+        )
+    elif found.undeclared == found.parcels:
         remarks.append(
             f"no parcel has a declared crop; name --crop-code-column or --crop-name-column. It has: {file.listed()}"
         )

@@ -20,7 +20,7 @@ def scenes_at(
     """Return the scenes at a path or address; whether they can be read shows when they are cut. Raises NotAScene.
 
     Args:
-        place: a path, or the address of an item.
+        place: a path, or the address of an item. In a folder scenes may lie side by side, or each in a folder of its own.
         profile: reads items; None: by the names that the three large catalogues use.
         fetch: an address's parsed JSON.
         found_at: the time.
@@ -40,12 +40,15 @@ def scenes_at(
         return [of_item(_parsed(path), str(path))]
     if path.suffix in (".SAFE", ".zip"):
         return [_of_safe(path, found_at)]
-    if path.is_dir():
-        items = [(item, parsed) for item in sorted(path.glob("*.json")) if _is_item(parsed := _parsed(item))]
-        products = [_of_safe(one, found_at) for one in sorted([*path.glob("*.SAFE"), *path.glob("*.zip")])]
-        if items or products:
-            return [*products, *(of_item(parsed, str(item)) for item, parsed in items)]
-    raise NotAScene(f"{place}: neither a SAFE folder or zip, nor a STAC item (.json), nor a folder that holds one")
+    inner = sorted(path.iterdir()) if path.is_dir() else []
+    found: list[FoundScene] = []
+    for folder in [path, *(one for one in inner if one.is_dir() and one.suffix != ".SAFE")]:
+        found += [_of_safe(one, found_at) for one in sorted([*folder.glob("*.SAFE"), *folder.glob("*.zip")])]
+        items = [(item, parsed) for item in sorted(folder.glob("*.json")) if _is_item(parsed := _parsed(item))]
+        found += [of_item(parsed, str(item)) for item, parsed in items]
+    if not found:
+        raise NotAScene(f"{place}: neither a SAFE folder or zip, nor a STAC item (.json), nor a folder that holds one")
+    return found
 
 
 def _of_safe(path: Path, found_at: datetime) -> FoundScene:

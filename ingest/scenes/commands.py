@@ -41,7 +41,9 @@ def _known_state(name: str | None) -> str | None:
 
 @app.command()
 def add(
-    places: Annotated[list[str], typer.Argument(help="SAFE folders or zips, STAC items (file or URL), COG folders.")],
+    places: Annotated[
+        list[str], typer.Argument(help="SAFE folders or zips, STAC items (file or URL), COG folders, folders of these.")
+    ],
     profile: ProfileOption = None,
     topic_prefix: Prefix = None,
 ) -> None:

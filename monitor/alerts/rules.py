@@ -522,6 +522,11 @@ def _other_crop(is_other_crop: Bools) -> Case:
     return Case(is_other_crop, NOT_EXECUTED, lambda _: {"reason": reason, JUDGED_BY: "crop_mismatch"})
 
 
+def unless_undeclared(decisions: Decisions, declared: Sequence[str | None]) -> Decisions:
+    """Return decisions among neighbours of one declared crop, of which those of parcels without one (P,) are not executed."""
+    return Decisions(decisions.rule, [_undeclared(declared), *decisions.cases], decisions.departed_on)
+
+
 def unless_doubted(decisions: Decisions, is_doubted: Bools, settings: RuleSettings) -> Decisions:
     """Return decisions on views of which the departures of some parcels (P,), see `doubted`, are not executed."""
     below, above = (f"{100 * one:g}%" for one in (settings.doubt_declared_below, settings.doubt_other_above))

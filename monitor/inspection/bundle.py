@@ -33,7 +33,7 @@ RULE_TITLES: Final[Mapping[str, str]] = {
     "flooding": "water stood on the parcel",
     "parts": "two parts that differ",
     "covered": "no plants where they were to be",
-    "not_ploughed": "grassland that was ploughed",
+    "not_ploughed": "a green stand that was lost",
     "cover_days": "too few days of plant cover",
     "established_by": "no crop by the deadline",
 }
@@ -45,7 +45,7 @@ RULE_WORDS: Final[Mapping[str, str]] = {
     "flooding": "Satellites saw water on this parcel.",
     "parts": "A part of this parcel differs from the rest through weeks: it bears another crop, or no plants at all.",
     "covered": "Plants were to cover this parcel; satellites saw bare soil.",
-    "not_ploughed": "This grassland was not to be ploughed; satellites saw bare soil.",
+    "not_ploughed": "What grew on this parcel was to stay; satellites saw it green, and then bare soil.",
     "cover_days": "Plants were to cover this parcel for a number of days; satellites saw them on too few.",
     "established_by": "A crop was to stand on this parcel by a date; satellites did not see one.",
 }

@@ -60,9 +60,12 @@ def check(file: PolicyFile) -> None:
 
 
 @app.command()
-def example() -> None:
+def example(
+    undeclared: Annotated[bool, typer.Option("--undeclared", help="of fields whose crops nobody declared")] = False,
+) -> None:
     """Print an example to begin with."""
-    typer.echo((files("monitor.policies") / "examples" / "2025.toml").read_text(encoding="utf-8"), nl=False)
+    name = "undeclared.toml" if undeclared else "2025.toml"
+    typer.echo((files("monitor.policies") / "examples" / name).read_text(encoding="utf-8"), nl=False)
 
 
 @app.command()
@@ -164,6 +167,7 @@ def _words(one: Obligation) -> tuple[str, str, str]:
             f"none was seen by {by}, and then, before any, bare soil",
         )
     before = " on a parcel that was green on two days before (NDVI from 0.5)" if one.kind == "not_ploughed" else ""
+    before += "" if one.green_from is None else f", one of them since {one.green_from}"
     return (
         f"no bare soil (NDVI below {level}) {window}{before}",
         f"bare soil is seen, {again}",

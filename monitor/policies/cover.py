@@ -9,6 +9,7 @@ Shapes: P parcels with N clear views (`monitor.alerts.rules.ClearViews`).
 """
 
 from collections.abc import Callable, Mapping
+from datetime import date
 from typing import Any, Final
 
 import numpy as np
@@ -67,12 +68,16 @@ def not_ploughed(obligation: Obligation, known: Known, _applies: Bools) -> Decis
     """Decide whether a stand that was green before was lost in the window."""
     views = known.views
     inside = window(obligation, views)
+    is_green = views.ndvi >= GREEN_STAND_NDVI
+    since = obligation.green_from or date.min
+    is_since = is_green & (views.days >= np.datetime64(since))
     # Two green views before: one can be a neighbouring field's edge.
-    was_green = views.before(views.ndvi >= GREEN_STAND_NDVI) >= 2
+    was_green = (views.before(is_green) >= 2) & (views.before(is_since) >= 1)
     bare = inside & was_green & (views.ndvi < _level(obligation))
     decided = _of_bare_runs(obligation, views, inside, bare)
-    has_been_green = views.count(views.ndvi >= GREEN_STAND_NDVI) >= 2
-    not_green = Case(~has_been_green, NOT_VALID, unseen(f"not yet seen green (NDVI {GREEN_STAND_NDVI} on two days)"))
+    has_been_green = (views.count(is_green) >= 2) & (views.count(is_since) >= 1)
+    on = "on two days" if obligation.green_from is None else f"on two days, one of them since {since}"
+    not_green = Case(~has_been_green, NOT_VALID, unseen(f"not yet seen green (NDVI {GREEN_STAND_NDVI} {on})"))
     return Decisions(obligation.name, [not_green, *decided.cases], decided.departed_on)
 
 

@@ -83,6 +83,8 @@ class Obligation(_Section):
     """Days after a deadline before anything departs."""
     ndvi: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Level that counts as vegetation, or below which soil counts as bare; None: that of the kind."""
+    green_from: date | None = None
+    """Of `not_ploughed`: a stand must have been seen green on or after this day too; None: whenever."""
     confirm_days: Annotated[int, Field(ge=1, le=120)] = 10
     """A departure is red once an observation so much later shows the same."""
     parcels: Selection = Selection()
@@ -100,6 +102,8 @@ class Obligation(_Section):
             raise ValueError(f"ends on {self.until}, before it begins on {self.begin}")
         if self.ndvi is not None and self.kind in WITHOUT_NDVI:
             raise ValueError(f"ndvi is no threshold of {self.kind}; leave it out")
+        if self.green_from is not None and (self.kind != "not_ploughed" or self.green_from > self.until):
+            raise ValueError("green_from is of not_ploughed, and no later than until")
         if self.kind == "cover_days" and (self.until - self.begin).days + 1 < self.days:
             raise ValueError(f"{self.days} days of cover do not fit between {self.begin} and {self.until}")
         return self
@@ -213,9 +217,13 @@ class Policy(_Section):
     def content(self) -> str:
         """Return it as JSON with sorted keys: what is stored and hashed."""
         content = self.model_dump(mode="json", by_alias=True)
-        for table in ("suppress", "red"):  # policies that were in force before there were these keep their hash
+        # Policies that were in force before there were these keep their hash.
+        for table in ("suppress", "red"):
             if not content[table]:
                 del content[table]
+        for one in content["obligation"]:
+            if one["green_from"] is None:
+                del one["green_from"]
         return json.dumps(content, sort_keys=True, ensure_ascii=False)
 
     @cached_property

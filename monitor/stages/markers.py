@@ -46,6 +46,7 @@ from monitor.alerts.rules import (
     early_loss,
     no_emergence,
     unless_doubted,
+    unless_undeclared,
 )
 from monitor.alerts.settings import RuleSettings
 from monitor.batch import BatchContext
@@ -231,8 +232,10 @@ def _of_views(
     departs = np.flatnonzero(np.any([one.found.verdict >= YELLOW for one in both], axis=0))
     is_doubted = np.zeros(len(places), bool)
     is_doubted[departs] = silence.doubted(batch, places[departs])
+    declared = [batch.parcels.crop_code[nr] for nr in places.tolist()]
     for decisions in both:
-        yield places, unless_doubted(decisions, is_doubted, rules), np.ones(len(places), bool)
+        decided = unless_doubted(unless_undeclared(decisions, declared), is_doubted, rules)
+        yield places, decided, np.ones(len(places), bool)
 
 
 def _doubt_turned(

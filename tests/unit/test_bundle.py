@@ -160,4 +160,4 @@ def test_a_rule_of_tomorrow_has_a_title_and_a_sentence() -> None:
     made = document()
     made["alert"] |= {"rule": "grass_cut"}
     assert title(made) == "Alert 1: grass cut, parcel p"
-    assert title(made | {"evidence": {"kind": "not_ploughed"}}) == "Alert 1: grassland that was ploughed, parcel p"
+    assert title(made | {"evidence": {"kind": "not_ploughed"}}) == "Alert 1: a green stand that was lost, parcel p"

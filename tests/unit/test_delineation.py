@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from models.segmentation.delineation import Instances, Segmenter, Settings, Soft, Window, delineate, spans
-from models.segmentation.delineation_scores import fit
+from models.segmentation.delineation_scores import BOUNDARY_PIXELS, Tally, fit
 from models.segmentation.watershed import Watershed
 
 EXACT: dict[str, Any] = {"tolerance": 0.0, "min_pixels": 0.0}
@@ -246,6 +246,18 @@ def test_scores_of_a_case_worked_out_by_hand() -> None:
     assert (same.f1, same.boundary_iou, same.over, same.under, same.area, same.gtc) == (1, 1, 0, 0, 0, 0)
     with pytest.raises(ValueError, match="one shape"):
         fit(known, known[1:])
+
+
+def test_scores_of_stripes_are_those_of_the_map() -> None:
+    chance = np.random.default_rng(5)
+    known, ours = (np.kron(chance.integers(0, 9, (6, 5)), np.ones((size, size), int))[:30, :25] for size in (5, 7))
+    is_scored = chance.random(known.shape) < 0.8
+    tally = Tally()
+    for row in range(0, 30, 4):
+        top = max(0, row - BOUNDARY_PIXELS)
+        stripe = slice(top, row + 4 + BOUNDARY_PIXELS)
+        tally.add(ours[stripe], known[stripe], is_scored[stripe], slice(row - top, row - top + 4))
+    assert tally.fit == fit(ours, known, is_scored)
 
 
 def test_spans_cover_a_side_and_overlap_by_what_was_asked() -> None:

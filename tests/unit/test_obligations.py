@@ -99,6 +99,21 @@ def test_ploughed_grassland(views: Views, expected: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("views", "expected"),
+    [
+        ([*GRASS, ("2025-05-03", 0.2)], NOT_VALID),  # a catch crop, worked in before May
+        ([*GRASS, ("2025-05-03", 0.2), ("2025-06-01", 0.6), ("2025-06-05", 0.2)], YELLOW),
+        ([*GRASS, ("2025-05-03", 0.8), ("2025-05-20", 0.2)], YELLOW),
+        ([("2025-05-03", 0.8), ("2025-05-20", 0.2)], NOT_VALID),  # green on one day alone
+        ([*GRASS, ("2025-05-03", 0.8), ("2025-05-20", 0.6)], GREEN),
+    ],
+)
+def test_a_stand_that_was_green_since_a_day(views: Views, expected: int) -> None:
+    since = obligation("not_ploughed", "2025-05-01", "2025-06-15", green_from="2025-05-01")
+    assert verdict(since, views, "2025-08-01") == expected
+
+
+@pytest.mark.parametrize(
     ("views", "today", "expected"),
     [
         ([("2025-11-01", 0.1)], "2025-11-10", NOT_EXECUTED),

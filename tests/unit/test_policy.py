@@ -44,6 +44,7 @@ crops = ["hcat:3301"]
         ('name = "two"', 'name = "one"', 1, "two obligations are called one"),
         ('name = "two"', 'name = "Zwei!"', 11, "a name is 1 to 40 of a-z, 0-9 and _"),
         ('"hcat:3301"', '"maize"', 18, "'maize' is no crop"),
+        ("until = 2025-12-31", "until = 2025-12-31\ngreen_from = 2025-11-01", 4, "green_from is of not_ploughed"),
         ("version = 1", "version = 0", 2, "version: Input should be greater than or equal to 1"),
         ("version = 1", "", 1, "version is missing"),
         ('crops = ["hcat:3301"]', 'listed_in = "none.csv"', 18, "No such file"),
@@ -100,3 +101,13 @@ def test_the_example_is_valid() -> None:
         "established_by",
     ]
     assert {one.kind for one in read_policy(EXAMPLE).obligation} == {*get_args(Kind)}, "each kind has its example"
+
+
+def test_the_example_without_declarations_selects_by_none() -> None:
+    policy = read_policy(EXAMPLE.with_name("undeclared.toml"))
+    assert all(not one.parcels.crops and not one.parcels.except_crops for one in policy.obligation)
+    assert "green_from" in policy.content()
+
+
+def test_a_policy_of_an_earlier_version_keeps_its_hash() -> None:
+    assert "green_from" not in read_policy(EXAMPLE).content()
