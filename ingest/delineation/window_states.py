@@ -76,7 +76,7 @@ class WindowStates:
                 numbers = np.fromfile(file, np.uint8)
             (check,) = numbers[-4:].view("<u4")
             stored = numbers[:-4].view("<f4")
-            if head["network"] == self.key and zlib.crc32(memoryview(stored)) == check:
+            if head["network"] == self.key and zlib.crc32(stored.data) == check:
                 return self._state(stored, size), [str(one) for one in head["scenes"]]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             pass  # as if there were none
@@ -94,7 +94,7 @@ class WindowStates:
             with beside.open("wb") as file:
                 file.write(json.dumps({"network": self.key, "scenes": scenes}).encode() + b"\n")
                 for part in tile_state.to_arrays(state) if state.is_seen else ():
-                    check = zlib.crc32(memoryview(np.ascontiguousarray(part)), check)
+                    check = zlib.crc32(np.ascontiguousarray(part).data, check)
                     part.tofile(file)
                 file.write(np.array([check], "<u4").tobytes())
             beside.replace(path)
