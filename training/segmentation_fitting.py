@@ -17,7 +17,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
 
 from models.segmentation.losses import losses
-from models.segmentation.network import AUXILIARY, PanopticNetwork, SegmentationNetwork, loss_of, without_dates
+from models.segmentation.network import AUXILIARY, Batch, PanopticNetwork, SegmentationNetwork, loss_of, without_dates
 from models.segmentation.paps import panoptic
 from models.segmentation.scoring import (
     Counts,
@@ -228,25 +228,42 @@ def panoptic_scores(
     return Scores(None, counts, object_f1(fields, true, is_void), boundary_iou(fields, true, is_void))
 
 
+class Predicted(NamedTuple):
+    """What a network says of B patches."""
+
+    classes: NDArray[np.int64]
+    """(B, H, W); background where a panoptic network finds no field."""
+    fields: NDArray[np.int64] | None
+    """(B, H, W) fields numbered from 1, 0 where there is none; None of segmentation."""
+
+    def counts(self, loaded: Loaded, void: int) -> list[Scores]:
+        """Return the counts of each patch against its truth."""
+        true = loaded.classes.numpy()
+        if self.fields is None:
+            return [Scores(confusion(*one, void, void)) for one in zip(self.classes, true, strict=True)]
+        each = zip(self.fields, self.classes, loaded.instances.numpy(), true, strict=True)
+        return [panoptic_scores(*one, void) for one in each]
+
+
 @torch.inference_mode()
+def predicted(network: Network, batch: Batch, run: SegmentationRun) -> Predicted:
+    """Return what a network in evaluation mode says of a batch, which may be on another device."""
+    device = next(network.parameters()).device
+    with autocast(run):
+        answer = network({name: one.to(device) for name, one in batch.items()})
+    if isinstance(network, SegmentationNetwork):
+        return Predicted(answer.logits.argmax(1).cpu().numpy(), None)
+    fields = panoptic(answer, network.head.config)
+    return Predicted(fields.class_scores(answer).argmax(1).cpu().numpy(), fields.instances.cpu().numpy())
+
+
 def scored(network: Network, loading: Loading, rows: Sequence[int] | NDArray[np.int64], run: SegmentationRun) -> Scores:
     """Return the counts of a network on patches, all dates given, added up over processes; it is left in evaluation mode."""
     network.eval()
-    void, device = loading.patches.void, next(network.parameters()).device
     found: list[Scores] = []
     own = [int(one) for one in rows[loading.rank :: loading.world]]
     for loaded in replace(loading, rank=0, world=1).batches(own):
-        batch = {name: one.to(device) for name, one in loaded.batch.items()}
-        with autocast(run):
-            answer = network(batch)
-        true = loaded.classes.numpy()
-        if isinstance(network, SegmentationNetwork):
-            found.append(Scores(confusion(answer.logits.argmax(1).cpu().numpy(), true, void, void)))
-            continue
-        fields = panoptic(answer, network.head.config)
-        classes = fields.class_scores(answer).argmax(1).cpu().numpy()
-        each = zip(fields.instances.cpu().numpy(), classes, loaded.instances.numpy(), true, strict=True)
-        found += [panoptic_scores(*one, void) for one in each]
+        found += predicted(network, loaded.batch, run).counts(loaded, loading.patches.void)
     if loading.world > 1:
         gathered: list[Any] = [None] * loading.world
         distributed.all_gather_object(gathered, found)

@@ -71,6 +71,32 @@ def network_of(run: SegmentationRun, patches: PatchSet) -> Network:
     return SegmentationNetwork(replace(config, auxiliary=has_heads))
 
 
+def loading_of(run: SegmentationRun, patches: PatchSet, fold: int, names: tuple[str, ...]) -> Loading:
+    """Return how patches become batches of these modalities where a fold is tested: with the statistics of its training folds."""
+    statistics = patches.statistics(training_folds(fold))
+    has_fields = run.task == "panoptic"
+    return Loading(patches, names, statistics, run.training.batch, run.training.workers, has_fields=has_fields)
+
+
+def trained(run: SegmentationRun, patches: PatchSet, fold: int) -> tuple[Network, Loading]:
+    """Return the network of a test fold as the run has trained it, in evaluation mode on the run's device, and how its batches are made.
+
+    Raises:
+        RunConfigError: the run has not trained it.
+    """
+    path = run.run.folder / f"fold-{fold}" / "weights.pt"
+    if not path.exists():
+        raise RunConfigError(f"{path}: no such file; this fold has not been trained to its end")
+    network = network_of(run, patches)
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return network.to(run.training.device).eval(), loading_of(run, patches, fold, network.config.names)
+
+
+def counts_of(run: SegmentationRun, fold: int) -> Scores:
+    """Return the counts of a test fold that was trained."""
+    return counts_from(json.loads((run.run.folder / f"fold-{fold}" / "counts.json").read_text()))
+
+
 def run_all(
     run: SegmentationRun, patches: PatchSet, now: datetime, on_epoch: OnEpoch, session: Session | None = None
 ) -> Result:
@@ -129,18 +155,8 @@ def _fold(run: SegmentationRun, patches: PatchSet, fold: int, on_epoch: OnEpoch,
     if counted is not None:
         return counts_from(counted)
     network = network_of(run, patches)
-    statistics = patches.statistics(training_folds(fold))
-    has_fields = run.task == "panoptic"
-    loading = Loading(
-        patches,
-        network.config.names,
-        statistics,
-        run.training.batch,
-        run.training.workers,
-        has_fields=has_fields,
-        rank=session.rank,
-        world=session.world,
-    )
+    alone = loading_of(run, patches, fold, network.config.names)
+    loading = replace(alone, rank=session.rank, world=session.world)
     training, validation, test = rows_of(patches, fold)
     state, done = last["state"], [Epoch(**one) for one in last["epochs"]]
 
@@ -162,10 +178,10 @@ def _fold(run: SegmentationRun, patches: PatchSet, fold: int, on_epoch: OnEpoch,
     about = {
         "source": patches.name,
         "test_fold": fold,
-        "classes": [*patches.classes, *(["Void"] if has_fields else [])],
+        "classes": [*patches.classes, *(["Void"] if loading.has_fields else [])],
         "void": patches.void,
         "statistics": {
-            name: {"mean": statistics[name].mean.tolist(), "sd": statistics[name].sd.tolist()}
+            name: {"mean": loading.statistics[name].mean.tolist(), "sd": loading.statistics[name].sd.tolist()}
             for name in fitted.config.names
         },
         **conventions(patches.starts_on),

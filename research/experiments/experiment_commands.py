@@ -19,7 +19,7 @@ from research.experiments import segmentation_commands, tables
 from research.experiments import timing as timing_experiment
 from research.experiments.grid import Grid
 from research.experiments.ndvi import commands as ndvi_commands
-from research.experiments.options import names_in, numbers, with_common
+from research.experiments.options import Command, Task, by_task, names_in, numbers, with_common
 from research.experiments.schemes import ENHANCEMENTS, Enhancement, ExperimentError, Scheme, chosen
 from research.experiments.tables import Measurement
 from terminal.output import console, printable
@@ -65,11 +65,15 @@ Runs = tuple[tuple[int, ...], tuple[int, ...]]
 """Seeds and folds."""
 
 
-def experiment(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a command of a function: the options of `Asked` come before its own."""
+def experiment(name: str, pixels: Command | None = None) -> Callable[[Command], Command]:
+    """Make a command of a function: the options of `Asked` come before its own; `pixels`: with networks of pixels, by --task."""
 
-    def register(function: Callable[..., None]) -> Callable[..., None]:
-        app.command(name, help=function.__doc__)(with_common(Asked, name, function))
+    def register(function: Command) -> Command:
+        command = with_common(Asked, name, function)
+        if pixels is not None:
+            commands = {one: with_common(segmentation_commands.Asked, one, pixels) for one in Task}
+            command = by_task({**commands, Task.CLASSIFICATION: command})
+        app.command(name, help=function.__doc__)(command)
         return function
 
     return register
@@ -155,7 +159,7 @@ def fusion(
     asked.show(found, "macro-F1")
 
 
-@experiment("clouds")
+@experiment("clouds", segmentation_commands.clouds)
 def clouds(
     asked: Asked,
     seeds: Seeds = "0",

@@ -13,11 +13,11 @@ Errors: ExperimentError, and those of a training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ from training.patch_metadata import BACKGROUND
 from training.patches import Loading, Patch, PatchSet, rows_of, training_folds
 from training.segmentation_config import SegmentationRun, Task, parse
 from training.segmentation_fitting import Epoch, Scores, panoptic_scores
-from training.segmentation_run import run_all
+from training.segmentation_run import Result, run_all
 
 NONE, AUXILIARY, DROPOUT, BOTH = ENHANCEMENTS
 PUBLISHED: Final = "published"
@@ -187,6 +187,37 @@ def run_of(task: Task, plain: Mapping[str, Any], row: Row, seed: int, out: Path)
     return parse(task, made, "experiment")
 
 
+class Training(NamedTuple):
+    """A row with a seed, its run and what the run found."""
+
+    row: Row
+    seed: int
+    run: SegmentationRun
+    result: Result
+
+
+def trainings(
+    task: Task,
+    plain: Mapping[str, Any],
+    rows: Sequence[Row],
+    seeds: Sequence[int],
+    out: Path,
+    now: datetime,
+    report: Callable[[str], None],
+) -> Iterator[Training]:
+    """Yield every row with every seed, trained now or before."""
+    for seed in seeds:
+        for row in rows:
+            run = run_of(task, plain, row, seed, out)
+            label = f"{row.scheme}, {row.enhancement.name}, seed {seed}"
+
+            def said(fold: str, epoch: Epoch, label: str = label) -> None:
+                if epoch.number == epoch.of:
+                    report(f"{label}: {fold} done, loss {epoch.loss:.3f}")
+
+            yield Training(row, seed, run, run_all(run, run.data.open(), now, said))
+
+
 def measure(
     task: Task,
     plain: Mapping[str, Any],
@@ -200,26 +231,18 @@ def measure(
 ) -> list[Measurement]:
     """Return the scores of every row and seed, trained now or before, beside the published ones."""
     found: list[Measurement] = []
-    for seed in seeds:
-        for row in rows:
-            run = run_of(task, plain, row, seed, out)
-            label = f"{row.scheme}, {row.enhancement.name}, seed {seed}"
-
-            def said(fold: str, epoch: Epoch, label: str = label) -> None:
-                if epoch.number == epoch.of:
-                    report(f"{label}: {fold} done, loss {epoch.loss:.3f}")
-
-            result = run_all(run, run.data.open(), now, said)
-            key = (row.scheme, row.enhancement.name, seed, 0, 0.0)
-            found += [Measurement(*key, "here", name, value) for name, value in result.metrics.items()]
-            found.append(Measurement(*key, "here", "parameters", result.parameters))
-            published = {**row.published, "parameters": row.parameters * 1000}
-            if seed == seeds[0]:
-                found += [Measurement(*key, PUBLISHED, name, value) for name, value in published.items()]
-        for names, label in BASELINES[task] if with_forest else ():
-            report(f"{label}, seed {seed}")
-            scores = forest_scores(run, run.data.open(), names, seed)
-            found += [Measurement(label, "", seed, 0, 0.0, "here", *one) for one in scores.items()]
+    for row, seed, run, result in trainings(task, plain, rows, seeds, out, now, report):
+        key = (row.scheme, row.enhancement.name, seed, 0, 0.0)
+        found += [Measurement(*key, "here", name, value) for name, value in result.metrics.items()]
+        found.append(Measurement(*key, "here", "parameters", result.parameters))
+        published = {**row.published, "parameters": row.parameters * 1000}
+        if seed == seeds[0]:
+            found += [Measurement(*key, PUBLISHED, name, value) for name, value in published.items()]
+        if with_forest and row is rows[-1]:
+            for names, label in BASELINES[task]:
+                report(f"{label}, seed {seed}")
+                scores = forest_scores(run, run.data.open(), names, seed)
+                found += [Measurement(label, "", seed, 0, 0.0, "here", *one) for one in scores.items()]
     return found
 
 

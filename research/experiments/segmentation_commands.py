@@ -3,146 +3,160 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from research.experiments import segmentation as experiment
+from research.experiments import segmentation_clouds as clouds_experiment
 from research.experiments import tables
-from research.experiments.options import names_in, numbers
+from research.experiments.options import names_in, numbers, with_common
 from research.experiments.schemes import ExperimentError
+from research.experiments.tables import Measurement
 from terminal.output import console, plain, printable
 from training.devices import require_device, set_threads
+from training.segmentation_config import SegmentationRun, Task
 
-if TYPE_CHECKING:
-    from training.segmentation_config import Task
-
-Folder = Annotated[Path | None, typer.Option(help="PASTIS-R folder in patch form")]
-Config = Annotated[Path | None, typer.Option(help="TOML file of a training: data, model, training")]
-Smoke = Annotated[bool, typer.Option("--smoke", help="simulated patches and narrow networks: minutes on a processor")]
 Seeds = Annotated[str, typer.Option(help="seeds, by commas")]
 Folds = Annotated[str, typer.Option(help="test folds, by commas; without it those of the file, or all")]
-Schemes = Annotated[str, typer.Option(help="rows by commas, such as S2,early,late; empty: all of the table")]
 Enhanced = Annotated[str, typer.Option(help="none, temporal dropout, both; by commas; empty: all of the table")]
 Epochs = Annotated[int | None, typer.Option(min=1, help="passes over the training patches")]
-Device = Annotated[str | None, typer.Option(help="cpu or cuda")]
-Out = Annotated[Path | None, typer.Option(help="default: reports/experiments/NAME")]
+
+
+class Asked:
+    """What every experiment with networks of pixels is asked for, checked; what is wrong is said before anything is made."""
+
+    def __init__(
+        self,
+        task: Task,
+        path: Annotated[Path | None, typer.Option(help="PASTIS-R folder in patch form")] = None,
+        config: Annotated[Path | None, typer.Option(help="TOML file of a training: data, model, training")] = None,
+        smoke: Annotated[
+            bool, typer.Option("--smoke", help="simulated patches and narrow networks: minutes on a processor")
+        ] = False,
+        schemes: Annotated[
+            str, typer.Option(help="rows by commas, such as S2,early,late; empty: all of the table")
+        ] = "",
+        device: Annotated[str | None, typer.Option(help="cpu or cuda")] = None,
+        out: Annotated[
+            Path | None, typer.Option(help="default: reports/experiments/TASK; trained runs are kept in OUT/runs")
+        ] = None,
+    ) -> None:
+        if [path is not None, config is not None, smoke].count(True) != 1:
+            raise ExperimentError("which patches? give one of --path FOLDER, --config FILE and --smoke")
+        if device is not None:
+            require_device(device)
+        self.task, self.path, self.config, self.is_smoke = task, path, config, smoke
+        self.schemes, self.device = names_in(schemes), device
+        self.out = out or Path("reports/experiments") / (f"{task}-smoke" if smoke else task)
+        set_threads()
+
+    def plain(self, **training: Any) -> dict[str, Any]:
+        """Return data, model and training as plain tables, with values of [training] that were given; write simulated patches if asked to.
+
+        Raises:
+            ExperimentError: the file cannot be read.
+        """
+        found = _tables(self.task, self.path, self.config, self.is_smoke, self.out)
+        given = {key: one for key, one in {**training, "device": self.device}.items() if one is not None}
+        return {**found, "training": {**found.get("training", {}), **given}}
+
+    def title(self, run: SegmentationRun) -> str:
+        """Return the patches and the protocol in a line."""
+        widths = "published widths" if run.model.is_published else f"narrow networks, encoder {list(run.model.encoder)}"
+        own = str(getattr(run.data, "path", run.data.kind))
+        source = "smoke configuration, simulated patches" if self.is_smoke else own
+        training = run.training
+        return f"{source}, {widths}, {training.epochs} epochs, folds {', '.join(map(str, training.folds))}"
+
+    def done(self, found: Sequence[Measurement], metric: str) -> None:
+        """Show a table on the terminal, and where everything is."""
+        console.print(tables.rich_table(found, metric))
+        typer.echo(f"written to {printable(self.out)}")
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the group of experiments."""
-    app.command("segmentation")(segmentation)
-    app.command("panoptic")(panoptic)
+    for name, function in (("segmentation", segmentation), ("panoptic", panoptic)):
+        app.command(name, help=function.__doc__)(with_common(Asked, name, function))
 
 
 def segmentation(
-    path: Folder = None,
-    config: Config = None,
-    smoke: Smoke = False,
+    asked: Asked,
     seeds: Seeds = "0",
     folds: Folds = "",
-    schemes: Schemes = "",
     enhancements: Enhanced = "",
     epochs: Epochs = None,
     forest: Annotated[bool, typer.Option("--forest/--no-forest", help="a random forest on single pixels")] = True,
-    device: Device = None,
-    out: Out = None,
 ) -> None:
     """A crop for each pixel: one modality and fusions (Table 2), beside a forest on single pixels."""
-    _run(
-        "segmentation",
-        path,
-        config,
-        smoke,
-        (seeds, folds, schemes, enhancements),
-        epochs,
-        device,
-        out,
-        with_forest=forest,
-    )
+    _table(asked, Protocol(asked, seeds, folds, enhancements, epochs), with_forest=forest)
 
 
 def panoptic(
-    path: Folder = None,
-    config: Config = None,
-    smoke: Smoke = False,
+    asked: Asked,
     seeds: Seeds = "0",
     folds: Folds = "",
-    schemes: Schemes = "",
     enhancements: Enhanced = "",
     epochs: Epochs = None,
     forest: Annotated[
         bool, typer.Option("--forest/--no-forest", help="fields of a watershed, crops of a forest")
     ] = True,
-    device: Device = None,
-    out: Out = None,
 ) -> None:
     """A mask and a crop for each field: one modality and fusions (Table 3), beside a watershed."""
-    _run(
-        "panoptic", path, config, smoke, (seeds, folds, schemes, enhancements), epochs, device, out, with_forest=forest
-    )
+    _table(asked, Protocol(asked, seeds, folds, enhancements, epochs), with_forest=forest)
 
 
-def _run(
-    task: Task,
-    path: Path | None,
-    config: Path | None,
-    is_smoke: bool,
-    asked: tuple[str, str, str, str],
-    epochs: int | None,
-    device: str | None,
-    out: Path | None,
-    *,
-    with_forest: bool,
+def clouds(
+    asked: Asked,
+    seeds: Seeds = "0",
+    folds: Folds = "",
+    enhancements: Enhanced = "",
+    epochs: Epochs = None,
+    draws: Annotated[int, typer.Option(help="random draws of the dates that are kept", min=1)] = 5,
 ) -> None:
-    seeds, folds, schemes = numbers("--seeds", asked[0]), numbers("--folds", asked[1]), names_in(asked[2])
-    if device is not None:
-        require_device(device)
-    from research.experiments import segmentation as experiment
+    """Score against the share of optical dates kept (Fig. 7)."""
+    protocol = Protocol(asked, seeds, folds, enhancements, epochs)
+    found = clouds_experiment.measure(protocol.trainings(), _say, draws=draws)
+    clouds_experiment.write(asked.task, asked.out, found, asked.title(protocol.first))
+    asked.done(clouds_experiment.shown_of(asked.task, found), experiment.METRICS[asked.task][0])
 
-    rows = experiment.chosen(task, schemes, names_in(asked[3]))
-    folder = out or Path("reports/experiments") / (f"{task}-smoke" if is_smoke else task)
-    set_threads()
-    tables_of = _tables(task, path, config, is_smoke, folder)
-    given = {"epochs": epochs, "device": device, "folds": folds or None}
-    training = {key: one for key, one in given.items() if one is not None}
-    tables_of["training"] = {**tables_of.get("training", {}), **training}
-    first = experiment.run_of(
-        task, tables_of, rows[0], seeds[0], folder
-    )  # what is wrong is said before anything is trained
-    folder.mkdir(parents=True, exist_ok=True)
-    found = experiment.measure(
-        task,
-        tables_of,
-        rows,
-        seeds,
-        folder,
-        datetime.now(UTC),
-        lambda line: console.print(plain(line)),
-        with_forest=with_forest,
-    )
-    widths = "published widths" if first.model.is_published else f"narrow networks, encoder {list(first.model.encoder)}"
-    source = "smoke configuration, simulated patches" if is_smoke else str(getattr(first.data, "path", first.data.kind))
-    title = f"{source}, {widths}, {first.training.epochs} epochs, folds {', '.join(map(str, first.training.folds))}"
-    experiment.write(task, folder, found, title)
-    console.print(tables.rich_table(found, experiment.METRICS[task][0]))
-    typer.echo(f"written to {printable(folder)}")
+
+class Protocol:
+    """Rows of a table, and how each is trained; what is wrong is said before anything is trained."""
+
+    def __init__(self, asked: Asked, seeds: str, folds: str, enhancements: str, epochs: int | None) -> None:
+        if not (numbers_of_seeds := numbers("--seeds", seeds)):
+            raise ExperimentError("--seeds: at least one")
+        training = {"epochs": epochs, "folds": numbers("--folds", folds) or None}
+        rows = experiment.chosen(asked.task, asked.schemes, names_in(enhancements))
+        self.asked = (asked.task, asked.plain(**training), rows, numbers_of_seeds, asked.out)
+        self.first = experiment.run_of(asked.task, self.asked[1], rows[0], numbers_of_seeds[0], asked.out)
+        asked.out.mkdir(parents=True, exist_ok=True)
+
+    def trainings(self) -> Iterator[experiment.Training]:
+        """Yield every row with every seed, trained now or before."""
+        return experiment.trainings(*self.asked, datetime.now(UTC), _say)
+
+
+def _table(asked: Asked, protocol: Protocol, *, with_forest: bool) -> None:
+    found = experiment.measure(*protocol.asked, datetime.now(UTC), _say, with_forest=with_forest)
+    experiment.write(asked.task, asked.out, found, asked.title(protocol.first))
+    asked.done(found, experiment.METRICS[asked.task][0])
+
+
+def _say(line: str) -> None:
+    console.print(plain(line))
 
 
 def _tables(task: Task, path: Path | None, config: Path | None, is_smoke: bool, folder: Path) -> dict[str, Any]:
-    """Return data, model and training as plain tables.
-
-    Raises:
-        ExperimentError: not exactly one of the three was given, or a file cannot be read.
-    """
-    if [path is not None, config is not None, is_smoke].count(True) != 1:
-        raise ExperimentError("which patches? give one of --path FOLDER, --config FILE and --smoke")
+    """Return data, model and training as plain tables; raises ExperimentError for a file that cannot be read."""
     if is_smoke:
-        from research.experiments.segmentation import smoke_tables
-
         console.print("simulated patches")
-        return smoke_tables(task, folder)
+        return experiment.smoke_tables(task, folder)
     if path is not None:
         return {"data": {"kind": "pastis", "path": str(path)}}
     assert config is not None

@@ -1,20 +1,23 @@
 """Tables 2 and 3: rows as published, run on a small folder, with the published figures beside."""
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from parcelwatch import app
-from research.experiments import segmentation
+from research.experiments import segmentation, segmentation_clouds
 from research.experiments.pastis_simulated import Simulated, write_simulated
 from research.experiments.pastis_synthetic import Landscape, write_patches
 from research.experiments.schemes import ExperimentError
 from research.experiments.segmentation import BOTH, NONE, ROWS, chosen, forest_scores, run_of
-from research.experiments.tables import read_csv
+from research.experiments.tables import Measurement, read_csv
 from training.patch_images import read
+from training.patches import Loading
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RUN = """
@@ -103,3 +106,67 @@ def test_which_patches_is_asked_once(tmp_path: Path) -> None:
     assert answer.exit_code != 0
     assert "give one of" in answer.output + str(answer.exception)
     assert segmentation.SMOKE_MODEL["encoder"] != (64, 64, 64, 128)
+
+
+def test_optical_dates_are_taken_away_at_random_and_radar_is_left(folder: Path) -> None:
+    patches = read(folder)
+    loading = Loading(patches, ("s2", "s1a"), patches.statistics((1, 2, 3)), 2)
+    (whole, *_), ratios = loading.batches([0, 1]), (1.0, 0.5, 0.25, 0.0)
+    thinned = [segmentation_clouds.without_optical(whole.batch, [0, 1], one, 3) for one in ratios]
+    kept = torch.stack([one["s2"].valid for one in thinned]).int()
+    assert kept.sum(2).tolist() == [[12, 12], [6, 6], [3, 3], [0, 0]]
+    assert (kept.diff(dim=0) <= 0).all()  # what a smaller ratio keeps a larger one keeps
+    assert (kept[1, 0] != kept[1, 1]).any()
+    other = segmentation_clouds.without_optical(whole.batch, [0, 1], 0.5, 4)["s2"].valid
+    assert (other.int() != kept[1]).any()
+    assert all(one["s1a"] is whole.batch["s1a"] for one in thinned)
+
+
+def test_clouds_go_on_from_the_tables_own_runs(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(RUN.format(path=folder))
+    shared = ["--config", str(tmp_path / "run.toml"), "--schemes", "S2,S1D,late", "--out", str(tmp_path / "out")]
+
+    def done(*words: str) -> list[Measurement]:
+        answer = CliRunner().invoke(app, ["experiments", *words, *shared])
+        assert answer.exit_code == 0, answer.output
+        return read_csv(tmp_path / "out" / f"{words[0]}.csv")
+
+    table = {
+        (one.scheme, one.enhancement): one.value
+        for one in done("panoptic")
+        if (one.at, one.metric) == ("here", "F1 of objects")
+    }
+    weights = {one: one.stat().st_mtime_ns for one in (tmp_path / "out" / "runs").rglob("weights.pt")}
+    first = [one for one in done("clouds", "--task", "panoptic", "--draws", "1") if one.metric == "F1 of objects"]
+    assert {one: one.stat().st_mtime_ns for one in weights} == weights
+    assert {(one.scheme, one.enhancement): one.value for one in first if one.x == 1} == table
+    radar = {one.value for one in first if one.scheme == "S1D"}
+    assert radar == {table["S1D", "none"]}
+    text = (tmp_path / "out" / "clouds.md").read_text()
+    row = next(line for line in text.splitlines() if line.startswith("| late") and "0.376" in line)
+    assert "0.3, published" in text.split(row)[0]
+    kept = next((tmp_path / "out" / "runs").rglob("panoptic-S2-*/fold-1/clouds-0.json"))
+    whole = json.loads(kept.read_text())
+    whole["0.5"]["objects"] = {"hits": 1, "of": 4.0}  # what was found before is not asked again
+    kept.write_text(json.dumps(whole))
+    again = done("clouds", "--task", "panoptic", "--draws", "1")
+    assert [one.value for one in again if (one.scheme, one.x, one.metric) == ("S2", 0.5, "F1 of objects")] == [0.25]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("clouds", "--task", "segmentation", "--smoke", "--season", "2024"),
+            "--season is not an option of --task seg",
+        ),
+        (("clouds", "--smoke"), "--smoke is not an option of --task classification"),
+        (("clouds", "--task", "panoptic", "--smoke", "--schemes", "decision"), "Table 3 has S2"),
+        (("clouds", "--task", "panoptic"), "give one of --path"),
+    ],
+)
+def test_what_cannot_be_asked_is_said_in_a_line(words: tuple[str, ...], said: str) -> None:
+    answer = CliRunner().invoke(app, ["experiments", *words])
+    assert isinstance(answer.exception, ExperimentError)
+    assert said in str(answer.exception)
+    assert "\n" not in str(answer.exception)
