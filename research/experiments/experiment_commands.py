@@ -186,7 +186,7 @@ def gradient_flow(asked: Asked, seeds: Seeds = "0", folds: Folds = "1", schemes:
     asked.show([one for one in some if one.x in (x[0], x[len(x) // 2], x[-1])], gradient_flow_experiment.SHARE)
 
 
-@experiment("timing")
+@experiment("timing", segmentation_commands.timing)
 def timing(asked: Asked, schemes: Schemes = "") -> None:
     """Parameters, seconds of an epoch and parcels a second (Table 4), beside the published form."""
     with asked.grid() as grid:

@@ -63,6 +63,8 @@ def by_task(commands: Mapping[Task, Command]) -> Command:
     }
 
     def command(task: Task, **options: Any) -> None:
+        if task not in known:
+            raise ExperimentError(f"--task {task}: this is of {' and '.join(known)}")
         given = {name: one for name, one in options.items() if one is not None}
         if foreign := [name for name in given if name not in known[task]]:
             raise ExperimentError(f"--{foreign[0].replace('_', '-')} is not an option of --task {task}")
@@ -70,7 +72,7 @@ def by_task(commands: Mapping[Task, Command]) -> Command:
 
     help_ = "crops of parcels, crops of pixels, or fields with their crops"
     first = inspect.Parameter(
-        "task", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=Task.CLASSIFICATION, annotation=Annotated[Task, typer.Option(help=help_)]
+        "task", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=next(iter(known)), annotation=Annotated[Task, typer.Option(help=help_)]
     )  # fmt: skip
     names = dict.fromkeys(name for options in known.values() for name in options)
     of = [{task: one[name] for task, one in known.items() if name in one} for name in names]

@@ -9,15 +9,18 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from models.segmentation.network import PanopticNetwork, SegmentationNetwork
+from models.segmentation.published import load_utae
 from parcelwatch import app
-from research.experiments import segmentation, segmentation_clouds
+from research.experiments import segmentation, segmentation_clouds, segmentation_picture, segmentation_timing
 from research.experiments.pastis_simulated import Simulated, write_simulated
 from research.experiments.pastis_synthetic import Landscape, write_patches
 from research.experiments.schemes import ExperimentError
-from research.experiments.segmentation import BOTH, NONE, ROWS, chosen, forest_scores, run_of
+from research.experiments.segmentation import BOTH, DROPOUT, NONE, ROWS, Training, chosen, forest_scores, run_of
 from research.experiments.tables import Measurement, read_csv
 from training.patch_images import read
 from training.patches import Loading
+from training.segmentation_run import Result, network_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RUN = """
@@ -170,3 +173,96 @@ def test_what_cannot_be_asked_is_said_in_a_line(words: tuple[str, ...], said: st
     assert isinstance(answer.exception, ExperimentError)
     assert said in str(answer.exception)
     assert "\n" not in str(answer.exception)
+
+
+def test_timing_needs_no_training_and_times_the_published_form(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(RUN.format(path=folder))
+    shared = ["--config", str(tmp_path / "run.toml"), "--out", str(tmp_path / "out"), "--rounds", "1", "--patches", "1"]
+    for task, schemes, seconds in (("segmentation", "S2,early,late", 259), ("panoptic", "late", 819)):
+        answer = CliRunner().invoke(app, ["experiments", "timing", "--task", task, "--schemes", schemes, *shared])
+        assert answer.exit_code == 0, answer.output
+        rows = read_csv(tmp_path / "out" / "timing.csv")
+        assert {one.scheme for one in rows} == set(schemes.split(","))
+        late = {(one.metric, one.at): one.value for one in rows if one.scheme == "late"}
+        assert late["seconds of 500 patches", "published"] == seconds
+        whole = late["seconds a patch", "reading"] + late["seconds a patch", "inference"]
+        assert late["seconds of 500 patches", "here"] == pytest.approx(500 * whole)
+        assert (("published form / ours", "inference") in late) == (task == "segmentation")
+        assert "cannot be reproduced" in (tmp_path / "out" / "timing.md").read_text()
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_the_published_form_that_is_timed_gives_the_same(folder: Path) -> None:
+    patches = read(folder)
+    plain = {"data": {"kind": "pastis", "path": str(folder)}, "training": {"folds": [1]}}
+    model = {"encoder": [16, 16], "decoder": [16, 16], "attention": 32, "heads": 4}
+    batch = Loading(patches, ("s2", "s1a", "s1d"), patches.statistics((1, 2, 3)), 1).sample(0).batch
+    for row in (one for one in ROWS["segmentation"] if one.enhancement in (DROPOUT, BOTH) and one.scheme != "S1A"):
+        run = run_of("segmentation", {**plain, "model": model}, row, 0, Path("out"))
+        network = network_of(run, patches).eval()
+        assert isinstance(network, SegmentationNetwork)
+        states = segmentation_timing.published_states(network, run)
+        for name, state in states.items():
+            ours = load_utae(state)
+            network.features.encoders[name].load_state_dict(ours.state_dict(), strict=False)  # all but its head
+            if row.scheme == "decision":
+                network.auxiliary[name].load_state_dict(ours.head.state_dict())
+            elif row.scheme != "late":
+                assert network.head is not None
+                network.head.load_state_dict(ours.head.state_dict())
+        with torch.inference_mode():
+            expected = network(batch).logits
+        assert torch.allclose(segmentation_timing.published(network, states, batch), expected, atol=1e-4), row.scheme
+
+
+def test_a_drawn_paps_finds_as_many_fields_as_pastis_has(folder: Path) -> None:
+    patches = read(folder)
+    run = run_of("panoptic", {"data": {"kind": "pastis", "path": str(folder)}}, ROWS["panoptic"][0], 0, Path("out"))
+    network = network_of(run, patches).eval()
+    assert isinstance(network, PanopticNetwork)
+    batch = Loading(patches, ("s2",), patches.statistics((1, 2, 3)), 1).sample(0).batch
+    segmentation_timing.as_trained(network, batch)
+    with torch.inference_mode():
+        found = network(batch)
+    assert int((found.confidence >= network.head.config.min_confidence).sum()) == round(51 * 24**2 / 128**2)
+    assert found.size.mean().item() == pytest.approx(16, abs=2)
+
+
+def test_the_picture_chooses_patches_by_score_and_says_so(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(RUN.format(path=folder))
+    shared = ["--config", str(tmp_path / "run.toml"), "--out", str(tmp_path / "out"), "--schemes", "S1D,late"]
+    answer = CliRunner().invoke(app, ["experiments", "picture", "--task", "panoptic", *shared])
+    assert answer.exit_code == 0, answer.output
+    assert "highest, median and lowest PQ of late, temporal dropout among 1 test patches" in " ".join(
+        answer.output.split()
+    )
+    assert {one.name for one in (tmp_path / "out").iterdir()} == {"picture.png", "picture.csv", "picture.md", "runs"}
+    answer = CliRunner().invoke(app, ["experiments", "picture", "--task", "classification", *shared])
+    assert "--task classification: this is of segmentation and panoptic" in str(answer.exception)
+
+
+def test_chosen_patches_are_the_highest_the_middle_and_the_lowest(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = {1: [(0, 0.9)], 2: [(1, float("nan")), (4, 0.1), (2, 0.7), (3, 0.8)]}
+    plain = {"data": {"kind": "pastis", "path": str(folder)}, "training": {"folds": [1, 2]}}
+    row = ROWS["segmentation"][0]
+    one = Training(row, 0, run_of("segmentation", plain, row, 0, Path("out")), Result({}, 0, {}))
+    monkeypatch.setattr(segmentation_picture, "patch_scores", lambda _by, _patches, fold, _report: scores[fold])
+    monkeypatch.setattr(segmentation_picture, "_answer", lambda _one, _patches, fold, row: ((fold, row), 0.0))
+    shown = segmentation_picture.measure([one], lambda _: None)[2]
+    assert [(it.rank, it.fold, it.row) for it in shown] == [("highest", 1, 0), ("median", 2, 2), ("lowest", 2, 4)]
+
+
+def test_outlines_run_between_pixels_of_different_fields() -> None:
+    found = segmentation_picture.outlines(np.array([[1, 1], [1, 2]]))
+    assert found.tolist() == [[[0.5, 0.5], [0.5, 1.5]], [[0.5, 0.5], [1.5, 0.5]]]
+
+
+def test_the_clear_date_has_the_darkest_blue() -> None:
+    images = np.full((3, 2, 10, 10), 0.05, np.float32)
+    images[0, 0, :3] = 0.4  # cloud over a third
+    images[1, 0, 0, 0] = np.nan
+    images[1, 0, 1:9] = 0.04
+    images[2, 1] = 0.0  # another channel
+    assert segmentation_picture.clear_date(images) == 1
