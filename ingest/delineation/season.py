@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from db.sensors import Sensor
 from ingest.errors import IngestError
+from ingest.imagery.blocks import KEPT_BYTES
 from ingest.imagery.checksums import local_file
 from ingest.imagery.optical import SMALLEST
 from ingest.imagery.raster import Raster
@@ -28,6 +29,8 @@ from ingest.scenes.record import FoundScene
 
 MOST_SCENES: Final = 100
 """Eleven files of each are open at once."""
+MOST_KEPT_BYTES: Final = 4 * 2**30
+"""Of all files together: of 60 scenes three blocks a band, so that windows given row by row decode a block once a row of windows."""
 
 
 FINE: Final = ("B02", "B03", "B04", "B08")
@@ -83,6 +86,7 @@ class SeasonScenes:
             raise NotDelineated(f"{len(self._opened)} Sentinel-2 scenes: give 1 to {MOST_SCENES} of one season")
         self.bands, self.grid = tuple(bands), grid_over(self._opened)
         self._clear = np.isin(np.arange(256), list(settings.clear_classes))
+        self._kept = min(KEPT_BYTES, MOST_KEPT_BYTES // (len(self._opened) * (len(bands) + 1)))
         self._rasters: list[dict[str, Raster]] = []
         self._stack = ExitStack()
         try:
@@ -150,7 +154,7 @@ class SeasonScenes:
     def _open(self, one: Opened, name: str) -> Raster:
         if name not in one.scene.bands:
             raise NotDelineated(f"{one.scene.scene_id}: no band {name}; leave the scene out, or fetch the band")
-        return self._stack.enter_context(Raster(one.scene, name, one.scene.bands[name], self.grid))
+        return self._stack.enter_context(Raster(one.scene, name, one.scene.bands[name], self.grid, self._kept))
 
 
 def reflectance(scene: Scene, rasters: Mapping[str, Raster], row: int, column: int, side: int) -> NDArray[np.float32]:

@@ -21,9 +21,9 @@ Read = Callable[[int, int, int, int], NDArray[Any]]
 class Blocks:
     """The blocks of a raster that were used last; windows are put together from them."""
 
-    def __init__(self, read: Read, block: tuple[int, int], size: tuple[int, int]) -> None:
-        """Take what reads a raster of `size` that is stored in blocks of `block` (height, width)."""
-        self._read, self._block, self._size = read, block, size
+    def __init__(self, read: Read, block: tuple[int, int], size: tuple[int, int], most: int = KEPT_BYTES) -> None:
+        """Take what reads a raster of `size` that is stored in blocks of `block` (height, width); `most` bytes are kept, or one block."""
+        self._read, self._block, self._size, self._most = read, block, size, most
         self._kept: OrderedDict[tuple[int, int], NDArray[Any]] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
@@ -52,6 +52,6 @@ class Blocks:
         )
         self._kept[row, column] = found
         self._bytes += found.nbytes
-        while self._bytes > KEPT_BYTES and len(self._kept) > 1:
+        while self._bytes > self._most and len(self._kept) > 1:
             self._bytes -= self._kept.popitem(last=False)[1].nbytes
         return found

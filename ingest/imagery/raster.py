@@ -19,7 +19,7 @@ from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError, Ra
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from ingest.imagery.blocks import Blocks, Read
+from ingest.imagery.blocks import KEPT_BYTES, Blocks, Read
 from ingest.imagery.checksums import require
 from ingest.imagery.errors import SceneError
 from ingest.imagery.index import CHUNK, Chunk
@@ -91,8 +91,8 @@ class Picks:
 class Raster:
     """One band on a grid, open; reads from several threads take turns."""
 
-    def __init__(self, scene: Scene, name: str, band: Band, grid: Grid) -> None:
-        """Open the file's header; raises SceneError: unreadable, unknown_crs."""
+    def __init__(self, scene: Scene, name: str, band: Band, grid: Grid, kept: int = KEPT_BYTES) -> None:
+        """Open the file's header; `kept`: bytes of blocks for the next windows. Raises SceneError: unreadable, unknown_crs."""
         self._scene_id, self._name, self._href = scene.scene_id, name, band.href
         self._lock = threading.Lock()
         try:
@@ -105,7 +105,7 @@ class Raster:
                 stored = self._file.nodata if band.nodata is None else band.nodata
                 self.nodata: float = np.nan if stored is None and self.dtype.kind == "f" else stored or 0.0
                 self._source, self._placement = self._placed(grid)
-                self._blocks = Blocks(self._read, self._source.block_shapes[0], self._source.shape)
+                self._blocks = Blocks(self._read, self._source.block_shapes[0], self._source.shape, kept)
         except _FAULTS as error:
             raise self._unreadable(error) from error
 

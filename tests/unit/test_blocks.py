@@ -4,12 +4,10 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ingest.imagery import blocks
 from ingest.imagery.blocks import Blocks
 
 SIZE = 700, 900
@@ -57,10 +55,9 @@ def test_of_strips_only_the_windows_rows_are_read() -> None:
     assert list(read.reads) == [(300, 300, 340, 340)]
 
 
-def test_no_more_is_kept_than_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "KEPT_BYTES", 3 * 128 * 128 * 2)
+def test_no_more_is_kept_than_said() -> None:
     read = Counted()
-    shared = Blocks(read, (128, 128), SIZE)
+    shared = Blocks(read, (128, 128), SIZE, 3 * 128 * 128 * 2)
     for left in (0, 128, 256, 384, 384, 256, 0):
         shared.read(0, left, 10, left + 10)
     assert read.reads[0, 384, 128, 512] == read.reads[0, 256, 128, 384] == 1, "those used last are kept"
