@@ -107,7 +107,7 @@ class Trial:
         """Yield what each rule and obligation says as known at the end of each of the days; nothing is written."""
         stands = known_stands(connection, self.season, self.collection, self.days, self.clock, self.settings)
         models = registry.activations(connection, self.season.season_key, self.collection, "classifier")
-        yield from _joined(
+        yield from _decided(
             _TriedParcels(self, connection, keys, stands, models).run()
             for keys in _batches(connection, self.season, self.collection)
         )
@@ -117,14 +117,17 @@ def in_force(connection: Connection, season: Season, collection: str, days: Sequ
     """Yield what was found by the rules in force as recorded by the end of each day, and the alerts that they gave."""
     rules = [*RULES, *stored_rules(connection, (season.season_key, collection))]
     batches = _batches(connection, season, collection)
-    for one in _joined(_recorded(connection, keys, rules, days) for keys in batches):
-        if any(one.lights.values()):
-            yield one
+    yield from _decided(_recorded(connection, keys, rules, days) for keys in batches)
 
 
 def _batches(connection: Connection, season: Season, collection: str) -> Iterator[Ints]:
     keys = monitorable_keys(connection, season.season_key, collection)
     return (keys[at : at + AT_ONCE] for at in range(0, len(keys), AT_ONCE))
+
+
+def _decided(batches: Iterator[Iterator[DayOfTrial]]) -> Iterator[DayOfTrial]:
+    """Yield what is said of all batches of parcels together, of rules that were decided of any."""
+    return (one for one in _joined(batches) if any(one.lights.values()))
 
 
 def _joined(batches: Iterator[Iterator[DayOfTrial]]) -> Iterator[DayOfTrial]:

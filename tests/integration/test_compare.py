@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import geopandas as gpd
 import numpy as np
 import psycopg
 import pyarrow as pa
@@ -18,9 +19,11 @@ from db.seasons import season_by_name
 from ingest.delineation.compare import NotCompared, Report, compare_fields
 from ingest.delineation.files import SCHEMA, write
 from models.segmentation.boundaries import Bounds
+from tests.integration.test_delineate import scenes
 from tests.integration.test_policies import POLICY, lights, on, poll, run, season
+from tests.made_scenes import GRID, START
 
-__all__ = ["run", "season"]  # fixtures
+__all__ = ["run", "scenes", "season"]  # fixtures
 Run = Callable[..., Any]
 Box = tuple[float, float, float, float]
 CRS, LEFT, TOP = "EPSG:32631", 500_000.0, 5_700_000.0
@@ -70,6 +73,41 @@ def compared(dsn: str, file: Path, day: int) -> Report:
 def rows(dsn: str, query: str, *values: Any) -> list[Any]:
     with psycopg.connect(dsn) as connection:
         return connection.execute(query, values).fetchall()
+
+
+def test_imagery_becomes_an_alert_of_two_fields_declared_as_one(
+    dsn: str, run: Run, scenes: Path, tmp_path: Path
+) -> None:
+    """Sixteen fields of 160 m, of which the sixth and seventh are declared as one."""
+    year = str(START.year)
+    a, _, left, _, e, top = GRID.transform
+    squares = {
+        str(nr + 1): (
+            left + a * 16 * (nr % 4),
+            top + e * 16 * (nr // 4 + 1),
+            left + a * 16 * (nr % 4 + 1),
+            top + e * 16 * (nr // 4),
+        )
+        for nr in range(16)
+    }
+    first, second = squares.pop("6"), squares.pop("7")
+    squares["6 and 7"] = (*first[:2], *second[2:])
+    made = gpd.GeoDataFrame(
+        {"id": list(squares)}, geometry=[shapely.box(*one) for one in squares.values()], crs=GRID.crs
+    )
+    made.to_file(tmp_path / "declared.gpkg")
+    fields, policy = tmp_path / "fields.parquet", tmp_path / "p.toml"
+    policy.write_text(POLICY.replace("2025", year))
+    where = ("--collection", "declared", "--season", year)
+    run("parcels", "import", str(tmp_path / "declared.gpkg"), *where, "--id-column", "id")
+    run("policy", "activate", str(policy), "--season", year, "--collection", "declared", "--why", "spring")
+    run("delineate", str(scenes), "--out", str(fields), "--window", "48", "--overlap", "16")
+    said = json.loads(run("parcels", "compare", str(fields), *where, "--json").output)
+    assert said["parcels"]["farmed_apart"] == 1
+    poll(dsn, 700)
+    (listed,) = map(json.loads, run("alerts", "--rule", "boundaries", "--json").output.splitlines())
+    assert (listed["source_id"], listed["colour"]) == ("6 and 7", "yellow")
+    assert "drawn as 2 fields" in " ".join(run("alerts", "show", str(listed["alert_key"])).output.split())
 
 
 @pytest.fixture
