@@ -61,6 +61,18 @@ def known(connection: sa.Connection, parcel_key: int, as_known_at: datetime | No
     return [MarkerRow(**row._mapping) for row in rows]
 
 
+def every(connection: sa.Connection, parcels: Keys, marker: str) -> list[tuple[int, MarkerRow]]:
+    """Return keys and rows of all that a marker ever said of parcels, in the order in which it became known."""
+    rows = connection.exec_driver_sql(
+        """select key, marker, status::text, value, day, confidence, evidence, version, recorded_at
+           from unnest(%s::bigint[]) key cross join lateral (
+               select * from markers where (parcel_key, marker) = (key, %s) offset 0) said
+           order by recorded_at""",
+        (parcels, marker),
+    )
+    return [(key, MarkerRow(*row)) for key, *row in rows]
+
+
 def latest(
     connection: sa.Connection, parcels: Keys, markers: Sequence[str], statuses: Sequence[str]
 ) -> NDArray[np.void]:

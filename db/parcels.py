@@ -174,6 +174,48 @@ def geometry(connection: sa.Connection, keys: Sequence[int]) -> dict[int, bytes]
     return {key: bytes(wkb) for key, wkb in rows}
 
 
+@dataclass(frozen=True)
+class Outlines:
+    """Parcels of a collection in some place."""
+
+    parcel_key: Keys
+    """(P,) ascending."""
+    source_id: Sequence[str]
+    wkb: Sequence[bytes]
+    """In EPSG:4326."""
+    is_monitorable: NDArray[np.bool_]
+    """(P,)"""
+
+
+def outlines_within(
+    connection: sa.Connection, season: Season, collection: str, bounds: tuple[float, float, float, float]
+) -> Outlines:
+    """Return the parcels whose bounding boxes meet west, south, east and north, in degrees."""
+    rows = connection.execute(
+        sa.text("""
+            select parcel_key, source_id, ST_AsBinary(geom), not_monitorable_reason is null from parcels
+            where geom && ST_MakeEnvelope(:west, :south, :east, :north, 4326)
+              and (season_key, collection) = (:season_key, :collection) order by 1"""),
+        {
+            **dict(zip(("west", "south", "east", "north"), bounds, strict=True)),
+            "season_key": season.season_key,
+            "collection": collection,
+        },
+    ).all()
+    keys, ids, wkb, is_monitorable = zip(*rows, strict=True) if rows else ((), (), (), ())
+    return Outlines(np.array(keys, np.int64), ids, [bytes(one) for one in wkb], np.array(is_monitorable, bool))
+
+
+def amended_since(connection: sa.Connection, parcels: Keys, times: Sequence[datetime]) -> NDArray[np.bool_]:
+    """Return (P,) which parcels were imported anew, other than before, after their times (P,)."""
+    rows = connection.exec_driver_sql(
+        """select recorded_at > at from unnest(%s::bigint[], %s::timestamptz[]) with ordinality wanted (parcel_key, at, nr)
+           join parcels using (parcel_key) order by nr""",
+        (parcels, list(times)),
+    )
+    return np.array(rows.scalars().all(), bool)
+
+
 def count_parcels(connection: sa.Connection, season: Season, collection: str | None = None) -> list[ParcelCount]:
     """Return parcels of a season counted by collection, region, declared crop and reason not to be monitorable."""
     rows = connection.execute(

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Annotated, Final
@@ -22,6 +23,7 @@ from ingest.parcels.declared import ImportOptions
 from ingest.parcels.importer import ImportReport, import_parcels
 from ingest.parcels.overlaps import MAX_OVERLAP
 from ingest.parcels.texts import MAX_CHARACTERS, storable
+from models.segmentation.boundaries import Bounds
 from terminal.output import console, error_console, printable, table
 
 app = typer.Typer(no_args_is_help=True, help="Declared parcels: import a season's file, see what is stored.")
@@ -99,6 +101,30 @@ def import_(  # the options of the command
         console.print(_report_table(report))
     for remark in report.remarks:
         error_console.print(Text(printable(f"note: {remark}")))
+
+
+@app.command("compare")
+def compare_(
+    fields: Annotated[Path, typer.Argument(help="Fields drawn from scenes of the season, as `delineate` wrote them.")],
+    collection: Annotated[str, typer.Option(help="Collection of the declared parcels.")],
+    season: Annotated[str, typer.Option(help="Name of the season.")],
+    tolerance: Annotated[
+        float, typer.Option(min=1, help="Metres that an outline may be off: two pixels.")
+    ] = Bounds.tolerance_m,
+    as_json: Annotated[bool, typer.Option("--json", help="Report as JSON.")] = False,
+) -> None:
+    """Tell the monitor which parcels are farmed apart, or have an edge elsewhere than declared, by drawn fields."""
+    from ingest.delineation.compare import compare_fields
+
+    with engine(resolve_dsn()).begin() as connection:
+        stored = season_by_name(connection, season)
+        report = compare_fields(connection, fields, collection, stored, Bounds(tolerance), datetime.now(UTC))
+    if as_json:
+        typer.echo(json.dumps(asdict(report)))
+        return
+    rows = [(kind.replace("_", " "), f"{number:,}") for kind, number in sorted(report.parcels.items())]
+    title = f"{report.fields:,} fields beside the parcels of {collection}, season {season}: {report.changed:,} changed"
+    console.print(table(("parcels", "number"), rows, title=title, right=("number",)))
 
 
 @app.command("list")

@@ -48,13 +48,16 @@ class Watershed:
         labels = _flooded(height, self.side)
         means = _means(filled, labels)
         labels = _merged(labels, means, self.alike, self.rounds)
-        means = _means(filled, labels).reshape(-1, *images.shape[:2])
+        means = _means(filled, labels)
+        unlike = 1 - self.alike / np.maximum(_nearest(labels, means), self.alike)
+        means = means.reshape(-1, *images.shape[:2])
         red_, nir = means[..., red], means[..., near_infrared]
         ndvi = (nir - red_) / np.maximum(nir + red_, 1e-6)
         is_field = np.ptp(ndvi, axis=1) >= self.least_change
         number = np.concatenate([[0], np.cumsum(is_field) * is_field])
         labels_ = np.where(valid.any(0), number[labels], 0)
-        return Instances(labels_, self._contrast(labels, height)[is_field][:, None])
+        sure = np.minimum(self._contrast(labels, height), unlike)
+        return Instances(labels_, sure[is_field][:, None])
 
     @staticmethod
     def _contrast(labels: NDArray[np.int64], height: Images) -> NDArray[np.float64]:
@@ -134,6 +137,15 @@ def _neighbours(labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[n
     n = int(labels.max()) + 1
     a, b = np.divmod(np.unique(low[is_pair] * n + high[is_pair]), n)
     return a, b
+
+
+def _nearest(labels: NDArray[np.int64], means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (N,) the distance of each field's means (N, T x C) to those of the field next to it that is most like it; inf of one alone."""
+    a, b = _neighbours(labels)
+    distance, nearest = np.sqrt(np.square(means[a - 1] - means[b - 1]).mean(1)), np.full(len(means), np.inf)
+    np.minimum.at(nearest, a - 1, distance)
+    np.minimum.at(nearest, b - 1, distance)
+    return nearest
 
 
 def _merged(labels: NDArray[np.int64], means: NDArray[np.float64], alike: float, rounds: int) -> NDArray[np.int64]:

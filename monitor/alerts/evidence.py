@@ -141,6 +141,28 @@ def _parts(evidence: Mapping[str, Any]) -> str:
     return f"{share} of the pixels differ from the rest on {n} views since {evidence['since']}; {views}"
 
 
+def _boundaries(evidence: Mapping[str, Any]) -> str:
+    if parts := evidence.get("parts"):
+        each = "; ".join(", ".join(_part(one)) for one in parts)
+        return f"drawn as {len(parts)} fields: {each}"
+    if regions := evidence.get("regions"):
+        return "; ".join(_moved(one) for one in regions)
+    return ""
+
+
+def _part(part: Mapping[str, Any]) -> list[str]:
+    size = f"{part['area_ha']} ha ({percent(part['share'])})"
+    return [size, *([part["crop"]] if "crop" in part else []), f"confidence {percent(part['confidence'])}"]
+
+
+def _moved(region: Mapping[str, Any]) -> str:
+    size = f"{region['area_ha']} ha in the {region['where']}, {region['by_m']} m wide"
+    whose = f"parcel {region['neighbour']}" if "neighbour" in region else "land that nobody declares"
+    if region["how"].startswith("takes_"):
+        return f"its field takes in {size}, of {whose}"
+    return f"{size}, lie in a field of {whose}"
+
+
 def _bare(evidence: Mapping[str, Any]) -> str:
     return (
         f"bare soil (NDVI below {evidence['threshold_ndvi']}) between {evidence['from']} and {evidence['until']} departs; "
@@ -189,6 +211,7 @@ SENTENCES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "early_loss": _early_loss,
     "flooding": _flooding,
     "parts": _parts,
+    "boundaries": _boundaries,
 }
 """Each rule's evidence in words; "" where nothing departs."""
 OBLIGATIONS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {

@@ -24,10 +24,10 @@ from monitor.alerts.neighbours import VEGETATION_NDVI, Bools, CropStands, Days, 
 from monitor.alerts.recovery import Departures, departures
 from monitor.alerts.settings import RuleSettings
 
-Rule = Literal["crop_mismatch", "no_emergence", "early_loss", "flooding", "parts"]
+Rule = Literal["crop_mismatch", "no_emergence", "early_loss", "flooding", "parts", "boundaries"]
 Outcome = Literal["NOT_EXECUTED", "NOT_VALID", "OK"]
 Colour = Literal["green", "yellow", "red"]
-RULES: Final[tuple[Rule, ...]] = ("crop_mismatch", "no_emergence", "early_loss", "flooding", "parts")
+RULES: Final[tuple[Rule, ...]] = ("crop_mismatch", "no_emergence", "early_loss", "flooding", "parts", "boundaries")
 VERSION: Final = "4"
 """Stored with every finding; raised when a rule decides otherwise than before on the same evidence."""
 VERDICTS: Final[tuple[tuple[Outcome, Colour | None], ...]] = (

@@ -32,6 +32,7 @@ RULE_TITLES: Final[Mapping[str, str]] = {
     "early_loss": "the crop was lost early",
     "flooding": "water stood on the parcel",
     "parts": "two parts that differ",
+    "boundaries": "other fields than declared",
     "covered": "no plants where they were to be",
     "not_ploughed": "a green stand that was lost",
     "cover_days": "too few days of plant cover",
@@ -44,6 +45,7 @@ RULE_WORDS: Final[Mapping[str, str]] = {
     "early_loss": "The plants on this parcel disappeared while the same crop still stood on the parcels around.",
     "flooding": "Satellites saw water on this parcel.",
     "parts": "A part of this parcel differs from the rest through weeks: it bears another crop, or no plants at all.",
+    "boundaries": "In pictures from satellites this parcel is two fields or more, or an edge of its field is not where it was declared.",
     "covered": "Plants were to cover this parcel; satellites saw bare soil.",
     "not_ploughed": "What grew on this parcel was to stay; satellites saw it green, and then bare soil.",
     "cover_days": "Plants were to cover this parcel for a number of days; satellites saw them on too few.",
@@ -161,6 +163,8 @@ def in_plain_words(row: KnownAlertRow) -> str:
         return (
             f"{meaning} Several acquisitions say so; which part it is, and whether it matters, the pictures may show."
         )
+    if row.rule == "boundaries":
+        return f"{meaning} The fields were drawn by a program from a season's scenes; the pictures may show whether it is right."
     return f"{meaning} This was seen once so far; a later acquisition has yet to confirm it."
 
 

@@ -3,6 +3,7 @@
     crop_mismatch                    along the stored posteriors
     no_emergence, early_loss         among neighbours that stand as they did by the views known then
     flooding                         on the parcel's own, and its low neighbours as the leader counted them
+    boundaries                       on what drawn fields said of the parcel
     parts, obligations               on what was known of the parcel itself
 
 Each is decided by the functions that the monitor calls, at the end of each day, from what was found at the end of the day before.
@@ -17,14 +18,16 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from db import alerts, low_passes, registry
+from db import alerts, low_passes, markers, registry
 from db.connect import Connection
 from db.crop_progress import with_another_crop_before
-from db.parcels import declared_parcels, monitorable_keys, source_ids
+from db.parcels import amended_since, declared_parcels, monitorable_keys, source_ids
 from db.policies import stored_rules
 from db.seasons import Season
 from db.sensors import Sensor
 from monitor.acquisitions import acquisition_keys
+from monitor.alerts.boundaries import MARKER as BOUNDARIES
+from monitor.alerts.boundaries import boundaries
 from monitor.alerts.flooding import flooding, is_read
 from monitor.alerts.lifecycle import why_over
 from monitor.alerts.low_neighbours import LowNeighbours
@@ -104,7 +107,7 @@ class Trial:
         """Yield what each rule and obligation says as known at the end of each of the days; nothing is written."""
         stands = known_stands(connection, self.season, self.collection, self.days, self.clock, self.settings)
         models = registry.activations(connection, self.season.season_key, self.collection, "classifier")
-        yield from _joined(
+        yield from _decided(
             _TriedParcels(self, connection, keys, stands, models).run()
             for keys in _batches(connection, self.season, self.collection)
         )
@@ -114,14 +117,17 @@ def in_force(connection: Connection, season: Season, collection: str, days: Sequ
     """Yield what was found by the rules in force as recorded by the end of each day, and the alerts that they gave."""
     rules = [*RULES, *stored_rules(connection, (season.season_key, collection))]
     batches = _batches(connection, season, collection)
-    for one in _joined(_recorded(connection, keys, rules, days) for keys in batches):
-        if any(one.lights.values()):
-            yield one
+    yield from _decided(_recorded(connection, keys, rules, days) for keys in batches)
 
 
 def _batches(connection: Connection, season: Season, collection: str) -> Iterator[Ints]:
     keys = monitorable_keys(connection, season.season_key, collection)
     return (keys[at : at + AT_ONCE] for at in range(0, len(keys), AT_ONCE))
+
+
+def _decided(batches: Iterator[Iterator[DayOfTrial]]) -> Iterator[DayOfTrial]:
+    """Yield what is said of all batches of parcels together, of rules that were decided of any."""
+    return (one for one in _joined(batches) if any(one.lights.values()))
 
 
 def _joined(batches: Iterator[Iterator[DayOfTrial]]) -> Iterator[DayOfTrial]:
@@ -193,6 +199,7 @@ class _TriedParcels:
             if self.trial.clock == "recorded_at"
             else (self._around["day"] + np.timedelta64(1, "D")).astype("M8[us]") - np.timedelta64(1, "us")
         )
+        self._compared = markers.every(connection, keys, BOUNDARIES)
         self._splits = Splits.read(connection, self._s2.rows)
         self._is_new_stand = np.isin(keys, list(with_another_crop_before(connection, keys)))
         self._grown = list(zip(self._declared.region, self._declared.crop_code, strict=True))
@@ -225,6 +232,7 @@ class _TriedParcels:
         yield from self._mismatches(time, _gone(s2, s1), said["crop_mismatch"].found)
         optical, radar = s2[~s2["is_withdrawn"]], s1[~s1["is_withdrawn"]]
         everyone = np.arange(len(self.keys))
+        yield self._boundaries(time[1], said[BOUNDARIES].found)
         for decisions in self._of_views(optical, stands, said["crop_mismatch"].found.verdict >= YELLOW):
             yield everyone, decisions, np.ones(len(everyone), bool)
         # What rests on the parcel alone; its time is that of its newest observation.
@@ -239,6 +247,24 @@ class _TriedParcels:
             season = season.with_splits(np.arange(len(splits)), splits)
             for decisions in self._of_itself(season, asked.of(places), self._low_neighbours(keys, time[1])):
                 yield places, decisions, np.ones(len(places), bool)
+
+    def _boundaries(self, until: Time, before: Found) -> Decided:
+        """Return the rule on drawn fields as compared before a time; of a season imported later, with scenes from before it."""
+        is_recorded = self.trial.clock == "recorded_at"
+        newest = {
+            key: row
+            for key, row in self._compared
+            if (
+                np.datetime64(row.recorded_at.replace(tzinfo=None))
+                if is_recorded
+                else np.datetime64(row.evidence["observed_to"])
+            )
+            < until
+        }
+        places = np.flatnonzero(np.isin(self.keys, list(newest)))
+        rows = [newest[key] for key in self.keys[places].tolist()]
+        is_amended = amended_since(self.connection, self.keys[places], [row.recorded_at for row in rows])
+        return places, boundaries(rows, is_amended, before.of(places)), np.ones(len(places), bool)
 
     def _low_neighbours(self, keys: Ints, until: Time) -> LowNeighbours:
         """Return what was counted of low neighbours before a time, the last count of each pass."""

@@ -32,6 +32,7 @@ ANSWERS: Final[Mapping[str, tuple[Verdict, ...]]] = {
     "early_loss": ("lost", "flooded"),
     "flooding": ("flooded",),
     "parts": ("other_crop_in_part", "other_departure"),
+    "boundaries": ("other_crop_in_part", "other_departure"),
 }
 """The verdicts of which each rule claims one. What is not named here, as a policy's obligation, claims a departure of any kind."""
 

@@ -5,6 +5,7 @@
                                 or the declaration changed (a task), a mismatch or doubt began or ended, or nothing was found yet
     flooding                    of every claimed parcel: both sensors say it, or radar among flooded neighbours
     parts                       of every claimed parcel, from the splits of its views' pixel sets
+    boundaries                  of every claimed parcel that drawn fields were compared with
     the policy's obligations    of every claimed parcel: also time that passes moves them
     what no policy asks now     of parcels of which the rules were asked for: obligations of earlier policies
 
@@ -21,12 +22,15 @@ from itertools import chain
 import numpy as np
 
 from db import alerts as store
+from db import markers
 from db.alerts import FindingRow
 from db.crop_progress import with_another_crop_before
-from db.parcels import source_ids
+from db.parcels import amended_since, source_ids
 from db.policies import stored_rules
 from db.predictions import Posteriors as StoredPosteriors
 from db.predictions import latest_posteriors
+from monitor.alerts.boundaries import MARKER as BOUNDARIES
+from monitor.alerts.boundaries import boundaries
 from monitor.alerts.flooding import flooding, is_read
 from monitor.alerts.neighbours import Bools, CropStands, Ints
 from monitor.alerts.parts import parts
@@ -71,7 +75,7 @@ def evaluate(batch: BatchContext, known: KnownStands) -> None:
     decided = chain(
         mismatches,
         _of_views(batch, known, before, what_is_known.views, silence),
-        [_flooding(batch, what_is_known.views), _parts(batch)],
+        [_flooding(batch, what_is_known.views), _parts(batch), _boundaries(batch, before[BOUNDARIES])],
         _obligations(batch, asked, what_is_known),
         _dropped(before, gone),
     )
@@ -269,6 +273,16 @@ def _parts(batch: BatchContext) -> Decided:
     """Return the rule on pixel sets."""
     n_parcels = len(batch.claim.parcel_keys)
     return np.arange(n_parcels), parts(pixel_views(batch.series, batch.season.starts_on)), np.ones(n_parcels, bool)
+
+
+def _boundaries(batch: BatchContext, before: Found) -> Decided:
+    """Return the rule on drawn fields, of the parcels that any were compared with."""
+    keys = batch.claim.parcel_keys
+    newest = dict(markers.every(batch.connection, keys, BOUNDARIES))
+    places = np.flatnonzero(np.isin(keys, list(newest)))
+    rows = [newest[key] for key in keys[places].tolist()]
+    is_amended = amended_since(batch.connection, keys[places], [row.recorded_at for row in rows])
+    return places, boundaries(rows, is_amended, before.of(places)), np.ones(len(places), bool)
 
 
 def _asked(batch: BatchContext) -> Asked:

@@ -15,12 +15,14 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
+import geopandas as gpd
 import numpy as np
 import rasterio
 import torch
@@ -255,6 +257,32 @@ def simulated(
     as_json: Json = False,
 ) -> None:
     """Print how a watershed draws the fields of a simulated season."""
+    with simulated_scenes(seed, parcels, near, scenes) as (own, _, read):
+        grid = read.grid
+        seen = np.zeros((grid.height, grid.width), bool)
+        watershed = Watershed()
+
+        def segment(at: Window) -> Instances:
+            images = read.images(*at)
+            rows, columns = slice(at.row, at.row + at.height), slice(at.column, at.column + at.width)
+            seen[rows, columns] = np.isfinite(images).any((0, 1))
+            return watershed(images, RED, NIR)
+
+        ours = _drawn((grid.height, grid.width), segment)
+        n = len(read)
+    shapes = zip(own.geometry, range(1, len(own) + 1), strict=True)
+    known = features.rasterize(shapes, ours.shape, transform=rasterio.Affine(*grid.transform), dtype="int32")
+    _shown(
+        {"seed": seed, "scenes": n, "km2": float(seen.mean() * ours.size * 1e-4), **_scores(fit(ours, known, seen))},
+        as_json,
+    )
+
+
+@contextmanager
+def simulated_scenes(
+    seed: int, parcels: int, near: int, scenes: int
+) -> Iterator[tuple[gpd.GeoDataFrame, list[str], SeasonScenes]]:
+    """Yield the parcels of a simulated region in metres, ids of those nearest to the first, and scenes around these."""
     region = "lowlands"
     season = simulate_season(SimulatorConfig(n_parcels=parcels, seed=seed))
     own = season.parcels[season.parcels["region"] == region].to_crs(REGIONS[region].epsg)
@@ -268,24 +296,7 @@ def simulated(
     with tempfile.TemporaryDirectory(prefix="parcelwatch-bench-") as folder:
         write_scenes(season, ids, Path(folder), products[:: max(1, len(products) // scenes)])
         with SeasonScenes([folder], FINE, ImagerySettings()) as read:
-            grid = read.grid
-            seen = np.zeros((grid.height, grid.width), bool)
-            watershed = Watershed()
-
-            def segment(at: Window) -> Instances:
-                images = read.images(*at)
-                rows, columns = slice(at.row, at.row + at.height), slice(at.column, at.column + at.width)
-                seen[rows, columns] = np.isfinite(images).any((0, 1))
-                return watershed(images, RED, NIR)
-
-            ours = _drawn((grid.height, grid.width), segment)
-            n = len(read)
-    shapes = zip(own.geometry, range(1, len(own) + 1), strict=True)
-    known = features.rasterize(shapes, ours.shape, transform=rasterio.Affine(*grid.transform), dtype="int32")
-    _shown(
-        {"seed": seed, "scenes": n, "km2": float(seen.mean() * ours.size * 1e-4), **_scores(fit(ours, known, seen))},
-        as_json,
-    )
+            yield own, ids, read
 
 
 @app.command()

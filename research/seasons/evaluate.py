@@ -37,8 +37,10 @@ ANSWERS: Final[Mapping[str, tuple[str, ...]]] = {
     "early_loss": ("early_loss", "flood", "grassland_ploughed"),
     "flooding": ("flood",),
     "parts": (),
+    "boundaries": (),
 }
-"""Which kinds of event each rule is meant to find. Mowing is management: no rule may answer it. Simulated fields have no parts."""
+"""Which kinds of event each rule is meant to find. Mowing is management: no rule may answer it. Simulated fields have no
+parts, and are declared as they lie."""
 ANSWERING: Final = tuple(rule for rule, kinds in ANSWERS.items() if kinds)
 """Rules that answer some event."""
 LIGHTS: Final = ("green", "yellow", "red", "not assessed", "not monitorable")

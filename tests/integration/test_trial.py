@@ -212,7 +212,9 @@ def test_a_trial_says_day_by_day_what_the_worker_said_and_what_other_thresholds_
     assert (lights, alerts) == said(rows, "in force")
     assert {(rule, colour) for _, rule, _, colour, _ in alerts} == {
         (rule, colour) for rule in (*RULES, "covered", "harvested") for colour in ("yellow", "red")
-    } - {("parts", "red"), ("no_emergence", "yellow")}, "a mismatch silences no_emergence until it is red"
+    } - {("parts", "red"), ("boundaries", "yellow"), ("boundaries", "red"), ("no_emergence", "yellow")}, (
+        "a mismatch silences no_emergence until it is red"
+    )
     assert {one[2] for one in alerts if one[1] == "early_loss"} == {"lost"}, "the hailed one gives no alert"
     mismatches = [one for name, one in lights.items() if name.startswith("crop_mismatch")]
     assert any(one["green"] and one["yellow"] and one["red"] for one in mismatches), "parcels are told apart"
