@@ -278,8 +278,12 @@ def _parts(batch: BatchContext) -> Decided:
 def _boundaries(batch: BatchContext, before: Found) -> Decided:
     """Return the rule on drawn fields, of the parcels that any were compared with."""
     keys = batch.claim.parcel_keys
-    newest = dict(markers.every(batch.connection, keys, BOUNDARIES))
+    # A comparison makes the rules due, and they leave a finding: of no other parcel is anything looked up.
+    may_be = keys[(before.verdict != UNKNOWN) | batch.claim.is_due("rules")]
+    newest = dict(markers.every(batch.connection, may_be, BOUNDARIES)) if len(may_be) else {}
     places = np.flatnonzero(np.isin(keys, list(newest)))
+    if not len(places):
+        return places, boundaries([], np.zeros(0, bool), before.of(places)), np.ones(0, bool)
     rows = [newest[key] for key in keys[places].tolist()]
     is_amended = amended_since(batch.connection, keys[places], [row.recorded_at for row in rows])
     return places, boundaries(rows, is_amended, before.of(places)), np.ones(len(places), bool)
