@@ -83,6 +83,7 @@ def test_fields_from_scenes_are_parcels_of_a_season(
             ["parcels", "import", str(file), "--collection", file.suffix[1:], "--season", "2023", "--json"],
             catch_exceptions=False,
         )
+        assert result.exit_code == 0, result.output
         report = json.loads(result.stdout)
         assert report["recognised_as"] == "delineation"
         assert report["found"]["parcels"] == report["changed"]["new"] == len(frames[0])
