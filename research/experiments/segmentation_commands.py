@@ -74,11 +74,14 @@ class Asked:
 
     def title(self, run: SegmentationRun) -> str:
         """Return the patches and the protocol in a line."""
-        widths = "published widths" if run.model.is_published else f"narrow networks, encoder {list(run.model.encoder)}"
-        own = str(getattr(run.data, "path", run.data.kind))
-        source = "smoke configuration, simulated patches" if self.is_smoke else own
         training = run.training
-        return f"{source}, {widths}, {training.epochs} epochs, folds {', '.join(map(str, training.folds))}"
+        return f"{self.networks(run)}, {training.epochs} epochs, folds {', '.join(map(str, training.folds))}"
+
+    def networks(self, run: SegmentationRun) -> str:
+        """Return the patches and the widths of networks in a line."""
+        widths = "published widths" if run.model.is_published else f"narrow networks, encoder {list(run.model.encoder)}"
+        own = str(getattr(run.data, "path", run.data.kind)) if self.given else "made-up patches of the published size"
+        return f"{'smoke configuration, simulated patches' if self.is_smoke else own}, {widths}"
 
     def done(self, found: Sequence[Measurement], metric: str) -> None:
         """Show a table on the terminal, and where everything is."""
@@ -150,7 +153,7 @@ def timing(
     run = experiment.run_of(asked.task, plain, rows[0], 0, asked.out)
     asked.out.mkdir(parents=True, exist_ok=True)
     found = timing_experiment.measure(asked.task, plain, rows, asked.out, _say, patches=patches, rounds=rounds)
-    timing_experiment.write(asked.task, asked.out, found, asked.title(run), run.training.device)
+    timing_experiment.write(asked.task, asked.out, found, asked.networks(run), run.training.device)
     asked.done(found, timing_experiment.SPEED)
 
 
