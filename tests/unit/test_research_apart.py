@@ -45,8 +45,9 @@ BORROWED: Final = {
     "research.experiments.season_source",
     "research.seasons.season_stream",
     "research.simulator",
+    "research.simulator.rasters",
 }
-"""What tests of the product use of research: a season to work on, and the reference implementations of the networks."""
+"""What tests of the product use of research: a season to work on, its scenes, and the reference implementations of the networks."""
 
 
 def _borrowed(test: str) -> set[str]:
