@@ -19,9 +19,8 @@ from db.connect import engine
 from ingest.scenes import terminal
 from research.simulator import SimulatorConfig, simulate_season
 from research.simulator.rasters import write_scenes
-from research.simulator.regions import REGIONS
 
-REGION, YEAR = "lowlands", 2025
+REGION, EPSG, YEAR = "lowlands", 32631, 2025
 SEED = 24
 """One block in which rapeseed is lost in May and two fields are flooded in July (found by looking through 30 seeds)."""
 LOST, FLOODED = "NL25-000045", "NL25-000051"
@@ -65,7 +64,7 @@ def truth(tmp_path: Path) -> Truth:
             ends_on=date(YEAR, 9, 30),
         )
     )
-    parcels = season.parcels.to_crs(REGIONS[REGION].epsg).set_index("parcel_id")
+    parcels = season.parcels.to_crs(EPSG).set_index("parcel_id")
     middle = parcels.centroid
     near = parcels.index[middle.distance(middle[LOST]) < NEAR_M]
     there = [one for one in season.products if not one.is_lost and not one.is_withdrawn and one.revision == 0]

@@ -47,7 +47,7 @@ BORROWED: Final = {
     "research.simulator",
     "research.simulator.rasters",
 }
-"""What tests of the product use of research: a season to work on, and the reference implementations of the networks."""
+"""What tests of the product use of research: a season to work on, its scenes, and the reference implementations of the networks."""
 
 
 def _borrowed(test: str) -> set[str]:
