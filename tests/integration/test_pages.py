@@ -179,9 +179,9 @@ WITHOUT = {"LOG", "grafana", "map", "messages", "pastis", "replay", "settings", 
 
 
 def _commands(page: Path) -> list[str]:
-    """Return the commands of a page's blocks, without the program's name, comments and `&`."""
+    """Return the commands of a page's blocks, without the program's name, comments, `> FILE` and `&`."""
     lines = re.findall(r"^ *(?:\.venv/bin/)?parcelwatch ([a-z].*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
-    blocks = [re.split(r"\s+#", line)[0].removesuffix(" &").strip() for line in lines]
+    blocks = [re.split(r"\s+[#>]", line)[0].removesuffix(" &").strip() for line in lines]
     assert blocks or page.stem in WITHOUT, f"{page.stem}: no command"
     return blocks
 
