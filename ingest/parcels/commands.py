@@ -23,7 +23,6 @@ from ingest.parcels.declared import ImportOptions
 from ingest.parcels.importer import ImportReport, import_parcels
 from ingest.parcels.overlaps import MAX_OVERLAP
 from ingest.parcels.texts import MAX_CHARACTERS, storable
-from models.segmentation.boundaries import Bounds
 from terminal.output import console, error_console, printable, table
 
 app = typer.Typer(no_args_is_help=True, help="Declared parcels: import a season's file, see what is stored.")
@@ -109,16 +108,18 @@ def compare_(
     collection: Annotated[str, typer.Option(help="Collection of the declared parcels.")],
     season: Annotated[str, typer.Option(help="Name of the season.")],
     tolerance: Annotated[
-        float, typer.Option(min=1, help="Metres that an outline may be off: two pixels.")
-    ] = Bounds.tolerance_m,
+        float | None, typer.Option(min=1, help="Metres that an outline may be off; default: two pixels, 20 m.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Report as JSON.")] = False,
 ) -> None:
     """Tell the monitor which parcels are farmed apart, or have an edge elsewhere than declared, by drawn fields."""
     from ingest.delineation.compare import compare_fields
+    from models.segmentation.boundaries import Bounds
 
+    bounds = Bounds() if tolerance is None else Bounds(tolerance)
     with engine(resolve_dsn()).begin() as connection:
         stored = season_by_name(connection, season)
-        report = compare_fields(connection, fields, collection, stored, Bounds(tolerance), datetime.now(UTC))
+        report = compare_fields(connection, fields, collection, stored, bounds, datetime.now(UTC))
     if as_json:
         typer.echo(json.dumps(asdict(report)))
         return

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import shapely
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -27,10 +27,20 @@ def centres_inside(polygon: shapely.Geometry) -> np.ndarray[tuple[int, int], np.
     return np.asarray(shapely.contains_xy(polygon, x, y))
 
 
-# Coordinates off the pixels' centres: what lies exactly on an edge is a matter of convention, tested on its own.
+def centres_off_the_edge(polygon: shapely.Geometry) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
+    """What lies on an edge but for rounding is a matter of convention, tested on its own."""
+    y, x = np.mgrid[0:SIZE, 0:SIZE] + 0.5
+    return np.asarray(shapely.distance(shapely.points(x, y), polygon.boundary) > 1e-9)
+
+
+# Coordinates off the pixels' centres; edges may run through one all the same.
 CORNERS = arrays(float, (7, 2), elements=st.integers(1, (SIZE - 1) * 64).map(lambda i: i / 64 + 1 / 256))
 
 
+# An edge of slope -1/3 through the centre (2.5, 0.5).
+@example(
+    np.full((7, 2), 5 / 256), np.array([[169, 285], [913, 37], [5, 341], [5, 341], [5, 341], [5, 341], [5, 341]]) / 256
+)
 @given(CORNERS, CORNERS)
 def test_runs_hold_the_centres_that_lie_inside(one: np.ndarray, other: np.ndarray) -> None:
     # Differences of hulls have holes, bays and several parts.
@@ -38,7 +48,8 @@ def test_runs_hold_the_centres_that_lie_inside(one: np.ndarray, other: np.ndarra
     polygons = [a, b, a.difference(b), a.symmetric_difference(b), a.union(b)]
     polygons = [polygon for polygon in polygons if polygon.geom_type in ("Polygon", "MultiPolygon")]
     for polygon, counts in zip(polygons, filled(polygons), strict=True):
-        assert np.array_equal(counts, centres_inside(polygon).astype(int))
+        is_sure = centres_off_the_edge(polygon)
+        assert np.array_equal(counts[is_sure], centres_inside(polygon).astype(int)[is_sure])
 
 
 def test_neighbours_share_no_pixel_and_leave_none_out() -> None:
