@@ -30,7 +30,7 @@ def centres_inside(polygon: shapely.Geometry) -> np.ndarray[tuple[int, int], np.
 def centres_off_the_edge(polygon: shapely.Geometry) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
     """What lies on an edge but for rounding is a matter of convention, tested on its own."""
     y, x = np.mgrid[0:SIZE, 0:SIZE] + 0.5
-    return np.asarray(shapely.distance(shapely.points(x, y), polygon.boundary) > 1e-9)
+    return np.asarray(shapely.distance(shapely.points(x, y), shapely.boundary(polygon)) > 1e-9)
 
 
 # Coordinates off the pixels' centres; edges may run through one all the same.
