@@ -5,7 +5,7 @@
                                 or the declaration changed (a task), a mismatch or doubt began or ended, or nothing was found yet
     flooding                    of every claimed parcel: both sensors say it, or radar among flooded neighbours
     parts                       of every claimed parcel, from the splits of its views' pixel sets
-    boundaries                  of every claimed parcel that drawn fields were compared with
+    boundaries                  where drawn fields were compared with it, or its outline was amended (tasks)
     the policy's obligations    of every claimed parcel: also time that passes moves them
     what no policy asks now     of parcels of which the rules were asked for: obligations of earlier policies
 
@@ -67,7 +67,12 @@ def evaluate(batch: BatchContext, known: KnownStands) -> None:
     """Run the rules on the claimed parcels and store the findings that changed."""
     gone, asked = _no_longer_asked(batch), _asked(batch)
     rules = [*RULES, *(() if batch.policy is None else [one.name for one in batch.policy.obligation]), *gone]
-    before = _before(batch, rules)
+    # A comparison with drawn fields and an amended outline make these due; of no other parcel is anything looked up.
+    due = np.flatnonzero(batch.claim.is_due("rules") | batch.claim.is_due("classifier"))
+    before = {
+        **_before(batch, [one for one in rules if one != BOUNDARIES], np.arange(len(batch.claim.parcel_keys))),
+        **_before(batch, [BOUNDARIES], due),
+    }
     what_is_known = Known.of(batch.series, batch.season)
     compared = _compared(batch)
     mismatches = list(_mismatches(batch, compared, before["crop_mismatch"]))
@@ -75,7 +80,7 @@ def evaluate(batch: BatchContext, known: KnownStands) -> None:
     decided = chain(
         mismatches,
         _of_views(batch, known, before, what_is_known.views, silence),
-        [_flooding(batch, what_is_known.views), _parts(batch), _boundaries(batch, before[BOUNDARIES])],
+        [_flooding(batch, what_is_known.views), _parts(batch), _boundaries(batch, before[BOUNDARIES], due)],
         _obligations(batch, asked, what_is_known),
         _dropped(before, gone),
     )
@@ -87,11 +92,13 @@ def evaluate(batch: BatchContext, known: KnownStands) -> None:
         store.save_findings(batch.connection, [row for row, _ in changed], VERSION, batch.recorded_at)
 
 
-def _before(batch: BatchContext, rules: Sequence[str]) -> Mapping[str, Found]:
-    """Return what each rule found of the claimed parcels before."""
+def _before(batch: BatchContext, rules: Sequence[str], asked: Ints) -> Mapping[str, Found]:
+    """Return what each rule found of the claimed parcels at some places before; `UNKNOWN` of the others."""
     keys = batch.claim.parcel_keys
-    rows = store.latest_findings(batch.connection, keys, rules, VERDICTS)
     before = {rule: Found.nothing(len(keys)) for rule in rules}
+    if not len(asked):
+        return before
+    rows = store.latest_findings(batch.connection, keys[asked], rules, VERDICTS)
     for nr, found in enumerate(before.values()):
         of_rule = rows[rows["rule_nr"] == nr]
         places = np.searchsorted(keys, of_rule["parcel_key"])
@@ -275,17 +282,14 @@ def _parts(batch: BatchContext) -> Decided:
     return np.arange(n_parcels), parts(pixel_views(batch.series, batch.season.starts_on)), np.ones(n_parcels, bool)
 
 
-def _boundaries(batch: BatchContext, before: Found) -> Decided:
-    """Return the rule on drawn fields, of the parcels that any were compared with."""
+def _boundaries(batch: BatchContext, before: Found, due: Ints) -> Decided:
+    """Return the rule on drawn fields, of the due parcels that any were compared with."""
     keys = batch.claim.parcel_keys
-    # A comparison makes the rules due, and they leave a finding: of no other parcel is anything looked up.
-    may_be = keys[(before.verdict != UNKNOWN) | batch.claim.is_due("rules")]
-    newest = dict(markers.every(batch.connection, may_be, BOUNDARIES)) if len(may_be) else {}
+    newest = dict(markers.every(batch.connection, keys[due], BOUNDARIES)) if len(due) else {}
     places = np.flatnonzero(np.isin(keys, list(newest)))
-    if not len(places):
-        return places, boundaries([], np.zeros(0, bool), before.of(places)), np.ones(0, bool)
     rows = [newest[key] for key in keys[places].tolist()]
-    is_amended = amended_since(batch.connection, keys[places], [row.recorded_at for row in rows])
+    since = [row.recorded_at for row in rows]
+    is_amended = amended_since(batch.connection, keys[places], since) if rows else np.zeros(0, bool)
     return places, boundaries(rows, is_amended, before.of(places)), np.ones(len(places), bool)
 
 
