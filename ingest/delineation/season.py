@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, date, datetime
+from functools import cached_property
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -31,8 +32,6 @@ MOST_SCENES: Final = 100
 """Eleven files of each are open at once."""
 MOST_KEPT_BYTES: Final = 4 * 2**30
 """Of all files together: of 60 scenes three blocks a band, so that windows given row by row decode a block once a row of windows."""
-
-
 FINE: Final = ("B02", "B03", "B04", "B08")
 """Bands of 10 m: those of the watershed."""
 _ALL: Final = slice(None)
@@ -110,7 +109,7 @@ class SeasonScenes:
         """Return (T,) days since a day."""
         return np.array([(one.scene.observed_at.date() - starts_on).days for one in self._opened], np.int64)
 
-    @property
+    @cached_property  # one look at hundreds of files, not one a window
     def identities(self) -> tuple[str, ...]:
         """Return (T,) what tells each scene from others, and from itself after its files or its numbers' meaning have changed."""
         return tuple(_identity(one, self.bands) for one in self._opened)

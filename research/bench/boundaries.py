@@ -18,10 +18,10 @@ import typer
 from numpy.typing import NDArray
 from shapely import affinity
 
+from ingest.delineation.segmenting import by_watershed
 from models.segmentation.boundaries import DrawnFields, Kind, Outlines, compare
-from models.segmentation.delineation import Instances, Window, delineate
-from models.segmentation.watershed import Watershed
-from research.bench.delineate import NIR, RED, Json, simulated_scenes
+from models.segmentation.delineation import delineate
+from research.bench.delineate import Json, simulated_scenes
 
 SHARE: Final = 0.08
 """Of the parcels: so many of each alteration (chosen: some hundreds of altered declarations in a few seasons)."""
@@ -99,12 +99,8 @@ def _short(fields: Outlines, tree: shapely.STRtree, nr: int, chance: np.random.G
 def drawn(seed: int, near: int, scenes: int) -> tuple[DrawnFields, Outlines, Outlines, NDArray[np.str_]]:
     """Return fields that a watershed draws of a season, the true ones around them, those that are altered, and the crops of these."""
     with simulated_scenes(seed, 2 * near + 100, near, scenes) as (own, ids, read):
-        grid, watershed = read.grid, Watershed()
-
-        def segment(at: Window) -> Instances:
-            return watershed(read.images(*at), RED, NIR)
-
-        found = list(delineate(grid.height, grid.width, segment))
+        grid = read.grid
+        found = list(delineate(grid.height, grid.width, by_watershed(read)))
     a, _, left, _, e, top = grid.transform
     outline = np.concatenate([one.geometry for one in found])
     sure = np.concatenate([one.scores for one in found]).max(1)

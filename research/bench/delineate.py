@@ -34,7 +34,7 @@ from db.sensors import S2_BANDS
 from ingest.delineation.files import Crops, batches, write
 from ingest.delineation.networks import FieldNetwork, read
 from ingest.delineation.season import FINE, SeasonScenes
-from ingest.delineation.segmenting import NetworkSegmenter, by_watershed
+from ingest.delineation.segmenting import NEAR_INFRARED, RED, NetworkSegmenter, by_watershed
 from ingest.imagery.scene import Grid
 from ingest.imagery.settings import ImagerySettings
 from models.segmentation.delineation import Instances, Segmenter, Settings, Soft, Window, delineate
@@ -49,7 +49,6 @@ from research.simulator.rasters import write_scenes
 from research.simulator.regions import REGIONS
 
 app = typer.Typer(add_completion=False)
-RED, NIR = FINE.index("B04"), FINE.index("B08")
 DATES: Final = 6
 SIDE: Final = 17
 """Pixels from field to field: 2.9 ha."""
@@ -174,7 +173,7 @@ def tile(
     """Print minutes a tile and per 1,000 km2, the peak of memory, and the share of the segmenter alone."""
     made, watershed, spent = Tile(pixels, dates), Watershed(), [0.0]
     scenes, crops = Scenes(made, dates), Crops(())
-    by: Callable[[Window], Instances | Soft] = lambda at: watershed(made.images(at), RED, NIR)  # noqa: E731
+    by: Callable[[Window], Instances | Soft] = lambda at: watershed(made.images(at), RED, NEAR_INFRARED)  # noqa: E731
     if local:
         by = made.interior
     elif network is not None or widths:
@@ -266,7 +265,7 @@ def simulated(
             images = read.images(*at)
             rows, columns = slice(at.row, at.row + at.height), slice(at.column, at.column + at.width)
             seen[rows, columns] = np.isfinite(images).any((0, 1))
-            return watershed(images, RED, NIR)
+            return watershed(images, RED, NEAR_INFRARED)
 
         ours = _drawn((grid.height, grid.width), segment)
         n = len(read)
@@ -314,7 +313,7 @@ def flanders(
     """Print how a watershed, and a network, draw the fields of the recorded patch in its last year."""
     patch = recorded_patch.read(folder)
     watershed, images = Watershed(alike=alike), patch.clear_images[:, [S2_BANDS.index(name) for name in FINE]]
-    drawn = {"watershed": watershed(images, RED, NIR).labels}
+    drawn = {"watershed": watershed(images, RED, NEAR_INFRARED).labels}
     if model is not None:
         network = read(model)
         first = network.day_0(patch.dates[0].date())

@@ -20,11 +20,10 @@ from matplotlib.patches import Patch as Swatch
 from numpy.typing import NDArray
 
 from db.sensors import S2_BANDS
+from ingest.delineation.season import FINE
 from models.segmentation.delineation_scores import Fit
 from research.experiments.ndvi.patches import CLEAR_CLASSES, fields, folders, only, variable
 
-FINE: Final = ("B02", "B03", "B04", "B08")
-"""Bands of 10 m; the others are repeated."""
 YEAR: Final = timedelta(days=365)
 RGB: Final = tuple(S2_BANDS.index(name) for name in ("B04", "B03", "B02"))
 BRIGHTEST: Final = 0.25
@@ -70,6 +69,7 @@ def read(folder: Path) -> RecordedPatch:
     crops = variable(only(place, "OUTPUT"), "CT")[0][0].astype(np.int64)
 
     def band(name: str) -> NDArray[Any]:
+        """Return a band (T, H, W), one of 20 m repeated."""
         values, _ = variable(fine if name in FINE else coarse, name)
         step = len(crops) // values.shape[-2]
         return values.repeat(step, -2).repeat(step, -1)

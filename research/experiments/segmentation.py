@@ -24,6 +24,9 @@ import torch
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
+from db.sensors import S2_BANDS
+from ingest.delineation.season import FINE
+from ingest.delineation.segmenting import NEAR_INFRARED, RED
 from models.segmentation.network import Fusion, interpolated
 from models.segmentation.scoring import confusion
 from models.segmentation.watershed import Watershed
@@ -41,9 +44,6 @@ NONE, AUXILIARY, DROPOUT, BOTH = ENHANCEMENTS
 PUBLISHED: Final = "published"
 EVERY_D: Final = 30
 """Of the forest's features; chosen because PASTIS has a Sentinel-2 date in ten days, of which some are cloudy."""
-FINE: Final = (0, 1, 2, 6)
-"""B02, B03, B04 and B08 among the channels of S2."""
-RED, NEAR_INFRARED = 2, 3
 CLOUD: Final = 0.15
 """Reflectance of B02 (blue) above which a pixel is taken for cloud (chosen: soils and crops lie below, the simulator's too)."""
 BASELINES: Final[Mapping[Task, tuple[tuple[tuple[str, ...], str], ...]]] = {
@@ -279,7 +279,7 @@ def forest_scores(run: SegmentationRun, patches: PatchSet, names: Sequence[str],
 
 def _watershed(patch: Patch, classes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the fields (H, W) that a watershed draws, and of each pixel the class that most pixels of its field have."""
-    images = patch.images["s2"][:, FINE].copy()
+    images = patch.images["s2"][:, [S2_BANDS.index(name) for name in FINE]]
     # The folders have no masks of clouds.
     images[np.broadcast_to(images[:, :1] > CLOUD, images.shape)] = np.nan
     labels = Watershed()(images, RED, NEAR_INFRARED).labels
