@@ -21,13 +21,12 @@ from numpy.typing import NDArray
 from db import alerts, low_passes, markers, registry
 from db.connect import Connection
 from db.crop_progress import with_another_crop_before
-from db.parcels import amended_since, declared_parcels, monitorable_keys, source_ids
+from db.parcels import declared_parcels, monitorable_keys, source_ids
 from db.policies import stored_rules
 from db.seasons import Season
 from db.sensors import Sensor
 from monitor.acquisitions import acquisition_keys
 from monitor.alerts.boundaries import MARKER as BOUNDARIES
-from monitor.alerts.boundaries import boundaries
 from monitor.alerts.flooding import flooding, is_read
 from monitor.alerts.lifecycle import why_over
 from monitor.alerts.low_neighbours import LowNeighbours
@@ -52,6 +51,7 @@ from monitor.alerts.rules import (
 )
 from monitor.alerts.settings import RuleSettings
 from monitor.flooded_land import of_rows
+from monitor.policies.comparisons import compared_with_fields
 from monitor.policies.courses import Decided, KnownCourses
 from monitor.policies.known import Asked, Known, pixel_views, radar_views
 from monitor.policies.known_stands import Stands, known_stands
@@ -261,10 +261,7 @@ class _TriedParcels:
             )
             < until
         }
-        places = np.flatnonzero(np.isin(self.keys, list(newest)))
-        rows = [newest[key] for key in self.keys[places].tolist()]
-        is_amended = amended_since(self.connection, self.keys[places], [row.recorded_at for row in rows])
-        return places, boundaries(rows, is_amended, before.of(places)), np.ones(len(places), bool)
+        return compared_with_fields(self.connection, self.keys, newest, before)
 
     def _low_neighbours(self, keys: Ints, until: Time) -> LowNeighbours:
         """Return what was counted of low neighbours before a time, the last count of each pass."""

@@ -25,12 +25,11 @@ from db import alerts as store
 from db import markers
 from db.alerts import FindingRow
 from db.crop_progress import with_another_crop_before
-from db.parcels import amended_since, source_ids
+from db.parcels import source_ids
 from db.policies import stored_rules
 from db.predictions import Posteriors as StoredPosteriors
 from db.predictions import latest_posteriors
 from monitor.alerts.boundaries import MARKER as BOUNDARIES
-from monitor.alerts.boundaries import boundaries
 from monitor.alerts.flooding import flooding, is_read
 from monitor.alerts.neighbours import Bools, CropStands, Ints
 from monitor.alerts.parts import parts
@@ -56,6 +55,7 @@ from monitor.alerts.settings import RuleSettings
 from monitor.batch import BatchContext
 from monitor.crop_progress import KnownStands
 from monitor.flooded_land import low_neighbours
+from monitor.policies.comparisons import compared_with_fields
 from monitor.policies.courses import Compared, Decided, walked
 from monitor.policies.known import Asked, Known, pixel_views, radar_views
 from monitor.policies.obligations import decide, dropped
@@ -286,11 +286,7 @@ def _boundaries(batch: BatchContext, before: Found, due: Ints) -> Decided:
     """Return the rule on drawn fields, of the due parcels that any were compared with."""
     keys = batch.claim.parcel_keys
     newest = dict(markers.every(batch.connection, keys[due], BOUNDARIES)) if len(due) else {}
-    places = np.flatnonzero(np.isin(keys, list(newest)))
-    rows = [newest[key] for key in keys[places].tolist()]
-    since = [row.recorded_at for row in rows]
-    is_amended = amended_since(batch.connection, keys[places], since) if rows else np.zeros(0, bool)
-    return places, boundaries(rows, is_amended, before.of(places)), np.ones(len(places), bool)
+    return compared_with_fields(batch.connection, keys, newest, before)
 
 
 def _asked(batch: BatchContext) -> Asked:
